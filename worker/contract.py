@@ -1,0 +1,208 @@
+"""What crosses the socket between balancer and worker, and what both know of the engines.
+
+The only module of this package that the balancer imports: nothing here loads a model or a numerical library.
+
+A synthesis answers a stream of frames, each a one-byte kind, a four-byte big-endian length and that many bytes.
+PCM frames come as they are made; one END or ERROR frame closes the utterance. A body that stops before its
+closing frame means that the worker died, however well the HTTP layer says it ended.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SAMPLE_BYTES = 2
+"""Bytes a sample: PCM on the wire is signed 16-bit little-endian mono."""
+
+ParameterValue = float | int | str | bool
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Parameter(_Message):
+    """One knob of an engine that a request may set: a number within [minimum, maximum]."""
+
+    name: str
+    minimum: float
+    maximum: float
+    default: float
+    integer: bool = False
+    description: str = ""
+
+
+class EngineCard(_Message):
+    """What is known of an engine before, and without, loading it."""
+
+    name: str
+    description: str
+    sample_rate: int
+    """Samples a second of the PCM it makes."""
+    parameters: tuple[Parameter, ...] = ()
+    clones_voices: bool = False
+    """Whether it speaks with the voice of a reference clip."""
+    resident_bytes: int
+    """Memory of one loaded worker in bytes, measured."""
+    seconds_per_character: float
+    """Prior for the audio length of a text, in seconds a character."""
+    speed: float
+    """Prior for one worker's speed on one thread: audio seconds per second."""
+
+    def parameter(self, name: str) -> Parameter | None:
+        """The parameter of that name, or None where the engine has none such."""
+        return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+
+CARDS: dict[str, EngineCard] = {
+    card.name: card
+    for card in (
+        EngineCard(
+            name="hibari",
+            description="Embedded English voice, 24 kHz; needs no download.",
+            sample_rate=24_000,
+            # Peak after a 5,000 character text on one thread: see scripts/bench_engine.
+            resident_bytes=320 * 2**20,
+            seconds_per_character=0.065,
+            speed=60.0,
+        ),
+    )
+}
+"""Every engine that this version can run, by name."""
+
+
+class Utterance(_Message):
+    """One piece of text for one worker to speak in one go."""
+
+    id: str
+    text: str
+    voice: str
+    """Canonical voice name, as the registry has it."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    """Always set: an utterance that is run again after a worker's death must sound the same."""
+    parameters: dict[str, ParameterValue] = {}
+    token_budget: int | None = None
+    """Most tokens a token-making engine may generate; None leaves it to the engine."""
+
+
+class Phase(StrEnum):
+    """The life of a worker as it sees itself."""
+
+    STARTING = "starting"  # importing libraries, loading the model
+    WARMING = "warming"  # first whole synthesis, not counted, so that nothing compiles under a client
+    READY = "ready"  # takes utterances
+    FAILED = "failed"  # the model cannot load; `reason` says why and what to do
+
+
+class WorkerState(_Message):
+    """The answer to `GET /state`."""
+
+    index: int
+    pid: int
+    phase: Phase
+    reason: str | None = None
+    """Why the phase is FAILED."""
+    engine: str
+    model: str
+    sample_rate: int
+    cores: tuple[int, ...]
+    """CPU numbers the process may run on."""
+    threads: int
+    slots: int
+    """Utterances that the worker can run at once."""
+    in_flight: tuple[str, ...]
+    """Ids of the utterances under way."""
+    done: int
+    """Utterances finished whole since the start."""
+    progress: int
+    """Grows with every piece of audio made: a busy worker whose progress stands still hangs."""
+    speed: float | None
+    """Audio seconds made per second of work, averaged; None before the first utterance."""
+    voices_prepared: tuple[str, ...]
+    resident_bytes: int
+    cpu_seconds: float
+    started_at: float
+    """Unix time."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether utterances are accepted (a full worker is ready, too)."""
+        return self.phase is Phase.READY
+
+
+class FrameKind(StrEnum):
+    """What a frame carries."""
+
+    PCM = "P"  # samples
+    END = "E"  # the utterance is whole; an EndOfUtterance
+    ERROR = "X"  # the utterance failed in the engine; an UtteranceError
+
+
+class EndOfUtterance(_Message):
+    """The closing frame of a whole utterance."""
+
+    samples: int
+    compute_seconds: float
+
+
+class UtteranceError(_Message):
+    """The closing frame of an utterance that the engine could not speak, and the body of a refusal."""
+
+    code: str
+    """`unspeakable`: the text has nothing this engine can say. `invalid`: voice or parameters do not fit the
+    engine. `full`: no free slot. `not_ready`: no model yet. `internal`: a defect; the worker's log has the trace."""
+    message: str
+
+
+_HEADER = struct.Struct(">cI")
+_FRAME_LIMIT = 64 * 2**20
+
+
+class FramingError(ValueError):
+    """The bytes are not frames of this contract."""
+
+
+def encode_frame(kind: FrameKind, payload: bytes) -> bytes:
+    """One frame, ready to send."""
+    return _HEADER.pack(kind.value.encode(), len(payload)) + payload
+
+
+@dataclass
+class FrameDecoder:
+    """Turns a byte stream, cut anywhere, back into frames."""
+
+    _buffer: bytearray = field(default_factory=bytearray)
+
+    def feed(self, data: bytes) -> list[tuple[FrameKind, bytes]]:
+        """Frames completed by `data`, in order. Raises FramingError on bytes that cannot be a frame."""
+        self._buffer += data
+        frames = []
+        start = 0
+        while len(self._buffer) - start >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(self._buffer, start)
+            if kind not in _KINDS or length > _FRAME_LIMIT:
+                raise FramingError(f"not a frame: kind {kind!r}, length {length}")
+            end = start + _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            frames.append((_KINDS[kind], bytes(self._buffer[start + _HEADER.size : end])))
+            start = end
+        del self._buffer[:start]
+        return frames
+
+
+_KINDS = {kind.value.encode(): kind for kind in FrameKind}
+
+
+async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[FrameKind, bytes]]:
+    """Frames of a response body. It ends where the body ends: the caller checks for the closing frame."""
+    decoder = FrameDecoder()
+    async for chunk in chunks:
+        for frame in decoder.feed(chunk):
+            yield frame
