@@ -1,0 +1,270 @@
+"""The `chorus` command: starts the server, and speaks to a running one as any client would."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import httpx
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from balancer.audio import AudioFormat
+from balancer.launch import LaunchError, become_supervisor, check, choose_layout
+from balancer.layout import Layout, format_cores
+from balancer.settings import Settings, SettingsError, table
+from balancer.status import status_table
+from worker.contract import CARDS
+
+EXIT_REFUSED = 1
+"""The server answered, with an error; or it cannot start."""
+EXIT_UNREACHABLE = 3
+"""Nobody answered. (2 is a wrong command line.)"""
+
+LOOK_SECONDS = 1.0
+
+app = typer.Typer(
+    help="Text to speech at scale from ordinary CPU hosts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+messages = Console(stderr=True)
+
+Url = Annotated[str, typer.Option(envvar="CHORUS_URL", help="Address of the running server.")]
+ApiKey = Annotated[str, typer.Option(envvar="CHORUS_API_KEY", help="API key, where the server asks for one.")]
+Engine = Annotated[str | None, typer.Option(help=f"Engine of the workers: {', '.join(sorted(CARDS))}.")]
+Workers = Annotated[int | None, typer.Option(help="Worker processes; left out: chosen for this host.")]
+Threads = Annotated[int | None, typer.Option(help="Threads a worker; left out: chosen for this host.")]
+Cores = Annotated[str | None, typer.Option(help="CPUs of each worker, such as '0-1;2-3'.")]
+LOCAL = "http://127.0.0.1:5000"
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if left out.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 5000 if left out.")] = None,
+    engine: Engine = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    cores: Cores = None,
+    allow_anonymous: Annotated[
+        bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without API keys.")
+    ] = None,
+) -> None:
+    """Start the balancer and its workers here, until Ctrl-C.
+
+    Every other setting is an environment variable: see `chorus settings`.
+    """
+    with refusing():
+        settings = Settings.load(
+            host=host,
+            port=port,
+            engine=engine,
+            workers=workers,
+            threads=threads,
+            cores=cores,
+            allow_anonymous=allow_anonymous,
+        )
+        chosen = choose_layout(settings)
+        Console().print(layout_table(chosen, settings.engine))
+        check(settings)
+        become_supervisor(settings, chosen, os.environ)
+
+
+@app.command()
+def layout(engine: Engine = None, workers: Workers = None, threads: Threads = None, cores: Cores = None) -> None:
+    """Show what serve would start here, and why. Starts nothing."""
+    with refusing():
+        settings = Settings.load(engine=engine, workers=workers, threads=threads, cores=cores)
+        Console().print(layout_table(choose_layout(settings), settings.engine))
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+) -> None:
+    """List every setting: its environment variable, default and meaning."""
+    if markdown:
+        typer.echo(settings_markdown(), nl=False)
+        return
+    listing = Table("variable", "default", "meaning")
+    for row in table():
+        listing.add_row(*row)
+    Console().print(listing)
+
+
+@app.command()
+def say(
+    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
+    voice: Annotated[str, typer.Option(help="A voice's name or alias.")] = "default",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File to write; left out: speech.FORMAT, or the pipe."),
+    ] = None,
+    audio_format: Annotated[
+        AudioFormat | None, typer.Option("--format", help="Left out: the file's ending, else wav.")
+    ] = None,
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="Tempo.")] = 1.0,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the audio reproducible.")] = None,
+    url: Url = LOCAL,
+    api_key: ApiKey = "",
+) -> None:
+    """Speak a text through a running server, into a file or a pipe."""
+    words = sys.stdin.read() if text == "-" else text
+    chosen = audio_format or _format_of(output)
+    target = output or (Path(f"speech.{chosen}") if sys.stdout.isatty() else None)
+    body = {"text": words, "voice": voice, "format": chosen.value, "speed": speed}
+    if seed is not None:
+        body["seed"] = seed
+    indicator = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=messages,
+        transient=True,
+    )
+    with indicator:
+        indicator.add_task(f"speaking {len(words)} characters")
+        answer = _ask("POST", url, "/tts", api_key, json=body)
+    if target is None:
+        sys.stdout.buffer.write(answer.content)
+        return
+    try:
+        target.write_bytes(answer.content)
+    except OSError as error:
+        _fail(f"cannot write {target}: {error.strerror}")
+    messages.print(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
+
+
+@app.command()
+def voices(url: Url = LOCAL, api_key: ApiKey = "") -> None:
+    """List the voices that a running server can speak."""
+    listing = Table("voice", "language", "aliases", "description")
+    for voice in _ask("GET", url, "/v1/audio/voices", api_key).json()["data"]:
+        listing.add_row(voice["name"], voice["language"], ", ".join(voice["aliases"]), voice["description"])
+    Console().print(listing)
+
+
+@app.command()
+def status(
+    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the server's report as JSON and end.")] = False,
+    url: Url = LOCAL,
+    api_key: ApiKey = "",
+) -> None:
+    """Watch the workers of a running server: state, cores, memory, utterances done, speed.
+
+    Ends at once, with exit code 1, where the server cannot speak; on a terminal it goes on until Ctrl-C.
+    """
+    report = _health(url, api_key)
+    console = Console()
+    if as_json:
+        typer.echo(json.dumps(report, indent=2))
+    elif once or not console.is_terminal:
+        console.print(status_table(report))
+    else:
+        _watch(console, report, url, api_key)
+    if report["status"] != "healthy":
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> None:
+    import time  # noqa: PLC0415
+
+    with Live(status_table(report), console=console, auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(LOOK_SECONDS)
+                live.update(status_table(_health(url, api_key)), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def layout_table(chosen: Layout, engine: str) -> Table:
+    """A layout for the terminal, its reasons below it."""
+    listing = Table(
+        "worker",
+        "CPUs",
+        "threads",
+        title=f"{len(chosen.workers)} workers, engine {engine}",
+        caption="\n".join(chosen.reasons),
+        caption_justify="left",
+        title_justify="left",
+    )
+    for index, worker in enumerate(chosen.workers):
+        listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads))
+    return listing
+
+
+def settings_markdown() -> str:
+    """The table of settings as the README holds it."""
+    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in table()]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows, ""])
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what keeps the server from starting into a message and exit code 1."""
+    try:
+        yield
+    except (SettingsError, LaunchError) as error:
+        _fail(str(error))
+
+
+def _format_of(output: Path | None) -> AudioFormat:
+    if output is None:
+        return AudioFormat.WAV
+    endings = {audio_format.suffix: audio_format for audio_format in AudioFormat}
+    if output.suffix.lower() not in endings:
+        known = ", ".join(endings)
+        raise typer.BadParameter(f"cannot tell the format from {output.name!r}: end it in {known}, or give --format")
+    return endings[output.suffix.lower()]
+
+
+def _health(url: str, api_key: str) -> dict[str, Any]:
+    report: dict[str, Any] = _ask("GET", url, "/health", api_key, accepted=(200, 503)).json()
+    return report
+
+
+def _ask(
+    method: str, url: str, path: str, api_key: str, *, accepted: tuple[int, ...] = (200,), json: object = None
+) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        answer = httpx.request(method, url.rstrip("/") + path, headers=headers, json=json, timeout=None)
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"--url {url!r}: {error}") from error
+    except httpx.HTTPError as error:
+        _fail(
+            f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",
+            EXIT_UNREACHABLE,
+        )
+    if answer.status_code not in accepted:
+        _fail(_message(answer))
+    return answer
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{answer.url} answered {answer.status_code}; is that a Chorus server?"
+
+
+def _fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
+    messages.print(f"chorus: {message}", style="red", markup=False, highlight=False)
+    raise typer.Exit(code)

@@ -1,0 +1,85 @@
+"""One worker's socket: the contract spoken over httpx, whose errors are translated here and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+from pydantic import ValidationError
+
+from worker.contract import FrameKind, FramingError, Utterance, UtteranceError, WorkerState, frames
+
+
+class WorkerLostError(Exception):
+    """The worker did not answer to the end. `dead`: there is nobody behind the socket, rather than nobody in time."""
+
+    def __init__(self, reason: str, *, dead: bool = True) -> None:
+        super().__init__(reason)
+        self.dead = dead
+
+
+class WorkerFullError(Exception):
+    """The worker has no free slot, or is not ready: no fault of the utterance."""
+
+
+class UtteranceRefusedError(Exception):
+    """The worker will not, or could not, speak this utterance: trying elsewhere would end the same."""
+
+    def __init__(self, error: UtteranceError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+class Connection:
+    """A client of the worker at `path`. Synthesis has no time limit here: the dispatcher has one for the whole."""
+
+    def __init__(self, path: Path, *, state_timeout: float) -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(path), limits=httpx.Limits(max_connections=None))
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=None, trust_env=False)
+        self._state_timeout = state_timeout
+
+    async def state(self) -> WorkerState:
+        """The worker's state. Raises WorkerLostError."""
+        try:
+            answer = await self._client.get("/state", timeout=self._state_timeout)
+            return WorkerState.model_validate_json(answer.raise_for_status().content)
+        except httpx.TimeoutException as error:
+            raise WorkerLostError(f"no answer within {self._state_timeout} s", dead=False) from error
+        except httpx.HTTPError as error:
+            raise WorkerLostError(str(error) or type(error).__name__) from error
+        except ValidationError as error:
+            raise WorkerLostError(f"its state is not of this version: {error}", dead=False) from error
+
+    async def synthesize(self, utterance: Utterance) -> AsyncGenerator[bytes, None]:
+        """PCM as the worker makes it; the iterator ends only after a whole utterance.
+
+        Closing it early cancels the utterance. Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
+        """
+        try:
+            async with self._client.stream("POST", "/synthesize", content=utterance.model_dump_json()) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    _refused(UtteranceError.model_validate_json(await answer.aread()))
+                async for kind, payload in frames(answer.aiter_raw()):
+                    match kind:
+                        case FrameKind.PCM:
+                            yield payload
+                        case FrameKind.END:
+                            return
+                        case FrameKind.ERROR:
+                            _refused(UtteranceError.model_validate_json(payload))
+            raise WorkerLostError("the audio broke off")
+        except httpx.HTTPError as error:
+            raise WorkerLostError(str(error) or type(error).__name__) from error
+        except (FramingError, ValidationError) as error:
+            raise WorkerLostError(f"it does not speak the contract: {error}") from error
+
+    async def close(self) -> None:
+        """Close every connection; what is under way on them breaks off."""
+        await self._client.aclose()
+
+
+def _refused(error: UtteranceError) -> None:
+    if error.code in ("full", "not_ready"):
+        raise WorkerFullError(error.message)
+    raise UtteranceRefusedError(error)

@@ -1,0 +1,237 @@
+"""The workers as seen from the balancer: found by their sockets, looked at in turn, told apart by their phase.
+
+A worker is known by its number; each process that plays it is an incarnation. When one is lost, whoever runs an
+utterance on it is told at once, and the next process on the same socket is a new incarnation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from balancer.connection import Connection, WorkerLostError
+from worker.contract import Phase, WorkerState
+
+log = logging.getLogger(__name__)
+
+STARTING_PROBE_SECONDS = 0.1
+"""Pause between looks at a worker that is not ready: its first listener should not wait for the next slow look."""
+
+
+class WorkerPhase(StrEnum):
+    """A worker's life as the balancer sees it."""
+
+    STARTING = "starting"  # its socket answers; the model loads or warms up
+    READY = "ready"  # has a free slot
+    BUSY = "busy"  # every slot holds an utterance
+    FAILED = "failed"  # its model cannot load
+    GONE = "gone"  # nobody answers on its socket
+
+
+@dataclass(eq=False)
+class Incarnation:
+    """One process playing a worker. `lost` tells that it no longer counts."""
+
+    index: int
+    state: WorkerState
+    connection: Connection
+    lost: bool = False
+    _guards: set[asyncio.Timeout] = field(default_factory=set)
+
+    @asynccontextmanager
+    async def unless_lost(self) -> AsyncIterator[None]:
+        """A block that ends with WorkerLostError the moment the process is lost: it may hang without a word."""
+        try:
+            async with asyncio.timeout(0 if self.lost else None) as guard:
+                self._guards.add(guard)
+                try:
+                    yield
+                finally:
+                    self._guards.discard(guard)
+        except TimeoutError as error:
+            raise WorkerLostError("it was lost meanwhile") from error
+
+    def lose(self) -> None:
+        """End every `unless_lost` block."""
+        self.lost = True
+        now = asyncio.get_running_loop().time()
+        for guard in self._guards:
+            guard.reschedule(now)
+
+    @property
+    def name(self) -> str:
+        """Number and process id: unique over restarts."""
+        return f"{self.index}:{self.state.pid}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether it speaks, or will once its model is loaded."""
+        return not self.lost and self.state.phase is not Phase.FAILED
+
+
+@dataclass
+class Worker:
+    """One worker of this host, whatever process plays it at the moment."""
+
+    index: int
+    path: Path
+    incarnation: Incarnation | None = None
+    reason: str | None = None
+    """Why the last incarnation was lost."""
+    failures: int = 0
+    """Looks in a row that brought no answer."""
+    look: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have the next look at once."""
+
+
+class Listener(Protocol):
+    """Who is told of changes: the dispatcher."""
+
+    def worker_ready(self, incarnation: Incarnation) -> None:
+        """It takes utterances from now on."""
+
+    def worker_seen(self, incarnation: Incarnation) -> None:
+        """A ready worker was looked at again."""
+
+    def worker_lost(self, incarnation: Incarnation) -> None:
+        """It takes none any more, and what it ran is lost."""
+
+    def fleet_down(self, reason: str) -> None:
+        """No worker is left and none came back in time."""
+
+
+class Fleet:
+    """Finds and watches the workers whose sockets lie in `folder`; times in seconds."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        probe_seconds: float,
+        probe_timeout: float,
+        probe_failures: int,
+        recovery_seconds: float,
+    ) -> None:
+        self._folder = folder
+        self._probe_seconds = probe_seconds
+        self._probe_timeout = probe_timeout
+        self._probe_failures = probe_failures
+        self._recovery_seconds = recovery_seconds
+        self._last_alive = 0.0
+        self._closing: set[asyncio.Task[None]] = set()
+        self.workers: dict[int, Worker] = {}
+
+    async def run(self, listener: Listener) -> None:
+        """Watch until cancelled."""
+        self._listener = listener
+        self._last_alive = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as watches:
+            while True:
+                for worker in self._discover():
+                    watches.create_task(self._watch(worker))
+                if (reason := self.down()) is not None:
+                    listener.fleet_down(reason)
+                await asyncio.sleep(min(self._probe_seconds, STARTING_PROBE_SECONDS))
+
+    def down(self) -> str | None:
+        """Why nobody can speak, once the workers have had their time to come back; None while there is hope."""
+        now = asyncio.get_running_loop().time()
+        incarnations = [worker.incarnation for worker in self.workers.values() if worker.incarnation is not None]
+        if any(incarnation.alive for incarnation in incarnations):
+            self._last_alive = now
+            return None
+        if now - self._last_alive < self._recovery_seconds:
+            return None
+        reasons = {incarnation.state.reason for incarnation in incarnations if not incarnation.lost}
+        if failed := "; ".join(sorted(reason for reason in reasons if reason)):
+            return f"no worker can load its model: {failed}"
+        if not self.workers:
+            return f"no worker has opened its socket in {self._folder}"
+        return f"no worker answers ({len(self.workers)} known); they are restarted as soon as they can be"
+
+    def lose(self, incarnation: Incarnation, reason: str) -> None:
+        """Stop counting on a process; if it answers again, it is ready again."""
+        worker = self.workers[incarnation.index]
+        if incarnation.lost:
+            return
+        log.warning("worker %d (pid %d) is lost: %s", worker.index, incarnation.state.pid, reason)
+        incarnation.lose()
+        worker.reason = reason
+        worker.incarnation = None
+        worker.look.set()
+        if incarnation.state.ready:
+            self._listener.worker_lost(incarnation)
+        closing = asyncio.create_task(incarnation.connection.close())
+        self._closing.add(closing)
+        closing.add_done_callback(self._closing.discard)
+
+    def _discover(self) -> list[Worker]:
+        found = []
+        for path in self._folder.glob("worker-*.sock"):
+            match = re.fullmatch(r"worker-(\d+)\.sock", path.name)
+            if match is not None and int(match[1]) not in self.workers:
+                worker = Worker(int(match[1]), path)
+                self.workers[worker.index] = worker
+                found.append(worker)
+        return found
+
+    async def _watch(self, worker: Worker) -> None:
+        while True:
+            worker.look.clear()
+            await self._look(worker)
+            incarnation = worker.incarnation
+            ready = incarnation is not None and incarnation.state.ready
+            try:
+                async with asyncio.timeout(self._probe_seconds if ready else STARTING_PROBE_SECONDS):
+                    await worker.look.wait()
+            except TimeoutError:
+                continue
+
+    async def _look(self, worker: Worker) -> None:
+        incarnation = worker.incarnation
+        connection = (
+            incarnation.connection
+            if incarnation is not None
+            else Connection(worker.path, state_timeout=self._probe_timeout)
+        )
+        try:
+            state = await connection.state()
+        except WorkerLostError as error:
+            worker.failures += 1
+            if incarnation is None:
+                worker.reason = str(error)
+                await connection.close()
+            elif error.dead or worker.failures >= self._probe_failures:
+                self.lose(incarnation, str(error))
+            return
+        if incarnation is not None and incarnation.lost:
+            return  # lost while we looked, and its connection closed: the next look starts afresh
+        worker.failures = 0
+        self._see(worker, state, connection)
+
+    def _see(self, worker: Worker, state: WorkerState, connection: Connection) -> None:
+        before = worker.incarnation
+        if before is None:
+            worker.incarnation = before = Incarnation(worker.index, state, connection)
+            log.info("worker %d (pid %d) is %s", worker.index, state.pid, state.phase)
+            if state.ready:
+                self._listener.worker_ready(before)
+            return
+        if before.state.pid != state.pid:
+            # The old process ended and the new one answered between two looks.
+            self.lose(before, "another process took its place")
+            return
+        was_ready = before.state.ready
+        before.state = state
+        if state.ready and not was_ready:
+            log.info("worker %d (pid %d) is ready", worker.index, state.pid)
+            self._listener.worker_ready(before)
+        elif state.ready:
+            self._listener.worker_seen(before)

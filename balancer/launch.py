@@ -1,0 +1,129 @@
+"""`chorus serve`: checks what would go wrong later, chooses the layout, and becomes supervisord."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from balancer.host import probe
+from balancer.layout import Layout, LayoutError, format_cores, parse_cores, plan
+from balancer.settings import REPOSITORY, Settings
+from voices.registry import Registry, VoiceError
+from worker.contract import CARDS
+
+SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
+
+SOCKET_PATH_BYTES = 107
+"""Longest path of a Unix socket on Linux (`man 7 unix`), without the closing NUL."""
+
+
+class LaunchError(RuntimeError):
+    """The server cannot start; the message says why and what to do."""
+
+
+def choose_layout(settings: Settings) -> Layout:
+    """What serve would start on this host. Raises LaunchError."""
+    try:
+        return plan(
+            probe(),
+            CARDS[settings.engine],
+            workers=settings.workers,
+            threads=settings.threads,
+            cores=parse_cores(settings.cores) if settings.cores is not None else None,
+        )
+    except LayoutError as error:
+        raise LaunchError(str(error)) from error
+
+
+def check(settings: Settings) -> None:
+    """Raise LaunchError for whatever would keep the server from starting."""
+    _check_reach(settings)
+    _check_voices(settings)
+    _check_run_dir(settings.sockets)
+    _check_port(settings)
+
+
+def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by supervisord, which starts the balancer and the workers of `layout`."""
+    for leftover in settings.sockets.glob("worker-*.sock"):
+        leftover.unlink()
+    arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
+    sys.stdout.flush()
+    os.execve(sys.executable, arguments, {**environ, **_exports(settings, layout)})
+
+
+def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
+    places = [f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in layout.workers]
+    chosen = settings.model_copy(
+        update={
+            "workers": len(layout.workers),
+            "cores": format_cores(worker.cpus for worker in layout.workers),
+            "voices_dir": settings.voices_dir.resolve(),
+        }
+    )
+    return {**chosen.environ(), "CHORUS_LAYOUT": ";".join(places), "CHORUS_PYTHON": sys.executable}
+
+
+def _check_reach(settings: Settings) -> None:
+    if settings.loopback or settings.api_keys or settings.allow_anonymous:
+        return
+    raise LaunchError(
+        f"refusing to listen on {settings.host} without API keys: whoever reaches this port could use it.\n"
+        "Either set keys:       export CHORUS_API_KEYS=$(openssl rand -hex 32)\n"
+        "or stay on this host:  --host 127.0.0.1, with a proxy of yours in front\n"
+        "or, behind a firewall: --allow-anonymous"
+    )
+
+
+def _check_voices(settings: Settings) -> None:
+    try:
+        registry = Registry.load(settings.voices_dir)
+    except VoiceError as error:
+        raise LaunchError(str(error)) from error
+    if "default" not in registry.voices:
+        problem = registry.problems.get("default", "the folder has no such voice")
+        raise LaunchError(f"the voice `default` is needed in {settings.voices_dir}: {problem}")
+
+
+def _check_run_dir(folder: Path) -> None:
+    longest = folder / "supervisor.sock.4194304"
+    if len(os.fsencode(longest)) > SOCKET_PATH_BYTES:
+        raise LaunchError(f"the path of the run directory is too long for sockets: {folder}; set CHORUS_RUN_DIR")
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise LaunchError(f"cannot make the run directory {folder}: {error.strerror}; set CHORUS_RUN_DIR") from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise LaunchError(
+            f"the run directory {folder} must be a folder of yours that nobody else may open (mode 0700); "
+            "mend it, or set CHORUS_RUN_DIR to another"
+        )
+    if _answers(folder / "supervisor.sock"):
+        raise LaunchError(
+            f"a Chorus runs already with the run directory {folder}; stop it, or choose another --port or CHORUS_RUN_DIR"
+        )
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def _check_port(settings: Settings) -> None:
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+    except OSError as error:
+        raise LaunchError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port or --host"
+        ) from error

@@ -1,0 +1,127 @@
+"""The OpenAPI description of what is served, its schemas taken from the very models that check the requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from balancer.audio import AudioFormat
+from balancer.intake import Intake
+from balancer.schemas import OpenAISpeechBody, TtsBody
+
+_REFERENCE = "#/components/schemas/{model}"
+
+_ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "description": "What is wrong and what to do."},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"], "description": "The field at fault."},
+                "code": {"type": "string"},
+            },
+        }
+    },
+}
+
+_TTS_JSON_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "audio": {"type": "string", "contentEncoding": "base64"},
+        "format": {"type": "string"},
+        "mimeType": {"type": "string"},
+        "sampleRate": {"type": "integer", "description": "Samples a second."},
+        "duration": {"type": "number", "description": "Seconds."},
+        "character": {"type": "string"},
+        "cached": {"type": "boolean"},
+        "requestId": {"type": "string"},
+    },
+}
+
+
+def describe(intake: Intake, version: str) -> dict[str, Any]:
+    """The document for the engine that runs, whose parameters are fields of the request bodies."""
+    _, definitions = models_json_schema(
+        [(OpenAISpeechBody, "validation"), (TtsBody, "validation")], ref_template=_REFERENCE
+    )
+    schemas = definitions["$defs"]
+    for body in (OpenAISpeechBody, TtsBody):
+        _name_parameters(schemas[body.__name__], intake)
+    schemas |= {"Error": _ERROR_SCHEMA, "TtsJson": _TTS_JSON_SCHEMA}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Chorus",
+            "version": version,
+            "summary": "Text to speech from ordinary CPU hosts.",
+            "description": f"Engine: `{intake.card.name}`. {intake.card.description}",
+        },
+        "paths": {
+            "/v1/audio/speech": {"post": _speak("Speak, as OpenAI's API does", OpenAISpeechBody, _audio())},
+            "/tts": {"post": _speak("Speak; the answer is the audio", TtsBody, _audio())},
+            "/tts-json": {"post": _speak("Speak; the answer holds the audio in base64", TtsBody, _json("TtsJson"))},
+            "/v1/models": {"get": _look("The names accepted as `model`")},
+            "/v1/models/{model}": {
+                "get": _look("One model")
+                | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
+            },
+            "/v1/audio/voices": {"get": _look("The voices that can be asked for")},
+            "/health": {"get": _look("Health, with every worker; 503 when nobody can speak")},
+            "/ready": {"get": _look("Whether a worker can speak; 503 with the reason if not")},
+            "/metrics": {"get": _look("Prometheus metrics; a summary with `Accept: application/json`")},
+        },
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
+        # The empty one: a server without keys asks for none.
+        "security": [{}, {"bearer": []}, {"key": []}],
+    }
+
+
+def _name_parameters(schema: dict[str, Any], intake: Intake) -> None:
+    schema["additionalProperties"] = False
+    for parameter in intake.card.parameters:
+        schema["properties"][parameter.name] = {
+            "type": "integer" if parameter.integer else "number",
+            "minimum": parameter.minimum,
+            "maximum": parameter.maximum,
+            "default": parameter.default,
+            "description": parameter.description,
+        }
+    text = schema["properties"].get("text") or schema["properties"]["input"]
+    text["maxLength"] = intake.max_characters
+
+
+def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(model=body.__name__)}
+    return {
+        "summary": summary,
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "responses": {
+            "200": {"description": "The audio", "content": answer},
+            "4XX": {"description": "The request is at fault", "content": _json("Error")},
+            "5XX": {"description": "Not spoken; see `Retry-After`", "content": _json("Error")},
+        },
+    }
+
+
+def _look(summary: str) -> dict[str, Any]:
+    return {"summary": summary, "responses": {"200": {"description": "As said"}}}
+
+
+def _audio() -> dict[str, Any]:
+    return {audio_format.media_type: {} for audio_format in AudioFormat}
+
+
+def _json(schema: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=schema)}}}

@@ -1,0 +1,97 @@
+"""What every surface shares: reading a JSON body within its limit, and noticing that the client left."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from balancer.answers import ClientGoneError
+from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+async def read(request: Request, schema: type[Body], limit: int) -> Body:
+    """The body as `schema`, read no further than `limit` bytes. Raises InvalidRequestError or one below it."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaTypeError(
+            f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
+        )
+    value = _parse(await _receive(request, limit))
+    if not isinstance(value, dict):
+        raise InvalidRequestError("the body must be a JSON object", code="invalid_json")
+    try:
+        return schema.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+async def _receive(request: Request, limit: int) -> bytes:
+    too_large = BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large
+    return bytes(body)
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body.decode())
+    except UnicodeDecodeError as error:
+        message = f"the body is not UTF-8 (byte {error.start})"
+    except json.JSONDecodeError as error:
+        message = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+    except (ValueError, RecursionError):
+        # A number of thousands of digits, or thousands of brackets.
+        message = "the body is not JSON that anyone should send"
+    raise InvalidRequestError(message, code="invalid_json")
+
+
+def _invalid(error: ValidationError) -> InvalidRequestError:
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    names = [str(fault["loc"][0]) if fault["loc"] else None for fault in faults]
+    messages = (
+        f"{name}: {_plain(fault['msg'])}" if name else _plain(fault["msg"])
+        for name, fault in zip(names, faults, strict=True)
+    )
+    return InvalidRequestError("; ".join(dict.fromkeys(messages)), param=names[0])
+
+
+def _plain(message: str) -> str:
+    return message.removeprefix("Value error, ")
+
+
+@asynccontextmanager
+async def while_connected(request: Request) -> AsyncIterator[None]:
+    """A block that is cancelled, and ends with ClientGoneError, when the client closes the connection.
+
+    For after the body has been read: from then on the server's next message can only be the disconnect.
+    """
+    loop = asyncio.get_running_loop()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        guard.reschedule(loop.time())
+
+    try:
+        async with asyncio.timeout(None) as guard:
+            watcher = asyncio.create_task(watch())
+            try:
+                yield
+            finally:
+                watcher.cancel()
+    except TimeoutError as error:
+        raise ClientGoneError from error

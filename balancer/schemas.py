@@ -1,0 +1,136 @@
+"""The bodies that the HTTP surfaces take, and the one request that they all become."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from balancer.audio import AudioFormat
+from voices.registry import Voice
+from worker.contract import ParameterValue
+
+DEFAULT_VOICE = "default"
+LINE_BREAKS = "\t\n\r"
+
+
+def _printable(value: object) -> object:
+    if isinstance(value, str):
+        for position, character in enumerate(value):
+            category = unicodedata.category(character)
+            if category == "Cs":
+                raise ValueError(f"a lone surrogate at character {position}; send well-formed Unicode")
+            if category == "Cc" and character not in LINE_BREAKS:
+                raise ValueError(f"a control character (U+{ord(character):04X}) at character {position}; remove it")
+    return value
+
+
+def _speakable(text: str) -> str:
+    if not text.strip():
+        raise ValueError("is empty; send some text to speak")
+    if not any(unicodedata.category(character)[0] in "LN" for character in text):
+        raise ValueError("has no letter or digit, so there is nothing to speak")
+    return text
+
+
+Line = Annotated[str, BeforeValidator(_printable), Field(min_length=1, max_length=200)]
+Text = Annotated[str, BeforeValidator(_printable), AfterValidator(_speakable)]
+Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio.")]
+
+
+class _Body(BaseModel):
+    """Fields beyond the declared ones are the engine's parameters, checked against what it has."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
+
+    speed: Annotated[float, Field(ge=0.25, le=4.0, description="Tempo; the pitch stays.")] = 1.0
+    seed: Annotated[
+        int | None, Field(ge=0, lt=2**32, description="Makes the audio reproducible; random if left out.")
+    ] = None
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """The undeclared fields."""
+        return self.model_extra or {}
+
+
+class VoiceReference(BaseModel):
+    """OpenAI's way to name a custom voice."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    id: Line
+
+
+class OpenAISpeechBody(_Body):
+    """Body of `POST /v1/audio/speech`."""
+
+    words_field: ClassVar[str] = "input"
+
+    model: Annotated[Line, Field(description="The running engine's name, or one of OpenAI's.")]
+    input: Annotated[Text, Field(description="The text to speak.")]
+    voice: Annotated[Line | VoiceReference, Field(description="A voice's name or alias.")]
+    response_format: Format = AudioFormat.MP3
+    stream_format: Annotated[Literal["audio"], Field(description="The answer is the audio itself.")] = "audio"
+
+    @property
+    def words(self) -> str:
+        """The text to speak."""
+        return self.input
+
+    @property
+    def chosen_voice(self) -> tuple[str, str]:
+        """The field that names the voice, and the name."""
+        return "voice", self.voice.id if isinstance(self.voice, VoiceReference) else self.voice
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """The format to answer in."""
+        return self.response_format
+
+
+class TtsBody(_Body):
+    """Body of `POST /tts` and `POST /tts-json`."""
+
+    words_field: ClassVar[str] = "text"
+
+    text: Annotated[Text, Field(description="The text to speak.")]
+    character: Annotated[Line | None, Field(description="A voice's name or alias; left out: `default`.")] = None
+    voice: Annotated[Line | None, Field(description="The same as character; send one of them.")] = None
+    model: Annotated[Line | None, Field(description="The running engine's name, or one of OpenAI's.")] = None
+    format: Format = AudioFormat.WAV
+
+    @model_validator(mode="after")
+    def _one_voice(self) -> Self:
+        if self.character is not None and self.voice is not None and self.character != self.voice:
+            raise ValueError("character and voice name different voices; send one of them")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The text to speak."""
+        return self.text
+
+    @property
+    def chosen_voice(self) -> tuple[str, str]:
+        """The field that names the voice, and the name."""
+        return ("voice", self.voice) if self.voice is not None else ("character", self.character or DEFAULT_VOICE)
+
+    @property
+    def audio_format(self) -> AudioFormat:
+        """The format to answer in."""
+        return self.format
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """What every surface asks of the speech service. `seed` is always set, `parameters` are the engine's."""
+
+    text: str
+    voice: Voice
+    parameters: dict[str, ParameterValue]
+    seed: int
+    format: AudioFormat
+    speed: float

@@ -1,0 +1,174 @@
+"""Settings: read once, from one mapping of environment variables, `CHORUS_` before each field's name.
+
+`chorus serve` fills in the layout it chose and hands the same variables to the balancer it starts.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+
+from worker.contract import CARDS
+
+PREFIX = "CHORUS_"
+OTHER_VARIABLES = frozenset({"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON"})
+"""No settings of the server: two for the command line as a client, two from `chorus serve` to supervisord."""
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+class SettingsError(ValueError):
+    """A variable has a value that does not fit; the message names the variable and what it accepts."""
+
+
+class Settings(BaseModel):
+    """All that an operator can set. Sizes in bytes, times in seconds, unless the name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
+    port: int = Field(5000, ge=1, le=65535, description="Port to listen on.")
+    api_keys: tuple[SecretStr, ...] = Field(
+        (), description="Keys that clients must send one of, separated by commas; none: no key is asked for."
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Listen beyond loopback without API keys: only behind a firewall or proxy of yours.",
+    )
+
+    engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
+    workers: int | None = Field(None, ge=1, le=1024, description="Worker processes; unset: chosen for this host.")
+    threads: int | None = Field(None, ge=1, le=256, description="Threads a worker; unset: chosen for this host.")
+    cores: str | None = Field(
+        None,
+        description="CPUs of each worker, workers separated by semicolons, such as `0-1;2-3`; unset: chosen.",
+    )
+    voices_dir: Path = Field(REPOSITORY / "voices", description="Folder of voices, one folder each.")
+    run_dir: Path | None = Field(
+        None,
+        description="Folder of the sockets, mode 0700; unset: `chorus-<user id>-<port>` in the temporary folder.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    max_text_characters: int = Field(5000, ge=1, le=1_000_000, description="Longest text of one request.")
+    max_body_bytes: int = Field(262_144, ge=1024, description="Largest request body.")
+    queue_limit: int = Field(1000, ge=1, description="Most utterances that wait in line; past it the answer is 503.")
+    request_timeout: float = Field(
+        300.0, gt=0, description="Seconds for one request, waiting included; past it the answer is 504."
+    )
+    recovery_seconds: float = Field(
+        5.0, ge=0, description="How long requests wait for a worker to come back when none is left; then 503."
+    )
+    probe_seconds: float = Field(0.5, gt=0, le=60, description="Pause between two looks at a worker's state.")
+    probe_timeout: float = Field(
+        2.0, gt=0, le=60, description="A look at a worker's state that takes longer than this has failed."
+    )
+    probe_failures: int = Field(3, ge=1, description="Looks in a row that must fail before a worker counts as gone.")
+    stop_seconds: int = Field(30, ge=1, description="Grace for what is in flight when the server is stopped.")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key for part in value.split(",") if (key := part.strip()))
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < 16 for key in keys):
+            raise ValueError("a key needs at least 16 characters; make one with `openssl rand -hex 32`")
+        return keys
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in CARDS:
+            raise ValueError(f"no engine {name!r}; there are: {', '.join(sorted(CARDS))}")
+        return name
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
+        """Settings from `environ` (default: the process's), `overrides` that are not None going before it.
+
+        Raises SettingsError naming every variable at fault, unknown ones included.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, object] = {
+            name.removeprefix(PREFIX).lower(): value
+            for name, value in environ.items()
+            if name.startswith(PREFIX) and name not in OTHER_VARIABLES
+        }
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SettingsError("\n".join(_fault(fault) for fault in error.errors())) from error
+
+    @property
+    def sockets(self) -> Path:
+        """The folder of the sockets."""
+        folder = f"chorus-{os.getuid()}-{self.port}"
+        return self.run_dir or Path(tempfile.gettempdir()) / folder
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this host can reach the address to listen on."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def environ(self) -> dict[str, str]:
+        """The variables that make `load` give these settings again."""
+        values = {name: getattr(self, name) for name in type(self).model_fields} | {"run_dir": self.sockets}
+        return {variable(name): _text(value) for name, value in values.items() if value not in (None, ())}
+
+
+def variable(name: str) -> str:
+    """The environment variable of a field."""
+    return PREFIX + name.upper()
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Every setting as (variable, default, description), for `chorus settings` and the README."""
+    return [
+        (variable(name), _default(name, field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    return "voices" if name == "voices_dir" else _text(field.default)
+
+
+def _text(value: object) -> str:
+    match value:
+        case None | ():
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ",".join(key.get_secret_value() for key in value)
+        case _:
+            return str(value)
+
+
+def _fault(fault: Mapping[str, object]) -> str:
+    location = fault["loc"]
+    assert isinstance(location, tuple)  # noqa: S101 - pydantic's own promise, told to mypy
+    name = variable(str(location[0]))
+    if fault["type"] == "extra_forbidden":
+        known = ", ".join(variable(field) for field in Settings.model_fields)
+        return f"{name} is no setting; there are: {known}"
+    got = "" if name == variable("api_keys") else f" (got {fault['input']!r})"
+    return f"{name}: {fault['msg']}{got}"

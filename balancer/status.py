@@ -1,0 +1,48 @@
+"""The table of `chorus status`, made from the answer of `/health`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from balancer.fleet import WorkerPhase
+from balancer.layout import format_cores
+
+COLOURS = {
+    WorkerPhase.STARTING: "yellow",
+    WorkerPhase.READY: "green",
+    WorkerPhase.BUSY: "cyan",
+    WorkerPhase.FAILED: "red",
+    WorkerPhase.GONE: "red",
+}
+
+
+def status_table(report: dict[str, Any]) -> Table:
+    """One row a worker; the title tells whether the server can speak."""
+    title = f"{report['status']}, {report['queueDepth']} in line"
+    if report["reason"]:
+        title += f": {report['reason']}"
+    listing = Table(title=title, title_justify="left")
+    for heading in ("worker", "state", "pid", "CPUs", "threads", "memory", "done", "speed"):
+        listing.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
+    for worker in report["workers"]:
+        listing.add_row(*_row(worker))
+    return listing
+
+
+def _row(worker: dict[str, Any]) -> list[str]:
+    phase = WorkerPhase(worker["phase"])
+    state = f"[{COLOURS[phase]}]{phase}[/]" + (f" ({worker['reason']})" if worker["reason"] else "")
+    if "pid" not in worker:
+        return [str(worker["index"]), state]
+    return [
+        str(worker["index"]),
+        state,
+        str(worker["pid"]),
+        format_cores([worker["cores"]]),
+        str(worker["threads"]),
+        f"{worker['resident_bytes'] / 2**20:.0f} MiB",
+        str(worker["done"]),
+        f"{worker['speed']:.1f}x" if worker["speed"] is not None else "",
+    ]

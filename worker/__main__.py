@@ -1,0 +1,65 @@
+"""`python -m worker`: one worker process, as supervisord starts it.
+
+Confines itself to its cores first and imports everything else after that, numpy included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from worker.contract import CARDS
+from worker.cores import CoresError, confine
+
+
+def main() -> None:
+    """Read the command line, confine the process, serve until SIGTERM."""
+    arguments = _arguments()
+    logging.basicConfig(
+        level=arguments.log_level.upper(),
+        format=f"%(asctime)s worker-{arguments.index} %(levelname)s %(message)s",
+    )
+    cpus, threads = arguments.layout[arguments.index]
+    try:
+        confine(cpus, threads)
+    except CoresError as error:
+        sys.exit(f"worker {arguments.index}: {error}")
+    from worker.server import serve  # noqa: PLC0415 - numerical libraries load here, after the limits
+
+    serve(
+        index=arguments.index,
+        engine=arguments.engine,
+        threads=threads,
+        path=arguments.run_dir / f"worker-{arguments.index}.sock",
+        voices=arguments.voices,
+    )
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="worker", description="One Chorus worker.")
+    parser.add_argument("--index", type=int, required=True, help="number of this worker, from 0")
+    parser.add_argument("--engine", choices=sorted(CARDS), required=True)
+    parser.add_argument(
+        "--layout",
+        type=_places,
+        required=True,
+        help="every worker's CPU numbers and threads, by worker number: 0,8/1;1,9/1",
+    )
+    parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
+    parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
+    parser.add_argument("--log-level", default="info")
+    return parser.parse_args()
+
+
+def _places(text: str) -> list[tuple[tuple[int, ...], int]]:
+    places = []
+    for place in text.split(";"):
+        cpus, _, threads = place.partition("/")
+        places.append((tuple(map(int, cpus.split(","))), int(threads)))
+    return places
+
+
+if __name__ == "__main__":
+    main()

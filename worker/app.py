@@ -1,0 +1,91 @@
+"""The worker's HTTP face: a Starlette app on a Unix socket with the two endpoints of the contract."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psutil
+from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from worker.contract import CARDS, Utterance, UtteranceError, WorkerState
+from worker.runner import RefusedError, Run, Runner
+
+STATUS = {"full": 429, "not_ready": 503, "invalid": 400}
+
+
+def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Starlette:
+    """The app around a runner, which it starts with itself. `index` is the worker's number on this host."""
+    process = psutil.Process()
+    started_at = time.time()
+    cores = tuple(sorted(os.sched_getaffinity(0)))
+
+    async def state(_: Request) -> Response:
+        times = process.cpu_times()
+        report = WorkerState(
+            index=index,
+            pid=process.pid,
+            phase=runner.phase,
+            reason=runner.reason,
+            engine=engine,
+            model=runner.engine.model if runner.engine is not None else engine,
+            sample_rate=CARDS[engine].sample_rate,
+            cores=cores,
+            threads=threads,
+            slots=runner.slots,
+            in_flight=runner.in_flight,
+            done=runner.done,
+            progress=runner.progress,
+            speed=runner.speed,
+            voices_prepared=runner.voices_prepared,
+            resident_bytes=process.memory_info().rss,
+            cpu_seconds=times.user + times.system,
+            started_at=started_at,
+        )
+        return Response(report.model_dump_json(), media_type="application/json")
+
+    async def synthesize(request: Request) -> Response:
+        try:
+            utterance = Utterance.model_validate_json(await request.body())
+            run = runner.submit(utterance)
+        except ValidationError as error:
+            return refusal(UtteranceError(code="invalid", message=str(error)))
+        except RefusedError as error:
+            return refusal(error.error)
+        return UtteranceResponse(run)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        runner.start()
+        yield
+
+    return Starlette(
+        routes=[Route("/state", state), Route("/synthesize", synthesize, methods=["POST"])],
+        lifespan=lifespan,
+    )
+
+
+class UtteranceResponse(StreamingResponse):
+    """Streams the frames of a run, and cancels it however the connection ends."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(run.frames(), media_type="application/octet-stream")
+        self._run = run
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._run.cancellation.request()
+
+
+def refusal(error: UtteranceError) -> Response:
+    """The answer to an utterance that was not accepted."""
+    return Response(error.model_dump_json(), STATUS[error.code], media_type="application/json")

@@ -1,0 +1,240 @@
+"""The runner owns the model: it loads it, warms it up and drives it, all from one thread of its own.
+
+That thread is the guard that the model, which is not thread-safe, is never run by two: nothing else in the
+process holds the engine. The event loop hands utterances over and receives their audio; it never waits for either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from voices.registry import Registry, UnknownVoiceError
+from worker.contract import (
+    EndOfUtterance,
+    FrameKind,
+    Phase,
+    Utterance,
+    UtteranceError,
+    encode_frame,
+)
+from worker.engines.base import (
+    Cancellation,
+    CancelledError,
+    Engine,
+    ModelUnavailableError,
+    Samples,
+    UnspeakableError,
+    VoiceSource,
+)
+
+log = logging.getLogger(__name__)
+
+WARM_UP_TEXT = "Warming up, so that the first listener waits no longer than the tenth."
+SPEED_SMOOTHING = 0.2
+"""Weight of the newest utterance in the running average of the speed."""
+
+
+class RefusedError(Exception):
+    """The utterance was not accepted; `error` goes to the balancer."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.error = UtteranceError(code=code, message=message)
+
+
+@dataclass
+class Run:
+    """One accepted utterance, from its slot to its closing frame."""
+
+    utterance: Utterance
+    source: VoiceSource
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    _outbox: asyncio.Queue[tuple[FrameKind, bytes]] = field(default_factory=asyncio.Queue)
+
+    def put(self, kind: FrameKind, payload: bytes) -> None:
+        """Add a frame. Event loop only."""
+        self._outbox.put_nowait((kind, payload))
+
+    async def frames(self) -> AsyncIterator[bytes]:
+        """Encoded frames as they are made, the closing one last."""
+        kind = FrameKind.PCM
+        while kind is FrameKind.PCM:
+            kind, payload = await self._outbox.get()
+            yield encode_frame(kind, payload)
+
+
+class Runner:
+    """Slots, model thread, and what `/state` tells of both.
+
+    `load` builds the engine and is called on the model's thread; `voices` resolves the utterances' voices.
+    Everything but the thread's own methods belongs to the event loop that called `start`.
+    """
+
+    def __init__(self, load: Callable[[], Engine], voices: Registry) -> None:
+        self._load = load
+        self._voices = voices
+        self._inbox: queue.SimpleQueue[Run] = queue.SimpleQueue()
+        self._runs: dict[str, Run] = {}
+        self._prepared: set[str] = set()
+        self._failed = asyncio.Event()
+        self.engine: Engine | None = None
+        self.phase = Phase.STARTING
+        self.reason: str | None = None
+        self.done = 0
+        self.progress = 0
+        self.speed: float | None = None
+
+    def start(self) -> None:
+        """Start the model's thread. Called once, on the event loop."""
+        self._loop = asyncio.get_running_loop()
+        threading.Thread(target=self._drive, name="model", daemon=True).start()
+
+    async def failed(self) -> None:
+        """Wait until the model turns out not to load."""
+        await self._failed.wait()
+
+    @property
+    def in_flight(self) -> tuple[str, ...]:
+        """Ids of the utterances that hold a slot."""
+        return tuple(self._runs)
+
+    @property
+    def slots(self) -> int:
+        """Utterances that may be under way at once; 1 before the model is loaded."""
+        return self.engine.slots if self.engine is not None else 1
+
+    @property
+    def voices_prepared(self) -> tuple[str, ...]:
+        """Voices that have spoken here, sorted."""
+        return tuple(sorted(self._prepared))
+
+    def submit(self, utterance: Utterance) -> Run:
+        """Take an utterance into a free slot, or raise RefusedError at once: the line is in the balancer."""
+        if self.engine is None or self.phase is not Phase.READY:
+            raise RefusedError("not_ready", self.reason or f"the worker is {self.phase}")
+        if utterance.id in self._runs:
+            raise RefusedError("invalid", f"utterance {utterance.id!r} is under way already")
+        if len(self._runs) >= self.slots:
+            raise RefusedError("full", f"all {self.slots} slots are taken")
+        source = self._source(utterance, self.engine)
+        run = Run(utterance, source)
+        self._runs[utterance.id] = run
+        self._inbox.put(run)
+        return run
+
+    def _source(self, utterance: Utterance, engine: Engine) -> VoiceSource:
+        card = engine.card
+        unknown = [name for name in utterance.parameters if card.parameter(name) is None]
+        if unknown:
+            raise RefusedError("invalid", f"engine {card.name!r} has no parameter {unknown[0]!r}")
+        try:
+            voice = self._voices.resolve(utterance.voice)
+        except UnknownVoiceError as error:
+            raise RefusedError("invalid", str(error)) from error
+        if not voice.fits(card.name, clones_voices=card.clones_voices):
+            raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
+        return VoiceSource(voice, self._voices.reference(voice) if voice.reference is not None else None)
+
+    # The model's thread, from here on.
+
+    def _drive(self) -> None:
+        try:
+            engine = self._load()
+            self._tell(self._warming, engine)
+            self._warm_up(engine)
+        except ModelUnavailableError as error:
+            log.error("the model cannot load: %s", error)
+            self._tell(self._fail, str(error))
+            return
+        except Exception as error:
+            log.exception("the model cannot load")
+            self._tell(self._fail, f"{type(error).__name__}: {error}")
+            return
+        self._tell(self._ready)
+        while True:
+            self._speak(engine, self._inbox.get())
+
+    def _warm_up(self, engine: Engine) -> None:
+        voice = self._voices.resolve("default")
+        source = VoiceSource(voice, None)
+        engine.prepare(source)
+        utterance = Utterance(id="warm-up", text=WARM_UP_TEXT, voice=voice.name, seed=0)
+        for _ in engine.synthesize(utterance, source, Cancellation()):
+            pass
+
+    def _speak(self, engine: Engine, run: Run) -> None:
+        started = time.perf_counter()
+        samples = 0
+        try:
+            run.cancellation.check()
+            if run.source.voice.name not in self._prepared:
+                engine.prepare(run.source)
+                self._prepared.add(run.source.voice.name)
+            for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
+                samples += len(piece)
+                self._tell(self._progress, run, to_pcm(piece))
+                run.cancellation.check()
+        except CancelledError:
+            log.info("utterance %s cancelled after %d samples", run.utterance.id, samples)
+            self._tell(self._close, run, None)
+        except UnspeakableError as error:
+            self._tell(self._close, run, UtteranceError(code="unspeakable", message=str(error)))
+        except Exception:
+            log.exception("utterance %s failed", run.utterance.id)
+            message = "the engine failed on this text; the worker's log has the details"
+            self._tell(self._close, run, UtteranceError(code="internal", message=message))
+        else:
+            seconds = time.perf_counter() - started
+            self._tell(self._finish, run, samples, seconds, samples / engine.card.sample_rate / seconds)
+
+    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *arguments)
+        except RuntimeError:
+            # The loop is closed: the process is on its way out and nobody listens any more.
+            log.debug("nobody left to tell %s", callback.__name__)
+
+    # What the model's thread tells the event loop, run on the loop.
+
+    def _warming(self, engine: Engine) -> None:
+        self.engine = engine
+        self.phase = Phase.WARMING
+
+    def _ready(self) -> None:
+        self.phase = Phase.READY
+
+    def _fail(self, reason: str) -> None:
+        self.phase, self.reason = Phase.FAILED, reason
+        self._failed.set()
+
+    def _progress(self, run: Run, pcm: bytes) -> None:
+        self.progress += 1
+        run.put(FrameKind.PCM, pcm)
+
+    def _finish(self, run: Run, samples: int, seconds: float, speed: float) -> None:
+        self.done += 1
+        self.speed = speed if self.speed is None else self.speed + SPEED_SMOOTHING * (speed - self.speed)
+        self._release(run)
+        end = EndOfUtterance(samples=samples, compute_seconds=seconds)
+        run.put(FrameKind.END, end.model_dump_json().encode())
+
+    def _close(self, run: Run, error: UtteranceError | None) -> None:
+        self._release(run)
+        if error is not None:
+            run.put(FrameKind.ERROR, error.model_dump_json().encode())
+
+    def _release(self, run: Run) -> None:
+        del self._runs[run.utterance.id]
+
+
+def to_pcm(samples: Samples) -> bytes:
+    """Float samples in [-1, 1] as signed 16-bit little-endian; louder ones are clipped."""
+    return np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()

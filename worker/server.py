@@ -1,0 +1,74 @@
+"""Runs a worker's app on its Unix socket until SIGTERM, or until its model turns out not to load."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+
+from voices.registry import Registry, VoiceError
+from worker.app import create_app
+from worker.engines import load
+from worker.runner import Runner
+
+log = logging.getLogger(__name__)
+
+FAILED_SECONDS = 30.0
+"""How long a worker whose model cannot load stays up to say why, before it ends to be started afresh."""
+
+KEEP_ALIVE_SECONDS = 3600
+"""Longer than the balancer keeps an idle connection: it must never pick one that is just being closed here."""
+
+
+def serve(*, index: int, engine: str, threads: int, path: Path, voices: Path) -> None:
+    """Serve one worker on the socket at `path`. Exits 0 on SIGTERM, 1 if the model cannot load."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        registry = Registry.load(voices)
+    except VoiceError as error:
+        sys.exit(f"worker {index}: {error}")
+    runner = Runner(partial(load, engine, threads), registry)
+    app = create_app(runner, index=index, engine=engine, threads=threads)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
+    )
+    asyncio.run(_serve(server, runner, path))
+    sys.exit(1 if runner.reason is not None else 0)
+
+
+async def _serve(server: uvicorn.Server, runner: Runner, path: Path) -> None:
+    give_up = asyncio.create_task(_give_up(server, runner))
+    try:
+        await server.serve(sockets=[listen(path)])
+    finally:
+        give_up.cancel()
+
+
+async def _give_up(server: uvicorn.Server, runner: Runner) -> None:
+    await runner.failed()
+    await asyncio.sleep(FAILED_SECONDS)
+    log.error("ending, to be started afresh: %s", runner.reason)
+    server.should_exit = True
+
+
+def listen(path: Path) -> socket.socket:
+    """A Unix socket listening at `path` that only this user may open.
+
+    It takes the place of what a dead worker left there in one step: no client ever finds the path missing.
+    """
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(fresh))
+    fresh.chmod(0o600)
+    listener.listen(128)
+    fresh.replace(path)
+    return listener
