@@ -26,6 +26,7 @@ class AccessLog:
         self._surfaces = surfaces
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

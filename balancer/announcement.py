@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 
 from balancer.dispatch import Dispatcher
 from balancer.fleet import WorkerPhase
@@ -41,7 +42,7 @@ Chorus is ready: {ready} of {settings.workers or ready} workers, engine {setting
   curl {url}/tts -H 'Content-Type: application/json'{key} \\
        -d '{{"text": "Hello from Chorus.", "character": "default"}}' -o hello.wav
 
-  chorus say "Hello from Chorus." --url {url} -o hello.wav
+  {Path(sys.executable).with_name("chorus")} say "Hello from Chorus." --url {url} -o hello.wav
   {url}/docs describes the rest; Ctrl-C stops it.
 
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,9 +80,9 @@ def serve(
             cores=cores,
             allow_anonymous=allow_anonymous,
         )
-        chosen = choose_layout(settings)
-        Console().print(layout_table(chosen, settings.engine))
         check(settings)
+        chosen = choose_layout(settings)
+        print_layout(chosen, settings.engine)
         become_supervisor(settings, chosen, os.environ)
 
 
@@ -90,7 +91,7 @@ def layout(engine: Engine = None, workers: Workers = None, threads: Threads = No
     """Show what serve would start here, and why. Starts nothing."""
     with refusing():
         settings = Settings.load(engine=engine, workers=workers, threads=threads, cores=cores)
-        Console().print(layout_table(choose_layout(settings), settings.engine))
+        print_layout(choose_layout(settings), settings.engine)
 
 
 @app.command()
@@ -183,8 +184,6 @@ def status(
 
 
 def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> None:
-    import time  # noqa: PLC0415
-
     with Live(status_table(report), console=console, auto_refresh=False) as live:
         try:
             while True:
@@ -194,20 +193,15 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
             return
 
 
-def layout_table(chosen: Layout, engine: str) -> Table:
-    """A layout for the terminal, its reasons below it."""
-    listing = Table(
-        "worker",
-        "CPUs",
-        "threads",
-        title=f"{len(chosen.workers)} workers, engine {engine}",
-        caption="\n".join(chosen.reasons),
-        caption_justify="left",
-        title_justify="left",
-    )
+def print_layout(chosen: Layout, engine: str) -> None:
+    """Print a layout, its reasons below it."""
+    listing = Table("worker", "CPUs", "threads", title=f"Engine {engine}", title_justify="left")
     for index, worker in enumerate(chosen.workers):
         listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads))
-    return listing
+    console = Console()
+    console.print(listing)
+    for reason in chosen.reasons:
+        console.print(reason, markup=False, highlight=False)
 
 
 def settings_markdown() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,7 +55,24 @@ def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, 
         leftover.unlink()
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
     sys.stdout.flush()
+    _pipe_output()
     os.execve(sys.executable, arguments, {**environ, **_exports(settings, layout)})
+
+
+def _pipe_output() -> None:
+    """Put a pipe and `cat` before a standard output that is a file or a socket.
+
+    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, and
+    in a file each would write over the others. `cat` has a session of its own, so that Ctrl-C does not end it first.
+    """
+    mode = os.fstat(sys.stdout.fileno()).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
+        return
+    reading, writing = os.pipe()
+    subprocess.Popen(["cat"], stdin=reading, start_new_session=True)
+    os.close(reading)
+    os.dup2(writing, sys.stdout.fileno())
+    os.close(writing)
 
 
 def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
@@ -66,7 +84,12 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
             "voices_dir": settings.voices_dir.resolve(),
         }
     )
-    return {**chosen.environ(), "CHORUS_LAYOUT": ";".join(places), "CHORUS_PYTHON": sys.executable}
+    return {
+        **chosen.environ(),
+        "CHORUS_LAYOUT": ";".join(places),
+        "CHORUS_PYTHON": sys.executable,
+        "CHORUS_UID": str(os.getuid()),
+    }
 
 
 def _check_reach(settings: Settings) -> None:
@@ -105,9 +128,7 @@ def _check_run_dir(folder: Path) -> None:
             "mend it, or set CHORUS_RUN_DIR to another"
         )
     if _answers(folder / "supervisor.sock"):
-        raise LaunchError(
-            f"a Chorus runs already with the run directory {folder}; stop it, or choose another --port or CHORUS_RUN_DIR"
-        )
+        raise LaunchError(f"a Chorus runs already with the run directory {folder}; stop it, or choose another --port")
 
 
 def _answers(path: Path) -> bool:

@@ -18,8 +18,8 @@ from pydantic.fields import FieldInfo
 from worker.contract import CARDS
 
 PREFIX = "CHORUS_"
-OTHER_VARIABLES = frozenset({"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON"})
-"""No settings of the server: two for the command line as a client, two from `chorus serve` to supervisord."""
+OTHER_VARIABLES = frozenset({"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON", "CHORUS_UID"})
+"""No settings of the server: two for the command line as a client, three from `chorus serve` to supervisord."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

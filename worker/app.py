@@ -80,6 +80,7 @@ class UtteranceResponse(StreamingResponse):
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Stream until the closing frame or until the balancer hangs up."""
         try:
             await super().__call__(scope, receive, send)
         finally:

@@ -42,8 +42,8 @@ class Answer:
 class SpeechClient:
     """One server, asked for speech in one voice and format, over a connection for each request under way.
 
-    Each connection is an HTTP client with a pool of one: a larger pool looks through all of its connections at
-    every request and answer, which with a thousand outstanding added five seconds to latencies of eight.
+    Each connection is an HTTP client with a pool of one: a larger pool looks through all of its connections
+    at every request and answer, which with a thousand outstanding added five seconds to latencies of eight.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class SpeechClient:
             base_url=self._url,
             headers=self._headers,
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_EXPIRY),
-            timeout=None,  # noqa: S113 - `speak` bounds the whole request, httpx only each read
+            timeout=None,
             trust_env=False,  # a proxy in between would be measured too
             verify=self._tls,
         )
