@@ -12,11 +12,15 @@ from worker.contract import FrameKind, FramingError, Utterance, UtteranceError, 
 
 
 class WorkerLostError(Exception):
-    """The worker did not answer to the end. `dead`: there is nobody behind the socket, rather than nobody in time."""
+    """The worker did not answer to the end.
 
-    def __init__(self, reason: str, *, dead: bool = True) -> None:
+    `dead`: there is nobody behind the socket, rather than nobody in time. `accepted`: it had begun the utterance.
+    """
+
+    def __init__(self, reason: str, *, dead: bool = True, accepted: bool = False) -> None:
         super().__init__(reason)
         self.dead = dead
+        self.accepted = accepted
 
 
 class WorkerFullError(Exception):
@@ -56,10 +60,12 @@ class Connection:
 
         Closing it early cancels the utterance. Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
+        accepted = False
         try:
             async with self._client.stream("POST", "/synthesize", content=utterance.model_dump_json()) as answer:
                 if answer.status_code != httpx.codes.OK:
                     _refused(UtteranceError.model_validate_json(await answer.aread()))
+                accepted = True
                 async for kind, payload in frames(answer.aiter_raw()):
                     match kind:
                         case FrameKind.PCM:
@@ -68,11 +74,11 @@ class Connection:
                             return
                         case FrameKind.ERROR:
                             _refused(UtteranceError.model_validate_json(payload))
-            raise WorkerLostError("the audio broke off")
+            raise WorkerLostError("the audio broke off", accepted=True)
         except httpx.HTTPError as error:
-            raise WorkerLostError(str(error) or type(error).__name__) from error
+            raise WorkerLostError(str(error) or type(error).__name__, accepted=accepted) from error
         except (FramingError, ValidationError) as error:
-            raise WorkerLostError(f"it does not speak the contract: {error}") from error
+            raise WorkerLostError(f"it does not speak the contract: {error}", accepted=accepted) from error
 
     async def close(self) -> None:
         """Close every connection; what is under way on them breaks off."""

@@ -64,15 +64,15 @@ class Dispatcher:
                 pcm = await _listen(incarnation, utterance)
             except WorkerLostError as error:
                 self._fleet.lose(incarnation, str(error))
-                self._telemetry.worker_deaths.inc()
-                deaths += 1
+                # One that never took the utterance did not die of it.
+                deaths += error.accepted
                 if deaths >= DEATHS_TO_POISON:
                     self._leave(utterance.id)
                     raise PoisonedError(
                         f"{deaths} workers died while they spoke utterance {utterance.id}; it is not tried again"
                     ) from error
                 self._telemetry.retries.inc()
-                log.warning("utterance %s runs again: worker %d died", utterance.id, incarnation.index)
+                log.warning("utterance %s runs again: worker %d was lost", utterance.id, incarnation.index)
             except WorkerFullError:
                 await self._settle(incarnation, utterance.id)
             except UtteranceRefusedError as error:
@@ -152,6 +152,7 @@ class Dispatcher:
 
     def worker_lost(self, incarnation: Incarnation) -> None:
         """Forget its slots; the attempts that ran there see `lost` by themselves."""
+        self._telemetry.workers_lost.inc()
         self._scheduler.leave(incarnation.name)
         self._incarnations.pop(incarnation.name, None)
 

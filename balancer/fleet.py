@@ -56,7 +56,7 @@ class Incarnation:
                 finally:
                     self._guards.discard(guard)
         except TimeoutError as error:
-            raise WorkerLostError("it was lost meanwhile") from error
+            raise WorkerLostError("it was lost meanwhile", accepted=True) from error
 
     def lose(self) -> None:
         """End every `unless_lost` block."""

@@ -60,14 +60,12 @@ def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, 
 
 
 def _pipe_output() -> None:
-    """Put a pipe and `cat` before a standard output that is a file or a socket.
+    """Put a pipe and `cat` before standard output.
 
-    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, and
-    in a file each would write over the others. `cat` has a session of its own, so that Ctrl-C does not end it first.
+    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, so
+    does another user's terminal, and in a file each would write over the others. `cat` has a session of its own, so
+    that Ctrl-C does not end it first.
     """
-    mode = os.fstat(sys.stdout.fileno()).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISSOCK(mode)):
-        return
     reading, writing = os.pipe()
     subprocess.Popen(["cat"], stdin=reading, start_new_session=True)
     os.close(reading)
@@ -81,7 +79,6 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
         update={
             "workers": len(layout.workers),
             "cores": format_cores(worker.cpus for worker in layout.workers),
-            "voices_dir": settings.voices_dir.resolve(),
         }
     )
     return {

@@ -1,5 +1,7 @@
 """Settings: read once, from one mapping of environment variables, `CHORUS_` before each field's name.
 
+A variable that is set to nothing counts as not set; a relative path counts from the folder serve is started in.
+
 `chorus serve` fills in the layout it chose and hands the same variables to the balancer it starts.
 """
 
@@ -15,6 +17,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from balancer.layout import parse_cores
 from worker.contract import CARDS
 
 PREFIX = "CHORUS_"
@@ -31,9 +34,9 @@ class SettingsError(ValueError):
 class Settings(BaseModel):
     """All that an operator can set. Sizes in bytes, times in seconds, unless the name says otherwise."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
-    host: str = Field("127.0.0.1", description="Address to listen on. Any but loopback needs API keys.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on. Any but loopback needs API keys.")
     port: int = Field(5000, ge=1, le=65535, description="Port to listen on.")
     api_keys: tuple[SecretStr, ...] = Field(
         (), description="Keys that clients must send one of, separated by commas; none: no key is asked for."
@@ -82,17 +85,32 @@ class Settings(BaseModel):
 
     @field_validator("api_keys")
     @classmethod
-    def _long_enough(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(key.get_secret_value()) < 16 for key in keys):
-            raise ValueError("a key needs at least 16 characters; make one with `openssl rand -hex 32`")
+    def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            text = key.get_secret_value()
+            # Others reach the server in whatever encoding the client chose, if at all.
+            if len(text) < 16 or not text.isascii() or not text.isprintable():
+                raise ValueError("a key needs at least 16 characters, all ASCII; make one with `openssl rand -hex 32`")
         return keys
 
     @field_validator("engine")
     @classmethod
     def _known(cls, name: str) -> str:
         if name not in CARDS:
-            raise ValueError(f"no engine {name!r}; there are: {', '.join(sorted(CARDS))}")
+            raise ValueError(f"there is no such engine; there are: {', '.join(sorted(CARDS))}")
         return name
+
+    @field_validator("cores")
+    @classmethod
+    def _readable(cls, cores: str | None) -> str | None:
+        if cores is not None:
+            parse_cores(cores)
+        return cores
+
+    @field_validator("voices_dir", "run_dir")
+    @classmethod
+    def _absolute(cls, folder: Path | None) -> Path | None:
+        return folder.absolute() if folder is not None else None
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
@@ -101,10 +119,11 @@ class Settings(BaseModel):
         Raises SettingsError naming every variable at fault, unknown ones included.
         """
         environ = os.environ if environ is None else environ
+        fields = {variable(field): field for field in cls.model_fields}
         values: dict[str, object] = {
-            name.removeprefix(PREFIX).lower(): value
+            fields.get(name, name): value
             for name, value in environ.items()
-            if name.startswith(PREFIX) and name not in OTHER_VARIABLES
+            if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value
         }
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
@@ -166,9 +185,12 @@ def _text(value: object) -> str:
 def _fault(fault: Mapping[str, object]) -> str:
     location = fault["loc"]
     assert isinstance(location, tuple)  # noqa: S101 - pydantic's own promise, told to mypy
-    name = variable(str(location[0]))
+    field = str(location[0])
     if fault["type"] == "extra_forbidden":
         known = ", ".join(variable(field) for field in Settings.model_fields)
-        return f"{name} is no setting; there are: {known}"
-    got = "" if name == variable("api_keys") else f" (got {fault['input']!r})"
-    return f"{name}: {fault['msg']}{got}"
+        return f"{field} is no setting; there are: {known}"
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "bool_parsing":
+        message = "Input should be true or false"
+    got = "" if field == "api_keys" else f" (got {fault['input']!r})"
+    return f"{variable(field)}: {message}{got}"

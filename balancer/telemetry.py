@@ -40,10 +40,10 @@ class Telemetry:
             "chorus_audio_seconds", "Audio spoken, before any tempo change.", registry=self._registry
         )
         self.retries = Counter(
-            "chorus_retries", "Utterances run again because their worker died.", registry=self._registry
+            "chorus_retries", "Utterances run again because their worker was lost.", registry=self._registry
         )
-        self.worker_deaths = Counter(
-            "chorus_worker_deaths", "Workers lost while they spoke an utterance.", registry=self._registry
+        self.workers_lost = Counter(
+            "chorus_workers_lost", "Workers that died or stopped answering.", registry=self._registry
         )
         self.workers = Gauge("chorus_workers", "Workers by phase.", ["phase"], registry=self._registry)
         self.queue_depth = Gauge("chorus_queue_depth", "Utterances in line.", registry=self._registry)

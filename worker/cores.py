@@ -1,4 +1,5 @@
-"""CPU affinity and thread limits of this process. Called first thing, before any numerical library loads:
+"""CPU affinity and thread limits of this process, set before any numerical library loads.
+
 OpenMP, MKL and OpenBLAS read their limits once, when they are loaded, and size their pools by the affinity mask.
 """
 

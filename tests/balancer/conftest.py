@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# So that `tests.services` is found however pytest was started.
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A folder for sockets, at a path that is short enough for them."""
+    with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
+        yield Path(folder)

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import json
+import string
+import traceback
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.settings import OTHER_VARIABLES, REPOSITORY, Settings, SettingsError, table, variable
+
+KEY = "0123456789abcdef"
+SECRETS = ("hunter2", "pässword-of-the-operator", f"{KEY}\u00e9", f"{KEY}\x07", f"{KEY},hunter2")
+
+
+def load(**variables: str) -> Settings:
+    return Settings.load({variable(name): value for name, value in variables.items()})
+
+
+def fault(**variables: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(**variables)
+    return str(caught.value)
+
+
+# What is read
+
+
+def test_without_variables_there_are_the_defaults() -> None:
+    settings = Settings.load({})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 5000, "hibari")
+    assert (settings.workers, settings.threads, settings.cores, settings.run_dir) == (None, None, None, None)
+    assert settings.voices_dir == REPOSITORY / "voices"
+
+
+def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHORUS_PORT", "1234")
+    assert Settings.load({}).port == 5000
+    assert Settings.load().port == 1234
+
+
+def test_variables_of_others_are_no_concern_of_ours() -> None:
+    others = dict.fromkeys(OTHER_VARIABLES, "anything") | {"PORT": "x", "XCHORUS_PORT": "x", "CHORUSPORT": "x"}
+    assert Settings.load(others) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("host", "::", "::"),
+        ("port", "8080", 8080),
+        ("workers", "3", 3),
+        ("cores", "0-1;2-3,8", "0-1;2-3,8"),
+        ("voices_dir", "/srv/my voices", Path("/srv/my voices")),
+        ("run_dir", "/run/chorus", Path("/run/chorus")),
+        ("log_level", "debug", "debug"),
+        ("recovery_seconds", "0", 0.0),
+        ("request_timeout", "1.5", 1.5),
+    ],
+)
+def test_a_variable_sets_its_field(name: str, text: str, value: object) -> None:
+    assert getattr(load(**{name: text}), name) == value
+
+
+@pytest.mark.parametrize("text", ["false", "False", "0", "no", "off", ""])
+def test_false_is_false(text: str) -> None:
+    assert load(allow_anonymous=text).allow_anonymous is False
+
+
+@pytest.mark.parametrize("text", ["true", "True", "1", "yes", "on"])
+def test_true_is_true(text: str) -> None:
+    assert load(allow_anonymous=text).allow_anonymous is True
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_a_variable_set_to_nothing_counts_as_not_set(name: str) -> None:
+    assert load(**{name: ""}) == Settings()
+
+
+def test_keys_are_separated_by_commas() -> None:
+    keys = load(api_keys=f" {KEY}a, {KEY}b ,,").api_keys
+    assert [key.get_secret_value() for key in keys] == [f"{KEY}a", f"{KEY}b"]
+
+
+def test_overrides_go_before_variables_unless_they_are_none() -> None:
+    settings = Settings.load({"CHORUS_PORT": "1", "CHORUS_WORKERS": "2"}, port=3, workers=None, threads=None)
+    assert (settings.port, settings.workers, settings.threads) == (3, 2, None)
+
+
+def test_an_override_takes_the_place_of_a_bad_variable() -> None:
+    assert Settings.load({"CHORUS_PORT": "bad"}, port=3).port == 3
+
+
+def test_relative_folders_count_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load(voices_dir="voices", run_dir="run")
+    monkeypatch.chdir("/")
+    assert (settings.voices_dir, settings.run_dir) == (tmp_path / "voices", tmp_path / "run")
+    assert settings.sockets == tmp_path / "run"
+
+
+def test_the_sockets_of_two_ports_lie_apart() -> None:
+    assert load(port="1").sockets != load(port="2").sockets
+    assert load(port="1").sockets.is_absolute()
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("port", "abc", "valid integer"),
+        ("port", "5000.5", "valid integer"),
+        ("port", "0", "greater than or equal to 1"),
+        ("port", "65536", "less than or equal to 65535"),
+        ("allow_anonymous", "maybe", "true or false"),
+        ("engine", "nope", "there are: hibari"),
+        ("workers", "two", "valid integer"),
+        ("workers", "0", "greater than or equal to 1"),
+        ("workers", "1025", "less than or equal to 1024"),
+        ("threads", "-1", "greater than or equal to 1"),
+        ("threads", "257", "less than or equal to 256"),
+        ("cores", "a-b", "write CPUs like 0-1,16"),
+        ("cores", "0;;1", "write CPUs like 0-1,16"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("max_text_characters", "0", "greater than or equal to 1"),
+        ("max_text_characters", "1000001", "less than or equal to 1000000"),
+        ("max_body_bytes", "1023", "greater than or equal to 1024"),
+        ("queue_limit", "0", "greater than or equal to 1"),
+        ("request_timeout", "0", "greater than 0"),
+        ("request_timeout", "nan", "greater than 0"),
+        ("recovery_seconds", "-1", "greater than or equal to 0"),
+        ("recovery_seconds", "nan", "greater than or equal to 0"),
+        ("probe_seconds", "0", "greater than 0"),
+        ("probe_seconds", "61", "less than or equal to 60"),
+        ("probe_timeout", "never", "valid number"),
+        ("probe_timeout", "nan", "less than or equal to 60"),
+        ("probe_failures", "0", "greater than or equal to 1"),
+        ("stop_seconds", "0.5", "valid integer"),
+        ("stop_seconds", "0", "greater than or equal to 1"),
+    ],
+)
+def test_a_bad_value_is_answered_with_its_variable_and_what_that_accepts(name: str, text: str, accepted: str) -> None:
+    message = fault(**{name: text})
+    assert message.startswith(f"{variable(name)}: ")
+    assert accepted in message
+    assert f"(got {text!r})" in message
+    assert "Value error" not in message
+
+
+def test_every_fault_has_a_line() -> None:
+    lines = fault(port="x", engine="y", prot="1").splitlines()
+    assert [line.split(" ")[0].rstrip(":") for line in lines] == ["CHORUS_PORT", "CHORUS_ENGINE", "CHORUS_PROT"]
+
+
+@pytest.mark.parametrize("name", ["CHORUS_PROT", "CHORUS_port", "CHORUS_Port", "CHORUS_", "CHORUS_SOCKETS"])
+def test_an_unknown_variable_is_refused_by_name(name: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.load({name: "5001"})
+    message = str(caught.value)
+    assert message.startswith(f"{name} is no setting; there are: ")
+    assert all(variable(field) in message for field in Settings.model_fields)
+
+
+def test_a_bad_override_is_named_as_well() -> None:
+    with pytest.raises(SettingsError, match=r"CHORUS_PORT.*65535.*99999"):
+        Settings.load({}, port=99_999)
+    with pytest.raises(SettingsError, match="CHORUS_HOST"):
+        Settings.load({}, host="")
+
+
+# Keys
+
+
+@pytest.mark.parametrize("text", SECRETS)
+def test_a_bad_key_is_never_shown(text: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(api_keys=text)
+    message = str(caught.value)
+    assert message.startswith("CHORUS_API_KEYS: ")
+    assert "16 characters" in message
+    assert "openssl rand" in message
+    trace = "".join(traceback.format_exception(caught.value))
+    for part in text.split(","):
+        assert part not in message
+        assert part not in trace
+        assert repr(part)[1:-1] not in trace
+
+
+def test_a_variable_that_is_misspelt_does_not_show_its_key() -> None:
+    assert KEY not in fault(api_kyes=KEY)
+
+
+def test_keys_are_not_shown_by_repr() -> None:
+    settings = load(api_keys=KEY)
+    assert KEY not in repr(settings)
+    assert KEY not in str(settings)
+    assert KEY not in settings.model_dump_json()
+
+
+# Loopback
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1", "localhost"])
+def test_loopback(host: str) -> None:
+    assert load(host=host).loopback
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0.0.0.0",
+        "::",
+        "128.0.0.1",
+        "126.255.255.255",
+        "192.168.0.1",
+        "::2",
+        "127.1",
+        "localhost.example",
+    ],
+)
+def test_not_loopback(host: str) -> None:
+    assert not load(host=host).loopback
+
+
+# The way back
+
+
+def _paths() -> st.SearchStrategy[Path]:
+    names = st.text(string.ascii_letters + string.digits + " -_.%", min_size=1, max_size=10)
+    parts = st.lists(names.filter(lambda name: name not in (".", "..")), min_size=1, max_size=3)
+    return parts.map(lambda parts: Path("/", *parts))
+
+
+def _numbers(least: float, most: float = 1e9) -> st.SearchStrategy[float]:
+    return st.floats(least, most)
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "host": st.sampled_from(["::", "0.0.0.0", "localhost"]),
+            "port": st.integers(1, 65535),
+            "api_keys": st.lists(
+                st.text(string.ascii_letters + string.digits + "%;'\"$", min_size=16, max_size=40), max_size=3
+            ).map(tuple),
+            "allow_anonymous": st.booleans(),
+            "workers": st.none() | st.integers(1, 1024),
+            "threads": st.none() | st.integers(1, 256),
+            "cores": st.none() | st.sampled_from(["0", "0-1;2-3", "0,4;1,5"]),
+            "voices_dir": _paths(),
+            "run_dir": _paths(),
+            "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
+            "max_text_characters": st.integers(1, 1_000_000),
+            "max_body_bytes": st.integers(1024),
+            "queue_limit": st.integers(1),
+            "request_timeout": _numbers(1e-9) | st.just(float("inf")),
+            "recovery_seconds": _numbers(0),
+            "probe_seconds": _numbers(1e-9, 60),
+            "probe_timeout": _numbers(1e-9, 60),
+            "probe_failures": st.integers(1),
+            "stop_seconds": st.integers(1),
+        },
+    )
+)
+def test_settings_survive_the_way_through_the_environment(values: dict[str, object]) -> None:
+    settings = Settings.model_validate(values)
+    environ = settings.environ()
+    # Unset, the folder of the sockets is chosen; the balancer must not choose another.
+    assert Settings.load(environ) == settings.model_copy(update={"run_dir": settings.sockets})
+    assert Settings.load(environ).environ() == environ
+    assert json.dumps(environ)  # text throughout
+
+
+def test_what_is_unset_is_not_exported() -> None:
+    names = Settings().environ().keys()
+    assert not names & {"CHORUS_WORKERS", "CHORUS_THREADS", "CHORUS_CORES", "CHORUS_API_KEYS"}
+    assert names <= {variable(field) for field in Settings.model_fields}
+
+
+# The table
+
+
+def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
+    rows = {name: (default, meaning) for name, default, meaning in table()}
+    assert set(rows) == {variable(field) for field in Settings.model_fields}
+    assert rows["CHORUS_PORT"] == ("5000", "Port to listen on.")
+    assert rows["CHORUS_ALLOW_ANONYMOUS"][0] == "false"
+    assert all(not rows[name][0] for name in ("CHORUS_API_KEYS", "CHORUS_WORKERS", "CHORUS_RUN_DIR"))
+    assert all(meaning.endswith(".") for _, meaning in rows.values())
+
+
+def test_the_defaults_in_the_table_are_accepted_and_mean_themselves() -> None:
+    variables = {name: default for name, default, _ in table() if name != "CHORUS_VOICES_DIR"}
+    assert Settings.load(variables) == Settings()

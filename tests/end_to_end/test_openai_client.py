@@ -1,0 +1,74 @@
+"""The official OpenAI client, unchanged but for its address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+import openai
+import pytest
+
+from tests.end_to_end.conftest import Chorus
+from tests.services.hearing import seconds, word_error_rate
+
+SENTENCE = "The president spoke to the nation last night."
+Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+@pytest.fixture(scope="module")
+def client(chorus: Chorus) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{chorus.url}/v1", api_key="none needed", max_retries=0) as client:
+        yield client
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav"])
+def test_every_format_plays_and_says_the_words(client: openai.OpenAI, audio_format: Format) -> None:
+    reference = client.audio.speech.create(
+        model="tts-1", voice="alloy", input=SENTENCE, response_format="wav", extra_body={"seed": 5}
+    ).content
+    audio = client.audio.speech.create(
+        model="tts-1", voice="alloy", input=SENTENCE, response_format=audio_format, extra_body={"seed": 5}
+    ).content
+
+    # AAC in ADTS cannot say how much of its last frames is padding: up to 2,047 samples at 24 kHz.
+    assert seconds(audio) == pytest.approx(seconds(reference), abs=0.1 if audio_format == "aac" else 0.03)
+    assert word_error_rate(SENTENCE, audio) <= 0.1
+
+
+def test_pcm_is_the_wav_without_its_header(client: openai.OpenAI) -> None:
+    def ask(audio_format: Format) -> bytes:
+        return client.audio.speech.create(
+            model="gpt-4o-mini-tts", voice="nova", input=SENTENCE, response_format=audio_format, extra_body={"seed": 5}
+        ).content
+
+    assert ask("wav")[44:] == ask("pcm")
+
+
+def test_the_default_format_is_openais(client: openai.OpenAI) -> None:
+    answer = client.audio.speech.create(model="tts-1-hd", voice="shimmer", input=SENTENCE)
+    assert answer.response.headers["Content-Type"] == "audio/mpeg"
+
+
+def test_the_answer_can_be_streamed_to_a_file(client: openai.OpenAI, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("audio") / "speech.mp3"
+    with client.audio.speech.with_streaming_response.create(model="hibari", voice="default", input=SENTENCE) as answer:
+        answer.stream_to_file(file)
+    assert word_error_rate(SENTENCE, file.read_bytes()) <= 0.1
+
+
+def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names == ["hibari", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"]
+    assert client.models.retrieve("tts-1").owned_by == "chorus"
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-9")
+
+
+def test_its_exceptions_tell_what_is_wrong(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="there is no model 'tts-2'") as unknown_model:
+        client.audio.speech.create(model="tts-2", voice="alloy", input=SENTENCE)
+    assert unknown_model.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError, match="there is no voice 'nobody'; there are: default"):
+        client.audio.speech.create(model="tts-1", voice="nobody", input=SENTENCE)
+    with pytest.raises(openai.BadRequestError, match="5001 characters; the limit is 5000"):
+        client.audio.speech.create(model="tts-1", voice="alloy", input="a" * 5001)

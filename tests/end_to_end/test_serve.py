@@ -1,0 +1,85 @@
+"""`chorus serve` as its users meet it: what it prints, refuses, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import psutil
+
+from tests.end_to_end.conftest import CHORUS, start_chorus
+from tests.services.harness import ROOT, environment, wait_until
+from tests.services.hearing import word_error_rate
+
+
+def test_what_it_says_when_ready_works_as_it_stands(tmp_path: Path) -> None:
+    with start_chorus("--workers", "2") as chorus:
+        said = chorus.log.read_text()
+        assert "Engine hibari" in said
+        assert "2 of 2 workers" in said
+        command = re.search(r"^  (curl .*?hello\.wav)$", said, re.MULTILINE | re.DOTALL)
+        assert command is not None
+        words = shlex.split(command[1])
+        sent = {"Content-Type": "application/json"}
+        answer = httpx.post(words[1], content=words[words.index("-d") + 1], headers=sent)
+        assert word_error_rate("Hello from chorus.", answer.raise_for_status().content) <= 0.34
+
+        command = re.search(r"^  (\S+ say .*)$", said, re.MULTILINE)
+        assert command is not None
+        subprocess.run(shlex.split(command[1]), cwd=tmp_path, check=True, env=environment(), capture_output=True)
+        assert (tmp_path / "hello.wav").read_bytes()[:4] == b"RIFF"
+
+
+def test_ctrl_c_ends_all_of_it() -> None:
+    with start_chorus("--workers", "2") as chorus:
+        children = chorus.children()
+        os.kill(chorus.process.pid, signal.SIGINT)
+        assert chorus.process.wait(30) == 0
+        _, alive = psutil.wait_procs(children, timeout=10)
+        assert alive == []
+        assert "stopped: balancer (exit status 0)" in chorus.log.read_text()
+
+
+def test_what_is_in_flight_is_finished_before_the_end() -> None:
+    text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
+    with start_chorus("--workers", "1") as chorus, ThreadPoolExecutor(1) as client:
+        answer = client.submit(httpx.post, f"{chorus.url}/tts", json={"text": text}, timeout=60)
+        wait_until(lambda: chorus.workers()[0]["phase"] == "busy")
+        os.kill(chorus.process.pid, signal.SIGTERM)
+        assert answer.result().status_code == 200
+        assert chorus.process.wait(30) == 0
+
+
+def test_a_second_one_on_the_same_port_is_refused() -> None:
+    with start_chorus("--workers", "1") as chorus:
+        port = chorus.url.rpartition(":")[2]
+        second = subprocess.run(
+            [CHORUS, "serve", "--port", port], check=False, capture_output=True, text=True, env=environment(), cwd=ROOT
+        )
+        assert second.returncode == 1
+        assert f"cannot listen on 127.0.0.1:{port}" in " ".join(second.stderr.split())
+        assert chorus.health()["status"] == "healthy"
+
+
+def test_keys_of_the_operator_are_asked_for() -> None:
+    key = "0123456789abcdef"
+    with start_chorus("--workers", "1", "--host", "127.0.0.2", api_keys=key) as chorus:
+        url = chorus.url.replace("127.0.0.1", "127.0.0.2")
+        body = {"text": "Hello."}
+        assert httpx.post(f"{url}/tts", json=body).status_code == 401
+        assert httpx.post(f"{url}/tts", json=body, headers={"X-API-Key": key}).status_code == 200
+        assert httpx.get(f"{url}/ready").status_code == 200
+
+
+def test_paths_with_spaces_are_fine(tmp_path: Path) -> None:
+    voices = tmp_path / "my voices" / "default"
+    voices.mkdir(parents=True)
+    (voices / "voice.toml").write_text((ROOT / "voices" / "default" / "voice.toml").read_text())
+    with start_chorus("--workers", "1", voices_dir=voices.parent) as chorus:
+        assert httpx.post(f"{chorus.url}/tts", json={"text": "Hello."}).status_code == 200
