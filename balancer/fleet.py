@@ -124,14 +124,13 @@ class Fleet:
         self._probe_timeout = probe_timeout
         self._probe_failures = probe_failures
         self._recovery_seconds = recovery_seconds
-        self._last_alive = 0.0
+        self._last_alive: float | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
 
     async def run(self, listener: Listener) -> None:
         """Watch until cancelled."""
         self._listener = listener
-        self._last_alive = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as watches:
             while True:
                 for worker in self._discover():
@@ -144,7 +143,7 @@ class Fleet:
         """Why nobody can speak, once the workers have had their time to come back; None while there is hope."""
         now = asyncio.get_running_loop().time()
         incarnations = [worker.incarnation for worker in self.workers.values() if worker.incarnation is not None]
-        if any(incarnation.alive for incarnation in incarnations):
+        if self._last_alive is None or any(incarnation.alive for incarnation in incarnations):
             self._last_alive = now
             return None
         if now - self._last_alive < self._recovery_seconds:
