@@ -15,6 +15,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -125,7 +126,7 @@ def say(
     api_key: ApiKey = "",
 ) -> None:
     """Speak a text through a running server, into a file or a pipe."""
-    words = sys.stdin.read() if text == "-" else text
+    words = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
     chosen = audio_format or _format_of(output)
     target = output or (Path(f"speech.{chosen}") if sys.stdout.isatty() else None)
     body = {"text": words, "voice": voice, "format": chosen.value, "speed": speed}
@@ -137,18 +138,22 @@ def say(
         TimeElapsedColumn(),
         console=messages,
         transient=True,
+        disable=not messages.is_terminal,
     )
     with indicator:
         indicator.add_task(f"speaking {len(words)} characters")
         answer = _ask("POST", url, "/tts", api_key, json=body)
-    if target is None:
-        sys.stdout.buffer.write(answer.content)
-        return
     try:
+        if target is None:
+            sys.stdout.buffer.write(answer.content)
+            sys.stdout.buffer.flush()
+            return
         target.write_bytes(answer.content)
+    except BrokenPipeError:
+        raise  # whoever reads the pipe has heard enough
     except OSError as error:
-        _fail(f"cannot write {target}: {error.strerror}")
-    messages.print(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
+        _fail(f"cannot write {target or 'to standard output'}: {error.strerror}")
+    _tell(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
 
 
 @app.command()
@@ -156,7 +161,8 @@ def voices(url: Url = LOCAL, api_key: ApiKey = "") -> None:
     """List the voices that a running server can speak."""
     listing = Table("voice", "language", "aliases", "description")
     for voice in _ask("GET", url, "/v1/audio/voices", api_key).json()["data"]:
-        listing.add_row(voice["name"], voice["language"], ", ".join(voice["aliases"]), voice["description"])
+        aliases, description = ", ".join(voice["aliases"]), escape(voice["description"])
+        listing.add_row(voice["name"], voice["language"], aliases, description)
     Console().print(listing)
 
 
@@ -201,7 +207,7 @@ def print_layout(chosen: Layout, engine: str) -> None:
     console = Console()
     console.print(listing)
     for reason in chosen.reasons:
-        console.print(reason, markup=False, highlight=False)
+        console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 
 def settings_markdown() -> str:
@@ -240,8 +246,10 @@ def _ask(
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     try:
         answer = httpx.request(method, url.rstrip("/") + path, headers=headers, json=json, timeout=None)
-    except httpx.InvalidURL as error:
-        raise typer.BadParameter(f"--url {url!r}: {error}") from error
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise typer.BadParameter(f"--url {url!r}: {error} It looks like {LOCAL}") from error
+    except UnicodeEncodeError as error:
+        raise typer.BadParameter("the text must be UTF-8, an API key ASCII") from error
     except httpx.HTTPError as error:
         _fail(
             f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",
@@ -260,5 +268,9 @@ def _message(answer: httpx.Response) -> str:
 
 
 def _fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
-    messages.print(f"chorus: {message}", style="red", markup=False, highlight=False)
+    _tell(f"chorus: {message}", style="red")
     raise typer.Exit(code)
+
+
+def _tell(message: str, style: str | None = None) -> None:
+    messages.print(message, style=style, markup=False, highlight=False, soft_wrap=True)

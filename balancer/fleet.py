@@ -131,13 +131,18 @@ class Fleet:
     async def run(self, listener: Listener) -> None:
         """Watch until cancelled."""
         self._listener = listener
-        async with asyncio.TaskGroup() as watches:
-            while True:
-                for worker in self._discover():
-                    watches.create_task(self._watch(worker))
-                if (reason := self.down()) is not None:
-                    listener.fleet_down(reason)
-                await asyncio.sleep(min(self._probe_seconds, STARTING_PROBE_SECONDS))
+        try:
+            async with asyncio.TaskGroup() as watches:
+                while True:
+                    for worker in self._discover():
+                        watches.create_task(self._watch(worker))
+                    if (reason := self.down()) is not None:
+                        listener.fleet_down(reason)
+                    await asyncio.sleep(min(self._probe_seconds, STARTING_PROBE_SECONDS))
+        finally:
+            for worker in self.workers.values():
+                if worker.incarnation is not None:
+                    await worker.incarnation.connection.close()
 
     def down(self) -> str | None:
         """Why nobody can speak, once the workers have had their time to come back; None while there is hope."""
@@ -206,14 +211,16 @@ class Fleet:
             worker.failures += 1
             if incarnation is None:
                 worker.reason = str(error)
-                await connection.close()
             elif error.dead or worker.failures >= self._probe_failures:
                 self.lose(incarnation, str(error))
-            return
-        if incarnation is not None and incarnation.lost:
-            return  # lost while we looked, and its connection closed: the next look starts afresh
-        worker.failures = 0
-        self._see(worker, state, connection)
+        else:
+            worker.failures = 0
+            # One that was lost while we looked has its connection closed: the next look starts afresh.
+            if incarnation is None or not incarnation.lost:
+                self._see(worker, state, connection)
+        finally:
+            if worker.incarnation is None or worker.incarnation.connection is not connection:
+                await connection.close()
 
     def _see(self, worker: Worker, state: WorkerState, connection: Connection) -> None:
         before = worker.incarnation

@@ -13,8 +13,9 @@ from typing import NoReturn
 
 from balancer.host import probe
 from balancer.layout import Layout, LayoutError, format_cores, parse_cores, plan
+from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings
-from voices.registry import Registry, VoiceError
+from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.contract import CARDS
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
@@ -101,17 +102,19 @@ def _check_reach(settings: Settings) -> None:
 
 
 def _check_voices(settings: Settings) -> None:
+    card = CARDS[settings.engine]
     try:
-        registry = Registry.load(settings.voices_dir)
+        voice = Registry.load(settings.voices_dir).resolve(DEFAULT_VOICE)
     except VoiceError as error:
         raise LaunchError(str(error)) from error
-    if "default" not in registry.voices:
-        problem = registry.problems.get("default", "the folder has no such voice")
-        raise LaunchError(f"the voice `default` is needed in {settings.voices_dir}: {problem}")
+    except UnknownVoiceError as error:
+        raise LaunchError(f"the voice `{DEFAULT_VOICE}` is needed in {settings.voices_dir}: {error}") from error
+    if not voice.fits(card.name, clones_voices=card.clones_voices):
+        raise LaunchError(f"engine {card.name} cannot speak the voice `{DEFAULT_VOICE}` in {settings.voices_dir}")
 
 
 def _check_run_dir(folder: Path) -> None:
-    longest = folder / "supervisor.sock.4194304"
+    longest = folder / "worker-1023.sock.4194304"
     if len(os.fsencode(longest)) > SOCKET_PATH_BYTES:
         raise LaunchError(f"the path of the run directory is too long for sockets: {folder}; set CHORUS_RUN_DIR")
     try:
@@ -141,7 +144,9 @@ def _check_port(settings: Settings) -> None:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # UnicodeError: a host that the encoding of domain names cannot take.
+        reason = error.strerror if isinstance(error, OSError) else "this is no host name"
         raise LaunchError(
-            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}; choose another --port or --host"
+            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --port or --host"
         ) from error

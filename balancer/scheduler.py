@@ -78,8 +78,8 @@ class Scheduler:
         self._workers[worker] = _Worker(slots, speed)
 
     def update(self, worker: str, *, speed: float) -> None:
-        """A worker's measured speed changed."""
-        if worker in self._workers:
+        """A worker's measured speed changed; one that is not above zero says nothing of the next utterance."""
+        if worker in self._workers and speed > 0:
             self._workers[worker].speed = speed
 
     def leave(self, worker: str) -> tuple[str, ...]:

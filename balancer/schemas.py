@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+)
 
 from balancer.audio import AudioFormat
 from voices.registry import Voice
@@ -35,9 +44,30 @@ def _speakable(text: str) -> str:
     return text
 
 
-Line = Annotated[str, BeforeValidator(_printable), Field(min_length=1, max_length=200)]
+def _by_id(value: object) -> object:
+    """OpenAI's way to name a custom voice is `{"id": name}`."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() != {"id"}:
+        raise ValueError('must be a name, or an object {"id": name}')
+    return value["id"]
+
+
+Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_printable)]
 Text = Annotated[str, BeforeValidator(_printable), AfterValidator(_speakable)]
-Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio.")]
+Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio."), BeforeValidator(_printable)]
+VoiceName = Annotated[
+    Line,
+    BeforeValidator(_by_id),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "object", "required": ["id"], "properties": {"id": {"type": "string"}}},
+            ]
+        }
+    ),
+]
 
 
 class _Body(BaseModel):
@@ -56,14 +86,6 @@ class _Body(BaseModel):
         return self.model_extra or {}
 
 
-class VoiceReference(BaseModel):
-    """OpenAI's way to name a custom voice."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    id: Line
-
-
 class OpenAISpeechBody(_Body):
     """Body of `POST /v1/audio/speech`."""
 
@@ -71,7 +93,7 @@ class OpenAISpeechBody(_Body):
 
     model: Annotated[Line, Field(description="The running engine's name, or one of OpenAI's.")]
     input: Annotated[Text, Field(description="The text to speak.")]
-    voice: Annotated[Line | VoiceReference, Field(description="A voice's name or alias.")]
+    voice: Annotated[VoiceName, Field(description="A voice's name or alias.")]
     response_format: Format = AudioFormat.MP3
     stream_format: Annotated[Literal["audio"], Field(description="The answer is the audio itself.")] = "audio"
 
@@ -83,7 +105,7 @@ class OpenAISpeechBody(_Body):
     @property
     def chosen_voice(self) -> tuple[str, str]:
         """The field that names the voice, and the name."""
-        return "voice", self.voice.id if isinstance(self.voice, VoiceReference) else self.voice
+        return "voice", self.voice
 
     @property
     def audio_format(self) -> AudioFormat:
@@ -102,11 +124,12 @@ class TtsBody(_Body):
     model: Annotated[Line | None, Field(description="The running engine's name, or one of OpenAI's.")] = None
     format: Format = AudioFormat.WAV
 
-    @model_validator(mode="after")
-    def _one_voice(self) -> Self:
-        if self.character is not None and self.voice is not None and self.character != self.voice:
-            raise ValueError("character and voice name different voices; send one of them")
-        return self
+    @field_validator("voice")
+    @classmethod
+    def _one_voice(cls, voice: str | None, others: ValidationInfo) -> str | None:
+        if voice is not None and others.data.get("character") not in (None, voice):
+            raise ValueError("is not the same as character; send one of them")
+        return voice
 
     @property
     def words(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from balancer.fleet import WorkerPhase
@@ -22,7 +23,7 @@ def status_table(report: dict[str, Any]) -> Table:
     """One row a worker; the title tells whether the server can speak."""
     title = f"{report['status']}, {report['queueDepth']} in line"
     if report["reason"]:
-        title += f": {report['reason']}"
+        title += f": {escape(report['reason'])}"
     listing = Table(title=title, title_justify="left")
     for heading in ("worker", "state", "pid", "CPUs", "threads", "memory", "done", "speed"):
         listing.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
@@ -33,7 +34,7 @@ def status_table(report: dict[str, Any]) -> Table:
 
 def _row(worker: dict[str, Any]) -> list[str]:
     phase = WorkerPhase(worker["phase"])
-    state = f"[{COLOURS[phase]}]{phase}[/]" + (f" ({worker['reason']})" if worker["reason"] else "")
+    state = f"[{COLOURS[phase]}]{phase}[/]" + (escape(f" ({worker['reason']})") if worker["reason"] else "")
     if "pid" not in worker:
         return [str(worker["index"]), state]
     return [

@@ -16,6 +16,9 @@ from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedM
 
 Body = TypeVar("Body", bound=BaseModel)
 
+LONGEST_NAME = 100
+"""Characters of a field's name: answers quote it."""
+
 
 async def read(request: Request, schema: type[Body], limit: int) -> Body:
     """The body as `schema`, read no further than `limit` bytes. Raises InvalidRequestError or one below it."""
@@ -27,6 +30,10 @@ async def read(request: Request, schema: type[Body], limit: int) -> Body:
     value = _parse(await _receive(request, limit))
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object", code="invalid_json")
+    for name in value:
+        if not name.isprintable() or len(name) > LONGEST_NAME:
+            quoted = ascii(name[:LONGEST_NAME])[1:-1]
+            raise InvalidRequestError(f"unknown field '{quoted}'", param=quoted, code="unknown_parameter")
     try:
         return schema.model_validate(value)
     except ValidationError as error:
@@ -48,14 +55,16 @@ async def _receive(request: Request, limit: int) -> bytes:
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode())
+        return json.loads(body.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 (byte {error.start})"
     except json.JSONDecodeError as error:
-        message = f"the body is not JSON: {error.msg} at line {error.lineno}, column {error.colno}"
-    except (ValueError, RecursionError):
-        # A number of thousands of digits, or thousands of brackets.
-        message = "the body is not JSON that anyone should send"
+        reason = error.msg.removesuffix(" at")
+        message = f"the body is not JSON: {reason} at line {error.lineno}, column {error.colno}"
+    except ValueError:
+        message = "the body has a number of too many digits"
+    except RecursionError:
+        message = "the body is nested too deeply"
     raise InvalidRequestError(message, code="invalid_json")
 
 

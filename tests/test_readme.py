@@ -1,0 +1,28 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from balancer.cli import app, settings_markdown
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_table_of_settings_is_the_generated_one() -> None:
+    table = re.search(r"<!-- settings: .*? -->\n(.*?)<!-- end of settings -->", README, re.DOTALL)
+    assert table is not None
+    assert table[1] == settings_markdown(), "run `chorus settings --markdown` and put its output there"
+
+
+def test_every_command_it_names_exists() -> None:
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    named = set(re.findall(r"`chorus ([a-z]+)", README))
+    assert named == commands
+
+
+def test_every_file_it_names_exists() -> None:
+    named = re.findall(r"`((?:scripts|deploy|balancer|worker|voices|tests)/[\w./]*)", README)
+    assert {name for name in named if not (ROOT / name).exists()} == set()
