@@ -247,9 +247,9 @@ def _ask(
     try:
         answer = httpx.request(method, url.rstrip("/") + path, headers=headers, json=json, timeout=None)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise typer.BadParameter(f"--url {url!r}: {error} It looks like {LOCAL}") from error
-    except UnicodeEncodeError as error:
-        raise typer.BadParameter("the text must be UTF-8, an API key ASCII") from error
+        raise typer.BadParameter(f"--url {url!r} is no address such as {LOCAL}: {error}") from error
+    except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
+        raise typer.BadParameter("the text must be UTF-8, an API key printable ASCII") from error
     except httpx.HTTPError as error:
         _fail(
             f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",

@@ -198,7 +198,7 @@ class Dispatcher:
 
 
 async def _listen(incarnation: Incarnation, utterance: Utterance) -> bytes:
-    async with incarnation.unless_lost(), aclosing(incarnation.connection.synthesize(utterance)) as pieces:
+    async with aclosing(incarnation.connection.synthesize(utterance)) as pieces:
         return b"".join([pcm async for pcm in pieces])
 
 

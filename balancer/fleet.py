@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -37,33 +35,12 @@ class WorkerPhase(StrEnum):
 
 @dataclass(eq=False)
 class Incarnation:
-    """One process playing a worker. `lost` tells that it no longer counts."""
+    """One process playing a worker. `lost` tells that it no longer counts; its connection is closed then."""
 
     index: int
     state: WorkerState
     connection: Connection
     lost: bool = False
-    _guards: set[asyncio.Timeout] = field(default_factory=set)
-
-    @asynccontextmanager
-    async def unless_lost(self) -> AsyncIterator[None]:
-        """A block that ends with WorkerLostError the moment the process is lost: it may hang without a word."""
-        try:
-            async with asyncio.timeout(0 if self.lost else None) as guard:
-                self._guards.add(guard)
-                try:
-                    yield
-                finally:
-                    self._guards.discard(guard)
-        except TimeoutError as error:
-            raise WorkerLostError("it was lost meanwhile", accepted=True) from error
-
-    def lose(self) -> None:
-        """End every `unless_lost` block."""
-        self.lost = True
-        now = asyncio.get_running_loop().time()
-        for guard in self._guards:
-            guard.reschedule(now)
 
     @property
     def name(self) -> str:
@@ -166,12 +143,13 @@ class Fleet:
         if incarnation.lost:
             return
         log.warning("worker %d (pid %d) is lost: %s", worker.index, incarnation.state.pid, reason)
-        incarnation.lose()
+        incarnation.lost = True
         worker.reason = reason
         worker.incarnation = None
         worker.look.set()
         if incarnation.state.ready:
             self._listener.worker_lost(incarnation)
+        # Whoever listens to it is told by the closed connection: it may hang without a word.
         closing = asyncio.create_task(incarnation.connection.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)

@@ -72,8 +72,8 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
                 | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
             "/v1/audio/voices": {"get": _look("The voices that can be asked for")},
-            "/health": {"get": _look("Health, with every worker; 503 when nobody can speak")},
-            "/ready": {"get": _look("Whether a worker can speak; 503 with the reason if not")},
+            "/health": {"get": _probe("Health, with every worker")},
+            "/ready": {"get": _probe("Whether a worker can speak")},
             "/metrics": {"get": _look("Prometheus metrics; a summary with `Accept: application/json`")},
         },
         "components": {
@@ -117,6 +117,12 @@ def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[
 
 def _look(summary: str) -> dict[str, Any]:
     return {"summary": summary, "responses": {"200": {"description": "As said"}}}
+
+
+def _probe(summary: str) -> dict[str, Any]:
+    operation = _look(summary)
+    operation["responses"]["503"] = {"description": "Nobody can speak now; `reason` says why"}
+    return operation
 
 
 def _audio() -> dict[str, Any]:

@@ -39,7 +39,8 @@ class Front:
     dispatcher: Dispatcher
 
     async def speak(self, text: str, name: str = "u") -> bytes:
-        return await self.dispatcher.synthesize(Utterance(id=name, text=text, voice="default", seed=1))
+        async with asyncio.timeout(PATIENCE):
+            return await self.dispatcher.synthesize(Utterance(id=name, text=text, voice="default", seed=1))
 
     def phases(self) -> list[WorkerPhase]:
         return [view.phase for view in self.dispatcher.workers()]

@@ -1,0 +1,122 @@
+"""The error tree, and the answers made of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from math import inf, nan
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from balancer import errors
+from balancer.answers import (
+    ClientGoneError,
+    JSONResponse,
+    answer_client_gone,
+    answer_defect,
+    answer_error,
+    answer_http_error,
+)
+from balancer.errors import ChorusError, InvalidRequestError, LineFullError, NotAuthenticatedError, NotServingError
+
+
+def request(path: str = "/x") -> Request:
+    return Request({"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": []})
+
+
+def tree(error: type[ChorusError], depth: int = 0) -> Iterator[tuple[type[ChorusError], int]]:
+    yield error, depth
+    for below in error.__subclasses__():
+        yield from tree(below, depth + 1)
+
+
+ALL = [error for error, _ in tree(ChorusError)]
+
+
+def test_the_tree_is_drawn_as_it_is() -> None:
+    drawing = (errors.__doc__ or "").partition("\n\n")[2].rstrip().splitlines()
+    drawn = []
+    for line in drawing:
+        name, *rest = line.lstrip("│├└─ ").split()
+        depth = line.index(name) // 4
+        drawn.append((name, depth, int(rest[0]) if rest else ChorusError.status))
+    assert drawn == [(error.__name__, depth, error.status) for error, depth in tree(ChorusError)]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_has_openais_shape(error: type[ChorusError]) -> None:
+    answer = answer_error(request(), error("no", param="text"))
+    assert answer.status_code == error.status
+    assert answer.media_type == "application/json"
+    assert json.loads(bytes(answer.body)) == {
+        "error": {"message": "no", "type": error.type, "param": "text", "code": error.code}
+    }
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_the_type_tells_whose_fault_it_is(error: type[ChorusError]) -> None:
+    expected = "server_error" if error.status >= 500 else "invalid_request_error"
+    assert error.type == ("authentication_error" if error.status == 401 else expected)
+
+
+def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+    assert len({error.code for error in ALL}) == len(ALL)
+
+
+def test_an_error_may_have_a_code_of_the_case() -> None:
+    assert InvalidRequestError("no", code="text_too_long").code == "text_too_long"
+    assert InvalidRequestError("no").code == "invalid_request"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "header"),
+    [(None, None), (0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (59.5, "60"), (inf, None), (nan, None)],
+)
+def test_retry_after_is_whole_seconds_from_one_on(seconds: float | None, header: str | None) -> None:
+    for error in (LineFullError, NotServingError):
+        assert answer_error(request(), error("no", retry_after=seconds)).headers.get("Retry-After") == header
+
+
+def test_only_who_needs_a_key_is_asked_for_one() -> None:
+    assert answer_error(request(), NotAuthenticatedError("no")).headers["WWW-Authenticate"] == "Bearer"
+    assert "WWW-Authenticate" not in answer_error(request(), InvalidRequestError("no")).headers
+
+
+def test_starlettes_refusals_have_the_same_shape() -> None:
+    answer = answer_http_error(request("/there"), HTTPException(405, headers={"Allow": "POST"}))
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "POST"
+    assert json.loads(bytes(answer.body))["error"] == {
+        "message": "GET /there: Method Not Allowed; see /docs for what there is",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "method_not_allowed",
+    }
+
+
+def test_a_defect_tells_the_client_nothing_of_itself() -> None:
+    answer = answer_defect(request(), KeyError("/etc/secret"))
+    assert answer.status_code == 500
+    error = json.loads(bytes(answer.body))["error"]
+    assert error["type"] == "server_error"
+    assert error["code"] == "internal_error"
+    assert "X-Request-Id" in error["message"]
+    assert b"secret" not in bytes(answer.body)
+
+
+def test_who_is_gone_is_counted_as_such() -> None:
+    assert answer_client_gone(request(), ClientGoneError()).status_code == 499
+
+
+@pytest.mark.parametrize("text", ["é", "\ud800", "\0", "\u2028", "\U0001f600"])
+def test_json_carries_whatever_the_client_sent_in_ascii(text: str) -> None:
+    body = bytes(JSONResponse({"x": text}).body)
+    assert body.isascii()
+    assert json.loads(body) == {"x": text}
+
+
+def test_json_has_no_numbers_that_json_lacks() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        JSONResponse({"x": nan})

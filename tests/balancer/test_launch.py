@@ -1,0 +1,333 @@
+"""What keeps `chorus serve` from starting, and what it hands on when nothing does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from balancer import launch
+from balancer.launch import LaunchError, become_supervisor, check, choose_layout
+from balancer.layout import Layout, LayoutError, WorkerPlan, parse_cores
+from balancer.settings import REPOSITORY, Settings
+from tests.services.harness import free_port
+
+KEY = "0123456789abcdef"
+TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), ("because",))
+
+
+@pytest.fixture
+def folder(run_dir: Path) -> Path:
+    """A place for run directories; none is there yet."""
+    return run_dir
+
+
+def configured(folder: Path, **settings: object) -> Settings:
+    return Settings.load({}, **({"run_dir": folder / "run", "port": free_port()} | settings))
+
+
+def refusal(folder: Path, **settings: object) -> str:
+    with pytest.raises(LaunchError) as caught:
+        check(configured(folder, **settings))
+    return str(caught.value)
+
+
+# Who can reach it
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "localhost"])
+def test_on_this_host_nobody_needs_a_key(folder: Path, host: str) -> None:
+    check(configured(folder, host=host))
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "speech.example"])
+def test_beyond_it_keys_are_needed_and_the_ways_out_are_told(folder: Path, host: str) -> None:
+    message = refusal(folder, host=host)
+    assert f"refusing to listen on {host} without API keys" in message
+    assert "export CHORUS_API_KEYS=$(openssl rand -hex 32)" in message
+    assert "--host 127.0.0.1" in message
+    assert "--allow-anonymous" in message
+    assert not (folder / "run").exists(), "something was done before the refusal"
+
+
+@pytest.mark.parametrize("settings", [{"api_keys": KEY}, {"allow_anonymous": True}, {"allow_anonymous": "true"}])
+def test_with_a_key_or_on_ones_own_word_it_may(folder: Path, settings: dict[str, object]) -> None:
+    check(configured(folder, host="0.0.0.0", **settings))
+
+
+def test_false_is_no_word(folder: Path) -> None:
+    assert "refusing" in refusal(folder, host="0.0.0.0", allow_anonymous="false")
+
+
+# The run directory
+
+
+def test_the_run_directory_is_made_for_its_owner_alone(folder: Path) -> None:
+    settings = configured(folder, run_dir=folder / "a" / "b")
+    check(settings)
+    assert stat.S_IMODE((folder / "a" / "b").stat().st_mode) == 0o700
+    check(settings)  # finding it is as good as making it
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o750, 0o701, 0o770, 0o777])
+def test_a_run_directory_that_others_may_open(folder: Path, mode: int) -> None:
+    (folder / "run").mkdir()
+    (folder / "run").chmod(mode)
+    message = refusal(folder)
+    assert str(folder / "run") in message
+    assert "0700" in message
+    assert "CHORUS_RUN_DIR" in message
+
+
+def test_a_run_directory_of_somebody_else(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "run").mkdir(mode=0o700)
+    settings = configured(folder)
+    nobody = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: nobody)
+    with pytest.raises(LaunchError, match="must be a folder of yours"):
+        check(settings)
+
+
+def test_a_symbolic_link_is_no_run_directory(folder: Path) -> None:
+    (folder / "real").mkdir(mode=0o700)
+    (folder / "run").symlink_to(folder / "real")
+    assert "must be a folder of yours" in refusal(folder)
+
+
+def test_a_dangling_link_is_none_either(folder: Path) -> None:
+    (folder / "run").symlink_to(folder / "nowhere")
+    assert "cannot make the run directory" in refusal(folder)
+
+
+@pytest.mark.parametrize("below", ["run", "run/deeper"])
+def test_a_file_is_no_run_directory(folder: Path, below: str) -> None:
+    (folder / "run").write_text("")
+    message = refusal(folder, run_dir=folder / below)
+    assert f"cannot make the run directory {folder / below}: " in message
+    assert "CHORUS_RUN_DIR" in message
+
+
+@pytest.mark.parametrize(("over", "fits"), [(0, True), (1, False)])
+def test_the_longest_socket_must_fit(folder: Path, over: int, fits: bool) -> None:
+    # The last worker that may be, before its socket takes the place of an earlier one, with the longest process id.
+    room = 107 - len("/worker-1023.sock.4194304")
+    name = "x" * (room - len(os.fsencode(folder)) - 1 + over)
+    settings = configured(folder, run_dir=folder / name)
+    assert len(str(settings.sockets)) == room + over
+    if fits:
+        check(settings)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(settings.sockets / "worker-1023.sock.4194304"))
+    else:
+        with pytest.raises(LaunchError, match=r"too long for sockets: .*; set CHORUS_RUN_DIR"):
+            check(settings)
+
+
+def test_bytes_count_not_characters(folder: Path) -> None:
+    assert "too long" in refusal(folder, run_dir=folder / ("é" * 40))
+
+
+@pytest.fixture
+def supervisor(folder: Path) -> Iterator[Path]:
+    (folder / "run").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "run" / "supervisor.sock"))
+        listener.listen()
+        yield folder / "run" / "supervisor.sock"
+
+
+def test_two_servers_do_not_share_a_run_directory(folder: Path, supervisor: Path) -> None:
+    message = refusal(folder)
+    assert f"A Chorus runs already with the run directory {supervisor.parent}".lower() in message.lower()
+    assert "--port" in message
+
+
+def test_what_a_dead_server_left_is_in_nobodys_way(folder: Path) -> None:
+    (folder / "run").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "run" / "supervisor.sock"))
+    check(configured(folder))
+
+
+# The port
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_that_is_taken(folder: Path, host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        message = refusal(folder, host=host, port=port)
+    assert message == f"cannot listen on {host}:{port}: Address already in use; choose another --port or --host"
+
+
+def test_a_port_that_was_in_use_a_moment_ago_is_free(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):
+            listener.accept()[0].close()
+    check(configured(folder, port=port))
+
+
+@pytest.mark.parametrize(
+    "host", ["192.0.2.1", "no.such.host.invalid", "..", f"{'a' * 64}.example", "ex ample", "[::1]"]
+)
+def test_a_host_that_is_not_here(folder: Path, host: str) -> None:
+    message = refusal(folder, host=host, api_keys=KEY)
+    assert message.startswith(f"cannot listen on {host}:")
+    assert "choose another --port or --host" in message
+    assert "None" not in message
+
+
+# The voices
+
+
+@pytest.fixture
+def voices(tmp_path: Path) -> Path:
+    (tmp_path / "default").mkdir()
+    shutil.copy(REPOSITORY / "voices" / "default" / "voice.toml", tmp_path / "default")
+    return tmp_path
+
+
+def describe(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "voice.toml").write_text("\n".join((f'name = "{name}"', *lines)))
+
+
+def test_voices_elsewhere(folder: Path, voices: Path) -> None:
+    check(configured(folder, voices_dir=voices))
+
+
+def test_no_folder_of_voices(folder: Path, tmp_path: Path) -> None:
+    message = refusal(folder, voices_dir=tmp_path / "none")
+    assert message == f"there is no folder of voices at {tmp_path / 'none'}; set CHORUS_VOICES_DIR to one"
+
+
+def test_a_folder_without_the_default_voice(folder: Path, tmp_path: Path) -> None:
+    describe(tmp_path, "other", 'engine = "*"')
+    message = refusal(folder, voices_dir=tmp_path)
+    assert f"the voice `default` is needed in {tmp_path}" in message
+    assert "there are: other" in message
+
+
+def test_a_default_voice_that_is_broken(folder: Path, voices: Path) -> None:
+    (voices / "default" / "voice.toml").write_text("name = ")
+    message = refusal(folder, voices_dir=voices)
+    assert f"the voice `default` is needed in {voices}" in message
+    assert str(voices / "default" / "voice.toml") in message
+
+
+def test_a_default_voice_that_the_engine_cannot_speak(folder: Path, voices: Path) -> None:
+    describe(voices, "default", 'engine = "other"')
+    assert refusal(folder, voices_dir=voices) == f"engine hibari cannot speak the voice `default` in {voices}"
+
+
+def test_default_may_be_an_alias(folder: Path, tmp_path: Path) -> None:
+    describe(tmp_path, "narrator", 'engine = "*"', 'aliases = ["default"]')
+    check(configured(folder, voices_dir=tmp_path))
+
+
+def test_another_voice_that_is_broken_keeps_nobody_from_starting(folder: Path, voices: Path) -> None:
+    describe(voices, "broken")
+    check(configured(folder, voices_dir=voices))
+
+
+# The layout
+
+
+def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def impossible(*_: object, **__: object) -> NoReturn:
+        raise LayoutError("memory holds no worker")
+
+    monkeypatch.setattr(launch, "plan", impossible)
+    with pytest.raises(LaunchError, match="memory holds no worker"):
+        choose_layout(Settings())
+
+
+def test_the_settings_reach_the_layout() -> None:
+    layout = choose_layout(Settings(cores="0"))
+    assert [worker.cpus for worker in layout.workers] == [(0,)]
+    assert [worker.threads for worker in choose_layout(Settings(workers=1, threads=1)).workers] == [1]
+
+
+# What is handed on
+
+
+class Became(Exception):  # noqa: N818 - not an error: the end of this process as it was
+    def __init__(self, program: str, arguments: list[str], environ: dict[str, str]) -> None:
+        super().__init__(program)
+        self.arguments, self.environ = arguments, environ
+
+
+def become(settings: Settings, layout: Layout, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Became:
+    def execve(program: str, arguments: list[str], environ: dict[str, str]) -> NoReturn:
+        raise Became(program, arguments, environ)
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(launch, "_pipe_output", lambda: None)
+    with pytest.raises(Became) as caught:
+        become_supervisor(settings, layout, environ)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("layout", "places", "cores"),
+    [
+        (TWO, "0/1;1/1", "0;1"),
+        (Layout((WorkerPlan((0, 1, 4), 2),), ()), "0,1,4/2", "0-1,4"),
+        (Layout((WorkerPlan((0, 1), 2), WorkerPlan((2, 3), 1)), ()), "0,1/2;2,3/1", "0-1;2-3"),
+    ],
+)
+def test_the_layout_is_exported(
+    folder: Path, layout: Layout, places: str, cores: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = become(configured(folder), layout, {}, monkeypatch).environ
+    assert environ["CHORUS_LAYOUT"] == places
+    assert environ["CHORUS_CORES"] == cores
+    assert environ["CHORUS_WORKERS"] == str(len(layout.workers))
+    assert parse_cores(environ["CHORUS_CORES"]) == tuple(worker.cpus for worker in layout.workers)
+
+
+def test_the_balancer_reads_the_same_settings_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = configured(folder, api_keys=f"{KEY},{KEY}2", queue_limit=7, log_level="debug", host="::1")
+    environ = become(settings, TWO, {"PATH": "/bin", "CHORUS_URL": "http://x"}, monkeypatch).environ
+    assert environ["PATH"] == "/bin"
+    assert environ["CHORUS_UID"] == str(os.getuid())
+    assert Path(environ["CHORUS_PYTHON"]).is_file()
+    expected = settings.model_copy(update={"workers": 2, "cores": "0;1"})
+    assert Settings.load(environ) == expected
+
+
+def test_the_command_line_goes_before_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = configured(folder, port=6001)
+    assert become(settings, TWO, {"CHORUS_PORT": "6002"}, monkeypatch).environ["CHORUS_PORT"] == "6001"
+
+
+def test_every_variable_that_supervisord_needs_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    became = become(configured(folder), TWO, {}, monkeypatch)
+    config = Path(became.arguments[became.arguments.index("-c") + 1])
+    wanted = {part.partition(")")[0] for part in config.read_text().split("%(ENV_")[1:]}
+    assert wanted
+    assert wanted <= became.environ.keys()
+
+
+def test_folders_are_exported_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    settings = Settings.load({"CHORUS_RUN_DIR": "run", "CHORUS_VOICES_DIR": "voices"})
+    environ = become(settings, TWO, {}, monkeypatch).environ
+    assert environ["CHORUS_RUN_DIR"] == str(folder / "run")
+    assert environ["CHORUS_VOICES_DIR"] == str(folder / "voices")
+
+
+def test_sockets_of_an_earlier_layout_are_cleared_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = configured(folder)
+    check(settings)
+    for name in ("worker-0.sock", "worker-9.sock", "other.sock"):
+        (settings.sockets / name).touch()
+    become(settings, TWO, {}, monkeypatch)
+    assert [path.name for path in settings.sockets.iterdir()] == ["other.sock"]

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from balancer.fleet import WorkerPhase
+from balancer.status import COLOURS, status_table
+
+WORKER: dict[str, Any] = {
+    "index": 0,
+    "phase": "ready",
+    "reason": None,
+    "pid": 4711,
+    "cores": [0, 1, 2, 8],
+    "threads": 2,
+    "resident_bytes": 320 * 2**20,
+    "done": 12,
+    "speed": 61.234,
+}
+
+
+def lines(*workers: dict[str, Any], reason: str | None = None, width: int = 200) -> list[str]:
+    report = {
+        "status": "healthy" if reason is None else "unhealthy",
+        "reason": reason,
+        "queueDepth": 3,
+        "workers": workers,
+    }
+    output = io.StringIO()
+    Console(file=output, width=width).print(status_table(report))
+    return output.getvalue().splitlines()
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_a_row_tells_all_of_a_worker() -> None:
+    title, _, headings, _, row, _ = lines(WORKER)
+    assert title.strip() == "healthy, 3 in line"
+    assert dict(zip(cells(headings), cells(row), strict=True)) == {
+        "worker": "0",
+        "state": "ready",
+        "pid": "4711",
+        "CPUs": "0-2,8",
+        "threads": "2",
+        "memory": "320 MiB",
+        "done": "12",
+        "speed": "61.2x",
+    }
+
+
+def test_a_worker_that_has_not_spoken_has_no_speed() -> None:
+    assert cells(lines(WORKER | {"speed": None})[4])[-1] == ""
+
+
+def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
+    row = cells(lines({"index": 5, "phase": "gone", "reason": "connection refused"})[4])
+    assert row == ["5", "gone (connection refused)", "", "", "", "", "", ""]
+
+
+def test_the_title_says_why_nobody_can_speak() -> None:
+    assert lines(WORKER, reason="the workers are starting")[0].strip() == (
+        "unhealthy, 3 in line: the workers are starting"
+    )
+
+
+@pytest.mark.parametrize("reason", ["[/] no file [/srv/model]", "[red]warm[/red]", "[bold]", "a\\[b]"])
+def test_a_reason_is_shown_as_it_is(reason: str) -> None:
+    output = "\n".join(lines({"index": 0, "phase": "failed", "reason": reason}, reason=reason))
+    assert f": {reason}" in output
+    assert f"failed ({reason})" in output
+
+
+@pytest.mark.parametrize("phase", WorkerPhase)
+def test_every_phase_has_a_colour(phase: WorkerPhase) -> None:
+    assert phase in COLOURS
+    assert phase.value in lines(WORKER | {"phase": phase.value})[4]
