@@ -61,24 +61,28 @@ class Connection:
         Closing it early cancels the utterance. Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
         accepted = False
+        closing: tuple[FrameKind, bytes] | None = None
         try:
             async with self._client.stream("POST", "/synthesize", content=utterance.model_dump_json()) as answer:
                 if answer.status_code != httpx.codes.OK:
                     _refused(UtteranceError.model_validate_json(await answer.aread()))
                 accepted = True
+                # Reads on behind the closing frame to the body's end, so that the connection can be used again.
                 async for kind, payload in frames(answer.aiter_raw()):
-                    match kind:
-                        case FrameKind.PCM:
-                            yield payload
-                        case FrameKind.END:
-                            return
-                        case FrameKind.ERROR:
-                            _refused(UtteranceError.model_validate_json(payload))
-            raise WorkerLostError("the audio broke off", accepted=True)
+                    if kind is FrameKind.PCM:
+                        yield payload
+                    else:
+                        closing = kind, payload
         except httpx.HTTPError as error:
-            raise WorkerLostError(str(error) or type(error).__name__, accepted=accepted) from error
+            if closing is None:
+                raise WorkerLostError(str(error) or type(error).__name__, accepted=accepted) from error
         except (FramingError, ValidationError) as error:
             raise WorkerLostError(f"it does not speak the contract: {error}", accepted=accepted) from error
+        match closing:
+            case None:
+                raise WorkerLostError("the audio broke off", accepted=True)
+            case FrameKind.ERROR, payload:
+                _refused(UtteranceError.model_validate_json(payload))
 
     async def close(self) -> None:
         """Close every connection; what is under way on them breaks off."""

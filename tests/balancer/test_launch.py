@@ -144,7 +144,7 @@ def supervisor(folder: Path) -> Iterator[Path]:
 
 def test_two_servers_do_not_share_a_run_directory(folder: Path, supervisor: Path) -> None:
     message = refusal(folder)
-    assert f"A Chorus runs already with the run directory {supervisor.parent}".lower() in message.lower()
+    assert message.startswith(f"a Chorus runs already with the run directory {supervisor.parent};")
     assert "--port" in message
 
 
@@ -174,14 +174,20 @@ def test_a_port_that_was_in_use_a_moment_ago_is_free(folder: Path) -> None:
     check(configured(folder, port=port))
 
 
-@pytest.mark.parametrize(
-    "host", ["192.0.2.1", "no.such.host.invalid", "..", f"{'a' * 64}.example", "ex ample", "[::1]"]
-)
+@pytest.mark.parametrize("host", ["192.0.2.1", "..", f"{'a' * 64}.example"])
 def test_a_host_that_is_not_here(folder: Path, host: str) -> None:
     message = refusal(folder, host=host, api_keys=KEY)
     assert message.startswith(f"cannot listen on {host}:")
     assert "choose another --port or --host" in message
     assert "None" not in message
+
+
+def test_a_name_that_nobody_knows(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    assert "Name or service not known; choose another" in refusal(folder, host="typo.example", api_keys=KEY)
 
 
 # The voices

@@ -247,6 +247,16 @@ def test_a_new_speed_counts_from_then_on(scheduler: Scheduler) -> None:
     assert scheduler.assign() == [Assignment("c", "v")]
 
 
+@pytest.mark.parametrize("speed", [0.0, -1.0, float("nan")])
+def test_a_speed_that_cannot_be_is_no_news(scheduler: Scheduler, speed: float) -> None:
+    scheduler.join("v", slots=2, speed=1.0)
+    scheduler.join("w", slots=2, speed=1.0)
+    scheduler.update("v", speed=speed)
+    submit(scheduler, "a", "b", "c")
+    assert [given.worker for given in scheduler.assign()] == ["v", "w", "v"]
+    assert scheduler.expected_wait == 3 / 4
+
+
 def test_equal_workers_take_turns(scheduler: Scheduler) -> None:
     for name in "uvw":
         scheduler.join(name, slots=1, speed=1.0)
