@@ -59,6 +59,10 @@ GUARDED = [
     ("GET", "/metrics"),
     ("GET", "/"),
     ("GET", "/nothing"),
+    ("GET", "/docsx"),
+    ("GET", "/healthz"),
+    ("GET", "/openapi.json.bak"),
+    ("GET", "/Health"),
 ]
 
 

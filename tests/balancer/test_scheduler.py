@@ -160,7 +160,7 @@ class Events(RuleBasedStateMachine):
         assert self.scheduler.depth == 0
 
 
-Events.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
+Events.TestCase.settings = settings(max_examples=200, stateful_step_count=50)
 TestEvents = Events.TestCase
 
 
