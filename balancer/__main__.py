@@ -9,6 +9,7 @@ import sys
 import uvicorn
 
 from balancer.app import create_app
+from balancer.launch import LaunchError, check_reach
 from balancer.settings import Settings, SettingsError
 from voices.registry import VoiceError
 
@@ -17,9 +18,10 @@ def main() -> None:
     """Serve until SIGTERM; what is in flight is finished first, within the grace period."""
     try:
         settings = Settings.load()
+        check_reach(settings)  # once more: it may have been started without `chorus serve`
         logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s balancer %(levelname)s %(message)s")
         app = create_app(settings)
-    except (SettingsError, VoiceError) as error:
+    except (SettingsError, LaunchError, VoiceError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

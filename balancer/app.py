@@ -85,6 +85,8 @@ def create_app(settings: Settings) -> ASGIApp:
         },
         lifespan=lifespan,
     )
+    # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
+    app.router.redirect_slashes = False
     surfaces = frozenset(route.path for route in app.routes if isinstance(route, Route))
     keys = [key.get_secret_value() for key in settings.api_keys]
     return AccessLog(ApiKeyGate(app, keys), telemetry, surfaces)

@@ -210,4 +210,4 @@ def not_serving(reason: str) -> NotServingError:
 def _answer(refusal: UtteranceRefusedError) -> InvalidRequestError | SynthesisError:
     if refusal.error.code == "internal":
         return SynthesisError(refusal.error.message)
-    return InvalidRequestError(refusal.error.message, code=refusal.error.code, param="text")
+    return InvalidRequestError(refusal.error.message, code=refusal.error.code)

@@ -51,6 +51,7 @@ class Intake:
         voice = self._voice(*body.chosen_voice)
         return SpeechRequest(
             text=body.words,
+            text_field=body.words_field,
             voice=voice,
             parameters={**self._defaults(voice), **self._parameters(body)},
             seed=secrets.randbits(32) if body.seed is None else body.seed,

@@ -44,7 +44,7 @@ def choose_layout(settings: Settings) -> Layout:
 
 def check(settings: Settings) -> None:
     """Raise LaunchError for whatever would keep the server from starting."""
-    _check_reach(settings)
+    check_reach(settings)
     _check_voices(settings)
     _check_run_dir(settings.sockets)
     _check_port(settings)
@@ -90,7 +90,8 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
     }
 
 
-def _check_reach(settings: Settings) -> None:
+def check_reach(settings: Settings) -> None:
+    """Raise LaunchError where whoever reaches this host could use the server."""
     if settings.loopback or settings.api_keys or settings.allow_anonymous:
         return
     raise LaunchError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -157,3 +157,5 @@ class SpeechRequest:
     seed: int
     format: AudioFormat
     speed: float
+    text_field: str = field(default="text", compare=False)
+    """What the client calls the text: errors name it so."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from balancer.audio import AudioFormat, duration, encode
 from balancer.dispatch import Dispatcher
-from balancer.errors import DeadlineExceededError
+from balancer.errors import DeadlineExceededError, InvalidRequestError
 from balancer.schemas import SpeechRequest
 from balancer.telemetry import Telemetry
 from worker.contract import EngineCard, Utterance
@@ -52,6 +52,10 @@ class SpeechService:
         try:
             async with asyncio.timeout(self._timeout):
                 pcm = await self._dispatcher.synthesize(utterance)
+        except InvalidRequestError as error:
+            # Only the engine could tell that it cannot say this.
+            error.param = request.text_field
+            raise
         except TimeoutError as error:
             raise DeadlineExceededError(f"not spoken within {self._timeout:g} s; try a shorter text") from error
         rate = self._card.sample_rate

@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -16,7 +18,7 @@ from balancer import launch
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout
 from balancer.layout import Layout, LayoutError, WorkerPlan, parse_cores
 from balancer.settings import REPOSITORY, Settings
-from tests.services.harness import free_port
+from tests.services.harness import ROOT, environment, free_port
 
 KEY = "0123456789abcdef"
 TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), ("because",))
@@ -337,3 +339,12 @@ def test_sockets_of_an_earlier_layout_are_cleared_away(folder: Path, monkeypatch
         (settings.sockets / name).touch()
     become(settings, TWO, {}, monkeypatch)
     assert [path.name for path in settings.sockets.iterdir()] == ["other.sock"]
+
+
+def test_a_balancer_started_by_hand_keeps_to_itself_as_well(folder: Path) -> None:
+    environ = environment(host="0.0.0.0", port=free_port(), run_dir=folder)
+    balancer = subprocess.run(
+        [sys.executable, "-m", "balancer"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+    assert balancer.returncode == 1
+    assert "refusing to listen on 0.0.0.0 without API keys" in balancer.stderr

@@ -107,6 +107,8 @@ def test_text_that_the_voice_cannot_say_is_the_clients_fault(chorus: Chorus) -> 
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "unspeakable"
     assert answer.json()["error"]["param"] == "text"
+    body = {"input": "你好", "model": "tts-1", "voice": "alloy"}
+    assert httpx.post(f"{chorus.url}/v1/audio/speech", json=body).json()["error"]["param"] == "input"
 
 
 def test_each_worker_is_confined_to_its_own_cores(chorus: Chorus) -> None:

@@ -1,6 +1,5 @@
 """The load test: its schedule and texts as functions, the rest as the program against a real server."""
 
-import importlib
 import itertools
 import json
 import os
@@ -17,14 +16,12 @@ from typing import Any
 
 import httpx
 import pytest
+from load import arrivals, client, texts
 
 ROOT = Path(__file__).parents[2]
 LOADTEST = str(ROOT / "scripts" / "loadtest")
 SLOW_SERVER = str(ROOT / "tests" / "services" / "slow_server.py")
 PATIENCE = 60  # seconds until something that should have happened did not
-
-sys.path.insert(0, str(ROOT / "scripts"))
-arrivals, client, texts = (importlib.import_module(f"load.{name}") for name in ("arrivals", "client", "texts"))
 
 Serve = Callable[..., str]
 

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-
-# So that `tests.services` is found however pytest was started.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("chorus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
