@@ -56,7 +56,7 @@ class Voice(BaseModel):
     description: str = ""
     language: Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")] = "en"
     engine: str | None = None
-    reference: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    reference: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] | None = None
     synthetic: bool = False
     consent: Consent | None = None
     aliases: tuple[Name, ...] = ()
@@ -98,23 +98,25 @@ class Registry:
     def load(cls, folder: Path) -> Registry:
         """Read every voice below `folder`. Raises VoiceError only where the folder itself cannot be read."""
         try:
-            files = sorted(folder.glob("*/voice.toml"))
-            if not folder.is_dir():
-                raise VoiceError(f"there is no folder of voices at {folder}; set CHORUS_VOICES_DIR to one")
+            # No voice's name begins like those of caches and hidden folders.
+            folders = [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._"]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise VoiceError(f"there is no folder of voices at {folder}; set CHORUS_VOICES_DIR to one") from error
         except OSError as error:
             raise VoiceError(f"cannot read the folder of voices {folder}: {error.strerror}") from error
         registry = cls(voices={}, folder=folder)
-        taken: dict[str, str] = {}
-        for file in files:
+        # A folder's name is its own voice's, even while that is broken: no other voice answers to it meanwhile.
+        taken = {own.name: own.name for own in folders}
+        for file in sorted(own / "voice.toml" for own in folders):
             try:
                 voice = _read(file)
-                for name in (voice.name, *voice.aliases):
-                    if name in taken:
-                        raise VoiceError(f"{name!r} is already the name or alias of voice {taken[name]!r}")
+                for alias in voice.aliases:
+                    if taken.get(alias, voice.name) != voice.name:
+                        raise VoiceError(f"{file}: {alias!r} is already the name or alias of voice {taken[alias]!r}")
             except VoiceError as error:
                 registry.problems[file.parent.name] = str(error)
                 continue
-            taken |= dict.fromkeys((voice.name, *voice.aliases), voice.name)
+            taken |= dict.fromkeys(voice.aliases, voice.name)
             registry.voices[voice.name] = voice
         return registry
 
@@ -147,7 +149,7 @@ def _read(file: Path) -> Voice:
             f"{'.'.join(map(str, fault['loc'])) or 'voice.toml'}: {fault['msg']}" for fault in error.errors()
         )
         raise VoiceError(f"{file}: {faults}") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise VoiceError(f"{file}: {error}") from error
     if voice.name != file.parent.name:
         raise VoiceError(f"{file}: name is {voice.name!r} but the folder is {file.parent.name!r}; make them equal")

@@ -50,13 +50,18 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
     parser.add_argument("--log-level", default="info")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not 0 <= arguments.index < len(arguments.layout):
+        parser.error(f"argument --index: {arguments.index} is not in a layout of {len(arguments.layout)}")
+    return arguments
 
 
 def _places(text: str) -> list[tuple[tuple[int, ...], int]]:
     places = []
     for place in text.split(";"):
         cpus, _, threads = place.partition("/")
+        if int(threads) < 1:
+            raise argparse.ArgumentTypeError(f"{place!r} leaves no thread")
         places.append((tuple(map(int, cpus.split(","))), int(threads)))
     return places
 

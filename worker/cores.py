@@ -33,15 +33,19 @@ def confine(cpus: Iterable[int], threads: int) -> None:
     if loaded:
         raise CoresError(f"too late to limit threads: {', '.join(loaded)} loaded already")
     wanted = set(cpus)
-    try:
-        os.sched_setaffinity(0, wanted)
-    except OSError as error:
-        allowed = ",".join(map(str, sorted(os.sched_getaffinity(0))))
-        raise CoresError(f"cannot run on CPUs {sorted(wanted)}: allowed here are {allowed}") from error
+    allowed = os.sched_getaffinity(0)
+    # The kernel itself would drop what it does not allow from the set, without a word.
+    if not wanted or not wanted <= allowed:
+        raise CoresError(f"cannot run on CPUs {_listed(wanted)}: allowed here are {_listed(allowed)}")
+    os.sched_setaffinity(0, wanted)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     # Spinning between parallel regions burns the core that the next utterance needs.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+
+
+def _listed(cpus: set[int]) -> str:
+    return ",".join(map(str, sorted(cpus)))
 
 
 def limit_torch(threads: int) -> None:

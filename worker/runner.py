@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from voices.registry import Registry, UnknownVoiceError
+from voices.registry import Registry, UnknownVoiceError, Voice
 from worker.contract import (
     EndOfUtterance,
     FrameKind,
@@ -113,7 +113,7 @@ class Runner:
 
     @property
     def voices_prepared(self) -> tuple[str, ...]:
-        """Voices that have spoken here, sorted."""
+        """Voices that are ready to speak at once, sorted."""
         return tuple(sorted(self._prepared))
 
     def submit(self, utterance: Utterance) -> Run:
@@ -141,6 +141,9 @@ class Runner:
             raise RefusedError("invalid", str(error)) from error
         if not voice.fits(card.name, clones_voices=card.clones_voices):
             raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
+        return self._place(voice)
+
+    def _place(self, voice: Voice) -> VoiceSource:
         return VoiceSource(voice, self._voices.reference(voice) if voice.reference is not None else None)
 
     # The model's thread, from here on.
@@ -164,20 +167,23 @@ class Runner:
 
     def _warm_up(self, engine: Engine) -> None:
         voice = self._voices.resolve("default")
-        source = VoiceSource(voice, None)
-        engine.prepare(source)
+        source = self._place(voice)
+        self._prepare(engine, source)
         utterance = Utterance(id="warm-up", text=WARM_UP_TEXT, voice=voice.name, seed=0)
         for _ in engine.synthesize(utterance, source, Cancellation()):
             pass
+
+    def _prepare(self, engine: Engine, source: VoiceSource) -> None:
+        if source.voice.name not in self._prepared:
+            engine.prepare(source)
+            self._prepared.add(source.voice.name)
 
     def _speak(self, engine: Engine, run: Run) -> None:
         started = time.perf_counter()
         samples = 0
         try:
             run.cancellation.check()
-            if run.source.voice.name not in self._prepared:
-                engine.prepare(run.source)
-                self._prepared.add(run.source.voice.name)
+            self._prepare(engine, run.source)
             for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
                 samples += len(piece)
                 self._tell(self._progress, run, to_pcm(piece))

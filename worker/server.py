@@ -10,6 +10,7 @@ import socket
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import uvicorn
 
@@ -27,11 +28,13 @@ KEEP_ALIVE_SECONDS = 3600
 """Longer than the balancer keeps an idle connection: it must never pick one that is just being closed here."""
 
 
-def serve(*, index: int, engine: str, threads: int, path: Path, voices: Path) -> None:
-    """Serve one worker on the socket at `path`. Exits 0 on SIGTERM, 1 if the model cannot load."""
+def serve(
+    *, index: int, engine: str, threads: int, path: Path, voices: Path, failed_seconds: float = FAILED_SECONDS
+) -> NoReturn:
+    """Serve one worker on the socket at `path`. Ends the process: 0 on SIGTERM, 1 if the model cannot load."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: _end(0))
     try:
         registry = Registry.load(voices)
     except VoiceError as error:
@@ -41,21 +44,26 @@ def serve(*, index: int, engine: str, threads: int, path: Path, voices: Path) ->
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
     )
-    asyncio.run(_serve(server, runner, path))
-    sys.exit(1 if runner.reason is not None else 0)
+    asyncio.run(_serve(server, runner, path, failed_seconds))
+    _end(1 if runner.reason is not None else 0)
 
 
-async def _serve(server: uvicorn.Server, runner: Runner, path: Path) -> None:
-    give_up = asyncio.create_task(_give_up(server, runner))
+def _end(code: int) -> NoReturn:
+    """End without the interpreter's own way out, which aborts where the model's thread is inside native code."""
+    os._exit(code)
+
+
+async def _serve(server: uvicorn.Server, runner: Runner, path: Path, failed_seconds: float) -> None:
+    give_up = asyncio.create_task(_give_up(server, runner, failed_seconds))
     try:
         await server.serve(sockets=[listen(path)])
     finally:
         give_up.cancel()
 
 
-async def _give_up(server: uvicorn.Server, runner: Runner) -> None:
+async def _give_up(server: uvicorn.Server, runner: Runner, failed_seconds: float) -> None:
     await runner.failed()
-    await asyncio.sleep(FAILED_SECONDS)
+    await asyncio.sleep(failed_seconds)
     log.error("ending, to be started afresh: %s", runner.reason)
     server.should_exit = True
 
@@ -66,6 +74,7 @@ def listen(path: Path) -> socket.socket:
     It takes the place of what a dead worker left there in one step: no client ever finds the path missing.
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    fresh.unlink(missing_ok=True)  # an earlier process of the same number may have died in the middle of this
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(fresh))
     fresh.chmod(0o600)

@@ -1,0 +1,201 @@
+"""What crosses the socket: frames cut anywhere, messages that refuse what they do not know, consistent cards."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from tests.services.harness import ROOT
+from worker.contract import (
+    CARDS,
+    EndOfUtterance,
+    EngineCard,
+    FrameDecoder,
+    FrameKind,
+    FramingError,
+    Phase,
+    Utterance,
+    UtteranceError,
+    WorkerState,
+    encode_frame,
+    frames,
+)
+
+FRAMES = st.lists(st.tuples(st.sampled_from(FrameKind), st.binary(max_size=40)), max_size=6)
+
+UTTERANCE: dict[str, Any] = {"id": "1", "text": "Hello.", "voice": "default", "seed": 1}
+
+
+def encoded(sent: list[tuple[FrameKind, bytes]]) -> bytes:
+    return b"".join(encode_frame(kind, payload) for kind, payload in sent)
+
+
+# Frames
+
+
+@given(FRAMES)
+def test_frames_survive_a_cut_at_every_byte(sent: list[tuple[FrameKind, bytes]]) -> None:
+    stream = encoded(sent)
+    for cut in range(len(stream) + 1):
+        decoder = FrameDecoder()
+        assert decoder.feed(stream[:cut]) + decoder.feed(stream[cut:]) == sent
+
+
+@given(FRAMES)
+def test_frames_survive_a_byte_at_a_time(sent: list[tuple[FrameKind, bytes]]) -> None:
+    decoder = FrameDecoder()
+    assert [frame for byte in encoded(sent) for frame in decoder.feed(bytes([byte]))] == sent
+
+
+@given(FRAMES, st.data())
+def test_a_body_that_stops_early_gives_the_whole_frames_only(
+    sent: list[tuple[FrameKind, bytes]], data: st.DataObject
+) -> None:
+    stream = encoded(sent)
+    got = FrameDecoder().feed(stream[: data.draw(st.integers(0, len(stream)))])
+    assert got == sent[: len(got)]
+
+
+def test_the_bytes_on_the_wire() -> None:
+    assert encode_frame(FrameKind.PCM, b"\x01\x02\x03") == b"P\x00\x00\x00\x03\x01\x02\x03"
+    assert encode_frame(FrameKind.END, b"") == b"E\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("garbage", [b"HTTP/1.1 500", b"\x00" * 5, b"p\x00\x00\x00\x00", b"\xff" * 64])
+def test_garbage_is_no_frame(garbage: bytes) -> None:
+    with pytest.raises(FramingError, match="not a frame"):
+        FrameDecoder().feed(garbage)
+
+
+def test_garbage_after_a_frame_is_no_frame() -> None:
+    decoder = FrameDecoder()
+    assert decoder.feed(encode_frame(FrameKind.PCM, b"ab")) == [(FrameKind.PCM, b"ab")]
+    with pytest.raises(FramingError):
+        decoder.feed(b"ab\x00\x00\x00\x00")
+
+
+def test_a_length_over_the_limit_is_refused_before_its_payload_comes() -> None:
+    limit = 64 * 2**20
+    assert FrameDecoder().feed(struct.pack(">cI", b"P", limit)) == []
+    with pytest.raises(FramingError, match=str(limit + 1)):
+        FrameDecoder().feed(struct.pack(">cI", b"P", limit + 1))
+
+
+async def test_frames_of_a_body() -> None:
+    sent = [(FrameKind.PCM, b"abcd"), (FrameKind.PCM, b""), (FrameKind.END, b"{}")]
+    stream = encoded(sent) + b"P\x00"
+
+    async def body() -> AsyncIterator[bytes]:
+        for start in range(0, len(stream), 3):
+            yield stream[start : start + 3]
+
+    assert [frame async for frame in frames(body())] == sent
+
+
+# Messages
+
+
+def test_an_utterance_crosses_unchanged() -> None:
+    parameters = {"a": 1, "b": 0.5, "c": True, "d": "x"}
+    sent = Utterance(**UTTERANCE, parameters=parameters, token_budget=9)
+    received = Utterance.model_validate_json(sent.model_dump_json())
+    assert received == sent
+    assert {name: type(value) for name, value in received.parameters.items()} == {
+        "a": int,
+        "b": float,
+        "c": bool,
+        "d": str,
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_seeds_within_range(seed: int) -> None:
+    assert Utterance.model_validate(UTTERANCE | {"seed": seed}).seed == seed
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, None, "x", 0.5])
+def test_seeds_out_of_range(seed: object) -> None:
+    with pytest.raises(ValidationError, match="seed"):
+        Utterance.model_validate(UTTERANCE | {"seed": seed})
+
+
+@pytest.mark.parametrize("field", ["id", "text", "voice", "seed"])
+def test_an_utterance_needs_every_field(field: str) -> None:
+    with pytest.raises(ValidationError, match=field):
+        Utterance.model_validate({name: value for name, value in UTTERANCE.items() if name != field})
+
+
+@pytest.mark.parametrize("message", [Utterance, EndOfUtterance, UtteranceError, WorkerState])
+def test_unknown_fields_are_refused(message: type[Utterance]) -> None:
+    with pytest.raises(ValidationError, match=r"speed_of_light\n  Extra inputs"):
+        message.model_validate(UTTERANCE | {"speed_of_light": 1})
+
+
+def test_an_utterance_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Utterance(**UTTERANCE).text = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_only_ready_is_ready(phase: Phase) -> None:
+    state = WorkerState(
+        index=0,
+        pid=1,
+        phase=phase,
+        engine="hibari",
+        model="m",
+        sample_rate=24_000,
+        cores=(0, 1),
+        threads=1,
+        slots=1,
+        in_flight=("a",),
+        done=0,
+        progress=0,
+        speed=None,
+        voices_prepared=(),
+        resident_bytes=1,
+        cpu_seconds=0.0,
+        started_at=0.0,
+    )
+    assert state.ready is (phase == "ready")
+    assert WorkerState.model_validate_json(state.model_dump_json()) == state
+
+
+# Cards
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
+def test_a_card_is_consistent(card: EngineCard) -> None:
+    assert CARDS[card.name] is card
+    assert card.description
+    assert card.sample_rate > 0
+    assert card.resident_bytes > 0
+    assert card.seconds_per_character > 0
+    assert card.speed > 0
+    names = [parameter.name for parameter in card.parameters]
+    assert len(set(names)) == len(names)
+    for parameter in card.parameters:
+        assert card.parameter(parameter.name) is parameter
+        assert parameter.minimum < parameter.maximum
+        assert parameter.minimum <= parameter.default <= parameter.maximum
+        limits = (parameter.minimum, parameter.maximum, parameter.default)
+        assert not parameter.integer or all(value == int(value) for value in limits)
+    assert card.parameter("no such parameter") is None
+
+
+def test_engine_names_are_unique() -> None:
+    assert len({card.name for card in CARDS.values()}) == len(CARDS)
+
+
+def test_the_balancer_gets_no_numerical_library_with_it() -> None:
+    code = "import sys, worker.contract; print([name for name in ('numpy', 'torch', 'hibari') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

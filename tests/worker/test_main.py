@@ -1,0 +1,95 @@
+"""`python -m worker` as an operator meets it: what it refuses to start with, and what it says then."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.services.harness import ROOT, environment, wait_until
+from tests.services.real_worker import CPU, running, start_worker
+from worker.contract import Phase
+
+BEYOND = max(os.sched_getaffinity(0)) + 1
+
+
+def refusal(run_dir: Path, **options: str) -> tuple[int, str]:
+    """Exit status and last words of a worker that does not start."""
+    defaults = {"index": "0", "engine": "hibari", "layout": f"{CPU}/1", "voices": str(ROOT / "voices")}
+    words = [word for name, value in (defaults | options).items() for word in (f"--{name}", value)]
+    done = subprocess.run(
+        [sys.executable, "-m", "worker", "--run-dir", run_dir, *words],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert list(run_dir.iterdir()) == [], "no socket of a worker that does not start"
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("index", ["1", "-1"])
+def test_an_index_outside_the_layout(run_dir: Path, index: str) -> None:
+    said = f"worker: error: argument --index: {index} is not in a layout of 1"
+    assert refusal(run_dir, index=index) == (2, said)
+
+
+@pytest.mark.parametrize("layout", ["", "0", "0/", "/1", "0/1;", "a/1", "0/1;0/x"])
+def test_a_layout_that_is_none(run_dir: Path, layout: str) -> None:
+    status, said = refusal(run_dir, layout=layout)
+    assert status == 2
+    assert "--layout" in said
+    assert repr(layout) in said
+
+
+def test_a_layout_without_threads(run_dir: Path) -> None:
+    assert refusal(run_dir, layout="0/0") == (2, "worker: error: argument --layout: '0/0' leaves no thread")
+
+
+def test_an_engine_that_there_is_not(run_dir: Path) -> None:
+    status, said = refusal(run_dir, engine="parrot")
+    assert status == 2
+    assert "invalid choice: 'parrot'" in said
+    assert "hibari" in said
+
+
+def test_cpus_that_it_may_not_use(run_dir: Path) -> None:
+    status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}/1")
+    assert status == 1
+    assert said.startswith(f"worker 0: cannot run on CPUs {CPU},{BEYOND}: allowed here are ")
+
+
+def test_no_folder_of_voices(run_dir: Path, tmp_path: Path) -> None:
+    status, said = refusal(run_dir, voices=str(tmp_path / "absent"))
+    assert status == 1
+    assert said == f"worker 0: there is no folder of voices at {tmp_path}/absent; set CHORUS_VOICES_DIR to one"
+
+
+def test_without_a_default_voice_it_says_why_it_does_not_work(run_dir: Path, tmp_path: Path) -> None:
+    with start_worker(run_dir, voices=tmp_path) as worker:
+        state = worker.await_phase(Phase.FAILED)
+    assert state.reason is not None
+    assert "there is no voice 'default'" in state.reason
+
+
+def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path, tmp_path: Path) -> None:
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
+    path = run_dir / "worker-0.sock"
+    code = f"""if True:
+        from pathlib import Path
+        from worker.server import serve
+        path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
+        serve(index=0, engine="hibari", threads=1, path=path, voices=voices, failed_seconds=1)
+    """
+    with running([sys.executable, "-c", code], path, PYTHONPATH=str(tmp_path)) as worker:
+        state = worker.await_phase(Phase.FAILED)
+        assert state.reason == "ImportError: libgomp.so.1: cannot open shared object file"
+        assert not state.ready
+        wait_until(lambda: worker.process.poll() is not None)
+        assert worker.process.returncode == 1
