@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def _ready(dispatcher: Dispatcher) -> int:
 def _message(settings: Settings, ready: int) -> str:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - what to dial
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    chorus = shlex.quote(str(Path(sys.executable).with_name("chorus")))
     key = " \\\n       -H 'Authorization: Bearer <your key>'" if settings.api_keys else ""
     return f"""
 Chorus is ready: {ready} of {settings.workers or ready} workers, engine {settings.engine}, at {url}
@@ -42,7 +44,7 @@ Chorus is ready: {ready} of {settings.workers or ready} workers, engine {setting
   curl {url}/tts -H 'Content-Type: application/json'{key} \\
        -d '{{"text": "Hello from Chorus.", "character": "default"}}' -o hello.wav
 
-  {Path(sys.executable).with_name("chorus")} say "Hello from Chorus." --url {url} -o hello.wav
+  {chorus} say "Hello from Chorus." --url {url} -o hello.wav
   {url}/docs describes the rest; Ctrl-C stops it.
 
 """

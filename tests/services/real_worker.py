@@ -63,12 +63,12 @@ class Worker:
 
 @contextmanager
 def start_worker(
-    run_dir: Path, *, index: int = 0, layout: str = f"{CPU}/1", voices: Path = ROOT / "voices"
+    run_dir: Path, *, index: int = 0, layout: str = f"{CPU}/1", voices: Path = ROOT / "voices", **variables: str
 ) -> Iterator[Worker]:
     """`python -m worker`, which listens when the block begins and is killed when it ends."""
     options = ["--index", str(index), "--engine", "hibari", "--layout", layout]
     options += ["--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning"]
-    with running([sys.executable, "-m", "worker", *options], run_dir / f"worker-{index}.sock") as worker:
+    with running([sys.executable, "-m", "worker", *options], run_dir / f"worker-{index}.sock", **variables) as worker:
         yield worker
 
 

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -284,10 +285,22 @@ async def test_sigterm_while_the_model_works_for_nobody(run_dir: Path) -> None:
         assert ended(worker) == 0
 
 
-@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.WARMING])
-def test_sigterm_before_it_is_ready(run_dir: Path, phase: Phase) -> None:
-    with start_worker(run_dir) as worker:
-        wait_until(lambda: worker.state().phase in (phase, Phase.READY))
+def test_sigterm_while_the_model_loads(run_dir: Path, tmp_path: Path) -> None:
+    # A model that loads over and over: whenever the signal comes, its thread is inside native code or about to be.
+    model = files("hibari") / "assets" / "oov.onnx"
+    loading = tmp_path / "loading"
+    (tmp_path / "hibari.py").write_text(f"""if True:
+        import pathlib
+        import onnxruntime
+        class Hibari:
+            def __init__(self, threads):
+                while True:
+                    onnxruntime.InferenceSession({str(model)!r})
+                    pathlib.Path({str(loading)!r}).touch()
+    """)
+    with start_worker(run_dir, PYTHONPATH=str(tmp_path)) as worker:
+        wait_until(loading.exists)
+        assert worker.state().phase is Phase.STARTING
         worker.process.send_signal(signal.SIGTERM)
         assert ended(worker) == 0
 
