@@ -14,6 +14,9 @@ from balancer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
+PROBED = frozenset({"/health", "/ready", "/metrics"})
+"""What machines ask every few seconds: logged at level debug only."""
+
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -49,7 +52,8 @@ class AccessLog:
             # Paths that do not exist share one label: a scanner must not grow the metrics.
             surface = scope["path"] if scope["path"] in self._surfaces else "other"
             self._telemetry.answered(surface, status, seconds)
-            log.info("%s %s %s %d %.3fs", request_id, scope["method"], surface, status, seconds)
+            level = logging.DEBUG if surface in PROBED else logging.INFO
+            log.log(level, "%s %s %s %d %.3fs", request_id, scope["method"], surface, status, seconds)
 
 
 def _request_id(headers: Headers) -> str:

@@ -97,6 +97,8 @@ class Connection:
 
     @asynccontextmanager
     async def _ask(self, request: httpx.Request) -> AsyncIterator[httpx.Response]:
+        if self._closed:
+            raise httpx.ConnectError("the connection to this process is closed", request=request)
         answer = await self._transport.handle_async_request(request)
         try:
             yield answer

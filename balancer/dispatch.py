@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from balancer.connection import UtteranceRefusedError, WorkerFullError, WorkerLostError
@@ -56,36 +57,44 @@ class Dispatcher:
         if (reason := self._fleet.down()) is not None:
             raise not_serving(reason)
         expected = len(utterance.text) * self._card.seconds_per_character
-        self._scheduler.submit(utterance.id, expected)
-        deaths = 0
-        while True:
-            incarnation = await self._slot(utterance.id)
-            try:
-                pcm = await _listen(incarnation, utterance)
-            except WorkerLostError as error:
-                self._fleet.lose(incarnation, str(error))
-                # One that never took the utterance did not die of it.
-                deaths += error.accepted
-                if deaths >= DEATHS_TO_POISON:
-                    self._leave(utterance.id)
-                    raise PoisonedError(
-                        f"{deaths} workers died while they spoke utterance {utterance.id}; it is not tried again"
-                    ) from error
-                self._telemetry.retries.inc()
-                log.warning("utterance %s runs again: worker %d was lost", utterance.id, incarnation.index)
-            except WorkerFullError:
-                await self._settle(incarnation, utterance.id)
-            except UtteranceRefusedError as error:
-                self._leave(utterance.id)
-                raise _answer(error) from error
-            except asyncio.CancelledError:
-                self._settle_later(incarnation, utterance.id)
-                raise
-            else:
-                self._leave(utterance.id)
-                return pcm
-            self._scheduler.release(utterance.id)
-            self._scheduler.resubmit(utterance.id, expected)
+        with self._ticket(utterance.id, expected):
+            deaths = 0
+            while True:
+                incarnation = await self._slot(utterance.id)
+                try:
+                    return await _listen(incarnation, utterance)
+                except UtteranceRefusedError as error:
+                    raise _answer(error) from error
+                except WorkerFullError:
+                    await self._settle(incarnation, utterance.id)
+                except WorkerLostError as error:
+                    self._fleet.lose(incarnation, str(error))
+                    # One that never took the utterance did not die of it.
+                    deaths += error.accepted
+                    if deaths >= DEATHS_TO_POISON:
+                        raise PoisonedError(
+                            f"{deaths} workers died while they spoke utterance {utterance.id}; it is not tried again"
+                        ) from error
+                    self._telemetry.retries.inc()
+                    log.warning("utterance %s runs again: worker %d was lost", utterance.id, incarnation.index)
+                self._scheduler.release(utterance.id)
+                self._scheduler.resubmit(utterance.id, expected)
+
+    @contextmanager
+    def _ticket(self, ticket: str, expected: float) -> Iterator[None]:
+        """A ticket in the scheduler for the length of a block, however it ends."""
+        self._scheduler.submit(ticket, expected)
+        try:
+            yield
+        except asyncio.CancelledError:
+            # Engines stop between tokens, not at once: until then the slot stays taken here, too.
+            self._settle_later(ticket)
+            raise
+        except Exception:
+            self._leave(ticket)
+            raise
+        else:
+            self._leave(ticket)
 
     async def _slot(self, ticket: str) -> Incarnation:
         loop = asyncio.get_running_loop()
@@ -95,13 +104,10 @@ class Dispatcher:
         try:
             self._hand_out()
             incarnation = await assigned
-            self._telemetry.waited(loop.time() - started)
-            return incarnation
-        except (asyncio.CancelledError, NotServingError):
-            self._leave(ticket)
-            raise
         finally:
-            self._waiting.pop(ticket, None)
+            del self._waiting[ticket]
+        self._telemetry.waited(loop.time() - started)
+        return incarnation
 
     def _hand_out(self) -> None:
         for assignment in self._scheduler.assign():
@@ -113,9 +119,14 @@ class Dispatcher:
         self._scheduler.release(ticket)
         self._hand_out()
 
-    def _settle_later(self, incarnation: Incarnation, ticket: str) -> None:
+    def _settle_later(self, ticket: str) -> None:
+        worker = self._scheduler.worker_of(ticket)
+        if worker is None:
+            self._leave(ticket)
+            return
+
         async def settle() -> None:
-            await self._settle(incarnation, ticket)
+            await self._settle(self._incarnations[worker], ticket)
             self._leave(ticket)
 
         task = asyncio.create_task(settle())
@@ -123,10 +134,7 @@ class Dispatcher:
         task.add_done_callback(self._settling.discard)
 
     async def _settle(self, incarnation: Incarnation, ticket: str) -> None:
-        """Wait until the worker has given up that utterance and has a free slot, or is lost.
-
-        Its slot stays taken here meanwhile: engines stop between tokens, not at once.
-        """
+        """Wait until the worker has given up that utterance and has a free slot, or is lost."""
         while not incarnation.lost:
             try:
                 state = await incarnation.connection.state()

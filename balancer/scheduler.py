@@ -69,6 +69,10 @@ class Scheduler:
         running = sum(sum(worker.running.values()) for worker in self._workers.values())
         return (sum(self._line.values()) + running) / speed
 
+    def worker_of(self, ticket: str) -> str | None:
+        """The worker that a ticket holds a slot of; None while it stands in line."""
+        return next((name for name, worker in self._workers.items() if ticket in worker.running), None)
+
     def running_on(self, worker: str) -> int:
         """Utterances that hold a slot of that worker."""
         return len(self._workers[worker].running) if worker in self._workers else 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from balancer.connection import Connection
 from balancer.dispatch import Dispatcher
 from balancer.errors import (
     InvalidRequestError,
@@ -205,6 +206,31 @@ async def test_cancelling_stops_the_worker_and_frees_its_slot(run_dir: Path) -> 
             speaking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await speaking
+            assert await chorus.speak("The slot is free.", "next") == bytes(AUDIO_BYTES)
+            assert chorus.scheduler.running == 0
+
+
+async def test_giving_up_on_a_worker_that_others_keep_full_leaves_no_slot_taken(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        stubs(run_dir, 1, processes)
+        async with front(run_dir) as chorus:
+            await chorus.until_phases(READY)
+            someone_else = Connection(run_dir / "worker-0.sock", state_timeout=PATIENCE)
+            pieces = someone_else.synthesize(Utterance(id="theirs", text="hang", voice="default", seed=1))
+            occupying = asyncio.create_task(anext(pieces))
+            await chorus.until_running(1)
+            speaking = asyncio.create_task(chorus.speak("Refused for now."))
+            async with asyncio.timeout(PATIENCE):
+                while chorus.scheduler.running == 0:
+                    await asyncio.sleep(0)
+            await asyncio.sleep(0.1)  # long enough for the refusal; shorter would test less, not fail
+            speaking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await speaking
+            occupying.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await occupying
+            await someone_else.close()
             assert await chorus.speak("The slot is free.", "next") == bytes(AUDIO_BYTES)
             assert chorus.scheduler.running == 0
 
