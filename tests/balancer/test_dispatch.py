@@ -221,9 +221,8 @@ async def test_giving_up_on_a_worker_that_others_keep_full_leaves_no_slot_taken(
             await chorus.until_running(1)
             speaking = asyncio.create_task(chorus.speak("Refused for now."))
             async with asyncio.timeout(PATIENCE):
-                while chorus.scheduler.running == 0:
-                    await asyncio.sleep(0)
-            await asyncio.sleep(0.1)  # long enough for the refusal; shorter would test less, not fail
+                while not (run_dir / "refused").exists():
+                    await asyncio.sleep(0.005)
             speaking.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await speaking

@@ -8,7 +8,7 @@ It misbehaves as its text tells it to, so that a test can bring about what a rea
 - `hang`: never send anything
 - `fail`: answer an ERROR frame, `internal`
 - `unspeakable`: answer an ERROR frame, `unspeakable`
-- `full`: refuse with 429 the first time
+- `full`: refuse with 429 the first time (a file named `refused` tells of every refusal)
 - `slow`: wait until a file named `go` appears beside the socket
 """
 
@@ -93,6 +93,7 @@ def create_app(index: int, folder: Path, audio_bytes: int, phase: Phase) -> Star
         utterance = Utterance.model_validate_json(await request.body())
         if in_flight or (utterance.text == "full" and utterance.id not in refused):
             refused.add(utterance.id)
+            (folder / "refused").touch()
             error = UtteranceError(code="full", message="all 1 slots are taken")
             return Response(error.model_dump_json(), 429)
         in_flight.append(utterance.id)
