@@ -74,7 +74,7 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
             "/v1/audio/voices": {"get": _look("The voices that can be asked for")},
             "/health": {"get": _probe("Health, with every worker")},
             "/ready": {"get": _probe("Whether a worker can speak")},
-            "/metrics": {"get": _look("Prometheus metrics; a summary with `Accept: application/json`")},
+            "/metrics": {"get": _look("Prometheus metrics; a summary with `Accept: application/json`", "Operations")},
         },
         "components": {
             "schemas": schemas,
@@ -106,6 +106,7 @@ def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[
     schema = {"$ref": _REFERENCE.format(model=body.__name__)}
     return {
         "summary": summary,
+        "tags": ["Speech"],
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
         "responses": {
             "200": {"description": "The audio", "content": answer},
@@ -115,12 +116,12 @@ def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[
     }
 
 
-def _look(summary: str) -> dict[str, Any]:
-    return {"summary": summary, "responses": {"200": {"description": "As said"}}}
+def _look(summary: str, tag: str = "Catalogue") -> dict[str, Any]:
+    return {"summary": summary, "tags": [tag], "responses": {"200": {"description": "As said"}}}
 
 
 def _probe(summary: str) -> dict[str, Any]:
-    operation = _look(summary)
+    operation = _look(summary, "Operations")
     operation["responses"]["503"] = {"description": "Nobody can speak now; `reason` says why"}
     return operation
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -22,24 +23,26 @@ from voices.registry import Voice
 from worker.contract import ParameterValue
 
 DEFAULT_VOICE = "default"
-LINE_BREAKS = "\t\n\r"
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters but for tab and line breaks, and surrogates without their other half."""
+
+_LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def _printable(value: object) -> object:
-    if isinstance(value, str):
-        for position, character in enumerate(value):
-            category = unicodedata.category(character)
-            if category == "Cs":
-                raise ValueError(f"a lone surrogate at character {position}; send well-formed Unicode")
-            if category == "Cc" and character not in LINE_BREAKS:
-                raise ValueError(f"a control character (U+{ord(character):04X}) at character {position}; remove it")
+    if isinstance(value, str) and (found := _UNPRINTABLE.search(value)):
+        character, position = found[0], found.start()
+        if unicodedata.category(character) == "Cs":
+            raise ValueError(f"a lone surrogate at character {position}; send well-formed Unicode")
+        raise ValueError(f"a control character (U+{ord(character):04X}) at character {position}; remove it")
     return value
 
 
 def _speakable(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; send some text to speak")
-    if not any(unicodedata.category(character)[0] in "LN" for character in text):
+    if not _LETTER_OR_DIGIT.search(text):
         raise ValueError("has no letter or digit, so there is nothing to speak")
     return text
 
