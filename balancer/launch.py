@@ -46,8 +46,8 @@ def check(settings: Settings) -> None:
     """Raise LaunchError for whatever would keep the server from starting."""
     check_reach(settings)
     _check_voices(settings)
-    _check_run_dir(settings.sockets)
     _check_port(settings)
+    _check_run_dir(settings.sockets)
 
 
 def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
