@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
@@ -17,27 +16,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from balancer.access import ApiKeyGate
-from tests.services.harness import PATIENCE, Stub, start_balancer, start_stub
+from tests.services.harness import PATIENCE, Server, serve_stub, start_balancer, start_stub
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 HELLO = {"text": "Hello."}
 
 
-class Server(NamedTuple):
-    client: httpx.Client
-    stub: Stub
-    log: Path
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
-        start_stub(Path(folder)) as stub,
-        start_balancer(Path(folder), api_keys=f"{KEY}, {OTHER}") as url,
-        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
-    ):
-        yield Server(client, stub, Path(folder) / "balancer.log")
+    with serve_stub(api_keys=f"{KEY}, {OTHER}") as server:
+        yield server
 
 
 def refused(answer: httpx.Response) -> dict[str, Any]:

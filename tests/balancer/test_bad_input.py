@@ -8,37 +8,24 @@ from __future__ import annotations
 import json
 import re
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
-from tests.services.harness import PATIENCE, Stub, start_balancer, start_stub
+from tests.services.harness import PATIENCE, Server, serve_stub
 
 LIMIT = 5000
 BODY_LIMIT = 262_144
 JSON = {"Content-Type": "application/json"}
 
 
-class Server(NamedTuple):
-    client: httpx.Client
-    stub: Stub
-    log: Path
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
-        start_stub(Path(folder)) as stub,
-        start_balancer(Path(folder)) as url,
-        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
-    ):
-        yield Server(client, stub, Path(folder) / "balancer.log")
+    with serve_stub() as server:
+        yield server
 
 
 def refusal(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -10,11 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import wave
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import httpx
 import pytest
@@ -25,9 +24,10 @@ from balancer.settings import table
 from tests.services.harness import (
     PATIENCE,
     ROOT,
-    Stub,
+    Server,
     environment,
     free_port,
+    serve_stub,
     start_balancer,
     start_stub,
     wait_until,
@@ -50,19 +50,10 @@ START = {
 }
 
 
-class Server(NamedTuple):
-    url: str
-    stub: Stub
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with (
-        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
-        start_stub(Path(folder)) as stub,
-        start_balancer(Path(folder)) as url,
-    ):
-        yield Server(url, stub)
+    with serve_stub() as server:
+        yield server
 
 
 @pytest.fixture(autouse=True)

@@ -13,11 +13,13 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -95,6 +97,27 @@ def start_balancer(run_dir: Path, *, ready: int = 1, **settings: object) -> Iter
                 return
         assert _TAKEN in log.read_text(), f"the balancer ended with {process.returncode}: {log.read_text()}"
     raise AssertionError(f"no free port in {_PORTS_TRIED} tries")
+
+
+class Server(NamedTuple):
+    """A balancer in front of one stub worker."""
+
+    url: str
+    client: httpx.Client
+    stub: Stub
+    log: Path
+
+
+@contextmanager
+def serve_stub(**settings: object) -> Iterator[Server]:
+    """Run a balancer with these settings, and one stub worker, in a run directory of their own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
+        start_stub(Path(folder)) as stub,
+        start_balancer(Path(folder), ready=1, **settings) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
+    ):
+        yield Server(url, client, stub, Path(folder) / "balancer.log")
 
 
 def environment(**settings: object) -> dict[str, str]:
