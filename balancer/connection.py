@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
-from worker.contract import FrameKind, FramingError, Utterance, UtteranceError, WorkerState, frames
+from worker.contract import EndOfUtterance, FrameKind, FramingError, Utterance, UtteranceError, WorkerState, frames
 
 _STATE = httpx.URL("http://worker/state")
 _SYNTHESIZE = httpx.URL("http://worker/synthesize")
@@ -67,7 +67,7 @@ class Connection:
         Closing it early cancels the utterance. Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
         accepted = False
-        closing: tuple[FrameKind, bytes] | None = None
+        closing: EndOfUtterance | UtteranceError | None = None
         try:
             async with self._ask(httpx.Request("POST", _SYNTHESIZE, content=utterance.model_dump_json())) as answer:
                 if answer.status_code != httpx.codes.OK:
@@ -78,7 +78,7 @@ class Connection:
                     if kind is FrameKind.PCM:
                         yield payload
                     else:
-                        closing = kind, payload
+                        closing = _closing(kind, payload)
         except httpx.HTTPError as error:
             if closing is None:
                 raise WorkerLostError(str(error) or type(error).__name__, accepted=accepted) from error
@@ -87,8 +87,8 @@ class Connection:
         match closing:
             case None:
                 raise WorkerLostError("the audio broke off", accepted=True)
-            case FrameKind.ERROR, payload:
-                _refused(UtteranceError.model_validate_json(payload))
+            case UtteranceError():
+                _refused(closing)
 
     async def close(self) -> None:
         """Close every connection; what is under way on them breaks off."""
@@ -107,6 +107,11 @@ class Connection:
             if self._closed:
                 # It was being dialled as the others were closed, so the transport does not know of it any more.
                 await answer.extensions["network_stream"].aclose()
+
+
+def _closing(kind: FrameKind, payload: bytes) -> EndOfUtterance | UtteranceError:
+    message = EndOfUtterance if kind is FrameKind.END else UtteranceError
+    return message.model_validate_json(payload)
 
 
 def _refused(error: UtteranceError) -> None:

@@ -124,9 +124,10 @@ class Dispatcher:
         if worker is None:
             self._leave(ticket)
             return
+        incarnation = self._incarnations[worker]  # looked up now: it may be lost before the task runs
 
         async def settle() -> None:
-            await self._settle(self._incarnations[worker], ticket)
+            await self._settle(incarnation, ticket)
             self._leave(ticket)
 
         task = asyncio.create_task(settle())

@@ -50,7 +50,7 @@ class Incarnation:
     @property
     def alive(self) -> bool:
         """Whether it speaks, or will once its model is loaded."""
-        return not self.lost and self.state.phase is not Phase.FAILED
+        return self.state.phase is not Phase.FAILED
 
 
 @dataclass
@@ -130,7 +130,7 @@ class Fleet:
             return None
         if now - self._last_alive < self._recovery_seconds:
             return None
-        reasons = {incarnation.state.reason for incarnation in incarnations if not incarnation.lost}
+        reasons = {incarnation.state.reason for incarnation in incarnations}
         if failed := "; ".join(sorted(reason for reason in reasons if reason)):
             return f"no worker can load its model: {failed}"
         if not self.workers:
