@@ -35,7 +35,7 @@ from balancer.settings import Settings
 from balancer.speech import SpeechService
 from balancer.telemetry import Telemetry
 from voices.registry import Registry
-from worker.contract import CARDS
+from worker.cards import CARDS
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ from balancer.launch import LaunchError, become_supervisor, check, choose_layout
 from balancer.layout import Layout, format_cores
 from balancer.settings import Settings, SettingsError, table
 from balancer.status import status_table
-from worker.contract import CARDS
+from worker.cards import CARDS
 
 EXIT_REFUSED = 1
 """The server answered, with an error; or it cannot start."""

@@ -16,7 +16,8 @@ from balancer.errors import InvalidRequestError, NotServingError, PoisonedError,
 from balancer.fleet import Fleet, Incarnation, WorkerPhase
 from balancer.scheduler import Scheduler
 from balancer.telemetry import Telemetry
-from worker.contract import EngineCard, Phase, Utterance, WorkerState
+from worker.cards import EngineCard
+from worker.contract import Phase, Utterance, WorkerState
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from math import nan
 from balancer.errors import InvalidRequestError, ModelNotFoundError
 from balancer.schemas import OpenAISpeechBody, SpeechRequest, TtsBody
 from voices.registry import Registry, UnknownVoiceError, Voice
-from worker.contract import EngineCard, Parameter, ParameterValue
+from worker.cards import EngineCard, Parameter
+from worker.contract import ParameterValue
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """Names that OpenAI's clients have hard-coded; each means the engine that runs."""

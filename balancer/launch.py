@@ -16,7 +16,7 @@ from balancer.layout import Layout, LayoutError, format_cores, parse_cores, plan
 from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings
 from voices.registry import Registry, UnknownVoiceError, VoiceError
-from worker.contract import CARDS
+from worker.cards import CARDS
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from worker.contract import EngineCard
+from worker.cards import EngineCard
 
 _LEAST_RESERVE_BYTES = 512 * 2**20
 _RESERVED_SHARE = 0.05

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic.fields import FieldInfo
 
 from balancer.layout import parse_cores
-from worker.contract import CARDS
+from worker.cards import CARDS
 
 PREFIX = "CHORUS_"
 OTHER_VARIABLES = frozenset({"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON", "CHORUS_UID"})

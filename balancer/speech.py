@@ -15,7 +15,8 @@ from balancer.dispatch import Dispatcher
 from balancer.errors import DeadlineExceededError, InvalidRequestError
 from balancer.schemas import SpeechRequest
 from balancer.telemetry import Telemetry
-from worker.contract import EngineCard, Utterance
+from worker.cards import EngineCard
+from worker.contract import Utterance
 
 log = logging.getLogger(__name__)
 

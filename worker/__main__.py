@@ -10,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
-from worker.contract import CARDS
+from worker.cards import CARDS
 from worker.cores import CoresError, confine
 
 

@@ -15,7 +15,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from worker.contract import CARDS, Utterance, UtteranceError, WorkerState
+from worker.cards import CARDS
+from worker.contract import Utterance, UtteranceError, WorkerState
 from worker.runner import RefusedError, Run, Runner
 
 STATUS = {"full": 429, "not_ready": 503, "invalid": 400}

@@ -1,6 +1,7 @@
-"""What crosses the socket between balancer and worker, and what both know of the engines.
+"""What crosses the socket between balancer and worker: utterances, states and frames of audio.
 
-The only module of this package that the balancer imports: nothing here loads a model or a numerical library.
+With `cards` and `checkpoints`, all of this package that the balancer imports: none of them loads a model or a
+numerical library.
 
 A synthesis answers a stream of frames, each a one-byte kind, a four-byte big-endian length and that many bytes.
 PCM frames come as they are made; one END or ERROR frame closes the utterance. A body that stops before its
@@ -25,56 +26,6 @@ ParameterValue = float | int | str | bool
 
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Parameter(_Message):
-    """One knob of an engine that a request may set: a number within [minimum, maximum]."""
-
-    name: str
-    minimum: float
-    maximum: float
-    default: float
-    integer: bool = False
-    description: str = ""
-
-
-class EngineCard(_Message):
-    """What is known of an engine before, and without, loading it."""
-
-    name: str
-    description: str
-    sample_rate: int
-    """Samples a second of the PCM it makes."""
-    parameters: tuple[Parameter, ...] = ()
-    clones_voices: bool = False
-    """Whether it speaks with the voice of a reference clip."""
-    resident_bytes: int
-    """Memory of one loaded worker in bytes, measured."""
-    seconds_per_character: float
-    """Prior for the audio length of a text, in seconds a character."""
-    speed: float
-    """Prior for one worker's speed on one thread: audio seconds per second."""
-
-    def parameter(self, name: str) -> Parameter | None:
-        """The parameter of that name, or None where the engine has none such."""
-        return next((parameter for parameter in self.parameters if parameter.name == name), None)
-
-
-CARDS: dict[str, EngineCard] = {
-    card.name: card
-    for card in (
-        EngineCard(
-            name="hibari",
-            description="Embedded English voice, 24 kHz; needs no download.",
-            sample_rate=24_000,
-            # Its peak was 416 MiB after texts of 5,000 characters of every kind, on one thread; 217 before the first.
-            resident_bytes=448 * 2**20,
-            seconds_per_character=0.065,
-            speed=60.0,
-        ),
-    )
-}
-"""Every engine that this version can run, by name."""
 
 
 class Utterance(_Message):
@@ -126,6 +77,8 @@ class WorkerState(_Message):
     """Audio seconds made per second of work, averaged; None before the first utterance."""
     voices_prepared: tuple[str, ...]
     resident_bytes: int
+    shared_bytes: int = 0
+    """Of the resident memory, what is mapped from files: workers of one host share one copy of it."""
     cpu_seconds: float
     started_at: float
     """Unix time."""

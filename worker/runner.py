@@ -17,14 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from voices.registry import Registry, UnknownVoiceError, Voice
-from worker.contract import (
-    EndOfUtterance,
-    FrameKind,
-    Phase,
-    Utterance,
-    UtteranceError,
-    encode_frame,
-)
+from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, UtteranceError, encode_frame
 from worker.engines.base import (
     Cancellation,
     CancelledError,

@@ -25,7 +25,8 @@ from balancer.fleet import Fleet, WorkerPhase
 from balancer.scheduler import Scheduler
 from balancer.telemetry import Telemetry
 from tests.services.harness import PATIENCE, start_stub
-from worker.contract import CARDS, Phase, Utterance
+from worker.cards import CARDS
+from worker.contract import Phase, Utterance
 
 AUDIO_BYTES = 9_600
 

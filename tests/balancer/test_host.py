@@ -9,7 +9,7 @@ import pytest
 
 from balancer.host import probe
 from balancer.layout import Core, Host, plan
-from worker.contract import CARDS
+from worker.cards import CARDS
 
 GIB = 2**30
 

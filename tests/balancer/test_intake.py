@@ -10,7 +10,7 @@ from balancer.errors import InvalidRequestError, ModelNotFoundError
 from balancer.intake import OPENAI_MODELS, Intake
 from balancer.schemas import OpenAISpeechBody, SpeechRequest, TtsBody
 from voices.registry import Registry, Voice
-from worker.contract import EngineCard, Parameter
+from worker.cards import EngineCard, Parameter
 
 CARD = EngineCard(
     name="parrot",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.layout import Core, Host, Layout, LayoutError, WorkerPlan, format_cores, parse_cores, plan
-from worker.contract import CARDS, EngineCard
+from worker.cards import CARDS, EngineCard
 
 GB = 10**9
 HIBARI = CARDS["hibari"]

@@ -20,7 +20,7 @@ from balancer.openapi import describe
 from balancer.settings import Settings
 from tests.services.harness import PATIENCE, start_balancer
 from voices.registry import Registry
-from worker.contract import CARDS, EngineCard, Parameter
+from worker.cards import CARDS, EngineCard, Parameter
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 UNDESCRIBED = {"/docs", "/openapi.json"}

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from worker.contract import CARDS, EngineCard, Parameter, Utterance
+from worker.cards import CARDS, EngineCard, Parameter
+from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 
 PIECE_SAMPLES = 5

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.services.harness import ROOT
+from worker.cards import CARDS, EngineCard
 from worker.contract import (
-    CARDS,
     EndOfUtterance,
-    EngineCard,
     FrameDecoder,
     FrameKind,
     FramingError,

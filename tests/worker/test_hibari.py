@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tests.services.harness import ROOT
 from tests.services.real_worker import CPU, SENTENCE, utterance
 from voices.registry import Voice
-from worker.contract import CARDS
+from worker.cards import CARDS
 from worker.engines import load
 from worker.engines.base import Cancellation, CancelledError, Engine, Samples, UnspeakableError, VoiceSource
 from worker.engines.hibari import PIECE_PHONEMES, RUN_CHARACTERS, HibariEngine, phonemizable

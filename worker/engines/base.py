@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voices.registry import Voice
-from worker.contract import EngineCard, Utterance
+from worker.cards import EngineCard
+from worker.contract import Utterance
 
 Samples = NDArray[np.float32]
 """float32 mono at the engine's sample rate, shape (samples,), in [-1, 1]."""

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 from hibari import Hibari
 
-from worker.contract import CARDS, EngineCard, Utterance
+from worker.cards import CARDS, EngineCard
+from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 
 PIECE_PHONEMES = 400
