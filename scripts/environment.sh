@@ -13,12 +13,17 @@ VENV="$ROOT/.venv"
 STAMP="$VENV/.stamp"
 UNFINISHED="$VENV/.unfinished"
 LOG="$VENV/install.log"
+# shellcheck source=scripts/pytorch.sh
+source "$ROOT/scripts/pytorch.sh"
 
 # The distribution's own python3 comes last, so that what apt-get installs is found even when an unfit python3
 # stands before it on PATH.
 PYTHONS=(python3 python3.11 python3.12 python3.13 python3.14 /usr/bin/python3)
 COMPILED=(av httptools numpy onnxruntime psutil pydantic_core uvloop)
+# What choose_pytorch adds to, when the extra that needs PyTorch is wanted.
+PIP_OPTIONS=()
 NEEDED_MB=1000
+DURATION="about a minute"
 APT_LISTS=/var/lib/apt/lists
 
 # Leaves a .venv that holds the project and every extra named; exits with the reason when it cannot.
@@ -158,18 +163,27 @@ install_project() {
     local extras target status=0
     extras="$(joined_extras "$@")"
     target=".${extras:+[$extras]}"
+    if wants_pytorch "$extras"; then choose_pytorch; fi
     if [[ -f $STAMP ]]; then
-        say "Updating .venv (pyproject.toml or what is wanted of it changed)"
+        say "Updating .venv (pyproject.toml or what is wanted of it changed; $DURATION)"
     else
-        say "Installing Chorus (first run only; about a minute)"
+        say "Installing Chorus (first run only; $DURATION)"
     fi
+    if [[ -n $PYTORCH_NOTE ]]; then say "$PYTORCH_NOTE"; fi
     warn_of_little_space
     rm -f "$STAMP"
     touch "$UNFINISHED"
-    (cd "$ROOT" && "$VENV/bin/python" -I -m pip install --no-input --editable "$target") >"$LOG" 2>&1 || status=$?
+    if [[ -n $PYTORCH_NOTE ]]; then remove_half_of_pytorch; fi
+    pip_install "$target" || status=$?
+    if (( status && ${#PIP_OPTIONS[@]} )) && ! pip_changed_files && network_failed; then
+        forgo_cpu_index
+        say "A download failed. $PYTORCH_NOTE"
+        warn_of_little_space
+        status=0
+        pip_install "$target" || status=$?
+    fi
     if (( status )); then
-        # Until pip comes to this line it only reads and downloads: what was there before is still whole.
-        if ! grep -q '^Installing collected packages' "$LOG"; then rm -f "$UNFINISHED"; fi
+        if ! pip_changed_files; then rm -f "$UNFINISHED"; fi
         explain_pip "$target"
         exit "$status"
     fi
@@ -177,6 +191,21 @@ install_project() {
     check_imports
     printf '%s\n' "$(environment_key)" "${extras//,/ }" >"$STAMP.new"
     mv "$STAMP.new" "$STAMP"
+}
+
+pip_install() {
+    (cd "$ROOT" && "$VENV/bin/python" -I -m pip install --no-input "${PIP_OPTIONS[@]}" --editable "$1") >"$LOG" 2>&1
+}
+
+# Until pip comes to this line it only reads and downloads: what was there before is still whole.
+pip_changed_files() {
+    grep -q '^Installing collected packages' "$LOG"
+}
+
+# A download that was cut off shows as a wheel that is invalid or, where its hash is known, as one that does not match.
+network_failed() {
+    local signs='[Cc]onnection broken|ConnectionError|HTTP error|timed out|name resolution'
+    grep -qE "$signs|DO NOT MATCH THE HASHES|^ERROR: Wheel .* is invalid" "$LOG"
 }
 
 warn_of_little_space() {
@@ -192,7 +221,7 @@ explain_pip() {
     tail -n 12 "$LOG" >&2
     if grep -qi 'no space left' "$LOG"; then
         say "The disk is full: free $NEEDED_MB MB and run this again."
-    elif grep -qE 'connection broken by|ConnectionError|timed out|name resolution' "$LOG"; then
+    elif network_failed; then
         say "pip could not reach its package index. The network is needed once, for this install: run this again with it." \
             "Behind a proxy set HTTPS_PROXY first; for a mirror, PIP_INDEX_URL."
     elif grep -qE "command '.*(cc|gcc|g\+\+)' failed|Python\.h: No such file" "$LOG"; then

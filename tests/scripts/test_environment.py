@@ -1,122 +1,13 @@
 """The shell functions that make and keep .venv, run by bash against a python3 that only pretends."""
 
 import os
-import shutil
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
-TOOLS = [
-    *["bash", "cat", "chmod", "cp", "df", "dirname", "env", "find", "flock", "grep", "mkdir", "mv", "paste"],
-    *["readlink", "rm", "sed", "sha256sum", "sort", "stat", "tail", "touch", "tr"],
-]
-
-# It knows as much of Python as environment.sh asks of it, and notes what it was made to do. With STUB_GATE, a
-# FIFO, an install stops in the middle until somebody opens the other end.
-PYTHON = """#!/usr/bin/env bash
-case "$*" in
-    *_base_executable*) echo "${STUB_VERSION:-3.11} $0" ;;
-    *"import venv, ensurepip"*) exit "${STUB_VENV_EXIT:-0}" ;;
-    *"-m venv "*)
-        dir="${@: -1}"
-        mkdir -p "$dir/bin"
-        cp "$0" "$dir/bin/python"
-        printf '#!/usr/bin/env bash\\nprintf "<%%s>" "$@"\\n' >"$dir/bin/chorus"
-        chmod +x "$dir/bin/chorus"
-        echo "command = $0 -m venv $dir" >"$dir/pyvenv.cfg"
-        echo "venv" >>"$STUB_CALLS" ;;
-    *"-m pip install"*)
-        echo "${@: -1}" >>"$STUB_CALLS"
-        printf '%b\\n' "${STUB_PIP_SAYS:-}"
-        if [[ -n ${STUB_GATE:-} ]]; then echo ready >"$STUB_GATE"; cat "$STUB_GATE"; fi
-        exit "${STUB_PIP_EXIT:-0}" ;;
-    *"print(sys.version)"*) echo "${STUB_BUILD:-3.11.2}" ;;
-    *"-c import numpy") if [[ -n ${STUB_IMPORT_SAYS:-} ]]; then echo "$STUB_IMPORT_SAYS" >&2; exit 1; fi ;;
-esac
-"""
-
-
-class Machine:
-    """A repository and a PATH of our own: nothing of this machine's Python is seen by the scripts."""
-
-    def __init__(self, home: Path) -> None:
-        self.repository = home / "a repository"
-        self.venv = self.repository / ".venv"
-        self.calls = home / "calls"
-        self.programs = home / "bin"
-        self.programs.mkdir()
-        (self.repository / "scripts").mkdir(parents=True)
-        for name in ("environment.sh", "serve"):
-            shutil.copy(SCRIPTS / name, self.repository / "scripts" / name)
-        (self.repository / "pyproject.toml").write_text("dependencies = []\n")
-        (home / "lists").mkdir()
-        (home / "lists" / "bookworm_Packages").touch()
-        self.lists = home / "lists"
-        for tool in TOOLS:
-            found = shutil.which(tool)
-            assert found, f"{tool} is not on this machine"
-            (self.programs / tool).symlink_to(found)
-        self.program("id", "#!/usr/bin/env bash\necho 1000\n")
-
-    def program(self, name: str, text: str = PYTHON) -> None:
-        path = self.programs / name
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def environment(self, **stub: str) -> dict[str, str]:
-        return {"PATH": str(self.programs), "STUB_CALLS": str(self.calls), "LC_ALL": "C"} | stub
-
-    def command(self, *words: str) -> list[str]:
-        """What runs one function of environment.sh, without the distribution's own python3."""
-        source = str(self.repository / "scripts" / "environment.sh")
-        pythons = "PYTHONS=(python3 python3.11 python3.12 python3.13 python3.14)"
-        code = f'set -euo pipefail; source "$1"; {pythons}; APT_LISTS="$2"; shift 2; "$@"'
-        return ["bash", "-c", code, "bash", source, str(self.lists), *words]
-
-    def run(self, *words: str, **stub: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*words),
-            env=self.environment(**stub),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-
-    def ensure(self, *extras: str, **stub: str) -> subprocess.CompletedProcess[str]:
-        return self.run("ensure_environment", *extras, **stub)
-
-    def start(self, *extras: str, **stub: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command("ensure_environment", *extras),
-            env=self.environment(**stub),
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def done(self) -> list[str]:
-        """What the pretended python3 was made to do since last asked."""
-        lines = self.calls.read_text().splitlines() if self.calls.exists() else []
-        self.calls.unlink(missing_ok=True)
-        return lines
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    machine = Machine(tmp_path)
-    machine.program("python3")
-    return machine
-
-
-@pytest.fixture
-def gate(tmp_path: Path) -> Path:
-    os.mkfifo(tmp_path / "gate")
-    return tmp_path / "gate"
+from tests.scripts.machine import PYTHON, Machine
 
 
 class TestStamp:
@@ -352,20 +243,3 @@ class TestLibraries:
         said = f"OSError: {library}: cannot open shared object file: No such file or directory"
         assert machine.run("missing_library", said).stdout.strip() == library
         assert machine.run("package_of", library).stdout.strip() == package
-
-
-class TestServe:
-    def test_through_a_symlink_from_elsewhere_with_arguments_as_given(self, machine: Machine, tmp_path: Path) -> None:
-        link = tmp_path / "a link"
-        link.symlink_to(machine.repository / "scripts" / "serve")
-        served = subprocess.run(
-            [link, "--port", "5001", "two words", ""],
-            cwd="/",
-            env=machine.environment(),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
-        assert served.stdout == "<serve><--port><5001><two words><>"
-        assert served.returncode == 0
