@@ -9,27 +9,22 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from balancer import model_commands, voice_commands
 from balancer.audio import AudioFormat
-from balancer.launch import LaunchError, become_supervisor, check, choose_layout
+from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
 from balancer.layout import Layout, format_cores
 from balancer.settings import Settings, SettingsError, table
 from balancer.status import status_table
+from balancer.terminal import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
 from worker.cards import CARDS
-
-EXIT_REFUSED = 1
-"""The server answered, with an error; or it cannot start."""
-EXIT_UNREACHABLE = 3
-"""Nobody answered. (2 is a wrong command line.)"""
 
 LOOK_SECONDS = 1.0
 
@@ -39,15 +34,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-messages = Console(stderr=True)
+app.add_typer(voice_commands.app, name="voices")
+app.add_typer(model_commands.app, name="models")
 
-Url = Annotated[str, typer.Option(envvar="CHORUS_URL", help="Address of the running server.")]
-ApiKey = Annotated[str, typer.Option(envvar="CHORUS_API_KEY", help="API key, where the server asks for one.")]
 Engine = Annotated[str | None, typer.Option(help=f"Engine of the workers: {', '.join(sorted(CARDS))}.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; left out: chosen for this host.")]
 Threads = Annotated[int | None, typer.Option(help="Threads a worker; left out: chosen for this host.")]
 Cores = Annotated[str | None, typer.Option(help="CPUs of each worker, such as '0-1;2-3'.")]
-LOCAL = "http://127.0.0.1:5000"
 
 
 def main() -> None:
@@ -63,6 +56,9 @@ def serve(
     workers: Workers = None,
     threads: Threads = None,
     cores: Cores = None,
+    model_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the engine's weights; left out: the hub's cache.")
+    ] = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without API keys.")
     ] = None,
@@ -79,12 +75,13 @@ def serve(
             workers=workers,
             threads=threads,
             cores=cores,
+            model_dir=model_dir,
             allow_anonymous=allow_anonymous,
         )
         check(settings)
         chosen = choose_layout(settings)
         print_layout(chosen, settings.engine)
-        become_supervisor(settings, chosen, os.environ)
+        become_supervisor(with_weights(settings), chosen, os.environ)
 
 
 @app.command()
@@ -142,7 +139,7 @@ def say(
     )
     with indicator:
         indicator.add_task(f"speaking {len(words)} characters")
-        answer = _ask("POST", url, "/tts", api_key, json=body)
+        answer = ask("POST", url, "/tts", api_key, json=body)
     try:
         if target is None:
             sys.stdout.buffer.write(answer.content)
@@ -152,18 +149,8 @@ def say(
     except BrokenPipeError:
         raise  # whoever reads the pipe has heard enough
     except OSError as error:
-        _fail(f"cannot write {target or 'to standard output'}: {error.strerror}")
-    _tell(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
-
-
-@app.command()
-def voices(url: Url = LOCAL, api_key: ApiKey = "") -> None:
-    """List the voices that a running server can speak."""
-    listing = Table("voice", "language", "aliases", "description")
-    for voice in _ask("GET", url, "/v1/audio/voices", api_key).json()["data"]:
-        aliases, description = ", ".join(voice["aliases"]), escape(voice["description"])
-        listing.add_row(voice["name"], voice["language"], aliases, description)
-    Console().print(listing)
+        fail(f"cannot write {target or 'to standard output'}: {error.strerror}")
+    tell(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
 
 
 @app.command()
@@ -222,7 +209,7 @@ def refusing() -> Iterator[None]:
     try:
         yield
     except (SettingsError, LaunchError) as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _format_of(output: Path | None) -> AudioFormat:
@@ -236,41 +223,5 @@ def _format_of(output: Path | None) -> AudioFormat:
 
 
 def _health(url: str, api_key: str) -> dict[str, Any]:
-    report: dict[str, Any] = _ask("GET", url, "/health", api_key, accepted=(200, 503)).json()
+    report: dict[str, Any] = ask("GET", url, "/health", api_key, accepted=(200, 503)).json()
     return report
-
-
-def _ask(
-    method: str, url: str, path: str, api_key: str, *, accepted: tuple[int, ...] = (200,), json: object = None
-) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        answer = httpx.request(method, url.rstrip("/") + path, headers=headers, json=json, timeout=None)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise typer.BadParameter(f"--url {url!r} is no address such as {LOCAL}: {error}") from error
-    except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
-        raise typer.BadParameter("the text must be UTF-8, an API key printable ASCII") from error
-    except httpx.HTTPError as error:
-        _fail(
-            f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",
-            EXIT_UNREACHABLE,
-        )
-    if answer.status_code not in accepted:
-        _fail(_message(answer))
-    return answer
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        return str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{answer.url} answered {answer.status_code}; is that a Chorus server?"
-
-
-def _fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
-    _tell(f"chorus: {message}", style="red")
-    raise typer.Exit(code)
-
-
-def _tell(message: str, style: str | None = None) -> None:
-    messages.print(message, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from balancer.download import download
 from balancer.host import probe
 from balancer.layout import Layout, LayoutError, format_cores, parse_cores, plan
 from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings
+from balancer.terminal import tell
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.cards import CARDS
+from worker.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, MissingCheckpointError, find, missing_extra
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 
@@ -43,11 +46,37 @@ def choose_layout(settings: Settings) -> Layout:
 
 
 def check(settings: Settings) -> None:
-    """Raise LaunchError for whatever would keep the server from starting."""
+    """Raise LaunchError for whatever would keep the server from starting, save the weights: see `with_weights`."""
     check_reach(settings)
+    _check_engine(settings)
     _check_voices(settings)
     _check_port(settings)
     _check_run_dir(settings.sockets)
+
+
+def with_weights(settings: Settings) -> Settings:
+    """The settings with the folder of the engine's weights, the one place where the workers will look for them.
+
+    What is not in the hub's cache is downloaded now, once: that takes minutes, and comes after whatever else could keep
+    the server from starting. Raises LaunchError.
+    """
+    checkpoint = CHECKPOINTS.get(settings.engine)
+    if checkpoint is None:
+        return settings
+    try:
+        folder = _weights(checkpoint, settings)
+    except CheckpointError as error:
+        raise LaunchError(str(error)) from error
+    return settings.model_copy(update={"model_dir": folder})
+
+
+def _weights(checkpoint: Checkpoint, settings: Settings) -> Path:
+    try:
+        return find(checkpoint, model_dir=settings.model_dir, revision=settings.model_revision)
+    except MissingCheckpointError:
+        if settings.model_dir is not None:
+            raise
+    return download(checkpoint, revision=settings.model_revision, announce=tell)
 
 
 def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
@@ -83,6 +112,7 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
         }
     )
     return {
+        "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set
         **chosen.environ(),
         "CHORUS_LAYOUT": ";".join(places),
         "CHORUS_PYTHON": sys.executable,
@@ -100,6 +130,13 @@ def check_reach(settings: Settings) -> None:
         "or stay on this host:  --host 127.0.0.1, with a proxy of yours in front\n"
         "or, behind a firewall: --allow-anonymous"
     )
+
+
+def _check_engine(settings: Settings) -> None:
+    if missing := missing_extra(CARDS[settings.engine]):
+        raise LaunchError(missing)
+    if settings.model_dir is not None and settings.engine not in CHECKPOINTS:
+        raise LaunchError(f"engine {settings.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)")
 
 
 def _check_voices(settings: Settings) -> None:

@@ -53,6 +53,17 @@ class Settings(BaseModel):
         None,
         description="CPUs of each worker, workers separated by semicolons, such as `0-1;2-3`; unset: chosen.",
     )
+    model_dir: Path | None = Field(
+        None, description="Folder of the engine's checkpoint; unset: the Hugging Face hub's cache."
+    )
+    model_revision: str | None = Field(
+        None, description="Revision of the checkpoint in the hub; unset: the one this version was made with."
+    )
+    cache_dir: Path = Field(
+        Path("~/.cache/chorus"),
+        validate_default=True,
+        description="Folder for what is computed once, such as voices' conditionals; `XDG_CACHE_HOME` moves it, too.",
+    )
     voices_dir: Path = Field(REPOSITORY / "voices", description="Folder of voices, one folder each.")
     run_dir: Path | None = Field(
         None,
@@ -107,10 +118,13 @@ class Settings(BaseModel):
             parse_cores(cores)
         return cores
 
-    @field_validator("voices_dir", "run_dir")
+    @field_validator("model_dir", "cache_dir", "voices_dir", "run_dir")
     @classmethod
     def _absolute(cls, folder: Path | None) -> Path | None:
-        return folder.absolute() if folder is not None else None
+        try:
+            return folder.expanduser().absolute() if folder is not None else None
+        except RuntimeError as error:
+            raise ValueError("nothing is known of that home folder; write the path in full") from error
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> Self:
@@ -125,6 +139,9 @@ class Settings(BaseModel):
             for name, value in environ.items()
             if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value
         }
+        caches = environ.get("XDG_CACHE_HOME", "")
+        if Path(caches).is_absolute():  # its specification has others ignored
+            values.setdefault("cache_dir", Path(caches) / "chorus")
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.model_validate(values)

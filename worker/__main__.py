@@ -34,6 +34,8 @@ def main() -> None:
         threads=threads,
         path=arguments.run_dir / f"worker-{arguments.index}.sock",
         voices=arguments.voices,
+        model_dir=arguments.model_dir,
+        cache=arguments.cache_dir,
     )
 
 
@@ -49,11 +51,18 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
+    parser.add_argument("--model-dir", type=_folder, help="folder of the checkpoint; none, or '': the hub's cache")
+    parser.add_argument("--cache-dir", type=Path, required=True, help="folder for what is computed once")
     parser.add_argument("--log-level", default="info")
     arguments = parser.parse_args()
     if not 0 <= arguments.index < len(arguments.layout):
         parser.error(f"argument --index: {arguments.index} is not in a layout of {len(arguments.layout)}")
     return arguments
+
+
+def _folder(text: str) -> Path | None:
+    # supervisord can only pass a variable that is set, if to nothing.
+    return Path(text) if text else None
 
 
 def _places(text: str) -> list[tuple[tuple[int, ...], int]]:

@@ -30,6 +30,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
 
     async def state(_: Request) -> Response:
         times = process.cpu_times()
+        memory = process.memory_info()
         report = WorkerState(
             index=index,
             pid=process.pid,
@@ -46,7 +47,8 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
             progress=runner.progress,
             speed=runner.speed,
             voices_prepared=runner.voices_prepared,
-            resident_bytes=process.memory_info().rss,
+            resident_bytes=memory.rss,
+            shared_bytes=memory.shared,
             cpu_seconds=times.user + times.system,
             started_at=started_at,
         )

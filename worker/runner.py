@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import queue
 import threading
 import time
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from voices.registry import Registry, UnknownVoiceError, Voice
+from voices.registry import LiveRegistry, UnknownVoiceError, Voice, VoiceError
 from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, UtteranceError, encode_frame
 from worker.engines.base import (
     Cancellation,
@@ -26,11 +27,16 @@ from worker.engines.base import (
     Samples,
     UnspeakableError,
     VoiceSource,
+    VoiceUnusableError,
 )
 
 log = logging.getLogger(__name__)
 
 WARM_UP_TEXT = "Warming up, so that the first listener waits no longer than the tenth."
+WARM_UP_TOKENS = 50
+"""Two seconds of sound are enough for a token-making engine to have compiled and allocated all it will."""
+DEFAULT_VOICE = "default"
+
 SPEED_SMOOTHING = 0.2
 """Weight of the newest utterance in the running average of the speed."""
 
@@ -71,12 +77,12 @@ class Runner:
     Everything but the thread's own methods belongs to the event loop that called `start`.
     """
 
-    def __init__(self, load: Callable[[], Engine], voices: Registry) -> None:
+    def __init__(self, load: Callable[[], Engine], voices: LiveRegistry) -> None:
         self._load = load
         self._voices = voices
         self._inbox: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._runs: dict[str, Run] = {}
-        self._prepared: set[str] = set()
+        self._prepared: dict[str, VoiceSource] = {}
         self._failed = asyncio.Event()
         self.engine: Engine | None = None
         self.phase = Phase.STARTING
@@ -132,12 +138,20 @@ class Runner:
             voice = self._voices.resolve(utterance.voice)
         except UnknownVoiceError as error:
             raise RefusedError("invalid", str(error)) from error
-        if not voice.fits(card.name, clones_voices=card.clones_voices):
+        if not self._fits(voice, engine):
             raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
-        return self._place(voice)
+        try:
+            return self._place(voice)
+        except VoiceError as error:
+            raise RefusedError("invalid", str(error)) from error
 
     def _place(self, voice: Voice) -> VoiceSource:
-        return VoiceSource(voice, self._voices.reference(voice) if voice.reference is not None else None)
+        if voice.reference is None:
+            return VoiceSource(voice, None)
+        return VoiceSource(voice, self._voices.reference(voice), self._voices.stamp(voice))
+
+    def _fits(self, voice: Voice, engine: Engine) -> bool:
+        return voice.fits(engine.card.name, clones_voices=engine.card.clones_voices)
 
     # The model's thread, from here on.
 
@@ -159,17 +173,31 @@ class Runner:
             self._speak(engine, self._inbox.get())
 
     def _warm_up(self, engine: Engine) -> None:
-        voice = self._voices.resolve("default")
+        voice = self._voices.resolve(DEFAULT_VOICE)
         source = self._place(voice)
         self._prepare(engine, source)
-        utterance = Utterance(id="warm-up", text=WARM_UP_TEXT, voice=voice.name, seed=0)
+        utterance = Utterance(id="warm-up", text=WARM_UP_TEXT, voice=voice.name, seed=0, token_budget=WARM_UP_TOKENS)
         for _ in engine.synthesize(utterance, source, Cancellation()):
             pass
+        self._prepare_all(engine)
+
+    def _prepare_all(self, engine: Engine) -> None:
+        """Prepare the voices there are, so that nobody's first request waits for that."""
+        names = [name for name in self._voices.names if self._fits(self._voices.resolve(name), engine)]
+        # Workers that start together begin at different voices: what one has computed the others find.
+        first = os.getpid() % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            try:
+                self._prepare(engine, self._place(self._voices.resolve(name)))
+            except (VoiceError, VoiceUnusableError) as error:
+                log.error("voice %s cannot be used: %s", name, error)
+            except Exception:  # one voice is no reason to be without the others
+                log.exception("voice %s cannot be prepared", name)
 
     def _prepare(self, engine: Engine, source: VoiceSource) -> None:
-        if source.voice.name not in self._prepared:
+        if self._prepared.get(source.voice.name) != source:
             engine.prepare(source)
-            self._prepared.add(source.voice.name)
+            self._prepared[source.voice.name] = source
 
     def _speak(self, engine: Engine, run: Run) -> None:
         started = time.perf_counter()
@@ -186,6 +214,9 @@ class Runner:
             self._tell(self._close, run, None)
         except UnspeakableError as error:
             self._tell(self._close, run, UtteranceError(code="unspeakable", message=str(error)))
+        except VoiceUnusableError as error:
+            message = f"voice {run.source.voice.name!r} cannot be used: {error}"
+            self._tell(self._close, run, UtteranceError(code="invalid", message=message))
         except Exception:
             log.exception("utterance %s failed", run.utterance.id)
             message = "the engine failed on this text; the worker's log has the details"
@@ -236,4 +267,5 @@ class Runner:
 
 def to_pcm(samples: Samples) -> bytes:
     """Float samples in [-1, 1] as signed 16-bit little-endian; louder ones are clipped."""
-    return np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    pcm: bytes = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+    return pcm

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import uvicorn
 
-from voices.registry import Registry, VoiceError
+from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
 from worker.engines import load
 from worker.runner import Runner
@@ -29,17 +29,25 @@ KEEP_ALIVE_SECONDS = 3600
 
 
 def serve(
-    *, index: int, engine: str, threads: int, path: Path, voices: Path, failed_seconds: float = FAILED_SECONDS
+    *,
+    index: int,
+    engine: str,
+    threads: int,
+    path: Path,
+    voices: Path,
+    model_dir: Path | None,
+    cache: Path,
+    failed_seconds: float = FAILED_SECONDS,
 ) -> NoReturn:
     """Serve one worker on the socket at `path`. Ends the process: 0 on SIGTERM, 1 if the model cannot load."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, lambda *_: _end(0))
     try:
-        registry = Registry.load(voices)
+        registry = LiveRegistry(voices)
     except VoiceError as error:
         sys.exit(f"worker {index}: {error}")
-    runner = Runner(partial(load, engine, threads), registry)
+    runner = Runner(partial(load, engine, threads=threads, model_dir=model_dir, cache=cache), registry)
     app = create_app(runner, index=index, engine=engine, threads=threads)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)

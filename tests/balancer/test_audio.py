@@ -29,7 +29,8 @@ frame that primes the encoder, then the source filled up to whole frames."""
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> bytes:
     """A sine at a quarter of full scale."""
     times = np.arange(round(seconds * rate)) / rate
-    return (8_192 * np.sin(2 * np.pi * hertz * times)).astype("<i2").tobytes()
+    pcm: bytes = (8_192 * np.sin(2 * np.pi * hertz * times)).astype("<i2").tobytes()
+    return pcm
 
 
 def samples(pcm: bytes) -> int:

@@ -306,25 +306,7 @@ def test_on_a_terminal_status_goes_on_until_it_is_interrupted(server: Server) ->
         assert not terminal.shows("Traceback")
 
 
-# voices and status
-
-
-def test_voices(server: Server) -> None:
-    result = run("voices", url=server.url)
-    assert result.exit_code == 0
-    assert "default" in result.stdout
-    assert "alloy, ash, ballad" in result.stdout
-    assert "The running engine's own voice" in result.stdout
-
-
-def test_a_voice_is_described_to_the_letter(run_dir: Path) -> None:
-    voices = run_dir / "voices" / "default"
-    voices.mkdir(parents=True)
-    (voices / "voice.toml").write_text('name = "default"\nengine = "*"\ndescription = "[/] [red]hot"\n')
-    with start_balancer(run_dir, ready=0, voices_dir=voices.parent) as url:
-        result = run("voices", url=url)
-    assert result.exit_code == 0
-    assert "[/] [red]hot" in result.stdout
+# status
 
 
 def test_status_once(server: Server) -> None:

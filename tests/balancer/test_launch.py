@@ -8,17 +8,19 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from balancer import launch
-from balancer.launch import LaunchError, become_supervisor, check, choose_layout
+from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
 from balancer.layout import Layout, LayoutError, WorkerPlan, parse_cores
 from balancer.settings import REPOSITORY, Settings
+from tests.services.checkpoint_files import write
 from tests.services.harness import ROOT, environment, free_port
+from worker.checkpoints import CHECKPOINTS, Checkpoint, DownloadError
 
 KEY = "0123456789abcdef"
 TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), ("because",))
@@ -243,6 +245,117 @@ def test_default_may_be_an_alias(folder: Path, tmp_path: Path) -> None:
 def test_another_voice_that_is_broken_keeps_nobody_from_starting(folder: Path, voices: Path) -> None:
     describe(voices, "broken")
     check(configured(folder, voices_dir=voices))
+
+
+# The weights
+
+TURBO = CHECKPOINTS["turbo"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where turbo's weights would lie in the hub's cache, which is empty; its libraries are installed."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(launch, "missing_extra", lambda _: None)
+    return tmp_path / "models--ResembleAI--chatterbox-turbo" / "snapshots" / TURBO.revision
+
+
+@pytest.fixture
+def downloads(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str | None]:
+    """The revisions that were downloaded: a stand-in for the hub."""
+    asked: list[str | None] = []
+
+    def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable[[str], None]) -> Path:
+        asked.append(revision)
+        return write(checkpoint, cache.with_name(revision or checkpoint.revision))
+
+    monkeypatch.setattr(launch, "download", download)
+    return asked
+
+
+def test_an_engine_without_its_libraries(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "missing_extra", lambda card: f"{card.name} needs something")
+    assert refusal(folder, engine="turbo") == "turbo needs something"
+    assert not (folder / "run").exists(), "something was done before the refusal"
+
+
+def test_an_engine_that_comes_with_its_weights(folder: Path, tmp_path: Path) -> None:
+    settings = configured(folder)
+    assert with_weights(settings) == settings
+    message = refusal(folder, model_dir=tmp_path)
+    assert message == "engine hibari comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)"
+
+
+def test_weights_in_the_cache_are_taken_from_there(folder: Path, cache: Path, downloads: list[str | None]) -> None:
+    write(TURBO, cache)
+    settings = configured(folder, engine="turbo")
+    check(settings)
+    assert with_weights(settings) == settings.model_copy(update={"model_dir": cache})
+    assert downloads == []
+
+
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("revision", [None, "a" * 40])
+def test_what_is_missing_is_downloaded_once(
+    folder: Path, cache: Path, downloads: list[str | None], partial: bool, revision: str | None
+) -> None:
+    place = cache.with_name(revision or TURBO.revision)
+    if partial:
+        write(TURBO, place)
+        (place / TURBO.files[0]).unlink()
+    settings = configured(folder, engine="turbo", model_revision=revision)
+    assert with_weights(settings).model_dir == place
+    assert with_weights(settings).model_dir == place
+    assert downloads == [revision]
+
+
+def test_what_is_damaged_is_told(folder: Path, cache: Path, downloads: list[str | None]) -> None:
+    write(TURBO, cache)
+    (cache / TURBO.files[0]).write_bytes(b"")
+    with pytest.raises(LaunchError, match=r"ve.safetensors is empty; run: chorus models download turbo"):
+        with_weights(configured(folder, engine="turbo"))
+    assert downloads == []
+
+
+def test_a_folder_of_ones_own_is_the_only_place(
+    folder: Path, cache: Path, tmp_path: Path, downloads: list[str | None]
+) -> None:
+    write(TURBO, cache)
+    own = write(TURBO, tmp_path / "own")
+    settings = configured(folder, engine="turbo", model_dir=own)
+    assert with_weights(settings) == settings
+    (own / TURBO.files[0]).unlink()
+    with pytest.raises(LaunchError, match=f"turbo's weights in {own} lack ve.safetensors"):
+        with_weights(settings)
+    with pytest.raises(LaunchError, match="is not there"):
+        with_weights(configured(folder, engine="turbo", model_dir=tmp_path / "nowhere"))
+    assert downloads == []
+
+
+def test_a_download_that_fails(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(*_: object, **__: object) -> NoReturn:
+        raise DownloadError("no answer from the hub")
+
+    monkeypatch.setattr(launch, "download", download)
+    with pytest.raises(LaunchError, match="no answer from the hub"):
+        with_weights(configured(folder, engine="turbo"))
+
+
+def test_the_place_of_the_weights_is_exported(
+    folder: Path, cache: Path, downloads: list[str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_weights(configured(folder, engine="turbo", cache_dir=folder / "computed"))
+    environ = become(settings, TWO, {"CHORUS_MODEL_DIR": "elsewhere"}, monkeypatch).environ
+    assert environ["CHORUS_MODEL_DIR"] == str(cache)
+    assert environ["CHORUS_CACHE_DIR"] == str(folder / "computed")
+    assert Settings.load(environ).model_dir == cache
+
+
+def test_where_there_is_none_the_variable_is_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = become(configured(folder), TWO, {}, monkeypatch).environ
+    assert environ["CHORUS_MODEL_DIR"] == ""
+    assert Path(environ["CHORUS_CACHE_DIR"]).is_absolute()
+    assert Settings.load(environ).model_dir is None
 
 
 # The layout

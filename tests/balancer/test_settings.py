@@ -34,6 +34,8 @@ def test_without_variables_there_are_the_defaults() -> None:
     assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 5000, "hibari")
     assert (settings.workers, settings.threads, settings.cores, settings.run_dir) == (None, None, None, None)
     assert settings.voices_dir == REPOSITORY / "voices"
+    assert (settings.model_dir, settings.model_revision) == (None, None)
+    assert settings.cache_dir == Path.home() / ".cache" / "chorus"
 
 
 def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,6 +56,11 @@ def test_variables_of_others_are_no_concern_of_ours() -> None:
         ("port", "8080", 8080),
         ("workers", "3", 3),
         ("cores", "0-1;2-3,8", "0-1;2-3,8"),
+        ("model_dir", "/srv/weights", Path("/srv/weights")),
+        ("model_dir", "~/weights", Path.home() / "weights"),
+        ("model_revision", "main", "main"),
+        ("cache_dir", "/var/cache/chorus", Path("/var/cache/chorus")),
+        ("cache_dir", "~/cache", Path.home() / "cache"),
         ("voices_dir", "/srv/my voices", Path("/srv/my voices")),
         ("run_dir", "/run/chorus", Path("/run/chorus")),
         ("log_level", "debug", "debug"),
@@ -96,10 +103,24 @@ def test_an_override_takes_the_place_of_a_bad_variable() -> None:
 
 def test_relative_folders_count_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = load(voices_dir="voices", run_dir="run")
+    settings = load(voices_dir="voices", run_dir="run", model_dir="model", cache_dir="cache")
     monkeypatch.chdir("/")
     assert (settings.voices_dir, settings.run_dir) == (tmp_path / "voices", tmp_path / "run")
+    assert (settings.model_dir, settings.cache_dir) == (tmp_path / "model", tmp_path / "cache")
     assert settings.sockets == tmp_path / "run"
+
+
+def test_the_folder_of_all_caches_may_lie_elsewhere() -> None:
+    caches = {"XDG_CACHE_HOME": "/var/caches"}
+    assert Settings.load(caches).cache_dir == Path("/var/caches/chorus")
+    assert Settings.load(caches | {"CHORUS_CACHE_DIR": "/own"}).cache_dir == Path("/own")
+    assert Settings.load(caches, cache_dir=Path("/mine")).cache_dir == Path("/mine")
+    for ignored in ("", "relative"):
+        assert Settings.load({"XDG_CACHE_HOME": ignored}) == Settings()
+
+
+def test_a_home_that_nobody_knows() -> None:
+    assert fault(model_dir="~nobody-of-that-name/weights").startswith("CHORUS_MODEL_DIR: nothing is known of that home")
 
 
 def test_the_sockets_of_two_ports_lie_apart() -> None:
@@ -118,7 +139,7 @@ def test_the_sockets_of_two_ports_lie_apart() -> None:
         ("port", "0", "greater than or equal to 1"),
         ("port", "65536", "less than or equal to 65535"),
         ("allow_anonymous", "maybe", "true or false"),
-        ("engine", "nope", "there are: hibari"),
+        ("engine", "nope", "there are: chatterbox, hibari"),
         ("workers", "two", "valid integer"),
         ("workers", "0", "greater than or equal to 1"),
         ("workers", "1025", "less than or equal to 1024"),
@@ -253,6 +274,9 @@ def _numbers(least: float, most: float = 1e9) -> st.SearchStrategy[float]:
             "workers": st.none() | st.integers(1, 1024),
             "threads": st.none() | st.integers(1, 256),
             "cores": st.none() | st.sampled_from(["0", "0-1;2-3", "0,4;1,5"]),
+            "model_dir": st.none() | _paths(),
+            "model_revision": st.none() | st.sampled_from(["main", "a" * 40]),
+            "cache_dir": _paths(),
             "voices_dir": _paths(),
             "run_dir": _paths(),
             "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
@@ -279,7 +303,7 @@ def test_settings_survive_the_way_through_the_environment(values: dict[str, obje
 
 def test_what_is_unset_is_not_exported() -> None:
     names = Settings().environ().keys()
-    assert not names & {"CHORUS_WORKERS", "CHORUS_THREADS", "CHORUS_CORES", "CHORUS_API_KEYS"}
+    assert not names & {"CHORUS_WORKERS", "CHORUS_THREADS", "CHORUS_CORES", "CHORUS_API_KEYS", "CHORUS_MODEL_DIR"}
     assert names <= {variable(field) for field in Settings.model_fields}
 
 
@@ -291,6 +315,7 @@ def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
     assert set(rows) == {variable(field) for field in Settings.model_fields}
     assert rows["CHORUS_PORT"] == ("5000", "Port to listen on.")
     assert rows["CHORUS_ALLOW_ANONYMOUS"][0] == "false"
+    assert rows["CHORUS_CACHE_DIR"][0] == "~/.cache/chorus"
     assert all(not rows[name][0] for name in ("CHORUS_API_KEYS", "CHORUS_WORKERS", "CHORUS_RUN_DIR"))
     assert all(meaning.endswith(".") for _, meaning in rows.values())
 

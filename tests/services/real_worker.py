@@ -63,10 +63,19 @@ class Worker:
 
 @contextmanager
 def start_worker(
-    run_dir: Path, *, index: int = 0, layout: str = f"{CPU}/1", voices: Path = ROOT / "voices", **variables: str
+    run_dir: Path,
+    *,
+    index: int = 0,
+    engine: str = "hibari",
+    model_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    layout: str = f"{CPU}/1",
+    voices: Path = ROOT / "voices",
+    **variables: str,
 ) -> Iterator[Worker]:
     """`python -m worker`, which listens when the block begins and is killed when it ends."""
-    options = ["--index", str(index), "--engine", "hibari", "--layout", layout]
+    options = ["--index", str(index), "--engine", engine, "--layout", layout]
+    options += ["--model-dir", str(model_dir or ""), "--cache-dir", str(cache_dir or run_dir / "cache")]
     options += ["--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning"]
     with running([sys.executable, "-m", "worker", *options], run_dir / f"worker-{index}.sock", **variables) as worker:
         yield worker

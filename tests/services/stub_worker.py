@@ -10,6 +10,8 @@ It misbehaves as its text tells it to, so that a test can bring about what a rea
 - `unspeakable`: answer an ERROR frame, `unspeakable`
 - `full`: refuse with 429 the first time (a file named `refused` tells of every refusal)
 - `slow`: wait until a file named `go` appears beside the socket
+
+`GET /heard` answers the newest utterance as it came.
 """
 
 from __future__ import annotations
@@ -90,7 +92,8 @@ def create_app(index: int, folder: Path, audio_bytes: int, phase: Phase) -> Star
             in_flight.remove(utterance.id)
 
     async def synthesize(request: Request) -> Response:
-        utterance = Utterance.model_validate_json(await request.body())
+        request.app.state.heard = await request.body()
+        utterance = Utterance.model_validate_json(request.app.state.heard)
         if in_flight or (utterance.text == "full" and utterance.id not in refused):
             refused.add(utterance.id)
             (folder / "refused").touch()
@@ -99,7 +102,12 @@ def create_app(index: int, folder: Path, audio_bytes: int, phase: Phase) -> Star
         in_flight.append(utterance.id)
         return StreamingResponse(frames(utterance))
 
-    return Starlette(routes=[Route("/state", state), Route("/synthesize", synthesize, methods=["POST"])])
+    routes = [Route("/state", state), Route("/synthesize", synthesize, methods=["POST"]), Route("/heard", _heard)]
+    return Starlette(routes=routes)
+
+
+async def _heard(request: Request) -> Response:
+    return Response(request.app.state.heard, media_type="application/json")
 
 
 def _first(mark: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mmap
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -81,8 +82,21 @@ async def test_state_when_idle(client: httpx.AsyncClient) -> None:
     assert report.speed is None
     assert report.voices_prepared == ("default",)
     assert report.resident_bytes > 2**20
+    assert 2**20 < report.shared_bytes < report.resident_bytes
     assert report.cpu_seconds > 0
     assert abs(report.started_at - time.time()) < PATIENCE
+
+
+async def test_what_is_mapped_from_files_is_shared(client: httpx.AsyncClient, tmp_path: Path) -> None:
+    size = 64 * 2**20
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"w" * size)
+    before = await state(client)
+    with weights.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) > 0  # each page is read in
+        after = await state(client)
+    assert after.shared_bytes - before.shared_bytes > size / 2
+    assert after.resident_bytes - after.shared_bytes < before.resident_bytes - before.shared_bytes + size / 2
 
 
 async def test_state_follows_the_work(client: httpx.AsyncClient, runner: Runner, engine: HeldEngine) -> None:

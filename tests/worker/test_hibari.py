@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,10 +89,10 @@ def test_sound_that_is_as_long_as_speech(engine: HibariEngine) -> None:
     assert 0.5 < seconds / (engine.card.seconds_per_character * len(text)) < 2
 
 
-def test_loaded_by_name() -> None:
-    assert isinstance(load("hibari", 1), HibariEngine)
+def test_loaded_by_name(tmp_path: Path) -> None:
+    assert isinstance(load("hibari", threads=1, model_dir=None, cache=tmp_path), HibariEngine)
     with pytest.raises(ValueError, match="no engine 'parrot'"):
-        load("parrot", 1)
+        load("parrot", threads=1, model_dir=None, cache=tmp_path)
 
 
 # The same utterance always makes the same samples

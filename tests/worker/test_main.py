@@ -21,7 +21,7 @@ def refusal(run_dir: Path, **options: str) -> tuple[int, str]:
     defaults = {"index": "0", "engine": "hibari", "layout": f"{CPU}/1", "voices": str(ROOT / "voices")}
     words = [word for name, value in (defaults | options).items() for word in (f"--{name}", value)]
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "--run-dir", run_dir, *words],
+        [sys.executable, "-m", "worker", "--run-dir", run_dir, "--cache-dir", run_dir, *words],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -85,7 +85,7 @@ def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path
         from pathlib import Path
         from worker.server import serve
         path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
-        serve(index=0, engine="hibari", threads=1, path=path, voices=voices, failed_seconds=1)
+        serve(index=0, engine="hibari", threads=1, path=path, voices=voices, model_dir=None, cache=path, failed_seconds=1)
     """
     with running([sys.executable, "-c", code], path, PYTHONPATH=str(tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)

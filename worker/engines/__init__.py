@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from worker.engines.base import Engine
+import os
+from pathlib import Path
+
+from worker.cards import CARDS
+from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
+from worker.cores import limit_torch
+from worker.engines.base import Engine, ModelUnavailableError
 
 
-def load(name: str, threads: int) -> Engine:
+def load(name: str, *, threads: int, model_dir: Path | None, cache: Path) -> Engine:
     """Load an engine's libraries and weights. Raises ModelUnavailableError with the mend.
 
+    `model_dir` holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
     Imports happen here so that a worker carries no library of an engine that it does not run.
     """
     if name == "hibari":
         from worker.engines.hibari import HibariEngine  # noqa: PLC0415
 
         return HibariEngine(threads)
-    raise ValueError(f"no engine {name!r}")
+    if name not in CHECKPOINTS:
+        raise ValueError(f"no engine {name!r}")
+    checkpoint = _checkpoint(name, model_dir)
+    # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    limit_torch(threads)
+    from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
+
+    return StockEngine(name, checkpoint, cache)
+
+
+def _checkpoint(name: str, model_dir: Path | None) -> Path:
+    if (missing := missing_extra(CARDS[name])) is not None:
+        raise ModelUnavailableError(missing)
+    try:
+        return find(CHECKPOINTS[name], model_dir=model_dir, revision=None)
+    except CheckpointError as error:
+        raise ModelUnavailableError(str(error)) from error

@@ -28,6 +28,7 @@ class EngineError(Exception):
 
     EngineError
     ├── ModelUnavailableError   it cannot load: what is missing and what to run
+    ├── VoiceUnusableError      the voice's reference clip cannot be used: what is wrong with it
     ├── UnspeakableError        the text holds nothing that this engine can say
     └── CancelledError          it stopped because it was asked to
     """
@@ -35,6 +36,10 @@ class EngineError(Exception):
 
 class ModelUnavailableError(EngineError):
     """Weights or libraries are missing or damaged; the message says what to run."""
+
+
+class VoiceUnusableError(EngineError):
+    """The voice's reference clip cannot be used; the message says what is wrong with it."""
 
 
 class UnspeakableError(EngineError):
@@ -67,6 +72,8 @@ class VoiceSource:
 
     voice: Voice
     reference: Path | None
+    stamp: tuple[int, ...] = ()
+    """Tells the clip from one that takes its place later."""
 
 
 class Engine(Protocol):
@@ -85,7 +92,10 @@ class Engine(Protocol):
         """Utterances it can have under way at once; 1 unless it batches."""
 
     def prepare(self, source: VoiceSource) -> None:
-        """Make a voice ready (conditionals of a reference clip). Called once per voice, before its first utterance."""
+        """Make a voice ready (conditionals of a reference clip), before its first utterance and when it changed.
+
+        Raises VoiceUnusableError.
+        """
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
         """Speak one utterance, yielding audio as it is made.

@@ -1,0 +1,94 @@
+"""The engines' cards: consistent in themselves and with each other."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from worker.cards import CARDS, LANGUAGES, Choice, EngineCard, Parameter
+
+CHATTERBOX = {"chatterbox", "turbo", "nano", "multilingual", "multilingual-v3"}
+
+each = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
+
+
+def test_the_engines() -> None:
+    assert CARDS.keys() == {"hibari"} | CHATTERBOX
+    assert all(card.name == name for name, card in CARDS.items())
+    assert len({card.description for card in CARDS.values()}) == len(CARDS)
+
+
+@each
+def test_a_card_is_whole(card: EngineCard) -> None:
+    assert card.description.endswith(".")
+    assert card.sample_rate == 24_000
+    assert card.resident_bytes > 0
+    assert card.shared_bytes >= 0
+    assert card.longest_text is None or card.longest_text > 0
+    assert card.seconds_per_character > 0
+    assert card.speed > 0
+
+
+@each
+def test_parameters_are_found_by_their_names(card: EngineCard) -> None:
+    names = [parameter.name for parameter in card.parameters]
+    assert len(set(names)) == len(names)
+    assert all(card.parameter(parameter.name) is parameter for parameter in card.parameters)
+    assert all(parameter.description for parameter in card.parameters)
+    assert card.parameter("no such parameter") is None
+
+
+@each
+def test_a_default_is_within_its_range(card: EngineCard) -> None:
+    for parameter in card.parameters:
+        if isinstance(parameter, Parameter):
+            limits = (parameter.minimum, parameter.default, parameter.maximum)
+            assert parameter.minimum < parameter.maximum
+            assert sorted(limits) == list(limits)
+            assert not parameter.integer or all(float(limit).is_integer() for limit in limits)
+
+
+@each
+def test_the_chatterbox_family_brings_its_libraries_and_maps_its_weights(card: EngineCard) -> None:
+    member = card.name in CHATTERBOX
+    assert card.extra == ("chatterbox" if member else None)
+    assert card.clones_voices is member
+    assert (card.shared_bytes > 2**30) is member
+    assert (card.longest_text is not None) is member
+
+
+@each
+def test_only_the_multilingual_ones_have_a_language_to_choose(card: EngineCard) -> None:
+    choices = [parameter for parameter in card.parameters if isinstance(parameter, Choice)]
+    if card.name.startswith("multilingual"):
+        assert [(choice.name, choice.choices) for choice in choices] == [("language", LANGUAGES)]
+    else:
+        assert choices == []
+
+
+def test_the_languages() -> None:
+    assert len(LANGUAGES) == 23
+    assert list(LANGUAGES) == sorted(set(LANGUAGES))
+    assert all(len(code) == 2 and code.isalpha() and code.islower() for code in LANGUAGES)
+    assert "en" in LANGUAGES
+
+
+def test_the_family_differs_where_upstream_does() -> None:
+    defaults = {
+        name: {parameter.name: parameter.default for parameter in card.parameters if isinstance(parameter, Parameter)}
+        for name, card in CARDS.items()
+    }
+    assert defaults["turbo"] == defaults["nano"]
+    assert defaults["turbo"].keys() == {"temperature", "top_p", "top_k", "repetition_penalty"}
+    assert defaults["multilingual"] == defaults["chatterbox"] | {"repetition_penalty": 2.0}
+    assert defaults["multilingual-v3"] == defaults["chatterbox"]
+
+
+def test_cards_survive_json_each_parameter_as_its_own_kind() -> None:
+    for card in CARDS.values():
+        assert EngineCard.model_validate_json(card.model_dump_json()) == card
+
+
+def test_a_card_does_not_change() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        CARDS["hibari"].speed = 1.0  # type: ignore[misc]

@@ -1,0 +1,34 @@
+"""How many speech tokens a text may take; pure.
+
+A model that misses its own end would go on to upstream's limit of 1,000 tokens, 40 seconds of noise, and hold its
+worker all that time.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+TOKENS_PER_SECOND = 25
+"""Speech tokens of one second of audio: the rate of Chatterbox's speech tokenizer (S3, 25 Hz)."""
+
+MOST_TOKENS = 1000
+"""Upstream's limit, for which the models were made."""
+
+_PAUSES = 2 * TOKENS_PER_SECOND
+_LETTER = 4
+"""Tokens a letter. Ordinary English takes 1.6 (15 letters a second); slow and expressive speech twice as many."""
+_WORD = 20
+"""Tokens of a character that is spoken as a word or a syllable: a digit, a symbol, a Chinese or Japanese character."""
+
+
+def token_budget(text: str) -> int:
+    """Most speech tokens for `text`: more than twice what slow speech takes, never over MOST_TOKENS."""
+    return min(MOST_TOKENS, _PAUSES + sum(map(_tokens, text)))
+
+
+def _tokens(character: str) -> int:
+    if character.isspace():
+        return 0
+    spoken = character.isdigit() or unicodedata.category(character)[0] == "S"
+    wide = unicodedata.east_asian_width(character) in "WF"
+    return _WORD if spoken or wide else _LETTER
