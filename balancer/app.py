@@ -34,7 +34,7 @@ from balancer.scheduler import Scheduler
 from balancer.settings import Settings
 from balancer.speech import SpeechService
 from balancer.telemetry import Telemetry
-from voices.registry import Registry
+from voices.registry import LiveRegistry
 from worker.cards import CARDS
 
 log = logging.getLogger(__name__)
@@ -43,9 +43,6 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings) -> ASGIApp:
     """The whole balancer. Raises VoiceError where the voices cannot be read."""
     card = CARDS[settings.engine]
-    registry = Registry.load(settings.voices_dir)
-    for name, problem in registry.problems.items():
-        log.error("voice %s is left out: %s", name, problem)
     telemetry = Telemetry()
     fleet = Fleet(
         settings.sockets,
@@ -55,7 +52,7 @@ def create_app(settings: Settings) -> ASGIApp:
         recovery_seconds=settings.recovery_seconds,
     )
     dispatcher = Dispatcher(fleet, Scheduler(settings.queue_limit), telemetry, card)
-    intake = Intake(card, registry, settings.max_text_characters)
+    intake = Intake(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
     speech = SpeechService(dispatcher, telemetry, card, settings.request_timeout)
 
     @asynccontextmanager

@@ -4,6 +4,8 @@ Called once by `chorus serve`, before any worker starts. `host.probe` says what 
 
 Many small workers beat one big one: decoding reads all weights for every token and hardly gains from a
 second thread. So each physical core gets a worker of one thread, if memory holds so many copies of the model.
+All workers get the same number of threads: sums of floating-point numbers depend on it, and a seed must sound
+alike from whichever worker.
 """
 
 from __future__ import annotations
@@ -85,13 +87,13 @@ def plan(
     """Choose the layout of `card`'s workers on `host`, or make the one asked for.
 
     `workers` alone shares the cores evenly; `threads` alone starts as many workers of that many cores as fit;
-    `cores` names each worker's CPUs, and `threads` then defaults to the physical cores among them, within a
-    quota: naming the CPUs of a layout that was chosen gives the same layout again. Threads beyond the cores
-    are granted where asked for, with a warning among the reasons. Raises LayoutError where memory, the
-    affinity mask or a contradiction forbids what is asked.
+    `cores` names each worker's CPUs. Every worker has the same `threads`: left out, the physical cores of the
+    worker that has the fewest, within a quota. So naming the CPUs of a layout that was chosen gives the same
+    layout again. Threads beyond the cores are granted where asked for, with a warning among the reasons.
+    Raises LayoutError where memory, the affinity mask or a contradiction forbids what is asked.
     """
     room = _room(host)
-    memory = _Memory(host.available_bytes, card.resident_bytes)
+    memory = _Memory(host.available_bytes, card.resident_bytes, card.shared_bytes)
     _check_numbers(workers, threads, cores)
     if cores is not None:
         _check_groups(cores, room)
@@ -110,7 +112,10 @@ def plan(
         if wanted <= memory.workers:
             limit = "cores" if room.quota is None else "quota"
             bound = f"{_many(wanted, 'worker')} of {_many(threads or 1, 'thread')}: as many as fit the {limit}."
-    return Layout(plans, (bound, *_remarks(plans, room, host)))
+    remarks = [*_remarks(plans, room, host)]
+    if threads is None:
+        remarks += _left_over(plans, room)
+    return Layout(plans, (bound, *remarks))
 
 
 def parse_cores(text: str) -> tuple[tuple[int, ...], ...]:
@@ -197,10 +202,13 @@ def _room(host: Host) -> _Room:
 
 @dataclass(frozen=True)
 class _Memory:
-    """How many copies of the model memory holds."""
+    """How many workers memory holds."""
 
     available: int
     each: int
+    """Bytes that every worker takes for itself."""
+    shared: int
+    """Bytes that all workers take together, however many they are."""
 
     @property
     def reserve(self) -> int:
@@ -209,19 +217,21 @@ class _Memory:
 
     @property
     def workers(self) -> int:
-        return max(0, self.available - self.reserve) // self.each
+        return max(0, self.available - self.reserve - self.shared) // self.each
 
     def check(self, workers: int) -> None:
         """Raise LayoutError where so many workers do not fit."""
         if workers <= self.workers:
             return
-        need = _size(workers * self.each + self.reserve)
+        need = _size(workers * self.each + self.shared + self.reserve)
         way_out = f"ask for at most {self.workers}" if self.workers else "free memory or run a smaller engine"
         raise LayoutError(f"{_many(workers, 'worker')} would need {need} of memory ({self}): {way_out}")
 
     def __str__(self) -> str:
-        sizes = {"each": self.each, "available": self.available, "kept in reserve": self.reserve}
-        return ", ".join(f"{_size(size)} {what}" for what, size in sizes.items())
+        shared = f", {_size(self.shared)} shared" if self.shared else ""
+        return (
+            f"{_size(self.each)} each{shared}, {_size(self.available)} available, {_size(self.reserve)} kept in reserve"
+        )
 
 
 def _check_numbers(workers: int | None, threads: int | None, cores: tuple[tuple[int, ...], ...] | None) -> None:
@@ -261,13 +271,17 @@ def _shared(room: _Room, workers: int, threads: int | None) -> tuple[WorkerPlan,
 
 
 def _with_threads(room: _Room, places: Sequence[tuple[int, ...]], threads: int | None) -> tuple[WorkerPlan, ...]:
-    """Give the workers on these CPUs a thread for each core, or an even share of what a quota holds."""
+    """Give the workers on these CPUs so many threads each, or the least of their shares."""
+    each = threads or min(_shares(room, places))
+    return tuple(WorkerPlan(cpus, each) for cpus in places)
+
+
+def _shares(room: _Room, places: Sequence[tuple[int, ...]]) -> list[int]:
+    """Count the threads that the workers on these CPUs have room for: their cores, or a part of what a quota holds."""
     sizes = [len(room.touched(cpus)) for cpus in places]
-    shares = sizes if room.quota is None else _even(room.threads, len(places))
-    return tuple(
-        WorkerPlan(cpus, threads or min(size, max(1, share)))
-        for cpus, size, share in zip(places, sizes, shares, strict=True)
-    )
+    if room.quota is None:
+        return sizes
+    return [min(size, max(1, part)) for size, part in zip(sizes, _even(room.threads, len(places)), strict=True)]
 
 
 def _split(cores: Sequence[Core], workers: int) -> list[Sequence[Core]]:
@@ -320,6 +334,14 @@ def _remarks(plans: Sequence[WorkerPlan], room: _Room, host: Host) -> Iterator[s
         yield f"{_many(idle, 'NUMA node')} without a worker: a worker does not span nodes unless told to."
     if spread := sum(len(home) > 1 for home in homes):
         yield f"{_many(spread, 'worker')} across NUMA nodes, as asked: their memory is partly far away."
+
+
+def _left_over(plans: Sequence[WorkerPlan], room: _Room) -> Iterator[str]:
+    """Say what the workers would have room for, were it not for equal numbers of threads."""
+    threads = sum(plan.threads for plan in plans)
+    if spare := sum(_shares(room, [plan.cpus for plan in plans])) - threads:
+        what = "core" if room.quota is None else "CPU"
+        yield f"{_many(spare, what)} left over: only workers of equally many threads sound alike, seed for seed."
 
 
 def _balancer_remark(room: _Room, threads: int, free: int) -> str:

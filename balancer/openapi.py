@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 from balancer.audio import AudioFormat
 from balancer.intake import Intake
 from balancer.schemas import OpenAISpeechBody, TtsBody
+from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -91,15 +92,20 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
 def _name_parameters(schema: dict[str, Any], intake: Intake) -> None:
     schema["additionalProperties"] = False
     for parameter in intake.card.parameters:
-        schema["properties"][parameter.name] = {
-            "type": "integer" if parameter.integer else "number",
-            "minimum": parameter.minimum,
-            "maximum": parameter.maximum,
-            "default": parameter.default,
-            "description": parameter.description,
-        }
+        schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
     text = schema["properties"].get("text") or schema["properties"]["input"]
-    text["maxLength"] = intake.max_characters
+    text["maxLength"] = intake.longest_text
+
+
+def _field(parameter: Parameter | Choice) -> dict[str, Any]:
+    if isinstance(parameter, Choice):
+        return {"type": "string", "enum": list(parameter.choices)}
+    return {
+        "type": "integer" if parameter.integer else "number",
+        "minimum": parameter.minimum,
+        "maximum": parameter.maximum,
+        "default": parameter.default,
+    }
 
 
 def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ COLOURS = {
     WorkerPhase.GONE: "red",
 }
 
+_NOTABLE_SHARE = 64 * 2**20
+"""Bytes of shared memory from which the table tells of it: below it are but the libraries' own files."""
+
 
 def status_table(report: dict[str, Any]) -> Table:
     """One row a worker; the title tells whether the server can speak."""
@@ -43,7 +46,13 @@ def _row(worker: dict[str, Any]) -> list[str]:
         str(worker["pid"]),
         format_cores([worker["cores"]]),
         str(worker["threads"]),
-        f"{worker['resident_bytes'] / 2**20:.0f} MiB",
+        _memory(worker["resident_bytes"], worker["shared_bytes"]),
         str(worker["done"]),
         f"{worker['speed']:.1f}x" if worker["speed"] is not None else "",
     ]
+
+
+def _memory(resident: int, shared: int) -> str:
+    """The memory that is the worker's alone, and beside it what it shares with the others, if that is much."""
+    own = f"{(resident - shared) / 2**20:.0f} MiB"
+    return own if shared <= _NOTABLE_SHARE else f"{own} + {shared / 2**30:.1f} GiB shared"

@@ -1,4 +1,4 @@
-"""`GET /v1/audio/voices`: the voices that can be asked for here."""
+"""`GET /v1/audio/voices`: the voices that can be asked for here, and those of every engine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from starlette.routing import Route
 
 from balancer.answers import JSONResponse
 from balancer.intake import Intake
+from voices.registry import Voice
+from worker.cards import CARDS, EngineCard
 
 
 def routes(intake: Intake) -> list[Route]:
@@ -23,9 +25,16 @@ def routes(intake: Intake) -> list[Route]:
                 "language": voice.language,
                 "aliases": voice.aliases,
                 "synthetic": voice.synthetic,
+                "cloned": voice.reference is not None,
             }
             for voice in intake.speakable
         ]
-        return JSONResponse({"object": "list", "engine": intake.card.name, "data": voices})
+        every = tuple(intake.voices)
+        engines = {name: [voice.name for voice in every if _speaks(card, voice)] for name, card in CARDS.items()}
+        return JSONResponse({"object": "list", "engine": intake.card.name, "data": voices, "engines": engines})
 
     return [Route("/v1/audio/voices", list_voices)]
+
+
+def _speaks(card: EngineCard, voice: Voice) -> bool:
+    return voice.fits(card.name, clones_voices=card.clones_voices)

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from balancer.layout import Core, Host, Layout, LayoutError, WorkerPlan, format_cores, parse_cores, plan
@@ -13,18 +13,21 @@ GB = 10**9
 HIBARI = CARDS["hibari"]
 
 
-def engine(resident_bytes: int) -> EngineCard:
+def engine(resident_bytes: int, shared_bytes: int = 0) -> EngineCard:
     return EngineCard(
         name="big",
         description="",
         sample_rate=24_000,
         resident_bytes=resident_bytes,
+        shared_bytes=shared_bytes,
         seconds_per_character=0.065,
         speed=0.2,
     )
 
 
 BIG = engine(4_300_000_000)
+MAPPED = engine(1_600_000_000, 3_000_000_000)
+"""Workers of it read their weights from one copy."""
 
 
 def make_host(
@@ -81,11 +84,18 @@ CHOSEN = {
     "five cores": Case(make_host(5), [1] * 4, "1 core left free for the balancer"),
     "sixteen cores": Case(make_host(16), [1] * 15, "1 core left free for the balancer"),
     "small engine on c6i.4xlarge": Case(c6i_4xlarge(), [1] * 8, "hyper-threads beside the workers"),
-    "big engine on c6i.4xlarge": Case(c6i_4xlarge(), [2] + [1] * 6, "Memory holds 7 workers", BIG),
+    "big engine on c6i.4xlarge": Case(c6i_4xlarge(), [1] * 7, "Memory holds 7 workers", BIG),
     "big engine on c6i.4xlarge with less free": Case(
-        c6i_4xlarge(memory=28 * GB), [2, 2, 1, 1, 1, 1], "Memory holds 6 workers", BIG
+        c6i_4xlarge(memory=28 * GB), [1] * 6, "2 cores left over: only workers of equally many threads", BIG
     ),
-    "big engine on c7i.48xlarge": Case(c7i_48xlarge(), ([2] * 6 + [1] * 36) * 2, "Memory holds 84 workers", BIG),
+    "big engine on c7i.48xlarge": Case(c7i_48xlarge(), [1] * 84, "Memory holds 84 workers", BIG),
+    "mapped engine on c6i.4xlarge with less free": Case(
+        c6i_4xlarge(memory=11 * GB),
+        [2] * 4,
+        "Memory holds 4 workers: 1.5 GiB each, 2.8 GiB shared, 10.2 GiB available, 0.5 GiB kept in reserve.",
+        MAPPED,
+    ),
+    "mapped engine, memory for one": Case(make_host(4, memory=6.6 * GB), [4], "Memory holds 1 worker:", MAPPED),
     "small engine on c7i.48xlarge": Case(c7i_48xlarge(), [1] * 96, "96 workers of 1 thread"),
     "quota of 3": Case(make_host(16, quota=3), [1, 1], "quota of 3 CPUs holds 2 worker threads"),
     "quota of 2": Case(make_host(16, quota=2), [1], "quota of 2 CPUs holds 1 worker thread "),
@@ -95,7 +105,7 @@ CHOSEN = {
     "quota of all cores, which have hyper-threads": Case(c6i_4xlarge(quota=8), [1] * 7, "quota of 8 CPUs"),
     "quota of all cores, which have none": Case(make_host(2, quota=2), [1, 1], "shares the workers' cores"),
     "quota above the cores": Case(c6i_4xlarge(quota=12), [1] * 8, "hyper-threads beside the workers"),
-    "quota and memory": Case(make_host(16, quota=8, memory=16 * GB), [3, 2, 2], "Memory holds 3 workers", BIG),
+    "quota and memory": Case(make_host(16, quota=8, memory=16 * GB), [2] * 3, "1 CPU left over", BIG),
     "taskset to three of sixteen cores": Case(
         make_host(16, allowed={4, 5, 6}), [1, 1, 1], "affinity mask leaves 3 of 16 physical cores"
     ),
@@ -106,12 +116,17 @@ CHOSEN = {
         c6i_4xlarge(allowed=range(8)), [1] * 7, "1 core left free for the balancer"
     ),
     "taskset to one hyper-thread of few cores": Case(c6i_4xlarge(allowed={1, 10}), [1, 1], "shares the workers' cores"),
-    "memory for one": Case(make_host(4, memory=5 * GB), [4], "Memory holds 1 worker:", BIG),
+    "memory for one": Case(
+        make_host(4, memory=5 * GB),
+        [4],
+        "Memory holds 1 worker: 4.0 GiB each, 4.7 GiB available, 0.5 GiB kept in reserve.",
+        BIG,
+    ),
 }
 
 ASKED = {
-    "fewer workers": Case(c6i_4xlarge(), [3, 3, 2], "3 workers, as asked", asked={"workers": 3}),
-    "fewer workers without hyper-threads": Case(make_host(8), [4, 3], "1 core left free", asked={"workers": 2}),
+    "fewer workers": Case(c6i_4xlarge(), [2] * 3, "3 workers, as asked", asked={"workers": 3}),
+    "fewer workers without hyper-threads": Case(make_host(8), [3, 3], "1 core left free", asked={"workers": 2}),
     "every core": Case(make_host(8), [1] * 8, "shares the workers' cores", asked={"workers": 8}),
     "more workers than cores": Case(
         make_host(2), [1, 1, 1], "Over-committed: 3 worker threads on 2 physical", asked={"workers": 3}
@@ -139,7 +154,10 @@ ASKED = {
     "both, beyond the cores": Case(
         make_host(4), [4, 4], "8 worker threads on 4 physical", asked={"workers": 2, "threads": 4}
     ),
-    "cores": Case(c6i_4xlarge(), [2, 1], "2 workers on the CPUs asked for", asked={"cores": ((0, 1, 8), (2, 10))}),
+    "cores": Case(c6i_4xlarge(), [2, 2], "2 workers on the CPUs asked for", asked={"cores": ((0, 1, 8), (2, 3))}),
+    "different numbers of cores": Case(
+        c6i_4xlarge(), [1, 1], "2 cores left over", asked={"cores": ((0, 1, 2, 8), (3, 11))}
+    ),
     "cores and threads": Case(
         c6i_4xlarge(), [1, 1], "asked for", asked={"cores": ((0, 1, 8), (2, 10)), "threads": 1, "workers": 2}
     ),
@@ -150,7 +168,10 @@ ASKED = {
         make_host(8, nodes=2), [2], "1 worker across NUMA nodes, as asked", asked={"cores": ((3, 4),)}
     ),
     "cores under a quota": Case(
-        make_host(8, quota=4), [2, 1], "quota of 4 CPUs holds 3", asked={"cores": ((0, 1), (2, 3))}
+        make_host(8, quota=4), [1, 1], "quota of 4 CPUs holds 2", asked={"cores": ((0, 1), (2, 3))}
+    ),
+    "different numbers of cores under a quota": Case(
+        make_host(8, quota=7), [1, 1], "2 CPUs left over", asked={"cores": ((0,), (1, 2, 3))}
     ),
     "cores and threads beyond the quota": Case(
         make_host(8, quota=2), [2, 2], "a quota of 4.5", asked={"cores": ((0, 1), (2, 3)), "threads": 2}
@@ -169,7 +190,7 @@ def test_a_worker_may_use_all_hyper_threads_of_its_cores() -> None:
     assert cpus(plan(c6i_4xlarge(), HIBARI)) == [(core, core + 8) for core in range(8)]
 
 
-def test_when_memory_decides_every_core_still_works() -> None:
+def test_a_core_left_over_is_one_to_move_to() -> None:
     layout = plan(c6i_4xlarge(), BIG)
     assert cpus(layout) == [(0, 1, 8, 9), *((core, core + 8) for core in range(2, 8))]
 
@@ -179,7 +200,7 @@ def test_workers_on_two_sockets_are_spread_and_never_span_nodes() -> None:
     layout = plan(host, BIG)
     homes = [nodes_of(host, worker) for worker in layout.workers]
     assert homes == [{0}] * 42 + [{1}] * 42
-    assert sum(threads(layout)) == 96
+    assert sum(threads(layout)) == 84
 
 
 def test_the_core_left_free_is_the_first() -> None:
@@ -202,6 +223,25 @@ def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
     assert cpus(plan(make_host(8), HIBARI, threads=3)) == [(1, 2, 3), (5, 6, 7)]
 
 
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        (c6i_4xlarge(), {}),
+        (c6i_4xlarge(), {"workers": 4}),
+        (c6i_4xlarge(), {"workers": 9}),
+        (c6i_4xlarge(), {"workers": 3, "threads": 1}),
+        (c6i_4xlarge(), {"cores": ((0, 1), (2,)), "threads": 1}),
+        (c6i_4xlarge(), {"cores": ((0, 1), (2, 3, 10))}),
+        (make_host(16, quota=8), {"workers": 7}),
+        (make_host(16, quota=3), {"workers": 4}),
+    ],
+)
+def test_nothing_is_called_left_over_where_all_is_used_or_threads_were_asked_for(
+    host: Host, asked: dict[str, Any]
+) -> None:
+    assert "left over" not in " ".join(plan(host, HIBARI, **asked).reasons)
+
+
 def test_named_cores_are_taken_as_they_are() -> None:
     assert cpus(plan(c6i_4xlarge(), HIBARI, cores=((9, 0), (2,)))) == [(0, 9), (2,)]
 
@@ -218,6 +258,13 @@ def test_named_cores_are_taken_as_they_are() -> None:
             r"8 workers would need 33\.5 GiB .*29\.8 GiB.*ask for at most 7",
         ),
         (make_host(4, memory=6 * GB), BIG, {"cores": ((0,), (1,))}, "ask for at most 1"),
+        (
+            make_host(4, memory=11 * GB),
+            MAPPED,
+            {"workers": 5},
+            r"5 workers would need 10\.8 GiB of memory \(1\.5 GiB each, 2\.8 GiB shared, .*ask for at most 4",
+        ),
+        (make_host(4, memory=2 * GB), MAPPED, {}, r"1 worker would need 4\.8 GiB .*smaller"),
         (make_host(4, allowed={9}), HIBARI, {}, "affinity mask holds none"),
         (make_host(4, allowed={0, 1}), HIBARI, {"cores": ((0,), (2, 3))}, "CPUs 2-3 .*choose among 0-1"),
         (make_host(4), HIBARI, {"cores": ((0,), (64,))}, "CPUs 64 are outside"),
@@ -260,13 +307,14 @@ def hosts(draw: st.DrawFn) -> Host:
     return Host(host.cores, frozenset(mask), host.quota, host.available_bytes)
 
 
-cards = st.integers(GB // 10, 4 * GB).map(engine)
+cards = st.builds(engine, st.integers(GB // 10, 3 * GB), st.just(0) | st.integers(1, GB))
 counts = st.none() | st.integers(1, 8)
 
 
 def assert_sound(host: Host, layout: Layout) -> None:
     """Check what holds of any layout, chosen or asked for, unless its CPUs were named."""
     assert layout.workers
+    assert len(set(threads(layout))) == 1
     for worker in layout.workers:
         assert worker.threads >= 1
         assert set(worker.cpus) <= host.allowed
@@ -279,8 +327,10 @@ def assert_sound(host: Host, layout: Layout) -> None:
     assert over_committed or len(used) == len(set(used))
 
 
-def reserve(host: Host) -> float:
-    return max(2**29, 0.05 * host.available_bytes)
+def fit(host: Host, card: EngineCard, workers: int) -> bool:
+    """Whether memory holds so many workers beside the reserve."""
+    free = host.available_bytes - max(2**29, 0.05 * host.available_bytes)
+    return workers * card.resident_bytes + card.shared_bytes <= free
 
 
 def usable_cores(host: Host) -> int:
@@ -297,8 +347,10 @@ def test_any_chosen_layout_is_sound(host: Host, card: EngineCard) -> None:
     assert total <= usable_cores(host)
     if host.quota is not None and host.quota < usable_cores(host):
         assert total <= max(1, host.quota - 0.5)
-    assert len(layout.workers) * card.resident_bytes <= host.available_bytes - reserve(host)
+    assert fit(host, card, len(layout.workers))
     assert not any("Over-committed" in reason for reason in layout.reasons)
+    if layout.reasons[0].startswith("Memory holds"):
+        assert not fit(host, card, len(layout.workers) + 1)
 
 
 @unhurried
@@ -312,11 +364,23 @@ def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, card: Engin
 
 
 @unhurried
+@given(hosts(), cards, st.integers(1, 8))
+def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, card: EngineCard, workers: int) -> None:
+    assume(fit(host, card, workers))
+    layout = plan(Host(host.cores, host.allowed, None, host.available_bytes), card, workers=workers)
+    sizes = [sum(not set(own).isdisjoint(core.cpus) for core in host.cores) for own in cpus(layout)]
+    assert set(threads(layout)) == {min(sizes)}
+    spare = sum(size - min(sizes) for size in sizes)
+    said = [reason.split(" ", 1)[0] for reason in layout.reasons if "left over" in reason]
+    assert said == ([str(spare)] if spare else [])
+
+
+@unhurried
 @given(hosts(), cards, counts, counts)
 def test_what_is_asked_is_granted_or_refused(
     host: Host, card: EngineCard, workers: int | None, threads_each: int | None
 ) -> None:
-    if workers and workers * card.resident_bytes > host.available_bytes - reserve(host):
+    if workers and not fit(host, card, workers):
         with pytest.raises(LayoutError, match="ask for at most"):
             plan(host, card, workers=workers, threads=threads_each)
         return

@@ -20,7 +20,7 @@ from balancer.openapi import describe
 from balancer.settings import Settings
 from tests.services.harness import PATIENCE, start_balancer
 from voices.registry import Registry
-from worker.cards import CARDS, EngineCard, Parameter
+from worker.cards import CARDS, Choice, EngineCard, Parameter
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 UNDESCRIBED = {"/docs", "/openapi.json"}
@@ -189,7 +189,11 @@ def test_an_engines_parameters_are_fields() -> None:
         resident_bytes=1,
         seconds_per_character=1,
         speed=1,
-        parameters=(Parameter(name="top_k", minimum=1, maximum=9, default=5, integer=True, description="How many."),),
+        parameters=(
+            Parameter(name="top_k", minimum=1, maximum=9, default=5, integer=True, description="How many."),
+            Parameter(name="warmth", minimum=0, maximum=0.5, default=0.25, description="How warm."),
+            Choice(name="language", choices=("de", "en"), description="Which."),
+        ),
     )
     document = describe(Intake(card, Registry({}, Path()), max_characters=77), "1.2.3")
     for path in ("/tts", "/v1/audio/speech"):
@@ -201,9 +205,30 @@ def test_an_engines_parameters_are_fields() -> None:
             "default": 5,
             "description": "How many.",
         }
+        assert found["warmth"] == {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 0.5,
+            "default": 0.25,
+            "description": "How warm.",
+        }
+        assert found["language"] == {"type": "string", "enum": ["de", "en"], "description": "Which."}
         assert found["text" if path == "/tts" else "input"]["maxLength"] == 77
     assert document["info"]["version"] == "1.2.3"
     assert "parrot" in document["info"]["description"]
+
+
+def test_a_text_is_as_long_as_the_engine_speaks_at_once() -> None:
+    document = describe(Intake(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
+    assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].longest_text
+    assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].longest_text
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
+def test_every_engine_can_be_described(card: EngineCard) -> None:
+    found = schema(describe(Intake(card, Registry({}, Path()), 10), "1"), "/tts")["properties"]
+    assert found.keys() >= {parameter.name for parameter in card.parameters}
+    assert all(field.get("description") for field in found.values())
 
 
 def test_describing_one_engine_leaves_the_next_description_alone() -> None:

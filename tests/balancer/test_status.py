@@ -16,7 +16,8 @@ WORKER: dict[str, Any] = {
     "pid": 4711,
     "cores": [0, 1, 2, 8],
     "threads": 2,
-    "resident_bytes": 320 * 2**20,
+    "resident_bytes": 384 * 2**20,
+    "shared_bytes": 64 * 2**20,
     "done": 12,
     "speed": 61.234,
 }
@@ -51,6 +52,20 @@ def test_a_row_tells_all_of_a_worker() -> None:
         "done": "12",
         "speed": "61.2x",
     }
+
+
+@pytest.mark.parametrize(
+    ("resident", "shared", "memory"),
+    [
+        (384 * 2**20, 0, "384 MiB"),
+        (384 * 2**20, 64 * 2**20, "320 MiB"),
+        (384 * 2**20, 64 * 2**20 + 1, "320 MiB + 0.1 GiB shared"),
+        (4608 * 2**20, 3000 * 2**20, "1608 MiB + 2.9 GiB shared"),
+    ],
+)
+def test_memory_is_the_workers_own_and_what_it_shares_if_that_is_much(resident: int, shared: int, memory: str) -> None:
+    row = cells(lines(WORKER | {"resident_bytes": resident, "shared_bytes": shared})[4])
+    assert row[5] == memory
 
 
 def test_a_worker_that_has_not_spoken_has_no_speed() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.services.harness import ROOT
-from voices.registry import Registry, UnknownVoiceError, VoiceError
+from voices import registry as module
+from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice, VoiceError
 
 SHIPPED = ROOT / "voices"
 
@@ -302,6 +306,272 @@ def test_a_voice_that_may_not_be_read(open_folder: Path) -> None:
     add(open_folder, "zoe")
     assert as_nobody(open_folder) == "('zoe',) ['alice']"
     (open_folder / "alice").chmod(0o755)
+
+
+# A folder that changes
+
+
+class Clock:
+    """Time stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a cloned voice, alice."""
+    folder = tmp_path / "voices"
+    (add(folder, "alice", CLONED) / "clip.wav").write_bytes(b"first")
+    return folder
+
+
+@pytest.fixture
+def live(folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> LiveRegistry:
+    caplog.set_level(logging.INFO)
+    return LiveRegistry(folder, clock)
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Every look at a folder."""
+    made: list[Path] = []
+    marks = module._marks
+
+    def noted(folder: Path) -> dict[Path, tuple[int, ...] | None]:
+        made.append(folder)
+        return marks(folder)
+
+    monkeypatch.setattr(module, "_marks", noted)
+    return made
+
+
+def test_it_answers_as_a_registry_does(live: LiveRegistry, folder: Path) -> None:
+    plain = Registry.load(folder)
+    assert live.names == plain.names == ("alice",)
+    assert list(live) == list(plain) == [plain.resolve("alice")]
+    assert live.resolve("alice") == plain.resolve("alice")
+    assert live.reference(live.resolve("alice")) == folder / "alice" / "clip.wav"
+    assert live.current == plain
+    with pytest.raises(UnknownVoiceError, match="there is no voice 'bob'; there are: alice"):
+        live.resolve("bob")
+
+
+def test_voices_come_sorted(tmp_path: Path) -> None:
+    voices = {name: Voice(name=name, engine="*") for name in ("c", "a", "b")}
+    assert [voice.name for voice in Registry(voices, tmp_path)] == ["a", "b", "c"]
+
+
+def test_a_folder_that_cannot_be_read_at_first(tmp_path: Path) -> None:
+    with pytest.raises(VoiceError, match="there is no folder of voices"):
+        LiveRegistry(tmp_path / "absent")
+
+
+def test_a_new_voice_is_listed_after_a_second(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    add(folder, "bob")
+    clock.now += 0.99
+    assert list(live.names) == ["alice"]
+    clock.now += 0.02
+    assert list(live.names) == ["alice", "bob"]
+
+
+def test_a_new_voice_speaks_at_once(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    add(folder, "bob", 'engine = "*"\naliases = ["bo"]\n')
+    clock.now += 0.06
+    assert live.resolve("bo").name == "bob"
+
+
+def test_a_flood_of_unknown_names_costs_few_looks(live: LiveRegistry, clock: Clock, looks: list[Path]) -> None:
+    for _ in range(100):
+        clock.now += 0.01
+        with pytest.raises(UnknownVoiceError):
+            live.resolve("bob")
+    assert 15 <= len(looks) <= 20
+
+
+def test_known_names_cost_no_look_until_one_is_due(
+    live: LiveRegistry, clock: Clock, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock.now += 0.9
+    for _ in range(100):
+        live.resolve("alice")
+    assert looks == []
+    clock.now += 0.2
+    monkeypatch.setattr(Registry, "load", None)  # nothing has changed, nothing is read
+    for _ in range(100):
+        live.resolve("alice")
+    assert len(looks) == 1
+
+
+def test_a_removed_voice_is_gone(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    shutil.rmtree(folder / "alice")
+    clock.now += 1.1
+    with pytest.raises(UnknownVoiceError, match="there are: none at all"):
+        live.resolve("alice")
+
+
+def test_a_changed_description(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    file = folder / "alice" / "voice.toml"
+    file.write_text(file.read_text().replace("Ada", "Eve"))
+    clock.now += 1.1
+    consent = live.resolve("alice").consent
+    assert consent is not None
+    assert consent.given_by == "Eve"
+
+
+def test_a_description_with_an_older_date_counts(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    file = folder / "alice" / "voice.toml"
+    before = file.stat()
+    fresh = folder / "alice" / "fresh"
+    fresh.write_text(file.read_text().replace("Ada", "Eve"))
+    os.utime(fresh, ns=(before.st_atime_ns, before.st_mtime_ns))
+    fresh.replace(file)
+    clock.now += 1.1
+    assert "Eve" in str(live.resolve("alice").consent)
+
+
+def test_a_clip_that_goes_and_comes(
+    live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip = folder / "alice" / "clip.wav"
+    alice = live.resolve("alice")
+    clip.unlink()
+    with pytest.raises(VoiceError, match=r"cannot read the reference clip .*clip.wav: No such file"):
+        live.stamp(alice)
+    clock.now += 1.1
+    with pytest.raises(UnknownVoiceError, match=r"the reference clip 'clip\.wav' is missing"):
+        live.resolve("alice")
+    assert "voice alice is left out" in caplog.text
+    clip.write_bytes(b"second")
+    clock.now += 1.1
+    assert live.resolve("alice") == alice
+
+
+def test_the_stamp_changes_with_the_clip_alone(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    alice = live.resolve("alice")
+    clip = folder / "alice" / "clip.wav"
+    first = live.stamp(alice)
+    (folder / "alice" / "voice.toml").write_text((folder / "alice" / "voice.toml").read_text() + "# more\n")
+    clip.chmod(0o600)
+    assert live.stamp(alice) == first
+    other = clip.with_name("other")
+    other.write_bytes(b"other")
+    os.utime(other, ns=(first[0], first[0]))
+    other.replace(clip)
+    second = live.stamp(alice)
+    assert second != first
+    clip.write_bytes(b"longer than before")
+    os.utime(clip, ns=(first[0], first[0]))
+    assert live.stamp(alice) not in (first, second)
+
+
+def test_a_built_in_voice_has_no_stamp(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    add(folder, "bob")
+    clock.now += 1.1
+    with pytest.raises(VoiceError, match="has no reference clip"):
+        live.stamp(live.resolve("bob"))
+
+
+def test_a_problem_is_told_once(
+    live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    add(folder, "bob", "volume = 3\n")
+    for name in ("carl", "dora"):
+        clock.now += 1.1
+        add(folder, name)
+        assert name in live.names
+    assert caplog.text.count("voice bob is left out") == 1
+    (folder / "bob" / "voice.toml").write_text('name = "bob"\npitch = 3\n')
+    clock.now += 1.1
+    with pytest.raises(UnknownVoiceError, match="pitch: Extra inputs"):
+        live.resolve("bob")
+    assert caplog.text.count("voice bob is left out") == 2
+
+
+def test_problems_at_the_start_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    add(tmp_path, "bob", "volume = 3\n")
+    LiveRegistry(tmp_path)
+    assert caplog.text.count("voice bob is left out") == 1
+
+
+def test_the_last_voices_serve_while_the_folder_is_away(
+    live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = folder.rename(folder.with_name("away"))
+    for _ in range(3):
+        clock.now += 1.1
+        assert live.names == ("alice",)
+    with pytest.raises(UnknownVoiceError):
+        live.resolve("bob")
+    assert caplog.text.count("the voices last known go on serving: there is no folder of voices") == 1
+    add(away, "bob")
+    away.rename(folder)
+    clock.now += 0.06
+    assert live.resolve("bob").name == "bob"
+    folder.rename(away)
+    clock.now += 1.1
+    assert live.names == ("alice", "bob")
+    assert caplog.text.count("go on serving") == 2
+
+
+def test_a_change_is_told(live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    assert "have changed" not in caplog.text
+    add(folder, "bob")
+    clock.now += 1.1
+    assert live.names
+    assert "the voices have changed; there are: alice, bob" in caplog.text
+
+
+def test_rights_that_are_mended_count(live: LiveRegistry, folder: Path, clock: Clock, looks: list[Path]) -> None:
+    before = live.current
+    (folder / "alice" / "voice.toml").chmod(0o600)
+    clock.now += 1.1
+    assert live.current is not before
+
+
+def test_an_empty_folder_is_a_broken_voice(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    (folder / "bob").mkdir()
+    clock.now += 1.1
+    with pytest.raises(UnknownVoiceError, match="voice 'bob' cannot be used"):
+        live.resolve("bob")
+
+
+def test_hidden_folders_are_not_looked_into(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+    before = live.current
+    add(folder, ".new-bob")
+    clock.now += 1.1
+    assert live.current is before
+
+
+def test_many_threads_look_once(
+    live: LiveRegistry, folder: Path, clock: Clock, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"voice-{number}" for number in range(8)]
+    for name in names:
+        add(folder, name)
+    clock.now += 1.1
+    all_there = threading.Barrier(len(names))
+    found: list[str] = []
+
+    def resolve(name: str) -> None:
+        all_there.wait()
+        found.append(live.resolve(name).name)
+
+    threads = [threading.Thread(target=resolve, args=[name]) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == names
+    assert len(looks) == 1
 
 
 # What ships

@@ -1,0 +1,332 @@
+"""Reference clips of every kind, and everything that may be wrong with one."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from dataclasses import replace
+from math import inf
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hibari import Hibari
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from tests.services.recordings import RATE, record, silence, speech
+from voices import clips
+from voices.clips import Clip, ClipError
+
+GOOD = Clip(
+    suffix=".wav",
+    sample_rate=24_000,
+    seconds=12.0,
+    speech_seconds=9.0,
+    used_speech_seconds=9.0,
+    level=-25.0,
+    peak=0.5,
+    clipped=0.0,
+)
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "clip.wav": (),
+    "clip.mp3": (),
+    "clip.flac": (),
+    "clip.m4a": (),
+    "vorbis.ogg": ("-c:a", "libvorbis"),
+    "opus.ogg": ("-c:a", "libopus"),
+    "float.wav": ("-c:a", "pcm_f32le"),
+    "bytes.wav": ("-c:a", "pcm_u8"),
+    "stereo.wav": ("-ac", "2"),
+}
+
+
+def float_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Path:
+    """A file of samples as they are, be they numbers or not."""
+    data = samples.astype("<f4").tobytes()
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1, rate, rate * 4, 4, 32,
+                       b"data", len(data))  # fmt: skip
+    path.write_bytes(head + data)
+    return path
+
+
+# What is measured
+
+
+@pytest.mark.parametrize(("name", "options"), KINDS.items(), ids=KINDS)
+def test_every_kind_is_measured(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    path = record(tmp_path / name, speech(4), silence(2), speech(3), options=options)
+    clip = clips.inspect(path)
+    assert clip.suffix == path.suffix
+    assert clip.sample_rate == (48_000 if name == "opus.ogg" else RATE)
+    assert clip.seconds == pytest.approx(9, abs=0.1)
+    assert clip.speech_seconds == pytest.approx(7, abs=0.2)
+    assert clip.used_speech_seconds == clip.speech_seconds
+    # An encoder may overshoot, and ffmpeg's stereo of a mono sound is 3 dB softer.
+    softer = 3 if name == "stereo.wav" else 0
+    assert clip.level == pytest.approx(20 * np.log10(speech(4).std()) - softer, abs=0.5)
+    assert clip.peak == pytest.approx(0.3 * 10 ** (-softer / 20), abs=0.1)
+    assert clip.clipped == 0
+    assert clips.faults(clip) == clips.notes(clip) == ()
+
+
+def test_real_speech_has_pauses(tmp_path: Path) -> None:
+    hibari = Hibari(threads=1)
+    text = "The river keeps its own time, and nobody owns a clock. In spring it rises to the old landing. " * 2
+    spoken = np.concatenate([hibari.from_ids(hibari.ids(phonemes)) for phonemes in hibari.phonemize(text)])
+    pause = silence(4)
+    clip = clips.inspect(record(tmp_path / "clip.wav", spoken.astype(np.float32), pause))
+    assert 0.6 * len(spoken) / RATE < clip.speech_seconds < 0.95 * len(spoken) / RATE
+    assert -35 < clip.level < -15
+    assert clips.faults(clip) == ()
+
+
+def test_the_kind_goes_by_content_not_by_name(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.mp3", speech(6)).rename(tmp_path / "clip.wav")
+    assert clips.inspect(path).suffix == ".mp3"
+
+
+def test_the_louder_channel_is_what_clips(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.wav", speech(6), options=("-af", "pan=stereo|c0=0*c0|c1=4*c0"))
+    clip = clips.inspect(path)
+    assert clip.peak == pytest.approx(1, abs=0.001)
+    assert clip.clipped > clips.MOST_CLIPPED
+
+
+def test_a_click_does_not_drown_the_speech(tmp_path: Path) -> None:
+    click = np.full(240, 0.98, np.float32)
+    click[::2] *= -1
+    quiet = speech(8, peak=0.02)
+    assert clips.inspect(record(tmp_path / "clip.wav", quiet, click)).speech_seconds == pytest.approx(8, abs=0.1)
+
+
+def test_soft_noise_in_the_pauses_is_no_speech(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.001, 5 * RATE).astype(np.float32)
+    clip = clips.inspect(record(tmp_path / "clip.wav", speech(6), noise))
+    assert clip.speech_seconds == pytest.approx(6, abs=0.1)
+
+
+def test_a_constant_offset_is_silence(tmp_path: Path) -> None:
+    clip = clips.inspect(float_wav(tmp_path / "clip.wav", silence(6) + np.float32(0.5)))
+    assert (clip.level, clip.speech_seconds) == (-inf, 0)
+    assert clip.peak == 0.5
+
+
+def test_what_is_hardly_there_is_silence(tmp_path: Path) -> None:
+    clip = clips.inspect(float_wav(tmp_path / "clip.wav", speech(6, peak=0.001)))
+    assert (clip.level, clip.speech_seconds) == (-inf, 0)
+    assert clips.faults(clip) == ("it is silent: record it again, with the microphone on",)
+
+
+def test_what_is_no_speech_yet_is_not_used(tmp_path: Path) -> None:
+    clip = clips.inspect(record(tmp_path / "clip.flac", silence(12), speech(8)))
+    assert clip.speech_seconds == pytest.approx(8, abs=0.1)
+    assert clip.used_speech_seconds == pytest.approx(3, abs=0.1)
+
+
+def test_no_more_is_looked_at_than_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "LOOK_SECONDS", 10.0)
+    path = record(tmp_path / "clip.flac", speech(60))
+    clip = clips.inspect(path)
+    assert clip.seconds == 10
+    assert clip.speech_seconds == pytest.approx(10, abs=0.5)
+
+
+def test_a_long_recording_takes_little_memory(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.flac", speech(20), options=("-af", "aloop=loop=8:size=480000"))
+    tracemalloc.start()
+    clip = clips.inspect(path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert clip.seconds == pytest.approx(180, abs=1)
+    assert most < 180 * RATE  # a quarter of its samples
+
+
+def test_the_smallest_clip(tmp_path: Path) -> None:
+    clip = clips.inspect(float_wav(tmp_path / "clip.wav", np.array([0.25], np.float32)))
+    assert (clip.seconds, clip.speech_seconds, clip.level, clip.peak) == (1 / RATE, 0, -inf, 0.25)
+
+
+def test_the_loudest_samples_there_can_be(tmp_path: Path) -> None:
+    loud = np.random.default_rng(0).choice(np.array([-3.4e38, 3.4e38], np.float32), 6 * RATE)
+    clip = clips.inspect(float_wav(tmp_path / "clip.wav", loud))
+    assert clip.clipped == 1
+    assert clip.level == pytest.approx(770.6, abs=0.1)
+
+
+# What is refused
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ClipError) as caught:
+        clips.inspect(path)
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    assert refused(tmp_path / "absent.wav") == f"there is no file {tmp_path / 'absent.wav'}"
+    assert refused(tmp_path).startswith("there is no file")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = record(tmp_path / "clip.wav", speech(6))
+
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)
+    assert refused(path) == f"cannot read {path}: Permission denied"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello " * 1000,
+        b"RIFF",
+        np.random.default_rng(0).bytes(100_000),
+        b"#EXTM3U\n#EXTINF:10,\nother.wav\n",
+        b"ffconcat version 1.0\nfile other.wav\n",
+    ],
+    ids=["empty", "text", "riff", "random", "m3u", "concat"],
+)
+@pytest.mark.parametrize("suffix", [".wav", ".mp3"])
+def test_what_is_no_audio(tmp_path: Path, content: bytes, suffix: str) -> None:
+    record(tmp_path / "other.wav", speech(6))
+    path = tmp_path / f"clip{suffix}"
+    path.write_bytes(content)
+    assert "cannot be decoded: it must be a whole file of wav, mp3, flac" in refused(path)
+
+
+@pytest.mark.parametrize(("name", "options"), [("clip.webm", ("-c:a", "libopus")), ("clip.aac", ()), ("clip.avi", ())])
+def test_other_kinds_of_audio(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+    assert "cannot be decoded" in refused(record(tmp_path / name, speech(6), options=options))
+
+
+def test_pictures_without_sound(tmp_path: Path) -> None:
+    options = ("-f", "lavfi", "-i", "color=red:s=64x64:d=1", "-map", "1")
+    assert "holds no sound" in refused(record(tmp_path / "clip.mp4", speech(1), options=options))
+
+
+def test_a_file_without_a_sample(tmp_path: Path) -> None:
+    assert "holds not one sample of sound" in refused(float_wav(tmp_path / "clip.wav", silence(0)))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    samples = speech(6)
+    samples[1000] = value
+    assert "is garbled: some of its samples are no numbers" in refused(float_wav(tmp_path / "clip.wav", samples))
+
+
+@pytest.mark.parametrize("name", ["clip.flac", "clip.m4a"])
+def test_a_file_that_is_cut_off(tmp_path: Path, name: str) -> None:
+    path = record(tmp_path / name, speech(8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "cannot be decoded" in refused(path)
+
+
+def test_a_file_that_ends_before_it_says(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.flac", speech(8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rfind(b"\xff\xf8", 0, len(whole) // 2)])  # up to where a frame begins
+    assert "is cut off: it tells of 8.0 s and holds" in refused(path)
+
+
+@pytest.mark.parametrize("name", ["clip.mp3", "clip.m4a"])
+def test_garbage_in_the_middle(tmp_path: Path, name: str) -> None:
+    path = record(tmp_path / name, speech(8))
+    garbled = bytearray(path.read_bytes())
+    middle = len(garbled) // 2
+    garbled[middle : middle + 4000] = np.random.default_rng(1).bytes(4000)
+    path.write_bytes(garbled)
+    assert "cannot be decoded" in refused(path)
+
+
+def test_two_recordings_that_do_not_fit_in_one_file(tmp_path: Path) -> None:
+    first = record(tmp_path / "first.flac", speech(4))
+    second = record(tmp_path / "second.flac", speech(4), options=("-ac", "2"))
+    path = tmp_path / "clip.flac"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert "changes its sample rate or channels midway" in refused(path)
+
+
+@given(st.integers(0, 100_000), st.binary(min_size=1, max_size=200))
+def test_damage_is_told_or_harmless(tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    pristine = folder / "pristine.mp3"
+    if not pristine.exists():
+        record(pristine, speech(6))
+    content = bytearray(pristine.read_bytes())
+    content[place % len(content) : place % len(content) + len(damage)] = damage
+    path = folder / "damaged.mp3"
+    path.write_bytes(content)
+    try:
+        clip = clips.inspect(path)
+    except ClipError:
+        return
+    assert all(np.isfinite([clip.seconds, clip.speech_seconds, clip.peak, clip.clipped]))
+
+
+# Faults and notes
+
+
+def fault(**measured: float) -> str:
+    (found,) = clips.faults(replace(GOOD, **measured))  # type: ignore[arg-type]
+    return found
+
+
+def test_a_good_clip_has_none() -> None:
+    assert clips.faults(GOOD) == clips.notes(GOOD) == ()
+
+
+@pytest.mark.parametrize(
+    ("measured", "said"),
+    [
+        ({"speech_seconds": 4.96, "used_speech_seconds": 4.96}, "it has 5.0 s of speech, and 5 s are the least: "),
+        ({"speech_seconds": 3.21, "used_speech_seconds": 3.21}, "it has 3.2 s of speech, and 5 s are the least: "),
+        ({"used_speech_seconds": 1.0}, "only 1.0 s of its speech lie in its first 15 s"),
+        ({"level": -40.6}, "it is too quiet, -41 dBFS where -40 is the least: "),
+        ({"level": -inf, "speech_seconds": 0.0, "used_speech_seconds": 0.0}, "it is silent: "),
+        ({"clipped": 0.0123}, "it is clipped, 1.2% of its samples are at full scale: "),
+        ({"sample_rate": 8000}, "its sample rate is 8000 Hz, and 16000 Hz is the least: "),
+    ],
+)
+def test_each_fault_with_its_mend(measured: dict[str, float], said: str) -> None:
+    assert fault(**measured).startswith(said)
+    assert ": " in fault(**measured)
+
+
+@pytest.mark.parametrize(
+    "measured",
+    [
+        {"speech_seconds": 5.0, "used_speech_seconds": 5.0},
+        {"level": -40.0},
+        {"clipped": 0.001},
+        {"sample_rate": 16_000},
+    ],
+)
+def test_just_good_enough(measured: dict[str, float]) -> None:
+    assert clips.faults(replace(GOOD, **measured)) == ()  # type: ignore[arg-type]
+
+
+def test_all_faults_at_once(tmp_path: Path) -> None:
+    crackle = np.tile(np.array([1, -1], np.float32), 50)
+    path = record(tmp_path / "clip.wav", speech(2, peak=0.01, rate=8000), crackle, rate=8000)
+    found = clips.faults(clips.inspect(path))
+    assert [sentence.split(",")[0] for sentence in found] == [
+        "it has 2.0 s of speech",
+        "it is too quiet",
+        "it is clipped",
+        "its sample rate is 8000 Hz",
+    ]
+
+
+def test_a_long_clip_is_noted_and_no_fault() -> None:
+    long = replace(GOOD, seconds=clips.LOOK_SECONDS, speech_seconds=500.0)
+    assert clips.faults(long) == ()
+    assert clips.notes(long) == ("it lasts 10 minutes or more, and only its first 10 to 15 s are used",)
