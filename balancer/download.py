@@ -16,6 +16,7 @@ import httpx
 from rich.filesize import decimal
 
 from worker.checkpoints import (
+    SEGMENTER,
     Checkpoint,
     DownloadError,
     FileState,
@@ -55,6 +56,22 @@ def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable
     if missing := [name for name in checkpoint.files if not (folder / name).exists()]:
         raise DownloadError(f"{checkpoint.repository} at revision {wanted} has no {', '.join(missing)}")
     return find(checkpoint, model_dir=folder, revision=revision)
+
+
+def download_segmenter(*, announce: Callable[[str], object]) -> None:
+    """Bring the model that finds the words in Chinese text, where it is not there yet. Raises DownloadError."""
+    try:
+        from spacy_pkuseg import config  # noqa: PLC0415 - comes with an extra
+        from spacy_pkuseg.download import download_model  # noqa: PLC0415 - see above
+
+        home = Path(config.pkuseg_home)
+        if not (home / SEGMENTER).is_dir():
+            announce(f"downloading the model that finds words in Chinese text into {home}")
+            download_model(config.model_urls[SEGMENTER], str(home), config.model_hash[SEGMENTER])
+    except ImportError as error:
+        raise DownloadError(f"spacy-pkuseg is not installed; {how_to_install('multilingual')}") from error
+    except (OSError, RuntimeError) as error:  # what requests raises is an OSError
+        raise DownloadError(f"cannot download the model that finds words in Chinese text: {error}") from error
 
 
 @contextmanager

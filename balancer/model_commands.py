@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from balancer.download import download as fetch
+from balancer.download import download_segmenter as fetch_segmenter
 from balancer.terminal import fail, messages, tell
 from worker.cards import CARDS
 from worker.checkpoints import (
@@ -69,6 +70,11 @@ def download(engines: Engines = None, revision: Revision = None) -> None:
             fail(str(error))
         size = decimal(size_on_disk(checkpoint, folder))
         tell(f"{checkpoint.engine}: ready, {size} in {folder}")
+        if checkpoint.segments_chinese:
+            try:
+                fetch_segmenter(announce=tell)
+            except CheckpointError as error:
+                tell(f"{error}; until it is there, {checkpoint.engine} refuses Chinese, and speaks its other languages")
 
 
 @app.command("verify")

@@ -6,7 +6,7 @@ The subcommands work on the folder of voices, and need no server; one that runs 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from balancer.settings import Settings, SettingsError
 from balancer.terminal import LOCAL, ApiKey, Url, ask, fail, tell
 from voices import clips, studio
 from voices.clips import Clip, ClipError
+from voices.computed import content_of, forget
 from voices.registry import LOOK_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS
 
@@ -74,7 +75,9 @@ def add(
         raise typer.BadParameter("--consent-date needs --consent, which says who gave it")
     given_on = consent_date.date() if consent_date is not None else date.today()
     with _refusing():
-        folder = _folder(voices_dir)
+        settings = Settings.load(voices_dir=voices_dir)
+        folder = settings.voices_dir
+        before = _contents(folder / name) if replace else ()
         voice = studio.add(
             folder,
             name,
@@ -87,6 +90,7 @@ def add(
             replace=replace,
         )
         measured = clips.inspect(folder / voice.name / str(voice.reference))
+        _forget(settings.cache_dir, before)
     tell(f"voice {voice.name}: {_sound(measured)}")
     for note in clips.notes(measured):
         tell(f"note: {note}")
@@ -99,15 +103,18 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     voices_dir: VoicesDir = None,
 ) -> None:
-    """Delete a voice, its recording and the record of consent included."""
+    """Delete a voice: its recording, what engines computed of it, and the record of consent."""
     with _refusing():
-        folder = _folder(voices_dir)
+        settings = Settings.load(voices_dir=voices_dir)
+        folder = settings.voices_dir
         studio.check_removable(folder, name)
         if not yes:
             if not sys.stdin.isatty():
                 fail(f"voice {name!r} would be deleted for good, and there is nobody to ask here: add --yes")
             typer.confirm(f"Delete voice {name!r} and its recording in {folder / name} for good?", abort=True, err=True)
+        before = _contents(folder / name)
         studio.remove(folder, name)
+        _forget(settings.cache_dir, before)
     tell(f"voice {name} is deleted")
 
 
@@ -139,6 +146,20 @@ def show(
     Console().print(listing)
     if wrong:
         fail("\n  - ".join([f"the recording of voice {voice.name!r}:", *wrong]))
+
+
+def _contents(folder: Path) -> tuple[str, ...]:
+    """The names of what the files of a voice hold."""
+    try:
+        return tuple(content_of(file) for file in folder.iterdir() if file.is_file())
+    except FileNotFoundError:
+        return ()
+
+
+def _forget(cache: Path, contents: Iterable[str]) -> None:
+    """Delete what engines have computed of a recording, which is enough to speak with its voice."""
+    for content in contents:
+        forget(cache, content)
 
 
 def _described(voice: Voice) -> dict[str, str]:
@@ -179,5 +200,5 @@ def _refusing() -> Iterator[None]:
     """Turn what is wrong with a voice or its recording into a message and exit code 1."""
     try:
         yield
-    except (SettingsError, VoiceError, ClipError, UnknownVoiceError) as error:
+    except (SettingsError, VoiceError, ClipError, UnknownVoiceError, OSError) as error:
         fail(str(error))

@@ -34,6 +34,11 @@ class Checkpoint:
     optional: tuple[str, ...] = ("conds.pt",)
     """Files that it can do without: the voice that comes with the model."""
 
+    @property
+    def segments_chinese(self) -> bool:
+        """Whether the engine needs, for Chinese alone, a segmenter whose model comes from elsewhere."""
+        return self.engine.startswith("multilingual")
+
 
 _ORIGINAL = ("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18")
 _GPT2_TOKENIZER = (
@@ -64,6 +69,10 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     )
 }
 """By engine; one that is not here has all it needs in its package."""
+
+
+SEGMENTER = "spacy_ontonotes"
+"""Name of the model by which Multilingual finds the words in Chinese text, in spacy-pkuseg's own folder."""
 
 
 class CheckpointError(Exception):

@@ -380,7 +380,7 @@ def test_layout_of_this_host() -> None:
     [
         (["--workers", "0"], {}, "CHORUS_WORKERS: Input should be greater than or equal to 1 (got 0)"),
         (["--threads", "1000"], {}, "CHORUS_THREADS: Input should be less than or equal to 256 (got 1000)"),
-        (["--engine", "x"], {}, "CHORUS_ENGINE: there is no such engine; there are: hibari (got 'x')"),
+        (["--engine", "x"], {}, "CHORUS_ENGINE: there is no such engine; there are: chatterbox, hibari, multi"),
         (["--cores", "x"], {}, "CHORUS_CORES: 'x' is neither a CPU number nor an ascending range"),
         (["--cores", ""], {}, "CHORUS_CORES: '' is neither a CPU number nor an ascending range"),
         ([], {"CHORUS_PORT": "x"}, "CHORUS_PORT: Input should be a valid integer"),

@@ -23,8 +23,6 @@ from tests.services.fake_hub import MAIN, FakeHub
 from tests.services.harness import PATIENCE, environment
 from worker.checkpoints import CHECKPOINTS, CheckpointError, DownloadError, FileState, find, verify
 
-pytest.importorskip("huggingface_hub", reason="comes with the extra")
-
 CHORUS = str(Path(sys.executable).with_name("chorus"))
 TURBO = CHECKPOINTS["turbo"]
 FILES = files_of(TURBO)

@@ -16,6 +16,7 @@ from balancer.cli import app
 from tests.services.harness import PATIENCE, ROOT, Server, environment, serve_stub, start_balancer
 from tests.services.recordings import record, speech
 from voices import clips
+from voices.computed import content_of, place
 from voices.registry import Consent, Registry
 
 CHORUS = str(Path(sys.executable).with_name("chorus"))
@@ -329,3 +330,24 @@ def test_help(command: str) -> None:
 )
 def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
+
+
+# What engines have computed of a recording
+
+
+@pytest.mark.parametrize("arguments", [["remove", "ada", "--yes"], ["add", "ada", "OTHER", *ADA, "--replace"]])
+def test_what_was_computed_of_a_recording_goes_with_it(
+    arguments: list[str], folder: Path, clip: str, tmp_path: Path
+) -> None:
+    other = str(record(tmp_path / "other.wav", speech(7)))
+    kept = place(tmp_path / "cache", "some-model", content_of(Path(clip)))
+    unrelated = kept.with_name("0.safetensors")
+    kept.parent.mkdir(parents=True)
+    for file in (kept, unrelated):
+        file.touch()
+    cache = str(tmp_path / "cache")
+    assert run("add", "ada", clip, *ADA, CHORUS_CACHE_DIR=cache).exit_code == 0
+    assert kept.exists()
+    command = [other if argument == "OTHER" else argument for argument in arguments]
+    assert run(*command, CHORUS_CACHE_DIR=cache).exit_code == 0
+    assert (kept.exists(), unrelated.exists()) == (False, True)

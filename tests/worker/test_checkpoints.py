@@ -9,9 +9,11 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from tests.services.checkpoint_files import LFS_POINTER, files_of, pickled, safetensors, write
 from tests.services.fake_hub import checksum
@@ -149,18 +151,11 @@ def test_every_damaged_file_is_named(tmp_path: Path) -> None:
 
 def test_files_that_may_not_be_read(tmp_path: Path) -> None:
     folder = write(TURBO, tmp_path / "model")
-    (folder / VE).chmod(0)
-    if os.access(folder / VE, os.R_OK):
-        pytest.skip("root may read anything")
-    assert f"{VE} cannot be read: Permission denied" in str(refusal(model_dir=folder))
-    folder.chmod(0)
-    try:
-        assert f"{VE} cannot be read: Permission denied" in str(refusal(model_dir=folder))
-        assert set(states(TURBO, folder).values()) == {FileState.DAMAGED}
-        assert size_on_disk(TURBO, folder) == 0
-        assert f"cannot look into {folder / 'x'}: Permission denied" in str(refusal(model_dir=folder / "x"))
-    finally:
-        folder.chmod(0o700)
+    # Root may read anything, but nobody follows a link to itself.
+    (folder / VE).unlink()
+    (folder / VE).symlink_to(VE)
+    assert f"{VE} cannot be read: Too many levels of symbolic links" in str(refusal(model_dir=folder))
+    assert states(TURBO, folder)[VE] is FileState.DAMAGED
 
 
 # The hub's cache
@@ -340,9 +335,7 @@ def test_no_damage(name: str, content: bytes, tmp_path: Path) -> None:
 
 
 def test_a_real_file_of_the_format(tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
-    library = pytest.importorskip("safetensors.numpy", reason="comes with the extra")
-    library.save_file({"w": numpy.zeros((3, 4)), "v": numpy.ones(5)}, tmp_path / "a.safetensors")
+    save_file({"w": np.zeros((3, 4)), "v": np.ones(5)}, tmp_path / "a.safetensors")
     check_structure(tmp_path / "a.safetensors")
 
 

@@ -85,7 +85,8 @@ def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path
         from pathlib import Path
         from worker.server import serve
         path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
-        serve(index=0, engine="hibari", threads=1, path=path, voices=voices, model_dir=None, cache=path, failed_seconds=1)
+        places = {{"path": path, "voices": voices, "model_dir": None, "cache": path}}
+        serve(index=0, engine="hibari", threads=1, **places, failed_seconds=1)
     """
     with running([sys.executable, "-c", code], path, PYTHONPATH=str(tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)

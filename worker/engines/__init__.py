@@ -9,6 +9,7 @@ from worker.cards import CARDS
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cores import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
+from worker.memory import bound_caches
 
 
 def load(name: str, *, threads: int, model_dir: Path | None, cache: Path) -> Engine:
@@ -26,6 +27,7 @@ def load(name: str, *, threads: int, model_dir: Path | None, cache: Path) -> Eng
     checkpoint = _checkpoint(name, model_dir)
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
+    bound_caches()
     limit_torch(threads)
     from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 

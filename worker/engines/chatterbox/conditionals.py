@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from voices.computed import content_of, place
 from worker.engines.base import Samples, VoiceUnusableError
 from worker.engines.chatterbox.loading import Member
 from worker.engines.chatterbox.reference import read_clip
@@ -54,12 +55,13 @@ class Conditionals:
         self._model = model
         self._member = member
         self._own: Kept | None = None if model.conds is None else _taken(model.conds)
-        self._folder = folder / "conditionals" / identity(member, checkpoint)
+        self._cache = folder
+        self._identity = identity(member, checkpoint)
 
     def of_clip(self, clip: Path) -> Kept:
         """Those of a reference clip. Raises VoiceUnusableError where the clip is none that the model can use."""
         try:
-            content = hashlib.sha256(clip.read_bytes()).hexdigest()
+            content = content_of(clip)
         except OSError as error:
             raise VoiceUnusableError(f"the reference clip {clip} cannot be read: {error.strerror}") from error
         return self._kept(content, lambda: self._read(clip))
@@ -72,7 +74,7 @@ class Conditionals:
         return self._own
 
     def _kept(self, name: str, clip: Callable[[], tuple[Samples, int]]) -> Kept:
-        file = self._folder / f"{name}.safetensors"
+        file = place(self._cache, self._identity, name)
         if (kept := _load(file)) is not None:
             return kept
         samples, rate = clip()
@@ -83,7 +85,7 @@ class Conditionals:
                     kept = self._compute(samples, rate)
                     _save(kept, file)
         except OSError as error:
-            log.warning("conditionals are not kept in %s: %s", self._folder, error)
+            log.warning("conditionals are not kept in %s: %s", file.parent, error)
             kept = self._compute(samples, rate)
         return kept
 

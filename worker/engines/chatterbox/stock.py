@@ -17,6 +17,7 @@ from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.conditionals import Conditionals, Kept, fresh
 from worker.engines.chatterbox.loading import MEMBERS, load
+from worker.memory import give_back
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class StockEngine:
                 samples: Samples = self._model.generate(utterance.text, **self._arguments(utterance, source)).numpy()[0]
         finally:
             self._cancellation = Cancellation()
+            give_back()
         yield samples
 
     def _arguments(self, utterance: Utterance, source: VoiceSource) -> dict[str, ParameterValue]:
@@ -89,7 +91,7 @@ class StockEngine:
                 # Upstream's samplers take 1.0 where they refuse 1.
                 arguments[parameter.name] = int(value) if parameter.integer else value
         if self._member.multilingual:
-            arguments["language_id"] = utterance.parameters.get("language", source.voice.language)
+            arguments["language_id"] = utterance.parameters.get("language", source.voice.language.partition("-")[0])
         if "cfg_weight" in arguments:
             arguments["cfg_weight"] = max(LEAST_CFG_WEIGHT, float(arguments["cfg_weight"]))
         return arguments

@@ -21,6 +21,7 @@ import chatterbox.models.t3.t3
 import chatterbox.models.tokenizers.tokenizer
 import spacy_pkuseg
 
+from worker.checkpoints import SEGMENTER
 from worker.engines.base import Cancellation, UnspeakableError
 
 log = logging.getLogger(__name__)
@@ -98,8 +99,6 @@ def _beside_the_tokenizer(*, filename: str, cache_dir: Path, **_: Any) -> str:
 class Segmenter:
     """Finds the words in Chinese text. Nothing else needs its model, which is loaded with the first such text."""
 
-    MODEL = "spacy_ontonotes"
-
     def __init__(self) -> None:
         self._segmenter: Any = None
 
@@ -108,12 +107,12 @@ class Segmenter:
         if self._segmenter is None:
             home = Path(spacy_pkuseg.config.pkuseg_home)
             # The constructor downloads what it does not find; a worker never does.
-            if not (home / f"{self.MODEL}.zip").exists() or not (home / self.MODEL).is_dir():
+            if not (home / f"{SEGMENTER}.zip").exists() or not (home / SEGMENTER).is_dir():
                 raise UnspeakableError(
                     f"Chinese needs a model that finds its words, and there is none in {home}; "
                     "`chorus models download multilingual` brings it"
                 )
-            self._segmenter = spacy_pkuseg.pkuseg(self.MODEL)
+            self._segmenter = spacy_pkuseg.pkuseg(SEGMENTER)
         words: list[str] = self._segmenter.cut(text)
         return words
 
