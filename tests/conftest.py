@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.services.tiny_models import TinyCheckpoint, tiny_checkpoints
+
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("chorus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chorus")
@@ -17,3 +19,10 @@ def run_dir() -> Iterator[Path]:
     """A folder for sockets, at a path that is short enough for them."""
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Iterator[TinyCheckpoint]:
+    """The folder of an engine's tiny checkpoint, `tiny_checkpoint("turbo")`, made when it is first asked for."""
+    with tiny_checkpoints() as tiny:
+        yield tiny

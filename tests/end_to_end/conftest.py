@@ -1,24 +1,31 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import httpx
 import psutil
 import pytest
 
-from tests.services.harness import ROOT, environment, free_port, wait_until
+from tests.services.harness import PATIENCE, ROOT, environment, free_port, wait_until
+from tests.services.tiny_models import TinyCheckpoint
+
+Answer = TypeVar("Answer")
 
 CHORUS = Path(sys.executable).with_name("chorus")
-STOP_SECONDS = 30.0
+STOP_SECONDS = 90.0  # the balancer has 30 s for what is in flight, the workers 30 s more
+MODEL_PATIENCE = 240.0
+"""Seconds that a start, or an answer, of an engine with big libraries may take on a machine with other work."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +57,18 @@ class Chorus:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def await_ready(self, workers: int) -> None:
-        wait_until(lambda: [worker["phase"] for worker in self.workers()].count("ready") == workers)
+    def await_ready(self, workers: int, *, patience: float = PATIENCE) -> None:
+        wait_until(lambda: [worker["phase"] for worker in self.workers()].count("ready") == workers, patience=patience)
 
 
 @contextmanager
-def start_chorus(*options: str, **settings: object) -> Iterator[Chorus]:
-    """`chorus serve` on a free port with these options and environment settings, ready when the block begins."""
+def start_chorus(
+    *options: str, variables: dict[str, str] | None = None, patience: float = PATIENCE, **settings: object
+) -> Iterator[Chorus]:
+    """`chorus serve` on a free port with these options and environment settings, ready when the block begins.
+
+    `variables` are those of the environment that are no settings of ours.
+    """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
         log = Path(folder) / "log"
@@ -65,13 +77,13 @@ def start_chorus(*options: str, **settings: object) -> Iterator[Chorus]:
             process = subprocess.Popen(
                 [CHORUS, "serve", "--port", str(port), *options],
                 cwd=ROOT,
-                env=environment(run_dir=run_dir, **settings),
+                env=environment(run_dir=run_dir, **settings) | (variables or {}),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         chorus = Chorus(f"http://127.0.0.1:{port}", run_dir, process, log)
         try:
-            wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes())
+            wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes(), patience=patience)
             assert process.poll() is None, log.read_text()
             yield chorus
         finally:
@@ -85,3 +97,74 @@ def chorus() -> Iterator[Chorus]:
     """A server with two workers, shared by the module's tests."""
     with start_chorus("--workers", "2") as running:
         yield running
+
+
+class Home(NamedTuple):
+    """Folders for a server that writes nothing into the repository or the user's own home."""
+
+    voices: Path
+    cache: Path
+
+    def settings(self) -> dict[str, Path]:
+        return {"voices_dir": self.voices, "cache_dir": self.cache}
+
+    def conditionals(self) -> set[Path]:
+        """What is kept of voices."""
+        return set(self.cache.rglob("*.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Folders of the module's own; the voice `default` is there."""
+    folder = tmp_path_factory.mktemp("home")
+    shutil.copytree(ROOT / "voices" / "default", folder / "voices" / "default")
+    return Home(folder / "voices", folder / "cache")
+
+
+@contextmanager
+def start_model(
+    engine: str,
+    home: Home,
+    *options: str,
+    model_dir: Path | None = None,
+    workers: int = 1,
+    variables: dict[str, str] | None = None,
+    **settings: object,
+) -> Iterator[Chorus]:
+    """`chorus serve` with an engine that has a checkpoint, in `model_dir` or where it finds it."""
+    chosen = ["--engine", engine, "--workers", str(workers), *options]
+    if model_dir is not None:
+        chosen += ["--model-dir", str(model_dir)]
+    with start_chorus(*chosen, variables=variables, patience=MODEL_PATIENCE, **home.settings(), **settings) as running:
+        running.await_ready(workers, patience=MODEL_PATIENCE)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def turbo(tiny_checkpoint: TinyCheckpoint, home: Home) -> Iterator[Chorus]:
+    """A server with two workers that run a tiny Turbo, shared by the module's tests."""
+    with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2) as running:
+        yield running
+
+
+def linked(folder: Path, files: Iterable[Path]) -> Path:
+    """Make `folder`, with links to these files."""
+    folder.mkdir(parents=True)
+    for file in files:
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def spoken(chorus: Chorus, text: str = "Hi.", **fields: object) -> bytes:
+    """The audio of a text."""
+    return ask(chorus, text, **fields).raise_for_status().content
+
+
+def ask(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
+    return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": 7} | fields, timeout=MODEL_PATIENCE)
+
+
+def all_at_once(*calls: Callable[[], Answer]) -> list[Answer]:
+    """What the calls give, each made from a thread of its own."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        return [future.result() for future in [threads.submit(call) for call in calls]]

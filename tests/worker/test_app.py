@@ -14,15 +14,16 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
+from tests.services.harness import ROOT
 from tests.services.held_engine import PIECE_SAMPLES, HeldEngine
 from tests.services.real_worker import speak, utterance
-from voices.registry import Registry, Voice
+from voices.registry import LiveRegistry
 from worker.app import STATUS, create_app
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState
 from worker.engines.base import ModelUnavailableError
 from worker.runner import Runner
 
-VOICES = Registry({"default": Voice(name="default", engine="*")}, Path("/voices"))
+VOICES = LiveRegistry(ROOT / "voices")
 
 PATIENCE = 20.0
 

@@ -38,9 +38,12 @@ class StockEngine:
         self._conditionals = Conditionals(self._model, self._member, checkpoint, cache)
         self._prepared: dict[str, Kept] = {}
         self._cancellation = Cancellation()
-        # The flow takes most of the time and has no loop to reach into, but it calls these once a step.
-        for block in self._model.s3gen.flow.decoder.estimator.mid_blocks:
-            block[0].register_forward_pre_hook(self._between_blocks)
+        # Flow and vocoder take most of the time and have no loop to reach into, but they call these as they go.
+        sound = self._model.s3gen
+        blocks = [block[0] for block in sound.flow.decoder.estimator.mid_blocks]
+        blocks += [module for module in sound.mel2wav.modules() if isinstance(module, torch.nn.Conv1d)]
+        for block in blocks:
+            block.register_forward_pre_hook(self._between_blocks)
 
     @property
     def card(self) -> EngineCard:

@@ -1,0 +1,147 @@
+"""The load: the same texts for both sides, sent all at once, and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+import httpx
+import psutil
+from load.client import BadAudio, wav_seconds
+from load.texts import SENTENCES
+
+from sides.memory import Watch
+from sides.running import Server
+from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
+
+LEAST_TOKENS = token_budget("a")
+
+_WATCH_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One utterance."""
+
+    text: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """One side speaking all of a round's texts, the other idle. Times in seconds from when all were sent."""
+
+    side: str
+    round: int
+    seconds: float
+    """Until the last answer."""
+    answers: tuple[float, ...]
+    """When each text's answer was there, by text."""
+    audio_seconds: tuple[float, ...]
+    """How much audio it was, by text."""
+    idle_cpu: float
+    """What the side that waited took meanwhile, in cores."""
+    others_cpu: float
+    """What everything else on the machine took, this program included, in cores: near 0 on a quiet machine."""
+
+    @property
+    def speed(self) -> float:
+        """Audio seconds a second."""
+        return sum(self.audio_seconds) / self.seconds
+
+
+def texts(number: int, tokens: int) -> list[str]:
+    """So many texts, all different, each with a budget of `tokens` speech tokens (LEAST to MOST) or just below."""
+    return [_text(first, tokens) for first in range(number)]
+
+
+def _text(first: int, tokens: int) -> str:
+    words = islice(cycle(SENTENCES), first, None)
+    text = next(words)
+    while token_budget(text) < min(tokens, MOST_TOKENS):
+        text += " " + next(words)
+    while token_budget(text) > tokens:
+        text = text[:-1].rstrip()
+    return text
+
+
+def jobs(number: int, tokens: int, round_number: int) -> list[Job]:
+    """A round's utterances: the texts are the same in each, the seeds are not, so that no cache can know them."""
+    return [Job(text, seed=1000 * round_number + index) for index, text in enumerate(texts(number, tokens))]
+
+
+def speak_all(server: Server, idle: Server, work: Sequence[Job], round_number: int, watch: Watch) -> Run:
+    """Have `server` speak all of `work`, sent at once, while `idle` waits. Raises SideError."""
+    return asyncio.run(_speak_all(server, idle, work, round_number, watch))
+
+
+async def _speak_all(server: Server, idle: Server, work: Sequence[Job], round_number: int, watch: Watch) -> Run:
+    processes = set(server.processes())
+    watching = asyncio.create_task(_keep_looking(watch))
+    limits = httpx.Limits(max_connections=None)
+    # A proxy in between would be measured, too.
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=None, trust_env=False) as client:
+        before = _Clocks.now(server, idle)
+        started = time.perf_counter()
+        spoken = await asyncio.gather(*(_speak(client, server, job) for job in work))
+        seconds = time.perf_counter() - started
+        used = _Clocks.now(server, idle) - before
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    # The balancer would have run its utterance again: nobody but the clock would have noticed.
+    if processes != set(server.processes()):
+        raise server.failure("a process of it ended under the load and was started again")
+    return Run(
+        side=server.name,
+        round=round_number,
+        seconds=seconds,
+        answers=tuple(answered - started for answered, _ in spoken),
+        audio_seconds=tuple(audio for _, audio in spoken),
+        idle_cpu=used.idle / seconds,
+        others_cpu=max(0.0, used.machine - used.active - used.idle) / seconds,
+    )
+
+
+async def _speak(client: httpx.AsyncClient, server: Server, job: Job) -> tuple[float, float]:
+    """When the answer was there, and how many seconds of audio it is."""
+    try:
+        response = await client.post("/tts", json={"text": job.text, "seed": job.seed, "format": "wav"})
+    except httpx.TransportError as error:
+        raise server.failure(f"no answer to {job.text!r}: {type(error).__name__}") from error
+    answered = time.perf_counter()
+    if response.status_code != httpx.codes.OK:
+        raise server.failure(f"HTTP {response.status_code} for {job.text!r}: {response.text[:500]}")
+    try:
+        return answered, wav_seconds(response.content)
+    except BadAudio as error:
+        raise server.failure(f"the answer to {job.text!r} is no audio: {error}") from error
+
+
+async def _keep_looking(watch: Watch) -> None:
+    while True:
+        watch.look()
+        await asyncio.sleep(_WATCH_SECONDS)
+
+
+@dataclass(frozen=True)
+class _Clocks:
+    """CPU seconds: of the side at work, the side that waits, and the whole machine."""
+
+    active: float
+    idle: float
+    machine: float
+
+    @classmethod
+    def now(cls, server: Server, idle: Server) -> _Clocks:
+        times = psutil.cpu_times()
+        # Guests are counted in user and nice already; steal is what others on the same hardware took.
+        busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
+        return cls(server.cpu_seconds(), idle.cpu_seconds(), busy)
+
+    def __sub__(self, before: _Clocks) -> _Clocks:
+        return _Clocks(self.active - before.active, self.idle - before.idle, self.machine - before.machine)

@@ -1,0 +1,179 @@
+"""What came of the comparison, as Markdown for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import psutil
+
+from sides.load import Run
+from sides.memory import Memory
+
+IDLE_CORES = 0.05
+"""A side that waits and takes more has a share in the other's result."""
+NOISE_CORES = 0.15
+"""More than the load generator and a quiet machine's own services take."""
+
+
+class Size(StrEnum):
+    """How large a model is made."""
+
+    FULL = "full"
+    TINY = "tiny"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done with each engine."""
+
+    size: Size
+    workers: int
+    rounds: int
+    tokens: int
+    startup: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one engine."""
+
+    engine: str
+    tokens: int
+    """Of each text."""
+    locked_threads: int
+    """As torch chose them."""
+    runs: list[Run]
+    memory: dict[str, list[Memory]]
+    """By side, after the load."""
+    startup: dict[str, float]
+    """Seconds until ready, by what was started; empty where it was not asked for."""
+
+    def of(self, side: str) -> list[Run]:
+        """The runs of one side, by round."""
+        return sorted((run for run in self.runs if run.side == side), key=lambda run: run.round)
+
+    @property
+    def ratios(self) -> list[float]:
+        """The workers' speed over the locked server's, by round."""
+        return [
+            theirs.speed / locked.speed for locked, theirs in zip(self.of("locked"), self.of("workers"), strict=True)
+        ]
+
+
+def report(result: Result, plan: Plan) -> str:
+    """The result as Markdown."""
+    parts = [
+        f"**{result.engine}**, {plan.size} size: {_counted(len(result.runs[0].answers), 'text')} of {result.tokens} "
+        f"speech tokens, all sent at once, {_counted(plan.rounds, 'round')}",
+        _speeds(result, plan),
+        f"Workers over the locked server: {_of(result.ratios, 2)}",
+        _memories(result),
+    ]
+    if result.startup:
+        times = [[what, f"{seconds:.1f} s"] for what, seconds in result.startup.items()]
+        parts.append(_table(("started, files in the page cache", "ready after"), times))
+    return "\n\n".join([*parts, *_doubts(result)])
+
+
+def _speeds(result: Result, plan: Plan) -> str:
+    names = {
+        "locked": f"one model, one lock, {_counted(result.locked_threads, 'thread')}",
+        "workers": f"{workers_of(plan)}, 1 thread each",
+    }
+    heading = (
+        "side", "audio seconds per second", "audio of a round", "first answer", "last answer", "private memory",
+        "in all",
+    )  # fmt: skip
+    rows = []
+    for side, name in names.items():
+        runs = result.of(side)
+        audio = f"{sum(runs[0].audio_seconds):.2f} s"
+        rows.append([name, _of([run.speed for run in runs], 3), audio, *_times(runs), *_sums(result.memory[side])])
+    return _table(heading, rows)
+
+
+def _memories(result: Result) -> str:
+    heading = ("side", "process", "private", "its peak", "mapped from files", "resident", "its peak")
+    rows = [[side, *_row(memory)] for side, memories in result.memory.items() for memory in memories]
+    return _table(heading, rows)
+
+
+def _doubts(result: Result) -> Iterator[str]:
+    idle = max(run.idle_cpu for run in result.runs)
+    others = max(run.others_cpu for run in result.runs)
+    yield f"CPU: the side that waited took at most {idle:.2f} cores, everything else on the machine {others:.2f}."
+    if idle > IDLE_CORES:
+        yield "WARNING: the side that waited did not keep quiet."
+    if others > NOISE_CORES:
+        # The workers are nicer than other programs, the locked server is not: others slow them the more.
+        yield "WARNING: the machine was not quiet: trust neither the speeds nor what the workers gain."
+
+
+def workers_of(plan: Plan) -> str:
+    """How many workers, in words."""
+    return _counted(plan.workers, "worker")
+
+
+def machine(plan: Plan) -> str:
+    """What all of it ran on, in a line."""
+    memory = psutil.virtual_memory().total / 2**30
+    cores = f"{psutil.cpu_count(logical=False)} cores, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs allowed"
+    return (
+        f"{_processor()}, {cores}, {memory:.0f} GiB; Python {platform.python_version()}, torch {version('torch')}, "
+        f"chatterbox-tts {version('chatterbox-tts')}; {workers_of(plan)}, random weights"
+    )
+
+
+def write_json(file: Path, plan: Plan, results: Sequence[Result]) -> None:
+    """Keep every number, for programs."""
+    engines = [asdict(result) | {"ratios": result.ratios} for result in results]
+    contents = {"machine": machine(plan), "plan": asdict(plan), "engines": engines}
+    file.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _times(runs: Sequence[Run]) -> list[str]:
+    return [f"{median(pick(run.answers) for run in runs):.1f} s" for pick in (min, max)]
+
+
+def _sums(memories: Sequence[Memory]) -> list[str]:
+    """Private memory of all processes, and what they take in all: what is mapped from files is the same in each."""
+    private = sum(memory.private for memory in memories)
+    return [_mib(private), _mib(private + max(memory.shared for memory in memories))]
+
+
+def _row(memory: Memory) -> list[str]:
+    sizes = (memory.private, memory.private_peak, memory.shared, memory.resident, memory.resident_peak)
+    return [memory.process, *map(_mib, sizes)]
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def _of(values: Sequence[float], digits: int) -> str:
+    """The median, and where there are several the values."""
+    listed = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
+    return f"{median(values):.{digits}f}{listed}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
+    return "\n".join([lines[0], "|---" * len(heading) + "|", *lines[1:]])

@@ -1,0 +1,225 @@
+"""Starts the sides of a comparison as processes of their own, waits until they are ready, and ends all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from balancer.settings import PREFIX, REPOSITORY
+from worker.cores import THREAD_VARIABLES
+
+START_SECONDS = 600.0
+"""Until a side must be ready: gigabytes of weights may come from a slow disk."""
+STOP_SECONDS = 5
+"""Grace for a side that is ended in the middle of its work."""
+TAIL_LINES = 15
+
+_LOOK_SECONDS = 0.05
+_EXIT_SECONDS = STOP_SECONDS + 15.0
+_RESTARTS = b"exited: worker-"
+"""What supervisord logs."""
+_CHORUS = Path(sys.executable).with_name("chorus")
+_LOCKED_SERVER = REPOSITORY / "scripts/locked_server.py"
+
+
+class SideError(RuntimeError):
+    """A side did not start, or did not do its work; the message ends with the last lines of its log."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One side, running."""
+
+    name: str
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ready_seconds: float
+    """From its start until it was ready to speak."""
+
+    def processes(self) -> list[psutil.Process]:
+        """Its own process and all below."""
+        return _tree(self.process.pid)
+
+    def cpu_seconds(self) -> float:
+        """CPU time of all its processes so far."""
+        seconds = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
+
+    def failure(self, what: str) -> SideError:
+        """What went wrong, with the end of the log."""
+        return _failure(f"{self.name}: {what}", self.log)
+
+
+@contextmanager
+def start_locked(engine: str, model_dir: Path, *, loader: str, folder: Path) -> Iterator[Server]:
+    """The server with one model and one lock; it listens once it has spoken. `folder` is for its log."""
+    port = _free_port()
+    options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
+    command = [sys.executable, str(_LOCKED_SERVER), *_flat(options)]
+    with _running("locked", command, _environment(), folder / "locked.log", port, lambda report: True) as server:
+        yield server
+
+
+@contextmanager
+def start_workers(engine: str, model_dir: Path, *, workers: int, folder: Path) -> Iterator[Server]:
+    """Chorus with so many workers of one thread, as its users start it; all of them are ready when the block begins."""
+    port = _free_port()
+    options = {"--engine": engine, "--model-dir": model_dir, "--workers": workers, "--threads": 1, "--port": port}
+    settings = {
+        "RUN_DIR": folder / "run",
+        "CACHE_DIR": folder / "cache",
+        "STOP_SECONDS": STOP_SECONDS,
+        # Here everything waits in line on purpose.
+        "REQUEST_TIMEOUT": 24 * 3600,
+    }
+
+    log = folder / "workers.log"
+
+    def ready(report: dict[str, object]) -> bool:
+        if _RESTARTS in log.read_bytes():
+            raise _NeverReadyError("a worker ends as soon as it is started")
+        listed = report["workers"]
+        assert isinstance(listed, list)  # noqa: S101 - /health's own shape, told to mypy
+        for worker in listed:
+            if worker["phase"] == "failed":
+                raise _NeverReadyError(f"worker {worker['index']} cannot load its model: {worker['reason']}")
+        return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
+
+    environment = _environment() | {PREFIX + name: str(value) for name, value in settings.items()}
+    command = [str(_CHORUS), "serve", *_flat(options)]
+    with _running("workers", command, environment, log, port, ready) as server:
+        yield server
+
+
+class _NeverReadyError(Exception):
+    """Waiting longer is of no use; the message says why."""
+
+
+@contextmanager
+def _running(
+    name: str,
+    command: Sequence[str],
+    environment: dict[str, str],
+    log: Path,
+    port: int,
+    ready: Callable[[dict[str, object]], bool],
+) -> Iterator[Server]:
+    """Run a server until the end of the block; `ready` judges its answer to `GET /health`."""
+    url = f"http://127.0.0.1:{port}"
+    process = None
+    try:
+        started = time.perf_counter()
+        with _uninterrupted(), log.open("wb") as output:
+            process = subprocess.Popen(
+                # So that none stays behind if this process is killed.
+                ["setpriv", "--pdeathsig", "TERM", "--", *command],
+                cwd=REPOSITORY,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A Ctrl-C is for this process, which ends the others in order.
+                start_new_session=True,
+            )
+        _await_ready(name, process, url, log, ready)
+        yield Server(name, url, process, log, time.perf_counter() - started)
+    finally:
+        if process is not None:
+            _end(process)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A block that a Ctrl-C interrupts only at its end: in the middle, a process would be started and then lost."""
+    pending = []
+    before = signal.signal(signal.SIGINT, lambda *_: pending.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if pending:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _await_ready(
+    name: str, process: subprocess.Popen[bytes], url: str, log: Path, ready: Callable[[dict[str, object]], bool]
+) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    with httpx.Client(trust_env=False, timeout=START_SECONDS) as client:
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise _failure(f"{name} did not start: it ended with {process.returncode}", log)
+            try:
+                if ready(client.get(f"{url}/health").json()):
+                    return
+            except httpx.TransportError:
+                pass
+            except _NeverReadyError as error:
+                raise _failure(f"{name} did not start: {error}", log) from error
+            time.sleep(_LOOK_SECONDS)
+    raise _failure(f"{name} did not start: it was not ready after {START_SECONDS:g} s", log)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End it and all that it started: by asking, and after a while by force."""
+    processes = _tree(process.pid)
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    psutil.wait_procs(processes, timeout=_EXIT_SECONDS)
+    # It may have started others meanwhile.
+    left = [survivor for survivor in {*processes, *_tree(process.pid)} if survivor.is_running()]
+    for survivor in left:
+        with suppress(psutil.NoSuchProcess):
+            survivor.kill()
+    process.wait()
+    psutil.wait_procs(left)
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return [process, *process.children(recursive=True)]
+    return []
+
+
+def _failure(message: str, log: Path) -> SideError:
+    with log.open(errors="replace") as lines:
+        tail = "".join(deque(lines, TAIL_LINES)).rstrip()
+    return SideError(f"{message}\nThe end of its log:\n{tail or '(it is empty)'}")
+
+
+def _environment() -> dict[str, str]:
+    """The variables of this process without those that would change either side, or take it to the network."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith((PREFIX, "OMP_", "MKL_", "GOMP_", "KMP_")) and name not in THREAD_VARIABLES
+    } | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _flat(options: dict[str, object]) -> list[str]:
+    return [str(word) for option in options.items() for word in option]
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,174 @@
+"""The comparison of workers with a locked server, as the real program with real servers and tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from sides.load import jobs, texts
+
+from tests.services.harness import ROOT, environment
+from tests.services.tiny_models import TinyCheckpoint
+from worker.engines.chatterbox.budget import token_budget
+
+PATIENCE = 600  # seconds until something that should have happened did not
+TOKENS = 58
+
+
+class Bench:
+    """Starts the program on tiny checkpoints in `home`, and finds all that it started."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._started: list[subprocess.Popen[str]] = []
+        self._mark = f"BENCH_TEST_{uuid.uuid4().hex}"
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / "scripts/bench_workers.py"), "--size", "tiny", "--engine", "turbo"]
+        process = subprocess.Popen(
+            [*command, "--checkpoints", str(self.home), "--rounds", "1", "--utterances", "2", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Every process below inherits the variable, wherever it has gone to.
+            env=environment() | {self._mark: "1"},
+        )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Let nothing that a failed test started outlive it."""
+        for process in self._started:
+            if process.returncode is None:
+                process.kill()
+                process.communicate()
+
+    def left(self) -> list[str]:
+        """The commands of its processes that are there still."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if self._mark in process.environ():
+                    found.append(" ".join(process.cmdline()))
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
+
+
+@pytest.fixture
+def bench(tmp_path: Path, tiny_checkpoint: TinyCheckpoint) -> Iterator[Bench]:
+    home = tmp_path / "checkpoints"
+    (home / "tiny/turbo").mkdir(parents=True)
+    for file in tiny_checkpoint("turbo").iterdir():
+        (home / "tiny/turbo" / file.name).symlink_to(file)
+    bench = Bench(home)
+    yield bench
+    bench.end()
+
+
+@pytest.mark.parametrize("tokens", [54, 98, 500, 998])
+def test_texts_are_as_long_as_asked_for(tokens: int) -> None:
+    assert {token_budget(text) for text in texts(8, tokens)} == {tokens - (tokens - 50) % 4}
+
+
+def test_texts_differ_from_each_other_and_seeds_from_round_to_round() -> None:
+    first, second = jobs(8, 98, 0), jobs(8, 98, 1)
+
+    assert len({job.text for job in first}) == 8
+    assert [job.text for job in first] == [job.text for job in second]
+    assert len({job.seed for job in first + second}) == 16
+
+
+def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    process = bench.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
+    tables, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0, messages
+    assert bench.left() == []
+    [result] = json.loads(file.read_text())["engines"]
+    runs = {run["side"]: run for run in result["runs"]}
+    # Turbo adds three tokens of silence to each text.
+    for run in runs.values():
+        assert run["audio_seconds"] == pytest.approx([(TOKENS + 3) / 25] * 2, abs=0.1)
+    assert runs["locked"]["audio_seconds"] == runs["workers"]["audio_seconds"]
+
+    speeds = {side: sum(run["audio_seconds"]) / run["seconds"] for side, run in runs.items()}
+    ratio = speeds["workers"] / speeds["locked"]
+    assert ratio > 0
+    assert result["ratios"] == [pytest.approx(ratio)]
+    assert f"Workers over the locked server: {ratio:.2f}\n" in tables
+    assert f"| 2 workers, 1 thread each | {speeds['workers']:.3f} |" in tables
+
+    # The lock lets one text through after the other; each worker has one of its own.
+    first, last = sorted(runs["locked"]["answers"])
+    assert first < 0.8 * last
+
+    processes = {side: {memory["process"] for memory in result["memory"][side]} for side in runs}
+    assert processes == {"locked": {"server"}, "workers": {"worker 0", "worker 1", "balancer", "supervisord"}}
+    # Weights of 400 MB and more, which the one has copied and the others share.
+    workers = [memory for memory in result["memory"]["workers"] if memory["process"].startswith("worker")]
+    assert all(memory["shared"] > 400e6 and memory["private_peak"] >= memory["private"] > 0 for memory in workers)
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment"),
+    [(signal.SIGTERM, "starting the locked server"), (signal.SIGINT, "starting 2 workers")],
+)
+def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Signals, moment: str) -> None:
+    process = bench.start("--workers", "2")
+    assert process.stderr
+    assert any(moment in line for line in process.stderr)
+
+    process.send_signal(signum)
+    process.communicate(timeout=PATIENCE)
+
+    assert process.returncode not in {0, None}
+    assert bench.left() == []
+
+
+def test_a_side_that_does_not_start_is_named_with_the_end_of_its_log(bench: Bench) -> None:
+    vocabulary = bench.home / "tiny/turbo/vocab.json"
+    vocabulary.unlink()
+    vocabulary.write_text('{"a": 0, "<|endoftext|>": 1}')
+    process = bench.start()
+    _, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 1
+    assert bench.left() == []
+    assert "locked did not start: it ended with 1\nThe end of its log:\n" in messages
+    assert "the tokenizer has" in messages
+
+
+def test_what_is_no_checkpoint_is_not_written_over(bench: Bench) -> None:
+    weights = bench.home / "tiny/turbo/t3_turbo_v1.safetensors"
+    weights.unlink()
+    process = bench.start()
+    _, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 1
+    assert "lack t3_turbo_v1.safetensors" in messages
+    assert not weights.exists()
+
+
+def test_an_unknown_engine_is_refused_by_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts/bench_workers.py"), "--engine", "hibari"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200"},
+    )
+
+    assert done.returncode == 2
+    assert "there is no checkpoint of 'hibari'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

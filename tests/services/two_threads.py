@@ -1,0 +1,123 @@
+"""Drives one Chatterbox engine serially, from two threads at once, and through the runner, and compares the audio.
+
+two_threads.py ENGINE CHECKPOINT CACHE VOICES
+
+VOICES is a folder with two voices. It prints one object: whether the serial runs were equal, after which round the
+unguarded threads gave other audio or failed (null: never), whether all audio of the runner was equal to the serial
+runs', and how many utterances it refused as full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from voices.registry import LiveRegistry
+from worker.contract import FrameDecoder, FrameKind, Phase, Utterance
+from worker.engines import load
+from worker.engines.base import Cancellation, Engine, VoiceSource
+from worker.runner import RefusedError, Runner, to_pcm
+
+ROUNDS = 20
+"""Rounds after which the unguarded threads are given up."""
+
+
+def utterances(names: tuple[str, ...]) -> list[Utterance]:
+    """A few for each voice; the same each time."""
+    return [
+        Utterance(id=f"{name}-{number}", text=f"Number {number}.", voice=name, seed=number, token_budget=6 + 3 * number)
+        for number in range(2)
+        for name in names
+    ]
+
+
+def say(engine: Engine, utterance: Utterance, source: VoiceSource) -> bytes:
+    return b"".join(to_pcm(piece) for piece in engine.synthesize(utterance, source, Cancellation()))
+
+
+def unguarded(engine: Engine, spoken: list[Utterance], sources: dict[str, VoiceSource]) -> dict[str, bytes | None]:
+    """What two threads make of them that drive the engine at once; None where it failed."""
+    made: dict[str, bytes | None] = {}
+    together = threading.Barrier(2)
+
+    def drive(own: list[Utterance]) -> None:
+        for utterance in own:
+            made[utterance.id] = None
+            together.wait()
+            with contextlib.suppress(Exception):  # to fail is one of the ways to differ
+                made[utterance.id] = say(engine, utterance, sources[utterance.voice])
+
+    threads = [threading.Thread(target=drive, args=(spoken[half::2],)) for half in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return made
+
+
+async def guarded(engine: Engine, voices: LiveRegistry, spoken: list[Utterance]) -> tuple[dict[str, bytes], int]:
+    """What the runner makes of them, handed in all at once and again where it is full; and how often it was."""
+    runner = Runner(lambda: engine, voices)
+    runner.start()
+    while runner.phase is not Phase.READY:
+        assert runner.phase is not Phase.FAILED, runner.reason
+        await asyncio.sleep(0.01)
+    refusals = 0
+
+    async def submit(utterance: Utterance) -> bytes:
+        nonlocal refusals
+        while True:
+            try:
+                run = runner.submit(utterance)
+            except RefusedError as refusal:
+                if refusal.error.code != "full":
+                    raise
+                refusals += 1
+                await asyncio.sleep(0.01)
+                continue
+            decoder = FrameDecoder()
+            frames = [frame async for chunk in run.frames() for frame in decoder.feed(chunk)]
+            assert frames[-1][0] is FrameKind.END
+            return b"".join(payload for _, payload in frames[:-1])
+
+    made = await asyncio.gather(*map(submit, spoken))
+    return dict(zip((utterance.id for utterance in spoken), made, strict=True)), refusals
+
+
+def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
+    voices = LiveRegistry(Path(folder))
+    engine = load(name, threads=1, model_dir=Path(checkpoint), cache=Path(cache))
+    sources = {voice.name: VoiceSource(voice, voices.reference(voice) if voice.reference else None) for voice in voices}
+    for source in sources.values():
+        engine.prepare(source)
+    spoken = utterances(voices.names)
+
+    def serially() -> dict[str, bytes]:
+        return {utterance.id: say(engine, utterance, sources[utterance.voice]) for utterance in spoken}
+
+    serial = serially()
+    assert all(np.frombuffer(pcm, "<i2").any() for pcm in serial.values())
+    again = serially()
+    by_the_runner, refusals = asyncio.run(guarded(engine, voices, spoken))
+    # Last, and with no word on the standard output: what two threads leave behind is not to be relied on.
+    differed = next((number for number in range(ROUNDS) if unguarded(engine, spoken, sources) != serial), None)
+    report = {
+        "serial": again == serial,
+        "distinct": len(set(serial.values())) == len(spoken),
+        "unguarded_differed_in_round": differed,
+        "guarded": by_the_runner == serial,
+        "refusals": refusals,
+    }
+    os.write(1, json.dumps(report).encode())
+    os._exit(0)  # the runner's thread goes on waiting
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
