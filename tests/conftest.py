@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,12 @@ from tests.services.tiny_models import TinyCheckpoint, tiny_checkpoints
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("chorus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chorus")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell that starts the tests in the background has them ignore Ctrl-C, and what they start along with them."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

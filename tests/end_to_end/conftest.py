@@ -18,7 +18,9 @@ import psutil
 import pytest
 
 from tests.services.harness import PATIENCE, ROOT, environment, free_port, wait_until
+from tests.services.real_worker import Worker
 from tests.services.tiny_models import TinyCheckpoint
+from worker.contract import WorkerState
 
 Answer = TypeVar("Answer")
 
@@ -44,6 +46,10 @@ class Chorus:
     def workers(self) -> list[dict[str, Any]]:
         workers: list[dict[str, Any]] = self.health()["workers"]
         return workers
+
+    def states(self) -> list[WorkerState]:
+        """What the workers say of themselves just now: `/health` tells what they said at the last look."""
+        return [Worker(self.process, path).state() for path in sorted(self.run_dir.glob("worker-*.sock"))]
 
     def metric(self, name: str) -> float:
         lines = httpx.get(f"{self.url}/metrics").text.splitlines()

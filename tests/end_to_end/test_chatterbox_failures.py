@@ -52,7 +52,7 @@ def listening(chorus: Chorus, text: str) -> Iterator[None]:
 
 
 def in_flight(chorus: Chorus) -> list[int]:
-    return [worker["in_flight"] for worker in chorus.workers()]
+    return [len(state.in_flight) for state in chorus.states()]
 
 
 def pids(chorus: Chorus) -> list[int]:
@@ -62,7 +62,7 @@ def pids(chorus: Chorus) -> list[int]:
 @pytest.mark.parametrize("stage", ["decoding", "making sound"])
 def test_clients_that_leave_free_their_workers_in_the_middle(chorus: Chorus, stage: str) -> None:
     chorus.await_ready(2)
-    before = chorus.workers()
+    before = chorus.states()
     seen = len(chorus.log.read_bytes())
 
     def log() -> str:
@@ -75,14 +75,15 @@ def test_clients_that_leave_free_their_workers_in_the_middle(chorus: Chorus, sta
         if stage == "making sound":
             wait_until(lambda: log().count(decoded) == 2, patience=MODEL_PATIENCE)
     wait_until(lambda: in_flight(chorus) == [0, 0])
+    wait_until(lambda: [worker["in_flight"] for worker in chorus.workers()] == [0, 0])
 
     # An engine that cannot stop would have made all the samples by then.
     assert log().count("cancelled after 0 samples") == 2
-    assert [worker["done"] for worker in chorus.workers()] == [worker["done"] for worker in before]
+    assert [state.done for state in chorus.states()] == [state.done for state in before]
     one, other = all_at_once(*[partial(spoken, chorus)] * 2)
     assert one == other
-    wait_until(lambda: [worker["done"] for worker in chorus.workers()] == [worker["done"] + 1 for worker in before])
-    assert pids(chorus) == [worker["pid"] for worker in before]
+    assert [state.done for state in chorus.states()] == [state.done + 1 for state in before]
+    assert pids(chorus) == [state.pid for state in before]
     assert chorus.metric("chorus_workers_lost_total") == 0
 
 
@@ -96,7 +97,7 @@ def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Cho
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(spoken, chorus, text)
         wait_until(lambda: sum(in_flight(chorus)) == 1)
-        killed = next(worker["pid"] for worker in chorus.workers() if worker["in_flight"])
+        killed = next(state.pid for state in chorus.states() if state.in_flight)
         os.kill(killed, signal.SIGKILL)
         assert not answer.done(), "the utterance was over before its worker was killed"
         assert answer.result() == whole

@@ -13,7 +13,6 @@ import openai
 import pytest
 
 from tests.end_to_end.conftest import MODEL_PATIENCE, Chorus, Home, all_at_once, ask, spoken
-from tests.services.harness import wait_until
 from tests.services.hearing import seconds
 from tests.services.recordings import record, speech
 from voices import studio
@@ -31,7 +30,7 @@ def cloned_voice(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def done(chorus: Chorus) -> list[int]:
-    return [worker["done"] for worker in chorus.workers()]
+    return [state.done for state in chorus.states()]
 
 
 @pytest.mark.parametrize("voice", ["default", CLONED])
@@ -40,7 +39,7 @@ def test_either_worker_makes_the_same_audio_of_a_seed(turbo: Chorus, voice: str)
     before = done(turbo)
     one, other = all_at_once(*[partial(spoken, turbo, voice=voice)] * 2)
     assert one == other
-    wait_until(lambda: done(turbo) == [before[0] + 1, before[1] + 1])
+    assert done(turbo) == [before[0] + 1, before[1] + 1]
 
 
 def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus) -> None:
@@ -75,7 +74,7 @@ def test_each_worker_speaks_one_utterance_and_the_others_wait_in_line(turbo: Cho
     assert [answer.result().status_code for answer in answers] == [200] * 6
     assert len({answer.result().content for answer in answers}) == 6
     assert turbo.health()["queueDepth"] == 0
-    wait_until(lambda: sum(done(turbo)) == before + 6)
+    assert sum(done(turbo)) == before + 6
 
 
 @pytest.mark.parametrize(

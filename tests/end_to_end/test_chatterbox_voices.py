@@ -37,12 +37,8 @@ def refusal(chorus: Chorus, voice: str) -> dict[str, Any]:
     return error
 
 
-def pids(chorus: Chorus) -> list[int]:
-    return [worker["pid"] for worker in chorus.workers()]
-
-
 def test_a_voice_serves_from_when_it_is_added_until_it_is_removed(turbo: Chorus, home: Home, clips: list[Path]) -> None:
-    before, kept = turbo.workers(), home.conditionals()
+    before, kept = turbo.states(), home.conditionals()
     assert NAME in refusal(turbo, NAME)["message"]
 
     voices(home, "add", NAME, clips[0], "--consent", "Ada, by e-mail")
@@ -60,9 +56,9 @@ def test_a_voice_serves_from_when_it_is_added_until_it_is_removed(turbo: Chorus,
     wait_until(lambda: refusal(turbo, NAME)["code"] == "voice_not_found")
     assert refusal(turbo, NAME)["message"] == f"there is no voice {NAME!r}; there are: default"
 
-    after = turbo.workers()
-    assert pids(turbo) == [worker["pid"] for worker in before], "no worker was restarted for it"
-    assert all(now["done"] > then["done"] for now, then in zip(after, before, strict=True))
+    after = turbo.states()
+    assert [state.pid for state in after] == [state.pid for state in before], "no worker was restarted for it"
+    assert all(now.done > then.done for now, then in zip(after, before, strict=True))
 
 
 def test_a_person_without_consent_is_left_out_and_the_refusal_says_why(
