@@ -77,7 +77,9 @@ def main(  # noqa: PLR0917 - each is an option
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print what the workers gain, for each engine; tables are Markdown."""
-    # Whoever ends this program ends it as Ctrl-C does: with all that it started.
+    # Whoever ends this program ends it as Ctrl-C does, which a shell has it ignore in the background: with all that it
+    # started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     engines = engine or list(DEFAULT_ENGINES)

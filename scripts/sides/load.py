@@ -54,9 +54,18 @@ class Run:
         return sum(self.audio_seconds) / self.seconds
 
 
-def texts(number: int, tokens: int) -> list[str]:
-    """So many texts, all different, each with a budget of `tokens` speech tokens (LEAST to MOST) or just below."""
-    return [_text(first, tokens) for first in range(number)]
+def texts(number: int, tokens: int, first: int = 0) -> list[str]:
+    """So many texts, all different, from number `first` of an endless row, of about `tokens` speech tokens each.
+
+    Their lengths differ by a letter, below and above in turns, as no two utterances of real life are equally long:
+    torch keeps what it has compiled for a length, and would speak one length again at less cost.
+    """
+    return [_text(index, _length(index, tokens)) for index in range(first, first + number)]
+
+
+def _length(index: int, tokens: int) -> int:
+    letters = (index + 1) // 2 * (1 if index % 2 else -1)
+    return max(LEAST_TOKENS, min(MOST_TOKENS, tokens + letters * (LEAST_TOKENS - token_budget(""))))
 
 
 def _text(first: int, tokens: int) -> str:
@@ -70,8 +79,9 @@ def _text(first: int, tokens: int) -> str:
 
 
 def jobs(number: int, tokens: int, round_number: int) -> list[Job]:
-    """A round's utterances: the texts are the same in each, the seeds are not, so that no cache can know them."""
-    return [Job(text, seed=1000 * round_number + index) for index, text in enumerate(texts(number, tokens))]
+    """A round's utterances: texts, lengths and seeds are others in each, so that no cache can know them."""
+    spoken = texts(number, tokens, first=round_number * number)
+    return [Job(text, seed=1000 * round_number + index) for index, text in enumerate(spoken)]
 
 
 def speak_all(server: Server, idle: Server, work: Sequence[Job], round_number: int, watch: Watch) -> Run:

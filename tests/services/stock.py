@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def say(
     budget: int | None = BUDGET,
     cancellation: Cancellation | None = None,
     asked: Mapping[str, float | str] | None = None,
-    **parameters: float | str,
+    **parameters: Any,
 ) -> Samples:
     """Everything the engine makes of one utterance; its parameters are those `asked` and those named here."""
     everything = {**(asked or {}), **parameters}
