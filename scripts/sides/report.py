@@ -71,8 +71,8 @@ class Result:
 def report(result: Result, plan: Plan) -> str:
     """The result as Markdown."""
     parts = [
-        f"**{result.engine}**, {plan.size} size: {_counted(len(result.runs[0].answers), 'text')} of about {result.tokens} "
-        f"speech tokens, all sent at once, {_counted(plan.rounds, 'round')}",
+        f"**{result.engine}**, {plan.size} size: {_counted(len(result.runs[0].answers), 'text')} of "
+        f"about {result.tokens} speech tokens, all sent at once, {_counted(plan.rounds, 'round')}",
         _speeds(result, plan),
         f"Workers over the locked server: {_of(result.ratios, 2)}",
         _memories(result),
