@@ -1,44 +1,85 @@
-"""`python -m balancer`: the balancer process, as supervisord starts it."""
+"""`python -m balancer`: the balancer process, as supervisord starts it and as it starts itself afresh."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import signal
+import socket
 import sys
+from math import ceil
 
 import uvicorn
 
 from balancer.app import create_app
+from balancer.farewell import Farewell
 from balancer.launch import LaunchError, check_reach
+from balancer.listeners import hand_on, listen, taken_over
 from balancer.settings import Settings, SettingsError
 from voices.registry import VoiceError
+from worker.logs import configure
+
+LEAVING_SECONDS = 2.0
+"""How long answers close their connections before those left over are closed: clients that send often have moved."""
+
+
+class Process:
+    """The server, and how it starts afresh: the same process runs a new program on the same sockets."""
+
+    def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
+        self._settings = settings
+        self._listeners = listeners
+        self._farewell = Farewell(create_app(settings, self._replace))
+        self._again = False
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                self._farewell,
+                loop="uvloop",
+                http="httptools",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=75,
+                timeout_graceful_shutdown=settings.stop_seconds,
+            )
+        )
+
+    def run(self) -> None:
+        """Serve until SIGTERM; what is in flight is finished first, within the grace period."""
+        # The server closes what it is given; these stay open for the next program.
+        self._server.run(sockets=[listener.dup() for listener in self._listeners])
+        if self._again:
+            hand_on(self._listeners, os.environ)
+            os.execv(sys.executable, [sys.executable, "-m", "balancer"])
+
+    def _replace(self) -> None:
+        self._farewell.leaving = True
+        asyncio.get_running_loop().call_later(LEAVING_SECONDS, self._leave)
+
+    def _leave(self) -> None:
+        self._again = True
+        # Nothing hurries: connections wait in the kernel, and every request has its own limit.
+        self._server.config.timeout_graceful_shutdown = ceil(self._settings.request_timeout)
+        self._server.should_exit = True
 
 
 def main() -> None:
-    """Serve until SIGTERM; what is in flight is finished first, within the grace period."""
+    """Read the settings and serve."""
     try:
         settings = Settings.load()
         check_reach(settings)  # once more: it may have been started without `chorus serve`
-        logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s balancer %(levelname)s %(message)s")
-        app = create_app(settings)
+        configure("balancer", level=settings.log_level, log_format=settings.log_format)
+        process = Process(settings, taken_over(os.environ) or listen(settings.host, settings.port))
+    except OSError as error:
+        sys.exit(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
     except (SettingsError, LaunchError, VoiceError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=settings.stop_seconds,
-    )
+    process.run()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,10 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from balancer.telemetry import Telemetry
@@ -21,12 +23,13 @@ _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class AccessLog:
-    """Wraps the whole application, so that no answer goes without its id."""
+    """Wraps the whole application, so that no answer goes without its id. `routes` are those of the application."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, surfaces: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, routes: Iterable[Route]) -> None:
         self._app = app
         self._telemetry = telemetry
-        self._surfaces = surfaces
+        self._paths = frozenset(route.path for route in routes if not route.param_convertors)
+        self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request and count it."""
@@ -34,7 +37,9 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
-        scope.setdefault("state", {})["request_id"] = request_id
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        surface = self._surface(scope["path"])
         started = time.perf_counter()
         status = 0
 
@@ -43,17 +48,26 @@ class AccessLog:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                if status == 200 and "speech" in state:
+                    # The head goes out along with the first of the body.
+                    self._telemetry.first_byte(surface, time.perf_counter() - started)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            # Paths that do not exist share one label: a scanner must not grow the metrics.
-            surface = scope["path"] if scope["path"] in self._surfaces else "other"
             self._telemetry.answered(surface, status, seconds)
             level = logging.DEBUG if surface in PROBED else logging.INFO
-            log.log(level, "%s %s %s %d %.3fs", request_id, scope["method"], surface, status, seconds)
+            if log.isEnabledFor(level):
+                fields = {"request": request_id, "seconds": round(seconds, 4)} | state.get("speech", {})
+                log.log(level, "%s %s %d", scope["method"], surface, status, extra={"fields": fields})
+
+    def _surface(self, path: str) -> str:
+        """The path of the route. Paths that do not exist share one label: a scanner must not grow the metrics."""
+        if path in self._paths:
+            return path
+        return next((template for regex, template in self._templates if regex.match(path)), "other")
 
 
 def _request_id(headers: Headers) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import wave
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
@@ -84,22 +84,41 @@ _CODECS = {
 }
 
 
-def encode(pcm: bytes, sample_rate: int, audio_format: AudioFormat, speed: float = 1.0) -> bytes:
+class EncodingAbandonedError(Exception):
+    """Nobody wants the file any more."""
+
+
+INLINE_BYTES = 2 * 2**20
+"""Most PCM that is cheaper to copy behind a WAV header than to hand to a thread."""
+
+
+def is_cheap(pcm: bytes, audio_format: AudioFormat, speed: float) -> bool:
+    """Whether encoding is but a copy, which does not hold up an event loop."""
+    return speed == 1 and audio_format in (AudioFormat.PCM, AudioFormat.WAV) and len(pcm) <= INLINE_BYTES
+
+
+def encode(
+    pcm: bytes,
+    sample_rate: int,
+    audio_format: AudioFormat,
+    speed: float = 1.0,
+    abandoned: Callable[[], bool] = lambda: False,
+) -> bytes:
     """Make the whole file for `pcm` (at `sample_rate` samples a second), spoken `speed` times as fast.
 
-    The same arguments give the same bytes. Blocking and heavy on the CPU: callers run it off the event loop,
-    in any number of threads. Raises ValueError on half a sample, a rate that is not positive, or a speed
-    outside [SLOWEST, FASTEST].
+    The same arguments give the same bytes. Blocking and heavy on the CPU unless it `is_cheap`: callers run it off the
+    event loop, in any number of threads. Raises ValueError on half a sample, a rate that is not positive, or a speed
+    outside [SLOWEST, FASTEST]; EncodingAbandonedError once `abandoned()`, asked after each second of audio, is true.
     """
-    pcm = change_tempo(pcm, sample_rate, speed)
+    pcm = change_tempo(pcm, sample_rate, speed, abandoned)
     if audio_format is AudioFormat.PCM:
         return pcm
     if audio_format is AudioFormat.WAV:
         return _wav(pcm, sample_rate)
-    return _encode_with(_CODECS[audio_format], pcm, sample_rate)
+    return _encode_with(_CODECS[audio_format], pcm, sample_rate, abandoned)
 
 
-def change_tempo(pcm: bytes, sample_rate: int, speed: float) -> bytes:
+def change_tempo(pcm: bytes, sample_rate: int, speed: float, abandoned: Callable[[], bool] = lambda: False) -> bytes:
     """PCM that lasts 1/`speed` times as long, to the sample, at the same pitch; at speed 1 `pcm` itself.
 
     Blocking and heavy on the CPU: callers run it off the event loop. Raises ValueError on half a sample, a
@@ -111,7 +130,7 @@ def change_tempo(pcm: bytes, sample_rate: int, speed: float) -> bytes:
     if speed == 1:
         return pcm
     graph = _tempo_graph(sample_rate, speed)
-    for frame in _frames(pcm + _silence(ceil(_TEMPO_TAIL_SECONDS * sample_rate)), sample_rate):
+    for frame in _frames(pcm + _silence(ceil(_TEMPO_TAIL_SECONDS * sample_rate)), sample_rate, abandoned):
         graph.push(frame)
     graph.push(None)  # flush
     size = round(len(pcm) // SAMPLE_BYTES / speed) * SAMPLE_BYTES
@@ -135,10 +154,12 @@ def _silence(samples: int) -> bytes:
     return bytes(samples * SAMPLE_BYTES)
 
 
-def _frames(pcm: bytes, sample_rate: int) -> Iterator[av.AudioFrame]:
+def _frames(pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> Iterator[av.AudioFrame]:
     """Cut the samples into frames of up to a second, so that no encoder converts the whole at once."""
     samples = np.frombuffer(pcm, np.int16)
     for start in range(0, len(samples), sample_rate):
+        if abandoned():
+            raise EncodingAbandonedError
         second = samples[np.newaxis, start : start + sample_rate]
         frame = av.AudioFrame.from_ndarray(second, format="s16", layout="mono")
         frame.sample_rate = sample_rate
@@ -182,7 +203,7 @@ def _wav(pcm: bytes, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int) -> bytes:
+def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> bytes:
     # A file to seek in, so that lengths known only at the end (LAME tag, STREAMINFO) reach its header.
     file = io.BytesIO()
     pcm = pcm.ljust(codec.least_samples * SAMPLE_BYTES, b"\0")
@@ -190,7 +211,7 @@ def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int) -> bytes:
     with av.open(file, "w", format=codec.muxer, options={"fflags": "+bitexact"}) as container:
         rate = _encoder_rate(codec.encoder, sample_rate)
         stream = container.add_stream(codec.encoder, rate=rate, options=dict(codec.options), layout="mono")
-        for frame in _frames(pcm, sample_rate):
+        for frame in _frames(pcm, sample_rate, abandoned):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))  # flush
     return file.getvalue()

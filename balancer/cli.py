@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from balancer import model_commands, voice_commands
+from balancer import model_commands, operator_commands, voice_commands
 from balancer.audio import AudioFormat
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
 from balancer.layout import Layout, format_cores
@@ -36,6 +36,9 @@ app = typer.Typer(
 )
 app.add_typer(voice_commands.app, name="voices")
 app.add_typer(model_commands.app, name="models")
+app.command()(operator_commands.drain)
+app.command()(operator_commands.resume)
+app.command()(operator_commands.restart)
 
 Engine = Annotated[str | None, typer.Option(help=f"Engine of the workers: {', '.join(sorted(CARDS))}.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; left out: chosen for this host.")]

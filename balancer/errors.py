@@ -8,6 +8,7 @@ ChorusError
 ├── NotAuthenticatedError          401
 ├── NotServingError                503  no worker can speak just now
 ├── LineFullError                  503  too many wait already
+├── DeadlineUnreachableError       503  it would not be spoken by its deadline, so it is not begun
 ├── DeadlineExceededError          504  not spoken in time
 └── SynthesisError                 500  the engine failed on this utterance
     └── PoisonedError              500  the utterance killed two workers
@@ -95,6 +96,13 @@ class LineFullError(ChorusError):
 
     status = 503
     code = "queue_full"
+
+
+class DeadlineUnreachableError(ChorusError):
+    """What waits already leaves too little of the time that the client gives."""
+
+    status = 503
+    code = "deadline_unreachable"
 
 
 class DeadlineExceededError(ChorusError):

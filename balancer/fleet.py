@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
+import signal
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import psutil
 
 from balancer.connection import Connection, WorkerLostError
 from worker.contract import Phase, WorkerState
@@ -23,13 +27,19 @@ STARTING_PROBE_SECONDS = 0.1
 """Pause between looks at a worker that is not ready: its first listener should not wait for the next slow look."""
 
 
+STARTING_PATIENCE = 6
+"""A worker that starts may be silent so many times longer than one that works, before it counts as hung."""
+
+
 class WorkerPhase(StrEnum):
     """A worker's life as the balancer sees it."""
 
-    STARTING = "starting"  # its socket answers; the model loads or warms up
+    STARTING = "starting"  # its socket answers; the model loads
+    WARMING = "warming"  # the model speaks its first words, to nobody
     READY = "ready"  # has a free slot
     BUSY = "busy"  # every slot holds an utterance
-    FAILED = "failed"  # its model cannot load
+    DRAINING = "draining"  # finishes what it has; is given nothing more
+    FAILED = "failed"  # its model cannot load, or crashed at every start
     GONE = "gone"  # nobody answers on its socket
 
 
@@ -41,6 +51,8 @@ class Incarnation:
     state: WorkerState
     connection: Connection
     lost: bool = False
+    retired: bool = False
+    """Its end is wanted: it was asked to drain."""
 
     @property
     def name(self) -> str:
@@ -51,6 +63,15 @@ class Incarnation:
     def alive(self) -> bool:
         """Whether it speaks, or will once its model is loaded."""
         return self.state.phase is not Phase.FAILED
+
+
+@dataclass(frozen=True)
+class Silence:
+    """A process that holds its socket and does not answer."""
+
+    state: WorkerState
+    """The last that was heard of it."""
+    since: float
 
 
 @dataclass
@@ -64,6 +85,8 @@ class Worker:
     """Why the last incarnation was lost."""
     failures: int = 0
     """Looks in a row that brought no answer."""
+    silent: Silence | None = None
+    """The process that has stopped answering, if there is one."""
     look: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have the next look at once."""
 
@@ -76,6 +99,9 @@ class Listener(Protocol):
 
     def worker_seen(self, incarnation: Incarnation) -> None:
         """A ready worker was looked at again."""
+
+    def worker_draining(self, incarnation: Incarnation) -> None:
+        """It finishes what it has and takes nothing more."""
 
     def worker_lost(self, incarnation: Incarnation) -> None:
         """It takes none any more, and what it ran is lost."""
@@ -95,12 +121,14 @@ class Fleet:
         probe_timeout: float,
         probe_failures: int,
         recovery_seconds: float,
+        hung_seconds: float,
     ) -> None:
         self._folder = folder
         self._probe_seconds = probe_seconds
         self._probe_timeout = probe_timeout
         self._probe_failures = probe_failures
         self._recovery_seconds = recovery_seconds
+        self._hung_seconds = hung_seconds
         self._last_alive: float | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
@@ -142,12 +170,15 @@ class Fleet:
         worker = self.workers[incarnation.index]
         if incarnation.lost:
             return
-        log.warning("worker %d (pid %d) is lost: %s", worker.index, incarnation.state.pid, reason)
+        if incarnation.retired:
+            log.info("worker %d (pid %d) has ended as it was asked to", worker.index, incarnation.state.pid)
+        else:
+            log.warning("worker %d (pid %d) is lost: %s", worker.index, incarnation.state.pid, reason)
         incarnation.lost = True
         worker.reason = reason
         worker.incarnation = None
         worker.look.set()
-        if incarnation.state.ready:
+        if incarnation.state.phase in (Phase.READY, Phase.DRAINING):
             self._listener.worker_lost(incarnation)
         # Whoever listens to it is told by the closed connection: it may hang without a word.
         closing = asyncio.create_task(incarnation.connection.close())
@@ -187,18 +218,37 @@ class Fleet:
             state = await connection.state()
         except WorkerLostError as error:
             worker.failures += 1
+            self._note_silence(worker, error)
             if incarnation is None:
                 worker.reason = str(error)
             elif error.dead or worker.failures >= self._probe_failures:
                 self.lose(incarnation, str(error))
         else:
             worker.failures = 0
+            worker.silent = None
             # One that was lost while we looked has its connection closed: the next look starts afresh.
             if incarnation is None or not incarnation.lost:
                 self._see(worker, state, connection)
         finally:
             if worker.incarnation is None or worker.incarnation.connection is not connection:
                 await connection.close()
+
+    def _note_silence(self, worker: Worker, error: WorkerLostError) -> None:
+        """End a process that holds its socket without a word for too long: supervisord sees only that it lives."""
+        now = asyncio.get_running_loop().time()
+        if not error.silent:
+            worker.silent = None
+        elif worker.incarnation is not None and worker.silent is None:
+            worker.silent = Silence(worker.incarnation.state, now)
+        if worker.silent is not None and now - worker.silent.since >= self._patience(worker.silent.state):
+            state, worker.silent = worker.silent.state, None
+            log.error("worker %d (pid %d) hangs; it is killed", worker.index, state.pid)
+            _kill(state)
+
+    def _patience(self, state: WorkerState) -> float:
+        """How long a process may be silent: libraries that load and compile may keep it from answering."""
+        starting = state.phase in (Phase.STARTING, Phase.WARMING)
+        return self._hung_seconds * (STARTING_PATIENCE if starting else 1)
 
     def _see(self, worker: Worker, state: WorkerState, connection: Connection) -> None:
         before = worker.incarnation
@@ -212,10 +262,23 @@ class Fleet:
             # The old process ended and the new one answered between two looks.
             self.lose(before, "another process took its place")
             return
-        was_ready = before.state.ready
+        phase = before.state.phase
         before.state = state
-        if state.ready and not was_ready:
-            log.info("worker %d (pid %d) is ready", worker.index, state.pid)
+        if state.phase is not phase:
+            log.info("worker %d (pid %d) is %s", worker.index, state.pid, state.phase)
+        if state.ready and phase is not Phase.READY:
             self._listener.worker_ready(before)
         elif state.ready:
             self._listener.worker_seen(before)
+        elif phase is Phase.READY:
+            before.retired = state.phase is Phase.DRAINING
+            self._listener.worker_draining(before)
+
+
+def _kill(state: WorkerState) -> None:
+    """End that process, unless it has ended and its number belongs to another by now."""
+    try:
+        if psutil.Process(state.pid).create_time() <= state.started_at:
+            os.kill(state.pid, signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return

@@ -63,6 +63,8 @@ class Intake:
             seed=secrets.randbits(32) if body.seed is None else body.seed,
             format=body.audio_format,
             speed=body.speed,
+            priority=body.priority,
+            deadline_ms=body.deadline_ms,
         )
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from balancer.audio import AudioFormat
+from balancer.line import Priority
 from voices.registry import Voice
 from worker.contract import ParameterValue
 
@@ -81,6 +82,17 @@ class _Body(BaseModel):
     speed: Annotated[float, Field(ge=0.25, le=4.0, description="Tempo; the pitch stays.")] = 1.0
     seed: Annotated[
         int | None, Field(ge=0, lt=2**32, description="Makes the audio reproducible; random if left out.")
+    ] = None
+    priority: Annotated[
+        Priority, Field(strict=False, description="batch: takes only what interactive work leaves over.")
+    ] = Priority.INTERACTIVE
+    deadline_ms: Annotated[
+        float | None,
+        Field(
+            gt=0,
+            description="Milliseconds after which the audio is of no use: what cannot be done by then is refused at "
+            "once. The header X-Deadline-Ms says the same; the earlier one counts.",
+        ),
     ] = None
 
     @property
@@ -160,5 +172,8 @@ class SpeechRequest:
     seed: int
     format: AudioFormat
     speed: float
+    priority: Priority = Priority.INTERACTIVE
+    deadline_ms: float | None = None
+    """From the request's arrival."""
     text_field: str = field(default="text", compare=False)
     """What the client calls the text: errors name it so."""

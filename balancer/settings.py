@@ -21,8 +21,11 @@ from balancer.layout import parse_cores
 from worker.cards import CARDS
 
 PREFIX = "CHORUS_"
-OTHER_VARIABLES = frozenset({"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON", "CHORUS_UID"})
-"""No settings of the server: two for the command line as a client, three from `chorus serve` to supervisord."""
+OTHER_VARIABLES = frozenset(
+    {"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON", "CHORUS_UID", "CHORUS_LISTENERS"}
+)
+"""No settings of the server: two for the command line as a client, three from `chorus serve` to supervisord, one from a
+balancer to its successor."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -70,12 +73,38 @@ class Settings(BaseModel):
         description="Folder of the sockets, mode 0700; unset: `chorus-<user id>-<port>` in the temporary folder.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or a JSON object each.")
+    log_text: bool = Field(False, description="Whether the texts of requests are logged.")
 
     max_text_characters: int = Field(5000, ge=1, le=1_000_000, description="Longest text of one request.")
     max_body_bytes: int = Field(262_144, ge=1024, description="Largest request body.")
-    queue_limit: int = Field(1000, ge=1, description="Most utterances that wait in line; past it the answer is 503.")
+    queue_limit: int = Field(
+        1000, ge=1, description="Most utterances that wait in line, for each priority; past it the answer is 503."
+    )
+    overtaking: float = Field(
+        4.0,
+        ge=0,
+        le=1000,
+        description="Short texts go first: one may pass those that came at most this many times their own expected "
+        "duration before it. 0: each caller's in order of arrival.",
+    )
+    batch_patience: float = Field(
+        60.0, ge=0, description="Seconds after which batch work gets one in four turns, however much else waits."
+    )
     request_timeout: float = Field(
         300.0, gt=0, description="Seconds for one request, waiting included; past it the answer is 504."
+    )
+    attempt_seconds: float = Field(
+        30.0, gt=0, description="Least time that a worker is given for an utterance before another one tries."
+    )
+    attempt_factor: float = Field(
+        10.0, ge=1, description="The same as a multiple of its expected duration; the longer of the two counts."
+    )
+    hedge_factor: float | None = Field(
+        None,
+        ge=1,
+        description="An idle worker speaks the same utterance, too, once it takes this many times its expected "
+        "duration and nobody waits; unset: never.",
     )
     recovery_seconds: float = Field(
         5.0, ge=0, description="How long requests wait for a worker to come back when none is left; then 503."
@@ -85,6 +114,18 @@ class Settings(BaseModel):
         2.0, gt=0, le=60, description="A look at a worker's state that takes longer than this has failed."
     )
     probe_failures: int = Field(3, ge=1, description="Looks in a row that must fail before a worker counts as gone.")
+    hung_seconds: float = Field(
+        10.0, gt=0, description="A worker process that has not answered for so long is killed, to be started afresh."
+    )
+    watchdog_seconds: float = Field(
+        60.0, ge=0, description="A worker whose model makes no progress for so long ends itself; 0: never."
+    )
+    recycle_utterances: int | None = Field(
+        None, ge=1, description="A worker is replaced after so many utterances, one at a time; unset: never."
+    )
+    recycle_mib: int | None = Field(
+        None, ge=1, description="A worker whose own memory passes so many MiB is replaced, one at a time; unset: never."
+    )
     stop_seconds: int = Field(30, ge=1, description="Grace for what is in flight when the server is stopped.")
 
     @field_validator("api_keys", mode="before")
@@ -153,6 +194,11 @@ class Settings(BaseModel):
         """The folder of the sockets."""
         folder = f"chorus-{os.getuid()}-{self.port}"
         return self.run_dir or Path(tempfile.gettempdir()) / folder
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the operator's commands reach the balancer."""
+        return self.sockets / "control.sock"
 
     @property
     def loopback(self) -> bool:

@@ -12,8 +12,10 @@ from balancer.layout import format_cores
 
 COLOURS = {
     WorkerPhase.STARTING: "yellow",
+    WorkerPhase.WARMING: "yellow",
     WorkerPhase.READY: "green",
     WorkerPhase.BUSY: "cyan",
+    WorkerPhase.DRAINING: "blue",
     WorkerPhase.FAILED: "red",
     WorkerPhase.GONE: "red",
 }
@@ -24,11 +26,13 @@ _NOTABLE_SHARE = 64 * 2**20
 
 def status_table(report: dict[str, Any]) -> Table:
     """One row a worker; the title tells whether the server can speak."""
-    title = f"{report['status']}, {report['queueDepth']} in line"
+    batch = report["queueDepths"]["batch"]
+    title = f"{report['status']}, {report['queueDepth']} in line" + (f" ({batch} of them batch)" if batch else "")
+    title += ", draining" if report["draining"] else ""
     if report["reason"]:
         title += f": {escape(report['reason'])}"
     listing = Table(title=title, title_justify="left")
-    for heading in ("worker", "state", "pid", "CPUs", "threads", "memory", "done", "speed"):
+    for heading in ("worker", "state", "pid", "CPUs", "threads", "CPU use", "memory", "done", "speed"):
         listing.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
     for worker in report["workers"]:
         listing.add_row(*_row(worker))
@@ -46,6 +50,7 @@ def _row(worker: dict[str, Any]) -> list[str]:
         str(worker["pid"]),
         format_cores([worker["cores"]]),
         str(worker["threads"]),
+        f"{worker['cpu_cores']:.0%}" if "cpu_cores" in worker else "",
         _memory(worker["resident_bytes"], worker["shared_bytes"]),
         str(worker["done"]),
         f"{worker['speed']:.1f}x" if worker["speed"] is not None else "",

@@ -1,7 +1,8 @@
 """The balancer's own cost: a stub worker asked directly and through the balancer, the two in turn in one run.
 
-The stub answers 100 kB of silence at once, so all that is measured is the way. Balancer on the first core, stub and
-client together on the second, where there are two.
+Stubs answer 100 kB of silence at once, so all that is measured is the way. Balancer on the first core, stubs and client
+together on the second, where there are two. Throughput has a stub for each client: the balancer would wait for a single
+one. Beside it stands what the balancer's own CPU time would allow: stubs and client may be what is slow.
 """
 
 import os
@@ -13,11 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import numpy as np
+import psutil
 import typer
 from rich.console import Console
 from rich.progress import track
@@ -54,6 +57,21 @@ class Client:
         return seconds
 
 
+DIRECT, BALANCED = "worker directly", "through the balancer"
+
+
+@dataclass
+class Figures:
+    """What one way took."""
+
+    latencies: list[float] = field(default_factory=list)
+    """Seconds, with one client."""
+    rates: list[float] = field(default_factory=list)
+    """Requests a second with several clients, by round."""
+    balancer_seconds: list[float] = field(default_factory=list)
+    """CPU time of the balancer a request, with several clients, by round."""
+
+
 def _complete(answer: bytearray) -> bool:
     head, blank, body = answer.partition(b"\r\n\r\n")
     if not blank:
@@ -65,8 +83,8 @@ def _complete(answer: bytearray) -> bool:
 
 
 def main(
-    requests: Annotated[int, typer.Option(min=10, help="Requests of each way and round.")] = 500,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the ways take turns within each.")] = 6,
+    requests: Annotated[int, typer.Option(min=10, help="Requests of each way, part and round.")] = 500,
+    rounds: Annotated[int, typer.Option(min=2, help="Rounds; the ways take turns within each.")] = 11,
     concurrency: Annotated[int, typer.Option(min=1, help="Clients of the throughput part.")] = 4,
 ) -> None:
     """Measure and print latency at one client and throughput at several, both ways."""
@@ -75,28 +93,38 @@ def main(
         port = _free_port()
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, cores[1:2] or cores)
-        stub = [ROOT / "tests/services/stub_worker.py", "--folder", folder, "--audio-bytes", AUDIO_BYTES]
-        processes.enter_context(_running([sys.executable, *map(str, stub)], {}))
+        for index in range(concurrency):
+            stub = [ROOT / "tests/services/stub_worker.py", "--folder", folder, "--audio-bytes", AUDIO_BYTES]
+            processes.enter_context(_running([sys.executable, *map(str, stub), f"--index={index}"], {}))
         environ = {"CHORUS_RUN_DIR": name, "CHORUS_PORT": str(port), "CHORUS_LOG_LEVEL": "warning"}
         pinned = ["taskset", "-c", str(cores[0]), sys.executable, "-m", "balancer"]
-        processes.enter_context(_running(pinned, environ))
-        _await_ready(f"http://127.0.0.1:{port}/ready")
+        balancer = psutil.Process(processes.enter_context(_running(pinned, environ)).pid)
+        _await_ready(f"http://127.0.0.1:{port}/health", concurrency)
 
         utterance = b'{"id": "%d", "text": "Hello.", "voice": "default", "seed": 1}'
         ways: dict[str, Callable[[int], Client]] = {
-            "worker directly": lambda n: Client(lambda: _unix(folder / "worker-0.sock"), "/synthesize", utterance % n),
-            "through the balancer": lambda _: Client(lambda: _tcp(port), "/tts", b'{"text": "Hello.", "seed": 1}'),
+            DIRECT: lambda n: Client(lambda: _unix(folder / f"worker-{n}.sock"), "/synthesize", utterance % n),
+            BALANCED: lambda _: Client(lambda: _tcp(port), "/tts", b'{"text": "Hello.", "seed": 1}'),
         }
-        latencies: dict[str, list[float]] = {way: [] for way in ways}
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        for _ in track(range(rounds), "measuring", console=Console(stderr=True)):
+        figures = {way: Figures() for way in ways}
+        for number in track(range(rounds), "measuring", console=Console(stderr=True)):
             for way, connect in ways.items():
+                found = figures[way]
                 client = connect(0)
-                latencies[way] += [client.ask() for _ in range(requests)]
-                # A worker has one slot: asked directly it serves one client, and refuses the second.
-                clients = concurrency if way != "worker directly" else 1
-                rates[way].append(_rate([connect(n) for n in range(clients)], requests))
-    _print(latencies, rates, concurrency)
+                found.latencies += [client.ask() for _ in range(requests)]
+                before = _cpu_seconds(balancer)
+                found.rates.append(_rate([connect(n) for n in range(concurrency)], requests))
+                found.balancer_seconds.append((_cpu_seconds(balancer) - before) / requests)
+            if number == 0:
+                resident = balancer.memory_info().rss
+        growth = balancer.memory_info().rss / resident - 1
+    _print(figures, concurrency)
+    print(f"memory of the balancer: {growth:+.1%} over {2 * requests * (rounds - 1)} requests after the first round")
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
 
 
 def _rate(clients: list[Client], requests: int) -> float:
@@ -121,39 +149,40 @@ def _rate(clients: list[Client], requests: int) -> float:
     return requests // len(clients) * len(clients) / (time.perf_counter() - started)
 
 
-def _print(latencies: dict[str, list[float]], rates: dict[str, list[float]], concurrency: int) -> None:
+def _print(figures: dict[str, Figures], concurrency: int) -> None:
     table = Table(
         "way",
         "p50 ms, 1 client",
         "p99 ms, 1 client",
         "requests/s, median",
-        title=f"{AUDIO_BYTES // 1000} kB answers; requests/s: balancer with {concurrency} clients, worker with one",
+        "requests/s for a core of the balancer",
+        title=f"{AUDIO_BYTES // 1000} kB answers; requests/s with {concurrency} clients and as many workers",
     )
     medians = {}
-    for way, seconds in latencies.items():
-        medians[way], p99 = np.percentile(np.array(seconds) * 1e3, [50, 99])
-        table.add_row(way, f"{medians[way]:.2f}", f"{p99:.2f}", f"{np.median(rates[way]):.0f}")
+    for way, found in figures.items():
+        medians[way], p99 = np.percentile(np.array(found.latencies) * 1e3, [50, 99])
+        allowed = f"{1 / np.median(found.balancer_seconds):.0f}" if way == BALANCED else ""
+        table.add_row(way, f"{medians[way]:.2f}", f"{p99:.2f}", f"{np.median(found.rates):.0f}", allowed)
     console = Console()
     console.print(table)
-    direct, balanced = medians.values()
-    console.print(f"added at the median: {balanced - direct:.2f} ms")
+    console.print(f"added at the median: {medians[BALANCED] - medians[DIRECT]:.2f} ms")
 
 
 @contextmanager
-def _running(command: list[str], environ: dict[str, str]) -> Iterator[None]:
+def _running(command: list[str], environ: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(command, env={**os.environ, **environ}, cwd=ROOT)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
 
 
-def _await_ready(url: str) -> None:
+def _await_ready(url: str, workers: int) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            if httpx.get(url).status_code == httpx.codes.OK:
+            if httpx.get(url).json()["slots"] == workers:
                 return
         except httpx.TransportError:
             pass

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +26,7 @@ from rich.console import Console
 from sides.load import LEAST_TOKENS, Run, jobs, speak_all
 from sides.memory import Watch
 from sides.report import Plan, Result, Size, machine, report, workers_of, write_json
-from sides.running import Server, SideError, start_locked, start_workers
+from sides.running import Server, SideError, start_chorus, start_locked
 
 from balancer.host import probe
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find
@@ -111,13 +111,13 @@ def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Resul
             _warm_page_cache(checkpoint)
             if plan.workers > 1:
                 _tell(f"{engine}: starting 1 worker")
-                with start_workers(engine, checkpoint, workers=1, folder=folder) as single:
+                with _start_workers(engine, checkpoint, 1, folder) as single:
                     startup["1 worker"] = single.ready_seconds
         loader = "upstream" if plan.size is Size.FULL and engine in UPSTREAM_LOADS else "ours"
         _tell(f"{engine}: starting the locked server")
         locked = sides.enter_context(start_locked(engine, checkpoint, loader=loader, folder=folder))
         _tell(f"{engine}: starting {workers_of(plan)}")
-        workers = sides.enter_context(start_workers(engine, checkpoint, workers=plan.workers, folder=folder))
+        workers = sides.enter_context(_start_workers(engine, checkpoint, plan.workers, folder))
         if plan.startup:
             startup |= {"locked": locked.ready_seconds, workers_of(plan): workers.ready_seconds}
         watches = {server.name: Watch(server) for server in (locked, workers)}
@@ -130,6 +130,12 @@ def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Resul
             memory={side: watch.take() for side, watch in watches.items()},
             startup=startup,
         )
+
+
+def _start_workers(engine: str, checkpoint: Path, workers: int, folder: Path) -> AbstractContextManager[Server]:
+    # Here everything waits in line on purpose, and has to.
+    settings = {"model_dir": checkpoint, "request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
+    return start_chorus("workers", engine=engine, workers=workers, folder=folder, settings=settings)
 
 
 def _take_turns(

@@ -14,15 +14,16 @@ ROOT = Path(__file__).parents[1]
 
 LAYERS = (
     ("app",),
-    ("routes",),
-    ("speech",),
+    ("routes", "control"),
+    ("speech", "upkeep"),
     ("dispatch",),
+    ("attempt",),
     ("scheduler", "fleet"),
-    ("connection",),
+    ("connection", "line", "costs", "retries"),
 )
 """From the top down; a module imports only from layers below its own. Those not named here stand beside them."""
 
-SHARED = ("worker.contract", "worker.cards", "worker.checkpoints")
+SHARED = ("worker.contract", "worker.cards", "worker.checkpoints", "worker.logs")
 """What the balancer may import of the worker: no library of an engine is behind it."""
 
 

@@ -6,21 +6,20 @@ Confines itself to its cores first and imports everything else after that, numpy
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
 from worker.cards import CARDS
 from worker.cores import CoresError, confine
+from worker.logs import configure
+from worker.past import Past
 
 
 def main() -> None:
     """Read the command line, confine the process, serve until SIGTERM."""
     arguments = _arguments()
-    logging.basicConfig(
-        level=arguments.log_level.upper(),
-        format=f"%(asctime)s worker-{arguments.index} %(levelname)s %(message)s",
-    )
+    past = Past(arguments.run_dir, arguments.index)
+    configure(f"worker-{arguments.index}", level=arguments.log_level, log_format=arguments.log_format)
     cpus, threads = arguments.layout[arguments.index]
     try:
         confine(cpus, threads)
@@ -36,6 +35,9 @@ def main() -> None:
         voices=arguments.voices,
         model_dir=arguments.model_dir,
         cache=arguments.cache_dir,
+        past=past,
+        watchdog_seconds=arguments.watchdog_seconds,
+        log_text=arguments.log_text == "true",
     )
 
 
@@ -53,7 +55,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
     parser.add_argument("--model-dir", type=_folder, help="folder of the checkpoint; none, or '': the hub's cache")
     parser.add_argument("--cache-dir", type=Path, required=True, help="folder for what is computed once")
+    parser.add_argument("--watchdog-seconds", type=float, default=0.0, help="longest time without progress; 0: any")
     parser.add_argument("--log-level", default="info")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--log-text", choices=("true", "false"), default="false", help="log what is spoken, too")
     arguments = parser.parse_args()
     if not 0 <= arguments.index < len(arguments.layout):
         parser.error(f"argument --index: {arguments.index} is not in a layout of {len(arguments.layout)}")

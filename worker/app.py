@@ -1,4 +1,4 @@
-"""The worker's HTTP face: a Starlette app on a Unix socket with the two endpoints of the contract."""
+"""The worker's HTTP face: a Starlette app on a Unix socket with the three endpoints of the contract."""
 
 from __future__ import annotations
 
@@ -64,13 +64,21 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
             return refusal(error.error)
         return UtteranceResponse(run)
 
+    async def drain(_: Request) -> Response:
+        runner.drain()
+        return Response(status_code=202)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         runner.start()
         yield
 
     return Starlette(
-        routes=[Route("/state", state), Route("/synthesize", synthesize, methods=["POST"])],
+        routes=[
+            Route("/state", state),
+            Route("/synthesize", synthesize, methods=["POST"]),
+            Route("/drain", drain, methods=["POST"]),
+        ],
         lifespan=lifespan,
     )
 

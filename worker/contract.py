@@ -40,6 +40,8 @@ class Utterance(_Message):
     parameters: dict[str, ParameterValue] = {}
     token_budget: int | None = None
     """Most tokens a token-making engine may generate; None leaves it to the engine."""
+    request_id: str = ""
+    """Of the client's request, for the logs of both sides."""
 
 
 class Phase(StrEnum):
@@ -48,11 +50,14 @@ class Phase(StrEnum):
     STARTING = "starting"  # importing libraries, loading the model
     WARMING = "warming"  # first whole synthesis, not counted, so that nothing compiles under a client
     READY = "ready"  # takes utterances
-    FAILED = "failed"  # the model cannot load; `reason` says why and what to do
+    DRAINING = "draining"  # finishes what is in flight, takes no more, then ends
+    FAILED = "failed"  # the model cannot load, or crashed at every start; `reason` says why and what to do
 
 
 class WorkerState(_Message):
-    """The answer to `GET /state`."""
+    """The answer to `GET /state`. A newer worker may tell more: in a rolling restart, the balancer comes last."""
+
+    model_config = ConfigDict(extra="ignore")
 
     index: int
     pid: int
@@ -72,7 +77,7 @@ class WorkerState(_Message):
     done: int
     """Utterances finished whole since the start."""
     progress: int
-    """Grows with every piece of audio made: a busy worker whose progress stands still hangs."""
+    """Grows with every token, block or piece of audio made: a busy worker whose progress stands still hangs."""
     speed: float | None
     """Audio seconds made per second of work, averaged; None before the first utterance."""
     voices_prepared: tuple[str, ...]
@@ -98,7 +103,9 @@ class FrameKind(StrEnum):
 
 
 class EndOfUtterance(_Message):
-    """The closing frame of a whole utterance."""
+    """The closing frame of a whole utterance. A newer worker may tell more."""
+
+    model_config = ConfigDict(extra="ignore")
 
     samples: int
     compute_seconds: float

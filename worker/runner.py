@@ -29,6 +29,8 @@ from worker.engines.base import (
     VoiceSource,
     VoiceUnusableError,
 )
+from worker.past import NO_CRASHES, Crashes
+from worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +57,13 @@ class Run:
 
     utterance: Utterance
     source: VoiceSource
-    cancellation: Cancellation = field(default_factory=Cancellation)
+    cancellation: Cancellation
     _outbox: asyncio.Queue[tuple[FrameKind, bytes]] = field(default_factory=asyncio.Queue)
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What it is known by in the logs: here, and on the whole of its way."""
+        return {"utterance": self.utterance.id, "request": self.utterance.request_id}
 
     def put(self, kind: FrameKind, payload: bytes) -> None:
         """Add a frame. Event loop only."""
@@ -73,17 +80,31 @@ class Run:
 class Runner:
     """Slots, model thread, and what `/state` tells of both.
 
-    `load` builds the engine and is called on the model's thread; `voices` resolves the utterances' voices.
-    Everything but the thread's own methods belongs to the event loop that called `start`.
+    `load` builds the engine and is called on the model's thread; `voices` resolves the utterances' voices; `crashes`
+    are those of the starts before this one. Everything but the thread's own methods belongs to the event loop that
+    called `start`.
     """
 
-    def __init__(self, load: Callable[[], Engine], voices: LiveRegistry) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        voices: LiveRegistry,
+        *,
+        crashes: Crashes = NO_CRASHES,
+        watchdog_seconds: float = 0.0,
+        log_text: bool = False,
+    ) -> None:
         self._load = load
         self._voices = voices
+        self._crashes = crashes
+        self._watchdog = Watchdog(watchdog_seconds)
+        self._log_text = log_text
         self._inbox: queue.SimpleQueue[Run] = queue.SimpleQueue()
         self._runs: dict[str, Run] = {}
         self._prepared: dict[str, VoiceSource] = {}
-        self._failed = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._drained = asyncio.Event()
+        self._draining = False
         self.engine: Engine | None = None
         self.phase = Phase.STARTING
         self.reason: str | None = None
@@ -96,9 +117,26 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         threading.Thread(target=self._drive, name="model", daemon=True).start()
 
-    async def failed(self) -> None:
-        """Wait until the model turns out not to load."""
-        await self._failed.wait()
+    async def settled(self) -> None:
+        """Wait until the model is ready, or turns out not to load."""
+        await self._settled.wait()
+
+    def drain(self) -> None:
+        """Take no more utterances, and finish those that are under way."""
+        self._draining = True
+        if self.phase is Phase.READY:
+            self.phase = Phase.DRAINING
+        if not self._runs:
+            self._drained.set()
+
+    @property
+    def draining(self) -> bool:
+        """Whether its end is wanted."""
+        return self._draining
+
+    async def drained(self) -> None:
+        """Wait until nothing is under way any more after `drain`."""
+        await self._drained.wait()
 
     @property
     def in_flight(self) -> tuple[str, ...]:
@@ -124,7 +162,7 @@ class Runner:
         if len(self._runs) >= self.slots:
             raise RefusedError("full", f"all {self.slots} slots are taken")
         source = self._source(utterance, self.engine)
-        run = Run(utterance, source)
+        run = Run(utterance, source, Cancellation(self._progressed))
         self._runs[utterance.id] = run
         self._inbox.put(run)
         return run
@@ -156,6 +194,10 @@ class Runner:
     # The model's thread, from here on.
 
     def _drive(self) -> None:
+        if self._crashes.wait:
+            self._tell(self._hold, self._crashes.reason)
+            time.sleep(self._crashes.wait)
+            self._tell(self._begin)
         try:
             engine = self._load()
             self._tell(self._warming, engine)
@@ -202,28 +244,48 @@ class Runner:
     def _speak(self, engine: Engine, run: Run) -> None:
         started = time.perf_counter()
         samples = 0
+        outcome, error = "ok", None
         try:
             run.cancellation.check()
             self._prepare(engine, run.source)
             for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
                 samples += len(piece)
-                self._tell(self._progress, run, to_pcm(piece))
+                self._tell(run.put, FrameKind.PCM, to_pcm(piece))
                 run.cancellation.check()
         except CancelledError:
-            log.info("utterance %s cancelled after %d samples", run.utterance.id, samples)
-            self._tell(self._close, run, None)
-        except UnspeakableError as error:
-            self._tell(self._close, run, UtteranceError(code="unspeakable", message=str(error)))
-        except VoiceUnusableError as error:
-            message = f"voice {run.source.voice.name!r} cannot be used: {error}"
-            self._tell(self._close, run, UtteranceError(code="invalid", message=message))
+            outcome = "cancelled"
+        except UnspeakableError as unspeakable:
+            outcome, error = "unspeakable", UtteranceError(code="unspeakable", message=str(unspeakable))
+        except VoiceUnusableError as unusable:
+            message = f"voice {run.source.voice.name!r} cannot be used: {unusable}"
+            outcome, error = "invalid", UtteranceError(code="invalid", message=message)
         except Exception:
-            log.exception("utterance %s failed", run.utterance.id)
+            log.exception("the engine failed", extra={"fields": run.ids})
             message = "the engine failed on this text; the worker's log has the details"
-            self._tell(self._close, run, UtteranceError(code="internal", message=message))
-        else:
-            seconds = time.perf_counter() - started
+            outcome, error = "failed", UtteranceError(code="internal", message=message)
+        finally:
+            self._watchdog.rest()
+        seconds = time.perf_counter() - started
+        self._log(run, outcome, seconds, samples / engine.card.sample_rate)
+        if outcome == "ok":
             self._tell(self._finish, run, samples, seconds, samples / engine.card.sample_rate / seconds)
+        else:
+            self._tell(self._close, run, error)
+
+    def _progressed(self) -> None:
+        self.progress += 1
+        self._watchdog.progressed()
+
+    def _log(self, run: Run, outcome: str, seconds: float, audio_seconds: float) -> None:
+        fields = run.ids | {
+            "voice": run.utterance.voice,
+            "characters": len(run.utterance.text),
+            "seconds": round(seconds, 4),
+            "audio_seconds": round(audio_seconds, 3),
+        }
+        if self._log_text:
+            fields["text"] = run.utterance.text
+        log.info("utterance %s", outcome, extra={"fields": fields})
 
     def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
@@ -238,16 +300,19 @@ class Runner:
         self.engine = engine
         self.phase = Phase.WARMING
 
+    def _hold(self, reason: str) -> None:
+        self.phase, self.reason = Phase.FAILED, reason
+
+    def _begin(self) -> None:
+        self.phase, self.reason = Phase.STARTING, None
+
     def _ready(self) -> None:
         self.phase = Phase.READY
+        self._settled.set()
 
     def _fail(self, reason: str) -> None:
         self.phase, self.reason = Phase.FAILED, reason
-        self._failed.set()
-
-    def _progress(self, run: Run, pcm: bytes) -> None:
-        self.progress += 1
-        run.put(FrameKind.PCM, pcm)
+        self._settled.set()
 
     def _finish(self, run: Run, samples: int, seconds: float, speed: float) -> None:
         self.done += 1
@@ -263,6 +328,8 @@ class Runner:
 
     def _release(self, run: Run) -> None:
         del self._runs[run.utterance.id]
+        if self.phase is Phase.DRAINING and not self._runs:
+            self._drained.set()
 
 
 def to_pcm(samples: Samples) -> bytes:

@@ -1,4 +1,4 @@
-"""Runs a worker's app on its Unix socket until SIGTERM, or until its model turns out not to load."""
+"""Runs a worker's app on its Unix socket until it is asked to end, or until its model turns out not to load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,7 +15,10 @@ import uvicorn
 
 from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
+from worker.contract import Phase
 from worker.engines import load
+from worker.engines.base import Engine
+from worker.past import Past
 from worker.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -37,23 +39,40 @@ def serve(
     voices: Path,
     model_dir: Path | None,
     cache: Path,
+    past: Past,
+    watchdog_seconds: float,
+    log_text: bool,
     failed_seconds: float = FAILED_SECONDS,
 ) -> NoReturn:
-    """Serve one worker on the socket at `path`. Ends the process: 0 on SIGTERM, 1 if the model cannot load."""
+    """Serve one worker on the socket at `path`. Ends the process: 0 when asked to, 1 if the model cannot load."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+    def end_well(*_: object) -> NoReturn:
+        past.end()
+        _end(0)
+
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
-    signal.signal(signal.SIGTERM, lambda *_: _end(0))
+    signal.signal(signal.SIGTERM, end_well)
     try:
         registry = LiveRegistry(voices)
     except VoiceError as error:
         sys.exit(f"worker {index}: {error}")
-    runner = Runner(partial(load, engine, threads=threads, model_dir=model_dir, cache=cache), registry)
+
+    def begin() -> Engine:
+        past.begin()
+        return load(engine, threads=threads, model_dir=model_dir, cache=cache)
+
+    crashes = past.read()
+    logging.getLogger().addHandler(past.logging())
+    runner = Runner(begin, registry, crashes=crashes, watchdog_seconds=watchdog_seconds, log_text=log_text)
     app = create_app(runner, index=index, engine=engine, threads=threads)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
     )
-    asyncio.run(_serve(server, runner, path, failed_seconds))
-    _end(1 if runner.reason is not None else 0)
+    asyncio.run(_serve(server, runner, past, path, failed_seconds))
+    if runner.phase is Phase.FAILED and not runner.draining:
+        _end(1)
+    end_well()
 
 
 def _end(code: int) -> NoReturn:
@@ -61,18 +80,31 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _serve(server: uvicorn.Server, runner: Runner, path: Path, failed_seconds: float) -> None:
-    give_up = asyncio.create_task(_give_up(server, runner, failed_seconds))
+async def _serve(server: uvicorn.Server, runner: Runner, past: Past, path: Path, failed_seconds: float) -> None:
+    beside = [
+        asyncio.create_task(_follow_start(server, runner, past, failed_seconds)),
+        asyncio.create_task(_end_when_drained(server, runner)),
+    ]
     try:
         await server.serve(sockets=[listen(path)])
     finally:
-        give_up.cancel()
+        for task in beside:
+            task.cancel()
 
 
-async def _give_up(server: uvicorn.Server, runner: Runner, failed_seconds: float) -> None:
-    await runner.failed()
-    await asyncio.sleep(failed_seconds)
-    log.error("ending, to be started afresh: %s", runner.reason)
+async def _follow_start(server: uvicorn.Server, runner: Runner, past: Past, failed_seconds: float) -> None:
+    await runner.settled()
+    past.settle()
+    if runner.phase is Phase.FAILED:
+        await asyncio.sleep(failed_seconds)
+        log.error("ending, to be started afresh: %s", runner.reason)
+        server.should_exit = True
+
+
+async def _end_when_drained(server: uvicorn.Server, runner: Runner) -> None:
+    await runner.drained()
+    log.info("drained: ending")
+    # The answer to the last utterance is finished first.
     server.should_exit = True
 
 
@@ -82,7 +114,8 @@ def listen(path: Path) -> socket.socket:
     It takes the place of what a dead worker left there in one step: no client ever finds the path missing.
     """
     fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    fresh.unlink(missing_ok=True)  # an earlier process of the same number may have died in the middle of this
+    for left in path.parent.glob(f"{path.name}.*"):
+        left.unlink(missing_ok=True)  # an earlier process may have died in the middle of this
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(fresh))
     fresh.chmod(0o600)

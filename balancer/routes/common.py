@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf, nan
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -13,8 +14,11 @@ from starlette.requests import Request
 
 from balancer.answers import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
+from balancer.speech import Origin
 
 Body = TypeVar("Body", bound=BaseModel)
+
+DEADLINE_HEADER = "x-deadline-ms"
 
 LONGEST_NAME = 100
 """Characters of a field's name: answers quote it."""
@@ -38,6 +42,33 @@ async def read(request: Request, schema: type[Body], limit: int) -> Body:
         return schema.model_validate(value)
     except ValidationError as error:
         raise _invalid(error) from error
+
+
+def origin(request: Request) -> Origin:
+    """Who asks, and by when. Raises InvalidRequestError."""
+    facts = request.state.speech = {}
+    client = request.client
+    return Origin(
+        request_id=request.state.request_id,
+        caller=getattr(request.state, "caller", None) or (client.host if client is not None else ""),
+        arrived=asyncio.get_running_loop().time(),
+        deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
+        facts=facts,
+    )
+
+
+def _deadline(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        milliseconds = float(value)
+    except ValueError:
+        milliseconds = nan
+    if not 0 < milliseconds < inf:  # so put, it refuses NaN, too
+        raise InvalidRequestError(
+            "the header X-Deadline-Ms must be a number of milliseconds above 0", param="X-Deadline-Ms"
+        )
+    return milliseconds
 
 
 async def _receive(request: Request, limit: int) -> bytes:

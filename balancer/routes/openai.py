@@ -9,7 +9,7 @@ from starlette.routing import Route
 from balancer.answers import JSONResponse
 from balancer.errors import ModelNotFoundError
 from balancer.intake import Intake
-from balancer.routes.common import read, while_connected
+from balancer.routes.common import origin, read, while_connected
 from balancer.routes.tts import audio_response
 from balancer.schemas import OpenAISpeechBody
 from balancer.speech import SpeechService
@@ -22,9 +22,10 @@ def routes(speech: SpeechService, intake: Intake, max_body_bytes: int, started_a
         return {"id": name, "object": "model", "created": started_at, "owned_by": "chorus"}
 
     async def create_speech(request: Request) -> Response:
+        asked = origin(request)
         wanted = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
         async with while_connected(request):
-            return audio_response(await speech.speak(wanted))
+            return audio_response(await speech.speak(wanted, asked))
 
     async def list_models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": [card(name) for name in intake.models]})

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from balancer.answers import JSONResponse
 from balancer.intake import Intake
-from balancer.routes.common import read, while_connected
+from balancer.routes.common import origin, read, while_connected
 from balancer.schemas import TtsBody
 from balancer.speech import Audio, SpeechService
 
@@ -20,16 +20,18 @@ def routes(speech: SpeechService, intake: Intake, max_body_bytes: int) -> list[R
     """The routes."""
 
     async def tts(request: Request) -> Response:
+        asked = origin(request)
         wanted = intake.accept(await read(request, TtsBody, max_body_bytes))
         async with while_connected(request):
-            return audio_response(await speech.speak(wanted))
+            return audio_response(await speech.speak(wanted, asked))
 
     async def tts_json(request: Request) -> Response:
+        asked = origin(request)
         body = await read(request, TtsBody, max_body_bytes)
         wanted = intake.accept(body)
         _, character = body.chosen_voice
         async with while_connected(request):
-            audio = await speech.speak(wanted)
+            audio = await speech.speak(wanted, asked)
             # Minutes of audio are megabytes of base64: too long for the event loop.
             return await asyncio.to_thread(_json_response, audio, character, request.state.request_id)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from balancer.settings import PREFIX, REPOSITORY
+from balancer.settings import PREFIX, REPOSITORY, variable
 from worker.cores import THREAD_VARIABLES
 
 START_SECONDS = 600.0
@@ -62,6 +62,15 @@ class Server:
                 seconds += times.user + times.system
         return seconds
 
+    def modules(self, name: str) -> list[psutil.Process]:
+        """Its processes that run `python -m name`: `worker` or `balancer`."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # it may just have ended
+                if process.cmdline()[1:3] == ["-m", name]:
+                    found.append(process)
+        return found
+
     def failure(self, what: str) -> SideError:
         """What went wrong, with the end of the log."""
         return _failure(f"{self.name}: {what}", self.log)
@@ -70,27 +79,25 @@ class Server:
 @contextmanager
 def start_locked(engine: str, model_dir: Path, *, loader: str, folder: Path) -> Iterator[Server]:
     """The server with one model and one lock; it listens once it has spoken. `folder` is for its log."""
-    port = _free_port()
+    port = free_port()
     options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
-    command = [sys.executable, str(_LOCKED_SERVER), *_flat(options)]
-    with _running("locked", command, _environment(), folder / "locked.log", port, lambda report: True) as server:
+    command = [sys.executable, str(_LOCKED_SERVER), *flat(options)]
+    with running("locked", command, environment(), folder / "locked.log", port, lambda report: True) as server:
         yield server
 
 
 @contextmanager
-def start_workers(engine: str, model_dir: Path, *, workers: int, folder: Path) -> Iterator[Server]:
-    """Chorus with so many workers of one thread, as its users start it; all of them are ready when the block begins."""
-    port = _free_port()
-    options = {"--engine": engine, "--model-dir": model_dir, "--workers": workers, "--threads": 1, "--port": port}
-    settings = {
-        "RUN_DIR": folder / "run",
-        "CACHE_DIR": folder / "cache",
-        "STOP_SECONDS": STOP_SECONDS,
-        # Here everything waits in line on purpose.
-        "REQUEST_TIMEOUT": 24 * 3600,
-    }
+def start_chorus(
+    name: str, *, engine: str, workers: int, folder: Path, settings: Mapping[str, object]
+) -> Iterator[Server]:
+    """Chorus with so many workers of one thread, as its users start it; all of them are ready when the block begins.
 
-    log = folder / "workers.log"
+    `settings` by their names, such as `overtaking`; log, sockets and cache go to `folder` unless they say otherwise.
+    Raises SideError.
+    """
+    port = free_port()
+    log = folder / f"{name}.log"
+    chosen = {"run_dir": folder / "run", "cache_dir": folder / "cache", "stop_seconds": STOP_SECONDS} | dict(settings)
 
     def ready(report: dict[str, object]) -> bool:
         if _RESTARTS in log.read_bytes():
@@ -102,9 +109,10 @@ def start_workers(engine: str, model_dir: Path, *, workers: int, folder: Path) -
                 raise _NeverReadyError(f"worker {worker['index']} cannot load its model: {worker['reason']}")
         return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
 
-    environment = _environment() | {PREFIX + name: str(value) for name, value in settings.items()}
-    command = [str(_CHORUS), "serve", *_flat(options)]
-    with _running("workers", command, environment, log, port, ready) as server:
+    options = {"--engine": engine, "--workers": workers, "--threads": 1, "--port": port}
+    command = [str(_CHORUS), "serve", *flat(options)]
+    variables = {variable(name): str(value) for name, value in chosen.items()}
+    with running(name, command, environment() | variables, log, port, ready) as server:
         yield server
 
 
@@ -113,7 +121,7 @@ class _NeverReadyError(Exception):
 
 
 @contextmanager
-def _running(
+def running(
     name: str,
     command: Sequence[str],
     environment: dict[str, str],
@@ -205,7 +213,7 @@ def _failure(message: str, log: Path) -> SideError:
     return SideError(f"{message}\nThe end of its log:\n{tail or '(it is empty)'}")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The variables of this process without those that would change either side, or take it to the network."""
     return {
         name: value
@@ -214,11 +222,13 @@ def _environment() -> dict[str, str]:
     } | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def _flat(options: dict[str, object]) -> list[str]:
+def flat(options: Mapping[str, object]) -> list[str]:
+    """Options as the words of a command line."""
     return [str(word) for option in options.items() for word in option]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this host that nobody listens on just now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from typing import Any
 
 import httpx
 import pytest
@@ -12,19 +13,30 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from balancer.access_log import AccessLog
+from balancer.access_log import PROBED, AccessLog
 from balancer.telemetry import Telemetry
 
 
 class Watched(Telemetry):
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("hibari")
+        self.first_bytes: list[str] = []
         self.seen: list[tuple[str, int]] = []
 
     def answered(self, surface: str, status: int, seconds: float) -> None:
         assert 0 <= seconds < 60
         self.seen.append((surface, status))
         super().answered(surface, status, seconds)
+
+    def first_byte(self, surface: str, seconds: float) -> None:
+        assert 0 <= seconds < 60
+        self.first_bytes.append(surface)
+        super().first_byte(surface, seconds)
+
+
+def facts(record: logging.LogRecord) -> dict[str, Any]:
+    fields: dict[str, Any] = vars(record)["fields"]
+    return fields
 
 
 @pytest.fixture
@@ -40,8 +52,12 @@ def app(telemetry: Watched) -> AccessLog:
     async def broken(_: Request) -> Response:
         raise RuntimeError("broken")
 
-    inner = Starlette(routes=[Route("/here", here), Route("/broken", broken)])
-    return AccessLog(inner, telemetry, frozenset({"/here", "/broken"}))
+    async def spoken(request: Request) -> Response:
+        request.state.speech = {"characters": 5, "worker": 1}
+        return PlainTextResponse("audio", 200 if request.path_params["id"] == "1" else 500)
+
+    routes = [Route("/here", here), Route("/broken", broken), Route("/audio/{id}", spoken)]
+    return AccessLog(Starlette(routes=routes), telemetry, routes)
 
 
 async def get(app: AccessLog, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -69,9 +85,40 @@ async def test_a_line_each(app: AccessLog, caplog: pytest.LogCaptureFixture) -> 
     caplog.set_level(logging.INFO, "balancer.access_log")
     await get(app, "/here", {"X-Request-Id": "abc-1"})
     await get(app, "/nothing%0aabc-2 GET /here 200", {"X-Request-Id": "abc-3"})
-    first, second = (record.getMessage() for record in caplog.records)
-    assert re.fullmatch(r"abc-1 GET /here 200 \d+\.\d{3}s", first)
-    assert re.fullmatch(r"abc-3 GET other 404 \d+\.\d{3}s", second)
+    first, second = caplog.records
+    assert first.getMessage() == "GET /here 200"
+    assert facts(first)["request"] == "abc-1"
+    assert 0 <= facts(first)["seconds"] < 60
+    assert second.getMessage() == "GET other 404"
+    assert facts(second)["request"] == "abc-3"
+
+
+async def test_what_became_of_a_speech_request_is_in_its_line(app: AccessLog, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "balancer.access_log")
+    await get(app, "/audio/1", {"X-Request-Id": "abc-1"})
+    [line] = caplog.records
+    assert line.getMessage() == "GET /audio/{id} 200"
+    assert facts(line) == {"request": "abc-1", "seconds": facts(line)["seconds"], "characters": 5, "worker": 1}
+
+
+async def test_probes_are_not_worth_a_line(app: AccessLog, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "balancer.access_log")
+    probed = AccessLog(app._app, app._telemetry, [Route(path, lambda _: None) for path in PROBED])
+    for path in PROBED:
+        await get(probed, path)
+    assert caplog.records == []
+
+
+async def test_paths_share_the_label_of_their_route(app: AccessLog, telemetry: Watched) -> None:
+    for path in ("/audio/1", "/audio/2", "/audio/1/more"):
+        await get(app, path)
+    assert telemetry.seen == [("/audio/{id}", 200), ("/audio/{id}", 500), ("other", 404)]
+
+
+async def test_the_first_byte_of_audio_is_timed_and_of_nothing_else(app: AccessLog, telemetry: Watched) -> None:
+    for path in ("/here", "/audio/1", "/audio/2"):
+        await get(app, path)
+    assert telemetry.first_bytes == ["/audio/{id}"]
 
 
 async def test_paths_that_do_not_exist_share_one_label(app: AccessLog, telemetry: Watched) -> None:
@@ -91,6 +138,7 @@ async def test_an_id_that_the_application_set_itself_gives_way(telemetry: Watche
     async def here(_: Request) -> Response:
         return PlainTextResponse("", headers={"X-Request-Id": "its own"})
 
-    app = AccessLog(Starlette(routes=[Route("/here", here)]), telemetry, frozenset())
+    routes = [Route("/here", here)]
+    app = AccessLog(Starlette(routes=routes), telemetry, routes)
     answer = await get(app, "/here", {"X-Request-Id": "ours"})
     assert answer.headers.get_list("X-Request-Id") == ["ours"]

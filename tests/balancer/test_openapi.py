@@ -78,7 +78,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 
 
 def served() -> list[BaseRoute]:
-    app = create_app(Settings.load({}))
+    app = create_app(Settings.load({}), lambda: None)
     assert isinstance(app, AccessLog)
     routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
     return routes
@@ -153,15 +153,17 @@ def test_what_can_be_looked_up_is_there(document: dict[str, Any], client: httpx.
 
 # The bodies
 
+TERMS = {"priority", "deadline_ms"}
+
 
 @pytest.mark.parametrize(
     ("path", "fields", "required"),
     [
-        ("/tts", {"text", "character", "voice", "model", "format", "speed", "seed"}, {"text"}),
-        ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed"}, {"text"}),
+        ("/tts", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
+        ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
         (
             "/v1/audio/speech",
-            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed"},
+            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed", *TERMS},
             {"model", "input", "voice"},
         ),
     ],

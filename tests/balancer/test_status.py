@@ -16,6 +16,7 @@ WORKER: dict[str, Any] = {
     "pid": 4711,
     "cores": [0, 1, 2, 8],
     "threads": 2,
+    "cpu_cores": 0.97,
     "resident_bytes": 384 * 2**20,
     "shared_bytes": 64 * 2**20,
     "done": 12,
@@ -23,11 +24,15 @@ WORKER: dict[str, Any] = {
 }
 
 
-def lines(*workers: dict[str, Any], reason: str | None = None, width: int = 200) -> list[str]:
+def lines(
+    *workers: dict[str, Any], reason: str | None = None, batch: int = 0, draining: bool = False, width: int = 200
+) -> list[str]:
     report = {
         "status": "healthy" if reason is None else "unhealthy",
         "reason": reason,
         "queueDepth": 3,
+        "queueDepths": {"interactive": 3 - batch, "batch": batch},
+        "draining": draining,
         "workers": workers,
     }
     output = io.StringIO()
@@ -48,6 +53,7 @@ def test_a_row_tells_all_of_a_worker() -> None:
         "pid": "4711",
         "CPUs": "0-2,8",
         "threads": "2",
+        "CPU use": "97%",
         "memory": "320 MiB",
         "done": "12",
         "speed": "61.2x",
@@ -65,7 +71,7 @@ def test_a_row_tells_all_of_a_worker() -> None:
 )
 def test_memory_is_the_workers_own_and_what_it_shares_if_that_is_much(resident: int, shared: int, memory: str) -> None:
     row = cells(lines(WORKER | {"resident_bytes": resident, "shared_bytes": shared})[4])
-    assert row[5] == memory
+    assert row[6] == memory
 
 
 def test_a_worker_that_has_not_spoken_has_no_speed() -> None:
@@ -74,13 +80,22 @@ def test_a_worker_that_has_not_spoken_has_no_speed() -> None:
 
 def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
     row = cells(lines({"index": 5, "phase": "gone", "reason": "connection refused"})[4])
-    assert row == ["5", "gone (connection refused)", "", "", "", "", "", ""]
+    assert row == ["5", "gone (connection refused)", "", "", "", "", "", "", ""]
 
 
 def test_the_title_says_why_nobody_can_speak() -> None:
     assert lines(WORKER, reason="the workers are starting")[0].strip() == (
         "unhealthy, 3 in line: the workers are starting"
     )
+
+
+def test_the_title_tells_of_batch_work_and_of_draining() -> None:
+    assert lines(WORKER, batch=2, draining=True)[0].strip() == "healthy, 3 in line (2 of them batch), draining"
+
+
+def test_a_process_that_is_just_gone_has_no_cpu_use() -> None:
+    alone = {name: value for name, value in WORKER.items() if name != "cpu_cores"}
+    assert cells(lines(alone)[4])[5] == ""
 
 
 @pytest.mark.parametrize("reason", ["[/] no file [/srv/model]", "[red]warm[/red]", "[bold]", "a\\[b]"])

@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from balancer.telemetry import Telemetry
+from balancer.cpu import CpuWatch
+from balancer.dispatch import WorkerView
+from balancer.fleet_metrics import FleetMetrics
+from balancer.line import Priority
+from balancer.telemetry import Telemetry, outcome_of
+from tests.services.harness import ROOT
 
 
 class Clock:
@@ -21,7 +28,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def telemetry(clock: Clock) -> Telemetry:
-    return Telemetry(clock)
+    return Telemetry("hibari", clock)
 
 
 def sample(telemetry: Telemetry, name: str, **labels: str) -> float | None:
@@ -88,12 +95,86 @@ def test_answers_are_counted_by_surface_and_status(telemetry: Telemetry) -> None
     assert sample(telemetry, "chorus_requests_total", surface="/tts", status="200") == 2.0
     assert sample(telemetry, "chorus_requests_total", surface="/tts", status="503") == 1.0
     assert sample(telemetry, "chorus_requests_total", surface="other", status="404") == 1.0
-    assert sample(telemetry, "chorus_request_seconds_count", surface="/tts") == 3.0
-    assert sample(telemetry, "chorus_request_seconds_bucket", surface="/tts", le="0.25") == 1.0
+    assert sample(telemetry, "chorus_request_seconds_count", surface="/tts", outcome="ok", engine="hibari") == 2.0
+    assert sample(telemetry, "chorus_request_seconds_bucket", surface="/tts", outcome="refused", le="0.25") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        (200, "ok"),
+        (304, "ok"),
+        (400, "invalid"),
+        (429, "refused"),
+        (503, "refused"),
+        (499, "gone"),
+        (500, "failed"),
+        (504, "failed"),
+        (0, "failed"),
+    ],
+)
+def test_statuses_become_few_outcomes(status: int, outcome: str) -> None:
+    assert outcome_of(status) == outcome
+
+
+def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(telemetry: Telemetry) -> None:
+    telemetry.synthesized("ok", 0.5, 10.0)
+    telemetry.synthesized("lost", 0.5, 0.0)
+    assert sample(telemetry, "chorus_synthesis_seconds_count", engine="hibari", outcome="ok") == 1.0
+    assert sample(telemetry, "chorus_synthesis_seconds_count", engine="hibari", outcome="lost") == 1.0
+    assert sample(telemetry, "chorus_real_time_factor_count", engine="hibari") == 1.0
+    assert sample(telemetry, "chorus_real_time_factor_sum", engine="hibari") == 0.05
+
+
+def test_who_left_the_line_without_a_slot_did_not_wait_for_one(telemetry: Telemetry) -> None:
+    telemetry.waited(9.0, "cancelled")
+    telemetry.waited(1.0)
+    assert telemetry.summary(0)["avg_wait_time"] == 1.0
+    assert sample(telemetry, "chorus_queue_wait_seconds_sum", outcome="cancelled") == 9.0
+
+
+def test_what_went_wrong_is_counted_by_why(telemetry: Telemetry) -> None:
+    telemetry.refused("queue_full")
+    telemetry.cancelled("running")
+    telemetry.wasted("worker_lost", 1.5)
+    telemetry.wasted("worker_lost", 1.0)
+    assert sample(telemetry, "chorus_refusals_total", reason="queue_full") == 1.0
+    assert sample(telemetry, "chorus_cancellations_total", stage="running") == 1.0
+    assert sample(telemetry, "chorus_wasted_seconds_total", reason="worker_lost") == 2.5
+
+
+def test_the_first_byte(telemetry: Telemetry) -> None:
+    telemetry.first_byte("/tts", 0.2)
+    assert sample(telemetry, "chorus_first_byte_seconds_bucket", surface="/tts", le="0.25") == 1.0
+
+
+def test_the_balancers_own_process_is_measured_too(telemetry: Telemetry) -> None:
+    assert (sample(telemetry, "process_resident_memory_bytes") or 0) > 2**20
+    assert (sample(telemetry, "process_open_fds") or 0) > 2
+
+
+def test_every_metric_is_documented_and_every_documented_one_is_there(telemetry: Telemetry) -> None:
+    telemetry.registry.register(FleetMetrics(_Idle(), CpuWatch()))  # type: ignore[arg-type]
+    families = {family.name for family in text_string_to_metric_families(telemetry.exposition().decode())}
+    ours = {name for name in families if name.startswith("chorus_") and not name.endswith("_created")}
+    listed = set(re.findall(r"`(chorus_\w+)", (ROOT / "docs/metrics.md").read_text()))
+    documented = {name.removesuffix("_total").removesuffix("_bucket").removesuffix("_count") for name in listed}
+    assert documented == ours
+
+
+class _Idle:
+    """A dispatcher without workers, as far as the metrics ask it."""
+
+    depths = dict.fromkeys(Priority, 0)
+    slots = free_slots = 0
+    draining = False
+
+    def workers(self) -> list[WorkerView]:
+        return []
 
 
 def test_two_servers_in_one_process_count_apart(telemetry: Telemetry) -> None:
-    other = Telemetry()
+    other = Telemetry("hibari")
     telemetry.retries.inc()
     assert sample(telemetry, "chorus_retries_total") == 1.0
     assert sample(other, "chorus_retries_total") == 0.0

@@ -7,6 +7,7 @@ then one of fours. `unspeakable`, `explode` and a voice named `broken` bring abo
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
@@ -40,7 +41,8 @@ class HeldEngine:
         """Ids of the utterances whose synthesis began, in order."""
         self.closed: list[str] = []
         """Ids of the utterances whose synthesis ended, however it did."""
-        self.pieces = 0
+        self.pieces: Counter[str] = Counter()
+        """Pieces made, by utterance."""
 
     @property
     def card(self) -> EngineCard:
@@ -84,7 +86,7 @@ class HeldEngine:
                     raise UnspeakableError("there is nothing to say")
                 if word == "explode":
                     raise ZeroDivisionError("a secret of the engine")
-                self.pieces += 1
+                self.pieces[utterance.id] += 1
                 number = int(word) if word.isdecimal() else 0
                 yield np.full(PIECE_SAMPLES, number / 32767, np.float32)
         finally:

@@ -61,6 +61,23 @@ class Worker:
         return self.await_phase(Phase.READY)
 
 
+def command(
+    run_dir: Path,
+    *,
+    index: int = 0,
+    engine: str = "hibari",
+    model_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    layout: str = f"{CPU}/1",
+    voices: Path = ROOT / "voices",
+    options: Sequence[str] = (),
+) -> list[str]:
+    """`python -m worker` with its options."""
+    words = [sys.executable, "-m", "worker", "--index", str(index), "--engine", engine, "--layout", layout]
+    words += ["--model-dir", str(model_dir or ""), "--cache-dir", str(cache_dir or run_dir / "cache")]
+    return [*words, "--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning", *options]
+
+
 @contextmanager
 def start_worker(
     run_dir: Path,
@@ -71,13 +88,21 @@ def start_worker(
     cache_dir: Path | None = None,
     layout: str = f"{CPU}/1",
     voices: Path = ROOT / "voices",
+    options: Sequence[str] = (),
     **variables: str,
 ) -> Iterator[Worker]:
     """`python -m worker`, which listens when the block begins and is killed when it ends."""
-    options = ["--index", str(index), "--engine", engine, "--layout", layout]
-    options += ["--model-dir", str(model_dir or ""), "--cache-dir", str(cache_dir or run_dir / "cache")]
-    options += ["--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning"]
-    with running([sys.executable, "-m", "worker", *options], run_dir / f"worker-{index}.sock", **variables) as worker:
+    words = command(
+        run_dir,
+        index=index,
+        engine=engine,
+        model_dir=model_dir,
+        cache_dir=cache_dir,
+        layout=layout,
+        voices=voices,
+        options=options,
+    )
+    with running(words, run_dir / f"worker-{index}.sock", **variables) as worker:
         yield worker
 
 

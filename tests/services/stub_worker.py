@@ -6,11 +6,13 @@ It misbehaves as its text tells it to, so that a test can bring about what a rea
 - `die once`: the same, unless another stub in the same folder has done it already
 - `truncate`: close the body properly, but without the closing frame
 - `hang`: never send anything
+- `hang once`: the same, unless another stub in the same folder has done it already
 - `fail`: answer an ERROR frame, `internal`
 - `unspeakable`: answer an ERROR frame, `unspeakable`
 - `full`: refuse with 429 the first time (a file named `refused` tells of every refusal)
 - `slow`: wait until a file named `go` appears beside the socket
 
+`POST /drain` makes it finish what it has, take no more, and end with code 0, as the real one does.
 `GET /heard` answers the newest utterance as it came.
 """
 
@@ -36,78 +38,108 @@ from worker.server import listen
 SAMPLE_RATE = 24_000
 
 
-def create_app(index: int, folder: Path, audio_bytes: int, phase: Phase) -> Starlette:
-    """A stub that answers every utterance with `audio_bytes` of silence."""
-    in_flight: list[str] = []
-    refused: set[str] = set()
-    done = 0
-    started_at = time.time()
+class StubWorker:
+    """Answers every utterance with `audio_bytes` of silence."""
 
-    async def state(_: Request) -> Response:
+    def __init__(self, index: int, folder: Path, audio_bytes: int, phase: Phase) -> None:
+        self._index = index
+        self._folder = folder
+        self._audio_bytes = audio_bytes
+        self._phase = phase
+        self._in_flight: list[str] = []
+        self._refused: set[str] = set()
+        self._done = 0
+        self._started_at = time.time()
+        self._heard = b"{}"
+        self.app = Starlette(
+            routes=[
+                Route("/state", self._state),
+                Route("/synthesize", self._synthesize, methods=["POST"]),
+                Route("/drain", self._drain, methods=["POST"]),
+                Route("/heard", self._tell_heard),
+            ]
+        )
+
+    async def _state(self, _: Request) -> Response:
         report = WorkerState(
-            index=index,
+            index=self._index,
             pid=os.getpid(),
-            phase=phase,
-            reason="there are no weights; run: make weights" if phase is Phase.FAILED else None,
+            phase=self._phase,
+            reason="there are no weights; run: make weights" if self._phase is Phase.FAILED else None,
             engine="hibari",
             model="stub",
             sample_rate=SAMPLE_RATE,
             cores=(0,),
             threads=1,
             slots=1,
-            in_flight=tuple(in_flight),
-            done=done,
-            progress=done,
+            in_flight=tuple(self._in_flight),
+            done=self._done,
+            progress=self._done,
             speed=None,
             voices_prepared=(),
             resident_bytes=1,
             cpu_seconds=0.0,
-            started_at=started_at,
+            started_at=self._started_at,
         )
         return Response(report.model_dump_json(), media_type="application/json")
 
-    async def frames(utterance: Utterance) -> AsyncIterator[bytes]:
-        nonlocal done
+    async def _synthesize(self, request: Request) -> Response:
+        self._heard = await request.body()
+        utterance = Utterance.model_validate_json(self._heard)
+        if self._phase is Phase.DRAINING:
+            return Response(UtteranceError(code="not_ready", message="draining").model_dump_json(), 503)
+        whole = utterance.id.partition(".")[0]  # of all its attempts
+        if self._in_flight or (utterance.text == "full" and whole not in self._refused):
+            self._refused.add(whole)
+            (self._folder / "refused").touch()
+            error = UtteranceError(code="full", message="all 1 slots are taken")
+            return Response(error.model_dump_json(), 429)
+        self._in_flight.append(utterance.id)
+        return StreamingResponse(self._frames(utterance))
+
+    async def _frames(self, utterance: Utterance) -> AsyncIterator[bytes]:
+        text = utterance.text
         try:
-            text = utterance.text
-            if text == "hang":
-                await asyncio.Event().wait()
-            while text == "slow" and not (folder / "go").exists():
-                await asyncio.sleep(0.005)
+            await self._wait(text)
             if text in ("fail", "unspeakable"):
                 code = "internal" if text == "fail" else text
                 error = UtteranceError(code=code, message=f"the stub was told to {text}")
                 yield encode_frame(FrameKind.ERROR, error.model_dump_json().encode())
                 return
-            yield encode_frame(FrameKind.PCM, bytes(audio_bytes))
-            if text == "die" or (text == "die once" and _first(folder / "died")):
+            yield encode_frame(FrameKind.PCM, bytes(self._audio_bytes))
+            if text == "die" or (text == "die once" and _first(self._folder / "died")):
                 await asyncio.sleep(0)
                 os.kill(os.getpid(), signal.SIGKILL)
             if text == "truncate":
                 return
-            done += 1
-            end = EndOfUtterance(samples=audio_bytes // 2, compute_seconds=0.0)
+            self._done += 1
+            end = EndOfUtterance(samples=self._audio_bytes // 2, compute_seconds=0.0)
             yield encode_frame(FrameKind.END, end.model_dump_json().encode())
         finally:
-            in_flight.remove(utterance.id)
+            self._in_flight.remove(utterance.id)
+            self._end_soon_if_idle()
 
-    async def synthesize(request: Request) -> Response:
-        request.app.state.heard = await request.body()
-        utterance = Utterance.model_validate_json(request.app.state.heard)
-        if in_flight or (utterance.text == "full" and utterance.id not in refused):
-            refused.add(utterance.id)
-            (folder / "refused").touch()
-            error = UtteranceError(code="full", message="all 1 slots are taken")
-            return Response(error.model_dump_json(), 429)
-        in_flight.append(utterance.id)
-        return StreamingResponse(frames(utterance))
+    async def _wait(self, text: str) -> None:
+        if text == "hang" or (text == "hang once" and _first(self._folder / "hung")):
+            await asyncio.Event().wait()
+        while text == "slow" and not (self._folder / "go").exists():
+            await asyncio.sleep(0.005)
 
-    routes = [Route("/state", state), Route("/synthesize", synthesize, methods=["POST"]), Route("/heard", _heard)]
-    return Starlette(routes=routes)
+    async def _drain(self, _: Request) -> Response:
+        self._phase = Phase.DRAINING
+        self._end_soon_if_idle()
+        return Response(status_code=202)
 
+    def _end_soon_if_idle(self) -> None:
+        """The answer that is being written has to be on its way first."""
+        asyncio.get_running_loop().call_later(0.05, self._end_if_idle)
 
-async def _heard(request: Request) -> Response:
-    return Response(request.app.state.heard, media_type="application/json")
+    def _end_if_idle(self) -> None:
+        if self._phase is Phase.DRAINING and not self._in_flight:
+            os._exit(0)
+
+    async def _tell_heard(self, _: Request) -> Response:
+        return Response(self._heard, media_type="application/json")
 
 
 def _first(mark: Path) -> bool:
@@ -126,8 +158,8 @@ def main() -> None:
     parser.add_argument("--audio-bytes", type=int, default=100_000)
     parser.add_argument("--phase", type=Phase, default=Phase.READY)
     arguments = parser.parse_args()
-    app = create_app(arguments.index, arguments.folder, arguments.audio_bytes, arguments.phase)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_keep_alive=3600))
+    stub = StubWorker(arguments.index, arguments.folder, arguments.audio_bytes, arguments.phase)
+    server = uvicorn.Server(uvicorn.Config(stub.app, log_level="warning", timeout_keep_alive=3600))
     asyncio.run(server.serve(sockets=[listen(arguments.folder / f"worker-{arguments.index}.sock")]))
 
 

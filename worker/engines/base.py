@@ -7,7 +7,7 @@ voice, seed and parameters from each utterance alone: nothing of one utterance m
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,17 +51,19 @@ class CancelledError(EngineError):
 
 
 class Cancellation:
-    """A request to stop, made on the event loop and read by the model's thread."""
+    """A request to stop, made on the event loop and read by the model's thread; `progressed` is told of each look."""
 
-    def __init__(self) -> None:
+    def __init__(self, progressed: Callable[[], None] = lambda: None) -> None:
         self._requested = threading.Event()
+        self._progressed = progressed
 
     def request(self) -> None:
         """Ask the engine to stop at its next opportunity."""
         self._requested.set()
 
     def check(self) -> None:
-        """Raise CancelledError if a stop was asked for. Engines call it between tokens or pieces."""
+        """Raise CancelledError if a stop was asked for. Engines call it between tokens or pieces, and make progress."""
+        self._progressed()
         if self._requested.is_set():
             raise CancelledError
 

@@ -1,0 +1,1 @@
+"""Parts of bench_scheduling.py: the two fronts of the same workers, what is sent through them, and what came of it."""

@@ -1,0 +1,91 @@
+"""The watchdog in processes of their own, which it may end; and in a real worker whose engine hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.services.harness import PATIENCE, ROOT, wait_until
+from tests.services.real_worker import running, speak, utterance
+from worker.contract import FrameKind
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    lines = f"from worker.watchdog import Watchdog\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
+
+
+@pytest.mark.parametrize(
+    "hang",
+    [
+        "import time; time.sleep(600)",
+        "while True: pass",
+        "import re; re.match('(a+)+$', 'a' * 60 + 'b')",
+    ],
+    ids=["a call that waits", "a loop", "native code that keeps the interpreter's lock"],
+)
+def test_a_process_without_progress_ends_and_shows_where(hang: str) -> None:
+    done = run(f"Watchdog(0.3).progressed()\n{hang}")
+    assert done.returncode == 1
+    assert "Timeout" in done.stderr
+    assert 'File "<string>", line 3 in <module>' in done.stderr
+
+
+def test_progress_and_rest_keep_it_alive() -> None:
+    done = run(
+        """if True:
+        import time
+        watchdog = Watchdog(0.5)
+        end = time.monotonic() + 1.5
+        while time.monotonic() < end:
+            watchdog.progressed()
+            time.sleep(0.01)
+        watchdog.rest()
+        time.sleep(1)
+        watchdog.progressed()
+        print("alive")"""
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+def test_none_is_wanted() -> None:
+    done = run("import time\nwatchdog = Watchdog(0)\nwatchdog.progressed()\ntime.sleep(0.5)\nwatchdog.rest()")
+    assert done.returncode == 0, done.stderr
+
+
+async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
+    code = f"""if True:
+        import time
+        from pathlib import Path
+        from worker import server
+        from worker.past import Past
+        from tests.services.held_engine import HeldEngine
+
+        class Hanging(HeldEngine):
+            def synthesize(self, utterance, source, cancellation):
+                if utterance.text == "hang":
+                    time.sleep(600)
+                yield from super().synthesize(utterance, source, cancellation)
+
+        server.load = lambda *_, **__: Hanging()
+        folder = Path({str(run_dir)!r})
+        places = {{"path": folder / "s", "voices": Path("voices"), "model_dir": None, "cache": folder}}
+        server.serve(
+            index=0, engine="hibari", threads=1, past=Past(folder, 0), watchdog_seconds=0.5, log_text=False, **places
+        )
+    """
+    with running([sys.executable, "-c", code], run_dir / "s") as worker:
+        await asyncio.to_thread(worker.await_ready)
+        async with worker.client() as client:
+            assert (await speak(client, utterance("1")))[-1][0] is FrameKind.END
+            with pytest.raises(httpx.RemoteProtocolError):
+                await speak(client, utterance("hang"))
+        await asyncio.to_thread(wait_until, lambda: worker.process.poll() is not None)
+        assert worker.process.returncode == 1

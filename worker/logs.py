@@ -1,0 +1,64 @@
+"""How both processes log: lines for people, or a JSON object each, with the facts of a line as fields of their own.
+
+A line's facts go along as `extra={"fields": {...}}`; its message need not repeat them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+
+def configure(process: str, *, level: str, log_format: str) -> None:
+    """Log everything from `level` on to standard error, as `text` or `json`; `process` is named in each line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_AsJson(process) if log_format == "json" else _AsText(process))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
+    return getattr(record, "fields", {})
+
+
+class _AsText(logging.Formatter):
+    """Time, process, level and message, then the fields as `name=value`."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__(f"%(asctime)s {process} %(levelname)s %(message)s%(facts)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.facts = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
+        return super().formatMessage(record)
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    # Quoted, a value cannot be taken for the next field, nor for the next line.
+    return text if text.isprintable() and text and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
+
+
+class _AsJson(JsonFormatter):
+    """One object a line."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        fields = _fields(record)
+        record.__dict__.pop("fields", None)
+        super().add_fields(log_data, record, message_dict)
+        own = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+        }
+        rest = dict(log_data)
+        log_data.clear()
+        log_data.update(own | rest | dict(fields))
