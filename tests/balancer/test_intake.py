@@ -294,7 +294,8 @@ def test_what_is_none_of_the_choices(value: object) -> None:
 def test_a_parameter_that_this_engine_lacks() -> None:
     error = refuse(exaggeration=0.5)
     assert error.message == (
-        "unknown field 'exaggeration'; this request takes speed, seed, text, character, voice, model, format, "
+        "unknown field 'exaggeration'; this request takes speed, seed, priority, deadline_ms, text, "
+        "character, voice, model, format, "
         "and the parameters of engine 'parrot': temperature, top_k"
     )
     assert (error.param, error.code) == ("exaggeration", "unknown_parameter")
