@@ -42,15 +42,18 @@ class AccessLog:
         surface = self._surface(scope["path"])
         started = time.perf_counter()
         status = 0
+        awaiting_audio = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, awaiting_audio
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                if status == 200 and "speech" in state:
-                    # The head goes out along with the first of the body.
-                    self._telemetry.first_byte(surface, time.perf_counter() - started)
+                awaiting_audio = status == 200 and "speech" in state
+            elif awaiting_audio and message.get("body"):
+                # Not at the head: that leaves before a streamed answer has any audio.
+                awaiting_audio = False
+                self._telemetry.first_byte(surface, time.perf_counter() - started)
             await send(message)
 
         try:

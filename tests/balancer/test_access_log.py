@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from balancer.access_log import PROBED, AccessLog
@@ -119,6 +120,24 @@ async def test_the_first_byte_of_audio_is_timed_and_of_nothing_else(app: AccessL
     for path in ("/here", "/audio/1", "/audio/2"):
         await get(app, path)
     assert telemetry.first_bytes == ["/audio/{id}"]
+
+
+async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(telemetry: Watched) -> None:
+    seen: list[list[str]] = []
+
+    async def audio() -> AsyncIterator[bytes]:
+        for piece in (b"", b"first", b"second"):
+            seen.append(list(telemetry.first_bytes))
+            yield piece
+
+    async def streamed(request: Request) -> Response:
+        request.state.speech = {}
+        return StreamingResponse(audio())
+
+    routes = [Route("/streamed", streamed)]
+    await get(AccessLog(Starlette(routes=routes), telemetry, routes), "/streamed")
+    assert seen == [[], [], ["/streamed"]]
+    assert telemetry.first_bytes == ["/streamed"]
 
 
 async def test_paths_that_do_not_exist_share_one_label(app: AccessLog, telemetry: Watched) -> None:

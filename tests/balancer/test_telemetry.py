@@ -126,6 +126,19 @@ def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(te
     assert sample(telemetry, "chorus_real_time_factor_sum", engine="hibari") == 0.05
 
 
+@pytest.mark.parametrize(
+    ("histogram", "bounds"),
+    [
+        ("chorus_loop_lag_seconds", {"0.001", "0.02", "1.0"}),
+        ("chorus_real_time_factor", {"0.005", "1.0", "20.0"}),
+    ],
+)
+def test_buckets_lie_where_limits_are_told(telemetry: Telemetry, histogram: str, bounds: set[str]) -> None:
+    telemetry.synthesized("ok", 1.0, 1.0)
+    for bound in bounds:
+        assert sample(telemetry, f"{histogram}_bucket", le=bound) is not None
+
+
 def test_who_left_the_line_without_a_slot_did_not_wait_for_one(telemetry: Telemetry) -> None:
     telemetry.waited(9.0, "cancelled")
     telemetry.waited(1.0)
