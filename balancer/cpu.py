@@ -20,6 +20,8 @@ class Usage:
     """CPU time since its start."""
     cores: float
     """Cores that it kept busy on average since the look before, at the first look since its start."""
+    born: float
+    """When it started, on the wall clock: the kernel gives a dead process's number away again."""
 
 
 class CpuWatch:
@@ -38,17 +40,17 @@ class CpuWatch:
         try:
             process = psutil.Process(pid)
             times = process.cpu_times()
-            age = time.time() - process.create_time()
+            born = process.create_time()
         except psutil.NoSuchProcess:
             self._last.pop(pid, None)
             return None
         seconds = times.user + times.system
-        if before is None:
+        if before is None or before.born != born:
             self._forget()  # somebody may have died for the new one
-            cores = seconds / max(age, LEAST_SECONDS)
+            cores = seconds / max(time.time() - born, LEAST_SECONDS)
         else:
             cores = (seconds - before.seconds) / (now - at)
-        usage = Usage(seconds, cores)
+        usage = Usage(seconds, cores, born)
         self._last[pid] = now, usage
         return usage
 

@@ -140,8 +140,8 @@ FIELDS = [
     Field("x", {"y": []}, "unknown field 'x'", "unknown_parameter"),
     Field("", 1, "unknown field ''", "unknown_parameter"),
     Field("ключ", 1, "unknown field 'ключ'", "unknown_parameter"),
-    Field("input", "Hello.", "takes speed, seed, priority, deadline_ms, text,", "unknown_parameter", surfaces=OWN),
-    Field("text_", "Hello.", "takes speed, seed, priority, deadline_ms, model, input,", "unknown_parameter", surfaces=OPENAI),
+    Field("input", "Hello.", "deadline_ms, text,", "unknown_parameter", surfaces=OWN),
+    Field("text_", "x", "deadline_ms, model, input,", "unknown_parameter", surfaces=OPENAI),
 ]
 
 CASES = [

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from balancer.cpu import LEAST_SECONDS, CpuWatch
+from balancer.cpu import LEAST_SECONDS, CpuWatch, Usage
 from tests.services.harness import wait_until
 
 
@@ -54,3 +54,13 @@ def test_a_process_that_has_gone_has_no_use_and_is_forgotten() -> None:
     watch.look(os.getpid())
     assert process.pid not in watch._last
     assert watch.look(process.pid) is None
+
+
+def test_a_number_that_the_kernel_gave_to_another_process_starts_from_nothing() -> None:
+    clock = Clock()
+    watch = CpuWatch(clock)
+    watch._last[os.getpid()] = clock.now, Usage(seconds=1e6, cores=1.0, born=1.0)
+    clock.now += 1.0
+    usage = watch.look(os.getpid())
+    assert usage is not None
+    assert usage.cores >= 0.0
