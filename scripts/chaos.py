@@ -55,6 +55,8 @@ class Plan:
     """What is done, and for how long. Times in seconds."""
 
     duration: float
+    least: int
+    """Requests, for which it goes on for up to that long again."""
     requests: int
     """At most."""
     clients: int
@@ -89,6 +91,9 @@ class Outcome:
 def main(
     *,
     duration: Annotated[float, typer.Option(min=1, help="Seconds under fire.")] = 180,
+    least: Annotated[
+        int, typer.Option(min=0, help="Go on until so many requests were sent, for at most twice the duration.")
+    ] = 1000,
     requests: Annotated[int, typer.Option(min=1, help="Stop sending after so many.")] = 10_000,
     clients: Annotated[int | None, typer.Option(min=1, help="Left out: three a worker.")] = None,
     workers: Annotated[int | None, typer.Option(min=2, help="Left out: one a physical core, two at least.")] = None,
@@ -104,7 +109,7 @@ def main(
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
     chosen = workers or max(2, len(probe().cores))
-    plan = Plan(duration, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
+    plan = Plan(duration, least, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
     try:
         outcome = run(plan)
     except SideError as error:
@@ -153,6 +158,9 @@ async def _under_fire(clients: Clients, troubles: Troubles, plan: Plan) -> None:
     fire = asyncio.create_task(troubles.run())
     asking = asyncio.create_task(clients.run(plan.clients))
     await asyncio.wait([fire, asking], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
+    enough = asyncio.create_task(clients.sent(plan.least))
+    await asyncio.wait([fire, asking, enough], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
+    enough.cancel()
     clients.stop()
     await asking
     fire.cancel()

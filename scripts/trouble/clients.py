@@ -55,6 +55,12 @@ class Clients:
         self._hang_ups = hang_ups
         self._rng = random.Random(f"clients {seed}")
         self._stopped = False
+        self._answered = asyncio.Condition()
+
+    async def sent(self, least: int) -> None:
+        """Return once so many requests have come to their end."""
+        async with self._answered:
+            await self._answered.wait_for(lambda: self.seen.requests >= least)
 
     def stop(self) -> None:
         """Send nothing more; what is under way is waited for."""
@@ -72,7 +78,10 @@ class Clients:
             async with httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT, trust_env=False) as http:
                 while self._left > 0 and not self._stopped:
                     self._left -= 1
-                    if not await self._ask(http, self._rng.choice(self._lines)):
+                    stayed = await self._ask(http, self._rng.choice(self._lines))
+                    async with self._answered:
+                        self._answered.notify_all()
+                    if not stayed:
                         break  # it hung up
 
     async def _ask(self, http: httpx.AsyncClient, line: Line) -> bool:

@@ -131,10 +131,15 @@ def test_an_utterance_needs_every_field(field: str) -> None:
         Utterance.model_validate({name: value for name, value in UTTERANCE.items() if name != field})
 
 
-@pytest.mark.parametrize("message", [Utterance, EndOfUtterance, UtteranceError, WorkerState])
+@pytest.mark.parametrize("message", [Utterance, UtteranceError])
 def test_unknown_fields_are_refused(message: type[Utterance]) -> None:
     with pytest.raises(ValidationError, match=r"speed_of_light\n  Extra inputs"):
         message.model_validate(UTTERANCE | {"speed_of_light": 1})
+
+
+def test_a_newer_worker_may_tell_more() -> None:
+    end = EndOfUtterance.model_validate({"samples": 3, "compute_seconds": 0.5, "speed_of_light": 1})
+    assert end == EndOfUtterance(samples=3, compute_seconds=0.5)
 
 
 def test_an_utterance_does_not_change() -> None:
