@@ -14,6 +14,7 @@ import uvicorn
 
 from balancer.app import create_app
 from balancer.farewell import Farewell
+from balancer.keys import KeysFileError
 from balancer.launch import LaunchError, check_reach
 from balancer.listeners import hand_on, listen, taken_over
 from balancer.settings import Settings, SettingsError
@@ -41,6 +42,9 @@ class Process:
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=75,
+                # Its own default would believe anybody on this host.
+                proxy_headers=settings.trusted_proxies is not None,
+                forwarded_allow_ips=settings.trusted_proxies,
                 timeout_graceful_shutdown=settings.stop_seconds,
             )
         )
@@ -73,7 +77,7 @@ def main() -> None:
         process = Process(settings, taken_over(os.environ) or listen(settings.host, settings.port))
     except OSError as error:
         sys.exit(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
-    except (SettingsError, LaunchError, VoiceError) as error:
+    except (SettingsError, LaunchError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -16,8 +16,8 @@ from balancer.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
-PROBED = frozenset({"/health", "/ready", "/metrics"})
-"""What machines ask every few seconds: logged at level debug only."""
+PROBED = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
+"""What machines ask again and again: logged at level debug only."""
 
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 

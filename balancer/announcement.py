@@ -37,7 +37,7 @@ def _message(settings: Settings, ready: int) -> str:
     host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - what to dial
     url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     chorus = shlex.quote(str(Path(sys.executable).with_name("chorus")))
-    key = " \\\n       -H 'Authorization: Bearer <your key>'" if settings.api_keys else ""
+    key = " \\\n       -H 'Authorization: Bearer <your key>'" if settings.api_keys or settings.keys.exists() else ""
     return f"""
 Chorus is ready: {ready} of {settings.workers or ready} workers, engine {settings.engine}, at {url}
 

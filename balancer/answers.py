@@ -32,7 +32,7 @@ class JSONResponse(Response):
 def answer_error(_: Request, error: Exception) -> Response:
     """A ChorusError as the client sees it."""
     assert isinstance(error, ChorusError)  # noqa: S101 - registered for these only
-    headers = {}
+    headers = dict(error.headers)
     if error.retry_after is not None and isfinite(error.retry_after):
         headers["Retry-After"] = str(max(1, ceil(error.retry_after)))
     if error.status == 401:

@@ -15,8 +15,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from balancer import control, loop_lag
-from balancer.access import ApiKeyGate
+from balancer.access import OPEN_PATHS, ApiKeyGate
 from balancer.access_log import AccessLog
+from balancer.admission import Admission
 from balancer.announcement import announce
 from balancer.answers import (
     ClientGoneError,
@@ -25,17 +26,25 @@ from balancer.answers import (
     answer_error,
     answer_http_error,
 )
+from balancer.cache.audio_cache import AudioCache
+from balancer.cache.sounds import Sounds, fingerprint
 from balancer.cpu import CpuWatch
 from balancer.dispatch import Dispatcher, Patience
 from balancer.errors import ChorusError
 from balancer.fleet import Fleet
 from balancer.fleet_metrics import FleetMetrics
 from balancer.intake import Intake
-from balancer.routes import docs, openai, ops, tts
+from balancer.jobs.desk import Desk
+from balancer.jobs.runner import Runner
+from balancer.jobs.webhooks import Webhooks
+from balancer.keys import KeyRing
+from balancer.rates import Quota, RateLimits
+from balancer.routes import docs, openai, ops, queue, tts
 from balancer.routes import voices as voices_route
 from balancer.scheduler import Scheduler
 from balancer.settings import Settings
 from balancer.speech import SpeechService
+from balancer.stores import DAY_SECONDS, open_stores
 from balancer.telemetry import Telemetry
 from balancer.upkeep import Limits, Upkeep
 from voices.registry import LiveRegistry
@@ -47,7 +56,7 @@ log = logging.getLogger(__name__)
 def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGIApp:
     """The whole balancer. `replace_balancer` has this process start afresh without losing a connection.
 
-    Raises VoiceError where the voices cannot be read.
+    Raises VoiceError where the voices cannot be read, KeysFileError where the keys cannot.
     """
     card = CARDS[settings.engine]
     telemetry = Telemetry(settings.engine)
@@ -63,32 +72,79 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     patience = Patience(settings.attempt_seconds, settings.attempt_factor, settings.hedge_factor)
     dispatcher = Dispatcher(fleet, scheduler, telemetry, card, patience)
     intake = Intake(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
-    speech = SpeechService(dispatcher, telemetry, card, timeout=settings.request_timeout, log_text=settings.log_text)
+    stores = open_stores(settings)
+    cache = AudioCache(stores.audio, telemetry)
+    speech = SpeechService(
+        dispatcher, telemetry, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
+    )
+    limits = RateLimits(
+        shape=settings.rate_mode == "shape", link=stores.link, open_without_redis=settings.rate_without_redis == "open"
+    )
+    quota = Quota(
+        settings.rate_requests_per_minute,
+        settings.rate_interval_seconds,
+        settings.rate_characters_per_minute,
+        concurrency=settings.rate_concurrency,
+    )
+    admission = Admission(limits, quota, timeout=settings.request_timeout)
+    runner = Runner(
+        stores.jobs,
+        speech,
+        intake,
+        dispatcher,
+        telemetry,
+        attempts=settings.job_attempts,
+        retention=settings.job_days * DAY_SECONDS,
+    )
+    secret = settings.webhook_secret
+    desk = Desk(
+        stores.jobs,
+        dispatcher,
+        runner,
+        most=settings.jobs_limit,
+        tells_webhooks=secret is not None,
+        allow_private=settings.webhook_private,
+    )
     cpu = CpuWatch()
     telemetry.registry.register(FleetMetrics(dispatcher, cpu))
     upkeep = Upkeep(dispatcher, Limits(settings.recycle_utterances, _bytes(settings.recycle_mib)))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        if stores.audio is not None:
+            speech.keys = await asyncio.to_thread(_sound_keys, settings)
         watching = asyncio.create_task(fleet.run(dispatcher))
         watching.add_done_callback(_end_if_crashed)
-        beside = (
+        beside = [
+            runner.run(),
             announce(settings, dispatcher),
             upkeep.run(),
             loop_lag.watch(telemetry.loop_lag),
             control.serve(control.create_control(dispatcher, upkeep, replace_balancer), settings.control_socket),
-        )
+        ]
+        if secret is not None:
+            key, private = secret.get_secret_value(), settings.webhook_private
+            beside.append(Webhooks(stores.jobs, telemetry, key, allow_private=private).run())
         tasks = [watching, *map(asyncio.create_task, beside)]
         yield
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await stores.aclose()
 
     app = Starlette(
         routes=[
-            *openai.routes(speech, intake, settings.max_body_bytes, int(time.time())),
-            *tts.routes(speech, intake, settings.max_body_bytes),
+            *openai.routes(speech, intake, admission, settings.max_body_bytes, int(time.time())),
+            *tts.routes(speech, intake, admission, settings.max_body_bytes),
+            *queue.QueueRoutes(
+                desk,
+                intake,
+                admission,
+                max_body_bytes=settings.max_body_bytes,
+                max_batch_bytes=settings.max_batch_bytes,
+                public_url=settings.public_url,
+            )(),
             *voices_route.routes(intake),
             *ops.routes(dispatcher, telemetry, cpu),
             *docs.routes(intake),
@@ -104,8 +160,26 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
     routes = [route for route in app.routes if isinstance(route, Route)]
-    keys = [key.get_secret_value() for key in settings.api_keys]
-    return AccessLog(ApiKeyGate(app, keys), telemetry, routes)
+    ring = KeyRing([key.get_secret_value() for key in settings.api_keys], settings.keys)
+    return AccessLog(ApiKeyGate(app, ring, _open_paths(settings)), telemetry, routes)
+
+
+def _open_paths(settings: Settings) -> tuple[str, ...]:
+    metrics = ("/metrics",) if settings.open_metrics else ()
+    documents = ("/openapi.json", "/docs") if settings.open_docs else ()
+    return (*OPEN_PATHS, *metrics, *documents)
+
+
+def _sound_keys(settings: Settings) -> Sounds:
+    """Blocking: weights that are new here are read once."""
+    card = CARDS[settings.engine]
+    weights = fingerprint(
+        card,
+        model_dir=settings.model_dir,
+        revision=settings.model_revision,
+        notes=settings.cache_dir / "weights.json",
+    )
+    return Sounds(card, weights, settings.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

@@ -17,7 +17,7 @@ from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from balancer import model_commands, operator_commands, voice_commands
+from balancer import cache_commands, job_commands, key_commands, model_commands, operator_commands, voice_commands
 from balancer.audio import AudioFormat
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
 from balancer.layout import Layout, format_cores
@@ -36,6 +36,9 @@ app = typer.Typer(
 )
 app.add_typer(voice_commands.app, name="voices")
 app.add_typer(model_commands.app, name="models")
+app.add_typer(key_commands.app, name="keys")
+app.add_typer(cache_commands.app, name="cache")
+app.add_typer(job_commands.app, name="jobs")
 app.command()(operator_commands.drain)
 app.command()(operator_commands.resume)
 app.command()(operator_commands.restart)

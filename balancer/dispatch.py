@@ -398,6 +398,20 @@ class Dispatcher:
         return self._scheduler.slots
 
     @property
+    def room_for_batch(self) -> bool:
+        """Whether batch work would start at once, or none waits yet, so that it grows old enough for its turn."""
+        if not self._scheduler.slots:
+            return False
+        depths = self._scheduler.depths
+        return (self._scheduler.free_slots > 0 and not any(depths.values())) or not depths[Priority.BATCH]
+
+    @property
+    def characters_per_second(self) -> float:
+        """What the workers speak together; where none is ready, what one would."""
+        speeds = [self._costs.speed(name) * incarnation.state.slots for name, incarnation in self._incarnations.items()]
+        return (sum(speeds) or self._card.speed) / self._costs.audio_seconds(1)
+
+    @property
     def idle(self) -> bool:
         """Whether nothing waits or runs."""
         return not self._scheduler.depth and not self._scheduler.running

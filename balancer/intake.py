@@ -54,18 +54,23 @@ class Intake:
                 f"there is no model {body.model!r} here; there are: {', '.join(self.models)}", param="model"
             )
         self._check_length(body)
-        voice = self._voice(*body.chosen_voice)
+        voice = self.voice_of(body)
         return SpeechRequest(
             text=body.words,
             text_field=body.words_field,
             voice=voice,
             parameters=self._parameters(body, voice),
             seed=secrets.randbits(32) if body.seed is None else body.seed,
+            seeded=body.seed is not None,
             format=body.audio_format,
             speed=body.speed,
             priority=body.priority,
             deadline_ms=body.deadline_ms,
         )
+
+    def voice_of(self, body: OpenAISpeechBody | TtsBody) -> Voice:
+        """The voice that a body asks for. Raises InvalidRequestError."""
+        return self._voice(*body.chosen_voice)
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:
         length, limit = len(body.words), self.longest_text
@@ -125,7 +130,7 @@ class Intake:
         if parameter is None:
             own = ", ".join(parameter.name for parameter in self.card.parameters) or "none"
             raise InvalidRequestError(
-                f"unknown field {name!r}; this request takes {', '.join(type(body).model_fields)}, "
+                f"unknown field {name!r}; this request takes {', '.join(_names(body))}, "
                 f"and the parameters of engine {self.card.name!r}: {own}",
                 param=name,
                 code="unknown_parameter",
@@ -145,6 +150,11 @@ class Intake:
                 param=_LANGUAGE,
                 code="invalid_parameter",
             ) from error
+
+
+def _names(body: OpenAISpeechBody | TtsBody) -> list[str]:
+    """Of the declared fields, as clients write them."""
+    return [field.alias or name for name, field in type(body).model_fields.items()]
 
 
 def _fitting(parameter: Parameter | Choice, value: object) -> ParameterValue:

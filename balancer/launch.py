@@ -122,7 +122,7 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
 
 def check_reach(settings: Settings) -> None:
     """Raise LaunchError where whoever reaches this host could use the server."""
-    if settings.loopback or settings.api_keys or settings.allow_anonymous:
+    if settings.loopback or settings.api_keys or settings.allow_anonymous or settings.keys.exists():
         return
     raise LaunchError(
         f"refusing to listen on {settings.host} without API keys: whoever reaches this port could use it.\n"

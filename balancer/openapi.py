@@ -9,12 +9,15 @@ from pydantic.json_schema import models_json_schema
 
 from balancer.audio import AudioFormat
 from balancer.intake import Intake
-from balancer.schemas import OpenAISpeechBody, TtsBody
+from balancer.jobs.job import JobState
+from balancer.schemas import OpenAISpeechBody, QueueBody, TtsBody
 from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
 
-_ERROR_SCHEMA = {
+_BODIES: tuple[type[BaseModel], ...] = (OpenAISpeechBody, TtsBody, QueueBody)
+
+_ERROR_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -46,15 +49,66 @@ _TTS_JSON_SCHEMA = {
 }
 
 
+_JOB_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+
+_NULLABLE_NUMBER = {"type": ["number", "null"]}
+_NULLABLE_TEXT = {"type": ["string", "null"]}
+
+_RECEIPT_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["requestId", "statusUrl", "state", "position", "etaSeconds"],
+    "properties": {
+        "requestId": {"type": "string"},
+        "statusUrl": {"type": "string"},
+        "state": {"$ref": _REFERENCE.format(model="JobState")},
+        "position": {"type": "integer", "description": "1 is next; 0: not queued."},
+        "etaSeconds": {"type": "number", "description": "Until it is done, as far as is known."},
+    },
+}
+
+_STATUS_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": [*_RECEIPT_SCHEMA["required"], "ready", "audioUrl", "progress", "error"],
+    "properties": {
+        **_RECEIPT_SCHEMA["properties"],
+        "ready": {"type": "boolean"},
+        "audioUrl": _NULLABLE_TEXT,
+        "progress": {"type": "number", "minimum": 0, "maximum": 1},
+        "error": {
+            "type": ["object", "null"],
+            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
+        },
+        "format": {"type": "string"},
+        "mimeType": {"type": "string"},
+        "duration": _NULLABLE_NUMBER,
+        "attempts": {"type": "integer"},
+        "userId": _NULLABLE_TEXT,
+        "createdAt": {"type": "string", "format": "date-time"},
+        "finishedAt": _NULLABLE_TEXT,
+    },
+}
+
+_RECEIPTS_SCHEMA = {
+    "type": "object",
+    "required": ["jobs"],
+    "properties": {"jobs": {"type": "array", "items": {"$ref": _REFERENCE.format(model="JobReceipt")}}},
+}
+
+
 def describe(intake: Intake, version: str) -> dict[str, Any]:
     """The document for the engine that runs, whose parameters are fields of the request bodies."""
-    _, definitions = models_json_schema(
-        [(OpenAISpeechBody, "validation"), (TtsBody, "validation")], ref_template=_REFERENCE
-    )
+    _, definitions = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
     schemas = definitions["$defs"]
-    for body in (OpenAISpeechBody, TtsBody):
+    for body in _BODIES:
         _name_parameters(schemas[body.__name__], intake)
-    schemas |= {"Error": _ERROR_SCHEMA, "TtsJson": _TTS_JSON_SCHEMA}
+    schemas |= {
+        "Error": _ERROR_SCHEMA,
+        "TtsJson": _TTS_JSON_SCHEMA,
+        "JobState": {"type": "string", "enum": [state.value for state in JobState]},
+        "JobReceipt": _RECEIPT_SCHEMA,
+        "JobReceipts": _RECEIPTS_SCHEMA,
+        "JobStatus": _STATUS_SCHEMA,
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -67,6 +121,18 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
             "/v1/audio/speech": {"post": _speak("Speak, as OpenAI's API does", OpenAISpeechBody, _audio())},
             "/tts": {"post": _speak("Speak; the answer is the audio", TtsBody, _audio())},
             "/tts-json": {"post": _speak("Speak; the answer holds the audio in base64", TtsBody, _json("TtsJson"))},
+            "/queue": {
+                "post": _accept("Hand in a job: it is spoken when workers are idle, and not lost", "JobReceipt")
+            },
+            "/queue/batch": {"post": _accept("Hand in many jobs, one in each line", "JobReceipts", lines=True)},
+            "/queue/{id}": {"delete": _job("Cancel a job", _json("JobStatus"))},
+            "/status/{id}": {
+                "get": _job(
+                    "How a job stands; with `Accept: text/event-stream`, an event at each change",
+                    _json("JobStatus") | {"text/event-stream": {}},
+                )
+            },
+            "/audio/{id}": {"get": _download()},
             "/v1/models": {"get": _look("The names accepted as `model`")},
             "/v1/models/{model}": {
                 "get": _look("One model")
@@ -120,6 +186,47 @@ def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[
             "5XX": {"description": "Not spoken; see `Retry-After`", "content": _json("Error")},
         },
     }
+
+
+def _accept(summary: str, answer: str, *, lines: bool = False) -> dict[str, Any]:
+    operation = _speak(summary, QueueBody, _json(answer))
+    operation["tags"] = ["Jobs"]
+    operation["responses"]["202"] = operation["responses"].pop("200") | {"description": "Accepted: it will not be lost"}
+    if lines:
+        schema = {"type": "string", "description": "JSON lines, each a QueueBody."}
+        operation["requestBody"]["content"] = {"application/x-ndjson": {"schema": schema}}
+    else:
+        header = {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "maxLength": 200},
+        }
+        operation["parameters"] = [header]
+    return operation
+
+
+def _job(summary: str, content: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "summary": summary,
+        "tags": ["Jobs"],
+        "parameters": [_JOB_ID],
+        "responses": {
+            "200": {"description": "As said", "content": content},
+            "4XX": {"description": "No such job, or not in this state", "content": _json("Error")},
+            "5XX": {"description": "Jobs cannot be looked up just now", "content": _json("Error")},
+        },
+    }
+
+
+def _download() -> dict[str, Any]:
+    operation = _job("The audio of a job that is done, in whole or in ranges", _audio())
+    operation["responses"] |= {
+        "206": {"description": "The ranges that were asked for"},
+        "304": {"description": "The client has it already"},
+        "416": {"description": "There is no such range"},
+    }
+    return operation
 
 
 def _look(summary: str, tag: str = "Catalogue") -> dict[str, Any]:

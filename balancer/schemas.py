@@ -162,6 +162,31 @@ class TtsBody(_Body):
         return self.format
 
 
+class QueueBody(TtsBody):
+    """Body of `POST /queue`, and a line of `POST /queue/batch`."""
+
+    user_id: Annotated[Line | None, Field(alias="userId", description="Yours: told back with the job.")] = None
+    webhook: Annotated[
+        Annotated[str, Field(max_length=2000)] | None,
+        BeforeValidator(_printable),
+        Field(description="Told, by a signed POST, when the job has ended."),
+    ] = None
+    idempotency_key: Annotated[
+        Line | None,
+        Field(alias="idempotencyKey", description="A second request with the same key is the first job again."),
+    ] = None
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The body as it came."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """What is to be spoken, as a body of `POST /tts`."""
+        return self.model_dump(mode="json", exclude={"user_id", "webhook", "idempotency_key"}, exclude_unset=True)
+
+
 @dataclass(frozen=True)
 class SpeechRequest:
     """What every surface asks of the speech service. `seed` is always set, `parameters` are the engine's."""
@@ -172,6 +197,8 @@ class SpeechRequest:
     seed: int
     format: AudioFormat
     speed: float
+    seeded: bool = True
+    """Whether the client chose the seed."""
     priority: Priority = Priority.INTERACTIVE
     deadline_ms: float | None = None
     """From the request's arrival."""

@@ -8,15 +8,18 @@ A variable that is set to nothing counts as not set; a relative path counts from
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from base64 import b64decode
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from balancer.keys import DIGEST, DIGEST_PREFIX
 from balancer.layout import parse_cores
 from worker.cards import CARDS
 
@@ -26,6 +29,9 @@ OTHER_VARIABLES = frozenset(
 )
 """No settings of the server: two for the command line as a client, three from `chorus serve` to supervisord, one from a
 balancer to its successor."""
+
+SECRET = frozenset({"api_keys", "redis_url", "webhook_secret"})
+"""Fields whose values no message repeats."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -44,9 +50,24 @@ class Settings(BaseModel):
     api_keys: tuple[SecretStr, ...] = Field(
         (), description="Keys that clients must send one of, separated by commas; none: no key is asked for."
     )
+    keys_file: Path | None = Field(
+        None, description="File of API keys, which `chorus keys` writes; unset: `keys.json` in the data folder."
+    )
     allow_anonymous: bool = Field(
         False,
         description="Listen beyond loopback without API keys: only behind a firewall or proxy of yours.",
+    )
+    open_metrics: bool = Field(False, description="Whether `/metrics` needs no key.")
+    open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` need no key.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks, separated by commas, whose `X-Forwarded-For` tells the client's address; "
+        "unset: none.",
+    )
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Where clients reach this server, for the addresses it tells them; unset: as their requests say.",
     )
 
     engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
@@ -67,6 +88,16 @@ class Settings(BaseModel):
         validate_default=True,
         description="Folder for what is computed once, such as voices' conditionals; `XDG_CACHE_HOME` moves it, too.",
     )
+    data_dir: Path = Field(
+        Path("~/.local/share/chorus"),
+        validate_default=True,
+        description="Folder of what must not be lost: jobs and API keys; `XDG_DATA_HOME` moves it, too.",
+    )
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis that several hosts share for audio cache, rate limits and jobs, `redis://host:6379/0`; "
+        "unset: files on this host.",
+    )
     voices_dir: Path = Field(REPOSITORY / "voices", description="Folder of voices, one folder each.")
     run_dir: Path | None = Field(
         None,
@@ -78,11 +109,37 @@ class Settings(BaseModel):
 
     max_text_characters: int = Field(5000, ge=1, le=1_000_000, description="Longest text of one request.")
     max_body_bytes: int = Field(262_144, ge=1024, description="Largest request body.")
+    max_batch_bytes: int = Field(8_388_608, ge=1024, description="Largest body of `POST /queue/batch`.")
+    rate_requests_per_minute: int | None = Field(
+        None, ge=1, description="Requests a minute of each key or, without one, address; unset: without limit."
+    )
+    rate_interval_seconds: int | None = Field(None, ge=1, description="Least time between two of its requests.")
+    rate_characters_per_minute: int | None = Field(None, ge=1, description="Characters a minute, likewise.")
+    rate_concurrency: int | None = Field(None, ge=1, description="Most of its requests under way at once.")
+    rate_mode: Literal["reject", "shape"] = Field(
+        "reject", description="What is over a limit is answered with 429, or held until its turn."
+    )
+    rate_without_redis: Literal["open", "closed"] = Field(
+        "open", description="While Redis is gone, serve without limits, or not at all (503)."
+    )
+    cache_mib: int = Field(
+        1024,
+        ge=0,
+        description="Size of the audio cache; 0: nothing is kept, nor shared by identical requests under way.",
+    )
+    cache_days: float = Field(7.0, gt=0, description="How long audio is kept.")
+    jobs_limit: int = Field(10_000, ge=1, description="Most jobs that are queued; past it `POST /queue` answers 503.")
+    job_attempts: int = Field(5, ge=1, description="Attempts at a job before it has failed.")
+    job_days: float = Field(7.0, gt=0, description="How long a job and its audio are kept after its end.")
+    webhook_secret: SecretStr | None = Field(
+        None, description="Signs webhooks: `whsec_` and 24 to 64 bytes in base64; unset: none are told."
+    )
+    webhook_private: bool = Field(False, description="Whether webhooks may be at addresses of private networks.")
     queue_limit: int = Field(
         1000, ge=1, description="Most utterances that wait in line, for each priority; past it the answer is 503."
     )
     overtaking: float = Field(
-        4.0,
+        1.75,
         ge=0,
         le=1000,
         description="Short texts go first: one may pass those that came at most this many times their own expected "
@@ -140,6 +197,10 @@ class Settings(BaseModel):
     def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         for key in keys:
             text = key.get_secret_value()
+            if text.startswith(DIGEST_PREFIX):
+                if not re.fullmatch(DIGEST, text.removeprefix(DIGEST_PREFIX)):
+                    raise ValueError(f"after {DIGEST_PREFIX} comes a SHA-256 digest, 64 hexadecimal digits")
+                continue
             # Others reach the server in whatever encoding the client chose, if at all.
             if len(text) < 16 or not text.isascii() or not text.isprintable():
                 raise ValueError("a key needs at least 16 characters, all ASCII; make one with `openssl rand -hex 32`")
@@ -159,7 +220,36 @@ class Settings(BaseModel):
             parse_cores(cores)
         return cores
 
-    @field_validator("model_dir", "cache_dir", "voices_dir", "run_dir")
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: str | None) -> str | None:
+        for part in (proxies or "").split(","):
+            if part.strip():
+                ip_network(part.strip(), strict=False)
+        return proxies
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"rediss?://[^/]", url.get_secret_value()):
+            raise ValueError("must look like redis://host:6379/0, or rediss:// for TLS")
+        return url
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _signs(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                size = len(b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True))
+            except ValueError:
+                size = 0
+            if not 24 <= size <= 64:
+                raise ValueError(
+                    "must be 24 to 64 bytes in base64, perhaps behind whsec_; make one with `openssl rand -base64 32`"
+                )
+        return secret
+
+    @field_validator("model_dir", "cache_dir", "data_dir", "keys_file", "voices_dir", "run_dir")
     @classmethod
     def _absolute(cls, folder: Path | None) -> Path | None:
         try:
@@ -180,9 +270,10 @@ class Settings(BaseModel):
             for name, value in environ.items()
             if name.startswith(PREFIX) and name not in OTHER_VARIABLES and value
         }
-        caches = environ.get("XDG_CACHE_HOME", "")
-        if Path(caches).is_absolute():  # its specification has others ignored
-            values.setdefault("cache_dir", Path(caches) / "chorus")
+        for field, name in (("cache_dir", "XDG_CACHE_HOME"), ("data_dir", "XDG_DATA_HOME")):
+            folder = environ.get(name, "")
+            if Path(folder).is_absolute():  # its specification has others ignored
+                values.setdefault(field, Path(folder) / "chorus")
         values |= {name: value for name, value in overrides.items() if value is not None}
         try:
             return cls.model_validate(values)
@@ -199,6 +290,16 @@ class Settings(BaseModel):
     def control_socket(self) -> Path:
         """Where the operator's commands reach the balancer."""
         return self.sockets / "control.sock"
+
+    @property
+    def keys(self) -> Path:
+        """The file of API keys."""
+        return self.keys_file or self.data_dir / "keys.json"
+
+    @property
+    def redis(self) -> str | None:
+        """Address of the Redis, with its password."""
+        return None if self.redis_url is None else self.redis_url.get_secret_value()
 
     @property
     def loopback(self) -> bool:
@@ -239,6 +340,8 @@ def _text(value: object) -> str:
             return ""
         case bool():
             return str(value).lower()
+        case SecretStr():
+            return value.get_secret_value()
         case tuple():
             return ",".join(key.get_secret_value() for key in value)
         case _:
@@ -255,5 +358,5 @@ def _fault(fault: Mapping[str, object]) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "bool_parsing":
         message = "Input should be true or false"
-    got = "" if field == "api_keys" else f" (got {fault['input']!r})"
+    got = "" if field in SECRET else f" (got {fault['input']!r})"
     return f"{variable(field)}: {message}{got}"

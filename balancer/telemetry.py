@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 WINDOW_SECONDS = 60.0
 """What the JSON answer looks back on."""
@@ -59,6 +59,11 @@ class Telemetry:
         self.retries = self._counter("retries", "Utterances run again because their worker failed them.")()
         self.hedges = self._counter("hedges", "Second attempts begun beside a slow first one.")()
         self.workers_lost = self._counter("workers_lost", "Workers that died or stopped answering, unasked.")()
+        self._cache = self._counter("cache", "Speech requests answered, by where the audio came from.", "outcome")
+        self.cache_errors = self._counter("cache_errors", "Times that the audio cache could not be used.")()
+        self._jobs = self._counter("jobs", "Attempts at jobs, by how they ended.", "outcome")
+        self._webhooks = self._counter("webhooks", "Tries to tell a webhook, by how they ended.", "outcome")
+        self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "How much later than asked for the event loop woke.", buckets=LAG_SECONDS
         )()
@@ -104,6 +109,23 @@ class Telemetry:
         self._audio().inc(audio_seconds)
         self._requests.append(self._clock())
         self._forget()
+
+    def cached(self, outcome: str) -> None:
+        """A speech request's audio came from there: `hit`, `miss`, `coalesced`."""
+        self._cache(outcome).inc()
+
+    def job(self, outcome: str) -> None:
+        """An attempt at a job ended: `done`, `failed`, `postponed`, `given_back`, `superseded`."""
+        self._jobs(outcome).inc()
+
+    def jobs_kept(self, counts: Mapping[str, int]) -> None:
+        """So many jobs are in each state."""
+        for state, count in counts.items():
+            self._jobs_kept.labels(state).set(count)
+
+    def webhook(self, outcome: str) -> None:
+        """A webhook was tried: `told`, `failed`, `given_up`."""
+        self._webhooks(outcome).inc()
 
     def answered(self, surface: str, status: int, seconds: float) -> None:
         """A request was answered; `surface` is its route's path."""

@@ -275,11 +275,11 @@ package_of() {
 
 # ---- Talking to the person at the terminal
 
-# Programs that come with no package of Python's; each is named as its package is.
+# Programs that come with no package of Python's; each is named as its package is, or as program:package.
 ensure_programs() {
     local program missing=()
     for program in "$@"; do
-        PATH="$PATH:/usr/local/sbin:/usr/sbin" command -v "$program" >/dev/null || missing+=("$program")
+        PATH="$PATH:/usr/local/sbin:/usr/sbin" command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
     done
     if (( ${#missing[@]} )); then fail "not on this machine: ${missing[*]}. This mends it:" "$(apt_line "${missing[@]}")"; fi
 }

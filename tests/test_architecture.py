@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     ("app",),
     ("routes", "control"),
+    ("jobs", "admission"),
     ("speech", "upkeep"),
+    ("cache",),
     ("dispatch",),
     ("attempt",),
     ("scheduler", "fleet"),

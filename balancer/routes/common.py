@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from math import inf, nan
 from typing import Any, TypeVar
@@ -12,13 +12,17 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from balancer.access import caller_of
 from balancer.answers import ClientGoneError
+from balancer.cache.policy import CacheUse
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.speech import Origin
 
 Body = TypeVar("Body", bound=BaseModel)
 
 DEADLINE_HEADER = "x-deadline-ms"
+
+LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
 LONGEST_NAME = 100
 """Characters of a field's name: answers quote it."""
@@ -31,7 +35,40 @@ async def read(request: Request, schema: type[Body], limit: int) -> Body:
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
         )
-    value = _parse(await _receive(request, limit))
+    return validated(_parse(await _receive(request, limit)), schema)
+
+
+async def read_lines(
+    request: Request, schema: type[Body], limit: int, check: Callable[[Body], None] = lambda _: None
+) -> list[Body]:
+    """A body of JSON lines, each as `schema`, and checked; empty ones do not count. Raises as `read`, with the line."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type not in LINES_TYPES:
+        raise UnsupportedMediaTypeError(
+            f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
+        )
+    content = await _receive(request, limit)
+
+    def parse() -> list[Body]:
+        found = []
+        for number, line in enumerate(content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                found.append(validated(_parse(line), schema))
+                check(found[-1])
+            except InvalidRequestError as error:
+                raise error.at(f"line {number}") from error
+        return found
+
+    # Thousands of lines would hold up everybody else.
+    if not (bodies := await asyncio.to_thread(parse)):
+        raise InvalidRequestError("the body has no lines; send one JSON object in each")
+    return bodies
+
+
+def validated(value: Any, schema: type[Body]) -> Body:
+    """A JSON value as `schema`. Raises InvalidRequestError."""
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object", code="invalid_json")
     for name in value:
@@ -47,13 +84,13 @@ async def read(request: Request, schema: type[Body], limit: int) -> Body:
 def origin(request: Request) -> Origin:
     """Who asks, and by when. Raises InvalidRequestError."""
     facts = request.state.speech = {}
-    client = request.client
     return Origin(
         request_id=request.state.request_id,
-        caller=getattr(request.state, "caller", None) or (client.host if client is not None else ""),
+        caller=caller_of(request).name,
         arrived=asyncio.get_running_loop().time(),
         deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
         facts=facts,
+        cache=CacheUse.of(request.headers.get("cache-control")),
     )
 
 

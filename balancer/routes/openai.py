@@ -6,6 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from balancer.access import caller_of
+from balancer.admission import Admission
 from balancer.answers import JSONResponse
 from balancer.errors import ModelNotFoundError
 from balancer.intake import Intake
@@ -15,7 +17,9 @@ from balancer.schemas import OpenAISpeechBody
 from balancer.speech import SpeechService
 
 
-def routes(speech: SpeechService, intake: Intake, max_body_bytes: int, started_at: int) -> list[Route]:
+def routes(
+    speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int, started_at: int
+) -> list[Route]:
     """The routes; `started_at` (Unix seconds) stands as the models' time of creation."""
 
     def card(name: str) -> dict[str, object]:
@@ -24,8 +28,8 @@ def routes(speech: SpeechService, intake: Intake, max_body_bytes: int, started_a
     async def create_speech(request: Request) -> Response:
         asked = origin(request)
         wanted = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
-        async with while_connected(request):
-            return audio_response(await speech.speak(wanted, asked))
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            return audio_response(await speech.speak(mine, asked), told)
 
     async def list_models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": [card(name) for name in intake.models]})

@@ -4,46 +4,51 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64encode
+from collections.abc import Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from balancer.access import caller_of
+from balancer.admission import Admission
 from balancer.answers import JSONResponse
+from balancer.cache.policy import CacheOutcome
 from balancer.intake import Intake
 from balancer.routes.common import origin, read, while_connected
 from balancer.schemas import TtsBody
 from balancer.speech import Audio, SpeechService
 
 
-def routes(speech: SpeechService, intake: Intake, max_body_bytes: int) -> list[Route]:
+def routes(speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int) -> list[Route]:
     """The routes."""
 
     async def tts(request: Request) -> Response:
         asked = origin(request)
         wanted = intake.accept(await read(request, TtsBody, max_body_bytes))
-        async with while_connected(request):
-            return audio_response(await speech.speak(wanted, asked))
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            return audio_response(await speech.speak(mine, asked), told)
 
     async def tts_json(request: Request) -> Response:
         asked = origin(request)
         body = await read(request, TtsBody, max_body_bytes)
         wanted = intake.accept(body)
         _, character = body.chosen_voice
-        async with while_connected(request):
-            audio = await speech.speak(wanted, asked)
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            audio = await speech.speak(mine, asked)
             # Minutes of audio are megabytes of base64: too long for the event loop.
-            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id)
+            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, told)
 
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
 
 
-def audio_response(audio: Audio) -> Response:
-    """The audio as the body, its length in a header."""
-    return Response(audio.data, media_type=audio.format.media_type, headers={"X-Audio-Seconds": f"{audio.seconds:.3f}"})
+def audio_response(audio: Audio, told: Mapping[str, str]) -> Response:
+    """The audio as the body; in headers its length, where it came from, and how the caller stands with its limits."""
+    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value}
+    return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **told})
 
 
-def _json_response(audio: Audio, character: str, request_id: str) -> Response:
+def _json_response(audio: Audio, character: str, request_id: str, told: Mapping[str, str]) -> Response:
     return JSONResponse(
         {
             "audio": b64encode(audio.data).decode("ascii"),
@@ -52,7 +57,8 @@ def _json_response(audio: Audio, character: str, request_id: str) -> Response:
             "sampleRate": audio.sample_rate,
             "duration": round(audio.seconds, 3),
             "character": character,
-            "cached": audio.cached,
+            "cached": audio.outcome is CacheOutcome.HIT,
             "requestId": request_id,
-        }
+        },
+        headers={"X-Cache": audio.outcome.value, **told},
     )

@@ -97,7 +97,13 @@ def start_chorus(
     """
     port = free_port()
     log = folder / f"{name}.log"
-    chosen = {"run_dir": folder / "run", "cache_dir": folder / "cache", "stop_seconds": STOP_SECONDS} | dict(settings)
+    chosen = {
+        "run_dir": folder / "run",
+        "cache_dir": folder / "cache",
+        "data_dir": folder / "data",
+        "cache_mib": 0,  # what is measured is to be spoken
+        "stop_seconds": STOP_SECONDS,
+    } | dict(settings)
 
     def ready(report: dict[str, object]) -> bool:
         if _RESTARTS in log.read_bytes():

@@ -323,3 +323,48 @@ def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
 def test_the_defaults_in_the_table_are_accepted_and_mean_themselves() -> None:
     variables = {name: default for name, default, _ in table() if name != "CHORUS_VOICES_DIR"}
     assert Settings.load(variables) == Settings()
+
+
+# What the stores, limits and webhooks need
+
+
+def test_the_data_folder_follows_its_variables() -> None:
+    assert Settings.load({}).data_dir == Path.home() / ".local/share/chorus"
+    assert Settings.load({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chorus")
+    assert Settings.load({"XDG_DATA_HOME": "/data", "CHORUS_DATA_DIR": "/mine"}).keys == Path("/mine/keys.json")
+    assert load(keys_file="/etc/chorus/keys.json").keys == Path("/etc/chorus/keys.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("trusted_proxies", "10.0.0.0/8,proxy", "does not appear to be an IPv4 or IPv6 network"),
+        ("redis_url", "localhost:6379", "redis://host:6379/0"),
+        ("redis_url", "redis:///0", "redis://host:6379/0"),
+        ("webhook_secret", "c2hvcnQ=", "24 to 64 bytes in base64"),
+        ("webhook_secret", "not base64 at all, and rather long", "24 to 64 bytes in base64"),
+        ("public_url", "speech.example.org", "CHORUS_PUBLIC_URL"),
+        ("api_keys", "sha256:abc", "64 hexadecimal digits"),
+        ("rate_mode", "drop", "'reject' or 'shape'"),
+        ("rate_requests_per_minute", "0", "CHORUS_RATE_REQUESTS_PER_MINUTE"),
+        ("cache_mib", "-1", "CHORUS_CACHE_MIB"),
+    ],
+)
+def test_what_does_not_fit_is_said(name: str, text: str, message: str) -> None:
+    assert message in fault(**{name: text})
+
+
+@pytest.mark.parametrize("name", ["redis_url", "webhook_secret"])
+def test_no_message_repeats_a_secret(name: str) -> None:
+    assert "hunter2" not in fault(**{name: "hunter2"})
+
+
+def test_secrets_are_handed_on_to_the_balancer() -> None:
+    given = {
+        "CHORUS_REDIS_URL": "rediss://user:hunter2@redis.example.org:6380/1",
+        "CHORUS_WEBHOOK_SECRET": "whsec_" + "A" * 32,
+    }
+    settings = Settings.load(given)
+    assert settings.environ().items() >= given.items()
+    assert "hunter2" not in repr(settings)
+    assert Settings.load(settings.environ()).redis == given["CHORUS_REDIS_URL"]

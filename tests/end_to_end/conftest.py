@@ -69,25 +69,31 @@ class Chorus:
 
 @contextmanager
 def start_chorus(
-    *options: str, variables: dict[str, str] | None = None, patience: float = PATIENCE, **settings: object
+    *options: str,
+    variables: dict[str, str] | None = None,
+    patience: float = PATIENCE,
+    host_name: str = "127.0.0.1",
+    **settings: object,
 ) -> Iterator[Chorus]:
     """`chorus serve` on a free port with these options and environment settings, ready when the block begins.
 
-    `variables` are those of the environment that are no settings of ours.
+    `host_name` is where it is asked, if options say that it listens elsewhere. `variables` are those of the environment
+    that are no settings of ours. Nothing is cached unless `cache_mib` says so.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
         log = Path(folder) / "log"
         run_dir = Path(folder) / "run"
+        own = {"data_dir": Path(folder) / "data", "cache_mib": 0}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [CHORUS, "serve", "--port", str(port), *options],
                 cwd=ROOT,
-                env=environment(run_dir=run_dir, **settings) | (variables or {}),
+                env=environment(**(own | settings | {"run_dir": run_dir})) | (variables or {}),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
-        chorus = Chorus(f"http://127.0.0.1:{port}", run_dir, process, log)
+        chorus = Chorus(f"http://{host_name}:{port}", run_dir, process, log)
         try:
             wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes(), patience=patience)
             assert process.poll() is None, log.read_text()
@@ -111,7 +117,7 @@ class Home(NamedTuple):
     voices: Path
     cache: Path
 
-    def settings(self) -> dict[str, Path]:
+    def settings(self) -> dict[str, Any]:
         return {"voices_dir": self.voices, "cache_dir": self.cache}
 
     def conditionals(self) -> set[Path]:
@@ -135,7 +141,7 @@ def start_model(
     model_dir: Path | None = None,
     workers: int = 1,
     variables: dict[str, str] | None = None,
-    **settings: object,
+    **settings: Any,
 ) -> Iterator[Chorus]:
     """`chorus serve` with an engine that has a checkpoint, in `model_dir` or where it finds it."""
     chosen = ["--engine", engine, "--workers", str(workers), *options]

@@ -78,13 +78,14 @@ def start_stub(
 def start_balancer(run_dir: Path, *, ready: int = 1, **settings: object) -> Iterator[str]:
     """Run `python -m balancer` with these settings (`queue_limit=3`) on a free port; its address, such as http://….
 
-    The block begins when that many workers are ready; with `ready=0`, when the balancer answers at all.
-    Its output goes to `balancer.log` in the run directory. The block's end kills it.
+    The block begins when that many workers are ready; with `ready=0`, when the balancer answers at all. Its output goes
+    to `balancer.log` in the run directory. The block's end kills it. Nothing is cached unless `cache_mib` says so.
     """
     for _ in range(_PORTS_TRIED):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
-        chosen = environment(port=port, run_dir=run_dir, **settings)
+        own = {"data_dir": run_dir / "data", "cache_dir": run_dir / "cache", "cache_mib": 0}
+        chosen = environment(**(own | settings | {"port": port, "run_dir": run_dir}))
         log = run_dir / "balancer.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -123,6 +124,8 @@ def serve_stub(**settings: object) -> Iterator[Server]:
 def environment(**settings: object) -> dict[str, str]:
     """This process's variables, of those of Chorus only the ones for `settings`: `port=5000` is CHORUS_PORT=5000."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    # Never the jobs and keys of whoever runs the tests.
+    others[variable("data_dir")] = str(Path(tempfile.gettempdir()) / f"chorus-tests-{os.getuid()}")
     return others | {variable(name): str(value) for name, value in settings.items()}
 
 

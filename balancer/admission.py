@@ -1,0 +1,59 @@
+"""What a caller may ask for, and how often: the key's voices and priority, and the rate limits.
+
+Called by the routes once a request is understood, before anything is done for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from balancer.access import Caller
+from balancer.errors import NotAllowedError
+from balancer.line import Priority
+from balancer.rates import Demand, Quota, RateLimits
+from balancer.schemas import SpeechRequest
+from balancer.speech import Origin
+
+
+class Admission:
+    """`quota` is for whoever has no other by their key; a request is held for `timeout` seconds at most."""
+
+    def __init__(self, limits: RateLimits, quota: Quota, *, timeout: float) -> None:
+        self._limits = limits
+        self._quota = quota
+        self._timeout = timeout
+
+    @asynccontextmanager
+    async def admit_speech(
+        self, caller: Caller, request: SpeechRequest, origin: Origin
+    ) -> AsyncIterator[tuple[SpeechRequest, dict[str, str]]]:
+        """A block for one request; it gives the request as the key allows it, and headers for its answer.
+
+        Raises NotAllowedError, RateLimitedError, LimitsUnavailableError.
+        """
+        if caller.key is not None and caller.key.priority is Priority.BATCH:
+            request = replace(request, priority=Priority.BATCH)
+        given = [limit / 1000 for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
+        hold = min([self._timeout, *given])
+        async with self.admit(caller, len(request.text), [request.voice.name], hold=hold) as headers:
+            yield request, headers
+
+    @asynccontextmanager
+    async def admit(
+        self, caller: Caller, characters: int, voices: Collection[str], *, hold: float | None = None
+    ) -> AsyncIterator[dict[str, str]]:
+        """The same for so many characters in those voices, held for `hold` seconds at most."""
+        allowed = None if caller.key is None else caller.key.voices
+        if allowed is not None and (others := sorted(set(voices).difference(allowed))):
+            raise NotAllowedError(
+                f"your key does not allow voice {others[0]!r}; it allows: {', '.join(allowed)}",
+                param="voice",
+                code="voice_not_allowed",
+            )
+        until = asyncio.get_running_loop().time() + (self._timeout if hold is None else hold)
+        demand = Demand(caller.name, self._quota.of(caller.key), characters, until)
+        async with self._limits.admit(demand) as headers:
+            yield headers

@@ -1,0 +1,91 @@
+"""One job and its states.
+
+queued ──▶ running ──▶ done
+   ▲          │  └───▶ failed      the reason is kept: what cannot be spoken, or failed too often
+   └──────────┘                    it failed and is tried again later, or its host died
+queued, running ─────▶ cancelled
+"""
+
+from __future__ import annotations
+
+import secrets
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class JobState(StrEnum):
+    """Where a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing more becomes of it."""
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class JobError(BaseModel):
+    """Why a job failed, or failed last, as clients see it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+
+
+class Job(BaseModel):
+    """A request that was accepted. Times are Unix time in seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    caller: str
+    """Who may ask for it: the key's name or the address that sent it."""
+    owner: str | None = None
+    """The name of its API key; a job without one is anybody's who knows its id."""
+    user_id: str | None = None
+    body: dict[str, Any]
+    """The request as it came, checked: what `/tts` takes."""
+    base_url: str = ""
+    """Where its client reaches this server, for the addresses it is told."""
+    characters: int
+    created: float
+    idempotency_key: str | None = None
+    request_digest: str = ""
+    """Of the request: one idempotency key must not stand for two."""
+
+    state: JobState = JobState.QUEUED
+    attempts: int = 0
+    due: float = 0.0
+    """Not before then."""
+    started: float | None = None
+    finished: float | None = None
+    error: JobError | None = None
+
+    format: str = ""
+    seconds: float | None = None
+    """Of the audio."""
+    digest: str | None = None
+    """SHA-256 of the audio file."""
+
+    webhook: str | None = None
+    webhook_attempts: int = 0
+    webhook_due: float | None = None
+    """When the webhook is told next; None: not, or not any more."""
+    webhook_error: str | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Ending of the audio file's name."""
+        return f".{self.format}"
+
+
+def new_id() -> str:
+    """An id that nobody guesses: who knows it may listen."""
+    return secrets.token_urlsafe(18)

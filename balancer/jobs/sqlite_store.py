@@ -1,0 +1,403 @@
+"""The embedded store: jobs in one SQLite file, each result a file beside it.
+
+One process at a time runs jobs from a folder: whoever holds its lock, which the kernel takes back when that process
+dies. So a job that is running when the lock is taken has lost its process, and is queued again. Other processes may
+still add jobs and ask for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from balancer.jobs.job import Job, JobError, JobState
+from balancer.jobs.store import Ahead, IdempotencyError, JobStoreError, Result
+
+log = logging.getLogger(__name__)
+
+DATABASE = "jobs.sqlite3"
+LOCK = "runner.lock"
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    due REAL NOT NULL,
+    characters INTEGER NOT NULL,
+    attempts INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    idempotency_key TEXT,
+    finished REAL,
+    webhook_due REAL,
+    content TEXT NOT NULL
+);
+CREATE UNIQUE INDEX IF NOT EXISTS by_idempotency_key ON jobs (caller, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
+CREATE INDEX IF NOT EXISTS by_end ON jobs (finished) WHERE finished IS NOT NULL;
+CREATE INDEX IF NOT EXISTS by_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
+"""
+
+T = TypeVar("T")
+
+
+class SqliteJobStore:
+    """Keeps jobs in `folder`. `clock` gives Unix time."""
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = folder
+        self._results = folder / "results"
+        self._clock = clock
+        self._thread_lock = threading.Lock()
+        self._database: sqlite3.Connection | None = None
+        self._one_at_a_time = threading.Lock()
+        self._lock: int | None = None
+
+    # What JobStore promises.
+
+    async def add(self, jobs: Sequence[Job]) -> list[Job]:
+        """See JobStore."""
+        return await self._off_the_loop(lambda: self._add(jobs))
+
+    async def get(self, job_id: str) -> Job | None:
+        """See JobStore."""
+        return await self._off_the_loop(lambda: self._get(job_id))
+
+    async def ahead(self, job: Job) -> Ahead:
+        """See JobStore."""
+
+        def look() -> Ahead:
+            with self._open() as database:
+                jobs, characters = database.execute(
+                    "SELECT COUNT(*), COALESCE(SUM(characters), 0) FROM jobs "
+                    "WHERE state = 'queued' AND number < (SELECT number FROM jobs WHERE id = ?)",
+                    (job.id,),
+                ).fetchone()
+                return Ahead(jobs, characters)
+
+        return await self._off_the_loop(look)
+
+    async def claim(self) -> Job | None:
+        """See JobStore."""
+        return await self._off_the_loop(self._claim)
+
+    async def finish(self, job: Job, result: Result) -> bool:
+        """See JobStore."""
+
+        def end() -> bool:
+            self._write(job, result.audio)
+            done = job.model_copy(
+                update={
+                    "state": JobState.DONE,
+                    "finished": self._clock(),
+                    "seconds": result.seconds,
+                    "digest": result.digest,
+                    "error": None,
+                }
+            )
+            return self._end(job, done)
+
+        return await self._off_the_loop(end)
+
+    async def fail(self, job: Job, error: JobError) -> bool:
+        """See JobStore."""
+        failed = job.model_copy(update={"state": JobState.FAILED, "finished": self._clock(), "error": error})
+        return await self._off_the_loop(lambda: self._end(job, failed))
+
+    async def postpone(self, job: Job, error: JobError, due: float) -> bool:
+        """See JobStore."""
+        later = job.model_copy(update={"state": JobState.QUEUED, "error": error, "due": due})
+        return await self._off_the_loop(lambda: self._replace(job, later))
+
+    async def give_back(self, job: Job) -> None:
+        """See JobStore."""
+        again = job.model_copy(update={"state": JobState.QUEUED, "attempts": job.attempts - 1})
+        await self._off_the_loop(lambda: self._replace(job, again))
+
+    async def cancel(self, job_id: str) -> Job | None:
+        """See JobStore."""
+
+        def end() -> Job | None:
+            with self._open() as database:
+                job = _find(database, job_id)
+                if job is None or job.state.final:
+                    return job
+                job = job.model_copy(update={"state": JobState.CANCELLED, "finished": self._clock()})
+                job = _with_webhook(job)
+                _update(database, job)
+                return job
+
+        return await self._off_the_loop(end)
+
+    async def audio(self, job: Job) -> Path | None:
+        """See JobStore."""
+        file = self._file(job)
+        return file if await self._off_the_loop(file.exists) else None
+
+    async def counts(self) -> dict[JobState, int]:
+        """See JobStore."""
+
+        def count() -> dict[JobState, int]:
+            with self._open() as database:
+                found = dict(database.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+            return {state: found.get(state.value, 0) for state in JobState}
+
+        return await self._off_the_loop(count)
+
+    async def failed(self, most: int) -> list[Job]:
+        """See JobStore."""
+        return await self._off_the_loop(
+            lambda: self._select("WHERE state = 'failed' ORDER BY finished DESC LIMIT ?", most)
+        )
+
+    async def revive(self, job_id: str) -> Job | None:
+        """See JobStore."""
+
+        def again() -> Job | None:
+            with self._open() as database:
+                job = _find(database, job_id)
+                if job is None or job.state is not JobState.FAILED:
+                    return None
+                job = job.model_copy(
+                    update={"state": JobState.QUEUED, "attempts": 0, "due": 0.0, "finished": None, "error": None}
+                )
+                _update(database, job)
+                return job
+
+        return await self._off_the_loop(again)
+
+    async def webhooks_due(self, now: float) -> list[Job]:
+        """See JobStore."""
+        where = "WHERE webhook_due <= ? ORDER BY webhook_due LIMIT 100"
+        return await self._off_the_loop(lambda: self._select(where, now) if self._runs() else [])
+
+    async def told(self, job: Job, *, due: float | None, error: str | None) -> None:
+        """See JobStore."""
+
+        def note() -> None:
+            with self._open() as database:
+                now = _find(database, job.id)
+                if now is not None:
+                    attempts = now.webhook_attempts + 1
+                    told = {"webhook_attempts": attempts, "webhook_due": due, "webhook_error": error}
+                    _update(database, now.model_copy(update=told))
+
+        await self._off_the_loop(note)
+
+    async def forget(self, before: float) -> int:
+        """See JobStore."""
+
+        def drop() -> int:
+            old = self._select("WHERE finished < ? AND webhook_due IS NULL LIMIT 1000", before)
+            for job in old:
+                self._file(job).unlink(missing_ok=True)
+            with self._open() as database:
+                database.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in old])
+            return len(old)
+
+        return await self._off_the_loop(drop)
+
+    async def aclose(self) -> None:
+        """See JobStore."""
+
+        def close() -> None:
+            with self._thread_lock:
+                if self._database is not None:
+                    self._database.close()
+                    self._database = None
+                if self._lock is not None:
+                    os.close(self._lock)
+                    self._lock = None
+
+        await self._off_the_loop(close)
+
+    # How.
+
+    async def _off_the_loop(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.to_thread(work)
+        except (OSError, sqlite3.Error) as error:
+            raise JobStoreError(f"the jobs in {self._folder} cannot be used: {error}") from error
+
+    def _add(self, jobs: Sequence[Job]) -> list[Job]:
+        added = []
+        with self._open() as database:
+            for job in jobs:
+                earlier = _earlier(database, job)
+                if earlier is None:
+                    database.execute(
+                        "INSERT INTO jobs (id, state, due, characters, attempts, caller, idempotency_key, finished, "
+                        "webhook_due, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                        (job.id, *_columns(job)),
+                    )
+                elif earlier.request_digest != job.request_digest:
+                    raise IdempotencyError(job.idempotency_key)
+                added.append(earlier or job)
+        return added
+
+    def _get(self, job_id: str) -> Job | None:
+        with self._open() as database:
+            return _find(database, job_id)
+
+    def _claim(self) -> Job | None:
+        if not self._runs():
+            return None
+        with self._open() as database:
+            row = database.execute(
+                "SELECT content FROM jobs WHERE state = 'queued' AND due <= ? ORDER BY number LIMIT 1",
+                (self._clock(),),
+            ).fetchone()
+            if row is None:
+                return None
+            job = Job.model_validate_json(row[0])
+            job = job.model_copy(
+                update={"state": JobState.RUNNING, "attempts": job.attempts + 1, "started": self._clock()}
+            )
+            _update(database, job)
+            return job
+
+    def _runs(self) -> bool:
+        """Whether this process is the one that runs jobs; it becomes so where nobody is."""
+        with self._one_at_a_time:
+            return self._lock is not None or self._take_lock()
+
+    def _take_lock(self) -> bool:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._recover()
+        except BlockingIOError:
+            os.close(lock)
+            return False
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock = lock
+        return True
+
+    def _recover(self) -> None:
+        """Queue again what a process that has died was running. It has no result: that comes with the state."""
+        orphans = self._select("WHERE state = 'running'")
+        with self._open() as database:
+            for job in orphans:
+                _update(database, job.model_copy(update={"state": JobState.QUEUED}))
+        if orphans:
+            log.warning("%d jobs run again: the process that ran them has died", len(orphans))
+
+    def _end(self, claimed: Job, ended: Job) -> bool:
+        return self._replace(claimed, _with_webhook(ended))
+
+    def _replace(self, claimed: Job, job: Job) -> bool:
+        """Put `job` in place, if that claim still holds."""
+        with self._open() as database:
+            now = _find(database, claimed.id)
+            if now is None or now.state is not JobState.RUNNING or now.attempts != claimed.attempts:
+                return False
+            _update(database, job)
+            return True
+
+    def _select(self, where: str, *values: object) -> list[Job]:
+        with self._open() as database:
+            rows = database.execute(f"SELECT content FROM jobs {where}", values)  # noqa: S608 - our own words
+            return [Job.model_validate_json(content) for (content,) in rows]
+
+    def _write(self, job: Job, audio: bytes) -> None:
+        """The file is whole and on the disk before the job says so."""
+        self._results.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = self._file(job)
+        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            with aside.open("wb") as output:
+                output.write(audio)
+                output.flush()
+                os.fsync(output.fileno())
+            aside.replace(file)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+    def _file(self, job: Job) -> Path:
+        return self._results / f"{job.id}{job.suffix}"
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """The database, for one transaction, which holds off every other from its beginning."""
+        with self._thread_lock:
+            if self._database is None:
+                self._database = self._connect()
+            database = self._database
+            database.execute("BEGIN IMMEDIATE")
+            try:
+                yield database
+                database.execute("COMMIT")
+            except BaseException:
+                if database.in_transaction:  # a full disk may have ended it already
+                    database.execute("ROLLBACK")
+                raise
+
+    def _connect(self) -> sqlite3.Connection:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        database = sqlite3.connect(self._folder / DATABASE, timeout=10.0, check_same_thread=False, isolation_level=None)
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+            # What was accepted outlives a power failure, too.
+            database.execute("PRAGMA synchronous = FULL")
+            database.executescript(_SCHEMA)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+
+def _with_webhook(job: Job) -> Job:
+    """The job with its webhook due, where it has one."""
+    return job if job.webhook is None else job.model_copy(update={"webhook_due": job.finished})
+
+
+def _find(database: sqlite3.Connection, job_id: str) -> Job | None:
+    row = database.execute("SELECT content FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return None if row is None else Job.model_validate_json(row[0])
+
+
+def _earlier(database: sqlite3.Connection, job: Job) -> Job | None:
+    if job.idempotency_key is None:
+        return None
+    row = database.execute(
+        "SELECT content FROM jobs WHERE caller = ? AND idempotency_key = ?", (job.caller, job.idempotency_key)
+    ).fetchone()
+    return None if row is None else Job.model_validate_json(row[0])
+
+
+def _update(database: sqlite3.Connection, job: Job) -> None:
+    database.execute(
+        "UPDATE jobs SET state = ?, due = ?, characters = ?, attempts = ?, caller = ?, idempotency_key = ?, "
+        "finished = ?, webhook_due = ?, content = ? WHERE id = ?",
+        (*_columns(job), job.id),
+    )
+
+
+def _columns(job: Job) -> tuple[object, ...]:
+    """What is looked for by, and the whole."""
+    return (
+        job.state.value,
+        job.due,
+        job.characters,
+        job.attempts,
+        job.caller,
+        job.idempotency_key,
+        job.finished,
+        job.webhook_due,
+        json.dumps(job.model_dump(mode="json"), separators=(",", ":")),
+    )

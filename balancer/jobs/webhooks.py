@@ -1,0 +1,92 @@
+"""Tells clients' own servers what became of their jobs: signed, and again until one has answered that it heard.
+
+The signature is that of Standard Webhooks (https://www.standardwebhooks.com): `webhook-id`, `webhook-timestamp` and
+`webhook-signature`, which libraries of many languages verify. The id is the same at each try, so that a receiver can
+tell a second from a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from datetime import UTC, datetime
+
+import httpcore
+from standardwebhooks.webhooks import Webhook
+
+from balancer.jobs.desk import report
+from balancer.jobs.job import Job
+from balancer.jobs.public_net import PublicNetwork
+from balancer.jobs.store import JobStore, JobStoreError
+from balancer.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5
+ANSWER_SECONDS = 10.0
+PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+"""Between tries; after the last one it is given up."""
+AT_ONCE = 20
+
+
+class Webhooks:
+    """Delivers what the store says is due. `secret` signs, in base64, perhaps behind `whsec_`."""
+
+    def __init__(self, store: JobStore, telemetry: Telemetry, secret: str, *, allow_private: bool = False) -> None:
+        self._store = store
+        self._telemetry = telemetry
+        self._signer = Webhook(secret)
+        self._allow_private = allow_private
+        self._some = asyncio.Semaphore(AT_ONCE)
+
+    async def run(self) -> None:
+        """Deliver, until cancelled."""
+        network = PublicNetwork(allow_private=self._allow_private)
+        async with httpcore.AsyncConnectionPool(network_backend=network, max_keepalive_connections=0) as http:
+            while True:
+                try:
+                    due = await self._store.webhooks_due(time.time())
+                    await asyncio.gather(*(self._tell(http, job) for job in due))
+                except JobStoreError as error:
+                    log.debug("no webhooks: %s", error)
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def _tell(self, http: httpcore.AsyncConnectionPool, job: Job) -> None:
+        async with self._some:
+            problem = await self._post(http, job)
+        tried = job.webhook_attempts
+        if problem is None:
+            self._telemetry.webhook("told")
+            await self._store.told(job, due=None, error=None)
+        elif tried < len(PAUSES):
+            self._telemetry.webhook("failed")
+            await self._store.told(job, due=time.time() + PAUSES[tried], error=problem)
+        else:
+            self._telemetry.webhook("given_up")
+            log.error("the webhook of job %s is given up after %d tries: %s", job.id, tried + 1, problem)
+            await self._store.told(job, due=None, error=problem)
+
+    async def _post(self, http: httpcore.AsyncConnectionPool, job: Job) -> str | None:
+        """Why it was not heard; None where it was. Redirects are not followed: they could lead anywhere."""
+        now = datetime.now(UTC)
+        content = {"type": f"speech.{job.state.value}", "timestamp": now.isoformat(), "data": report(job)}
+        body = json.dumps(content, separators=(",", ":"))
+        message = f"msg_{job.id}"
+        headers: dict[bytes | str, bytes | str] = {
+            "Content-Type": "application/json",
+            "User-Agent": "Chorus",
+            "webhook-id": message,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": self._signer.sign(message, now, body),
+        }
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), ANSWER_SECONDS)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await http.request(
+                    "POST", job.webhook or "", headers=headers, content=body.encode(), extensions={"timeout": limits}
+                )
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError) as error:
+            return str(error) or type(error).__name__
+        return None if 200 <= answer.status < 300 else f"it answered {answer.status}"

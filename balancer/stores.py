@@ -1,0 +1,48 @@
+"""What outlives a request: kept audio and jobs, on this host or in a Redis that several share."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from balancer.cache.file_store import FileStore
+from balancer.cache.redis_store import RedisStore
+from balancer.cache.store import AudioStore, StoreError
+from balancer.jobs.redis_store import RedisJobStore
+from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.store import JobStore, JobStoreError
+from balancer.redis_link import RedisLink
+from balancer.settings import Settings
+
+DAY_SECONDS = 86_400.0
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The stores of one server."""
+
+    audio: AudioStore | None
+    """None where nothing is to be kept."""
+    jobs: JobStore
+    link: RedisLink | None
+
+    async def aclose(self) -> None:
+        """Let go of files and connections."""
+        if self.audio is not None:
+            with suppress(StoreError):
+                await self.audio.aclose()
+        with suppress(JobStoreError):
+            await self.jobs.aclose()
+        if self.link is not None:
+            await self.link.aclose()
+
+
+def open_stores(settings: Settings) -> Stores:
+    """The stores that the settings ask for. Nothing is opened before it is used."""
+    limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
+    if settings.redis is None:
+        audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
+        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), None)
+    link = RedisLink(settings.redis)
+    audio = RedisStore(link, limit=limit, lifetime=lifetime)
+    return Stores(audio if limit else None, RedisJobStore(link, settings.cache_dir / "job-audio"), link)

@@ -1,0 +1,1 @@
+"""Parts of bench_balancer.py and bench_cache.py."""

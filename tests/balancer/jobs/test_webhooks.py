@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+
+from balancer.jobs import webhooks
+from balancer.jobs.job import Job, JobState
+from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.store import Result
+from balancer.jobs.webhooks import Webhooks
+from balancer.telemetry import Telemetry
+from tests.services.harness import PATIENCE, serve_stub, wait_until
+from tests.services.hook import Hook, start_hook
+
+SECRET = "whsec_" + "A" * 32
+
+
+@pytest.fixture
+def hook() -> Iterator[Hook]:
+    with start_hook() as running:
+        yield running
+
+
+@asynccontextmanager
+async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterator[SqliteJobStore]:
+    store = SqliteJobStore(folder)
+    delivery = asyncio.create_task(Webhooks(store, Telemetry("hibari"), SECRET, allow_private=allow_private).run())
+    yield store
+    delivery.cancel()
+    with suppress(asyncio.CancelledError):
+        await delivery
+    await store.aclose()
+
+
+async def done(store: SqliteJobStore, url: str) -> None:
+    await store.add([Job(id="one", caller="c", body={}, characters=1, created=0.0, format="wav", webhook=url)])
+    claimed = await store.claim()
+    assert claimed is not None
+    assert await store.finish(claimed, Result(b"audio", 1.0, "digest"))
+
+
+async def until(condition: object) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+async def test_a_webhook_is_signed_and_told_once(hook: Hook, tmp_path: Path) -> None:
+    async with delivering(tmp_path) as store:
+        await done(store, hook.url)
+        await until(lambda: hook.heard)
+        ((headers, body),) = hook.heard
+        content = Webhook(SECRET).verify(body, headers)
+        assert content["type"] == "speech.done"
+        assert (content["data"]["requestId"], content["data"]["ready"]) == ("one", True)
+        assert headers["webhook-id"] == "msg_one"
+        with pytest.raises(WebhookVerificationError):
+            Webhook(SECRET).verify(body.replace(b"one", b"two"), headers)
+        await asyncio.sleep(2 * webhooks.LOOK_SECONDS)
+        assert len(hook.heard) == 1
+        told = await store.get("one")
+        assert told is not None
+        assert (told.webhook_due, told.webhook_attempts) == (None, 1)
+
+
+async def test_it_is_told_again_until_it_has_heard(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "PAUSES", (0.01, 0.01, 0.01))
+    hook.answers = [500, 302]
+    async with delivering(tmp_path) as store:
+        await done(store, hook.url)
+        await until(lambda: len(hook.heard) == 3)
+        assert len({headers["webhook-id"] for headers, _ in hook.heard}) == 1
+        assert {json.loads(body)["data"]["state"] for _, body in hook.heard} == {JobState.DONE}
+
+
+async def test_it_is_given_up_in_the_end(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "PAUSES", (0.01,))
+    hook.answers = [500] * 10
+    async with delivering(tmp_path) as store:
+        await done(store, hook.url)
+        while (job := await store.get("one")) is None or job.webhook_due is not None:
+            await asyncio.sleep(0.01)
+        assert (len(hook.heard), job.webhook_attempts, job.webhook_error) == (2, 2, "it answered 500")
+
+
+async def test_a_private_address_is_never_connected_to(hook: Hook, tmp_path: Path) -> None:
+    async with delivering(tmp_path, allow_private=False) as store:
+        await done(store, hook.url)
+        while (job := await store.get("one")) is None or job.webhook_error is None:
+            await asyncio.sleep(0.01)
+        assert "not a public address" in job.webhook_error
+        assert hook.heard == []
+
+
+def test_a_job_s_end_is_told_over_http(hook: Hook) -> None:
+    with serve_stub(webhook_secret=SECRET, webhook_private=True) as server:
+        body = {"text": "Hello.", "webhook": hook.url, "userId": "u1"}
+        job = server.client.post("/queue", json=body).json()
+        wait_until(lambda: bool(hook.heard))
+        content = json.loads(hook.heard[0][1])
+        assert content["data"]["requestId"] == job["requestId"]
+        assert content["data"]["userId"] == "u1"
+        assert server.client.get(content["data"]["audioUrl"]).status_code == 200
+        server.client.post("/queue", json=body | {"text": "unspeakable"})
+        wait_until(lambda: len(hook.heard) == 2)
+        assert json.loads(hook.heard[1][1])["type"] == "speech.failed"
+
+
+def test_private_webhooks_are_refused_at_once() -> None:
+    with serve_stub(webhook_secret=SECRET) as server:
+        answer = server.client.post("/queue", json={"text": "Hello.", "webhook": "http://10.0.0.1/"})
+        assert answer.status_code == 400
+        assert "public address" in answer.json()["error"]["message"]

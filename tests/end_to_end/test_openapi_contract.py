@@ -1,0 +1,31 @@
+"""Requests made up from the API's own description: no answer is a server error, or of another shape than it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.end_to_end.conftest import Chorus
+from tests.services.harness import environment
+
+CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+
+def test_answers_are_as_described(chorus: Chorus, tmp_path: Path) -> None:
+    schemathesis = Path(sys.executable).with_name("schemathesis")
+    command = [
+        str(schemathesis),
+        "run",
+        f"{chorus.url}/openapi.json",
+        f"--checks={CHECKS}",
+        "--max-examples=25",
+        "--seed=1",
+        "--phases=examples,coverage,fuzzing",
+        "--request-timeout=60",
+        "--suppress-health-check=all",
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=900, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

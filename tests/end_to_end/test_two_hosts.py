@@ -1,0 +1,94 @@
+"""Two servers, as on two hosts, that share one Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from tests.end_to_end.conftest import Chorus, start_chorus
+from tests.services.harness import wait_until
+from tests.services.redis_server import RedisServer, start_redis
+
+LINES = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with start_redis() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def hosts(redis: RedisServer) -> Iterator[list[Chorus]]:
+    with ExitStack() as running:
+        yield [
+            running.enter_context(
+                start_chorus(
+                    "--workers",
+                    "1",
+                    "--host",
+                    address,
+                    host_name=address,
+                    redis_url=redis.url,
+                    cache_mib=64,
+                    rate_requests_per_minute=200,
+                )
+            )
+            for address in ("127.0.0.2", "127.0.0.3")
+        ]
+
+
+def test_audio_kept_by_one_serves_the_other(hosts: list[Chorus]) -> None:
+    body = {"text": "Kept by one, spoken by the other.", "seed": 5}
+    first = httpx.post(f"{hosts[0].url}/tts", json=body)
+    assert first.headers["x-cache"] == "miss"
+    wait_until(lambda: httpx.post(f"{hosts[1].url}/tts", json=body).headers["x-cache"] == "hit")
+    assert httpx.post(f"{hosts[1].url}/tts", json=body).content == first.content
+
+
+def test_jobs_are_done_by_both_and_known_to_either(hosts: list[Chorus]) -> None:
+    before = [host.metric("chorus_jobs_total") for host in hosts]
+    lines = "\n".join(json.dumps({"text": f"Job number {number} of a longer batch."}) for number in range(60))
+    answer = httpx.post(f"{hosts[0].url}/queue/batch", content=lines, headers=LINES)
+    assert answer.status_code == 202
+    ids = [job["requestId"] for job in answer.json()["jobs"]]
+    for number, job_id in enumerate(ids):
+        host = hosts[number % 2]
+        wait_until(lambda: httpx.get(f"{host.url}/status/{job_id}").json()["ready"])  # noqa: B023
+        assert httpx.get(f"{host.url}/audio/{job_id}").content[:4] == b"RIFF"
+    done = [host.metric("chorus_jobs_total") - count for host, count in zip(hosts, before, strict=True)]
+    assert sum(done) == 60
+    assert min(done) >= 5, done
+
+
+def test_a_dead_host_s_jobs_are_done_by_the_other(hosts: list[Chorus], redis: RedisServer) -> None:
+    with start_chorus(
+        "--workers", "1", "--host", "127.0.0.4", host_name="127.0.0.4", redis_url=redis.url, cache_mib=64
+    ) as third:
+        lines = "\n".join(json.dumps({"text": f"Text {number}. " * 40}) for number in range(30))
+        ids = [
+            job["requestId"]
+            for job in httpx.post(f"{third.url}/queue/batch", content=lines, headers=LINES).json()["jobs"]
+        ]
+        wait_until(lambda: third.metric("chorus_jobs_total") >= 1)
+        for pid in [*(child.pid for child in third.children()), third.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        third.process.wait()
+    for job_id in ids:
+        wait_until(lambda: httpx.get(f"{hosts[0].url}/status/{job_id}").json()["ready"], patience=90)  # noqa: B023
+
+
+def test_a_rate_limit_counts_both(hosts: list[Chorus]) -> None:
+    statuses = [
+        httpx.post(f"{hosts[number % 2].url}/tts-json", json={"text": "Limited.", "seed": 1}).status_code
+        for number in range(220)
+    ]
+    assert 429 in statuses
+    assert statuses.count(200) <= 200
+    assert set(statuses) == {200, 429}

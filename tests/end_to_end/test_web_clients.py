@@ -1,0 +1,31 @@
+"""The clients of web apps, as their authors write them in JavaScript."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.end_to_end.conftest import Chorus
+from tests.services.harness import ROOT
+from tests.services.hearing import word_error_rate
+
+TEXT = "The ferry leaves the harbour at dawn and returns before the evening tide."
+
+
+def node(client: str, *arguments: str) -> Any:
+    command = ["node", str(ROOT / "tests/services/clients" / client), *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
+
+
+def test_speech_as_json(chorus: Chorus, tmp_path: Path) -> None:
+    answer = node("tts_json.mjs", chorus.url, TEXT, str(tmp_path / "audio.wav"))
+    assert (answer["mimeType"], answer["character"], answer["cached"]) == ("audio/wav", "default", False)
+    assert word_error_rate(TEXT, (tmp_path / "audio.wav").read_bytes()) < 0.3
+
+
+def test_queue_status_audio(chorus: Chorus, tmp_path: Path) -> None:
+    status = node("queue.mjs", chorus.url, TEXT, str(tmp_path / "audio.wav"))
+    assert (status["state"], status["userId"], status["progress"]) == ("done", "user-1", 1)
+    assert word_error_rate(TEXT, (tmp_path / "audio.wav").read_bytes()) < 0.3
