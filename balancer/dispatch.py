@@ -119,8 +119,8 @@ class Dispatcher:
     async def synthesize(self, utterance: Utterance, terms: Terms = Terms()) -> Dispatched:
         """The whole utterance as PCM. Cancelling it cancels the utterance wherever it stands.
 
-        Raises LineFullError, DeadlineUnreachableError, NotServingError, PoisonedError, SynthesisError,
-        InvalidRequestError.
+        Raises LineFullError, DeadlineTooShortError, DeadlineUnreachableError, NotServingError, PoisonedError,
+        SynthesisError, InvalidRequestError.
         """
         if (reason := self._fleet.down()) is not None:
             raise not_serving(reason)

@@ -4,6 +4,7 @@ ChorusError
 ├── InvalidRequestError            400  the body does not say what to speak, or asks what is not offered
 │   ├── BodyTooLargeError          413
 │   ├── UnsupportedMediaTypeError  415
+│   ├── DeadlineTooShortError      400  the text takes longer than its deadline leaves, whoever else waits
 │   ├── ModelNotFoundError         404
 │   ├── JobNotFoundError           404  no such job, or none that this caller may know of
 │   ├── JobNotDoneError            409  the job is in a state that does not allow it
@@ -91,6 +92,12 @@ class UnsupportedMediaTypeError(InvalidRequestError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class DeadlineTooShortError(InvalidRequestError):
+    """The text takes longer to speak than its deadline leaves, even if nobody else waits."""
+
+    code = "deadline_too_short"
 
 
 class ModelNotFoundError(InvalidRequestError):

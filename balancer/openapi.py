@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from balancer.audio import AudioFormat
 from balancer.intake import Intake
 from balancer.jobs.job import JobState
-from balancer.schemas import OpenAISpeechBody, QueueBody, TtsBody
+from balancer.schemas import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
 from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -161,6 +161,9 @@ def _name_parameters(schema: dict[str, Any], intake: Intake) -> None:
         schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
     text = schema["properties"].get("text") or schema["properties"]["input"]
     text["maxLength"] = intake.longest_text
+    text["examples"] = ["Hello from Chorus."]
+    schema["properties"]["voice"]["examples"] = [DEFAULT_VOICE]
+    schema["properties"]["model"]["examples"] = [intake.card.name]
 
 
 def _field(parameter: Parameter | Choice) -> dict[str, Any]:
@@ -193,7 +196,8 @@ def _accept(summary: str, answer: str, *, lines: bool = False) -> dict[str, Any]
     operation["tags"] = ["Jobs"]
     operation["responses"]["202"] = operation["responses"].pop("200") | {"description": "Accepted: it will not be lost"}
     if lines:
-        schema = {"type": "string", "description": "JSON lines, each a QueueBody."}
+        # The description's language has no word for lines: each is one item.
+        schema = {"type": "array", "minItems": 1, "items": {"$ref": _REFERENCE.format(model="QueueBody")}}
         operation["requestBody"]["content"] = {"application/x-ndjson": {"schema": schema}}
     else:
         header = {
@@ -230,7 +234,8 @@ def _download() -> dict[str, Any]:
 
 
 def _look(summary: str, tag: str = "Catalogue") -> dict[str, Any]:
-    return {"summary": summary, "tags": [tag], "responses": {"200": {"description": "As said"}}}
+    refused = {"description": "No valid key, or no such thing", "content": _json("Error")}
+    return {"summary": summary, "tags": [tag], "responses": {"200": {"description": "As said"}, "4XX": refused}}
 
 
 def _probe(summary: str) -> dict[str, Any]:

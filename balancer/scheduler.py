@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
 
-from balancer.errors import DeadlineUnreachableError, LineFullError
+from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
 from balancer.line import Line, Order, Priority
 
 BATCH_TURN = 4
@@ -151,7 +151,7 @@ class Scheduler:
     # Utterances.
 
     def submit(self, order: Order, now: float) -> None:
-        """Put an utterance in line. Raises LineFullError, DeadlineUnreachableError.
+        """Put an utterance in line. Raises LineFullError, DeadlineTooShortError, DeadlineUnreachableError.
 
         The line is full only when nobody could take the utterance at once.
         """
@@ -227,9 +227,10 @@ class Scheduler:
         if wait + duration <= left:
             return
         if duration > left:
-            raise DeadlineUnreachableError(
-                f"this text takes about {duration:.1f} s to speak, and the deadline leaves {max(0.0, left):.1f} s; "
-                "send a shorter text or a later deadline"
+            raise DeadlineTooShortError(
+                f"this text takes about {duration:.2g} s to speak, and the deadline leaves {max(0.0, left):.2g} s; "
+                "send a shorter text or a later deadline",
+                param="deadline_ms",
             )
         raise DeadlineUnreachableError(
             f"about {wait:.1f} s of work wait before this text, and the deadline leaves {left:.1f} s; "

@@ -116,7 +116,7 @@ class SpeechService:
         except InvalidRequestError as error:
             # Only the engine could tell that it cannot say this.
             self._telemetry.refused(error.code)
-            raise error.naming(request.text_field) from error
+            raise error.naming(error.param or request.text_field) from error
         except ChorusError as error:
             self._telemetry.refused(error.code)
             raise

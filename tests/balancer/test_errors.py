@@ -57,8 +57,10 @@ def test_every_error_has_openais_shape(error: type[ChorusError]) -> None:
 
 @pytest.mark.parametrize("error", ALL)
 def test_the_type_tells_whose_fault_it_is(error: type[ChorusError]) -> None:
+    # As OpenAI's clients tell them apart.
+    special = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     expected = "server_error" if error.status >= 500 else "invalid_request_error"
-    assert error.type == ("authentication_error" if error.status == 401 else expected)
+    assert error.type == special.get(error.status, expected)
 
 
 def test_every_kind_of_error_has_a_code_of_its_own() -> None:

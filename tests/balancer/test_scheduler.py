@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from balancer.errors import DeadlineUnreachableError, LineFullError
+from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
 from balancer.line import Order, Priority
 from balancer.scheduler import BATCH_TURN, Assignment, Scheduler
 
@@ -240,7 +240,7 @@ def test_what_cannot_be_done_in_time_is_refused_at_once_with_when_it_could() -> 
 
 
 def test_a_text_that_takes_longer_than_its_deadline_is_refused_for_good() -> None:
-    with pytest.raises(DeadlineUnreachableError, match="shorter text") as caught:
+    with pytest.raises(DeadlineTooShortError, match="shorter text") as caught:
         scheduler(1.0).submit(order("t", 3.0, deadline=2.0), 0.0)
     assert caught.value.retry_after is None
 
@@ -357,7 +357,7 @@ class Events(RuleBasedStateMachine):
             self.scheduler.submit(new, self.now)
         except LineFullError:
             assert self.waiting(priority) >= LIMIT
-        except DeadlineUnreachableError:
+        except (DeadlineTooShortError, DeadlineUnreachableError):
             assert left is not None
             assert wait + seconds * 2 > left  # the slowest worker makes half an audio second a second
         else:
