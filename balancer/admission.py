@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from balancer.access import Caller
-from balancer.errors import NotAllowedError
+from balancer.errors import ChorusError, NotAllowedError
 from balancer.line import Priority
 from balancer.rates import Demand, Quota, RateLimits
 from balancer.schemas import SpeechRequest
 from balancer.speech import Origin
+from balancer.telemetry import Telemetry
 
 
 class Admission:
     """`quota` is for whoever has no other by their key; a request is held for `timeout` seconds at most."""
 
-    def __init__(self, limits: RateLimits, quota: Quota, *, timeout: float) -> None:
+    def __init__(self, limits: RateLimits, quota: Quota, telemetry: Telemetry, *, timeout: float) -> None:
         self._limits = limits
+        self._telemetry = telemetry
         self._quota = quota
         self._timeout = timeout
 
@@ -46,14 +48,23 @@ class Admission:
         self, caller: Caller, characters: int, voices: Collection[str], *, hold: float | None = None
     ) -> AsyncIterator[dict[str, str]]:
         """The same for so many characters in those voices, held for `hold` seconds at most."""
-        allowed = None if caller.key is None else caller.key.voices
-        if allowed is not None and (others := sorted(set(voices).difference(allowed))):
-            raise NotAllowedError(
-                f"your key does not allow voice {others[0]!r}; it allows: {', '.join(allowed)}",
-                param="voice",
-                code="voice_not_allowed",
-            )
         until = asyncio.get_running_loop().time() + (self._timeout if hold is None else hold)
         demand = Demand(caller.name, self._quota.of(caller.key), characters, until)
-        async with self._limits.admit(demand) as headers:
+        async with AsyncExitStack() as admitted:
+            try:
+                _check_voices(caller, voices)
+                headers = await admitted.enter_async_context(self._limits.admit(demand))
+            except ChorusError as error:
+                self._telemetry.refused(error.code)
+                raise
             yield headers
+
+
+def _check_voices(caller: Caller, voices: Collection[str]) -> None:
+    allowed = None if caller.key is None else caller.key.voices
+    if allowed is not None and (others := sorted(set(voices).difference(allowed))):
+        raise NotAllowedError(
+            f"your key does not allow voice {others[0]!r}; it allows: {', '.join(allowed)}",
+            param="voice",
+            code="voice_not_allowed",
+        )

@@ -86,7 +86,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         settings.rate_characters_per_minute,
         concurrency=settings.rate_concurrency,
     )
-    admission = Admission(limits, quota, timeout=settings.request_timeout)
+    admission = Admission(limits, quota, telemetry, timeout=settings.request_timeout)
     runner = Runner(
         stores.jobs,
         speech,

@@ -269,6 +269,7 @@ def test_limits_are_told_in_headers() -> None:
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         assert server.client.post("/queue", json={"text": "A."}).status_code == 429
+        assert 'chorus_refusals_total{reason="rate_limit_exceeded"} 2.0' in server.client.get("/metrics").text
         assert server.client.get("/health").status_code == 200
 
 
