@@ -126,7 +126,7 @@ def check_reach(settings: Settings) -> None:
         return
     raise LaunchError(
         f"refusing to listen on {settings.host} without API keys: whoever reaches this port could use it.\n"
-        "Either set keys:       export CHORUS_API_KEYS=$(openssl rand -hex 32)\n"
+        "Either make a key:     chorus keys add NAME, or export CHORUS_API_KEYS=$(openssl rand -hex 32)\n"
         "or stay on this host:  --host 127.0.0.1, with a proxy of yours in front\n"
         "or, behind a firewall: --allow-anonymous"
     )

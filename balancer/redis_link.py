@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 log = logging.getLogger(__name__)
 
@@ -48,21 +47,17 @@ class RedisLink:
         """Why it cannot be used; None where it can, as far as is known."""
         return self._gone
 
-    @asynccontextmanager
-    async def use(self) -> AsyncIterator[Any]:
-        """The client, for one piece of work. Raises RedisGoneError, also when it fails within the block."""
+    async def do(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        """What `work` gives for the client. Raises RedisGoneError."""
         if self._gone is not None:
             raise RedisGoneError(self._gone)
         try:
-            yield self.client
+            return await work(self.client)
+        except ResponseError as error:  # it is there, and refuses this: full memory, say
+            raise RedisGoneError(f"Redis refuses: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             self.lost(str(error) or type(error).__name__)
             raise RedisGoneError(self._gone or "it does not answer") from error
-
-    async def do(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """What `work` gives. Raises RedisGoneError."""
-        async with self.use() as client:
-            return await work(client)
 
     def lost(self, why: str) -> None:
         """It failed: refuse everybody until it answers a ping."""

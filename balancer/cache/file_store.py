@@ -106,8 +106,11 @@ class FileStore:
             return None
         self._used[key] = now
         if now - self._touched > TOUCH_SECONDS:
-            with self._open() as index:
-                self._touch(index)
+            try:
+                with self._open() as index:
+                    self._touch(index)
+            except (OSError, sqlite3.Error) as error:  # of no concern to who wants the audio
+                log.warning("what is used cannot be noted in %s: %s", self._folder, error)
         return kept
 
     def _put(self, key: str, kept: Kept) -> None:
@@ -192,9 +195,10 @@ class FileStore:
                 with self._index:
                     yield self._index
             except sqlite3.DatabaseError as error:
-                if _is_damage(error):  # the next to come makes it anew from the files
-                    self._index.close()
-                    self._index = None
+                # The next to come opens it again: its file may have been taken away.
+                self._index.close()
+                self._index = None
+                if _is_damage(error):
                     self._forget_index()
                 raise
 
@@ -248,8 +252,8 @@ class FileStore:
                 )
 
     def _touch(self, index: sqlite3.Connection) -> None:
-        used, self._used = self._used, {}
         self._touched = self._clock()
+        used, self._used = self._used, {}
         index.executemany("UPDATE entries SET used = ? WHERE key = ?", [(at, key) for key, at in used.items()])
 
     def _file(self, key: str) -> Path:
@@ -257,8 +261,6 @@ class FileStore:
 
 
 def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    return (
-        error.sqlite_errorcode in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        if hasattr(error, "sqlite_errorcode")
-        else False
-    )
+    """Whether it is the file that is at fault, and the file will stay so."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

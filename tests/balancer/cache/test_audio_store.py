@@ -281,3 +281,28 @@ async def test_altered_audio_in_redis_is_not_served(redis: RedisServer) -> None:
     await link.client.setrange(f"{PREFIX}{KEY}", 70, b"!")
     assert await store.get(KEY) is None
     await link.aclose()
+
+
+async def test_a_redis_that_is_full_refuses_and_is_not_gone(redis: RedisServer) -> None:
+    link = RedisLink(redis.url)
+    store = RedisStore(link, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    await store.put(KEY, kept())
+    await link.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreError, match="Redis refuses"):
+            await store.put(OTHER, kept())
+        assert link.gone is None
+    finally:
+        await link.client.config_set("maxmemory", 0)
+    assert await store.get(KEY) == kept()
+    await link.aclose()
+
+
+async def test_a_hit_needs_no_index(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    await store.put(KEY, kept())
+    await store.aclose()
+    for file in tmp_path.glob(f"{INDEX}*"):
+        file.unlink()
+    (tmp_path / INDEX).mkdir()
+    assert await FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0).get(KEY) == kept()
