@@ -18,7 +18,7 @@ from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings
 from balancer.terminal import tell
 from voices.registry import Registry, UnknownVoiceError, VoiceError
-from worker.cards import CARDS
+from worker.cards import CARDS, EngineCard
 from worker.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, MissingCheckpointError, find, missing_extra
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
@@ -36,13 +36,20 @@ def choose_layout(settings: Settings) -> Layout:
     try:
         return plan(
             probe(),
-            CARDS[settings.engine],
+            _with_slots(CARDS[settings.engine], settings.slots),
             workers=settings.workers,
             threads=settings.threads,
             cores=parse_cores(settings.cores) if settings.cores is not None else None,
         )
     except LayoutError as error:
         raise LaunchError(str(error)) from error
+
+
+def _with_slots(card: EngineCard, slots: int) -> EngineCard:
+    """The card of an engine that speaks so many utterances at once: each takes memory, as do the voices' prompts."""
+    if slots == 1 or card.slot_bytes is None:
+        return card
+    return card.model_copy(update={"resident_bytes": card.resident_bytes + (slots + 1) * card.slot_bytes})
 
 
 def check(settings: Settings) -> None:
@@ -135,6 +142,11 @@ def check_reach(settings: Settings) -> None:
 def _check_engine(settings: Settings) -> None:
     if missing := missing_extra(CARDS[settings.engine]):
         raise LaunchError(missing)
+    if settings.slots > 1 and CARDS[settings.engine].slot_bytes is None:
+        able = ", ".join(name for name, card in CARDS.items() if card.slot_bytes is not None)
+        raise LaunchError(
+            f"engine {settings.engine} speaks one utterance at a time; unset CHORUS_SLOTS, or run one of: {able}"
+        )
     if settings.model_dir is not None and settings.engine not in CHECKPOINTS:
         raise LaunchError(f"engine {settings.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)")
 

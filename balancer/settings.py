@@ -73,6 +73,13 @@ class Settings(BaseModel):
     engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
     workers: int | None = Field(None, ge=1, le=1024, description="Worker processes; unset: chosen for this host.")
     threads: int | None = Field(None, ge=1, le=256, description="Threads a worker; unset: chosen for this host.")
+    slots: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Utterances that each worker speaks at once; more than 1 with engines turbo and nano, which then "
+        "decode them together.",
+    )
     cores: str | None = Field(
         None,
         description="CPUs of each worker, workers separated by semicolons, such as `0-1;2-3`; unset: chosen.",

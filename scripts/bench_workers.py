@@ -64,6 +64,7 @@ def main(  # noqa: PLR0917 - each is an option
         ),
     ] = 98,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
+    slots: Annotated[int, typer.Option(min=1, help="Utterances that a worker speaks at once (turbo, nano).")] = 1,
     startup: Annotated[
         bool, typer.Option("--startup", help="Also measure the start, with everything in the page cache.")
     ] = False,
@@ -85,7 +86,7 @@ def main(  # noqa: PLR0917 - each is an option
     engines = engine or list(DEFAULT_ENGINES)
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
-    plan = Plan(size, workers or _physical_cores(), rounds, tokens, startup)
+    plan = Plan(size, workers or _physical_cores(), rounds, tokens, startup, slots)
     results = []
     try:
         with _home(checkpoints) as home:
@@ -111,13 +112,13 @@ def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Resul
             _warm_page_cache(checkpoint)
             if plan.workers > 1:
                 _tell(f"{engine}: starting 1 worker")
-                with _start_workers(engine, checkpoint, 1, folder) as single:
+                with _start_workers(engine, checkpoint, plan, folder, workers=1) as single:
                     startup["1 worker"] = single.ready_seconds
         loader = "upstream" if plan.size is Size.FULL and engine in UPSTREAM_LOADS else "ours"
         _tell(f"{engine}: starting the locked server")
         locked = sides.enter_context(start_locked(engine, checkpoint, loader=loader, folder=folder))
         _tell(f"{engine}: starting {workers_of(plan)}")
-        workers = sides.enter_context(_start_workers(engine, checkpoint, plan.workers, folder))
+        workers = sides.enter_context(_start_workers(engine, checkpoint, plan, folder, workers=plan.workers))
         if plan.startup:
             startup |= {"locked": locked.ready_seconds, workers_of(plan): workers.ready_seconds}
         watches = {server.name: Watch(server) for server in (locked, workers)}
@@ -132,9 +133,16 @@ def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Resul
         )
 
 
-def _start_workers(engine: str, checkpoint: Path, workers: int, folder: Path) -> AbstractContextManager[Server]:
+def _start_workers(
+    engine: str, checkpoint: Path, plan: Plan, folder: Path, *, workers: int
+) -> AbstractContextManager[Server]:
     # Here everything waits in line on purpose, and has to.
-    settings = {"model_dir": checkpoint, "request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
+    settings = {
+        "model_dir": checkpoint,
+        "request_timeout": 24 * 3600,
+        "attempt_seconds": 24 * 3600,
+        "slots": plan.slots,
+    }
     return start_chorus("workers", engine=engine, workers=workers, folder=folder, settings=settings)
 
 

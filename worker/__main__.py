@@ -31,6 +31,7 @@ def main() -> None:
         index=arguments.index,
         engine=arguments.engine,
         threads=threads,
+        slots=arguments.slots,
         path=arguments.run_dir / f"worker-{arguments.index}.sock",
         voices=arguments.voices,
         model_dir=arguments.model_dir,
@@ -51,6 +52,7 @@ def _arguments() -> argparse.Namespace:
         required=True,
         help="every worker's CPU numbers and threads, by worker number: 0,8/1;1,9/1",
     )
+    parser.add_argument("--slots", type=int, default=1, help="utterances at once")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
     parser.add_argument("--model-dir", type=_folder, help="folder of the checkpoint; none, or '': the hub's cache")

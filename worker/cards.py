@@ -47,6 +47,8 @@ class EngineCard(_Card):
     """Memory that each worker takes for itself in bytes, measured."""
     shared_bytes: int = 0
     """Memory in bytes that all workers of a host share: weights mapped from their files."""
+    slot_bytes: int | None = None
+    """Memory in bytes that each further utterance at once takes at most; None where the engine speaks one at a time."""
     longest_text: int | None = None
     """Most characters of one utterance; None where the engine takes any length."""
     extra: str | None = None
@@ -127,6 +129,8 @@ _TURBO = _CHATTERBOX.model_copy(
         # One thread's peak was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
+        # Keys and values of 24 layers, 1,024 wide, for 2,048 positions, in float32.
+        "slot_bytes": 384 * _MIB,
         "speed": 0.12,
     }
 )
@@ -157,6 +161,7 @@ CARDS: dict[str, EngineCard] = {
                 "name": "nano",
                 "description": "Chatterbox Nano: Turbo with a smaller model; English, cloned voices, tags.",
                 "shared_bytes": 1600 * _MIB,
+                "slot_bytes": 144 * _MIB,
                 "speed": 0.2,
             }
         ),

@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -75,6 +75,17 @@ class Run:
         while kind is FrameKind.PCM:
             kind, payload = await self._outbox.get()
             yield encode_frame(kind, payload)
+
+
+@dataclass
+class _Speaking:
+    """An utterance in the hands of the model's thread."""
+
+    run: Run
+    pieces: Iterator[Samples]
+    started: float = field(default_factory=time.perf_counter)
+    samples: int = 0
+    """Made so far."""
 
 
 class Runner:
@@ -211,8 +222,15 @@ class Runner:
             self._tell(self._fail, f"{type(error).__name__}: {error}")
             return
         self._tell(self._ready)
+        under_way: list[_Speaking] = []
         while True:
-            self._speak(engine, self._inbox.get())
+            while len(under_way) < engine.slots and (not under_way or not self._inbox.empty()):
+                run = self._inbox.get()
+                under_way.append(_Speaking(run, self._pieces(engine, run)))
+            # In turn, piece by piece: an engine of several slots makes progress on all of them with each.
+            under_way = [speaking for speaking in under_way if self._advance(engine, speaking)]
+            if not under_way:
+                self._watchdog.rest()
 
     def _warm_up(self, engine: Engine) -> None:
         voice = self._voices.resolve(DEFAULT_VOICE)
@@ -241,17 +259,25 @@ class Runner:
             engine.prepare(source)
             self._prepared[source.voice.name] = source
 
-    def _speak(self, engine: Engine, run: Run) -> None:
-        started = time.perf_counter()
-        samples = 0
+    def _pieces(self, engine: Engine, run: Run) -> Iterator[Samples]:
+        run.cancellation.check()
+        self._prepare(engine, run.source)
+        for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
+            yield piece
+            run.cancellation.check()
+
+    def _advance(self, engine: Engine, speaking: _Speaking) -> bool:
+        """Have the next piece made; whether there is more to come."""
+        run = speaking.run
         outcome, error = "ok", None
         try:
-            run.cancellation.check()
-            self._prepare(engine, run.source)
-            for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
-                samples += len(piece)
+            piece = next(speaking.pieces)
+            if len(piece):
+                speaking.samples += len(piece)
                 self._tell(run.put, FrameKind.PCM, to_pcm(piece))
-                run.cancellation.check()
+            return True
+        except StopIteration:
+            pass
         except CancelledError:
             outcome = "cancelled"
         except UnspeakableError as unspeakable:
@@ -263,14 +289,14 @@ class Runner:
             log.exception("the engine failed", extra={"fields": run.ids})
             message = "the engine failed on this text; the worker's log has the details"
             outcome, error = "failed", UtteranceError(code="internal", message=message)
-        finally:
-            self._watchdog.rest()
-        seconds = time.perf_counter() - started
-        self._log(run, outcome, seconds, samples / engine.card.sample_rate)
+        seconds = time.perf_counter() - speaking.started
+        audio_seconds = speaking.samples / engine.card.sample_rate
+        self._log(run, outcome, seconds, audio_seconds)
         if outcome == "ok":
-            self._tell(self._finish, run, samples, seconds, samples / engine.card.sample_rate / seconds)
+            self._tell(self._finish, run, speaking.samples, seconds, audio_seconds / seconds)
         else:
             self._tell(self._close, run, error)
+        return False
 
     def _progressed(self) -> None:
         self.progress += 1

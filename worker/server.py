@@ -35,6 +35,7 @@ def serve(
     index: int,
     engine: str,
     threads: int,
+    slots: int = 1,
     path: Path,
     voices: Path,
     model_dir: Path | None,
@@ -60,7 +61,7 @@ def serve(
 
     def begin() -> Engine:
         past.begin()
-        return load(engine, threads=threads, model_dir=model_dir, cache=cache)
+        return load(engine, threads=threads, slots=slots, model_dir=model_dir, cache=cache)
 
     crashes = past.read()
     logging.getLogger().addHandler(past.logging())

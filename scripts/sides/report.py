@@ -39,6 +39,8 @@ class Plan:
     rounds: int
     tokens: int
     startup: bool
+    slots: int = 1
+    """Utterances that a worker speaks at once."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def report(result: Result, plan: Plan) -> str:
 def _speeds(result: Result, plan: Plan) -> str:
     names = {
         "locked": f"one model, one lock, {_counted(result.locked_threads, 'thread')}",
-        "workers": f"{workers_of(plan)}, 1 thread each",
+        "workers": f"{workers_of(plan)}, 1 thread each{_slots(plan)}",
     }
     heading = (
         "side", "audio seconds per second", "audio of a round", "first answer", "last answer", "private memory",
@@ -120,6 +122,10 @@ def _doubts(result: Result) -> Iterator[str]:
 def workers_of(plan: Plan) -> str:
     """How many workers, in words."""
     return _counted(plan.workers, "worker")
+
+
+def _slots(plan: Plan) -> str:
+    return f", {plan.slots} utterances at once" if plan.slots > 1 else ""
 
 
 def machine(plan: Plan) -> str:

@@ -232,10 +232,10 @@ async def test_a_refusal_takes_no_slot(runner: Runner) -> None:
     assert numbers(await collect(runner.submit(utterance("1", parameters={"warmth": 0.1})))) == [1]
 
 
-# One thread, one utterance
+# One thread
 
 
-async def test_one_utterance_at_a_time_on_one_thread(voices: LiveRegistry) -> None:
+async def test_utterances_of_several_slots_take_turns_on_one_thread(voices: LiveRegistry) -> None:
     engine = HeldEngine(slots=20)
     async with started(engine, voices) as runner:
         engine.hold()
@@ -248,9 +248,36 @@ async def test_one_utterance_at_a_time_on_one_thread(voices: LiveRegistry) -> No
         spoken = await asyncio.gather(*map(collect, runs))
     assert [numbers(frames) for frames in spoken] == [[number, number] for number in range(20)]
     assert engine.begun[1:] == [str(number) for number in range(20)]
-    assert engine.most_inside == 1
+    assert engine.most_inside == 20
     assert len(engine.threads) == 1
     assert threading.get_ident() not in engine.threads
+
+
+async def test_with_one_slot_the_next_utterance_begins_when_the_last_has_ended(
+    engine: HeldEngine, runner: Runner
+) -> None:
+    for number in range(3):
+        assert numbers(await collect(runner.submit(utterance(f"{number}", id=str(number))))) == [number]
+    assert engine.most_inside == 1
+
+
+async def test_an_utterance_that_fails_or_leaves_does_not_disturb_its_mates(voices: LiveRegistry) -> None:
+    engine = HeldEngine(slots=3)
+    async with started(engine, voices) as runner:
+        engine.hold()
+        staying = runner.submit(utterance("7 8 9", id="staying"))
+        failing = runner.submit(utterance("1 explode 2", id="failing"))
+        leaving = runner.submit(utterance("3 4 5", id="leaving"))
+        for _ in range(4):
+            engine.step()
+        await until(lambda: engine.pieces["staying"] + engine.pieces["leaving"] >= 3)
+        leaving.cancellation.request()
+        engine.go()
+        for _ in range(9):
+            engine.step()
+        assert numbers(await collect(staying)) == [7, 8, 9]
+        assert [kind for kind, _ in await collect(failing)][-1] is FrameKind.ERROR
+        await until(lambda: runner.in_flight == ())
 
 
 @settings(max_examples=25, deadline=None)

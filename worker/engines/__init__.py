@@ -12,12 +12,15 @@ from worker.engines.base import Engine, ModelUnavailableError
 from worker.memory import bound_caches
 
 
-def load(name: str, *, threads: int, model_dir: Path | None, cache: Path) -> Engine:
+def load(name: str, *, threads: int, slots: int = 1, model_dir: Path | None, cache: Path) -> Engine:
     """Load an engine's libraries and weights. Raises ModelUnavailableError with the mend.
 
+    `slots` is how many utterances it is to speak at once: more than one only where the engine's card allows it.
     `model_dir` holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
     Imports happen here so that a worker carries no library of an engine that it does not run.
     """
+    if slots > 1 and CARDS[name].slot_bytes is None:
+        raise ModelUnavailableError(f"engine {name} speaks one utterance at a time; unset CHORUS_SLOTS")
     if name == "hibari":
         from worker.engines.hibari import HibariEngine  # noqa: PLC0415
 
@@ -29,6 +32,10 @@ def load(name: str, *, threads: int, model_dir: Path | None, cache: Path) -> Eng
     os.environ["HF_HUB_OFFLINE"] = "1"
     bound_caches()
     limit_torch(threads)
+    if slots > 1:
+        from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
+
+        return BatchedEngine(name, checkpoint, cache, slots=slots)
     from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 
     return StockEngine(name, checkpoint, cache)
