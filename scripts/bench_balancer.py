@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,7 @@ import typer
 from raw.client import (
     AUDIO_BYTES,
     Client,
+    Figures,
     await_ready,
     balancer_on,
     cpu_seconds,
@@ -34,18 +34,6 @@ from rich.progress import track
 from rich.table import Table
 
 DIRECT, BALANCED = "worker directly", "through the balancer"
-
-
-@dataclass
-class Figures:
-    """What one way took."""
-
-    latencies: list[float] = field(default_factory=list)
-    """Seconds, with one client."""
-    rates: list[float] = field(default_factory=list)
-    """Requests a second with several clients, by round."""
-    balancer_seconds: list[float] = field(default_factory=list)
-    """CPU time of the balancer a request, with several clients, by round."""
 
 
 def main(

@@ -9,7 +9,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -17,24 +16,24 @@ from typing import Annotated
 import numpy as np
 import psutil
 import typer
-from raw.client import AUDIO_BYTES, Client, await_ready, balancer_on, cpu_seconds, free_port, rate, running, stub, tcp
+from raw.client import (
+    AUDIO_BYTES,
+    Client,
+    Figures,
+    await_ready,
+    balancer_on,
+    cpu_seconds,
+    free_port,
+    rate,
+    running,
+    stub,
+    tcp,
+)
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 HIT, MISS = "hit", "miss"
-
-
-@dataclass
-class Figures:
-    """What one way took."""
-
-    latencies: list[float] = field(default_factory=list)
-    """Seconds, with one client."""
-    rates: list[float] = field(default_factory=list)
-    """Hits a second with several clients, by round."""
-    balancer_seconds: list[float] = field(default_factory=list)
-    """CPU time of the balancer a hit, with several clients, by round."""
 
 
 def main(

@@ -80,6 +80,48 @@ class Job(BaseModel):
     """When the webhook is told next; None: not, or not any more."""
     webhook_error: str | None = None
 
+    def claimed(self, now: float) -> Job:
+        """Running from now on, which counts as an attempt."""
+        return self._with(state=JobState.RUNNING, attempts=self.attempts + 1, started=now)
+
+    def done(self, now: float, *, seconds: float, digest: str) -> Job:
+        """With a result."""
+        return self._ended(JobState.DONE, now, seconds=seconds, digest=digest, error=None)
+
+    def failed(self, now: float, error: JobError) -> Job:
+        """Not to be tried again."""
+        return self._ended(JobState.FAILED, now, error=error)
+
+    def cancelled(self, now: float) -> Job:
+        """Not wanted any more."""
+        return self._ended(JobState.CANCELLED, now)
+
+    def postponed(self, error: JobError, due: float) -> Job:
+        """Queued again, not before `due`."""
+        return self._with(state=JobState.QUEUED, error=error, due=due)
+
+    def given_back(self) -> Job:
+        """Queued again as if it had not been claimed."""
+        return self._with(state=JobState.QUEUED, attempts=self.attempts - 1, due=0.0)
+
+    def orphaned(self) -> Job:
+        """Queued again: whoever claimed it has died."""
+        return self._with(state=JobState.QUEUED)
+
+    def revived(self) -> Job:
+        """Queued again as if it were new."""
+        return self._with(state=JobState.QUEUED, attempts=0, due=0.0, finished=None, error=None)
+
+    def told(self, *, due: float | None, error: str | None) -> Job:
+        """After a try to tell its webhook, which is told again at `due`, or never."""
+        return self._with(webhook_attempts=self.webhook_attempts + 1, webhook_due=due, webhook_error=error)
+
+    def _ended(self, state: JobState, now: float, **changes: Any) -> Job:
+        return self._with(state=state, finished=now, webhook_due=None if self.webhook is None else now, **changes)
+
+    def _with(self, **changes: Any) -> Job:
+        return self.model_copy(update=changes)
+
     @property
     def suffix(self) -> str:
         """Ending of the audio file's name."""

@@ -212,9 +212,7 @@ class RedisJobStore:
             entry_id, job_id = entry
             job = await self.get(job_id)
             if job is not None and not job.state.final:
-                running = job.model_copy(
-                    update={"state": JobState.RUNNING, "attempts": job.attempts + 1, "started": self._clock()}
-                )
+                running = job.claimed(self._clock())
                 if await self._move(job, running, from_states=(JobState.QUEUED, JobState.RUNNING), entry=entry_id):
                     self._entries[running.id, running.attempts] = entry_id
                     self._beat()
@@ -224,36 +222,25 @@ class RedisJobStore:
 
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
-        done = job.model_copy(
-            update={
-                "state": JobState.DONE,
-                "finished": self._clock(),
-                "seconds": result.seconds,
-                "digest": result.digest,
-                "error": None,
-            }
-        )
+        done = job.done(self._clock(), seconds=result.seconds, digest=result.digest)
         return await self._end(job, done, result.audio)
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
-        return await self._end(
-            job, job.model_copy(update={"state": JobState.FAILED, "finished": self._clock(), "error": error})
-        )
+        return await self._end(job, job.failed(self._clock(), error))
 
     async def postpone(self, job: Job, error: JobError, due: float) -> bool:
         """See JobStore."""
-        return await self._end(job, job.model_copy(update={"state": JobState.QUEUED, "error": error, "due": due}))
+        return await self._end(job, job.postponed(error, due))
 
     async def give_back(self, job: Job) -> None:
         """See JobStore."""
-        again = job.model_copy(update={"state": JobState.QUEUED, "attempts": job.attempts - 1, "due": 0.0})
-        await self._end(job, again)
+        await self._end(job, job.given_back())
 
     async def cancel(self, job_id: str) -> Job | None:
         """See JobStore."""
         while (job := await self.get(job_id)) is not None and not job.state.final:
-            cancelled = job.model_copy(update={"state": JobState.CANCELLED, "finished": self._clock()})
+            cancelled = job.cancelled(self._clock())
             if await self._move(job, cancelled, from_states=(JobState.QUEUED, JobState.RUNNING)):
                 return cancelled
         return job
@@ -286,8 +273,7 @@ class RedisJobStore:
         job = await self.get(job_id)
         if job is None:
             return None
-        update = {"state": JobState.QUEUED, "attempts": 0, "due": 0.0, "finished": None, "error": None}
-        again = job.model_copy(update=update)
+        again = job.revived()
         return again if await self._move(job, again, from_states=(JobState.FAILED,)) else None
 
     async def webhooks_due(self, now: float) -> list[Job]:
@@ -298,9 +284,9 @@ class RedisJobStore:
         """See JobStore."""
         now = await self.get(job.id)
         if now is not None:
-            attempts = now.webhook_attempts + 1
-            told = now.model_copy(update={"webhook_attempts": attempts, "webhook_due": due, "webhook_error": error})
-            await self._script(_TELL, job.id, told.model_dump_json(), "" if due is None else due)
+            await self._script(
+                _TELL, job.id, now.told(due=due, error=error).model_dump_json(), "" if due is None else due
+            )
 
     async def forget(self, before: float) -> int:
         """See JobStore."""
@@ -356,8 +342,6 @@ class RedisJobStore:
         audio: bytes = b"",
         entry: str = "",
     ) -> bool:
-        if job.state.final and job.webhook is not None:
-            job = job.model_copy(update={"webhook_due": job.finished})
         return bool(
             await self._script(
                 _MOVE,

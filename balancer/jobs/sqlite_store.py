@@ -97,33 +97,21 @@ class SqliteJobStore:
 
         def end() -> bool:
             self._write(job, result.audio)
-            done = job.model_copy(
-                update={
-                    "state": JobState.DONE,
-                    "finished": self._clock(),
-                    "seconds": result.seconds,
-                    "digest": result.digest,
-                    "error": None,
-                }
-            )
-            return self._end(job, done)
+            return self._replace(job, job.done(self._clock(), seconds=result.seconds, digest=result.digest))
 
         return await self._off_the_loop(end)
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
-        failed = job.model_copy(update={"state": JobState.FAILED, "finished": self._clock(), "error": error})
-        return await self._off_the_loop(lambda: self._end(job, failed))
+        return await self._off_the_loop(lambda: self._replace(job, job.failed(self._clock(), error)))
 
     async def postpone(self, job: Job, error: JobError, due: float) -> bool:
         """See JobStore."""
-        later = job.model_copy(update={"state": JobState.QUEUED, "error": error, "due": due})
-        return await self._off_the_loop(lambda: self._replace(job, later))
+        return await self._off_the_loop(lambda: self._replace(job, job.postponed(error, due)))
 
     async def give_back(self, job: Job) -> None:
         """See JobStore."""
-        again = job.model_copy(update={"state": JobState.QUEUED, "attempts": job.attempts - 1})
-        await self._off_the_loop(lambda: self._replace(job, again))
+        await self._off_the_loop(lambda: self._replace(job, job.given_back()))
 
     async def cancel(self, job_id: str) -> Job | None:
         """See JobStore."""
@@ -133,8 +121,7 @@ class SqliteJobStore:
                 job = _find(database, job_id)
                 if job is None or job.state.final:
                     return job
-                job = job.model_copy(update={"state": JobState.CANCELLED, "finished": self._clock()})
-                job = _with_webhook(job)
+                job = job.cancelled(self._clock())
                 _update(database, job)
                 return job
 
@@ -169,9 +156,7 @@ class SqliteJobStore:
                 job = _find(database, job_id)
                 if job is None or job.state is not JobState.FAILED:
                     return None
-                job = job.model_copy(
-                    update={"state": JobState.QUEUED, "attempts": 0, "due": 0.0, "finished": None, "error": None}
-                )
+                job = job.revived()
                 _update(database, job)
                 return job
 
@@ -189,9 +174,7 @@ class SqliteJobStore:
             with self._open() as database:
                 now = _find(database, job.id)
                 if now is not None:
-                    attempts = now.webhook_attempts + 1
-                    told = {"webhook_attempts": attempts, "webhook_due": due, "webhook_error": error}
-                    _update(database, now.model_copy(update=told))
+                    _update(database, now.told(due=due, error=error))
 
         await self._off_the_loop(note)
 
@@ -260,10 +243,7 @@ class SqliteJobStore:
             ).fetchone()
             if row is None:
                 return None
-            job = Job.model_validate_json(row[0])
-            job = job.model_copy(
-                update={"state": JobState.RUNNING, "attempts": job.attempts + 1, "started": self._clock()}
-            )
+            job = Job.model_validate_json(row[0]).claimed(self._clock())
             _update(database, job)
             return job
 
@@ -292,12 +272,9 @@ class SqliteJobStore:
         orphans = self._select("WHERE state = 'running'")
         with self._open() as database:
             for job in orphans:
-                _update(database, job.model_copy(update={"state": JobState.QUEUED}))
+                _update(database, job.orphaned())
         if orphans:
             log.warning("%d jobs run again: the process that ran them has died", len(orphans))
-
-    def _end(self, claimed: Job, ended: Job) -> bool:
-        return self._replace(claimed, _with_webhook(ended))
 
     def _replace(self, claimed: Job, job: Job) -> bool:
         """Put `job` in place, if that claim still holds."""
@@ -359,11 +336,6 @@ class SqliteJobStore:
             database.close()
             raise
         return database
-
-
-def _with_webhook(job: Job) -> Job:
-    """The job with its webhook due, where it has one."""
-    return job if job.webhook is None else job.model_copy(update={"webhook_due": job.finished})
 
 
 def _find(database: sqlite3.Connection, job_id: str) -> Job | None:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,18 @@ AUDIO_BYTES = 100_000
 START_SECONDS = 30.0
 
 Dial = Callable[[], socket.socket]
+
+
+@dataclass
+class Figures:
+    """What one way took."""
+
+    latencies: list[float] = field(default_factory=list)
+    """Seconds, with one client."""
+    rates: list[float] = field(default_factory=list)
+    """Requests a second with several clients, by round."""
+    balancer_seconds: list[float] = field(default_factory=list)
+    """CPU time of the balancer a request, with several clients, by round."""
 
 
 class Client:
