@@ -78,7 +78,10 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         dispatcher, telemetry, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
     )
     limits = RateLimits(
-        shape=settings.rate_mode == "shape", link=stores.link, open_without_redis=settings.rate_without_redis == "open"
+        shape=settings.rate_mode == "shape",
+        link=stores.link,
+        open_without_redis=settings.rate_without_redis == "open",
+        kept=stores.counts,
     )
     quota = Quota(
         settings.rate_requests_per_minute,

@@ -31,6 +31,7 @@ from limits.aio.strategies import (
 from limits.errors import StorageError
 
 from balancer.errors import LimitsUnavailableError, RateLimitedError
+from balancer.kept_counts import KeptCounts
 from balancer.keys import ApiKey
 from balancer.redis_link import RedisLink
 
@@ -81,8 +82,16 @@ class _Rule:
 class RateLimits:
     """Counts in this process, or in Redis for several hosts; what is under way is counted by each host for itself."""
 
-    def __init__(self, *, shape: bool = False, link: RedisLink | None = None, open_without_redis: bool = True) -> None:
-        """`shape` holds requests instead of refusing them."""
+    def __init__(
+        self,
+        *,
+        shape: bool = False,
+        link: RedisLink | None = None,
+        open_without_redis: bool = True,
+        kept: KeptCounts | None = None,
+    ) -> None:
+        """`shape` holds requests instead of refusing them; without Redis, `kept` holds what is counted over a day."""
+        self._kept = kept
         self._shape = shape
         self._link = link
         self._open = open_without_redis
@@ -139,6 +148,7 @@ class RateLimits:
         except StorageError as error:
             if self._link is not None:
                 self._link.lost(str(error.storage_error))
+            log.warning("rate limits cannot be checked: %s", error.storage_error)
             return self._without_redis(str(error.storage_error))
 
     async def _first_full(self, caller: str, rules: Sequence[_Rule]) -> tuple[_Rule, float] | None:
@@ -181,7 +191,7 @@ class RateLimits:
             rules.append(_Rule(sliding, minute, "characters", characters))
         if quota.characters_per_day is not None:
             day = RateLimitItemPerDay(quota.characters_per_day, namespace="CHARACTERS")
-            rules.append(_Rule(FixedWindowRateLimiter(storage), day, "characters", characters))
+            rules.append(_Rule(FixedWindowRateLimiter(self._kept or storage), day, "characters", characters))
         return rules
 
     def _open_storage(self) -> MemoryStorage | RedisStorage:

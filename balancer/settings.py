@@ -127,7 +127,7 @@ class Settings(BaseModel):
         "reject", description="What is over a limit is answered with 429, or held until its turn."
     )
     rate_without_redis: Literal["open", "closed"] = Field(
-        "open", description="While Redis is gone, serve without limits, or not at all (503)."
+        "open", description="While limits cannot be counted (Redis is gone), serve without them, or not at all (503)."
     )
     cache_mib: int = Field(
         1024,

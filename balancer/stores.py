@@ -11,6 +11,7 @@ from balancer.cache.store import AudioStore, StoreError
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobStore, JobStoreError
+from balancer.kept_counts import KeptCounts
 from balancer.redis_link import RedisLink
 from balancer.settings import Settings
 
@@ -24,7 +25,9 @@ class Stores:
     audio: AudioStore | None
     """None where nothing is to be kept."""
     jobs: JobStore
-    link: RedisLink | None
+    link: RedisLink | None = None
+    counts: KeptCounts | None = None
+    """Counts over a day; None where Redis has them."""
 
     async def aclose(self) -> None:
         """Let go of files and connections."""
@@ -35,6 +38,8 @@ class Stores:
             await self.jobs.aclose()
         if self.link is not None:
             await self.link.aclose()
+        if self.counts is not None:
+            self.counts.close()
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -42,7 +47,8 @@ def open_stores(settings: Settings) -> Stores:
     limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
     if settings.redis is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
-        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), None)
+        counts = KeptCounts(settings.data_dir / "counts.sqlite3")
+        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), counts=counts)
     link = RedisLink(settings.redis)
     audio = RedisStore(link, limit=limit, lifetime=lifetime)
     return Stores(audio if limit else None, RedisJobStore(link, settings.cache_dir / "job-audio"), link)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from balancer.errors import LimitsUnavailableError, RateLimitedError
+from balancer.kept_counts import KeptCounts
 from balancer.keys import ApiKey
 from balancer.rates import Demand, Quota, RateLimits
 from balancer.redis_link import RedisLink
@@ -32,7 +35,7 @@ async def link(request: pytest.FixtureRequest) -> AsyncIterator[RedisLink | None
     await link.aclose()
 
 
-def limits(link: RedisLink | None = None, **how: bool) -> RateLimits:
+def limits(link: RedisLink | None = None, **how: Any) -> RateLimits:
     return RateLimits(link=link, **how)
 
 
@@ -183,3 +186,45 @@ async def test_redis_gone_is_open_or_closed_as_set() -> None:
         with pytest.raises(RateLimitedError):
             await spend(closed, demand(quota, caller="b"))
         await link.aclose()
+
+
+async def test_a_day_s_characters_outlive_a_restart(tmp_path: Path) -> None:
+    quota = Quota(characters_per_day=100, requests_per_minute=10)
+    for remaining in ("60", "20"):  # each time in a process of its own, as it were
+        kept = KeptCounts(tmp_path / "counts")
+        headers = await spend(limits(kept=kept), demand(quota, characters=40))
+        assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("100", remaining)
+        kept.close()
+    kept = KeptCounts(tmp_path / "counts")
+    with pytest.raises(RateLimitedError, match="100 characters in 86400 s") as refused:
+        await spend(limits(kept=kept), demand(quota, characters=40))
+    assert refused.value.retry_after is not None
+    assert 86_000 < refused.value.retry_after <= 86_400
+    await spend(limits(kept=kept), demand(quota, caller="another", characters=100))
+    kept.close()
+
+
+async def test_a_day_ends(tmp_path: Path) -> None:
+    now = [1000.0]
+    kept = KeptCounts(tmp_path / "counts", lambda: now[0])
+    assert await kept.incr("a", 10, 3) == 3
+    assert await kept.incr("a", 10, 4) == 7
+    assert (await kept.get("a"), await kept.get_expiry("a"), await kept.get("b")) == (7, 1010.0, 0)
+    now[0] = 1010.0
+    assert await kept.get("a") == 0
+    assert await kept.incr("a", 10, 1) == 1
+    await kept.clear("a")
+    assert await kept.get("a") == 0
+    assert await kept.check()
+    await kept.incr("b", 10)
+    assert await kept.reset() == 1
+    kept.close()
+
+
+async def test_counts_that_cannot_be_kept_are_open_or_closed_as_set(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    quota = Quota(characters_per_day=100)
+    kept = KeptCounts(tmp_path / "file" / "counts")
+    assert await spend(limits(kept=kept), demand(quota)) == {}
+    with pytest.raises(LimitsUnavailableError):
+        await spend(limits(kept=kept, open_without_redis=False), demand(quota))
