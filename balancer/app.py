@@ -116,9 +116,8 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         if stores.audio is not None:
             speech.keys = await asyncio.to_thread(_sound_keys, settings)
-        watching = asyncio.create_task(fleet.run(dispatcher))
-        watching.add_done_callback(_end_if_crashed)
         beside = [
+            fleet.run(dispatcher),
             runner.run(),
             announce(settings, dispatcher),
             upkeep.run(),
@@ -128,7 +127,9 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         if secret is not None:
             key, private = secret.get_secret_value(), settings.webhook_private
             beside.append(Webhooks(stores.jobs, telemetry, key, allow_private=private).run())
-        tasks = [watching, *map(asyncio.create_task, beside)]
+        tasks = [asyncio.create_task(part) for part in beside]
+        for task in tasks:
+            task.add_done_callback(_end_if_crashed)
         yield
         for task in tasks:
             task.cancel()
@@ -189,8 +190,8 @@ def _bytes(mib: int | None) -> int | None:
     return None if mib is None else mib * 2**20
 
 
-def _end_if_crashed(watching: asyncio.Task[None]) -> None:
-    """A balancer that no longer watches its workers is of no use: end it, to be started afresh."""
-    if not watching.cancelled() and (error := watching.exception()) is not None:
-        log.critical("the watch over the workers failed", exc_info=error)
+def _end_if_crashed(part: asyncio.Task[None]) -> None:
+    """A balancer without its watch over the workers, its jobs or its operator's entrance is of no use: start afresh."""
+    if not part.cancelled() and (error := part.exception()) is not None:
+        log.critical("a part of the balancer failed: %s", part.get_name(), exc_info=error)
         signal.raise_signal(signal.SIGTERM)

@@ -97,6 +97,6 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 async def _resolve(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise httpcore.ConnectError(f"{host} is not known: {error.strerror}") from error
+    except (OSError, UnicodeError) as error:  # the latter for names that no name server could be asked for
+        raise httpcore.ConnectError(f"{host} is not known: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

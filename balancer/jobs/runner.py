@@ -12,7 +12,14 @@ from hashlib import sha256
 from typing import Protocol
 
 from balancer.audio import AudioFormat
-from balancer.errors import ChorusError, InvalidRequestError, LineFullError, NotServingError, PoisonedError
+from balancer.errors import (
+    ChorusError,
+    InvalidRequestError,
+    LineFullError,
+    NotServingError,
+    PoisonedError,
+    SynthesisError,
+)
 from balancer.intake import Intake
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import JobStore, JobStoreError, Result
@@ -30,6 +37,8 @@ BUSY_SECONDS = 0.02
 FIRST_PAUSE = 2.0
 """Before a failed job's second attempt; each further pause is twice as long."""
 LONGEST_PAUSE = 300.0
+DEATHS = 4
+"""So many times the attempts may end with the death of this process, which need not be the job's fault."""
 FORGET_SECONDS = 60.0
 """Between two looks for jobs that are old enough to forget."""
 
@@ -86,18 +95,17 @@ class Runner:
 
     async def run(self) -> None:
         """Run jobs until cancelled; what is then under way is queued again."""
-        upkeep = asyncio.create_task(self._upkeep())
         try:
-            while True:
-                self._awake.clear()
-                if await self._take():
-                    continue
-                await self._pause()
+            async with asyncio.TaskGroup() as beside:
+                beside.create_task(self._upkeep())
+                while True:
+                    self._awake.clear()
+                    if not await self._take():
+                        await self._pause()
         finally:
-            upkeep.cancel()
             for task in self._running.values():
                 task.cancel()
-            await asyncio.gather(upkeep, *self._running.values(), return_exceptions=True)
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _take(self) -> bool:
         """Begin the next job, if there is one and room for it."""
@@ -134,6 +142,9 @@ class Runner:
 
     async def _carry_out(self, job: Job) -> None:
         """Speak a claimed job, and tell the store what came of it."""
+        if job.attempts > self._attempts * DEATHS:
+            await self._fail(job, SynthesisError(f"whoever ran it died, {job.attempts - 1} times"))
+            return
         try:
             result = await self._speak(job)
         except asyncio.CancelledError:
@@ -147,13 +158,10 @@ class Runner:
         except (InvalidRequestError, PoisonedError) as error:
             await self._fail(job, error)
         except ChorusError as error:
-            if job.attempts >= self._attempts and not isinstance(error, LineFullError):
-                await self._fail(job, error)
-            else:
-                await self._postpone(job, error)
-        except Exception as error:
+            await self._try_again(job, error)
+        except Exception:
             log.exception("job %s met a defect", job.id)
-            await self._fail(job, ChorusError(f"internal error: {type(error).__name__}"))
+            await self._try_again(job, ChorusError("internal error; the server's log has the details"))
         else:
             await self._told(job, "done", lambda: self._store.finish(job, result))
 
@@ -174,7 +182,11 @@ class Runner:
         reason = JobError(code=error.code, message=error.message)
         await self._told(job, "failed", lambda: self._store.fail(job, reason))
 
-    async def _postpone(self, job: Job, error: ChorusError) -> None:
+    async def _try_again(self, job: Job, error: ChorusError) -> None:
+        """After a pause, unless it has been tried often enough."""
+        if job.attempts >= self._attempts and not isinstance(error, LineFullError):
+            await self._fail(job, error)
+            return
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (job.attempts - 1))
         log.info("job %s is tried again in %g s: %s", job.id, pause, error)
         reason = JobError(code=error.code, message=error.message)

@@ -30,6 +30,14 @@ PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Between tries; after the last one it is given up."""
 AT_ONCE = 20
 
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+)
+
 
 class Webhooks:
     """Delivers what the store says is due. `secret` signs, in base64, perhaps behind `whsec_`."""
@@ -87,6 +95,6 @@ class Webhooks:
                 answer = await http.request(
                     "POST", job.webhook or "", headers=headers, content=body.encode(), extensions={"timeout": limits}
                 )
-        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException, TimeoutError) as error:
+        except (*_FAILURES, TimeoutError, OSError, ValueError) as error:
             return str(error) or type(error).__name__
         return None if 200 <= answer.status < 300 else f"it answered {answer.status}"

@@ -83,6 +83,7 @@ async def test_no_name_leads_to_a_private_address(host: str) -> None:
         await stream.aclose()
 
 
-async def test_a_name_that_does_not_exist_is_said_not_to() -> None:
+@pytest.mark.parametrize("name", ["no-such-name.invalid", "a..b", "x" * 300, "-", "."])
+async def test_a_name_that_does_not_exist_is_said_not_to(name: str) -> None:
     with pytest.raises(httpcore.ConnectError, match="is not known"):
-        await PublicNetwork().connect_tcp("no-such-name.invalid", 80)
+        await PublicNetwork().connect_tcp(name, 80)
