@@ -82,7 +82,7 @@ def test_no_store_reads_and_leaves_nothing(server: Server) -> None:
 
 
 def test_no_cache_has_it_made_anew_and_kept(server: Server) -> None:
-    tts(server, "Five.")
+    wait_until(lambda: tts(server, "Five.").headers["x-cache"] == "hit")
     before = spoken(server)
     assert tts(server, "Five.", cache_control="no-cache").headers["x-cache"] == "miss"
     assert spoken(server) == before + 1
