@@ -129,8 +129,8 @@ _TURBO = _CHATTERBOX.model_copy(
         # One thread's peak was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
-        # Keys and values of 24 layers, 1,024 wide, for 2,048 positions, in float32.
-        "slot_bytes": 384 * _MIB,
+        # Keys and values of 24 layers, 1,024 wide, for 2,560 positions, in float32.
+        "slot_bytes": 480 * _MIB,
         "speed": 0.12,
     }
 )
@@ -161,7 +161,7 @@ CARDS: dict[str, EngineCard] = {
                 "name": "nano",
                 "description": "Chatterbox Nano: Turbo with a smaller model; English, cloned voices, tags.",
                 "shared_bytes": 1600 * _MIB,
-                "slot_bytes": 144 * _MIB,
+                "slot_bytes": 180 * _MIB,
                 "speed": 0.2,
             }
         ),

@@ -18,9 +18,10 @@ from tests.services.real_worker import utterance
 from tests.services.stock import BUILT_IN, CountedCancellation, StockEngine, cloned, say
 from tests.services.stock import start as start_stock
 from tests.services.tiny_models import TinyCheckpoint
-from worker.engines.base import Cancellation, CancelledError, Samples, VoiceSource
+from worker.engines.base import Cancellation, CancelledError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.gpt2 import Gpt2, Span
+from worker.engines.chatterbox.sampling import Gpt2Sampler
 
 SLOTS = 4
 TEXTS = (
@@ -64,9 +65,11 @@ def begin(
     source: VoiceSource,
     seed: int,
     cancellation: Cancellation | None = None,
+    *,
+    budget: int = 20,
     **own: Any,
 ) -> Iterator[Samples]:
-    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=20, parameters=own)
+    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=own)
     return engine.synthesize(spoken, source, cancellation or Cancellation())
 
 
@@ -154,6 +157,36 @@ def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(engine
             made += [next(staying) for _ in leaving]
         assert np.array_equal(np.concatenate([*made, *staying]), expected)
     assert len(batched._decoder._free) == SLOTS
+
+
+def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(engines: Pair) -> None:
+    _, batched = engines
+    before = np.concatenate(list(begin(batched, TEXTS[0], BUILT_IN, 1)))
+    tokenizer = batched._model.tokenizer
+    limit, tokenizer.model_max_length = tokenizer.model_max_length, 10**6
+    try:
+        for _ in range(SLOTS + 1):
+            with pytest.raises(UnspeakableError, match=r"tokens, and .* fit into one utterance"):
+                next(begin(batched, "\U0001f600" * 600 + " hello", BUILT_IN, 1, budget=1000))
+    finally:
+        tokenizer.model_max_length = limit
+    assert len(batched._decoder._free) == SLOTS
+    assert np.array_equal(np.concatenate(list(begin(batched, TEXTS[0], BUILT_IN, 1))), before)
+
+
+def test_a_failure_while_joining_takes_no_slot(engines: Pair) -> None:
+    _, batched = engines
+    decoder = batched._decoder
+    list(begin(batched, TEXTS[0], BUILT_IN, 1))
+    sampler = Gpt2Sampler(
+        seed=1, start=6561, stop=6562, budget=5, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0
+    )
+    too_long = torch.zeros(decoder.length, dtype=torch.long)
+    for _ in range(SLOTS + 1):
+        with torch.inference_mode(), pytest.raises((RuntimeError, IndexError)):
+            decoder.join(batched._prompts["default"], too_long, sampler)
+    assert len(decoder._free) == SLOTS
+    assert decoder._rows == []
 
 
 def test_an_utterance_that_is_dropped_frees_its_slot(engines: Pair) -> None:

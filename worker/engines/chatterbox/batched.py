@@ -18,7 +18,7 @@ from chatterbox.models.s3gen.const import S3GEN_SIL
 from chatterbox.tts_turbo import punc_norm
 
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, Samples, VoiceSource
+from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.conditionals import fresh
@@ -30,8 +30,8 @@ from worker.memory import give_back
 
 log = logging.getLogger(__name__)
 
-MOST_POSITIONS = 2048
-"""What precedes a text takes 376, a text of 600 characters at most as many, its tokens 1,001."""
+MOST_POSITIONS = 2560
+"""What precedes a text takes 376, the text up to the 1,024 of upstream's tokenizer, its speech tokens 1,001."""
 
 PROMPTS = 8
 """Voices whose positions are kept in memory, 74 MB each in Turbo."""
@@ -94,7 +94,14 @@ class BatchedEngine(StockEngine):
         )
         tokens = self._model.tokenizer(punc_norm(utterance.text), return_tensors="pt", truncation=True).input_ids[0]
         with torch.inference_mode():
-            return self._decoder.join(self._prompt(source), tokens, sampler)
+            prompt = self._prompt(source)
+            room = self._decoder.length - prompt.count - sampler.most - 1
+            if len(tokens) > room:
+                raise UnspeakableError(
+                    f"the text has {len(tokens)} tokens, and {room} fit into one utterance: "
+                    "split the text into several requests"
+                )
+            return self._decoder.join(prompt, tokens, sampler)
 
     def _prompt(self, source: VoiceSource) -> Positions:
         name = source.voice.name

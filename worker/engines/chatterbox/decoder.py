@@ -56,11 +56,15 @@ class Decoder:
         start = torch.tensor([self._t3.hp.start_speech_token])
         new = torch.cat([self._t3.text_emb(text_tokens), self._t3.speech_emb(start)])
         row = Row(self._free.pop(), sampler, prompt.count)
-        self._layers.write(row.index, prompt)
-        states = self._layers.forward(new, [Span(row.index, row.length, len(new))])
-        row.length += len(new)
-        sampler.draw(self._t3.speech_head(states[-1]))
         self._rows.append(row)
+        try:
+            self._layers.write(row.index, prompt)
+            states = self._layers.forward(new, [Span(row.index, row.length, len(new))])
+            row.length += len(new)
+            sampler.draw(self._t3.speech_head(states[-1]))
+        except BaseException:
+            self.leave(row)
+            raise
         return row
 
     def leave(self, row: Row) -> None:

@@ -52,6 +52,11 @@ class Gpt2Sampler:
             self._processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
 
     @property
+    def most(self) -> int:
+        """Tokens that it may come to."""
+        return self._budget + 1
+
+    @property
     def cut_short(self) -> bool:
         """Whether the budget ended it."""
         return len(self.tokens) > self._budget and self.tokens[-1] != self._stop
