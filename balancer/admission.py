@@ -15,7 +15,7 @@ from balancer.errors import ChorusError, NotAllowedError
 from balancer.line import Priority
 from balancer.rates import Demand, Quota, RateLimits
 from balancer.schemas import SpeechRequest
-from balancer.speech import Origin
+from balancer.speech import Origin, seconds_given
 from balancer.telemetry import Telemetry
 
 
@@ -38,8 +38,7 @@ class Admission:
         """
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
-        given = [limit / 1000 for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
-        hold = min([self._timeout, *given])
+        hold = seconds_given(request, origin)
         async with self.admit(caller, len(request.text), [request.voice.name], hold=hold) as headers:
             yield request, headers
 
@@ -47,8 +46,8 @@ class Admission:
     async def admit(
         self, caller: Caller, characters: int, voices: Collection[str], *, hold: float | None = None
     ) -> AsyncIterator[dict[str, str]]:
-        """The same for so many characters in those voices, held for `hold` seconds at most."""
-        until = asyncio.get_running_loop().time() + (self._timeout if hold is None else hold)
+        """The same for so many characters in those voices, held for `hold` seconds at most if those are fewer."""
+        until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
         demand = Demand(caller.name, self._quota.of(caller.key), characters, until)
         async with AsyncExitStack() as admitted:
             try:

@@ -148,7 +148,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
                 max_body_bytes=settings.max_body_bytes,
                 max_batch_bytes=settings.max_batch_bytes,
                 public_url=settings.public_url,
-            )(),
+            ).routes(),
             *voices_route.routes(intake),
             *ops.routes(dispatcher, telemetry, cpu),
             *docs.routes(intake),

@@ -53,6 +53,12 @@ class Origin:
     """Whether it waits for as long as it takes: nobody holds a connection for it."""
 
 
+def seconds_given(request: SpeechRequest, origin: Origin) -> float | None:
+    """What the client gives from the request's arrival on, in its body or a header: the shorter; None: no limit."""
+    given = [limit for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
+    return min(given) / 1000 if given else None
+
+
 @dataclass(frozen=True)
 class _Made:
     """A sound or a file, how long the sound lasts at speed 1, and whether it was made for this."""
@@ -133,10 +139,10 @@ class SpeechService:
 
     def _limit(self, request: SpeechRequest, origin: Origin) -> tuple[float | None, float | None]:
         """Seconds for the whole request, and the client's deadline on the event loop's clock."""
-        given = [limit / 1000 for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
-        if not given:
+        given = seconds_given(request, origin)
+        if given is None:
             return None if origin.patient else self._timeout, None
-        return min(*given, self._timeout), origin.arrived + min(given)
+        return min(given, self._timeout), origin.arrived + given
 
     # A file, and the sound that it is made of.
 

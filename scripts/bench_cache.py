@@ -23,7 +23,6 @@ from raw.client import (
     await_ready,
     balancer_on,
     cpu_seconds,
-    free_port,
     rate,
     running,
     stub,
@@ -32,6 +31,7 @@ from raw.client import (
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from sides.running import free_port
 
 HIT, MISS = "hit", "miss"
 

@@ -45,15 +45,6 @@ class AudioCache:
         except StoreError as error:
             self._failed(error)
 
-    async def aclose(self) -> None:
-        """Let go of the store."""
-        if self._store is None:
-            return
-        try:
-            await self._store.aclose()
-        except StoreError as error:
-            self._failed(error)
-
     def _failed(self, error: StoreError) -> None:
         self._telemetry.cache_errors.inc()
         now = self._clock()

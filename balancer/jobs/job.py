@@ -46,7 +46,7 @@ class Job(BaseModel):
 
     id: str
     caller: str
-    """Who may ask for it: the key's name or the address that sent it."""
+    """Who handed it in: the key's name or the address."""
     owner: str | None = None
     """The name of its API key; a job without one is anybody's who knows its id."""
     user_id: str | None = None

@@ -31,9 +31,9 @@ from balancer.telemetry import Telemetry
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5
-"""Between two looks for what others have handed in, or for an idle slot."""
+"""Between two looks for what others have handed in, or for what has come due."""
 BUSY_SECONDS = 0.02
-"""The same while there is work and only no slot."""
+"""Between two looks whether there is room."""
 FIRST_PAUSE = 2.0
 """Before a failed job's second attempt; each further pause is twice as long."""
 LONGEST_PAUSE = 300.0
@@ -100,32 +100,30 @@ class Runner:
                 beside.create_task(self._upkeep())
                 while True:
                     self._awake.clear()
-                    if not await self._take():
-                        await self._pause()
+                    await self._pause(await self._take())
         finally:
             for task in self._running.values():
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _take(self) -> bool:
-        """Begin the next job, if there is one and room for it."""
+    async def _take(self) -> float:
+        """Begin the next job, if there is one and room for it; seconds until the next look, if nothing happens."""
         if not self._slots.room_for_batch or len(self._running) > self._slots.slots:
-            return False
+            return BUSY_SECONDS
         try:
             job = await self._store.claim()
         except JobStoreError as error:
             self._complain(error)
-            return False
+            return LOOK_SECONDS
         self._complained = False
         if job is None:
-            return False
+            return LOOK_SECONDS
         self._running[job.id] = task = asyncio.create_task(self._carry_out(job))
         task.add_done_callback(lambda _: self._ended(job.id))
-        return True
+        return 0.0
 
-    async def _pause(self) -> None:
-        """Until there may be something to do: a new job, an end, or a slot."""
-        seconds = BUSY_SECONDS if self._running else LOOK_SECONDS
+    async def _pause(self, seconds: float) -> None:
+        """For so long, or until there may be something to do: a new job, or the end of one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._awake.wait()

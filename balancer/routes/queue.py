@@ -49,7 +49,7 @@ class QueueRoutes:
         self._max_batch_bytes = max_batch_bytes
         self._public_url = public_url
 
-    def __call__(self) -> list[Route]:
+    def routes(self) -> list[Route]:
         """As Starlette wants them."""
         return [
             Route("/queue", self.queue, methods=["POST"]),

@@ -126,14 +126,6 @@ def await_ready(url: str, workers: int) -> None:
     raise TimeoutError(f"{url} is not ready after {START_SECONDS} s")
 
 
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def unix(path: Path) -> socket.socket:
     """A connection to a socket of this host."""
     client = socket.socket(socket.AF_UNIX)
