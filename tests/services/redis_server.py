@@ -49,6 +49,10 @@ class RedisServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
+    def empty(self) -> None:
+        """Forget everything."""
+        assert self._ask(b"FLUSHALL") == b"+OK\r\n"
+
     def _end(self, signum: int) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
@@ -59,11 +63,15 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, f"redis-server ended with {self._process.returncode}"
+        return self._ask(b"PING").startswith(b"+PONG")
+
+    def _ask(self, command: bytes) -> bytes:
+        """Its answer; nothing where it does not listen."""
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", self.port)) != 0:
-                return False
-            client.sendall(b"PING\r\n")
-            return client.recv(100).startswith(b"+PONG")
+                return b""
+            client.sendall(command + b"\r\n")
+            return client.recv(100)
 
 
 @contextmanager

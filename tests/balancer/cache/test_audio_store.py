@@ -50,7 +50,10 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture(params=["files", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
     """How to open a store: each call opens the same again, as another process would."""
-    url = request.getfixturevalue("redis").url if request.param == "redis" else None
+    server = request.getfixturevalue("redis") if request.param == "redis" else None
+    if server is not None:
+        server.empty()
+    url = None if server is None else server.url
 
     @asynccontextmanager
     async def open_store(limit: int = 10**6, clock: Callable[[], float] = lambda: 1000.0) -> AsyncIterator[AudioStore]:
@@ -63,14 +66,6 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
         yield RedisStore(link, limit=limit, lifetime=100.0, clock=clock)
         await link.aclose()
 
-    if url is not None:
-
-        async def empty() -> None:
-            link = RedisLink(url)
-            await link.client.flushall()
-            await link.aclose()
-
-        asyncio.run(empty())
     return open_store
 
 

@@ -56,7 +56,10 @@ def redis() -> Iterator[RedisServer]:
 @pytest.fixture(params=["sqlite", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
     """How to open a store: each call opens the same again, as another host or process would."""
-    url = request.getfixturevalue("redis").url if request.param == "redis" else None
+    server = request.getfixturevalue("redis") if request.param == "redis" else None
+    if server is not None:
+        server.empty()
+    url = None if server is None else server.url
 
     @asynccontextmanager
     async def open_store(clock: Callable[[], float] = lambda: 1000.0) -> AsyncIterator[JobStore]:
@@ -71,14 +74,6 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
         await store.aclose()
         await link.aclose()
 
-    if url is not None:
-
-        async def empty() -> None:
-            link = RedisLink(url)
-            await link.client.flushall()
-            await link.aclose()
-
-        asyncio.run(empty())
     return open_store
 
 
