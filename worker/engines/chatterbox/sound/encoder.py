@@ -1,0 +1,110 @@
+"""The flow's encoder: a conformer without convolutions that makes two mel frames' worth of each speech token."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
+from torch import Tensor, nn
+
+from worker.engines.chatterbox.kernels import Convolution, attention, linear
+from worker.precision import Precision
+
+
+class Encoder:
+    """Upstream's `UpsampleConformerEncoder` for one utterance, all of whose positions hear each other."""
+
+    def __init__(self, encoder: Any, precision: Precision) -> None:
+        ahead, up = encoder.pre_lookahead_layer, encoder.up_layer
+        self._embed, self._embed_up = _Embedding(encoder.embed, precision), _Embedding(encoder.up_embed, precision)
+        self._ahead = Convolution(ahead.conv1.weight, ahead.conv1.bias, precision, after=ahead.pre_lookahead_len)
+        self._behind = Convolution(ahead.conv2.weight, ahead.conv2.bias, precision, before=2)
+        self._layers = [_Layer(layer, precision) for layer in encoder.encoders]
+        self._stride: int = up.stride
+        self._up = Convolution(up.conv.weight, up.conv.bias, precision, before=2 * up.stride)
+        self._layers_up = [_Layer(layer, precision) for layer in encoder.up_encoders]
+        self._norm = encoder.after_norm
+
+    def __call__(self, states: Tensor, check: Callable[[], None]) -> Tensor:
+        """Embedded tokens, float32 (tokens, width), to (2 * tokens, width); `check` is called between the layers."""
+        states, positions = self._embed(states)
+        ahead = self._behind(F.leaky_relu(self._ahead(states[None])))[0]
+        states = states + ahead
+        for layer in self._layers:
+            check()
+            states = layer(states, positions)
+        states = self._up(states.repeat_interleave(self._stride, 0)[None])[0]
+        states, positions = self._embed_up(states)
+        for layer in self._layers_up:
+            check()
+            states = layer(states, positions)
+        return normal(states, self._norm)
+
+
+class _Embedding:
+    """A linear layer, scaled, with the table of relative positions."""
+
+    def __init__(self, embedding: Any, precision: Precision) -> None:
+        layer, self._norm, *_ = embedding.out
+        self._linear = linear(layer.weight, layer.bias, precision)
+        self._positions = embedding.pos_enc
+        self._scale = math.sqrt(layer.out_features)
+
+    def __call__(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        states = normal(self._linear(states), self._norm) * self._scale
+        # Upstream's table grows by what it is shown.
+        self._positions.extend_pe(states[None])
+        return states, self._positions.position_encoding(0, len(states))[0]
+
+
+class _Layer:
+    """Attention with relative positions (Transformer-XL's, section 3.3 of arXiv 1901.02860), then two products."""
+
+    def __init__(self, layer: Any, precision: Precision) -> None:
+        attended, forward = layer.self_attn, layer.feed_forward
+        self._norm_attention, self._norm_forward = layer.norm_mha, layer.norm_ff
+        self._query, self._key, self._value, self._out, self._position = (
+            linear(one.weight, one.bias, precision)
+            for one in (
+                attended.linear_q, attended.linear_k, attended.linear_v, attended.linear_out, attended.linear_pos,
+            )
+        )  # fmt: skip
+        self._content_bias, self._position_bias = attended.pos_bias_u[:, None], attended.pos_bias_v[:, None]
+        self._heads: int = attended.h
+        self._widen = linear(forward.w_1.weight, forward.w_1.bias, precision)
+        self._narrow = linear(forward.w_2.weight, forward.w_2.bias, precision)
+
+    def __call__(self, states: Tensor, positions: Tensor) -> Tensor:
+        seen = normal(states, self._norm_attention)
+        query, key, value, position = (
+            by_head(layer(of), self._heads)
+            for layer, of in (
+                (self._query, seen), (self._key, seen), (self._value, seen), (self._position, positions),
+            )
+        )  # fmt: skip
+        distances = _distances(query + self._position_bias, position)
+        heard = attention((query + self._content_bias).to(key.dtype), key, value, distances)
+        states = states + self._out(heard)
+        return states + self._narrow(F.silu(self._widen(normal(states, self._norm_forward))))
+
+
+def _distances(query: Tensor, position: Tensor) -> Tensor:
+    """What each position's score of each other owes to their distance: (heads, time, time), scaled."""
+    heads, time, width = query.shape
+    scores = torch.bmm(query * width**-0.5, position.transpose(1, 2))
+    # Column n is for a distance of time - 1 - n: each row of the answer begins one column before the last one's.
+    across = scores.shape[2]
+    return scores.as_strided((heads, time, time), (time * across, across - 1, 1), time - 1)
+
+
+def by_head(states: Tensor, heads: int) -> Tensor:
+    """(time, heads * width) to (heads, time, width)."""
+    return states.view(len(states), heads, -1).transpose(0, 1)
+
+
+def normal(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:
+    """A layer's norm of the last dimension, in float32."""
+    return torch.layer_norm(states.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
