@@ -8,7 +8,6 @@ channels last, where a convolution finds them as it needs them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import torch
@@ -123,6 +122,7 @@ class Convolution:
         self._bias = None if bias is None else bias.to(self._dtype)
 
     def __call__(self, states: Tensor) -> Tensor:
+        """The convolution of `states`, in the precision's floating numbers."""
         states = states.to(self._dtype)
         if self._before != self._after:
             states = F.pad(states, (0, 0, self._before, self._after))
@@ -136,9 +136,7 @@ class Convolution:
 class TransposedConvolution:
     """A convolution that lengthens time by `stride`, channels last as above."""
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, precision: Precision, *, stride: int, padding: int
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, precision: Precision, *, stride: int, padding: int) -> None:
         self._dtype = _floating(precision)
         self._arguments: list[Any] = [[0, padding], [0, 0], [1, stride], [1, 1], 1]
         self._weight = _mkldnn._reorder_convolution_transpose_weight(
@@ -147,11 +145,10 @@ class TransposedConvolution:
         self._bias = None if bias is None else bias.to(self._dtype)
 
     def __call__(self, states: Tensor) -> Tensor:
+        """The longer states, in the precision's floating numbers."""
         image = _as_image(states.to(self._dtype).contiguous())
         return _as_time(
-            _mkldnn._convolution_transpose_pointwise(
-                image, self._weight, self._bias, *self._arguments, "none", [], ""
-            )
+            _mkldnn._convolution_transpose_pointwise(image, self._weight, self._bias, *self._arguments, "none", [], "")
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor, nn
 
 from worker.engines.chatterbox.kernels import Convolution, attention, linear
+from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
 
@@ -28,18 +28,18 @@ class Encoder:
         self._layers_up = [_Layer(layer, precision) for layer in encoder.up_encoders]
         self._norm = encoder.after_norm
 
-    def __call__(self, states: Tensor, check: Callable[[], None]) -> Tensor:
-        """Embedded tokens, float32 (tokens, width), to (2 * tokens, width); `check` is called between the layers."""
+    def pieces(self, states: Tensor) -> Pieces:
+        """Embedded tokens, float32 (tokens, width), to (2 * tokens, width), layer by layer."""
         states, positions = self._embed(states)
         ahead = self._behind(F.leaky_relu(self._ahead(states[None])))[0]
         states = states + ahead
         for layer in self._layers:
-            check()
+            yield
             states = layer(states, positions)
         states = self._up(states.repeat_interleave(self._stride, 0)[None])[0]
         states, positions = self._embed_up(states)
         for layer in self._layers_up:
-            check()
+            yield
             states = layer(states, positions)
         return normal(states, self._norm)
 

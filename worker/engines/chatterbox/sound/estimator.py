@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from worker.engines.chatterbox.kernels import Convolution, attention, linear
 from worker.engines.chatterbox.sound.encoder import by_head, normal
+from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
 TAPS = 3
@@ -32,18 +32,18 @@ class Estimator:
         self._out = linear(final.weight[:, :, 0], final.bias, precision)
         self._shifts: dict[tuple[float, float | None], list[Tensor]] = {}
 
-    def __call__(self, states: Tensor, time: float, until: float | None, check: Callable[[], None]) -> Tensor:
-        """The direction at `time`, or over all of the way `until` then where the model knows how.
+    def pieces(self, states: Tensor, time: float, until: float | None) -> Pieces:
+        """The direction at `time`, or over all of the way `until` then where the model knows how, block by block.
 
         `states` are float32 (batch, frames, channels): spectrogram, encoder's output, speaker and prompt side by side;
-        the answer (batch, frames, bands). `check` is called between the blocks.
+        the answer (batch, frames, bands).
         """
         shifts = self._times(time, until)
         first, *middle, last = zip(self._blocks, shifts, strict=True)
         skipped = first[0](states, first[1])
         states = self._after_down(skipped)
         for block, shift in middle:
-            check()
+            yield
             states = block(states, shift)
         states = last[0](torch.cat([states, skipped.to(states.dtype)], -1), last[1])
         return self._out(self._last(self._after_up(states))).float()

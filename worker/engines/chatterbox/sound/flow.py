@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.sound.encoder import Encoder
 from worker.engines.chatterbox.sound.estimator import Estimator
+from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
 MEAN_FLOW_STEPS = 2
@@ -39,38 +40,41 @@ class Flow:
         self._estimator = Estimator(flow.decoder.estimator, precision)
         self._guidance: float = flow.decoder.inference_cfg_rate
 
-    def __call__(self, tokens: Tensor, voice: dict[str, Tensor], check: Callable[[], None]) -> Tensor:
-        """The spectrogram of `tokens` (tokens,) in a voice: float32 (frames, bands).
+    def pieces(self, tokens: Tensor, voice: dict[str, Tensor], generator: torch.Generator) -> Pieces:
+        """The spectrogram of `tokens` (tokens,) in a voice: float32 (frames, bands), piece by piece.
 
-        Draws noise from torch's own generator, as upstream does. `check` is called again and again.
+        Draws the noise that upstream draws from `generator`.
         """
-        noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens)) if self._mean_flow else None
+        noise = None
+        if self._mean_flow:
+            noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
         tokens = torch.cat([voice["prompt_token"][0].long(), tokens])
-        wanted = self._project(self._encoder(F.embedding(tokens, self._tokens), check)).float()
-        begun = torch.randn(1, BANDS, len(wanted))
+        wanted = self._project((yield from self._encoder.pieces(F.embedding(tokens, self._tokens)))).float()
+        begun = torch.randn(1, BANDS, len(wanted), generator=generator)
         if noise is not None:
             begun[:, :, -noise.shape[2] :] = noise
+        known = voice["prompt_feat"].shape[1]
         prompt = torch.zeros_like(wanted)
-        prompt[: voice["prompt_feat"].shape[1]] = voice["prompt_feat"][0]
+        prompt[:known] = voice["prompt_feat"][0]
         speaker = self._speaker(F.normalize(voice["embedding"], dim=1)).expand(len(wanted), -1)
         given = torch.cat([wanted, speaker, prompt], -1)
-        states = begun[0].t()
-        states = self._straight(states, given, check) if self._mean_flow else self._guided(states, given, check)
-        return states[voice["prompt_feat"].shape[1] :]
+        solve = self._straight if self._mean_flow else self._guided
+        states = yield from solve(begun[0].t(), given)
+        return states[known:].contiguous()
 
-    def _straight(self, states: Tensor, given: Tensor, check: Callable[[], None]) -> Tensor:
+    def _straight(self, states: Tensor, given: Tensor) -> Pieces:
         times = torch.linspace(0, 1, MEAN_FLOW_STEPS + 1).tolist()
-        for time, until in zip(times, times[1:], strict=False):
-            direction = self._estimator(torch.cat([states, given], -1)[None], time, until, check)
+        for time, until in pairwise(times):
+            direction = yield from self._estimator.pieces(torch.cat([states, given], -1)[None], time, until)
             states = states + (until - time) * direction[0]
         return states
 
-    def _guided(self, states: Tensor, given: Tensor, check: Callable[[], None]) -> Tensor:
+    def _guided(self, states: Tensor, given: Tensor) -> Pieces:
         """Away from where the flow would go if it were given nothing."""
         times = (1 - torch.cos(torch.linspace(0, 1, STEPS + 1) * 0.5 * math.pi)).tolist()
         both = torch.stack([given, torch.zeros_like(given)])
-        for time, until in zip(times, times[1:], strict=False):
+        for time, until in pairwise(times):
             pair = torch.cat([states.expand(2, -1, -1), both], -1)
-            towards, anyway = self._estimator(pair, time, None, check)
+            towards, anyway = yield from self._estimator.pieces(pair, time, None)
             states = states + (until - time) * ((1 + self._guidance) * towards - self._guidance * anyway)
         return states

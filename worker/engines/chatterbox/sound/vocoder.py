@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels import Convolution, TransposedConvolution
+from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
 
@@ -32,19 +34,23 @@ class Vocoder:
                 vocoder.source_resblocks[stage],
                 vocoder.resblocks[stage * width : (stage + 1) * width],
                 precision,
+                slope=vocoder.lrelu_slope,
+                mirrored=stage == vocoder.num_upsamples - 1,
             )
             for stage in range(vocoder.num_upsamples)
         ]
 
-    def __call__(self, mel: Tensor, check: Callable[[], None]) -> Tensor:
-        """The wave of `mel`, float32 (frames, bands), as float32 (samples,).
+    def pieces(self, mel: Tensor, generator: torch.Generator) -> Pieces:
+        """The wave of `mel`, float32 (frames, bands), as float32 (samples,), piece by piece.
 
-        Draws noise from torch's own generator, as upstream does. `check` is called between the parts.
+        Draws the noise that upstream draws from `generator`.
         """
-        source = self._source(self._frequencies(mel))
+        with _drawing_from(generator):
+            source = self._source(self._frequencies(mel))
+        yield
         states = self._before(mel[None])
-        for number, stage in enumerate(self._stages):
-            states = stage(states, source, check, last=number == len(self._stages) - 1, slope=self._upstream.lrelu_slope)
+        for stage in self._stages:
+            states = yield from stage.pieces(states, source)
         states = self._after(F.leaky_relu(states)).float()[0]
         half = self._upstream.istft_params["n_fft"] // 2 + 1
         magnitude, phase = torch.exp(states[:, :half]), torch.sin(states[:, half:])
@@ -69,27 +75,26 @@ class Vocoder:
 class _Stage:
     """Time lengthened, the buzz added, then a few ways of looking at it, averaged."""
 
-    def __init__(self, up: Any, down: Any, source: Any, residuals: Any, precision: Precision) -> None:
-        self._up = TransposedConvolution(
-            up.weight, up.bias, precision, stride=up.stride[0], padding=up.padding[0]
-        )
+    def __init__(
+        self, up: Any, down: Any, source: Any, residuals: Any, precision: Precision, *, slope: float, mirrored: bool
+    ) -> None:
+        self._slope, self._mirrored = slope, mirrored
+        self._up = TransposedConvolution(up.weight, up.bias, precision, stride=up.stride[0], padding=up.padding[0])
         self._down = _convolution(down, precision)
         self._source = _Residual(source, precision)
         self._residuals = [_Residual(one, precision) for one in residuals]
 
-    def __call__(self, states: Tensor, source: Tensor, check: Callable[[], None], *, last: bool, slope: float) -> Tensor:
-        check()
-        states = self._up(F.leaky_relu(states, slope))
-        if last:
-            # One step more at the front, mirrored.
+    def pieces(self, states: Tensor, source: Tensor) -> Pieces:
+        """The longer states, piece by piece."""
+        states = self._up(F.leaky_relu(states, self._slope))
+        if self._mirrored:
+            # One step more at the front.
             states = torch.cat([states[:, 1:2], states], 1)
         states = states + self._source(self._down(source))
-        total = None
+        total = torch.zeros_like(states)
         for residual in self._residuals:
-            check()
-            one = residual(states)
-            total = one if total is None else total.add_(one)
-        assert total is not None
+            yield
+            total += residual(states)
         return total.div_(len(self._residuals))
 
 
@@ -120,6 +125,16 @@ class _Snake:
     def __call__(self, states: Tensor) -> Tensor:
         wave = (states * self._frequency).sin_()
         return torch.addcmul(states, wave.mul_(wave), self._share)
+
+
+@contextmanager
+def _drawing_from(generator: torch.Generator) -> Iterator[None]:
+    """A block in which upstream's modules, which draw from torch's one generator, draw from this one."""
+    torch.set_rng_state(generator.get_state())
+    try:
+        yield
+    finally:
+        generator.set_state(torch.get_rng_state())
 
 
 def _convolution(layer: Any, precision: Precision) -> Convolution:
