@@ -20,6 +20,7 @@ from balancer.terminal import tell
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.cards import CARDS, EngineCard
 from worker.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, MissingCheckpointError, find, missing_extra
+from worker.precision import processor, unsupported
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 
@@ -36,7 +37,7 @@ def choose_layout(settings: Settings) -> Layout:
     try:
         return plan(
             probe(),
-            _with_slots(CARDS[settings.engine], settings.slots),
+            _with_slots(CARDS[settings.engine], settings),
             workers=settings.workers,
             threads=settings.threads,
             cores=parse_cores(settings.cores) if settings.cores is not None else None,
@@ -45,11 +46,18 @@ def choose_layout(settings: Settings) -> Layout:
         raise LaunchError(str(error)) from error
 
 
-def _with_slots(card: EngineCard, slots: int) -> EngineCard:
-    """The card of an engine that speaks so many utterances at once: each takes memory, as do the voices' prompts."""
-    if slots == 1 or card.slot_bytes is None:
+def _slots(settings: Settings) -> int:
+    batched = CARDS[settings.engine].under(settings.runtime)
+    return settings.slots or (batched.slots if batched is not None else 1)
+
+
+def _with_slots(card: EngineCard, settings: Settings) -> EngineCard:
+    """The card of an engine that speaks so many utterances at once."""
+    batched = card.under(settings.runtime)
+    if batched is None:
         return card
-    return card.model_copy(update={"resident_bytes": card.resident_bytes + (slots + 1) * card.slot_bytes})
+    each = batched.resident_bytes[settings.precision] + _slots(settings) * batched.slot_bytes
+    return card.model_copy(update={"resident_bytes": each})
 
 
 def check(settings: Settings) -> None:
@@ -114,6 +122,7 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
     places = [f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in layout.workers]
     chosen = settings.model_copy(
         update={
+            "slots": _slots(settings),
             "workers": len(layout.workers),
             "cores": format_cores(worker.cpus for worker in layout.workers),
         }
@@ -142,11 +151,10 @@ def check_reach(settings: Settings) -> None:
 def _check_engine(settings: Settings) -> None:
     if missing := missing_extra(CARDS[settings.engine]):
         raise LaunchError(missing)
-    if settings.slots > 1 and CARDS[settings.engine].slot_bytes is None:
-        able = ", ".join(name for name, card in CARDS.items() if card.slot_bytes is not None)
-        raise LaunchError(
-            f"engine {settings.engine} speaks one utterance at a time; unset CHORUS_SLOTS, or run one of: {able}"
-        )
+    if misfit := CARDS[settings.engine].misfit(settings.runtime, settings.precision, settings.slots):
+        raise LaunchError(misfit)
+    if refused := unsupported(settings.precision, processor()):
+        raise LaunchError(refused)
     if settings.model_dir is not None and settings.engine not in CHECKPOINTS:
         raise LaunchError(f"engine {settings.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)")
 

@@ -21,7 +21,8 @@ from pydantic.fields import FieldInfo
 
 from balancer.keys import DIGEST, DIGEST_PREFIX
 from balancer.layout import parse_cores
-from worker.cards import CARDS
+from worker.cards import CARDS, Runtime
+from worker.precision import Precision
 
 PREFIX = "CHORUS_"
 OTHER_VARIABLES = frozenset(
@@ -73,12 +74,21 @@ class Settings(BaseModel):
     engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
     workers: int | None = Field(None, ge=1, le=1024, description="Worker processes; unset: chosen for this host.")
     threads: int | None = Field(None, ge=1, le=256, description="Threads a worker; unset: chosen for this host.")
-    slots: int = Field(
-        1,
+    slots: int | None = Field(
+        None,
         ge=1,
         le=64,
-        description="Utterances that each worker speaks at once; more than 1 with engines turbo and nano, which then "
-        "decode them together.",
+        description="Utterances that each worker speaks at once, in the batched runtime; unset: chosen for this host.",
+    )
+    runtime: Runtime = Field(
+        Runtime.BATCHED,
+        description="How the Chatterbox engines run: `batched`, several utterances at once, or `stock`, upstream's own "
+        "classes, one at a time.",
+    )
+    precision: Precision = Field(
+        Precision.FP32,
+        description="Numbers of the batched runtime: `fp32` (equal to stock within a tolerance), `bf16` or `int8`, "
+        "where the processor has instructions for them.",
     )
     cores: str | None = Field(
         None,

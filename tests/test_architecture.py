@@ -25,7 +25,7 @@ LAYERS = (
 )
 """From the top down; a module imports only from layers below its own. Those not named here stand beside them."""
 
-SHARED = ("worker.contract", "worker.cards", "worker.checkpoints", "worker.logs")
+SHARED = ("worker.contract", "worker.cards", "worker.checkpoints", "worker.logs", "worker.precision")
 """What the balancer may import of the worker: no library of an engine is behind it."""
 
 

@@ -9,10 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from worker.cards import CARDS
+from worker.cards import CARDS, Runtime
 from worker.cores import CoresError, confine
 from worker.logs import configure
 from worker.past import Past
+from worker.precision import Precision
 
 
 def main() -> None:
@@ -32,6 +33,8 @@ def main() -> None:
         engine=arguments.engine,
         threads=threads,
         slots=arguments.slots,
+        runtime=arguments.runtime,
+        precision=arguments.precision,
         path=arguments.run_dir / f"worker-{arguments.index}.sock",
         voices=arguments.voices,
         model_dir=arguments.model_dir,
@@ -52,6 +55,8 @@ def _arguments() -> argparse.Namespace:
         required=True,
         help="every worker's CPU numbers and threads, by worker number: 0,8/1;1,9/1",
     )
+    parser.add_argument("--runtime", type=Runtime, choices=[*Runtime], default=Runtime.BATCHED)
+    parser.add_argument("--precision", type=Precision, choices=[*Precision], default=Precision.FP32)
     parser.add_argument("--slots", type=int, default=1, help="utterances at once")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")

@@ -5,9 +5,22 @@ The balancer checks requests and lays out workers by these cards, the worker's e
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import BaseModel, ConfigDict
 
+from worker.precision import Precision
+
 _MIB = 2**20
+
+
+class Runtime(StrEnum):
+    """How the Chatterbox family's weights are run."""
+
+    BATCHED = "batched"
+    """By our own loops, several utterances at once."""
+    STOCK = "stock"
+    """By upstream's own classes, one utterance at a time."""
 
 
 class _Card(BaseModel):
@@ -33,6 +46,19 @@ class Choice(_Card):
     description: str = ""
 
 
+class BatchedCard(_Card):
+    """What is known of an engine's batched runtime."""
+
+    slots: int
+    """Utterances at once that a worker has unless more is known: see `balancer.calibration`."""
+    slot_bytes: int
+    """Memory in bytes that each of them takes at most: the keys and values of its own positions."""
+    resident_bytes: dict[Precision, int]
+    """Memory in bytes that each worker takes for itself beside its slots, and at most."""
+    speed: float
+    """Prior for the speed of one utterance among so many on one thread: audio seconds per second."""
+
+
 class EngineCard(_Card):
     """What is known of an engine before, and without, loading it."""
 
@@ -47,8 +73,8 @@ class EngineCard(_Card):
     """Memory that each worker takes for itself in bytes, measured."""
     shared_bytes: int = 0
     """Memory in bytes that all workers of a host share: weights mapped from their files."""
-    slot_bytes: int | None = None
-    """Memory in bytes that each further utterance at once takes at most; None where the engine speaks one at a time."""
+    batched: BatchedCard | None = None
+    """None where there is no batched runtime, and no choice: the engine speaks one utterance at a time, in fp32."""
     longest_text: int | None = None
     """Most characters of one utterance; None where the engine takes any length."""
     extra: str | None = None
@@ -61,6 +87,24 @@ class EngineCard(_Card):
     def parameter(self, name: str) -> Parameter | Choice | None:
         """The parameter of that name, or None where the engine has none such."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+    def under(self, runtime: Runtime) -> BatchedCard | None:
+        """What is known of the engine in the batched runtime; None where it speaks one utterance at a time."""
+        return self.batched if runtime is Runtime.BATCHED else None
+
+    def misfit(self, runtime: Runtime, precision: Precision, slots: int | None) -> str | None:
+        """Why the engine cannot be run so, with what to choose instead; None where it can."""
+        if self.under(runtime) is not None:
+            return None
+        able = ", ".join(name for name, card in CARDS.items() if card.batched is not None)
+        runs, way_out = f"engine {self.name}", f"run one of: {able}"
+        if self.batched is not None:
+            runs, way_out = f"upstream's own {self.name} (runtime stock)", "run it batched (CHORUS_RUNTIME, --runtime)"
+        if precision is not Precision.FP32:
+            return f"{runs} computes in fp32 only; unset CHORUS_PRECISION (--precision), or {way_out}"
+        if slots is not None and slots > 1:
+            return f"{runs} speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or {way_out}"
+        return None
 
 
 LANGUAGES = (
@@ -107,6 +151,12 @@ _LLAMA = (_EXAGGERATION, _CFG_WEIGHT, _TEMPERATURE, _top_p(1.0), _MIN_P)
 _GPT2 = (_TEMPERATURE, _top_p(0.95), _TOP_K, _repetition_penalty(1.2))
 _LANGUAGE = Choice(name="language", choices=LANGUAGES, description="Left out: the voice's own.")
 
+
+def _batched(*, slot_mib: int, weights_mib: int) -> BatchedCard:
+    whole = (3072 + weights_mib) * _MIB
+    return BatchedCard(slots=8, slot_bytes=slot_mib * _MIB, resident_bytes=dict.fromkeys(Precision, whole), speed=0.05)
+
+
 _CHATTERBOX = EngineCard(
     name="chatterbox",
     description="Chatterbox (Original): English, cloned voices, expressiveness to set.",
@@ -118,6 +168,7 @@ _CHATTERBOX = EngineCard(
     shared_bytes=3072 * _MIB,
     longest_text=600,
     extra="chatterbox",
+    batched=_batched(slot_mib=960, weights_mib=2000),
     seconds_per_character=0.065,
     speed=0.05,
 )
@@ -129,8 +180,7 @@ _TURBO = _CHATTERBOX.model_copy(
         # One thread's peak was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
-        # Keys and values of 24 layers, 1,024 wide, for 2,560 positions, in float32.
-        "slot_bytes": 480 * _MIB,
+        "batched": _batched(slot_mib=480, weights_mib=1200),
         "speed": 0.12,
     }
 )
@@ -161,7 +211,7 @@ CARDS: dict[str, EngineCard] = {
                 "name": "nano",
                 "description": "Chatterbox Nano: Turbo with a smaller model; English, cloned voices, tags.",
                 "shared_bytes": 1600 * _MIB,
-                "slot_bytes": 180 * _MIB,
+                "batched": _batched(slot_mib=180, weights_mib=330),
                 "speed": 0.2,
             }
         ),

@@ -15,10 +15,12 @@ import uvicorn
 
 from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
+from worker.cards import CARDS, Runtime
 from worker.contract import Phase
 from worker.engines import load
 from worker.engines.base import Engine
 from worker.past import Past
+from worker.precision import Precision, processor, remarks
 from worker.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -36,6 +38,8 @@ def serve(
     engine: str,
     threads: int,
     slots: int = 1,
+    runtime: Runtime = Runtime.BATCHED,
+    precision: Precision = Precision.FP32,
     path: Path,
     voices: Path,
     model_dir: Path | None,
@@ -61,7 +65,18 @@ def serve(
 
     def begin() -> Engine:
         past.begin()
-        return load(engine, threads=threads, slots=slots, model_dir=model_dir, cache=cache)
+        if CARDS[engine].under(runtime) is not None:
+            for remark in remarks(precision, processor()):
+                log.info("%s", remark)
+        return load(
+            engine,
+            threads=threads,
+            slots=slots,
+            model_dir=model_dir,
+            cache=cache,
+            runtime=runtime,
+            precision=precision,
+        )
 
     crashes = past.read()
     logging.getLogger().addHandler(past.logging())

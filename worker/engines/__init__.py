@@ -5,22 +5,33 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from worker.cards import CARDS
+from worker.cards import CARDS, Runtime
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cores import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
 from worker.memory import bound_caches
+from worker.precision import Precision
 
 
-def load(name: str, *, threads: int, slots: int = 1, model_dir: Path | None, cache: Path) -> Engine:
+def load(
+    name: str,
+    *,
+    threads: int,
+    slots: int = 1,
+    model_dir: Path | None,
+    cache: Path,
+    runtime: Runtime | str = Runtime.BATCHED,
+    precision: Precision = Precision.FP32,
+) -> Engine:
     """Load an engine's libraries and weights. Raises ModelUnavailableError with the mend.
 
-    `slots` is how many utterances it is to speak at once: more than one only where the engine's card allows it.
+    `slots` is how many utterances it is to speak at once. An engine without a batched runtime ignores `runtime`.
     `model_dir` holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
     Imports happen here so that a worker carries no library of an engine that it does not run.
     """
-    if slots > 1 and CARDS[name].slot_bytes is None:
-        raise ModelUnavailableError(f"engine {name} speaks one utterance at a time; unset CHORUS_SLOTS")
+    runtime = Runtime(runtime)
+    if (misfit := CARDS[name].misfit(runtime, precision, slots)) is not None:
+        raise ModelUnavailableError(misfit)
     if name == "hibari":
         from worker.engines.hibari import HibariEngine  # noqa: PLC0415
 
@@ -32,10 +43,10 @@ def load(name: str, *, threads: int, slots: int = 1, model_dir: Path | None, cac
     os.environ["HF_HUB_OFFLINE"] = "1"
     bound_caches()
     limit_torch(threads)
-    if slots > 1:
+    if runtime is Runtime.BATCHED:
         from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
 
-        return BatchedEngine(name, checkpoint, cache, slots=slots)
+        return BatchedEngine(name, checkpoint, cache, slots=slots, precision=precision)
     from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 
     return StockEngine(name, checkpoint, cache)
