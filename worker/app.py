@@ -46,6 +46,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
             done=runner.done,
             progress=runner.progress,
             speed=runner.speed,
+            stage_seconds=runner.stage_seconds,
             voices_prepared=runner.voices_prepared,
             resident_bytes=memory.rss,
             shared_bytes=memory.shared,

@@ -80,6 +80,8 @@ class WorkerState(_Message):
     """Grows with every token, block or piece of audio made: a busy worker whose progress stands still hangs."""
     speed: float | None
     """Audio seconds made per second of work, averaged; None before the first utterance."""
+    stage_seconds: dict[str, float] = {}
+    """What the model's thread has spent so far, by stage of the work; empty where the engine does not count."""
     voices_prepared: tuple[str, ...]
     resident_bytes: int
     shared_bytes: int = 0

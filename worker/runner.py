@@ -160,6 +160,11 @@ class Runner:
         return self.engine.slots if self.engine is not None else 1
 
     @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Where the engine's time went, if it counts; a copy."""
+        return dict(getattr(self.engine, "stage_seconds", {}))
+
+    @property
     def voices_prepared(self) -> tuple[str, ...]:
         """Voices that are ready to speak at once, sorted."""
         return tuple(sorted(self._prepared))

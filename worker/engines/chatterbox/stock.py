@@ -18,6 +18,7 @@ from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.conditionals import Conditionals, Kept, fresh
 from worker.engines.chatterbox.loading import MEMBERS, load
 from worker.memory import give_back
+from worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class StockEngine:
         upstream.settle()
         with upstream.muted():
             self._model = load(name, checkpoint)
+        self._stages = Stages()
+        upstream.staged(self._model, self._stages)
         self._conditionals = Conditionals(self._model, self._member, checkpoint, cache)
         self._prepared: dict[str, Kept] = {}
         self._cancellation = Cancellation()
@@ -59,6 +62,11 @@ class StockEngine:
     def slots(self) -> int:
         """One: the model is not thread-safe and upstream's loop takes one utterance."""
         return 1
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by stage of the work."""
+        return self._stages.seconds
 
     def prepare(self, source: VoiceSource) -> None:
         """Have the voice's conditionals in memory. Raises VoiceUnusableError."""

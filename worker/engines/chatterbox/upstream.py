@@ -23,6 +23,7 @@ import spacy_pkuseg
 
 from worker.checkpoints import SEGMENTER
 from worker.engines.base import Cancellation, UnspeakableError
+from worker.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,18 @@ def settle() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
         handler.addFilter(_not_upstreams)
+
+
+def staged(model: Any, stages: Stages) -> None:
+    """Have `stages` count what an upstream object spends in each stage of its `generate`, from now on."""
+    for owner, method, stage in (
+        (model.t3, "inference", "decode"),
+        (model.t3, "inference_turbo", "decode"),
+        (model.s3gen, "flow_inference", "flow"),
+        (model.s3gen, "hift_inference", "vocoder"),
+        (model.watermarker, "apply_watermark", "watermark"),
+    ):
+        stages.watch(owner, method, stage)
 
 
 _T3: Any = chatterbox.models.t3.t3
