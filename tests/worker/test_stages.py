@@ -88,12 +88,12 @@ def test_of_a_generator_its_steps_are_counted_and_nothing_between(clock: Clock) 
     stages = Stages()
     steps = stages.steps("flow", pieces())
     seen = []
-    while True:
-        try:
-            seen.append(next(steps))
-        except StopIteration as end:
-            assert end.value == "whole"
-            break
+
+    def others_between() -> Generator[int, None, None]:
+        seen.append((yield from steps))
+
+    for piece in others_between():
+        seen.append(str(piece))
         clock.passes(10)
-    assert seen == [5, 6]
+    assert seen == ["5", "6", "whole"]
     assert stages.seconds == {"flow": 7}
