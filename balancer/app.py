@@ -58,7 +58,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
 
     Raises VoiceError where the voices cannot be read, KeysFileError where the keys cannot.
     """
-    card = CARDS[settings.engine]
+    card = CARDS[settings.engine].expected(settings.runtime)
     telemetry = Telemetry(settings.engine)
     fleet = Fleet(
         settings.sockets,
@@ -183,7 +183,7 @@ def _sound_keys(settings: Settings) -> Sounds:
         revision=settings.model_revision,
         notes=settings.cache_dir / "weights.json",
     )
-    return Sounds(card, weights, settings.voices_dir)
+    return Sounds(card, weights, settings.voices_dir, runtime=settings.runtime, precision=settings.precision)
 
 
 def _bytes(mib: int | None) -> int | None:

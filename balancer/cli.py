@@ -19,12 +19,14 @@ from rich.table import Table
 
 from balancer import cache_commands, job_commands, key_commands, model_commands, operator_commands, voice_commands
 from balancer.audio import AudioFormat
+from balancer.cpu_lists import format_cores
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
-from balancer.layout import Layout, format_cores
+from balancer.layout import Layout
 from balancer.settings import Settings, SettingsError, table
 from balancer.status import status_table
 from balancer.terminal import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
-from worker.cards import CARDS
+from worker.cards import CARDS, Runtime
+from worker.precision import Precision, processor, remarks
 
 LOOK_SECONDS = 1.0
 
@@ -46,7 +48,11 @@ app.command()(operator_commands.restart)
 Engine = Annotated[str | None, typer.Option(help=f"Engine of the workers: {', '.join(sorted(CARDS))}.")]
 Workers = Annotated[int | None, typer.Option(help="Worker processes; left out: chosen for this host.")]
 Threads = Annotated[int | None, typer.Option(help="Threads a worker; left out: chosen for this host.")]
+Slots = Annotated[int | None, typer.Option(help="Utterances that a worker speaks at once; left out: chosen.")]
 Cores = Annotated[str | None, typer.Option(help="CPUs of each worker, such as '0-1;2-3'.")]
+RunBy = Annotated[Runtime | None, typer.Option("--runtime", help="Our loops, or upstream's own classes.")]
+Numbers = Annotated[Precision | None, typer.Option("--precision", help="Numbers of the batched runtime.")]
+ModelDir = Annotated[Path | None, typer.Option(help="Folder of the engine's weights; left out: the hub's cache.")]
 
 
 def main() -> None:
@@ -56,15 +62,17 @@ def main() -> None:
 
 @app.command()
 def serve(
+    *,
     host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if left out.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 5000 if left out.")] = None,
     engine: Engine = None,
     workers: Workers = None,
     threads: Threads = None,
+    slots: Slots = None,
     cores: Cores = None,
-    model_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the engine's weights; left out: the hub's cache.")
-    ] = None,
+    runtime: RunBy = None,
+    precision: Numbers = None,
+    model_dir: ModelDir = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without API keys.")
     ] = None,
@@ -80,22 +88,43 @@ def serve(
             engine=engine,
             workers=workers,
             threads=threads,
+            slots=slots,
             cores=cores,
+            runtime=runtime,
+            precision=precision,
             model_dir=model_dir,
             allow_anonymous=allow_anonymous,
         )
         check(settings)
         chosen = choose_layout(settings)
-        print_layout(chosen, settings.engine)
+        print_layout(chosen, settings)
         become_supervisor(with_weights(settings), chosen, os.environ)
 
 
 @app.command()
-def layout(engine: Engine = None, workers: Workers = None, threads: Threads = None, cores: Cores = None) -> None:
+def layout(
+    engine: Engine = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    slots: Slots = None,
+    cores: Cores = None,
+    runtime: RunBy = None,
+    precision: Numbers = None,
+    model_dir: ModelDir = None,
+) -> None:
     """Show what serve would start here, and why. Starts nothing."""
     with refusing():
-        settings = Settings.load(engine=engine, workers=workers, threads=threads, cores=cores)
-        print_layout(choose_layout(settings), settings.engine)
+        settings = Settings.load(
+            engine=engine,
+            workers=workers,
+            threads=threads,
+            slots=slots,
+            cores=cores,
+            runtime=runtime,
+            precision=precision,
+            model_dir=model_dir,
+        )
+        print_layout(choose_layout(settings), settings)
 
 
 @app.command()
@@ -192,14 +221,16 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
             return
 
 
-def print_layout(chosen: Layout, engine: str) -> None:
-    """Print a layout, its reasons below it."""
-    listing = Table("worker", "CPUs", "threads", title=f"Engine {engine}", title_justify="left")
+def print_layout(chosen: Layout, settings: Settings) -> None:
+    """Print a layout, its reasons and what the processor is good for below it."""
+    batches = CARDS[settings.engine].under(settings.runtime) is not None
+    way = f", {settings.runtime}, {settings.precision}" if batches else ""
+    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {settings.engine}{way}", title_justify="left")
     for index, worker in enumerate(chosen.workers):
-        listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads))
+        listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))
     console = Console()
     console.print(listing)
-    for reason in chosen.reasons:
+    for reason in (*chosen.reasons, *(remarks(settings.precision, processor()) if batches else ())):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 

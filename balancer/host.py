@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 
-from balancer.layout import Core, Host, LayoutError, parse_cpus
+from balancer.cpu_lists import LayoutError, parse_cpus
+from balancer.layout import Core, Host
 
 
 def probe(root: Path = Path("/"), *, allowed: Set[int] | None = None, available_bytes: int | None = None) -> Host:

@@ -8,17 +8,24 @@ import stat
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from balancer.cache.sounds import fingerprint
+from balancer.calibration import Conditions
+from balancer.calibration_files import UNKNOWN
+from balancer.calibration_files import find as find_calibration
+from balancer.cpu_lists import LayoutError, format_cores, parse_cores
+from balancer.demand import Demand
 from balancer.download import download
 from balancer.host import probe
-from balancer.layout import Layout, LayoutError, format_cores, parse_cores, plan
+from balancer.layout import Host, Layout, binding_quota, plan, usable_cores
 from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings
 from balancer.terminal import tell
 from voices.registry import Registry, UnknownVoiceError, VoiceError
-from worker.cards import CARDS, EngineCard
+from worker.cards import CARDS
 from worker.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, MissingCheckpointError, find, missing_extra
 from worker.precision import processor, unsupported
 
@@ -34,37 +41,54 @@ class LaunchError(RuntimeError):
 
 def choose_layout(settings: Settings) -> Layout:
     """What serve would start on this host. Raises LaunchError."""
+    check_way(settings)
+    host = probe()
     try:
-        return plan(
-            probe(),
-            _with_slots(CARDS[settings.engine], settings),
+        calibration, remark = find_calibration(
+            conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
+        )
+        layout = plan(
+            host,
+            Demand.of(CARDS[settings.engine], settings.runtime, settings.precision),
             workers=settings.workers,
             threads=settings.threads,
+            slots=settings.slots,
             cores=parse_cores(settings.cores) if settings.cores is not None else None,
+            measured=calibration.ranked if calibration is not None else (),
         )
     except LayoutError as error:
         raise LaunchError(str(error)) from error
+    return layout if remark is None else replace(layout, reasons=(*layout.reasons, remark))
 
 
-def _slots(settings: Settings) -> int:
-    batched = CARDS[settings.engine].under(settings.runtime)
-    return settings.slots or (batched.slots if batched is not None else 1)
+def conditions(settings: Settings, host: Host, weights: str = UNKNOWN) -> Conditions:
+    """What a calibration of this host with these settings holds for."""
+    return Conditions(
+        engine=settings.engine,
+        runtime=settings.runtime,
+        precision=settings.precision,
+        weights=weights,
+        processor=processor().name,
+        cores=usable_cores(host),
+        quota=binding_quota(host),
+    )
 
 
-def _with_slots(card: EngineCard, settings: Settings) -> EngineCard:
-    """The card of an engine that speaks so many utterances at once."""
-    batched = card.under(settings.runtime)
-    if batched is None:
-        return card
-    each = batched.resident_bytes[settings.precision] + _slots(settings) * batched.slot_bytes
-    return card.model_copy(update={"resident_bytes": each})
+def weights_fingerprint(settings: Settings) -> str:
+    """The name of the engine's weights; blocking, where they are new here and no file of the hub's cache."""
+    return fingerprint(
+        CARDS[settings.engine],
+        model_dir=settings.model_dir,
+        revision=settings.model_revision,
+        notes=settings.cache_dir / "weights.json",
+    )
 
 
 def check(settings: Settings) -> None:
     """Raise LaunchError for whatever would keep the server from starting, save the weights: see `with_weights`."""
     check_reach(settings)
-    _check_engine(settings)
-    _check_voices(settings)
+    check_engine(settings)
+    check_voices(settings)
     _check_port(settings)
     _check_run_dir(settings.sockets)
 
@@ -122,7 +146,7 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
     places = [f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in layout.workers]
     chosen = settings.model_copy(
         update={
-            "slots": _slots(settings),
+            "slots": layout.slots,
             "workers": len(layout.workers),
             "cores": format_cores(worker.cpus for worker in layout.workers),
         }
@@ -148,18 +172,25 @@ def check_reach(settings: Settings) -> None:
     )
 
 
-def _check_engine(settings: Settings) -> None:
-    if missing := missing_extra(CARDS[settings.engine]):
-        raise LaunchError(missing)
+def check_way(settings: Settings) -> None:
+    """Raise LaunchError where the engine, or this processor, cannot do what runtime, precision and slots ask for."""
     if misfit := CARDS[settings.engine].misfit(settings.runtime, settings.precision, settings.slots):
         raise LaunchError(misfit)
     if refused := unsupported(settings.precision, processor()):
         raise LaunchError(refused)
+
+
+def check_engine(settings: Settings) -> None:
+    """Raise LaunchError for what keeps the engine from running, save its weights."""
+    check_way(settings)
+    if missing := missing_extra(CARDS[settings.engine]):
+        raise LaunchError(missing)
     if settings.model_dir is not None and settings.engine not in CHECKPOINTS:
         raise LaunchError(f"engine {settings.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)")
 
 
-def _check_voices(settings: Settings) -> None:
+def check_voices(settings: Settings) -> None:
+    """Raise LaunchError where the voice that every worker warms up with is not there."""
     card = CARDS[settings.engine]
     try:
         voice = Registry.load(settings.voices_dir).resolve(DEFAULT_VOICE)

@@ -3,7 +3,9 @@
 Called once by `chorus serve`, before any worker starts. `host.probe` says what the host has.
 
 Many small workers beat one big one: decoding reads all weights for every token and hardly gains from a
-second thread. So each physical core gets a worker of one thread, if memory holds so many copies of the model.
+second thread. So each physical core gets a worker of one thread, with the slots that the engine's card names, unless
+memory holds only fewer slots or fewer workers. Where `chorus calibrate` has measured shapes on this host, the fastest
+that memory holds takes the place of that rule.
 All workers get the same number of threads: sums of floating-point numbers depend on it, and a seed must sound
 alike from whichever worker.
 """
@@ -11,26 +13,19 @@ alike from whichever worker.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from worker.cards import EngineCard
+from balancer.calibration import Measurement
+from balancer.cpu_lists import LayoutError, format_cpus
+from balancer.demand import Demand, Memory, many
 
-_LEAST_RESERVE_BYTES = 512 * 2**20
-_RESERVED_SHARE = 0.05
 _QUOTA_FOR_BALANCER = 0.5
 """CPUs of a cgroup quota kept from the workers: throttling would stop the balancer along with them."""
 _SMALL_HOST = 4
 """Most cores without hyper-threads on which a core for the balancer alone would cost more than it gives."""
-
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
-
-
-class LayoutError(ValueError):
-    """No layout can be made; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -72,85 +67,79 @@ class Layout:
     """The workers to start, in order of their index."""
 
     workers: tuple[WorkerPlan, ...]
+    slots: int
+    """Utterances that each of them speaks at once."""
     reasons: tuple[str, ...]
     """What bounded the choice, how the balancer gets its room and what to beware of: a sentence each."""
 
 
 def plan(
     host: Host,
-    card: EngineCard,
+    demand: Demand,
     *,
     workers: int | None = None,
     threads: int | None = None,
+    slots: int | None = None,
     cores: tuple[tuple[int, ...], ...] | None = None,
+    measured: Sequence[Measurement] = (),
 ) -> Layout:
-    """Choose the layout of `card`'s workers on `host`, or make the one asked for.
+    """Choose the layout of workers of that `demand` on `host`, or make the one asked for.
 
     `workers` alone shares the cores evenly; `threads` alone starts as many workers of that many cores as fit;
     `cores` names each worker's CPUs. Every worker has the same `threads`: left out, the physical cores of the
     worker that has the fewest, within a quota. So naming the CPUs of a layout that was chosen gives the same
     layout again. Threads beyond the cores are granted where asked for, with a warning among the reasons.
-    Raises LayoutError where memory, the affinity mask or a contradiction forbids what is asked.
+    `measured` are the shapes of this host's calibration, the best first: what was not asked for comes from the first
+    that fits, else from the rules. Raises LayoutError where memory, the affinity mask or a contradiction forbids what
+    is asked.
     """
     room = _room(host)
-    memory = _Memory(host.available_bytes, card.resident_bytes, card.shared_bytes)
-    _check_numbers(workers, threads, cores)
+    memory = Memory(host.available_bytes, demand)
+    _check_numbers(workers, threads, slots, cores)
+    best = None
     if cores is not None:
         _check_groups(cores, room)
-        memory.check(len(cores))
+        memory.check(len(cores), slots or 1)
         plans = _with_threads(room, [tuple(sorted(cpus)) for cpus in cores], threads)
-        bound = f"{_many(len(plans), 'worker')} on the CPUs asked for."
+        bound = f"{many(len(plans), 'worker')} on the CPUs asked for."
     elif workers is not None:
-        memory.check(workers)
+        memory.check(workers, slots or 1)
         plans = _shared(room, workers, threads)
-        bound = f"{_many(workers, 'worker')}, as asked."
+        bound = f"{many(workers, 'worker')}, as asked."
     else:
-        memory.check(1)
-        wanted = _wanted(room, threads or 1)
-        plans = _shared(room, min(wanted, memory.workers), threads)
-        bound = f"Memory holds {_many(memory.workers, 'worker')}: {memory}."
-        if wanted <= memory.workers:
+        memory.check(1, slots or 1)
+        best = next((one for one in measured if _fits(one, room, memory, threads, slots)), None)
+        if best is not None:
+            threads, slots = best.threads, best.slots
+        wanted, held = _wanted(room, threads or 1), memory.workers(slots or 1)
+        plans = _shared(room, min(wanted, held), threads)
+        bound = f"Memory holds {many(held, 'worker')}: {memory}."
+        if wanted <= held:
             limit = "cores" if room.quota is None else "quota"
-            bound = f"{_many(wanted, 'worker')} of {_many(threads or 1, 'thread')}: as many as fit the {limit}."
-    remarks = [*_remarks(plans, room, host)]
+            bound = f"{many(wanted, 'worker')} of {many(threads or 1, 'thread')}: as many as fit the {limit}."
+    if best is None and slots is None:
+        alike = (one for one in measured if one.threads == plans[0].threads)
+        best = next((one for one in alike if memory.slots(len(plans)) >= one.slots), None)
+    given = _slots(len(plans), memory, slots, best)
+    remarks = [_slots_remark(given, memory, slots, best), *_remarks(plans, room, host)]
     if threads is None:
         remarks += _left_over(plans, room)
-    return Layout(plans, (bound, *remarks))
+    return Layout(plans, given, (bound, *remarks))
 
 
-def parse_cores(text: str) -> tuple[tuple[int, ...], ...]:
-    """Read each worker's CPU numbers from text like `0-1,16;2-3,17`. Raises LayoutError on other text."""
-    return tuple(parse_cpus(group) for group in text.split(";"))
+def usable_cores(host: Host) -> int:
+    """Count the physical cores that the affinity mask touches."""
+    return len(_room(host).cores)
 
 
-def format_cores(groups: Iterable[Sequence[int]]) -> str:
-    """Write the text that `parse_cores` reads back to the same groups."""
-    return ";".join(_format_cpus(group) for group in groups)
+def binding_quota(host: Host) -> float | None:
+    """CPUs of the quota, where it leaves less than the cores; else None."""
+    return _room(host).quota
 
 
-def parse_cpus(text: str) -> tuple[int, ...]:
-    """Read CPU numbers from text like `0-3,8`, as Linux writes them. Raises LayoutError on other text."""
-    cpus: list[int] = []
-    for part in text.split(","):
-        match = _RANGE.fullmatch(part.strip())
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if last < first:
-            raise LayoutError(
-                f"{part.strip()!r} is neither a CPU number nor an ascending range: write CPUs like 0-1,16 "
-                "and put ';' between workers"
-            )
-        cpus += range(first, last + 1)
-    return tuple(cpus)
-
-
-def _format_cpus(cpus: Sequence[int]) -> str:
-    runs: list[list[int]] = []
-    for cpu in cpus:
-        if runs and cpu == runs[-1][-1] + 1:
-            runs[-1].append(cpu)
-        else:
-            runs.append([cpu])
-    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+def whole_node_threads(host: Host) -> int:
+    """Most threads of a worker that has a core for each of them on one NUMA node."""
+    return max(len(node) for node in _by_node(_room(host).cores))
 
 
 @dataclass(frozen=True)
@@ -200,42 +189,36 @@ def _room(host: Host) -> _Room:
     return _Room(tuple(cores), host.quota if binds else None)
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """How many workers memory holds."""
-
-    available: int
-    each: int
-    """Bytes that every worker takes for itself."""
-    shared: int
-    """Bytes that all workers take together, however many they are."""
-
-    @property
-    def reserve(self) -> int:
-        """Bytes that no worker may count on: the balancer, audio under way, the rest of the system."""
-        return max(_LEAST_RESERVE_BYTES, math.ceil(_RESERVED_SHARE * self.available))
-
-    @property
-    def workers(self) -> int:
-        return max(0, self.available - self.reserve - self.shared) // self.each
-
-    def check(self, workers: int) -> None:
-        """Raise LayoutError where so many workers do not fit."""
-        if workers <= self.workers:
-            return
-        need = _size(workers * self.each + self.shared + self.reserve)
-        way_out = f"ask for at most {self.workers}" if self.workers else "free memory or run a smaller engine"
-        raise LayoutError(f"{_many(workers, 'worker')} would need {need} of memory ({self}): {way_out}")
-
-    def __str__(self) -> str:
-        shared = f", {_size(self.shared)} shared" if self.shared else ""
-        return (
-            f"{_size(self.each)} each{shared}, {_size(self.available)} available, {_size(self.reserve)} kept in reserve"
-        )
+def _fits(one: Measurement, room: _Room, memory: Memory, threads: int | None, slots: int | None) -> bool:
+    """Whether a measured shape is what was asked for, and memory holds as many such workers as the cores do."""
+    asked = threads in (None, one.threads) and slots in (None, one.slots)
+    return asked and _wanted(room, one.threads) <= memory.workers(one.slots)
 
 
-def _check_numbers(workers: int | None, threads: int | None, cores: tuple[tuple[int, ...], ...] | None) -> None:
-    for name, number in (("workers", workers), ("threads", threads)):
+def _slots(workers: int, memory: Memory, asked: int | None, best: Measurement | None) -> int:
+    if asked is not None:
+        return asked
+    return best.slots if best is not None else min(memory.demand.slots, memory.slots(workers))
+
+
+def _slots_remark(given: int, memory: Memory, asked: int | None, best: Measurement | None) -> str:
+    """Say how many slots each worker has, and why."""
+    has = f"{many(given, 'slot')} a worker"
+    if best is not None:
+        return f"{has}, by this host's calibration: {best}."
+    if not memory.demand.slot:
+        return f"{has}: it speaks one utterance at a time."
+    if asked is not None:
+        return f"{has}, as asked."
+    if given < memory.demand.slots:
+        return f"Memory holds {has} of the {memory.demand.slots} that the engine would have: {memory}."
+    return f"{has}, the engine's default: `chorus calibrate` measures which shape is the fastest here."
+
+
+def _check_numbers(
+    workers: int | None, threads: int | None, slots: int | None, cores: tuple[tuple[int, ...], ...] | None
+) -> None:
+    for name, number in (("workers", workers), ("threads", threads), ("slots", slots)):
         if number is not None and number < 1:
             raise LayoutError(f"{name} is {number}: ask for at least 1, or leave it out to have it chosen")
     if cores is not None and workers is not None and workers != len(cores):
@@ -249,10 +232,10 @@ def _check_groups(groups: tuple[tuple[int, ...], ...], room: _Room) -> None:
     counts = Counter(cpu for group in groups for cpu in group)
     if strays := sorted(set(counts).difference(allowed)):
         raise LayoutError(
-            f"CPUs {_format_cpus(strays)} are outside the affinity mask: choose among {_format_cpus(allowed)}"
+            f"CPUs {format_cpus(strays)} are outside the affinity mask: choose among {format_cpus(allowed)}"
         )
     if repeated := sorted(cpu for cpu, times in counts.items() if times > 1):
-        raise LayoutError(f"CPUs {_format_cpus(repeated)} are listed more than once: give each to one worker")
+        raise LayoutError(f"CPUs {format_cpus(repeated)} are listed more than once: give each to one worker")
 
 
 def _wanted(room: _Room, threads: int) -> int:
@@ -320,20 +303,19 @@ def _cpus(cores: Iterable[Core]) -> tuple[int, ...]:
 def _remarks(plans: Sequence[WorkerPlan], room: _Room, host: Host) -> Iterator[str]:
     """Describe the finished layout, so that every sentence is true however it came about."""
     if len(room.cores) < len(host.cores):
-        yield f"The affinity mask leaves {len(room.cores)} of {_many(len(host.cores), 'physical core')}."
+        yield f"The affinity mask leaves {len(room.cores)} of {many(len(host.cores), 'physical core')}."
     total = sum(plan.threads for plan in plans)
     covered = len(room.touched(cpu for plan in plans for cpu in plan.cpus))
     yield _balancer_remark(room, total, free=len(room.cores) - covered)
     if total > covered or any(plan.threads > len(room.touched(plan.cpus)) for plan in plans):
         yield (
-            f"Over-committed: {_many(total, 'worker thread')} on {_many(covered, 'physical core')} "
-            "slow each other down."
+            f"Over-committed: {many(total, 'worker thread')} on {many(covered, 'physical core')} slow each other down."
         )
     homes = [{core.node for core in room.touched(plan.cpus)} for plan in plans]
     if idle := len({core.node for core in room.cores}.difference(*homes)):
-        yield f"{_many(idle, 'NUMA node')} without a worker: a worker does not span nodes unless told to."
+        yield f"{many(idle, 'NUMA node')} without a worker: a worker does not span nodes unless told to."
     if spread := sum(len(home) > 1 for home in homes):
-        yield f"{_many(spread, 'worker')} across NUMA nodes, as asked: their memory is partly far away."
+        yield f"{many(spread, 'worker')} across NUMA nodes, as asked: their memory is partly far away."
 
 
 def _left_over(plans: Sequence[WorkerPlan], room: _Room) -> Iterator[str]:
@@ -341,30 +323,22 @@ def _left_over(plans: Sequence[WorkerPlan], room: _Room) -> Iterator[str]:
     threads = sum(plan.threads for plan in plans)
     if spare := sum(_shares(room, [plan.cpus for plan in plans])) - threads:
         what = "core" if room.quota is None else "CPU"
-        yield f"{_many(spare, what)} left over: only workers of equally many threads sound alike, seed for seed."
+        yield f"{many(spare, what)} left over: only workers of equally many threads sound alike, seed for seed."
 
 
 def _balancer_remark(room: _Room, threads: int, free: int) -> str:
     if room.quota is not None and threads > room.quota - _QUOTA_FOR_BALANCER:
         return (
-            f"{_many(threads, 'worker thread')} can use up the quota of {room.quota:g} CPUs and have the "
+            f"{many(threads, 'worker thread')} can use up the quota of {room.quota:g} CPUs and have the "
             f"balancer throttled too: a quota of {threads + _QUOTA_FOR_BALANCER:g} would prevent it."
         )
     if room.quota is not None:
         return (
-            f"The quota of {room.quota:g} CPUs holds {_many(threads, 'worker thread')} and leaves the rest "
+            f"The quota of {room.quota:g} CPUs holds {many(threads, 'worker thread')} and leaves the rest "
             "to the balancer, which is never throttled by them."
         )
     if room.siblings:
         return "The balancer runs on the hyper-threads beside the workers; no core is given up for it."
     if free:
-        return f"{_many(free, 'core')} left free for the balancer."
+        return f"{many(free, 'core')} left free for the balancer."
     return "The balancer shares the workers' cores and is served first: workers run at a lower priority."
-
-
-def _many(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _size(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB"

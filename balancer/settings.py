@@ -19,8 +19,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from balancer.cpu_lists import parse_cores
 from balancer.keys import DIGEST, DIGEST_PREFIX
-from balancer.layout import parse_cores
 from worker.cards import CARDS, Runtime
 from worker.precision import Precision
 

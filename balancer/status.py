@@ -7,8 +7,8 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from balancer.cpu_lists import format_cores
 from balancer.fleet import WorkerPhase
-from balancer.layout import format_cores
 
 COLOURS = {
     WorkerPhase.STARTING: "yellow",

@@ -6,6 +6,7 @@ The balancer checks requests and lays out workers by these cards, the worker's e
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -91,6 +92,11 @@ class EngineCard(_Card):
     def under(self, runtime: Runtime) -> BatchedCard | None:
         """What is known of the engine in the batched runtime; None where it speaks one utterance at a time."""
         return self.batched if runtime is Runtime.BATCHED else None
+
+    def expected(self, runtime: Runtime) -> Self:
+        """The card with that runtime's prior for the speed."""
+        batched = self.under(runtime)
+        return self if batched is None else self.model_copy(update={"speed": batched.speed})
 
     def misfit(self, runtime: Runtime, precision: Precision, slots: int | None) -> str | None:
         """Why the engine cannot be run so, with what to choose instead; None where it can."""

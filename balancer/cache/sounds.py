@@ -1,7 +1,7 @@
 """Keys of audio: digests over everything that changes the sound.
 
-Two steps, so that one synthesis serves every format: a *sound* is what a worker speaks (engine, weights, voice, text,
-parameters, seed); a *file* is a sound at one speed in one format.
+Two steps, so that one synthesis serves every format: a *sound* is what a worker speaks (engine, runtime, precision,
+weights, voice, text, parameters, seed); a *file* is a sound at one speed in one format.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any
 from balancer.audio import AudioFormat
 from balancer.schemas import SpeechRequest
 from voices.registry import Voice
-from worker.cards import EngineCard
+from worker.cards import EngineCard, Runtime
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find
+from worker.precision import Precision
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +27,21 @@ SPEAKERS = ("chorus-tts", "hibari-tts", "chatterbox-tts")
 
 
 class Sounds:
-    """The keys for one engine whose weights have that `fingerprint`; `voices` is the folder of the voices' clips."""
+    """The keys for one engine whose weights have that `fingerprint`; `voices` is the folder of the voices' clips.
 
-    def __init__(self, card: EngineCard, fingerprint: str, voices: Path) -> None:
-        self._engine = card.name
+    Where there is a choice of runtime and precision, each sounds a little different, and has keys of its own.
+    """
+
+    def __init__(
+        self,
+        card: EngineCard,
+        fingerprint: str,
+        voices: Path,
+        *,
+        runtime: Runtime = Runtime.BATCHED,
+        precision: Precision = Precision.FP32,
+    ) -> None:
+        self._engine = card.name if card.batched is None else f"{card.name} {runtime} {precision}"
         self._fingerprint = fingerprint
         self._voices = voices
         self._clips: dict[Path, tuple[tuple[int, int], str]] = {}

@@ -7,9 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from balancer.demand import Demand
 from balancer.host import probe
 from balancer.layout import Core, Host, plan
-from worker.cards import CARDS
+from worker.cards import CARDS, Runtime
+from worker.precision import Precision
 
 GIB = 2**30
 
@@ -243,7 +245,7 @@ def test_this_host_has_a_layout() -> None:
     host = probe()
     assert host.allowed == os.sched_getaffinity(0)
     assert host.available_bytes <= psutil.virtual_memory().total
-    assert plan(host, CARDS["hibari"]).workers
+    assert plan(host, Demand.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)).workers
 
 
 def test_without_affinity_every_cpu_is_allowed(root: FakeRoot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,21 +9,27 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from balancer import launch
+from balancer.calibration import Calibration
+from balancer.calibration_files import keep
+from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
-from balancer.layout import Layout, LayoutError, WorkerPlan, parse_cores
+from balancer.layout import Core, Host, Layout, WorkerPlan
 from balancer.settings import REPOSITORY, Settings
 from tests.services.checkpoint_files import write
 from tests.services.harness import ROOT, environment, free_port
 from worker.checkpoints import CHECKPOINTS, Checkpoint, DownloadError
+from worker.precision import Processor
 
 KEY = "0123456789abcdef"
-TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), ("because",))
+TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), 1, ("because",))
 
 
 @pytest.fixture
@@ -358,6 +364,82 @@ def test_where_there_is_none_the_variable_is_empty(folder: Path, monkeypatch: py
     assert Settings.load(environ).model_dir is None
 
 
+# The way it is run
+
+ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512f", "avx512_vnni"}))
+OLD = Processor("an old one", frozenset({"avx2"}))
+
+
+@pytest.fixture
+def ice_lake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tests run on, it counts as one with VNNI and without BF16; turbo's libraries are installed."""
+    monkeypatch.setattr(launch, "processor", lambda: ICE_LAKE)
+    monkeypatch.setattr(launch, "missing_extra", lambda _: None)
+
+
+FAMILY = "chatterbox, turbo, nano, multilingual, multilingual-v3"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"slots": 2},
+            "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: " + FAMILY,
+        ),
+        (
+            {"precision": "int8"},
+            "engine hibari computes in fp32 only; unset CHORUS_PRECISION (--precision), or run one of: " + FAMILY,
+        ),
+        (
+            {"engine": "turbo", "runtime": "stock", "slots": 2},
+            "upstream's own turbo (runtime stock) speaks one utterance at a time; unset CHORUS_SLOTS (--slots), "
+            "or run it batched (CHORUS_RUNTIME, --runtime)",
+        ),
+        (
+            {"engine": "nano", "runtime": "stock", "precision": "int8"},
+            "upstream's own nano (runtime stock) computes in fp32 only; unset CHORUS_PRECISION (--precision), "
+            "or run it batched (CHORUS_RUNTIME, --runtime)",
+        ),
+        (
+            {"engine": "chatterbox", "precision": "bf16"},
+            "precision bf16 needs a processor with AVX512-BF16 or AMX-BF16 (on Arm: BF16), and this is Ice Lake, with "
+            "AVX2, AVX-512, AVX512-VNNI: its products would be emulated, slower than fp32; choose int8 or fp32 "
+            "(CHORUS_PRECISION, --precision)",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("ice_lake")
+def test_what_the_engine_or_the_processor_cannot_do_is_refused(
+    folder: Path, settings: dict[str, object], message: str
+) -> None:
+    assert refusal(folder, **settings) == message
+    assert not (folder / "run").exists(), "something was done before the refusal"
+    with pytest.raises(LaunchError) as caught:
+        choose_layout(configured(folder, **settings))
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"runtime": "stock"},
+        {"engine": "turbo", "runtime": "stock", "slots": 1},
+        {"engine": "turbo", "slots": 64},
+        {"engine": "multilingual", "precision": "int8"},
+    ],
+)
+@pytest.mark.usefixtures("ice_lake")
+def test_what_they_can_do_is_not(folder: Path, settings: dict[str, object]) -> None:
+    check(configured(folder, **settings))
+
+
+def test_an_old_processor_speaks_in_fp32(folder: Path, ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "processor", lambda: OLD)
+    check(configured(folder, engine="turbo"))
+    assert "choose fp32 (CHORUS_PRECISION" in refusal(folder, engine="turbo", precision="int8")
+
+
 # The layout
 
 
@@ -368,6 +450,66 @@ def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "plan", impossible)
     with pytest.raises(LaunchError, match="memory holds no worker"):
         choose_layout(Settings())
+
+
+@pytest.fixture
+def roomy(ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """Whatever the tests run on, it counts as a host of two cores with memory for all."""
+    host = Host((Core((0,), 0), Core((1,), 0)), frozenset({0, 1}), None, 256 * 2**30)
+    monkeypatch.setattr(launch, "probe", lambda: host)
+    return host
+
+
+def calibrated(settings: Settings, host: Host) -> None:
+    """Keep a calibration for these settings on that host: three slots are the fastest."""
+    shape = {"threads": 1, "workers": 2, "utterances": 4, "seconds": 10, "answer_seconds": 5, "worker_bytes": 1}
+    measurements = [shape | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))]
+    held_for = launch.conditions(settings, host, launch.weights_fingerprint(settings))
+    made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
+    keep(Calibration.model_validate(made), settings.cache_dir)
+
+
+def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Host, tmp_path: Path) -> None:
+    weights = write(TURBO, tmp_path / "weights")
+    settings = configured(folder, engine="turbo", model_dir=weights, cache_dir=folder / "cache")
+    assert choose_layout(settings).slots == 8
+    calibrated(settings, roomy)
+    chosen = choose_layout(settings)
+    assert chosen.slots == 3
+    assert "3 slots a worker, by this host's calibration: 2 x 1 threads x 3 slots: 0.9 audio" in chosen.reasons[1]
+    assert choose_layout(settings.model_copy(update={"slots": 5})).slots == 5
+    assert choose_layout(settings.model_copy(update={"cores": "0"})).slots == 3
+
+
+@pytest.mark.parametrize("other", ["weights", "processor", "cores", "quota"])
+def test_a_calibration_of_other_conditions_is_left_aside_and_that_is_said(
+    folder: Path, roomy: Host, tmp_path: Path, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = write(TURBO, tmp_path / "weights")
+    settings = configured(folder, engine="turbo", model_dir=weights, cache_dir=folder / "cache")
+    calibrated(settings, roomy)
+    match other:
+        case "weights":
+            (weights / "conds.pt").unlink()
+        case "processor":
+            monkeypatch.setattr(launch, "processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
+        case "cores":
+            monkeypatch.setattr(launch, "probe", lambda: replace(roomy, allowed=frozenset({0})))
+        case "quota":
+            monkeypatch.setattr(launch, "probe", lambda: replace(roomy, quota=1.5))
+    chosen = choose_layout(settings)
+    assert chosen.slots == 8
+    assert f"No calibration is for this host as it is: other {other}; run `chorus calibrate`." in chosen.reasons
+
+
+@pytest.mark.parametrize("other", [{"runtime": "stock"}, {"precision": "int8"}, {"engine": "nano"}])
+def test_a_calibration_of_another_way_to_run_says_nothing(
+    folder: Path, roomy: Host, tmp_path: Path, other: dict[str, str]
+) -> None:
+    settings = configured(folder, engine="turbo", cache_dir=folder / "cache")
+    calibrated(settings, roomy)
+    chosen = choose_layout(Settings.load({}, **({"engine": "turbo", "cache_dir": folder / "cache"} | other)))
+    assert not [reason for reason in chosen.reasons if "alibration is" in reason or "host's calibration" in reason]
 
 
 def test_the_settings_reach_the_layout() -> None:
@@ -400,8 +542,8 @@ def become(settings: Settings, layout: Layout, environ: dict[str, str], monkeypa
     ("layout", "places", "cores"),
     [
         (TWO, "0/1;1/1", "0;1"),
-        (Layout((WorkerPlan((0, 1, 4), 2),), ()), "0,1,4/2", "0-1,4"),
-        (Layout((WorkerPlan((0, 1), 2), WorkerPlan((2, 3), 1)), ()), "0,1/2;2,3/1", "0-1;2-3"),
+        (Layout((WorkerPlan((0, 1, 4), 2),), 1, ()), "0,1,4/2", "0-1,4"),
+        (Layout((WorkerPlan((0, 1), 2), WorkerPlan((2, 3), 1)), 8, ()), "0,1/2;2,3/1", "0-1;2-3"),
     ],
 )
 def test_the_layout_is_exported(
@@ -411,6 +553,7 @@ def test_the_layout_is_exported(
     assert environ["CHORUS_LAYOUT"] == places
     assert environ["CHORUS_CORES"] == cores
     assert environ["CHORUS_WORKERS"] == str(len(layout.workers))
+    assert environ["CHORUS_SLOTS"] == str(layout.slots)
     assert parse_cores(environ["CHORUS_CORES"]) == tuple(worker.cpus for worker in layout.workers)
 
 
@@ -420,7 +563,7 @@ def test_the_balancer_reads_the_same_settings_again(folder: Path, monkeypatch: p
     assert environ["PATH"] == "/bin"
     assert environ["CHORUS_UID"] == str(os.getuid())
     assert Path(environ["CHORUS_PYTHON"]).is_file()
-    expected = settings.model_copy(update={"workers": 2, "cores": "0;1"})
+    expected = settings.model_copy(update={"workers": 2, "cores": "0;1", "slots": 1})
     assert Settings.load(environ) == expected
 
 

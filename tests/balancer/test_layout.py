@@ -6,28 +6,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from balancer.layout import Core, Host, Layout, LayoutError, WorkerPlan, format_cores, parse_cores, plan
-from worker.cards import CARDS, EngineCard
+from balancer.calibration import Measurement
+from balancer.cpu_lists import LayoutError, format_cores, parse_cores
+from balancer.demand import Demand
+from balancer.layout import Core, Host, Layout, WorkerPlan, plan
+from worker.cards import CARDS, Runtime
+from worker.precision import Precision
 
 GB = 10**9
-HIBARI = CARDS["hibari"]
-
-
-def engine(resident_bytes: int, shared_bytes: int = 0) -> EngineCard:
-    return EngineCard(
-        name="big",
-        description="",
-        sample_rate=24_000,
-        resident_bytes=resident_bytes,
-        shared_bytes=shared_bytes,
-        seconds_per_character=0.065,
-        speed=0.2,
-    )
-
-
-BIG = engine(4_300_000_000)
-MAPPED = engine(1_600_000_000, 3_000_000_000)
+HIBARI = Demand.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)
+BIG = Demand(4_300_000_000)
+MAPPED = Demand(1_600_000_000, 3_000_000_000)
 """Workers of it read their weights from one copy."""
+BATCHED = Demand(2 * GB, 3 * GB, GB // 2, 8)
+"""Workers of it speak eight utterances at once, if memory holds what these take."""
 
 
 def make_host(
@@ -73,7 +65,7 @@ class Case:
     host: Host
     threads: list[int]
     reason: str
-    card: EngineCard = HIBARI
+    demand: Demand = HIBARI
     asked: dict[str, Any] = field(default_factory=dict)
 
 
@@ -181,7 +173,7 @@ ASKED = {
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (CHOSEN | ASKED).items()])
 def test_plan(case: Case) -> None:
-    layout = plan(case.host, case.card, **case.asked)
+    layout = plan(case.host, case.demand, **case.asked)
     assert threads(layout) == case.threads
     assert case.reason in " ".join(layout.reasons)
 
@@ -247,7 +239,7 @@ def test_named_cores_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "card", "asked", "message"),
+    ("host", "demand", "asked", "message"),
     [
         (make_host(4, memory=4 * GB), BIG, {}, r"1 worker would need 4\.5 GiB .*3\.7 GiB available.*smaller"),
         (make_host(4, memory=0), HIBARI, {}, r"1 worker would need .* GiB of memory .*0\.0 GiB available"),
@@ -282,9 +274,109 @@ def test_named_cores_are_taken_as_they_are() -> None:
         (make_host(4), HIBARI, {"threads": -1}, "threads is -1: ask for at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(host: Host, card: EngineCard, asked: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(host: Host, demand: Demand, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan(host, card, **asked)
+        plan(host, demand, **asked)
+
+
+# Slots
+
+
+def slots_of(host: Host, demand: Demand = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
+    """Threads of each worker, slots of all, and what is said of the slots."""
+    layout = plan(host, demand, **asked)
+    return threads(layout), layout.slots, layout.reasons[1]
+
+
+def measurement(threads: int, slots: int, speed: float, *, workers: int = 8) -> Measurement:
+    return Measurement(
+        threads=threads,
+        slots=slots,
+        workers=workers,
+        utterances=8,
+        audio_seconds=speed * 100,
+        seconds=100,
+        answer_seconds=10,
+        worker_bytes=GB,
+    )
+
+
+MEASURED = (measurement(2, 8, 3.0, workers=4), measurement(1, 4, 2.5), measurement(1, 1, 1.0))
+"""Of eight cores, the best first."""
+
+
+def test_an_engine_that_speaks_one_utterance_at_a_time_has_one_slot() -> None:
+    assert slots_of(c6i_4xlarge(), HIBARI) == ([1] * 8, 1, "1 slot a worker: it speaks one utterance at a time.")
+
+
+def test_without_a_calibration_the_default() -> None:
+    expected = "8 slots a worker, the engine's default: `chorus calibrate` measures which shape is the fastest here."
+    assert slots_of(c6i_4xlarge(memory=64 * GB)) == ([1] * 8, 8, expected)
+
+
+def test_little_memory_costs_slots_before_it_costs_workers() -> None:
+    found, slots, reason = slots_of(c6i_4xlarge(memory=32 * GB))
+    assert (found, slots) == ([1] * 8, 2)
+    assert reason == (
+        "Memory holds 2 slots a worker of the 8 that the engine would have: 1.9 GiB each and 0.5 GiB a slot, "
+        "2.8 GiB shared, 29.8 GiB available, 1.5 GiB kept in reserve."
+    )
+
+
+def test_too_little_for_one_slot_everywhere_costs_workers() -> None:
+    found, slots, _ = slots_of(c6i_4xlarge(memory=16 * GB))
+    assert (found, slots) == ([2] * 4, 2)
+
+
+def test_slots_that_were_asked_for_cost_workers_instead() -> None:
+    assert slots_of(c6i_4xlarge(memory=32 * GB), slots=8) == ([2] * 4, 8, "8 slots a worker, as asked.")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"slots": 60}, r"1 worker of 60 slots would need 34\.1 GiB .*0\.5 GiB a slot.*: ask for at most 50 slots"),
+        (
+            {"slots": 8, "workers": 5},
+            r"5 workers of 8 slots would need .*: ask for at most 6 slots or ask for at most 4 workers",
+        ),
+        ({"workers": 12}, r"12 workers of 1 slot would need .*: ask for at most 10 workers"),
+        ({"slots": 0}, "slots is 0: ask for at least 1"),
+    ],
+)
+def test_too_little_memory_for_what_was_asked(asked: dict[str, int], message: str) -> None:
+    with pytest.raises(LayoutError, match=message):
+        plan(c6i_4xlarge(memory=32 * GB), BATCHED, **asked)
+
+
+def test_a_calibration_decides_on_threads_and_slots() -> None:
+    found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED)
+    assert (found, slots) == ([2] * 4, 8)
+    assert reason == (
+        "8 slots a worker, by this host's calibration: 4 x 2 threads x 8 slots: 3 audio seconds a second."
+    )
+
+
+def test_what_memory_does_not_hold_now_is_passed_over() -> None:
+    assert slots_of(c6i_4xlarge(memory=36 * GB), measured=(measurement(1, 4, 4.0), *MEASURED))[:2] == ([2] * 4, 8)
+    assert slots_of(c6i_4xlarge(memory=16 * GB), measured=MEASURED[:1])[1] == 2
+    assert "Memory holds" in slots_of(c6i_4xlarge(memory=16 * GB), measured=MEASURED[:1])[2]
+
+
+def test_what_was_asked_goes_before_the_calibration() -> None:
+    host = c6i_4xlarge(memory=64 * GB)
+    assert slots_of(host, measured=MEASURED, threads=1)[:2] == ([1] * 8, 4)
+    assert slots_of(host, measured=MEASURED, slots=1)[:2] == ([1] * 8, 1)
+    assert slots_of(host, measured=MEASURED, slots=3)[2] == "3 slots a worker, as asked."
+    assert slots_of(host, measured=MEASURED, threads=4)[:2] == ([4] * 2, 8)
+    assert "default" in slots_of(host, measured=MEASURED, threads=4)[2]
+
+
+@pytest.mark.parametrize("asked", [{"workers": 8}, {"cores": ((0,), (1,))}])
+def test_workers_that_were_asked_for_get_the_slots_measured_for_their_threads(asked: dict[str, Any]) -> None:
+    found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED, **asked)
+    assert (set(found), slots) == ({1}, 4)
+    assert "calibration" in reason
 
 
 # Properties
@@ -307,7 +399,14 @@ def hosts(draw: st.DrawFn) -> Host:
     return Host(host.cores, frozenset(mask), host.quota, host.available_bytes)
 
 
-cards = st.builds(engine, st.integers(GB // 10, 3 * GB), st.just(0) | st.integers(1, GB))
+slots_alone = st.tuples(st.just(0), st.just(1))
+several_slots = st.tuples(st.integers(1, GB), st.integers(1, 16))
+demands = st.builds(
+    lambda each, shared, several: Demand(each, shared, *several),
+    st.integers(GB // 10, 3 * GB),
+    st.just(0) | st.integers(1, GB),
+    slots_alone | several_slots,
+)
 counts = st.none() | st.integers(1, 8)
 
 
@@ -327,10 +426,10 @@ def assert_sound(host: Host, layout: Layout) -> None:
     assert over_committed or len(used) == len(set(used))
 
 
-def fit(host: Host, card: EngineCard, workers: int) -> bool:
-    """Whether memory holds so many workers beside the reserve."""
+def fit(host: Host, demand: Demand, workers: int, slots: int = 1) -> bool:
+    """Whether memory holds so many workers of so many slots beside the reserve."""
     free = host.available_bytes - max(2**29, 0.05 * host.available_bytes)
-    return workers * card.resident_bytes + card.shared_bytes <= free
+    return workers * (demand.each + slots * demand.slot) + demand.shared <= free
 
 
 def usable_cores(host: Host) -> int:
@@ -338,36 +437,40 @@ def usable_cores(host: Host) -> int:
 
 
 @unhurried
-@given(hosts(), cards)
-def test_any_chosen_layout_is_sound(host: Host, card: EngineCard) -> None:
-    layout = plan(host, card)
+@given(hosts(), demands)
+def test_any_chosen_layout_is_sound(host: Host, demand: Demand) -> None:
+    assume(fit(host, demand, 1))
+    layout = plan(host, demand)
     assert_sound(host, layout)
-    assert layout == plan(host, card)
+    assert layout == plan(host, demand)
     total = sum(threads(layout))
     assert total <= usable_cores(host)
     if host.quota is not None and host.quota < usable_cores(host):
         assert total <= max(1, host.quota - 0.5)
-    assert fit(host, card, len(layout.workers))
+    assert fit(host, demand, len(layout.workers), layout.slots)
+    assert 1 <= layout.slots <= demand.slots
+    assert layout.slots == demand.slots or not fit(host, demand, len(layout.workers), layout.slots + 1)
     assert not any("Over-committed" in reason for reason in layout.reasons)
     if layout.reasons[0].startswith("Memory holds"):
-        assert not fit(host, card, len(layout.workers) + 1)
+        assert not fit(host, demand, len(layout.workers) + 1)
 
 
 @unhurried
-@given(hosts(), cards)
-def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, card: EngineCard) -> None:
+@given(hosts(), demands)
+def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, demand: Demand) -> None:
+    assume(fit(host, demand, 1))
     sizes: dict[int, list[int]] = {}
-    for worker in plan(host, card).workers:
+    for worker in plan(host, demand).workers:
         (node,) = nodes_of(host, worker)
         sizes.setdefault(node, []).append(sum(not set(worker.cpus).isdisjoint(core.cpus) for core in host.cores))
     assert all(max(group) - min(group) <= 1 for group in sizes.values())
 
 
 @unhurried
-@given(hosts(), cards, st.integers(1, 8))
-def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, card: EngineCard, workers: int) -> None:
-    assume(fit(host, card, workers))
-    layout = plan(Host(host.cores, host.allowed, None, host.available_bytes), card, workers=workers)
+@given(hosts(), demands, st.integers(1, 8))
+def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, demand: Demand, workers: int) -> None:
+    assume(fit(host, demand, workers))
+    layout = plan(Host(host.cores, host.allowed, None, host.available_bytes), demand, workers=workers)
     sizes = [sum(not set(own).isdisjoint(core.cpus) for core in host.cores) for own in cpus(layout)]
     assert set(threads(layout)) == {min(sizes)}
     spare = sum(size - min(sizes) for size in sizes)
@@ -376,25 +479,26 @@ def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, card: 
 
 
 @unhurried
-@given(hosts(), cards, counts, counts)
+@given(hosts(), demands, counts, counts)
 def test_what_is_asked_is_granted_or_refused(
-    host: Host, card: EngineCard, workers: int | None, threads_each: int | None
+    host: Host, demand: Demand, workers: int | None, threads_each: int | None
 ) -> None:
-    if workers and not fit(host, card, workers):
-        with pytest.raises(LayoutError, match="ask for at most"):
-            plan(host, card, workers=workers, threads=threads_each)
+    if not fit(host, demand, workers or 1):
+        with pytest.raises(LayoutError, match=r"ask for at most \d+ worker|free memory or run a smaller engine"):
+            plan(host, demand, workers=workers, threads=threads_each)
         return
-    layout = plan(host, card, workers=workers, threads=threads_each)
+    layout = plan(host, demand, workers=workers, threads=threads_each)
     assert_sound(host, layout)
     assert workers is None or len(layout.workers) == workers
     assert threads_each is None or set(threads(layout)) == {threads_each}
 
 
 @unhurried
-@given(hosts(), cards)
-def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, card: EngineCard) -> None:
-    chosen = plan(host, card)
-    assert plan(host, card, cores=tuple(cpus(chosen))).workers == chosen.workers
+@given(hosts(), demands)
+def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, demand: Demand) -> None:
+    assume(fit(host, demand, 1))
+    chosen = plan(host, demand)
+    assert plan(host, demand, cores=tuple(cpus(chosen))).workers == chosen.workers
 
 
 # Text
