@@ -16,7 +16,6 @@ that its own texts come to that share of it, as chance gives one draw of texts m
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -31,9 +30,7 @@ from fronts.report import NAMES, Plan, Result, report, write_json
 from fronts.result import Capacity, Level, summary_of
 from fronts.running import HAPROXY, Fronts, Side, find_haproxy, start_fronts
 from rich.console import Console
-from sides.running import SideError
-
-from balancer.host import probe
+from sides.running import SideError, heed_signals, physical_cores
 
 CLIENTS_A_WORKER = 4
 """Of the closed loop: no worker waits for the next text, and the fronts have a choice."""
@@ -62,13 +59,9 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print latencies and throughput of both; tables are Markdown."""
-    # Whoever ends this program ends it as Ctrl-C does, which a shell has it ignore in the background: with all that it
-    # started.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
+    heed_signals()
     settings: dict[str, object] = {} if overtaking is None else {"overtaking": overtaking}
-    plan = Plan(workers or _physical_cores(), requests, rounds, _percents(levels), seed, settings)
+    plan = Plan(workers or physical_cores(), requests, rounds, _percents(levels), seed, settings)
     try:
         result = measure(plan, find_haproxy(haproxy))
     except (BenchError, SideError) as error:
@@ -152,12 +145,6 @@ def _percents(levels: str) -> tuple[int, ...]:
     if not all(percents) or len(set(percents)) != len(percents):
         raise typer.BadParameter("--levels must be different whole numbers of per cent, such as 40,80,110")
     return tuple(percents)
-
-
-def _physical_cores() -> int:
-    """Those that this process may use."""
-    host = probe()
-    return sum(1 for core in host.cores if host.allowed.intersection(core.cpus)) or 1
 
 
 def _version(haproxy: str) -> str:

@@ -8,14 +8,11 @@ trained ones, and lengths that are a matter of budgets alone, so that both sides
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from itertools import pairwise
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -23,30 +20,22 @@ import httpx
 import typer
 from load.texts import SENTENCES
 from rich.console import Console
-from sides.load import LEAST_TOKENS, Run, jobs, speak_all
+from sides.checkpoints import Size, checkpoint, home_of
+from sides.load import LEAST_TOKENS, Run, UnequalError, check_same, jobs, speak_all
 from sides.memory import Watch
-from sides.report import Plan, Result, Size, machine, report, workers_of, write_json
-from sides.running import Server, SideError, start_chorus, start_locked
+from sides.report import Plan, Result, report, setting, workers_of, write_json
+from sides.running import UNHURRIED, Server, SideError, heed_signals, physical_cores, start_chorus, start_locked
 
-from balancer.host import probe
-from worker.checkpoints import CHECKPOINTS, CheckpointError, find
+from worker.cards import Runtime
+from worker.checkpoints import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.budget import MOST_TOKENS, TOKENS_PER_SECOND, token_budget
 
-ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_ENGINES = ("turbo", "nano", "chatterbox")
 UTTERANCES = 8
 FEWER = {"chatterbox": 4, "multilingual": 4, "multilingual-v3": 4}
 """Of those that take a minute for a sentence."""
-UPSTREAM_LOADS = ("turbo", "chatterbox", "multilingual")
-"""What upstream's own loaders know, in full size."""
-SAME_SECONDS = 0.001
-"""Two sides' audio of one text may differ by so much."""
 
 progress = Console(stderr=True)
-
-
-class BenchError(RuntimeError):
-    """There is no result; the message says why."""
 
 
 def main(  # noqa: PLR0917 - each is an option
@@ -64,7 +53,6 @@ def main(  # noqa: PLR0917 - each is an option
         ),
     ] = 98,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
-    slots: Annotated[int, typer.Option(min=1, help="Utterances that a worker speaks at once (turbo, nano).")] = 1,
     startup: Annotated[
         bool, typer.Option("--startup", help="Also measure the start, with everything in the page cache.")
     ] = False,
@@ -78,47 +66,42 @@ def main(  # noqa: PLR0917 - each is an option
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print what the workers gain, for each engine; tables are Markdown."""
-    # Whoever ends this program ends it as Ctrl-C does, which a shell has it ignore in the background: with all that it
-    # started.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
+    heed_signals()
     engines = engine or list(DEFAULT_ENGINES)
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
-    plan = Plan(size, workers or _physical_cores(), rounds, tokens, startup, slots)
+    plan = Plan(size, workers or physical_cores(), rounds, tokens, startup)
     results = []
     try:
-        with _home(checkpoints) as home:
-            print(machine(plan), end="\n\n", flush=True)
+        with home_of(checkpoints) as home:
+            print(setting(plan), end="\n\n", flush=True)
             for name in engines:
                 number = utterances or FEWER.get(name, UTTERANCES)
-                result = measure(name, _checkpoint(name, size, home), plan, number)
+                result = measure(name, checkpoint(name, size, home, _tell), plan, number)
                 results.append(result)
                 print(report(result, plan), end="\n\n", flush=True)
                 if json_file is not None:
                     write_json(json_file, plan, results)
-    except (BenchError, SideError, CheckpointError) as error:
+    except (UnequalError, SideError, CheckpointError) as error:
         progress.print(f"bench_workers: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from error
 
 
-def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Result:
-    """Start both sides, let them take turns. Raises SideError, BenchError."""
+def measure(engine: str, weights: Path, plan: Plan, utterances: int) -> Result:
+    """Start both sides, let them take turns. Raises SideError, UnequalError."""
     startup: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as sides:
         folder = Path(name)
         if plan.startup:
-            _warm_page_cache(checkpoint)
+            _warm_page_cache(weights)
             if plan.workers > 1:
                 _tell(f"{engine}: starting 1 worker")
-                with _start_workers(engine, checkpoint, plan, folder, workers=1) as single:
+                with _start_workers(engine, weights, plan, folder, workers=1) as single:
                     startup["1 worker"] = single.ready_seconds
-        loader = "upstream" if plan.size is Size.FULL and engine in UPSTREAM_LOADS else "ours"
         _tell(f"{engine}: starting the locked server")
-        locked = sides.enter_context(start_locked(engine, checkpoint, loader=loader, folder=folder))
+        locked = sides.enter_context(start_locked(engine, weights, size=plan.size, folder=folder))
         _tell(f"{engine}: starting {workers_of(plan)}")
-        workers = sides.enter_context(_start_workers(engine, checkpoint, plan, folder, workers=plan.workers))
+        workers = sides.enter_context(_start_workers(engine, weights, plan, folder, workers=plan.workers))
         if plan.startup:
             startup |= {"locked": locked.ready_seconds, workers_of(plan): workers.ready_seconds}
         watches = {server.name: Watch(server) for server in (locked, workers)}
@@ -134,15 +117,9 @@ def measure(engine: str, checkpoint: Path, plan: Plan, utterances: int) -> Resul
 
 
 def _start_workers(
-    engine: str, checkpoint: Path, plan: Plan, folder: Path, *, workers: int
+    engine: str, weights: Path, plan: Plan, folder: Path, *, workers: int
 ) -> AbstractContextManager[Server]:
-    # Here everything waits in line on purpose, and has to.
-    settings = {
-        "model_dir": checkpoint,
-        "request_timeout": 24 * 3600,
-        "attempt_seconds": 24 * 3600,
-        "slots": plan.slots,
-    }
+    settings = UNHURRIED | {"model_dir": weights, "runtime": Runtime.STOCK}
     return start_chorus("workers", engine=engine, workers=workers, folder=folder, settings=settings)
 
 
@@ -155,77 +132,19 @@ def _take_turns(
         runs = []
         # Who begins takes turns, too: a machine that grows warm or busy is then unfair to both.
         for active, idle in pairs if number % 2 == 0 else reversed(pairs):
-            run = speak_all(active, idle, work, number, watches[active.name])
+            run = speak_all(active, work, number, watches[active.name], idle)
             _tell(
                 f"{engine}: round {number + 1} of {plan.rounds}, {run.side}: {sum(run.audio_seconds):.1f} s of audio "
                 f"in {run.seconds:.1f} s; the other side took {run.idle_cpu:.2f} cores, others {run.others_cpu:.2f}"
             )
             runs.append(run)
-        _check_same(engine, [job.text for job in work], runs)
+        check_same(runs, work)
         yield from runs
 
 
-def _check_same(engine: str, texts: Sequence[str], runs: Sequence[Run]) -> None:
-    for first, second in pairwise(runs):
-        for text, one, other in zip(texts, first.audio_seconds, second.audio_seconds, strict=True):
-            if abs(one - other) > SAME_SECONDS:
-                raise BenchError(
-                    f"{engine}: the sides did not do the same work: of {text!r} {first.side} made {one:.3f} s of "
-                    f"audio, {second.side} {other:.3f} s"
-                )
-
-
-# Before
-
-
-def _physical_cores() -> int:
-    """Those that this process may use."""
-    host = probe()
-    return sum(1 for core in host.cores if host.allowed.intersection(core.cpus)) or 1
-
-
-@contextmanager
-def _home(kept: Path | None) -> Iterator[Path]:
-    if kept is not None:
-        yield kept.absolute()
-        return
-    with tempfile.TemporaryDirectory(prefix="chorus-checkpoints-") as name:
-        yield Path(name)
-
-
-def _checkpoint(engine: str, size: Size, home: Path) -> Path:
-    """The folder of a checkpoint, made if it is not there. Raises CheckpointError, BenchError."""
-    folder = home / size / engine
-    if not folder.exists():
-        _tell(f"{engine}: making a checkpoint, {size}")
-        # Whole or not at all: an interruption leaves nothing that looks like a checkpoint.
-        with tempfile.TemporaryDirectory(prefix=f".{engine}-", dir=_made(folder.parent)) as aside:
-            made = Path(aside) / engine
-            command = [sys.executable, str(ROOT / "scripts/make_checkpoint.py"), engine, str(made)]
-            done = subprocess.run(
-                [*command, "--tiny"] if size is Size.TINY else command,
-                capture_output=True,
-                text=True,
-                check=False,
-                env=os.environ | {"PYTHONWARNINGS": "ignore"},
-            )
-            if done.returncode:
-                raise BenchError(f"{engine}: no checkpoint could be made:\n{done.stderr.strip()}")
-            made.rename(folder)
-    find(CHECKPOINTS[engine], model_dir=folder, revision=None)
-    if not (folder / "conds.pt").exists():
-        raise BenchError(f"{engine}: the checkpoint in {folder} has no voice of its own (conds.pt)")
-    return folder
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _warm_page_cache(checkpoint: Path) -> None:
+def _warm_page_cache(weights: Path) -> None:
     """Read all that a start reads once, so that no side pays for the other."""
-    for file in checkpoint.iterdir():
+    for file in weights.iterdir():
         with file.open("rb") as opened:
             while opened.read(2**24):
                 pass

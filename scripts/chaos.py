@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
-from sides.running import Server, SideError, start_chorus
+from sides.running import Server, SideError, heed_signals, start_chorus
 from trouble.audit import Balance, Finding, findings, take
 from trouble.clients import Clients, Seen, speak
 from trouble.disk import small_disk
@@ -104,10 +103,7 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Start a server of its own, make trouble, and tell what came of it. Exit code 1: not all was as it must be."""
-    # Whoever ends this program ends it as Ctrl-C does: with all that it started.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
+    heed_signals()
     chosen = workers or max(2, len(probe().cores))
     plan = Plan(duration, least, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
     try:

@@ -2,7 +2,7 @@
 
 One process, loaded as upstream loads it, torch's threads as torch sets them. For a fair comparison it caps an
 utterance's tokens as Chorus does, seeds it, keeps its logs quiet, and has spoken once before it listens; it also runs
-in inference mode throughout, which few do. Started by bench_workers.py.
+in inference mode throughout, which few do. Started by bench_workers.py and bench_engine.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import io
 import logging
 import threading
 import wave
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from worker.engines.base import Cancellation
 from worker.engines.chatterbox import loading, upstream
 from worker.engines.chatterbox.budget import token_budget
 from worker.runner import WARM_UP_TEXT, WARM_UP_TOKENS, to_pcm
+from worker.stages import Stages
 
 LOADERS = ("upstream", "ours")
 
@@ -41,6 +41,13 @@ class LockedModel:
         self._model = model
         self._arguments = arguments
         self._lock = threading.Lock()
+        self._stages = Stages()
+        upstream.staged(model, self._stages)
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by stage of the work; a copy."""
+        return dict(self._stages.seconds)
 
     def speak(self, text: str, seed: int, budget: int) -> bytes:
         """The text as a WAV file, of at most `budget` speech tokens."""
@@ -76,17 +83,17 @@ def private(engine: str, folder: Path) -> Any:
     return loading.load(engine, folder)
 
 
-def create_app(speak: Callable[[str, int, int], bytes]) -> Starlette:
+def create_app(model: LockedModel) -> Starlette:
     """The whole server: `POST /tts` with a text and a seed answers a WAV file."""
 
     async def tts(request: Request) -> Response:
         body = await request.json()
         text = body["text"]
-        audio = await run_in_threadpool(speak, text, body["seed"], token_budget(text))
+        audio = await run_in_threadpool(model.speak, text, body["seed"], token_budget(text))
         return Response(audio, media_type="audio/wav")
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"threads": torch.get_num_threads()})
+        return JSONResponse({"threads": torch.get_num_threads(), "stage_seconds": model.stage_seconds})
 
     return Starlette(routes=[Route("/tts", tts, methods=["POST"]), Route("/health", health)])
 
@@ -108,7 +115,7 @@ def main() -> None:
             model = private(arguments.engine, arguments.model_dir)
     locked = LockedModel(model, {"language_id": "en"} if CARDS[arguments.engine].parameter("language") else {})
     locked.speak(WARM_UP_TEXT, 0, WARM_UP_TOKENS)
-    uvicorn.run(create_app(locked.speak), port=arguments.port, log_level="error", access_log=False)
+    uvicorn.run(create_app(locked), port=arguments.port, log_level="error", access_log=False)
 
 
 if __name__ == "__main__":

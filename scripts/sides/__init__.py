@@ -1,1 +1,1 @@
-"""The two sides that bench_workers.py compares: how they are started and ended, loaded, and what memory they take."""
+"""The sides that bench_workers.py and bench_engine.py compare: how they are started, loaded, and what they take."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import cycle, islice
+from itertools import cycle, islice, pairwise
 
 import httpx
 import psutil
@@ -20,7 +21,14 @@ from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 
 LEAST_TOKENS = token_budget("a")
 
+SAME_SECONDS = 0.001
+"""Two sides' audio of one text may differ by so much."""
+
 _WATCH_SECONDS = 0.5
+
+
+class UnequalError(RuntimeError):
+    """The sides did not do the same work: there is no result."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Run:
-    """One side speaking all of a round's texts, the other idle. Times in seconds from when all were sent."""
+    """One side speaking several texts, sent at once. Times in seconds from when all were sent."""
 
     side: str
     round: int
@@ -44,7 +52,7 @@ class Run:
     audio_seconds: tuple[float, ...]
     """How much audio it was, by text."""
     idle_cpu: float
-    """What the side that waited took meanwhile, in cores."""
+    """What a side that waited took meanwhile, in cores; 0 where there is none."""
     others_cpu: float
     """What everything else on the machine took, this program included, in cores: near 0 on a quiet machine."""
 
@@ -84,12 +92,37 @@ def jobs(number: int, tokens: int, round_number: int) -> list[Job]:
     return [Job(text, seed=1000 * round_number + index) for index, text in enumerate(spoken)]
 
 
-def speak_all(server: Server, idle: Server, work: Sequence[Job], round_number: int, watch: Watch) -> Run:
+def spread(number: int, least: int, most: int, round_number: int) -> list[Job]:
+    """So many utterances of `least` to `most` speech tokens, as evenly spread between them as texts allow.
+
+    One alone is in the middle. They come in no order, and in each round in another; texts and seeds are others, too.
+    """
+    steps = max(1, number - 1)
+    lengths = [least + (most - least) * index // steps for index in range(number)]
+    if number == 1:
+        lengths = [(least + most) // 2]
+    random.Random(round_number).shuffle(lengths)
+    first = round_number * number
+    return [Job(_text(first + index, length), 1000 * round_number + index) for index, length in enumerate(lengths)]
+
+
+def check_same(runs: Sequence[Run], work: Sequence[Job]) -> None:
+    """Raise UnequalError where two sides made another length of audio of the same text."""
+    for first, second in pairwise(runs):
+        for job, one, other in zip(work, first.audio_seconds, second.audio_seconds, strict=True):
+            if abs(one - other) > SAME_SECONDS:
+                raise UnequalError(
+                    f"the sides did not do the same work: of {job.text!r} {first.side} made {one:.3f} s of audio, "
+                    f"{second.side} {other:.3f} s"
+                )
+
+
+def speak_all(server: Server, work: Sequence[Job], round_number: int, watch: Watch, idle: Server | None = None) -> Run:
     """Have `server` speak all of `work`, sent at once, while `idle` waits. Raises SideError."""
-    return asyncio.run(_speak_all(server, idle, work, round_number, watch))
+    return asyncio.run(_speak_all(server, work, round_number, watch, idle))
 
 
-async def _speak_all(server: Server, idle: Server, work: Sequence[Job], round_number: int, watch: Watch) -> Run:
+async def _speak_all(server: Server, work: Sequence[Job], round_number: int, watch: Watch, idle: Server | None) -> Run:
     processes = set(server.processes())
     watching = asyncio.create_task(_keep_looking(watch))
     limits = httpx.Limits(max_connections=None)
@@ -147,11 +180,11 @@ class _Clocks:
     machine: float
 
     @classmethod
-    def now(cls, server: Server, idle: Server) -> _Clocks:
+    def now(cls, server: Server, idle: Server | None) -> _Clocks:
         times = psutil.cpu_times()
         # Guests are counted in user and nice already; steal is what others on the same hardware took.
         busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-        return cls(server.cpu_seconds(), idle.cpu_seconds(), busy)
+        return cls(server.cpu_seconds(), idle.cpu_seconds() if idle is not None else 0.0, busy)
 
     def __sub__(self, before: _Clocks) -> _Clocks:
         return _Clocks(self.active - before.active, self.idle - before.idle, self.machine - before.machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,10 +30,16 @@ class Memory:
     private_peak: int
     """The most that was seen while it worked."""
     shared: int
-    """Of the resident memory, what is mapped from files (RssFile): processes that map the same share one copy."""
+    """Of the resident memory, what is mapped (RssFile, RssShmem): processes that map the same share one copy."""
     resident: int
     resident_peak: int
     """The most since its start (VmHWM)."""
+
+
+def total(memories: Sequence[Memory]) -> tuple[int, int]:
+    """Private memory of all processes, and what they take in all: what they map is the same in each."""
+    private = sum(memory.private for memory in memories)
+    return private, private + max(memory.shared for memory in memories)
 
 
 class Watch:
@@ -65,7 +72,7 @@ class Watch:
             process=_part(process),
             private=status["RssAnon"] * 1024,
             private_peak=self._peaks[process],
-            shared=status["RssFile"] * 1024,
+            shared=(status["RssFile"] + status["RssShmem"]) * 1024,
             resident=status["VmRSS"] * 1024,
             resident_peak=status["VmHWM"] * 1024,
         )

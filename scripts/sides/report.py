@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-import psutil
-
+from sides.checkpoints import Size
 from sides.load import Run
-from sides.memory import Memory
+from sides.markdown import counted, machine, mib, several, table
+from sides.memory import Memory, total
 
 IDLE_CORES = 0.05
 """A side that waits and takes more has a share in the other's result."""
 NOISE_CORES = 0.15
 """More than the load generator and a quiet machine's own services take."""
-
-
-class Size(StrEnum):
-    """How large a model is made."""
-
-    FULL = "full"
-    TINY = "tiny"
 
 
 @dataclass(frozen=True)
@@ -39,8 +28,6 @@ class Plan:
     rounds: int
     tokens: int
     startup: bool
-    slots: int = 1
-    """Utterances that a worker speaks at once."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +60,22 @@ class Result:
 def report(result: Result, plan: Plan) -> str:
     """The result as Markdown."""
     parts = [
-        f"**{result.engine}**, {plan.size} size: {_counted(len(result.runs[0].answers), 'text')} of "
-        f"about {result.tokens} speech tokens, all sent at once, {_counted(plan.rounds, 'round')}",
+        f"**{result.engine}**, {plan.size} size: {counted(len(result.runs[0].answers), 'text')} of "
+        f"about {result.tokens} speech tokens, all sent at once, {counted(plan.rounds, 'round')}",
         _speeds(result, plan),
-        f"Workers over the locked server: {_of(result.ratios, 2)}",
+        f"Workers over the locked server: {several(result.ratios, 2)}",
         _memories(result),
     ]
     if result.startup:
         times = [[what, f"{seconds:.1f} s"] for what, seconds in result.startup.items()]
-        parts.append(_table(("started, files in the page cache", "ready after"), times))
+        parts.append(table(("started, files in the page cache", "ready after"), times))
     return "\n\n".join([*parts, *_doubts(result)])
 
 
 def _speeds(result: Result, plan: Plan) -> str:
     names = {
-        "locked": f"one model, one lock, {_counted(result.locked_threads, 'thread')}",
-        "workers": f"{workers_of(plan)}, 1 thread each{_slots(plan)}",
+        "locked": f"one model, one lock, {counted(result.locked_threads, 'thread')}",
+        "workers": f"{workers_of(plan)}, 1 thread each",
     }
     heading = (
         "side", "audio seconds per second", "audio of a round", "first answer", "last answer", "private memory",
@@ -98,14 +85,16 @@ def _speeds(result: Result, plan: Plan) -> str:
     for side, name in names.items():
         runs = result.of(side)
         audio = f"{sum(runs[0].audio_seconds):.2f} s"
-        rows.append([name, _of([run.speed for run in runs], 3), audio, *_times(runs), *_sums(result.memory[side])])
-    return _table(heading, rows)
+        rows.append(
+            [name, several([run.speed for run in runs], 3), audio, *_times(runs), *map(mib, total(result.memory[side]))]
+        )
+    return table(heading, rows)
 
 
 def _memories(result: Result) -> str:
     heading = ("side", "process", "private", "its peak", "mapped from files", "resident", "its peak")
     rows = [[side, *_row(memory)] for side, memories in result.memory.items() for memory in memories]
-    return _table(heading, rows)
+    return table(heading, rows)
 
 
 def _doubts(result: Result) -> Iterator[str]:
@@ -121,65 +110,25 @@ def _doubts(result: Result) -> Iterator[str]:
 
 def workers_of(plan: Plan) -> str:
     """How many workers, in words."""
-    return _counted(plan.workers, "worker")
+    return counted(plan.workers, "worker")
 
 
-def _slots(plan: Plan) -> str:
-    return f", {plan.slots} utterances at once" if plan.slots > 1 else ""
-
-
-def machine(plan: Plan) -> str:
+def setting(plan: Plan) -> str:
     """What all of it ran on, in a line."""
-    memory = psutil.virtual_memory().total / 2**30
-    cores = f"{psutil.cpu_count(logical=False)} cores, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs allowed"
-    return (
-        f"{_processor()}, {cores}, {memory:.0f} GiB; Python {platform.python_version()}, torch {version('torch')}, "
-        f"chatterbox-tts {version('chatterbox-tts')}; {workers_of(plan)}, random weights"
-    )
+    return f"{machine('torch', 'chatterbox-tts')}; {workers_of(plan)}, random weights"
 
 
 def write_json(file: Path, plan: Plan, results: Sequence[Result]) -> None:
     """Keep every number, for programs."""
     engines = [asdict(result) | {"ratios": result.ratios} for result in results]
-    contents = {"machine": machine(plan), "plan": asdict(plan), "engines": engines}
+    contents = {"machine": setting(plan), "plan": asdict(plan), "engines": engines}
     file.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
 
 
 def _times(runs: Sequence[Run]) -> list[str]:
     return [f"{median(pick(run.answers) for run in runs):.1f} s" for pick in (min, max)]
 
 
-def _sums(memories: Sequence[Memory]) -> list[str]:
-    """Private memory of all processes, and what they take in all: what is mapped from files is the same in each."""
-    private = sum(memory.private for memory in memories)
-    return [_mib(private), _mib(private + max(memory.shared for memory in memories))]
-
-
 def _row(memory: Memory) -> list[str]:
     sizes = (memory.private, memory.private_peak, memory.shared, memory.resident, memory.resident_peak)
-    return [memory.process, *map(_mib, sizes)]
-
-
-def _mib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB"
-
-
-def _of(values: Sequence[float], digits: int) -> str:
-    """The median, and where there are several the values."""
-    listed = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
-    return f"{median(values):.{digits}f}{listed}"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
-    return "\n".join([lines[0], "|---" * len(heading) + "|", *lines[1:]])
+    return [memory.process, *map(mib, sizes)]

@@ -11,20 +11,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
 import psutil
 
+from balancer.host import probe
 from balancer.settings import PREFIX, REPOSITORY, variable
+from sides.checkpoints import Size
+from worker.contract import WorkerState
 from worker.cores import THREAD_VARIABLES
 
 START_SECONDS = 600.0
 """Until a side must be ready: gigabytes of weights may come from a slow disk."""
 STOP_SECONDS = 5
 """Grace for a side that is ended in the middle of its work."""
+ANSWER_SECONDS = 60
+"""Until a worker has told its state, which it does within milliseconds unless the machine is overcrowded."""
 TAIL_LINES = 15
+
+UPSTREAM_LOADS = ("turbo", "chatterbox", "multilingual")
+"""What upstream's own loaders know, in full size."""
+UNHURRIED = {"request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
+"""Settings for loads in which everything waits in line on purpose, and has to."""
 
 _LOOK_SECONDS = 0.05
 _EXIT_SECONDS = STOP_SECONDS + 15.0
@@ -48,6 +58,8 @@ class Server:
     log: Path
     ready_seconds: float
     """From its start until it was ready to speak."""
+    sockets: tuple[Path, ...] = ()
+    """Of its workers, where it is Chorus."""
 
     def processes(self) -> list[psutil.Process]:
         """Its own process and all below."""
@@ -61,6 +73,15 @@ class Server:
                 times = process.cpu_times()
                 seconds += times.user + times.system
         return seconds
+
+    def states(self) -> list[WorkerState]:
+        """What its workers say of themselves just now."""
+        found = []
+        for socket_path in self.sockets:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=ANSWER_SECONDS) as client:
+                state = client.get("http://worker/state").raise_for_status()
+            found.append(WorkerState.model_validate_json(state.content))
+        return found
 
     def modules(self, name: str) -> list[psutil.Process]:
         """Its processes that run `python -m name`: `worker` or `balancer`."""
@@ -76,9 +97,24 @@ class Server:
         return _failure(f"{self.name}: {what}", self.log)
 
 
+def heed_signals() -> None:
+    """Have whoever ends this program end it as Ctrl-C does: in order, with all that it has started."""
+    # A shell has Ctrl-C ignored by what it starts in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def physical_cores() -> int:
+    """Those that this process may use."""
+    host = probe()
+    return sum(1 for core in host.cores if host.allowed.intersection(core.cpus)) or 1
+
+
 @contextmanager
-def start_locked(engine: str, model_dir: Path, *, loader: str, folder: Path) -> Iterator[Server]:
+def start_locked(engine: str, model_dir: Path, *, size: Size, folder: Path) -> Iterator[Server]:
     """The server with one model and one lock; it listens once it has spoken. `folder` is for its log."""
+    loader = "upstream" if size is Size.FULL and engine in UPSTREAM_LOADS else "ours"
     port = free_port()
     options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
     command = [sys.executable, str(_LOCKED_SERVER), *flat(options)]
@@ -88,9 +124,9 @@ def start_locked(engine: str, model_dir: Path, *, loader: str, folder: Path) -> 
 
 @contextmanager
 def start_chorus(
-    name: str, *, engine: str, workers: int, folder: Path, settings: Mapping[str, object]
+    name: str, *, engine: str, workers: int, threads: int = 1, folder: Path, settings: Mapping[str, object]
 ) -> Iterator[Server]:
-    """Chorus with so many workers of one thread, as its users start it; all of them are ready when the block begins.
+    """Chorus with so many workers, as its users start it; all of them are ready when the block begins.
 
     `settings` by their names, such as `overtaking`; log, sockets and cache go to `folder` unless they say otherwise.
     Raises SideError.
@@ -115,11 +151,12 @@ def start_chorus(
                 raise _NeverReadyError(f"worker {worker['index']} cannot load its model: {worker['reason']}")
         return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
 
-    options = {"--engine": engine, "--workers": workers, "--threads": 1, "--port": port}
+    options = {"--engine": engine, "--workers": workers, "--threads": threads, "--port": port}
     command = [str(_CHORUS), "serve", *flat(options)]
     variables = {variable(name): str(value) for name, value in chosen.items()}
+    sockets = tuple(Path(str(chosen["run_dir"])) / f"worker-{index}.sock" for index in range(workers))
     with running(name, command, environment() | variables, log, port, ready) as server:
-        yield server
+        yield replace(server, sockets=sockets)
 
 
 class _NeverReadyError(Exception):

@@ -1,0 +1,43 @@
+"""Numbers and tables as people read them."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from statistics import median
+
+import psutil
+
+from worker.precision import processor
+
+
+def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
+    return "\n".join([lines[0], "|---" * len(heading) + "|", *lines[1:]])
+
+
+def mib(size: float) -> str:
+    """Bytes in MiB."""
+    return f"{size / 2**20:,.0f} MiB"
+
+
+def several(values: Sequence[float], digits: int, unit: str = "") -> str:
+    """The median, and where there are several the values."""
+    listed = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
+    return f"{median(values):.{digits}f}{unit}{listed}"
+
+
+def counted(number: int, what: str) -> str:
+    """So many of what, such as 1 text or 2 texts."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def machine(*packages: str) -> str:
+    """What all of it runs on, in a line, with the versions of these packages."""
+    memory = psutil.virtual_memory().total / 2**30
+    cores = f"{psutil.cpu_count(logical=False)} cores, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs allowed"
+    versions = "".join(f", {package} {version(package)}" for package in packages)
+    return f"{processor()}; {cores}, {memory:.0f} GiB; Python {platform.python_version()}{versions}"
