@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from balancer.demand import many
 from worker.cards import Runtime
 from worker.precision import Precision
 
@@ -78,7 +79,8 @@ class Measurement(_Part):
         return self.audio_seconds / self.seconds
 
     def __str__(self) -> str:
-        return f"{self.workers} x {self.threads} threads x {self.slots} slots: {self.speed:.3g} audio seconds a second"
+        shape = f"{many(self.workers, 'worker')} of {many(self.threads, 'thread')} and {many(self.slots, 'slot')}"
+        return f"{shape}: {self.speed:.3g} audio seconds a second"
 
 
 class Calibration(_Part):

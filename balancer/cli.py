@@ -17,7 +17,15 @@ from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from balancer import cache_commands, job_commands, key_commands, model_commands, operator_commands, voice_commands
+from balancer import (
+    cache_commands,
+    calibrate_commands,
+    job_commands,
+    key_commands,
+    model_commands,
+    operator_commands,
+    voice_commands,
+)
 from balancer.audio import AudioFormat
 from balancer.cpu_lists import format_cores
 from balancer.launch import LaunchError, become_supervisor, check, choose_layout, with_weights
@@ -25,7 +33,7 @@ from balancer.layout import Layout
 from balancer.settings import Settings, SettingsError, table
 from balancer.status import status_table
 from balancer.terminal import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS, Runtime, described
 from worker.precision import Precision, processor, remarks
 
 LOOK_SECONDS = 1.0
@@ -41,6 +49,7 @@ app.add_typer(model_commands.app, name="models")
 app.add_typer(key_commands.app, name="keys")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(job_commands.app, name="jobs")
+app.command()(calibrate_commands.calibrate)
 app.command()(operator_commands.drain)
 app.command()(operator_commands.resume)
 app.command()(operator_commands.restart)
@@ -224,8 +233,8 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
 def print_layout(chosen: Layout, settings: Settings) -> None:
     """Print a layout, its reasons and what the processor is good for below it."""
     batches = CARDS[settings.engine].under(settings.runtime) is not None
-    way = f", {settings.runtime}, {settings.precision}" if batches else ""
-    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {settings.engine}{way}", title_justify="left")
+    way = described(settings.engine, settings.runtime, settings.precision)
+    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {way}", title_justify="left")
     for index, worker in enumerate(chosen.workers):
         listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))
     console = Console()

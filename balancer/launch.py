@@ -143,7 +143,6 @@ def _pipe_output() -> None:
 
 
 def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
-    places = [f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in layout.workers]
     chosen = settings.model_copy(
         update={
             "slots": layout.slots,
@@ -154,7 +153,7 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
     return {
         "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set
         **chosen.environ(),
-        "CHORUS_LAYOUT": ";".join(places),
+        "CHORUS_LAYOUT": layout.places,
         "CHORUS_PYTHON": sys.executable,
         "CHORUS_UID": str(os.getuid()),
     }

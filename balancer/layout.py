@@ -72,6 +72,11 @@ class Layout:
     reasons: tuple[str, ...]
     """What bounded the choice, how the balancer gets its room and what to beware of: a sentence each."""
 
+    @property
+    def places(self) -> str:
+        """Every worker's CPUs and threads as `python -m worker` reads them: `0,8/1;1,9/1`."""
+        return ";".join(f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in self.workers)
+
 
 def plan(
     host: Host,

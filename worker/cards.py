@@ -232,3 +232,8 @@ CARDS: dict[str, EngineCard] = {
     )
 }
 """Every engine that this version can run, by name."""
+
+
+def described(engine: str, runtime: Runtime, precision: Precision) -> str:
+    """An engine with the way it is run, where there is a choice: `turbo, batched, int8`."""
+    return engine if CARDS[engine].batched is None else f"{engine}, {runtime}, {precision}"

@@ -16,7 +16,7 @@ from typing import Any
 from balancer.audio import AudioFormat
 from balancer.schemas import SpeechRequest
 from voices.registry import Voice
-from worker.cards import EngineCard, Runtime
+from worker.cards import EngineCard, Runtime, described
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find
 from worker.precision import Precision
 
@@ -41,7 +41,7 @@ class Sounds:
         runtime: Runtime = Runtime.BATCHED,
         precision: Precision = Precision.FP32,
     ) -> None:
-        self._engine = card.name if card.batched is None else f"{card.name} {runtime} {precision}"
+        self._engine = described(card.name, runtime, precision)
         self._fingerprint = fingerprint
         self._voices = voices
         self._clips: dict[Path, tuple[tuple[int, int], str]] = {}

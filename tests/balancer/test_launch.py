@@ -476,7 +476,7 @@ def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Ho
     calibrated(settings, roomy)
     chosen = choose_layout(settings)
     assert chosen.slots == 3
-    assert "3 slots a worker, by this host's calibration: 2 x 1 threads x 3 slots: 0.9 audio" in chosen.reasons[1]
+    assert "3 slots a worker, by this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio" in chosen.reasons[1]
     assert choose_layout(settings.model_copy(update={"slots": 5})).slots == 5
     assert choose_layout(settings.model_copy(update={"cores": "0"})).slots == 3
 

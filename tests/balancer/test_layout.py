@@ -353,7 +353,7 @@ def test_a_calibration_decides_on_threads_and_slots() -> None:
     found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED)
     assert (found, slots) == ([2] * 4, 8)
     assert reason == (
-        "8 slots a worker, by this host's calibration: 4 x 2 threads x 8 slots: 3 audio seconds a second."
+        "8 slots a worker, by this host's calibration: 4 workers of 2 threads and 8 slots: 3 audio seconds a second."
     )
 
 

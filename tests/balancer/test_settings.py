@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.settings import OTHER_VARIABLES, REPOSITORY, Settings, SettingsError, table, variable
+from worker.cards import Runtime
+from worker.precision import Precision
 
 KEY = "0123456789abcdef"
 SECRETS = ("hunter2", "pässword-of-the-operator", f"{KEY}\u00e9", f"{KEY}\x07", f"{KEY},hunter2")
@@ -33,6 +35,7 @@ def test_without_variables_there_are_the_defaults() -> None:
     assert settings == Settings()
     assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 5000, "hibari")
     assert (settings.workers, settings.threads, settings.cores, settings.run_dir) == (None, None, None, None)
+    assert (settings.slots, settings.runtime, settings.precision) == (None, Runtime.BATCHED, Precision.FP32)
     assert settings.voices_dir == REPOSITORY / "voices"
     assert (settings.model_dir, settings.model_revision) == (None, None)
     assert settings.cache_dir == Path.home() / ".cache" / "chorus"
@@ -55,6 +58,9 @@ def test_variables_of_others_are_no_concern_of_ours() -> None:
         ("host", "::", "::"),
         ("port", "8080", 8080),
         ("workers", "3", 3),
+        ("slots", "16", 16),
+        ("runtime", "stock", Runtime.STOCK),
+        ("precision", "int8", Precision.INT8),
         ("cores", "0-1;2-3,8", "0-1;2-3,8"),
         ("model_dir", "/srv/weights", Path("/srv/weights")),
         ("model_dir", "~/weights", Path.home() / "weights"),
@@ -145,6 +151,10 @@ def test_the_sockets_of_two_ports_lie_apart() -> None:
         ("workers", "1025", "less than or equal to 1024"),
         ("threads", "-1", "greater than or equal to 1"),
         ("threads", "257", "less than or equal to 256"),
+        ("slots", "0", "greater than or equal to 1"),
+        ("slots", "65", "less than or equal to 64"),
+        ("runtime", "fast", "'batched' or 'stock'"),
+        ("precision", "fp16", "'fp32', 'bf16' or 'int8'"),
         ("cores", "a-b", "write CPUs like 0-1,16"),
         ("cores", "0;;1", "write CPUs like 0-1,16"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
