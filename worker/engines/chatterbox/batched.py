@@ -1,58 +1,72 @@
-"""The batched engine of Turbo and Nano: upstream's weights, several utterances at once.
+"""The batched engine: upstream's weights and arithmetic, several utterances at once.
 
-Tokens are decoded together (see `decoder`); what precedes every text of a voice is computed once. The sound of each
-utterance's tokens is then made by upstream's own S3Gen, one after the other.
+Tokens are decoded together (see `decoder`); what precedes every text of a voice is computed once. Then each utterance's
+sound is made, one after the other (see `sound`), piece by piece: between any two an utterance may be cancelled.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
-from collections.abc import Iterator
+from collections import OrderedDict, deque
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from chatterbox.models.s3gen.const import S3GEN_SIL
-from chatterbox.tts_turbo import punc_norm
+from torch import Tensor
 
+from worker.cards import Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.conditionals import fresh
-from worker.engines.chatterbox.decoder import Decoder, Row
-from worker.engines.chatterbox.gpt2 import Positions
-from worker.engines.chatterbox.sampling import Gpt2Sampler
+from worker.engines.chatterbox.decoder import Decoder, Prefix, Row
+from worker.engines.chatterbox.guard import Guard
+from worker.engines.chatterbox.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
+from worker.engines.chatterbox.sound.sound import Sound
 from worker.engines.chatterbox.stock import StockEngine
+from worker.engines.chatterbox.text import text_tokens
 from worker.memory import give_back
+from worker.precision import Precision
 
 log = logging.getLogger(__name__)
 
-MOST_POSITIONS = 2560
-"""What precedes a text takes 376, the text up to the 1,024 of upstream's tokenizer, its speech tokens 1,001."""
+MOST_TEXT = 1024
+"""Text tokens of an utterance: as many as Turbo's tokenizer lets through."""
 
-PROMPTS = 8
-"""Voices whose positions are kept in memory, 74 MB each in Turbo."""
+LENGTH = MOST_TEXT + 2 + MOST_TOKENS
+"""Positions of an utterance's own: its text, the start of speech (which Llama's T3 is told twice), its tokens."""
 
-SPEECH_TOKENS = 6561
-"""Tokens from there on have a meaning, but no sound."""
-
-MEAN_FLOW_STEPS = 2
+PREFIX_POSITIONS = 3072
+"""Positions of voices that are kept in memory: eight voices of Turbo (376 each, 74 MB), ninety of the Original."""
 
 NOTHING: Samples = np.empty(0, np.float32)
-"""What an utterance yields while its tokens are decoded: a turn for the others."""
+"""What an utterance yields while it has no sound yet: a turn for the others."""
+
+Key = tuple[str, float | None]
+"""A voice's name and how expressive it is to be, where the model knows that."""
 
 
 class BatchedEngine(StockEngine):
-    """Up to `slots` utterances at once, whose generators are to be advanced in turn."""
+    """Up to `slots` utterances at once, whose generators are to be advanced in turn.
 
-    def __init__(self, name: str, checkpoint: Path, cache: Path, *, slots: int) -> None:
+    Sound goes first: while an utterance's sound is being made, no tokens are. It holds a slot that the next utterance
+    is waiting for, and a step that takes no longer for one row than for eight is best made when all slots decode.
+    """
+
+    def __init__(
+        self, name: str, checkpoint: Path, cache: Path, *, slots: int, precision: Precision = Precision.FP32
+    ) -> None:
         super().__init__(name, checkpoint, cache)
         self._slots = slots
-        self._decoder = Decoder(self._model.t3, slots=slots, length=MOST_POSITIONS)
-        self._prompts: OrderedDict[str, Positions] = OrderedDict()
+        with torch.inference_mode():
+            self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
+            self._sound = Sound(self._model.s3gen, precision)
+        self._prefixes: OrderedDict[Key, Prefix] = OrderedDict()
+        self._line: deque[Row] = deque()
+        """Utterances that have their tokens; the sound of the first is being made."""
         log.info("%d slots, each up to %.0f MiB of keys and values", slots, self._decoder.bytes_a_slot / 2**20)
 
     @property
@@ -63,10 +77,14 @@ class BatchedEngine(StockEngine):
     def prepare(self, source: VoiceSource) -> None:
         """Have the voice's conditionals in memory. Raises VoiceUnusableError."""
         super().prepare(source)
-        self._prompts.pop(source.voice.name, None)
+        for key in [key for key in self._prefixes if key[0] == source.voice.name]:
+            del self._prefixes[key]
+        if self._decoder.idle and not self._line:
+            # At the start, while nobody waits. Otherwise it comes in pieces, with its first utterance.
+            self._compute(source)
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
-        """Speak the text whole; while its tokens are made, nothing is yielded with each of them."""
+        """Speak the text whole; until there is sound, nothing is yielded with each turn."""
         # No block of a context manager reaches over a `yield`: others run between.
         row = self._join(utterance, source)
         try:
@@ -78,60 +96,87 @@ class BatchedEngine(StockEngine):
             self._decoder.leave(row)
         if row.sampler.cut_short:
             log.warning("stopped after %d speech tokens: the model did not end by itself", len(row.sampler.tokens))
-        samples = self._sound(row, source, cancellation)
+        pieces = self._begin_sound(row.sampler, source)
+        samples: Samples | None = None
+        self._line.append(row)
+        try:
+            while samples is None:
+                cancellation.check()
+                if self._line[0] is row:
+                    samples = self._next_piece(pieces)
+                yield NOTHING
+            marked = self._marked(samples)
+        finally:
+            self._line.remove(row)
         give_back()
-        yield samples
+        yield marked
 
     def _join(self, utterance: Utterance, source: VoiceSource) -> Row:
-        arguments: dict[str, Any] = self._arguments(utterance, source)
-        hp = self._model.t3.hp
-        sampler = Gpt2Sampler(
-            seed=utterance.seed,
-            start=hp.start_speech_token,
-            stop=hp.stop_speech_token,
-            budget=min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS),
-            **arguments,
-        )
-        tokens = self._model.tokenizer(punc_norm(utterance.text), return_tensors="pt", truncation=True).input_ids[0]
+        arguments: dict[str, Any] = dict(self._arguments(utterance, source))
+        language, exaggeration = arguments.pop("language_id", None), arguments.pop("exaggeration", None)
         with torch.inference_mode():
-            prompt = self._prompt(source)
-            room = self._decoder.length - prompt.count - sampler.most - 1
-            if len(tokens) > room:
-                raise UnspeakableError(
-                    f"the text has {len(tokens)} tokens, and {room} fit into one utterance: "
-                    "split the text into several requests"
-                )
-            return self._decoder.join(prompt, tokens, sampler)
+            with upstream.muted():
+                text = text_tokens(self._model, self._member, utterance.text, language)
+            prefix = self._prefix(source, exaggeration)
+            return self._decoder.join(prefix, text, self._sampler(utterance, prefix, text, arguments))
 
-    def _prompt(self, source: VoiceSource) -> Positions:
-        name = source.voice.name
-        if name not in self._prompts:
-            conditionals = fresh(self._prepared[name], self._member)
-            self._prompts[name] = self._decoder.prompt(conditionals.t3)
-            if len(self._prompts) > PROMPTS:
-                self._prompts.popitem(last=False)
-        self._prompts.move_to_end(name)
-        return self._prompts[name]
+    def _sampler(self, utterance: Utterance, prefix: Prefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
+        budget = min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS)
+        if self._member.turbo:
+            return Gpt2Sampler(seed=utterance.seed, budget=budget, **arguments)
+        guard = Guard(start=prefix.count, text=len(text), stop=STOP) if self._member.guarded else None
+        return LlamaSampler(seed=utterance.seed, budget=budget, guard=guard, **arguments)
+
+    def _compute(self, source: VoiceSource) -> None:
+        """Have a voice's positions computed, at its usual expressiveness, if there is room for them."""
+        parameter = self._card.parameter("exaggeration")
+        usual = parameter.default if isinstance(parameter, Parameter) else None
+        with torch.inference_mode(), self._stages("decode"):
+            prefix = self._embedded(source, usual)
+            if self._positions_kept + prefix.count <= PREFIX_POSITIONS:
+                self._decoder.compute(prefix)
+                self._prefixes[source.voice.name, usual] = prefix
+
+    def _prefix(self, source: VoiceSource, exaggeration: float | None) -> Prefix:
+        key = source.voice.name, exaggeration
+        if key not in self._prefixes:
+            self._prefixes[key] = self._embedded(source, exaggeration)
+        self._prefixes.move_to_end(key)
+        while len(self._prefixes) > 1 and self._positions_kept > PREFIX_POSITIONS:
+            self._prefixes.popitem(last=False)
+        return self._prefixes[key]
+
+    @property
+    def _positions_kept(self) -> int:
+        return sum(prefix.count for prefix in self._prefixes.values())
+
+    def _embedded(self, source: VoiceSource, exaggeration: float | None) -> Prefix:
+        conditionals = fresh(self._prepared[source.voice.name], self._member).t3
+        if exaggeration is not None:
+            conditionals.emotion_adv = exaggeration * torch.ones(1, 1, 1)
+        return self._decoder.prefix(conditionals)
 
     def _advance(self, row: Row) -> None:
-        with torch.inference_mode():
-            self._decoder.advance(row)
+        if not self._line:
+            with torch.inference_mode(), self._stages("decode"):
+                self._decoder.advance(row)
 
-    def _sound(self, row: Row, source: VoiceSource, cancellation: Cancellation) -> Samples:
-        """What upstream's `generate` does once it has the tokens."""
-        tokens = [token for token in row.sampler.spoken if token < SPEECH_TOKENS] + [S3GEN_SIL] * 3
-        self._cancellation = cancellation
+    def _begin_sound(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
+        if not sampler.spoken:
+            raise UnspeakableError("the model made no sound of this text")
+        voice = fresh(self._prepared[source.voice.name], self._member).gen
+        return self._sound.pieces(torch.tensor(sampler.spoken), voice, sampler.generator)
+
+    def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:
         try:
-            with torch.inference_mode(), upstream.muted():
-                # Upstream draws the flow's noise from the generator that drew the tokens.
-                torch.set_rng_state(row.sampler.generator.get_state())
-                sound, _ = self._model.s3gen.inference(
-                    speech_tokens=torch.tensor(tokens),
-                    ref_dict=fresh(self._prepared[source.voice.name], self._member).gen,
-                    n_cfm_timesteps=MEAN_FLOW_STEPS,
-                )
-                samples = sound.squeeze(0).numpy()
-                marked: Samples = self._model.watermarker.apply_watermark(samples, sample_rate=self._model.sr)
-        finally:
-            self._cancellation = Cancellation()
+            with torch.inference_mode(), self._stages("sound"):
+                next(pieces)
+        except StopIteration as end:
+            samples: Samples = end.value
+            return samples
+        return None
+
+    def _marked(self, samples: Samples) -> Samples:
+        with torch.inference_mode(), upstream.muted():
+            marked: Samples = self._model.watermarker.apply_watermark(samples, sample_rate=self._model.sr)
         return marked.astype(np.float32, copy=False)
