@@ -24,6 +24,7 @@ from balancer import (
     key_commands,
     model_commands,
     operator_commands,
+    precision_commands,
     voice_commands,
 )
 from balancer.audio import AudioFormat
@@ -50,6 +51,7 @@ app.add_typer(key_commands.app, name="keys")
 app.add_typer(cache_commands.app, name="cache")
 app.add_typer(job_commands.app, name="jobs")
 app.command()(calibrate_commands.calibrate)
+app.command("check-precision")(precision_commands.check_precision)
 app.command()(operator_commands.drain)
 app.command()(operator_commands.resume)
 app.command()(operator_commands.restart)
