@@ -20,7 +20,7 @@ def test_the_table_of_settings_is_the_generated_one() -> None:
 def test_every_command_it_names_exists() -> None:
     commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     commands |= {group.name for group in app.registered_groups if group.name}
-    named = set(re.findall(r"`chorus ([a-z]+)", README))
+    named = set(re.findall(r"`chorus ([a-z-]+)", README))
     assert named == commands
 
 
