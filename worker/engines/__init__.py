@@ -9,6 +9,7 @@ from worker.cards import CARDS, Runtime
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cores import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
+from worker.kernel_cache import keep
 from worker.memory import bound_caches
 from worker.precision import Precision
 
@@ -42,6 +43,7 @@ def load(
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
     bound_caches()
+    keep(cache)
     limit_torch(threads)
     if runtime is Runtime.BATCHED:
         from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.guard import Guard
+from worker.engines.chatterbox.alignment import Guard
 from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.keys_values import KeysValues, Span
 from worker.precision import Precision
@@ -54,8 +54,9 @@ class Gpt2:
         """New positions through all layers."""
         places = [place for span in spans for place in range(span.start, span.start + span.count)]
         states = new + self._positions[torch.tensor(places)]
+        kept = self.cache.places(spans)
         for number, layer in enumerate(self._layers):
-            states = states + layer.project(self.cache.attend(number, *layer.mix(states), spans))
+            states = states + layer.project(self.cache.attend(number, *layer.mix(states), kept))
             states = states + layer.think(states)
         return _normal(states, self._final)
 

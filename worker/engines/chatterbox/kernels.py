@@ -8,12 +8,15 @@ channels last, where a convolution finds them as it needs them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
+from worker.engines.chatterbox.attention_int8 import attention_int8
+from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized, scaled
 from worker.precision import Precision
 
 _mkldnn: Any = torch.ops.mkldnn
@@ -61,8 +64,8 @@ class _Linear:
         return product
 
 
-_MIDDLE, _MOST = 128, 127
-"""Activations are unsigned bytes around a middle."""
+_MOST = 127
+"""Of a weight's signed byte."""
 
 
 class _Int8Linear:
@@ -79,15 +82,11 @@ class _Int8Linear:
         self._algorithm = algorithm or "none"
 
     def __call__(self, states: Tensor) -> Tensor:
-        rows = states.reshape(-1, states.shape[-1])
-        scale = (rows.abs().amax(1, keepdim=True) / _MOST).clamp(min=torch.finfo(torch.float32).tiny)
-        # Rounding is to the nearest where a number is turned into a byte after half has been added.
-        whole = (rows / scale).add_(_MIDDLE + 0.5).to(torch.uint8)
+        whole, scales = quantized(states.reshape(-1, states.shape[-1]))
         product: Tensor = _onednn.qlinear_pointwise(
-            whole, 1.0, _MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            whole, 1.0, MIDDLE, self._weight, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
-        product = product.mul_(scale) if self._bias is None else torch.addcmul(self._bias, product, scale)
-        product = product.view(*states.shape[:-1], -1)
+        product = scaled(product, scales, self._bias).view(*states.shape[:-1], -1)
         if self._activation == "gelu":
             return F.gelu(product, approximate=self._algorithm)
         return product.relu_() if self._activation == "relu" else product
@@ -152,15 +151,34 @@ class TransposedConvolution:
         )
 
 
+def self_attention(
+    query: Tensor, key: Tensor, value: Tensor, heads: int, precision: Precision
+) -> Callable[[Tensor], Tensor]:
+    """What each position of float32 (time, width) hears of all, (time, outputs), by some heads.
+
+    The weights are float32 (outputs, width), without bias.
+    """
+    if precision is Precision.INT8:
+        mix = linear(torch.cat([query, key, value]), None, precision)
+        return lambda states: attention_int8(mix(states), heads)
+    layers = [linear(weight, None, precision) for weight in (query, key, value)]
+    return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
+
+
 def attention(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:
-    """What each position hears of all: float32 (heads, time, width), to (time, heads * width).
+    """What each position hears of all: (heads, time, width), to (time, heads * width).
 
     `biases`, (heads, time, time), are added to the scaled scores.
     """
     heard = F.scaled_dot_product_attention(
         queries[None], keys[None], values[None], attn_mask=None if biases is None else biases[None]
-    )[0]
-    return heard.transpose(0, 1).flatten(1)
+    )
+    return heard[0].transpose(0, 1).flatten(1)
+
+
+def by_head(states: Tensor, heads: int) -> Tensor:
+    """(time, heads * width) to (heads, time, width)."""
+    return states.view(len(states), heads, -1).transpose(0, 1)
 
 
 def _floating(precision: Precision) -> torch.dtype:

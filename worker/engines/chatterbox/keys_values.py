@@ -7,12 +7,14 @@ a row holds an utterance's own positions alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
+
+from worker.engines.chatterbox.attention_decode import BLOCK, attend_step
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,10 @@ class Span:
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """Keys and values of the positions that precede every text of a voice: float32 (layers, heads, count, width)."""
+    """Keys and values of the positions that precede every text of a voice.
+
+    Keys are float32 (layers, heads, width, count and some more), values (layers, heads, count, width).
+    """
 
     keys: Tensor
     values: Tensor
@@ -34,20 +39,35 @@ class Prompt:
     @property
     def count(self) -> int:
         """How many positions they are."""
-        return int(self.keys.shape[2])
+        return int(self.values.shape[2])
+
+
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Where one step's new positions go: those of whole texts one by one, single ones by the prompt that they share."""
+
+    texts: list[tuple[Span, int]]
+    """Each with its place among the new positions."""
+    groups: list[tuple[Prompt, Tensor, Tensor, Tensor]]
+    """A prompt, and of each single position behind it: place among the new ones, row, position in the row."""
 
 
 class KeysValues:
-    """`rows` rows of `length` positions each behind their prompts, allocated once, resident as far as written."""
+    """`rows` rows of `length` positions each behind their prompts, allocated once."""
 
     def __init__(self, *, layers: int, rows: int, heads: int, length: int, width: int) -> None:
-        self._prompts: list[Prompt | None] = [None] * rows
-        self._keys, self._values = (torch.empty(layers, rows, heads, length, width) for _ in range(2))
+        self._nothing = Prompt(torch.empty(layers, heads, width, 0), torch.empty(layers, heads, 0, width))
+        self._prompts = [self._nothing] * rows
+        self._length = length
+        padded = _padded(length)
+        # Zeros that nobody has written take no memory, and what is read past a row's end is a number.
+        self._keys = torch.zeros(layers, rows, heads, width, padded)
+        self._values = torch.zeros(layers, rows, heads, padded, width)
 
     @property
     def length(self) -> int:
         """Most positions of a row's own."""
-        return int(self._keys.shape[3])
+        return self._length
 
     @property
     def bytes_a_row(self) -> int:
@@ -56,62 +76,81 @@ class KeysValues:
 
     def begin(self, row: int, prompt: Prompt | None) -> None:
         """Have a row's positions follow those of a prompt, or none."""
-        self._prompts[row] = prompt
+        self._prompts[row] = prompt or self._nothing
 
     def take(self, row: int, count: int) -> Prompt:
         """A copy of the first `count` of a row that follows no prompt."""
-        return Prompt(self._keys[:, row, :, :count].clone(), self._values[:, row, :, :count].clone())
+        keys = self._keys[:, row, ..., : _padded(count)].clone()
+        return Prompt(keys, self._values[:, row, :, :count].clone())
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, spans: Sequence[Span]) -> Tensor:
+    def places(self, spans: Sequence[Span]) -> _Places:
+        """Where the new positions of a step go, for `attend` in every layer."""
+        texts: list[tuple[Span, int]] = []
+        groups: dict[Prompt, list[tuple[int, int, int]]] = {}
+        at = 0
+        for span in spans:
+            prompt = self._prompts[span.row]
+            if span.count == 1:
+                groups.setdefault(prompt, []).append((at, span.row, span.start - prompt.count))
+            else:
+                texts.append((span, at))
+            at += span.count
+        return _Places(texts, [(prompt, *torch.tensor(group).t().contiguous()) for prompt, group in groups.items()])
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, places: _Places) -> Tensor:
         """What each new position hears of itself and those before it in its row: (positions, heads * width).
 
         All three are float32 (positions, heads, width), span after span; keys and values are kept.
         """
-        heard = []
-        for span, at in _located(spans):
-            prompt = self._prompts[span.row]
-            known = 0 if prompt is None else prompt.count
-            own, end = span.start - known, span.start - known + span.count
+        heard = torch.empty(len(queries), queries.shape[1] * queries.shape[2])
+        for span, at in places.texts:
             place = slice(at, at + span.count)
-            self._keys[layer, span.row, :, own:end] = keys[place].transpose(0, 1)
-            self._values[layer, span.row, :, own:end] = values[place].transpose(0, 1)
-            before_keys, before_values = self._keys[layer, span.row, :, :end], self._values[layer, span.row, :, :end]
-            if prompt is not None:
-                before_keys = torch.cat([prompt.keys[layer], before_keys], 1)
-                before_values = torch.cat([prompt.values[layer], before_values], 1)
-            out = F.scaled_dot_product_attention(
-                queries[place].transpose(0, 1)[None],
-                before_keys[None],
-                before_values[None],
-                attn_mask=_causal(span) if span.count > 1 else None,
+            heard[place] = self._attend_text(layer, queries[place], keys[place], values[place], span)
+        for prompt, ats, rows, positions in places.groups:
+            heard[ats] = attend_step(
+                (queries[ats], keys[ats], values[ats]),
+                (prompt.keys[layer], prompt.values[layer]),
+                (self._keys[layer], self._values[layer]),
+                rows,
+                positions,
             )
-            heard.append(out[0].transpose(0, 1).flatten(1))
-        return torch.cat(heard)
+        return heard
+
+    def _attend_text(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tensor:
+        prompt = self._prompts[span.row]
+        own, end = span.start - prompt.count, span.start + span.count - prompt.count
+        self._keys[layer, span.row, :, :, own:end] = keys.permute(1, 2, 0)
+        self._values[layer, span.row, :, own:end] = values.transpose(0, 1)
+        weights = self._weights(layer, span, slice(None), queries.transpose(0, 1))
+        known, its = weights.split([prompt.count, end], -1)
+        heard = known @ prompt.values[layer] + its @ self._values[layer, span.row, :, :end]
+        return heard.transpose(0, 1).flatten(1)
 
     def weights(self, layer: int, row: int, head: int, queries: Tensor, span: Span) -> Tensor:
         """How much each of a span's positions, (count, width) `queries`, hears of each in its row: (count, end).
 
         To be asked after `attend` has kept the span's own keys.
         """
-        prompt = self._prompts[row]
-        known = 0 if prompt is None else prompt.count
+        return self._weights(layer, Span(row, span.start, span.count), head, queries)
+
+    def _weights(self, layer: int, span: Span, heads: slice | int, queries: Tensor) -> Tensor:
+        prompt = self._prompts[span.row]
         end = span.start + span.count
-        keys = self._keys[layer, row, head, : end - known]
-        if prompt is not None:
-            keys = torch.cat([prompt.keys[layer, head], keys])
-        scores = queries @ keys.t() * queries.shape[-1] ** -0.5
-        return torch.softmax(scores.masked_fill(~_causal(span), -torch.inf), -1)
+        scores = torch.cat(
+            [
+                queries @ prompt.keys[layer, heads, :, : prompt.count],
+                queries @ self._keys[layer, span.row, heads, :, : end - prompt.count],
+            ],
+            -1,
+        )
+        scores *= queries.shape[-1] ** -0.5
+        return F.softmax(scores.masked_fill_(_later(span), -torch.inf), -1)
 
 
-def _causal(span: Span) -> Tensor:
-    """Which positions each new one hears: itself and all before it."""
-    end = span.start + span.count
-    return torch.ones(span.count, end, dtype=torch.bool).tril(diagonal=span.start)
+def _padded(count: int) -> int:
+    return (count + BLOCK - 1) // BLOCK * BLOCK
 
 
-def _located(spans: Sequence[Span]) -> Iterator[tuple[Span, int]]:
-    """Each span with its place among the new positions."""
-    at = 0
-    for span in spans:
-        yield span, at
-        at += span.count
+def _later(span: Span) -> Tensor:
+    """Which positions each new one must not hear: those after it."""
+    return torch.ones(span.count, span.start + span.count, dtype=torch.bool).triu(diagonal=span.start + 1)

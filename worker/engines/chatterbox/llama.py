@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.guard import HEADS, Guard
+from worker.engines.chatterbox.alignment import HEADS, Guard
 from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.keys_values import KeysValues, Span
 from worker.precision import Precision
@@ -58,10 +58,11 @@ class Llama:
         """New positions through all layers."""
         places = [place for span in spans for place in range(span.start, span.start + span.count)]
         cosines, sines = (part[0][:, None] for part in self._rotary(new, torch.tensor([places])))
+        kept = self.cache.places(spans)
         states = new
         for number, layer in enumerate(self._layers):
             queries, keys, values = layer.mix(states, cosines, sines)
-            states = states + layer.project(self.cache.attend(number, queries, keys, values, spans))
+            states = states + layer.project(self.cache.attend(number, queries, keys, values, kept))
             states = states + layer.think(states)
             if guards:
                 self._show(number, queries, spans, guards)

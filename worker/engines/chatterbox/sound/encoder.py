@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor, nn
 
-from worker.engines.chatterbox.kernels import Convolution, attention, linear
+from worker.engines.chatterbox.kernels import Convolution, attention, by_head, linear
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
@@ -98,11 +98,6 @@ def _distances(query: Tensor, position: Tensor) -> Tensor:
     # Column n is for a distance of time - 1 - n: each row of the answer begins one column before the last one's.
     across = scores.shape[2]
     return scores.as_strided((heads, time, time), (time * across, across - 1, 1), time - 1)
-
-
-def by_head(states: Tensor, heads: int) -> Tensor:
-    """(time, heads * width) to (heads, time, width)."""
-    return states.view(len(states), heads, -1).transpose(0, 1)
 
 
 def normal(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels import Convolution, attention, linear
-from worker.engines.chatterbox.sound.encoder import by_head, normal
+from worker.engines.chatterbox.kernels import Convolution, linear, self_attention
+from worker.engines.chatterbox.sound.encoder import normal
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
@@ -94,18 +94,16 @@ class _Transformer:
     def __init__(self, layer: Any, precision: Precision) -> None:
         attended = layer.attn1
         self._norm_attention, self._norm_forward = layer.norm1, layer.norm3
-        self._query, self._key, self._value, self._out = (
-            linear(one.weight, one.bias, precision)
-            for one in (attended.to_q, attended.to_k, attended.to_v, attended.to_out[0])
+        self._attend = self_attention(
+            attended.to_q.weight, attended.to_k.weight, attended.to_v.weight, attended.heads, precision
         )
-        self._heads: int = attended.heads
+        self._out = linear(attended.to_out[0].weight, attended.to_out[0].bias, precision)
         widen, _, narrow = layer.ff.net
         self._widen = linear(widen.proj.weight, widen.proj.bias, precision, activation="gelu")
         self._narrow = linear(narrow.weight, narrow.bias, precision)
 
     def __call__(self, states: Tensor) -> Tensor:
         seen = normal(states, self._norm_attention)
-        parts = zip(self._query(seen), self._key(seen), self._value(seen), strict=True)
-        heard = [attention(*(by_head(part, self._heads) for part in one)) for one in parts]
-        states = states + self._out(torch.stack(heard))
+        heard = torch.stack([self._attend(one) for one in seen])
+        states = states + self._out(heard)
         return states + self._narrow(self._widen(normal(states, self._norm_forward)))
