@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.rows_int8 import MIDDLE
+from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized_row
 from worker.engines.chatterbox.vector_code import (
     TILE_COLUMNS,
     TILE_ROWS,
     interleaved_rows,
     powers,
-    quantized_row,
     scaled_scores,
     tile_bytes,
     tile_words,
@@ -98,7 +97,7 @@ def _pack_keys(address, row_bytes, time, width, keys, scales, less):  # type: ig
     row = np.empty(width, np.uint8)
     fours = row.view(np.int32)
     for at in range(time):
-        scales[at] = quantized_row(address + at * row_bytes, width, 0, row.ctypes.data)
+        scales[at] = quantized_row(address + at * row_bytes, width, np.int32(0), row.ctypes.data)
         place = at // TILE_COLUMNS * (TILE_COLUMNS * width // 4) + at % TILE_COLUMNS
         for number in range(width // 4):
             keys[place + number * TILE_COLUMNS] = fours[number]

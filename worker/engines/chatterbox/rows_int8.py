@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.vector_code import quantized_row
+from worker.engines.chatterbox.vector_code import largest, row_bytes
 
-MIDDLE = 128
+MIDDLE = np.int32(128)
 """Unsigned bytes are counted from there."""
+
+
+MOST = np.float32(127)
+"""The largest number of a row becomes so much."""
+LEAST_NUMBER = np.float32(1e-30)
+"""Keeps a row of zeros from a division by zero."""
 
 
 def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,10 +24,27 @@ def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
 
     A width is a multiple of 16.
     """
-    rows, width = states.shape
-    out, scales = torch.empty(rows, width, dtype=torch.uint8), torch.empty(rows)
+    out, scales = torch.empty(states.shape, dtype=torch.uint8), torch.empty(len(states))
     _quantize(states.numpy(), out.numpy(), scales.numpy())
     return out, scales
+
+
+def quantized_windows(
+    states: Tensor, sizes: Tensor, first: int, taps: int, dilation: int, out: Tensor, scales: Tensor
+) -> None:
+    """Windows of rows side by side, as bytes with a scale for each window, into `out` and `scales`.
+
+    Window n of the answer, (windows, taps * width), has the rows first + n, first + n + dilation, … of `states`,
+    float32 (time, width), whose largest numbers are `sizes`; those that are beyond the last row are left as they were.
+    """
+    _quantize_windows(states.numpy(), sizes.numpy(), first, taps, dilation, out.numpy(), scales.numpy())
+
+
+def sizes(states: Tensor) -> Tensor:
+    """The largest number of each row, without its sign: float32 (rows, width) to (rows,)."""
+    out = torch.empty(len(states))
+    _sizes(states.numpy(), out.numpy())
+    return out
 
 
 def scaled(products: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
@@ -33,10 +57,39 @@ def scaled(products: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @compiled
+def quantized_row(row, width, middle, out):  # type: ignore[no-untyped-def]
+    """A row at an address as bytes at another; what one of them stands for."""
+    size = max(largest(row, width), LEAST_NUMBER)
+    row_bytes(row, width, MOST / size, middle, out)
+    return size / MOST
+
+
+@compiled
 def _quantize(states, out, scales):  # type: ignore[no-untyped-def]
     rows, width = states.shape
     for row in range(rows):
         scales[row] = quantized_row(states.ctypes.data + row * width * 4, width, MIDDLE, out.ctypes.data + row * width)
+
+
+@compiled
+def _sizes(states, out):  # type: ignore[no-untyped-def]
+    rows, width = states.shape
+    for row in range(rows):
+        out[row] = largest(states.ctypes.data + row * width * 4, width)
+
+
+@compiled
+def _quantize_windows(states, sizes, first, taps, dilation, out, scales):  # type: ignore[no-untyped-def]
+    width = states.shape[1]
+    for window in range(min(len(out), len(states) - (taps - 1) * dilation - first)):
+        size = LEAST_NUMBER
+        for tap in range(taps):
+            size = max(size, sizes[first + window + tap * dilation])
+        for tap in range(taps):
+            row = states.ctypes.data + (first + window + tap * dilation) * width * 4
+            place = out.ctypes.data + (window * taps + tap) * width
+            row_bytes(row, width, MOST / size, MIDDLE, place)
+        scales[window] = size / MOST
 
 
 @compiled

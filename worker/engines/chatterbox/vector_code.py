@@ -145,32 +145,35 @@ tile_words = _tile("llvm.x86.avx512.vpdpwssd.512")
 
 
 @_intrinsic
-def quantized_row(_: Any, row: Any, count: Any, middle: Any, out: Any) -> Any:
-    """(row, count, middle, out): `count` float32, a multiple of 16, as bytes around `middle`; what one is worth."""
+def largest(_: Any, row: Any, count: Any) -> Any:
+    """(row, count): the largest of `count` float32, a multiple of LANES, without their signs."""
 
-    def emit(code: _Code, row: Any, count: Any, middle: Any, out: Any) -> Any:
-        builder = code.builder
-
+    def emit(code: _Code, row: Any, count: Any) -> Any:
         def most(index: Any, carried: Sequence[Any]) -> list[Any]:
             size = code.call("llvm.fabs.v16f32", _FLOATS, code.load(row, index, _FLOATS))
             return [code.call("llvm.maxnum.v16f32", _FLOATS, carried[0], size)]
 
-        # The least keeps a row of zeros from a division by zero.
-        (largest,) = code.loop(count, LANES, [_floats(1e-30)], most)
-        largest = code.call("llvm.vector.reduce.fmax.v16f32", _FLOAT, largest)
-        scale = code.spread(builder.fdiv(ir.Constant(_FLOAT, 127.0), largest))
-        around = code.spread(middle)
+        (most_of_all,) = code.loop(count, LANES, [_floats(0.0)], most)
+        return code.call("llvm.vector.reduce.fmax.v16f32", _FLOAT, most_of_all)
+
+    return _vector_code(types.float32(types.intp, types.intp), emit)
+
+
+@_intrinsic
+def row_bytes(_: Any, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> Any:
+    """(row, count, scale, middle, out): so many float32, a multiple of LANES, times `scale`, as bytes around `middle`."""
+
+    def emit(code: _Code, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> None:
+        builder, by, around = code.builder, code.spread(scale), code.spread(middle)
 
         def convert(index: Any, _: Sequence[Any]) -> list[Any]:
-            scaled = builder.fmul(code.load(row, index, _FLOATS), scale)
-            whole = builder.add(code.rounded(scaled), around)
+            whole = builder.add(code.rounded(builder.fmul(code.load(row, index, _FLOATS), by)), around)
             code.store(builder.trunc(whole, _BYTES), out, index, 1)
             return []
 
         code.loop(count, LANES, [], convert)
-        return builder.fdiv(largest, ir.Constant(_FLOAT, 127.0))
 
-    return _vector_code(types.float32(types.intp, types.intp, types.int32, types.intp), emit)
+    return _vector_code(types.void(types.intp, types.intp, types.float32, types.int32, types.intp), emit)
 
 
 @_intrinsic
@@ -354,3 +357,34 @@ def exponentials(_: Any, scores: Any, factor: Any, count: Any) -> Any:
         return total
 
     return _vector_code(types.float32(types.intp, types.float32, types.intp), emit)
+
+
+_SINE = (-2.5052108e-8, 2.7557319e-6, -1.9841270e-4, 8.3333333e-3, -1.6666667e-1, 1.0)
+"""sin(x) / x by powers of x**2 for x in [-pi/2, pi/2], to 6e-8: Taylor's, from the highest power down."""
+
+
+@_intrinsic
+def snake_row(_: Any, row: Any, frequencies: Any, shares: Any, count: Any, out: Any) -> Any:
+    """(row, frequencies, shares, count, out): x + sin(x * frequency)**2 * share, `count` times, a multiple of LANES."""
+
+    def emit(code: _Code, row: Any, frequencies: Any, shares: Any, count: Any, out: Any) -> None:
+        builder = code.builder
+
+        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
+            states = code.load(row, index, _FLOATS)
+            angle = builder.fmul(states, code.load(frequencies, index, _FLOATS))
+            # A sine's square has the period pi, of which float32 holds but the first digits.
+            turns = code.call("llvm.rint.v16f32", _FLOATS, builder.fmul(angle, _floats(0.31830988618)))
+            angle = code.call("llvm.fma.v16f32", _FLOATS, turns, _floats(-3.140625), angle)
+            angle = code.call("llvm.fma.v16f32", _FLOATS, turns, _floats(-9.67653589793e-4), angle)
+            square, sine = builder.fmul(angle, angle), _floats(_SINE[0])
+            for coefficient in _SINE[1:]:
+                sine = code.call("llvm.fma.v16f32", _FLOATS, sine, square, _floats(coefficient))
+            sine = builder.fmul(sine, angle)
+            wave = builder.fmul(builder.fmul(sine, sine), code.load(shares, index, _FLOATS))
+            code.store(builder.fadd(states, wave), out, index, 4)
+            return []
+
+        code.loop(count, LANES, [], convert)
+
+    return _vector_code(types.void(*[types.intp] * 5), emit)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor, nn
 
-from worker.engines.chatterbox.kernels import Convolution, attention, by_head, linear
+from worker.engines.chatterbox.kernels import attention, by_head, convolution, linear
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
@@ -20,11 +20,11 @@ class Encoder:
     def __init__(self, encoder: Any, precision: Precision) -> None:
         ahead, up = encoder.pre_lookahead_layer, encoder.up_layer
         self._embed, self._embed_up = _Embedding(encoder.embed, precision), _Embedding(encoder.up_embed, precision)
-        self._ahead = Convolution(ahead.conv1.weight, ahead.conv1.bias, precision, after=ahead.pre_lookahead_len)
-        self._behind = Convolution(ahead.conv2.weight, ahead.conv2.bias, precision, before=2)
+        self._ahead = convolution(ahead.conv1.weight, ahead.conv1.bias, precision, after=ahead.pre_lookahead_len)
+        self._behind = convolution(ahead.conv2.weight, ahead.conv2.bias, precision, before=2)
         self._layers = [_Layer(layer, precision) for layer in encoder.encoders]
         self._stride: int = up.stride
-        self._up = Convolution(up.conv.weight, up.conv.bias, precision, before=2 * up.stride)
+        self._up = convolution(up.conv.weight, up.conv.bias, precision, before=2 * up.stride)
         self._layers_up = [_Layer(layer, precision) for layer in encoder.up_encoders]
         self._norm = encoder.after_norm
 

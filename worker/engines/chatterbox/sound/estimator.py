@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels import Convolution, linear, self_attention
+from worker.engines.chatterbox.kernels import convolution, linear, self_attention
 from worker.engines.chatterbox.sound.encoder import normal
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
@@ -25,7 +25,7 @@ class Estimator:
         (down,), (up,) = estimator.down_blocks, estimator.up_blocks
         self._blocks = [_Block(block[0], block[1], precision) for block in (down, *estimator.mid_blocks, up)]
         self._after_down, self._after_up = (
-            Convolution(block[2].weight, block[2].bias, precision, before=TAPS - 1) for block in (down, up)
+            convolution(block[2].weight, block[2].bias, precision, before=TAPS - 1) for block in (down, up)
         )
         self._last = _Causal(estimator.final_block, precision)
         final = estimator.final_proj
@@ -81,8 +81,8 @@ class _Causal:
     """A convolution, a norm over the channels and Mish."""
 
     def __init__(self, block: Any, precision: Precision) -> None:
-        convolution, _, self._norm, *_ = block.block
-        self._convolution = Convolution(convolution.weight, convolution.bias, precision, before=TAPS - 1)
+        its, _, self._norm, *_ = block.block
+        self._convolution = convolution(its.weight, its.bias, precision, before=TAPS - 1)
 
     def __call__(self, states: Tensor) -> Tensor:
         return F.mish(normal(self._convolution(states), self._norm))

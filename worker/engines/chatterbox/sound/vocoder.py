@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels import Convolution, TransposedConvolution
+from worker.engines.chatterbox.kernels import Layer, convolution, transposed_convolution
 from worker.engines.chatterbox.sound.pieces import Pieces
+from worker.engines.chatterbox.sound.snake import Snake
 from worker.precision import Precision
 
 
@@ -79,7 +80,7 @@ class _Stage:
         self, up: Any, down: Any, source: Any, residuals: Any, precision: Precision, *, slope: float, mirrored: bool
     ) -> None:
         self._slope, self._mirrored = slope, mirrored
-        self._up = TransposedConvolution(up.weight, up.bias, precision, stride=up.stride[0], padding=up.padding[0])
+        self._up = transposed_convolution(up.weight, up.bias, precision, stride=up.stride[0], padding=up.padding[0])
         self._down = _convolution(down, precision)
         self._source = _Residual(source, precision)
         self._residuals = [_Residual(one, precision) for one in residuals]
@@ -103,7 +104,7 @@ class _Residual:
 
     def __init__(self, block: Any, precision: Precision) -> None:
         self._pairs = [
-            (_Snake(first), _convolution(one, precision), _Snake(second), _convolution(two, precision))
+            (Snake(first), _convolution(one, precision), Snake(second), _convolution(two, precision))
             for first, one, second, two in zip(
                 block.activations1, block.convs1, block.activations2, block.convs2, strict=True
             )
@@ -113,18 +114,6 @@ class _Residual:
         for first, one, second, two in self._pairs:
             states = states + two(second(one(first(states))))
         return states
-
-
-class _Snake:
-    """x + sin²(ax) / a, with an a for each channel (arXiv 2006.08195)."""
-
-    def __init__(self, snake: Any) -> None:
-        self._frequency = snake.alpha.float()
-        self._share = 1.0 / (self._frequency + snake.no_div_by_zero)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        wave = (states * self._frequency).sin_()
-        return torch.addcmul(states, wave.mul_(wave), self._share)
 
 
 @contextmanager
@@ -137,9 +126,9 @@ def _drawing_from(generator: torch.Generator) -> Iterator[None]:
         generator.set_state(torch.get_rng_state())
 
 
-def _convolution(layer: Any, precision: Precision) -> Convolution:
+def _convolution(layer: Any, precision: Precision) -> Layer:
     """With the weight that weight norm makes of its two parts, worked out once."""
     padding, stride, dilation = layer.padding[0], layer.stride[0], layer.dilation[0]
-    return Convolution(
+    return convolution(
         layer.weight, layer.bias, precision, before=padding, after=padding, stride=stride, dilation=dilation
     )
