@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from itertools import cycle, islice, pairwise
 
 import httpx
-import psutil
 from load.client import BadAudio, wav_seconds
 from load.texts import SENTENCES
 
 from sides.memory import Watch
+from sides.noise import machine_seconds
 from sides.running import Server
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 
@@ -181,10 +181,7 @@ class _Clocks:
 
     @classmethod
     def now(cls, server: Server, idle: Server | None) -> _Clocks:
-        times = psutil.cpu_times()
-        # Guests are counted in user and nice already; steal is what others on the same hardware took.
-        busy = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-        return cls(server.cpu_seconds(), idle.cpu_seconds() if idle is not None else 0.0, busy)
+        return cls(server.cpu_seconds(), idle.cpu_seconds() if idle is not None else 0.0, machine_seconds())
 
     def __sub__(self, before: _Clocks) -> _Clocks:
         return _Clocks(self.active - before.active, self.idle - before.idle, self.machine - before.machine)

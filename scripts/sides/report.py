@@ -12,11 +12,10 @@ from sides.checkpoints import Size
 from sides.load import Run
 from sides.markdown import counted, machine, mib, several, table
 from sides.memory import Memory, total
+from sides.noise import NOISE_CORES
 
 IDLE_CORES = 0.05
 """A side that waits and takes more has a share in the other's result."""
-NOISE_CORES = 0.15
-"""More than the load generator and a quiet machine's own services take."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from sides.markdown import counted, machine, mib, several, table
-from sides.report import NOISE_CORES
+from sides.noise import NOISE_CORES
 
 from trials.result import Result
 from trials.side import Plan

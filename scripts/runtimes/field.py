@@ -1,0 +1,215 @@
+"""The contenders as processes of their own, each confined to the same cores, and their turns.
+
+Nothing here imports a numerical library before its process is confined.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+from sides.noise import machine_seconds
+
+from runtimes.contender import Contender, Runtime
+from worker.cores import confine
+
+_SPAWN = multiprocessing.get_context("spawn")
+_END_SECONDS = 10
+
+
+class FieldError(RuntimeError):
+    """There is no result; the message says why."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all contenders do."""
+
+    work: str
+    engine: str
+    weights: Path
+    folder: Path
+    """With what `export.prepare` wrote."""
+    sizes: tuple[int, ...]
+    """Rows of a decode step, or frames of an estimator's."""
+    rounds: int
+    seconds: float
+    """Least time of a turn."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one contender on so many threads."""
+
+    contender: Contender
+    threads: int
+    difference: float
+    """The largest from torch's plain module, as a share of the range of its outputs."""
+    seconds: dict[int, list[float]]
+    """Of every step that was taken, by size."""
+
+
+@dataclass(frozen=True)
+class _Player:
+    contender: Contender
+    process: Any
+    pipe: Connection
+
+    def ask(self, question: object) -> Any:
+        """Its answer. Raises FieldError where it ended instead."""
+        try:
+            self.pipe.send(question)
+            return self.pipe.recv()
+        except (EOFError, OSError) as error:
+            raise FieldError(f"{self.contender} {self.contender.precision} failed: see above") from error
+
+
+def prepare(**arguments: Any) -> None:
+    """Call `export.prepare`, in a process of its own: this one stays small. Raises FieldError."""
+    process = _SPAWN.Process(target=_prepare, kwargs=arguments, daemon=True)
+    with _running(process):
+        process.join()
+    if process.exitcode:
+        raise FieldError("the steps could not be exported: see above")
+
+
+def compare(
+    task: Task, contenders: Sequence[Contender], cpus: Sequence[int], tell: Callable[[str], None]
+) -> tuple[list[Outcome], float]:
+    """Have them take turns on these CPUs, a thread for each; and the cores that everything else took meanwhile.
+
+    Torch's plain module must be among them: the others are held against it. Raises FieldError.
+    """
+    with ExitStack() as stack:
+        players = []
+        for contender in contenders:
+            tell(f"{task.work}, {len(cpus)} threads: starting {contender} {contender.precision}")
+            players.append(stack.enter_context(_player(task, contender, tuple(cpus))))
+        # The first to be asked writes down what the others are held against.
+        players.sort(key=lambda player: player.contender.runtime is not Runtime.TORCH)
+        differences = [player.ask(None) for player in players]
+        clocks = _Clocks([psutil.Process(player.process.pid) for player in players])
+        taken: list[dict[int, list[float]]] = [{size: [] for size in task.sizes} for _ in players]
+        for size in task.sizes:
+            for number in range(task.rounds):
+                for index in _turns(len(players), number):
+                    taken[index][size] += players[index].ask((size, task.seconds))
+            tell(f"{task.work}, {len(cpus)} threads: {size} done")
+        others = clocks.others()
+    outcomes = [
+        Outcome(player.contender, len(cpus), difference, seconds)
+        for player, difference, seconds in zip(players, differences, taken, strict=True)
+    ]
+    return sorted(outcomes, key=lambda outcome: list(contenders).index(outcome.contender)), others
+
+
+def _turns(number: int, round_number: int) -> Sequence[int]:
+    order = range(number)
+    return order if round_number % 2 == 0 else order[::-1]
+
+
+@contextmanager
+def _player(task: Task, contender: Contender, cpus: tuple[int, ...]) -> Iterator[_Player]:
+    ours, theirs = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=_play, args=(theirs, task, contender, cpus), daemon=True)
+    with _running(process):
+        theirs.close()
+        player = _Player(contender, process, ours)
+        try:
+            ours.recv()
+        except EOFError as error:
+            raise FieldError(f"{contender} {contender.precision} could not be loaded: see above") from error
+        yield player
+
+
+@contextmanager
+def _running(process: Any) -> Iterator[None]:
+    process.start()
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.join(_END_SECONDS)
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+class _Clocks:
+    """CPU seconds of the machine and of the processes that are measured."""
+
+    def __init__(self, processes: list[psutil.Process]) -> None:
+        self._processes = [psutil.Process(), *processes]
+        self._before = self._now()
+
+    def others(self) -> float:
+        """The cores that everything else took since this was made."""
+        passed, machine, ours = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        return max(0.0, machine - ours) / passed
+
+    def _now(self) -> tuple[float, float, float]:
+        times = [process.cpu_times() for process in self._processes]
+        return time.perf_counter(), machine_seconds(), sum(one.user + one.system for one in times)
+
+
+# In processes of their own, from here on.
+
+
+def _prepare(**arguments: Any) -> None:
+    from runtimes import export  # noqa: PLC0415
+
+    export.prepare(**arguments)
+
+
+def _play(pipe: Connection, task: Task, contender: Contender, cpus: tuple[int, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+    confine(cpus, len(cpus))
+    from runtimes import contenders  # noqa: PLC0415 - numerical libraries load here, after the limits
+    from runtimes.inputs import Work  # noqa: PLC0415
+
+    prepare = contenders.load(contender, Work(task.work), task.folder, task.engine, task.weights, threads=len(cpus))
+    pipe.send(None)
+    size, step = 0, None
+    while True:
+        try:
+            question = pipe.recv()
+        except EOFError:
+            return
+        if question is None:
+            pipe.send(_difference(prepare(task.sizes[0])(), task.folder / f"{task.work}.npy"))
+            continue
+        if question[0] != size:
+            step = None  # of which there is no room for two
+            size = question[0]
+            step = prepare(size)
+            step()
+        assert step is not None  # noqa: S101 - for mypy
+        pipe.send(_timed(step, question[1]))
+
+
+def _difference(result: Any, file: Path) -> float:
+    """The largest from what is in the file, as a share of its range; the first result is kept there."""
+    import numpy as np  # noqa: PLC0415
+
+    if not file.exists():
+        np.save(file, result)
+    wanted = np.load(file)
+    return float(np.abs(result - wanted).max() / np.ptp(wanted))
+
+
+def _timed(step: Callable[[], Any], least: float) -> list[float]:
+    """Seconds of each step until so many seconds have passed."""
+    taken: list[float] = []
+    while sum(taken) < least:
+        started = time.perf_counter()
+        step()
+        taken.append(time.perf_counter() - started)
+    return taken
