@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -100,6 +100,8 @@ def _layouts(
         fail(card.misfit(settings.runtime, settings.precision, max(slots)) or "")
     demand = Demand.of(card, settings.runtime, settings.precision)
     most = whole_node_threads(host)
+    if threads is not None and max(threads) > most:
+        fail(f"{max(threads)} threads are more than the cores that a worker can have here: {most}")
     chosen = shapes(threads or [number for number in THREADS if number <= most], slots or (SLOTS if batches else (1,)))
     layouts = []
     for each, several in chosen:
@@ -167,10 +169,12 @@ def table(calibration: Calibration) -> Table:
 def _ended_cleanly() -> Iterator[None]:
     """A block that SIGTERM and a closed terminal end as Ctrl-C does: with everything put away."""
 
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def interrupt(*_: object) -> None:
+        signal.raise_signal(signal.SIGINT)  # which the event loop, while there is one, brings to an orderly end
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    # A shell that starts a command in the background has it ignore Ctrl-C.
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    before |= {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     except (SettingsError, LaunchError, LayoutError, TrialError, OSError) as error:

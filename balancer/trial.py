@@ -6,6 +6,7 @@ The workers are started as supervisord would start them, and asked over their so
 from __future__ import annotations
 
 import asyncio
+import os
 import statistics
 import subprocess
 import sys
@@ -112,12 +113,13 @@ def _started(settings: Settings, layout: Layout, folder: Path) -> Iterator[list[
     with ExitStack() as stack:
         workers = []
         for index in range(len(layout.workers)):
-            log = folder / f"worker-{index}.log"
+            log = folder / f"output-{index}"  # `worker-{index}.log` is the worker's own
             with log.open("wb") as output:
                 # A session of its own: Ctrl-C is this process's to hear, and the worker's end its to bring about.
                 process = subprocess.Popen(
                     _command(settings, layout, index, folder),
                     cwd=folder,
+                    env=os.environ | {"TMPDIR": str(folder)},  # what a worker that is killed leaves goes with the rest
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -215,6 +217,7 @@ async def _connected(workers: list[_Worker]) -> AsyncIterator[list[Connection]]:
     finally:
         for connection in connections:
             await connection.close()
+        await asyncio.sleep(0)  # the sockets are closed at the loop's next turn
 
 
 async def _ready(worker: _Worker, connection: Connection) -> None:
