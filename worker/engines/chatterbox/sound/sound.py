@@ -12,12 +12,14 @@ from worker.engines.base import Samples
 from worker.engines.chatterbox.sound.flow import Flow
 from worker.engines.chatterbox.sound.vocoder import Vocoder
 from worker.precision import Precision
+from worker.stages import Stages
 
 
 class Sound:
     """What upstream's `S3Token2Wav.inference` does, for one utterance at a time."""
 
-    def __init__(self, s3gen: Any, precision: Precision) -> None:
+    def __init__(self, s3gen: Any, precision: Precision, stages: Stages | None = None) -> None:
+        self._stages = stages or Stages()
         self.flow = Flow(s3gen, precision)
         self.vocoder = Vocoder(s3gen.mel2wav, precision)
         self._fade: Tensor = s3gen.trim_fade
@@ -29,8 +31,8 @@ class Sound:
 
         Noise is drawn from `generator`, which upstream has drawn the tokens from, too.
         """
-        mel = yield from self.flow.pieces(tokens, voice, generator)
-        wave = yield from self.vocoder.pieces(mel, generator)
+        mel = yield from self._stages.steps("flow", self.flow.pieces(tokens, voice, generator))
+        wave = yield from self._stages.steps("vocoder", self.vocoder.pieces(mel, generator))
         # As upstream does: what the reference clip spills into the first milliseconds is faded in.
         wave[: len(self._fade)] *= self._fade
         samples: Samples = wave.numpy()
