@@ -116,7 +116,7 @@ def test_attention_of_all_to_all(precision: Precision, time: int, spread: float)
     weights = torch.randn(3, 128, 48) / 48**0.5
     weights[0] *= spread
     states = torch.randn(time, 48)
-    found = self_attention(*weights, 2, precision)(states).float()
+    found = self_attention(weights[0], weights[1], weights[2], 2, precision)(states).float()
     expected = heard(states, weights, 2)
     # What is heard of many cancels out, and scores of a wide spread come from large products.
     assert float((found - expected).abs().max()) < LOSS[precision] * (1 + 2 * spread) * float(states.abs().max())

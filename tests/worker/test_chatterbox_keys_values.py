@@ -47,7 +47,8 @@ def step(cache: KeysValues, turns: list[tuple[Sequence, int]]) -> None:
     places = cache.places(spans)
     for layer in range(LAYERS):
         new = [torch.randn(3, count, HEADS, WIDTH) for _, count in turns]
-        found = cache.attend(layer, *torch.cat(new, 1), places)
+        queries, keys, values = torch.cat(new, 1)
+        found = cache.attend(layer, queries, keys, values, places)
         expected = torch.cat([sequence.say(layer, its) for (sequence, _), its in zip(turns, new, strict=True)])
         assert (found - expected).abs().max() < 1e-5
 
@@ -108,7 +109,7 @@ def test_weights_are_those_of_plain_attention() -> None:
     sequence = Sequence(1, said)
     span = Span(1, 20, 6)
     new = torch.randn(3, 6, HEADS, WIDTH)
-    cache.attend(1, *new, cache.places([span]))
+    cache.attend(1, new[0], new[1], new[2], cache.places([span]))
     sequence.say(1, new)
     for head in range(HEADS):
         queries, keys = sequence.said[1][0, -6:, head], sequence.said[1][1, :, head]
@@ -120,8 +121,9 @@ def test_weights_are_those_of_plain_attention() -> None:
 
 def test_heads_of_another_width_are_refused() -> None:
     cache = KeysValues(layers=1, rows=1, heads=2, length=8, width=32)
+    new = torch.randn(1, 2, 32)
     with pytest.raises(ValueError, match="heads of 64 numbers, and these have 32"):
-        cache.attend(0, *torch.randn(3, 1, 2, 32), cache.places([Span(0, 0, 1)]))
+        cache.attend(0, new, new, new, cache.places([Span(0, 0, 1)]))
 
 
 def test_the_memory_of_a_row_is_as_stated() -> None:

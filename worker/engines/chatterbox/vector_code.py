@@ -161,7 +161,7 @@ def largest(_: Any, row: Any, count: Any) -> Any:
 
 @_intrinsic
 def row_bytes(_: Any, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> Any:
-    """(row, count, scale, middle, out): `count` float32, a multiple of LANES, times `scale`, as bytes around a middle."""
+    """(row, count, scale, middle, out): `count` float32, a multiple of LANES, scaled, as bytes around a middle."""
 
     def emit(code: _Code, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> None:
         builder, by, around = code.builder, code.spread(scale), code.spread(middle)
