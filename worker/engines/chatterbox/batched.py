@@ -20,10 +20,10 @@ from worker.cards import Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox import upstream
+from worker.engines.chatterbox.alignment import LEAST_TEXT, Guard
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.conditionals import fresh
-from worker.engines.chatterbox.decoder import Decoder, Prefix, Row
-from worker.engines.chatterbox.guard import Guard
+from worker.engines.chatterbox.decoder import MOST_STARTS, Decoder, Prefix, Row
 from worker.engines.chatterbox.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.sound.sound import Sound
 from worker.engines.chatterbox.stock import StockEngine
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 MOST_TEXT = 1024
 """Text tokens of an utterance: as many as Turbo's tokenizer lets through."""
 
-LENGTH = MOST_TEXT + 2 + MOST_TOKENS
-"""Positions of an utterance's own: its text, the start of speech (which Llama's T3 is told twice), its tokens."""
+LENGTH = MOST_TEXT + MOST_STARTS + MOST_TOKENS
+"""Positions of an utterance's own: behind what is the same for all of its voice."""
 
 PREFIX_POSITIONS = 3072
 """Positions of voices that are kept in memory: eight voices of Turbo (376 each, 74 MB), ninety of the Original."""
@@ -63,7 +63,7 @@ class BatchedEngine(StockEngine):
         self._slots = slots
         with torch.inference_mode():
             self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
-            self._sound = Sound(self._model.s3gen, precision)
+            self._sound = Sound(self._model.s3gen, precision, self._stages)
         self._prefixes: OrderedDict[Key, Prefix] = OrderedDict()
         self._line: deque[Row] = deque()
         """Utterances that have their tokens; the sound of the first is being made."""
@@ -124,7 +124,8 @@ class BatchedEngine(StockEngine):
         budget = min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS)
         if self._member.turbo:
             return Gpt2Sampler(seed=utterance.seed, budget=budget, **arguments)
-        guard = Guard(start=prefix.count, text=len(text), stop=STOP) if self._member.guarded else None
+        guarded = self._member.guarded and len(text) >= LEAST_TEXT
+        guard = Guard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
         return LlamaSampler(seed=utterance.seed, budget=budget, guard=guard, **arguments)
 
     def _compute(self, source: VoiceSource) -> None:
@@ -169,7 +170,7 @@ class BatchedEngine(StockEngine):
 
     def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:
         try:
-            with torch.inference_mode(), self._stages("sound"):
+            with torch.inference_mode():
                 next(pieces)
         except StopIteration as end:
             samples: Samples = end.value

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from worker.engines.base import UnspeakableError
+from worker.engines.chatterbox.alignment import Guard
 from worker.engines.chatterbox.gpt2 import Gpt2
-from worker.engines.chatterbox.guard import Guard
 from worker.engines.chatterbox.keys_values import KeysValues, Prompt, Span
 from worker.engines.chatterbox.llama import Llama
 from worker.engines.chatterbox.sampling import Dictated, Sampler
@@ -25,6 +25,9 @@ from worker.precision import Precision
 CHUNK = 64
 """Most positions of voices and texts that are brought in with one step: with so many, reading the weights costs no
 more than computing, so that fewer would take longer in all."""
+
+MOST_STARTS = 2
+"""Most positions between a text and the first token that is drawn."""
 
 
 class Backbone(Protocol):
@@ -98,8 +101,8 @@ class Row(_Growing):
     """Whether its text follows the voice already."""
     ahead: bool = False
     """Whether a step has been made that its utterance has not asked for yet."""
-    fault: RuntimeError | None = None
-    """What was wrong with its logits."""
+    fault: Exception | None = None
+    """Why nothing could be drawn from its logits."""
 
 
 class Decoder:
@@ -139,14 +142,14 @@ class Decoder:
 
     def join(self, prefix: Prefix, text_tokens: Tensor, sampler: Sampler) -> Row:
         """Begin an utterance. There must be a free slot. Raises UnspeakableError where it does not fit into one."""
-        pending = self._backbone.text(text_tokens)
         # The last token that is drawn is not fed any more.
-        room = self._cache.length - (pending.shape[1] - len(text_tokens)) - (sampler.most - 1)
+        room = self._cache.length - MOST_STARTS - (sampler.most - 1)
         if len(text_tokens) > room:
             raise UnspeakableError(
                 f"the text has {len(text_tokens)} tokens, and {room} fit into one utterance: "
                 "split the text into several requests"
             )
+        pending = self._backbone.text(text_tokens)
         self._want(prefix)
         row = Row(self._free.pop(), pending, prefix=prefix, sampler=sampler)
         self._rows.append(row)
@@ -160,7 +163,7 @@ class Decoder:
     def advance(self, row: Row) -> None:
         """Take this utterance a step further, and with it all others that have not been ahead of it.
 
-        Raises RuntimeError where its logits hold no numbers.
+        Raises whatever went wrong with its own draw: RuntimeError where its logits hold no numbers.
         """
         if not row.ahead:
             self._step()
@@ -242,8 +245,7 @@ class Decoder:
         sampler = row.sampler
         try:
             sampler.draw(logits)
-        except RuntimeError as fault:
-            # Its own utterance is told, not the one that happens to take the step.
+        except Exception as fault:  # noqa: BLE001 - its own utterance is told, not the one that happens to take the step
             row.fault = fault
             return
         if not sampler.finished:

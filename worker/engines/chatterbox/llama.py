@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
+from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.alignment import HEADS, Guard
 from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.keys_values import KeysValues, Span
@@ -37,7 +38,8 @@ class Llama:
 
     def prompt(self, conditionals: Any) -> Tensor:
         """The embeddings of a voice and of how expressive it is to be."""
-        embedded: Tensor = self._t3.prepare_conditioning(conditionals)
+        with upstream.muted():
+            embedded: Tensor = self._t3.prepare_conditioning(conditionals)
         return embedded
 
     def text(self, tokens: Tensor) -> Tensor:

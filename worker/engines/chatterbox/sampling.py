@@ -23,7 +23,7 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from worker.engines.chatterbox.guard import Guard
+from worker.engines.chatterbox.alignment import Guard
 
 START: int = SOS
 """Stands before the first token. From there on tokens have no sound."""

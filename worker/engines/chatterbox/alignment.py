@@ -15,6 +15,9 @@ from torch import Tensor
 HEADS: tuple[tuple[int, int], ...] = tuple(LLAMA_ALIGNED_HEADS)
 """The attention heads that follow the text, as layer and head."""
 
+LEAST_TEXT = 6
+"""Tokens of a text, begin and end among them, that can be guarded: upstream's fails on shorter ones at their end."""
+
 
 class Guard:
     """The guard of one utterance, whose text is the `text` positions from `start` on; `stop` is what ends it."""
