@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized_row
+from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.rows_int8 import LEAST_NUMBER, MIDDLE, quantized_row
 from worker.engines.chatterbox.vector_code import (
     TILE_COLUMNS,
     TILE_ROWS,
     interleaved_rows,
+    largest,
     powers,
     scaled_scores,
     tile_bytes,
@@ -38,17 +39,13 @@ _UNSEEN_SCALE, _UNSEEN_LESS = np.float32(1e30), 1 << 30
 def attention_int8(mixed: Tensor, heads: int) -> Tensor:
     """What each position hears of all: float32 (time, heads * width).
 
-    `mixed` is float32 (time, 3 * heads * width): queries, keys, values side by side; its keys are changed. A width is a
-    multiple of 16, of at most 64.
+    `mixed` is float32 (time, 3 * heads * width): queries, keys and values side by side. A width is a multiple of 16, of
+    at most 64.
     """
     time, width = mixed.shape[0], mixed.shape[1] // 3
-    keys, values = mixed[:, width : 2 * width], mixed[:, 2 * width :]
-    keys -= keys.mean(0)
-    largest = values.abs().amax(0).view(heads, -1).amax(1).clamp(min=torch.finfo(torch.float32).tiny)
     heard = torch.empty(time, width)
     factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    most = min(MOST_VALUE, _MOST_SUM // _columns(time))
-    _attend(mixed.numpy(), (most / largest).numpy(), factor, heard.numpy())
+    _attend(mixed.numpy(), heads, factor, np.float32(min(MOST_VALUE, _MOST_SUM // _columns(time))), heard.numpy())
     return heard
 
 
@@ -62,42 +59,41 @@ def _columns(time):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _attend(mixed, value_scales, factor, heard):  # type: ignore[no-untyped-def]
+def _attend(mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped-def]
     """Head by head."""
-    heads = len(value_scales)
     time, width = mixed.shape[0], mixed.shape[1] // 3 // heads
     queries = np.zeros(((time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, width), np.uint8)
     query_scales = np.zeros(len(queries), np.float32)
     columns = _columns(time)
-    keys, values = _aligned(columns * width // 4), _aligned(columns * TILE_COLUMNS // 2)
-    key_scales, less = _aligned(columns).view(np.float32), _aligned(columns)
+    keys, values = aligned(columns * width // 4), aligned(columns * TILE_COLUMNS // 2)
+    key_scales, less = aligned(columns).view(np.float32), aligned(columns)
     key_scales[time:], less[time:] = _UNSEEN_SCALE, _UNSEEN_LESS
     for head in range(heads):
-        query = mixed.ctypes.data + head * width * 4
-        key, value = query + heads * width * 4, query + 2 * heads * width * 4
+        start = head * width
         for at in range(time):
-            place = query + at * mixed.strides[0]
+            place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
             query_scales[at] = factor * quantized_row(place, width, MIDDLE, queries.ctypes.data + at * width)
-        _pack_keys(key, mixed.strides[0], time, width, keys, key_scales, less)
-        _pack_values(value, mixed.strides[0], time, width, value_scales[head], values)
-        _hear(queries, query_scales, keys, key_scales, less, values, value_scales[head], heard, head * width)
+        _pack_keys(mixed, (heads + head) * width, keys, key_scales, less)
+        worth = _pack_values(mixed, (2 * heads + head) * width, width, most_value, values)
+        _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, start)
 
 
 @compiled
-def _aligned(count):  # type: ignore[no-untyped-def]
-    """Zeros from a multiple of 64 bytes on: no vector of 512 bits then lies in two lines of the cache."""
-    room = np.zeros(count + 16, np.int32)
-    start = (-room.ctypes.data) % 64 // 4
-    return room[start : start + count]
-
-
-@compiled
-def _pack_keys(address, row_bytes, time, width, keys, scales, less):  # type: ignore[no-untyped-def]
+def _pack_keys(mixed, start, keys, scales, less):  # type: ignore[no-untyped-def]
     """Signed bytes in the order of tiles, and how much the middle of the queries' bytes adds to a key's sums."""
+    time, width = len(mixed), len(keys) * 4 // len(less)
+    mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
+    for at in range(time):
+        for lane in range(width):
+            mean[lane] += mixed[at, start + lane]
+    for lane in range(width):
+        mean[lane] /= np.float32(time)
     row = np.empty(width, np.uint8)
     fours = row.view(np.int32)
     for at in range(time):
-        scales[at] = quantized_row(address + at * row_bytes, width, np.int32(0), row.ctypes.data)
+        for lane in range(width):
+            key[lane] = mixed[at, start + lane] - mean[lane]
+        scales[at] = quantized_row(key.ctypes.data, width, np.int32(0), row.ctypes.data)
         place = at // TILE_COLUMNS * (TILE_COLUMNS * width // 4) + at % TILE_COLUMNS
         for number in range(width // 4):
             keys[place + number * TILE_COLUMNS] = fours[number]
@@ -105,27 +101,31 @@ def _pack_keys(address, row_bytes, time, width, keys, scales, less):  # type: ig
     sums = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
     for at in range(0, time, TILE_COLUMNS):
         place = keys.ctypes.data + at * width
-        tile_bytes(middles.ctypes.data, width, place, TILE_COLUMNS * 4, width // 4, sums.ctypes.data)
+        tile_bytes(middles.ctypes.data, width, place, TILE_COLUMNS * 4, width // 4, sums.ctypes.data, TILE_COLUMNS * 4)
         for number in range(min(TILE_COLUMNS, time - at)):
             less[at + number] = sums[0, number]
 
 
 @compiled
-def _pack_values(address, row_bytes, time, width, scale, values):  # type: ignore[no-untyped-def]
-    """Words of two positions side by side."""
+def _pack_values(mixed, start, width, most_value, values):  # type: ignore[no-untyped-def]
+    """Words of two positions side by side; what one of them stands for."""
     nothing = np.zeros(width, np.float32)
-    for at in range(0, time, 2):
-        place = address + at * row_bytes
-        after = place + row_bytes if at + 1 < time else nothing.ctypes.data
-        interleaved_rows(place, after, width, scale, values.ctypes.data + at // 2 * TILE_COLUMNS * 4)
+    size = LEAST_NUMBER
+    for at in range(len(mixed)):
+        size = max(size, largest(mixed.ctypes.data + at * mixed.strides[0] + start * 4, width))
+    for at in range(0, len(mixed), 2):
+        place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
+        after = place + mixed.strides[0] if at + 1 < len(mixed) else nothing.ctypes.data
+        interleaved_rows(place, after, width, most_value / size, values.ctypes.data + at // 2 * TILE_COLUMNS * 4)
+    return size / most_value
 
 
 @compiled
-def _hear(queries, query_scales, keys, key_scales, less, values, value_scale, heard, column):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, start):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """One head, TILE_ROWS queries at a time, whose scores and weights stay in the core's first cache."""
     width, columns = queries.shape[1], len(less)
-    sums, scores = _aligned(TILE_ROWS * columns), _aligned(columns)
-    weights = _aligned(TILE_ROWS * columns // 2)
+    sums, scores = aligned(TILE_ROWS * columns), aligned(columns)
+    weights = aligned(TILE_ROWS * columns // 2)
     totals = np.empty(TILE_ROWS, np.float32)
     sums_heard = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
     for first in range(0, len(queries), TILE_ROWS):
@@ -136,11 +136,12 @@ def _hear(queries, query_scales, keys, key_scales, less, values, value_scale, he
                 keys.ctypes.data + at * width,
                 TILE_COLUMNS * 4,
                 width // 4,
-                sums.ctypes.data + at * TILE_ROWS * 4,
+                sums.ctypes.data + at * 4,
+                columns * 4,
             )
         for row in range(TILE_ROWS):
             most = scaled_scores(
-                sums.ctypes.data + row * TILE_COLUMNS * 4,
+                sums.ctypes.data + row * columns * 4,
                 less.ctypes.data,
                 key_scales.ctypes.data,
                 query_scales[first + row],
@@ -156,8 +157,9 @@ def _hear(queries, query_scales, keys, key_scales, less, values, value_scale, he
             TILE_COLUMNS * 4,
             columns // 2,
             sums_heard.ctypes.data,
+            TILE_COLUMNS * 4,
         )
         for row in range(min(TILE_ROWS, len(heard) - first)):
-            share = np.float32(1) / (totals[row] * value_scale)
+            share = worth / totals[row]
             for number in range(width):
-                heard[first + row, column + number] = np.float32(sums_heard[row, number]) * share
+                heard[first + row, start + number] = np.float32(sums_heard[row, number]) * share

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
+from worker.engines.chatterbox.attention_float import WIDTH, attention_float
 from worker.engines.chatterbox.attention_int8 import attention_int8
 from worker.engines.chatterbox.products_float import FloatConvolution, FloatLinear, TransposedConvolution
 from worker.engines.chatterbox.products_int8 import Int8Convolution, Int8Linear
-from worker.precision import Precision
+from worker.precision import Precision, processor
 
 Layer = Callable[[Tensor], Tensor]
 """Takes float32 or bfloat16, gives what its precision computes in: float32, or bfloat16."""
@@ -23,8 +24,8 @@ def linear(
     """States times weights plus bias, (…, inputs) to (…, outputs), with an `activation` after it.
 
     `weight` is float32 (outputs, inputs), `bias` (outputs,). `rows` lays float32 weights out for so many rows, in a
-    copy of this process's own: for a few rows of large weights that is worth a fifth of the time and more, for hundreds of
-    rows nothing. The activation is none, relu, gelu, or gelu-tanh.
+    copy of this process's own: for a few rows of large weights that is worth a fifth of the time and more, for
+    hundreds of rows nothing. The activation is none, relu, gelu, or gelu-tanh.
     """
     if precision is Precision.INT8:
         return Int8Linear(weight, bias, activation)
@@ -68,6 +69,8 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precis
         mix = linear(torch.cat([query, key, value]), None, precision)
         return lambda states: attention_int8(mix(states), heads)
     layers = [linear(weight, None, precision) for weight in (query, key, value)]
+    if precision is Precision.FP32 and len(query) == heads * WIDTH and "avx512f" in processor().has:
+        return lambda states: attention_float(*(layer(states) for layer in layers))
     return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
 
 

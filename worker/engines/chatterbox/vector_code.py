@@ -44,8 +44,9 @@ class _Code:
         place = self.builder.add(address, self.builder.mul(offset, constant))
         return self.builder.inttoptr(place, kind.as_pointer())
 
-    def load(self, address: Any, offset: Any, kind: Any, size: int = 4, align: int = 4) -> Any:
-        return self.builder.load(self.pointer(address, offset, size, kind), align=align)
+    def load(self, address: Any, offset: Any, kind: Any) -> Any:
+        """What stands so many numbers of 32 bits behind an address."""
+        return self.builder.load(self.pointer(address, offset, 4, kind), align=4)
 
     def store(self, value: Any, address: Any, offset: Any, size: int) -> None:
         self.builder.store(value, self.pointer(address, offset, size, value.type), align=size)
@@ -101,47 +102,64 @@ def _vector_code(signature: Any, emit: Callable[..., Any]) -> Any:
     return signature, generate
 
 
-def _tile(dot: str) -> Any:
-    """Sums of products of a block of rows with a block of columns (see `tile_bytes`), by a processor's dot product."""
+def _tile(multiply: Callable[[_Code, Any, Any, Any], Any], lane: Any, vector: Any) -> Any:
+    """Sums of products of a block of rows with a block of columns (see `tile_bytes`).
 
-    def emit(code: _Code, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any) -> None:
+    `multiply` adds to a vector of sums what `lane`, of one row, and a `vector` of columns make.
+    """
+
+    def emit(
+        code: _Code, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
+    ) -> None:
         builder = code.builder
-        starts = [
-            builder.add(rows, builder.mul(row_bytes, ir.Constant(rows.type, number))) for number in range(TILE_ROWS)
-        ]
+
+        def below(address: Any, number: int, size: Any) -> Any:
+            return builder.add(address, builder.mul(size, ir.Constant(size.type, number)))
+
+        starts = [below(rows, number, row_bytes) for number in range(TILE_ROWS)]
 
         def step(index: Any, sums: Sequence[Any]) -> list[Any]:
             place = builder.add(columns, builder.mul(index, column_bytes))
-            beside = [
-                code.load(place, ir.Constant(place.type, number), _INTS, size=64, align=64)
-                for number in range(TILE_VECTORS)
-            ]
+            beside = [code.load(place, _lanes(place, number), vector) for number in range(TILE_VECTORS)]
             results = []
             for number, start in enumerate(starts):
-                four = code.spread(code.load(start, index, _INT))
-                for vector, column in enumerate(beside):
-                    results.append(code.call(dot, _INTS, sums[TILE_VECTORS * number + vector], four, column))
+                one = code.spread(code.load(start, index, lane))
+                for column, its in enumerate(beside):
+                    results.append(multiply(code, sums[TILE_VECTORS * number + column], one, its))
             return results
 
-        sums = code.loop(steps, 1, [_ints(0)] * (TILE_ROWS * TILE_VECTORS), step)
+        zero = ir.Constant(vector, [0] * LANES)
+        sums = code.loop(steps, 1, [zero] * (TILE_ROWS * TILE_VECTORS), step)
         for number, total in enumerate(sums):
-            code.store(total, out, ir.Constant(out.type, number * LANES), 4)
+            row = below(out, number // TILE_VECTORS, out_bytes)
+            code.store(total, row, _lanes(row, number % TILE_VECTORS), 4)
 
     @_intrinsic
-    def tile(_: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any) -> Any:
-        return _vector_code(types.void(*[types.intp] * 6), emit)
+    def tile(
+        _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
+    ) -> Any:
+        return _vector_code(types.void(*[types.intp] * 7), emit)
 
     return tile
 
 
-tile_bytes = _tile("llvm.x86.avx512.vpdpbusd.512")
-"""(rows, row_bytes, columns, column_bytes, steps, out): TILE_ROWS times TILE_COLUMNS sums, int32, row after row.
+def _dot(name: str) -> Callable[[_Code, Any, Any, Any], Any]:
+    """A processor's own product of several small numbers in each lane."""
+    return lambda code, total, one, column: code.call(name, _INTS, total, one, column)
 
-A step multiplies four unsigned bytes of each row with four signed bytes of each column. Columns lie step by step
-`column_bytes` apart, the four bytes of a column side by side, aligned to 64 bytes.
+
+tile_bytes = _tile(_dot("llvm.x86.avx512.vpdpbusd.512"), _INT, _INTS)
+"""(rows, row_bytes, columns, column_bytes, steps, out, out_bytes): TILE_ROWS rows of TILE_COLUMNS sums, int32.
+
+A step multiplies four unsigned bytes of each row with four signed bytes of each column, which lie side by side; from a
+step's columns to the next one's are `column_bytes`.
 """
-tile_words = _tile("llvm.x86.avx512.vpdpwssd.512")
+tile_words = _tile(_dot("llvm.x86.avx512.vpdpwssd.512"), _INT, _INTS)
 """The same of two signed words of 16 bits a step."""
+tile_floats = _tile(
+    lambda code, total, one, column: code.call("llvm.fma.v16f32", _FLOATS, one, column, total), _FLOAT, _FLOATS
+)
+"""The same of one float32 a step, into float32."""
 
 
 @_intrinsic
@@ -196,22 +214,13 @@ def interleaved_rows(_: Any, one: Any, other: Any, count: Any, scale: Any, out: 
 
 @_intrinsic
 def scaled_scores(_: Any, sums: Any, less: Any, scales: Any, factor: Any, count: Any, out: Any) -> Any:
-    """(sums, less, scales, factor, count, out): (sums - less) * scales * factor as float32, and the largest of them.
-
-    `sums` lie in tiles, of which this is one row: TILE_COLUMNS of it side by side, then those of the tile's other rows.
-    """
+    """(sums, less, scales, factor, count, out): (sums - less) * scales * factor as float32, and the largest of them."""
 
     def emit(code: _Code, sums: Any, less: Any, scales: Any, factor: Any, count: Any, out: Any) -> Any:
         builder, by = code.builder, code.spread(factor)
 
         def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
-            # A tile is TILE_ROWS times as long as a row's part of it.
-            inside = builder.and_(index, ir.Constant(index.type, TILE_COLUMNS - 1))
-            place = builder.sub(
-                builder.mul(index, ir.Constant(index.type, TILE_ROWS)),
-                builder.mul(inside, ir.Constant(index.type, TILE_ROWS - 1)),
-            )
-            difference = builder.sub(code.load(sums, place, _INTS), code.load(less, index, _INTS))
+            difference = builder.sub(code.load(sums, index, _INTS), code.load(less, index, _INTS))
             scale = builder.fmul(code.load(scales, index, _FLOATS), by)
             score = builder.fmul(builder.sitofp(difference, _FLOATS), scale)
             code.store(score, out, index, 4)
