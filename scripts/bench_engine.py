@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from sides.checkpoints import Size, checkpoint, home_of
-from sides.load import UnequalError, check_same
+from sides.load import LEAST_TOKENS, UnequalError, check_same
 from sides.running import SideError, heed_signals, physical_cores
 from trials.report import report, setting, write_json
 from trials.result import Result
@@ -26,10 +26,9 @@ from trials.side import LETTERS, Plan, Side, sides
 from trials.trial import Trial, attempt, work_of
 
 from worker.checkpoints import CHECKPOINTS, CheckpointError
+from worker.engines.chatterbox.budget import MOST_TOKENS
 from worker.precision import Precision, processor, unsupported
 
-SHORTEST, LONGEST = 75, 150
-"""Speech tokens of a text: 3 to 6 s."""
 REDUCED = (Precision.BF16, Precision.INT8)
 
 progress = Console(stderr=True)
@@ -40,6 +39,7 @@ def main(  # noqa: PLR0917 - each is an option
     size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to try the benchmark itself.")] = Size.FULL,
     utterances: Annotated[int, typer.Option(min=1, help="Texts that are sent at once.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns within each.")] = 2,
+    tokens: Annotated[str, typer.Option(help="Least and most speech tokens of a text, 25 a second.")] = "75-150",
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
     slots: Annotated[
@@ -65,12 +65,13 @@ def main(  # noqa: PLR0917 - each is an option
     engines = engine or ["turbo"]
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
+    least, most = _range(tokens)
     plan = Plan(
         size=size,
         rounds=rounds,
         utterances=utterances,
-        least_tokens=SHORTEST,
-        most_tokens=LONGEST,
+        least_tokens=least,
+        most_tokens=most,
         workers=workers or physical_cores(),
         threads=threads,
         slots=slots,
@@ -123,6 +124,13 @@ def _letters(which: str) -> list[str]:
     if unknown := [letter for letter in letters if letter not in LETTERS]:
         raise typer.BadParameter(f"--sides: there is no side {unknown[0]!r}; there are: {', '.join(LETTERS)}")
     return sorted(set(letters))
+
+
+def _range(tokens: str) -> tuple[int, int]:
+    least, _, most = tokens.partition("-")
+    if not (least.isdecimal() and most.isdecimal() and LEAST_TOKENS <= int(least) <= int(most) <= MOST_TOKENS):
+        raise typer.BadParameter(f"--tokens must be two numbers of {LEAST_TOKENS} to {MOST_TOKENS}, such as 75-150")
+    return int(least), int(most)
 
 
 def _numbers(concurrency: str) -> tuple[int, ...]:

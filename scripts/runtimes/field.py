@@ -206,9 +206,9 @@ def _difference(result: Any, file: Path) -> float:
 
 
 def _timed(step: Callable[[], Any], least: float) -> list[float]:
-    """Seconds of each step until so many seconds have passed."""
+    """Seconds of each step until so many seconds have passed, of one at least."""
     taken: list[float] = []
-    while sum(taken) < least:
+    while not taken or sum(taken) < least:
         started = time.perf_counter()
         step()
         taken.append(time.perf_counter() - started)

@@ -11,7 +11,7 @@ from statistics import median
 from sides.markdown import counted, machine, mib, several, table
 from sides.noise import NOISE_CORES
 
-from trials.result import Result
+from trials.result import REST, STAGES, Result
 from trials.side import Plan
 
 NONE = "-"
@@ -90,7 +90,8 @@ def _alone(result: Result) -> str:
 
 def _stages(result: Result) -> str:
     by_side = {side: result.stages(side) for side in result.sides}
-    names = list(dict.fromkeys(name for stages in by_side.values() for name in stages))
+    further = {name for stages in by_side.values() for name in stages} - {*STAGES, REST}
+    names = [*STAGES, *sorted(further), REST]
     rows = [
         [_name(result, side), *(f"{stages.get(name, 0.0):.3f}" for name in names), f"{sum(stages.values()):.3f}"]
         for side, stages in by_side.items()

@@ -50,8 +50,8 @@ class Result:
         The rest is everything else that happens while all texts are spoken: other work, and idleness at the end.
         """
         rounds = [_stages(trial, self.utterances) for trial in self.of(side)]
-        names = [*STAGES, *sorted({name for stages in rounds for name in stages} - {*STAGES, REST}), REST]
-        return {name: median(stages.get(name, 0.0) for stages in rounds) for name in names}
+        names = {name for stages in rounds for name in stages}
+        return {name: median(stages.get(name, 0.0) for stages in rounds) for name in sorted(names)}
 
     def first_answers(self, side: str, together: int) -> list[float]:
         """Seconds until the first of so many requests sent at once was answered, by run and round."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.machine import Machine
+from tests.services.tiny_models import TinyCheckpoint
 
 
 @pytest.fixture
@@ -19,3 +20,13 @@ def machine(tmp_path: Path) -> Machine:
 def gate(tmp_path: Path) -> Path:
     os.mkfifo(tmp_path / "gate")
     return tmp_path / "gate"
+
+
+@pytest.fixture
+def tiny_turbo(tmp_path: Path, tiny_checkpoint: TinyCheckpoint) -> Path:
+    """A folder of checkpoints, as the benchmarks keep them, with a tiny one of Turbo whose files may be replaced."""
+    home = tmp_path / "checkpoints"
+    (home / "tiny/turbo").mkdir(parents=True)
+    for file in tiny_checkpoint("turbo").iterdir():
+        (home / "tiny/turbo" / file.name).symlink_to(file)
+    return home

@@ -7,71 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from sides.load import jobs, texts
 
-from tests.services.harness import ROOT, environment
-from tests.services.tiny_models import TinyCheckpoint
+from tests.scripts.bench import PATIENCE, Bench, started
+from tests.services.harness import ROOT
 from worker.engines.chatterbox.budget import token_budget
 
-PATIENCE = 600  # seconds until something that should have happened did not
 TOKENS = 58
 
 
-class Bench:
-    """Starts the program on tiny checkpoints in `home`, and finds all that it started."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self._started: list[subprocess.Popen[str]] = []
-        self._mark = f"BENCH_TEST_{uuid.uuid4().hex}"
-
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / "scripts/bench_workers.py"), "--size", "tiny", "--engine", "turbo"]
-        process = subprocess.Popen(
-            [*command, "--checkpoints", str(self.home), "--rounds", "1", "--utterances", "2", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # Every process below inherits the variable, wherever it has gone to.
-            env=environment() | {self._mark: "1"},
-        )
-        self._started.append(process)
-        return process
-
-    def end(self) -> None:
-        """Let nothing that a failed test started outlive it."""
-        for process in self._started:
-            if process.returncode is None:
-                process.kill()
-                process.communicate()
-
-    def left(self) -> list[str]:
-        """The commands of its processes that are there still."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if self._mark in process.environ():
-                    found.append(" ".join(process.cmdline()))
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return found
-
-
 @pytest.fixture
-def bench(tmp_path: Path, tiny_checkpoint: TinyCheckpoint) -> Iterator[Bench]:
-    home = tmp_path / "checkpoints"
-    (home / "tiny/turbo").mkdir(parents=True)
-    for file in tiny_checkpoint("turbo").iterdir():
-        (home / "tiny/turbo" / file.name).symlink_to(file)
-    bench = Bench(home)
-    yield bench
-    bench.end()
+def bench(tiny_turbo: Path) -> Iterator[Bench]:
+    with started("bench_workers", tiny_turbo, "--engine", "turbo", "--rounds", "1", "--utterances", "2") as bench:
+        yield bench
 
 
 @pytest.mark.parametrize("tokens", [98, 500])
