@@ -33,8 +33,8 @@ def main() -> None:
         engine=arguments.engine,
         threads=threads,
         slots=arguments.slots,
-        runtime=arguments.runtime,
-        precision=arguments.precision,
+        runtime=Runtime(arguments.runtime),
+        precision=Precision(arguments.precision),
         path=arguments.run_dir / f"worker-{arguments.index}.sock",
         voices=arguments.voices,
         model_dir=arguments.model_dir,
@@ -55,8 +55,8 @@ def _arguments() -> argparse.Namespace:
         required=True,
         help="every worker's CPU numbers and threads, by worker number: 0,8/1;1,9/1",
     )
-    parser.add_argument("--runtime", type=Runtime, choices=[*Runtime], default=Runtime.BATCHED)
-    parser.add_argument("--precision", type=Precision, choices=[*Precision], default=Precision.FP32)
+    parser.add_argument("--runtime", choices=[*map(str, Runtime)], default=Runtime.BATCHED)
+    parser.add_argument("--precision", choices=[*map(str, Precision)], default=Precision.FP32)
     parser.add_argument("--slots", type=int, default=1, help="utterances at once")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")

@@ -61,6 +61,29 @@ def test_the_least_busy_worker_counted_in_seconds_of_work() -> None:
     assert line.assign(0.0) == [Assignment("long", "w0"), Assignment("short", "w1"), Assignment("next", "w1")]
 
 
+def test_workers_of_several_slots_are_filled_side_by_side() -> None:
+    line = scheduler(1.0, 1.0, slots=4)
+    for number in range(10):
+        line.submit(order(f"t{number}"), 0.0)
+    filled = [assignment.worker for assignment in line.assign(0.0)]
+    assert filled == ["w0", "w1"] * 4
+    assert (line.running_on("w0"), line.running_on("w1"), line.free_slots, line.depth) == (4, 4, 0, 2)
+    line.release("t3")
+    line.release("t5")
+    assert line.assign(0.0) == [Assignment("t8", "w1"), Assignment("t9", "w1")], "where slots have become free"
+
+
+def test_with_slots_free_everywhere_work_counts_and_not_its_number() -> None:
+    line = scheduler(1.0, 1.0, slots=4)
+    line.submit(order("long", 10.0), 0.0)
+    line.assign(0.0)
+    for number in range(4):
+        line.submit(order(f"short{number}", 2.0), 0.0)
+    assert [assignment.worker for assignment in line.assign(0.0)] == ["w1"] * 4
+    line.submit(order("last", 2.0), 0.0)
+    assert line.assign(0.0) == [Assignment("last", "w0")], "the other worker is full"
+
+
 def test_work_that_is_done_by_now_counts_no_more() -> None:
     line = scheduler(1.0, 1.0, slots=2)
     line.submit(order("long", 10.0), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -51,19 +52,28 @@ def place(run_dir: Path, tmp_path: Path) -> Iterator[Place]:
     assert list((run_dir / "t").iterdir()) == [], "nothing temporary is left"
 
 
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """All that is started has one core, however many there are: so the test takes as long everywhere."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_core")
 def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheckpoint, home: Home) -> None:
     model = *TURBO, "--model-dir", tiny_checkpoint("turbo")
-    done = place.run("calibrate", *model, "--threads", "1", "--slots", "1,3", "--utterances", "2")
+    done = place.run("calibrate", *model, "--slots", "1,3", "--utterances", "1")
     assert done.returncode == 0, done.stderr
     assert "Engine turbo, batched, fp32" in done.stdout
     (calibration,) = place.kept()
     found = {one.slots: one for one in calibration.measurements}
     assert found.keys() == {1, 3}
     for slots, one in found.items():
-        assert one.threads == 1
-        assert one.utterances == one.workers * max(2, slots)
-        assert one.audio_seconds > one.utterances
-        assert f"{one.workers} worker{'s' * (one.workers > 1)} of 1 thread and {slots} slot" in done.stderr
+        assert (one.threads, one.workers, one.utterances) == (1, 1, slots)
+        assert one.audio_seconds > slots
+        assert f": {one}\n" in done.stderr
 
     best = calibration.ranked[0]
     layout = place.run("layout", *model)
@@ -73,7 +83,7 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
     (file,) = (place.cache / "calibrations").glob("*")
     file.write_text(calibration.model_copy(update={"measurements": (found[3], *others)}).model_dump_json())
     mine = Home(home.voices, place.cache)
-    with start_model("turbo", mine, "--threads", "1", model_dir=tiny_checkpoint("turbo")) as chorus:
+    with start_model("turbo", mine, model_dir=tiny_checkpoint("turbo")) as chorus:
         assert [state.slots for state in chorus.states()] == [3]
         assert b"by this host's calibration" in chorus.log.read_bytes()
         assert seconds(spoken(chorus)) > 1

@@ -7,23 +7,29 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.services.harness import ROOT, environment
 from tests.services.tiny_models import TinyCheckpoint
+from worker.cards import Runtime
 from worker.checkpoints import CHECKPOINTS
 from worker.engines import load
 from worker.engines.base import ModelUnavailableError
+from worker.precision import Precision
 
 LOADED = """if True:
     import json, os, sys
     from pathlib import Path
     from worker.engines import load
-    engine = load(sys.argv[1], threads=1, model_dir=Path(sys.argv[2]), cache=Path(sys.argv[3]))
+    way = json.loads(sys.argv[4])
+    engine = load(sys.argv[1], threads=1, model_dir=Path(sys.argv[2]), cache=Path(sys.argv[3]), **way)
     import huggingface_hub.constants, torch
     print(json.dumps({
         "engine": engine.card.name,
+        "class": type(engine).__name__,
+        "slots": engine.slots,
         "offline": huggingface_hub.constants.HF_HUB_OFFLINE,
         "variable": os.environ["HF_HUB_OFFLINE"],
         "threads": torch.get_num_threads(),
@@ -39,11 +45,21 @@ def refusal(engine: str, model_dir: Path | None, cache: Path) -> str:
     return str(refused.value)
 
 
-def test_the_engine_and_nothing_from_the_network(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("way", "kind", "slots"),
+    [
+        ({}, "BatchedEngine", 1),
+        ({"slots": 3, "precision": "int8"}, "BatchedEngine", 3),
+        ({"runtime": "stock"}, "StockEngine", 1),
+    ],
+)
+def test_the_engine_and_nothing_from_the_network(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, way: dict[str, object], kind: str, slots: int
+) -> None:
     variables = environment() | {"PYTHONWARNINGS": "ignore"}
     variables.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, "turbo", str(tiny_checkpoint("turbo")), str(tmp_path)],
+        [sys.executable, "-c", LOADED, "turbo", str(tiny_checkpoint("turbo")), str(tmp_path), json.dumps(way)],
         cwd=ROOT,
         env=variables,
         capture_output=True,
@@ -53,12 +69,29 @@ def test_the_engine_and_nothing_from_the_network(tiny_checkpoint: TinyCheckpoint
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "engine": "turbo",
+        "class": kind,
+        "slots": slots,
         "offline": True,
         "variable": "1",
         "threads": 1,
         "others": 1,
         "hibari": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("engine", "way", "expected"),
+    [
+        ("hibari", {"slots": 2}, "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run"),
+        ("hibari", {"precision": Precision.BF16}, "engine hibari computes in fp32 only; unset CHORUS_PRECISION"),
+        ("nano", {"runtime": Runtime.STOCK, "slots": 2}, "upstream's own nano (runtime stock) speaks one utterance at"),
+        ("nano", {"runtime": "stock", "precision": Precision.INT8}, "upstream's own nano (runtime stock) computes in"),
+    ],
+)
+def test_a_way_to_run_that_there_is_not(tmp_path: Path, engine: str, way: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ModelUnavailableError) as refused:
+        load(engine, threads=1, model_dir=tmp_path, cache=tmp_path, **way)
+    assert str(refused.value).startswith(expected)
 
 
 @pytest.mark.parametrize("engine", CHECKPOINTS)

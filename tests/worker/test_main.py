@@ -59,6 +59,35 @@ def test_an_engine_that_there_is_not(run_dir: Path) -> None:
     assert "hibari" in said
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "there_are"),
+    [("runtime", "fast", "'batched', 'stock'"), ("precision", "fp16", "'fp32', 'bf16', 'int8'")],
+)
+def test_a_way_to_run_that_there_is_not(run_dir: Path, option: str, value: str, there_are: str) -> None:
+    status, said = refusal(run_dir, **{option: value})
+    assert status == 2
+    assert f"argument --{option}: invalid" in said
+    assert value in said
+    assert there_are in said
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ("--slots", "2"),
+            "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: ",
+        ),
+        (("--precision", "int8"), "engine hibari computes in fp32 only; unset CHORUS_PRECISION (--precision), or "),
+    ],
+)
+def test_a_way_to_run_that_the_engine_does_not_know(run_dir: Path, options: tuple[str, str], said: str) -> None:
+    with start_worker(run_dir, options=options) as worker:
+        state = worker.await_phase(Phase.FAILED)
+    assert state.reason is not None
+    assert state.reason.startswith(said)
+
+
 def test_cpus_that_it_may_not_use(run_dir: Path) -> None:
     status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}/1")
     assert status == 1

@@ -22,7 +22,7 @@ def load(
     model_dir: Path | None,
     cache: Path,
     runtime: Runtime | str = Runtime.BATCHED,
-    precision: Precision = Precision.FP32,
+    precision: Precision | str = Precision.FP32,
 ) -> Engine:
     """Load an engine's libraries and weights. Raises ModelUnavailableError with the mend.
 
@@ -30,15 +30,15 @@ def load(
     `model_dir` holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
     Imports happen here so that a worker carries no library of an engine that it does not run.
     """
-    runtime = Runtime(runtime)
+    runtime, precision = Runtime(runtime), Precision(precision)
+    if name not in CARDS:
+        raise ValueError(f"no engine {name!r}")
     if (misfit := CARDS[name].misfit(runtime, precision, slots)) is not None:
         raise ModelUnavailableError(misfit)
     if name == "hibari":
         from worker.engines.hibari import HibariEngine  # noqa: PLC0415
 
         return HibariEngine(threads)
-    if name not in CHECKPOINTS:
-        raise ValueError(f"no engine {name!r}")
     checkpoint = _checkpoint(name, model_dir)
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
