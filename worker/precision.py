@@ -27,31 +27,27 @@ class Precision(StrEnum):
 LABELS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
-    "avx_vnni": "AVX-VNNI",
     "avx512_vnni": "AVX512-VNNI",
     "avx512_bf16": "AVX512-BF16",
-    "amx_int8": "AMX-INT8",
     "amx_bf16": "AMX-BF16",
-    "asimddp": "DotProd",
-    "i8mm": "I8MM",
     "bf16": "BF16",
 }
 """Instruction sets that decide how fast products are, by Linux's names: those of x86, then those of Arm."""
 
 INSTRUCTIONS = {
     Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
-    Precision.INT8: ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"),
+    Precision.INT8: ("avx512_vnni",),
 }
 """A precision gains where the processor has one of these; fp32 takes whatever there is."""
 
 _NEEDS = {
     Precision.BF16: "AVX512-BF16 or AMX-BF16 (on Arm: BF16)",
-    Precision.INT8: "AVX512-VNNI, AVX-VNNI or AMX-INT8 (on Arm: DotProd or I8MM)",
+    Precision.INT8: "AVX512-VNNI",
 }
 
 _WITHOUT = {
     Precision.BF16: "its products would be emulated, slower than fp32",
-    Precision.INT8: "its products would be no faster than fp32, and could overflow",
+    Precision.INT8: "its kernels are made for vectors of 512 bits",
 }
 
 _GAINS = {
