@@ -9,13 +9,13 @@ the arithmetic is that of trained ones.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from runtimes.contender import EXTRA, Contender, Runtime, contenders
+from runtimes.contender import DECODE, ESTIMATOR, EXTRA, Contender, Runtime, contenders
 from runtimes.field import FieldError, Outcome, Task, compare, prepare
 from runtimes.report import Plan, Result, report, write_json
 from sides.checkpoints import Size, checkpoint, home_of
@@ -26,7 +26,7 @@ from worker.checkpoints import CheckpointError
 from worker.precision import Precision, processor
 
 ENGINES = ("turbo", "nano")
-WORKS = ("decode", "estimator")
+WORKS = (DECODE, ESTIMATOR)
 
 progress = Console(stderr=True)
 
@@ -34,7 +34,7 @@ progress = Console(stderr=True)
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[str, typer.Option(help=f"One of {', '.join(ENGINES)}.")] = "turbo",
     size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to try the benchmark itself.")] = Size.FULL,
-    work: Annotated[str, typer.Option(help="Which steps.")] = "decode,estimator",
+    work: Annotated[str, typer.Option(help="Which steps.")] = ",".join(WORKS),
     rows: Annotated[str, typer.Option(help="Rows of a decode step.")] = "1,2,4,8,16,32",
     positions: Annotated[int, typer.Option(min=2, max=2000, help="Positions that each row knows already.")] = 500,
     frames: Annotated[int, typer.Option(min=1, help="Mel frames of an estimator's step.")] = 700,
@@ -73,46 +73,40 @@ def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]
     able: list[Contender] = []
     left_out: dict[str, list[str]] = {}
     for contender in contenders(processor()):
+        if not any(contender.does(work) for work in works):
+            continue
         if contender.missing:
             left_out |= {f"{contender} {contender.precision}": contender.missing}
         else:
             able.append(contender)
-    outcomes: dict[str, list[Outcome]] = {work: [] for work in WORKS}
+    outcomes: list[Outcome] = []
     others = []
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name:
         folder = Path(name)
         _tell("exporting the steps")
-        eight_bits = any(one.runtime is Runtime.ONNXRUNTIME and one.precision is Precision.INT8 for one in able)
         prepare(
             engine=plan.engine,
             weights=weights,
             folder=folder,
             rows=max(plan.rows),
             positions=plan.positions,
-            eight_bits=eight_bits,
+            eight_bits=Contender(Runtime.ONNXRUNTIME, Precision.INT8) in able,
         )
-        for work in works:
-            sizes = plan.rows if work == "decode" else (plan.frames,)
-            task = Task(work, plan.engine, weights, folder, sizes, plan.rounds, plan.seconds)
-            for count in plan.threads:
-                found, busy = compare(task, _of(work, able), cpus[:count], _tell)
-                outcomes[work] += found
-                others.append(busy)
+        sizes = {DECODE: plan.rows, ESTIMATOR: (plan.frames,)}
+        task = Task({work: sizes[work] for work in works}, plan.engine, weights, folder, plan.rounds, plan.seconds)
+        for count in plan.threads:
+            found, busy = compare(task, able, cpus[:count], _tell)
+            outcomes += found
+            others.append(busy)
     return Result(
         plan=plan,
-        decode=outcomes["decode"],
-        estimator=outcomes["estimator"],
+        outcomes=outcomes,
         others=max(others),
         left_out=[
             f"Not measured: {name}, for lack of {', '.join(missing)}; the extra `{EXTRA}` of this package brings it."
             for name, missing in left_out.items()
         ],
     )
-
-
-def _of(work: str, able: Iterable[Contender]) -> list[Contender]:
-    """Those that the step has a use for: the estimator knows no positions."""
-    return [contender for contender in able if work == "decode" or contender.shared]
 
 
 def _cpus(number: int) -> list[int]:

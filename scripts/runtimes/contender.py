@@ -35,6 +35,9 @@ PRECISIONS = {
     Runtime.OPENVINO: tuple(Precision),
 }
 
+DECODE, ESTIMATOR = "decode", "estimator"
+"""The steps that are taken."""
+
 EXTRA = "bench"
 """Of this package's extras, the one that brings all of them."""
 
@@ -50,6 +53,10 @@ class Contender:
 
     def __str__(self) -> str:
         return NAMES[self.runtime] + ("" if self.shared else ", no positions shared")
+
+    def does(self, work: str) -> bool:
+        """Whether it is another one than the rest in this work: the estimator knows no positions."""
+        return self.shared or work == DECODE
 
     @property
     def needs(self) -> tuple[str, ...]:

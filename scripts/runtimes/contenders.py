@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def load(contender: Contender, work: Work, folder: Path, engine: str, weights: P
     return _own_estimator(model.s3gen, contender.precision, given)
 
 
+@cache
 def _model(engine: str, weights: Path, threads: int) -> Any:
     from worker.cores import limit_torch  # noqa: PLC0415
     from worker.engines.chatterbox import loading, upstream  # noqa: PLC0415

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import psutil
+from sides.markdown import counted
 from sides.noise import machine_seconds
 
 from runtimes.contender import Contender, Runtime
@@ -33,13 +35,12 @@ class FieldError(RuntimeError):
 class Task:
     """What all contenders do."""
 
-    work: str
+    sizes: dict[str, tuple[int, ...]]
+    """Rows of a decode step, frames of an estimator's, by the work."""
     engine: str
     weights: Path
     folder: Path
     """With what `export.prepare` wrote."""
-    sizes: tuple[int, ...]
-    """Rows of a decode step, or frames of an estimator's."""
     rounds: int
     seconds: float
     """Least time of a turn."""
@@ -47,8 +48,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one contender on so many threads."""
+    """What came of one contender in one kind of work on so many threads."""
 
+    work: str
     contender: Contender
     threads: int
     difference: float
@@ -58,15 +60,24 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class _Turn:
+    """What a contender is asked for: steps for so many seconds or, without a number, what its result differs by."""
+
+    work: str
+    size: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class _Player:
     contender: Contender
     process: Any
     pipe: Connection
 
-    def ask(self, question: object) -> Any:
+    def ask(self, turn: _Turn) -> Any:
         """Its answer. Raises FieldError where it ended instead."""
         try:
-            self.pipe.send(question)
+            self.pipe.send(turn)
             return self.pipe.recv()
         except (EOFError, OSError) as error:
             raise FieldError(f"{self.contender} {self.contender.precision} failed: see above") from error
@@ -88,32 +99,33 @@ def compare(
 
     Torch's plain module must be among them: the others are held against it. Raises FieldError.
     """
+    threads = counted(len(cpus), "thread")
     with ExitStack() as stack:
         players = []
         for contender in contenders:
-            tell(f"{task.work}, {len(cpus)} threads: starting {contender} {contender.precision}")
+            tell(f"{threads}: starting {contender} {contender.precision}")
             players.append(stack.enter_context(_player(task, contender, tuple(cpus))))
-        # The first to be asked writes down what the others are held against.
-        players.sort(key=lambda player: player.contender.runtime is not Runtime.TORCH)
-        differences = [player.ask(None) for player in players]
         clocks = _Clocks([psutil.Process(player.process.pid) for player in players])
-        taken: list[dict[int, list[float]]] = [{size: [] for size in task.sizes} for _ in players]
-        for size in task.sizes:
-            for number in range(task.rounds):
-                for index in _turns(len(players), number):
-                    taken[index][size] += players[index].ask((size, task.seconds))
-            tell(f"{task.work}, {len(cpus)} threads: {size} done")
-        others = clocks.others()
-    outcomes = [
-        Outcome(player.contender, len(cpus), difference, seconds)
-        for player, difference, seconds in zip(players, differences, taken, strict=True)
-    ]
-    return sorted(outcomes, key=lambda outcome: list(contenders).index(outcome.contender)), others
+        outcomes = []
+        for work in task.sizes:
+            tell(f"{threads}: {work}")
+            outcomes += _work(task, work, [player for player in players if player.contender.does(work)], len(cpus))
+        return outcomes, clocks.others()
 
 
-def _turns(number: int, round_number: int) -> Sequence[int]:
-    order = range(number)
-    return order if round_number % 2 == 0 else order[::-1]
+def _work(task: Task, work: str, players: Sequence[_Player], threads: int) -> list[Outcome]:
+    sizes = task.sizes[work]
+    # The first to be asked keeps what the others are held against.
+    asked = sorted(players, key=lambda player: player.contender.runtime is not Runtime.TORCH)
+    differences = {player.contender: player.ask(_Turn(work, sizes[0], None)) for player in asked}
+    taken: dict[Contender, dict[int, list[float]]] = {
+        player.contender: {size: [] for size in sizes} for player in players
+    }
+    for size in sizes:
+        for number in range(task.rounds):
+            for player in players if number % 2 == 0 else reversed(players):
+                taken[player.contender][size] += player.ask(_Turn(work, size, task.seconds))
+    return [Outcome(work, contender, threads, differences[contender], taken[contender]) for contender in taken]
 
 
 @contextmanager
@@ -175,24 +187,28 @@ def _play(pipe: Connection, task: Task, contender: Contender, cpus: tuple[int, .
     from runtimes import contenders  # noqa: PLC0415 - numerical libraries load here, after the limits
     from runtimes.inputs import Work  # noqa: PLC0415
 
-    prepare = contenders.load(contender, Work(task.work), task.folder, task.engine, task.weights, threads=len(cpus))
+    @cache
+    def load(work: str) -> Callable[[int], Callable[[], Any]]:
+        return contenders.load(contender, Work(work), task.folder, task.engine, task.weights, threads=len(cpus))
+
+    load(next(work for work in task.sizes if contender.does(work)))
     pipe.send(None)
-    size, step = 0, None
+    prepared, step = ("", 0), None
     while True:
         try:
-            question = pipe.recv()
+            turn = pipe.recv()
         except EOFError:
             return
-        if question is None:
-            pipe.send(_difference(prepare(task.sizes[0])(), task.folder / f"{task.work}.npy"))
-            continue
-        if question[0] != size:
+        if (turn.work, turn.size) != prepared:
             step = None  # of which there is no room for two
-            size = question[0]
-            step = prepare(size)
+            step = load(turn.work)(turn.size)
+            prepared = turn.work, turn.size
             step()
         assert step is not None  # noqa: S101 - for mypy
-        pipe.send(_timed(step, question[1]))
+        if turn.seconds is None:
+            pipe.send(_difference(step(), task.folder / f"{turn.work}.npy"))
+        else:
+            pipe.send(_timed(step, turn.seconds))
 
 
 def _difference(result: Any, file: Path) -> float:

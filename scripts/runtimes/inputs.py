@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtimes import contender
+
 Arrays = dict[str, NDArray[np.float32]]
 """Inputs by name, in the order of the step's arguments."""
 
@@ -24,8 +26,8 @@ TIME, UNTIL = 0.0, 0.5
 class Work(StrEnum):
     """Which step."""
 
-    DECODE = "decode"
-    ESTIMATOR = "estimator"
+    DECODE = contender.DECODE
+    ESTIMATOR = contender.ESTIMATOR
 
     @property
     def result(self) -> str:

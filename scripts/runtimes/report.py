@@ -11,6 +11,7 @@ from statistics import median
 from sides.markdown import counted, machine, table
 from sides.noise import NOISE_CORES
 
+from runtimes.contender import DECODE, ESTIMATOR
 from runtimes.field import Outcome
 
 
@@ -33,24 +34,27 @@ class Result:
     """All of it."""
 
     plan: Plan
-    decode: list[Outcome]
-    estimator: list[Outcome]
+    outcomes: list[Outcome]
     others: float
     """The most cores that everything else on the machine took."""
     left_out: list[str]
     """What could not be measured, and what to install."""
+
+    def of(self, work: str) -> list[Outcome]:
+        """What came of one kind of work."""
+        return [outcome for outcome in self.outcomes if outcome.work == work]
 
 
 def report(result: Result) -> str:
     """The result as Markdown."""
     plan = result.plan
     parts = [f"{setting()}\n\n**{plan.engine}**, {plan.size} size, {counted(plan.rounds, 'round')}"]
-    if result.decode:
+    if result.of(DECODE):
         parts.append(
             f"A whole step of the decode (layers, head, attention over {plan.positions} known positions), tokens a "
             f"second by rows:\n\n{_decode(result)}"
         )
-    if result.estimator:
+    if result.of(ESTIMATOR):
         parts.append(f"A step of the flow's estimator for {plan.frames} frames:\n\n{_estimator(result)}")
     return "\n\n".join([*parts, *result.left_out, *_doubts(result)])
 
@@ -65,8 +69,7 @@ def write_json(file: Path, result: Result) -> None:
     contents = {
         "machine": setting(),
         "plan": asdict(result.plan),
-        "decode": [asdict(outcome) for outcome in result.decode],
-        "estimator": [asdict(outcome) for outcome in result.estimator],
+        "outcomes": [asdict(outcome) for outcome in result.outcomes],
         "others": result.others,
         "left_out": result.left_out,
     }
@@ -76,7 +79,7 @@ def write_json(file: Path, result: Result) -> None:
 def _decode(result: Result) -> str:
     rows = [
         [*_name(outcome), *(_rate(size / median(outcome.seconds[size])) for size in result.plan.rows), _share(outcome)]
-        for outcome in result.decode
+        for outcome in result.of(DECODE)
     ]
     return table(("runtime", "precision", "threads", *map(str, result.plan.rows), "largest difference"), rows)
 
@@ -84,7 +87,7 @@ def _decode(result: Result) -> str:
 def _estimator(result: Result) -> str:
     rows = [
         [*_name(outcome), f"{median(outcome.seconds[result.plan.frames]):.3f} s", _share(outcome)]
-        for outcome in result.estimator
+        for outcome in result.of(ESTIMATOR)
     ]
     return table(("runtime", "precision", "threads", "a step", "largest difference"), rows)
 

@@ -59,8 +59,8 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
 
     result = json.loads(file.read_text())
     for work, sizes in (("decode", ROWS), ("estimator", (FRAMES,))):
-        able = [one for one in contenders(processor()) if not one.missing and (one.shared or work == "decode")]
-        outcomes = {contender(outcome): outcome for outcome in result[work]}
+        able = [one for one in contenders(processor()) if not one.missing and one.does(work)]
+        outcomes = {contender(outcome): outcome for outcome in result["outcomes"] if outcome["work"] == work}
         assert list(outcomes) == able
         for one, outcome in outcomes.items():
             assert (outcome["difference"] > 0) == (one.runtime is not Runtime.TORCH)
@@ -68,7 +68,7 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
             # One step in each round.
             steps = {int(size): len(seconds) for size, seconds in outcome["seconds"].items()}
             assert steps == dict.fromkeys(sizes, 2)
-    torch = result["decode"][0]
+    torch = result["outcomes"][0]
     rates = [size / median(torch["seconds"][str(size)]) for size in ROWS]
     assert f"| torch | fp32 | 1 | {rates[0]:.0f} | {rates[1]:.0f} | 0 |" in tables
     for one in contenders(processor()):
@@ -81,7 +81,7 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
 
 def test_an_interruption_leaves_no_contender_behind(tiny_turbo: Path) -> None:
     with started("bench_decode", tiny_turbo, "--rows", "1", "--threads", "1") as bench:
-        process = bench.start("--work", "estimator")
+        process = bench.start()
         assert process.stderr
         # The first is loaded by then, the second is on its way.
         for before, line in pairwise(process.stderr):
