@@ -33,8 +33,10 @@ EXIT_BAD_INPUT = 2
 EXIT_BROKEN = 3
 """It could not be measured. (1: it was, and a precision is not recommended.)"""
 
+PROGRAM = ("-m", "worker.check_precision")
+"""What Python runs to measure."""
 REFUSED = 2
-"""What the measuring program ends with where it says what is wrong."""
+"""What that ends with where it says what is wrong."""
 TAIL_LINES = 15
 
 
@@ -81,7 +83,7 @@ def check_precision(
     card, checkpoint = CARDS[settings.engine], _checkpoint(settings)
     chosen = _voice(settings, card, voice)
     command = [
-        *(sys.executable, "-m", "worker.check_precision", "--engine", card.name, "--model-dir", str(checkpoint)),
+        *(sys.executable, *PROGRAM, "--engine", card.name, "--model-dir", str(checkpoint)),
         *("--cache-dir", str(settings.cache_dir), "--voices", str(settings.voices_dir), "--voice", chosen.name),
         *("--language", _language(card, chosen, language), "--seed", str(seed)),
         *("--threads", str(settings.threads or _cores())),

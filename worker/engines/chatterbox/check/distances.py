@@ -76,7 +76,7 @@ def of_logits(expected: Tensor, found: Tensor, *, temperature: float, generator:
         largest=difference.amax(1),
         mean=difference.mean(1),
         divergence=(wanted.exp() * (wanted - made)).sum(1).clamp(min=0),
-        same_best=best.indices[:, 0] == made.argmax(1),
+        same_best=best.indices[:, 0] == found.argmax(1),
         clear=best.values[:, 0] - best.values[:, 1] >= CLEAR,
         same_draw=(expected / temperature - noise).argmax(1) == (found / temperature - noise).argmax(1),
     )

@@ -37,7 +37,7 @@ class Verdict(Reported):
 
 
 def _percent(value: float) -> str:
-    return f"{value:.3%}"
+    return f"{value:.2%}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Bound:
 
 
 def _nats(value: float) -> str:
-    return f"{value:.4f} nats"
+    return f"{value:.2g} nats"
 
 
 def _decibels(value: float) -> str:
@@ -75,12 +75,12 @@ def _decibels(value: float) -> str:
 
 
 def _units(value: float) -> str:
-    return f"{value:.4f}"
+    return f"{value:.2g}"
 
 
 EQUAL = (
     Bound("logit_largest", "largest difference of a logit, of their range", 1e-3),
-    Bound("agreement", "next token alike", 0.999, at_least=True),
+    Bound("agreement", "likeliest next token the same", 0.999, at_least=True),
     Bound("mel_largest", "largest difference of a mel band", 1e-3, written=_units),
     Bound("vocoder_ratio", "vocoder's signal to noise", 60.0, at_least=True, written=_decibels),
 )
@@ -89,7 +89,7 @@ EQUAL = (
 CLOSE = (
     # Of llama.cpp's quantisations of Llama 3 8B, 8 bits have 0.0014, 6 bits 0.0057, 5 bits 0.011 (its scoreboard).
     Bound("divergence_mean", "divergence of the next token", 0.01, written=_nats),
-    Bound("clear_agreement", "next token alike where upstream's choice is clear", 0.99, at_least=True),
+    Bound("clear_agreement", "the same where upstream's choice is clear", 0.99, at_least=True),
     # Spectra 1 dB apart on average count as the same to the ear in speech coding (Paliwal and Atal, 1993).
     Bound("mel_cepstral", "mel-cepstral distance", 1.0, written=_decibels),
     # The noise has a hundredth of the power of the speech that hides it.
@@ -109,14 +109,15 @@ CHANCE = 1.64
 
 def judge(figures: Figures, stock: Heard | None) -> Verdict:
     """Judge a precision; `stock` is what a recogniser heard in upstream's own speech, if one listened."""
-    spoken_worse = list(_heard_worse(figures.heard, stock))
-    unlike = [bound.told(figures) for bound in EQUAL if not bound.holds(figures)]
-    apart = [bound.told(figures) for bound in CLOSE if not bound.holds(figures)] + spoken_worse
-    if not unlike and not spoken_worse:
-        return Verdict(fitness=Fitness.EQUAL, reasons=[bound.told(figures) for bound in EQUAL])
-    if not apart:
-        return Verdict(fitness=Fitness.CLOSE, reasons=[bound.told(figures) for bound in CLOSE])
-    return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=apart)
+    apart = [bound.told(figures) for bound in CLOSE if not bound.holds(figures)]
+    apart += _heard_worse(figures.heard, stock)
+    if apart:
+        return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=apart)
+    equal = all(bound.holds(figures) for bound in EQUAL)
+    return Verdict(
+        fitness=Fitness.EQUAL if equal else Fitness.CLOSE,
+        reasons=[bound.told(figures) for bound in (EQUAL if equal else CLOSE)],
+    )
 
 
 def understood(stock: Heard) -> bool:
