@@ -99,7 +99,7 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
     file = tmp_path / "result.json"
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{LEAST}-{MOST}", "--concurrency", "1"]
     with started("bench_engine", tiny_turbo, *options) as bench:
-        process = bench.start("--workers", "2", "--slots", "3", "--json", str(file))
+        process = bench.start("--workers", "1", "--slots", "2", "--json", str(file))
         tables, messages = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, messages
         assert bench.left() == []
@@ -129,8 +129,8 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
         # Of the time that there was no more is accounted for, within what a state's age and rounding make.
         assert sum(stages.values()) == pytest.approx(trials[side]["models"] / speeds[side], rel=0.1)
     described = engine["sides"]["c-fp32"]["described"]
-    assert described == "(c) batched fp32, 2 workers, 1 thread each, 3 slots"
-    # Weights of 400 MB and more, which the one has copied and the others share.
+    assert described == "(c) batched fp32, 1 worker, 1 thread each, 2 slots"
+    # Weights of 400 MB and more, which the one has copied and the other has mapped.
     assert engine["sides"]["a"]["memory"]["shared"] < 400e6 < engine["sides"]["b"]["memory"]["shared"]
 
 
