@@ -26,7 +26,15 @@ from balancer.settings import REPOSITORY, Settings
 from balancer.terminal import tell
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.cards import CARDS
-from worker.checkpoints import CHECKPOINTS, Checkpoint, CheckpointError, MissingCheckpointError, find, missing_extra
+from worker.checkpoints import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointError,
+    MissingCheckpointError,
+    check_fit,
+    find,
+    missing_extra,
+)
 from worker.precision import processor, unsupported
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
@@ -104,6 +112,7 @@ def with_weights(settings: Settings) -> Settings:
         return settings
     try:
         folder = _weights(checkpoint, settings)
+        check_fit(checkpoint, folder)
     except CheckpointError as error:
         raise LaunchError(str(error)) from error
     return settings.model_copy(update={"model_dir": folder})

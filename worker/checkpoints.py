@@ -9,15 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
 from worker.cards import EngineCard
-from worker.integrity import Advance, DamagedFileError, check_content, check_structure
+from worker.integrity import Advance, DamagedFileError, check_content, check_structure, check_tensors
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -33,6 +33,8 @@ class Checkpoint:
     files: tuple[str, ...]
     optional: tuple[str, ...] = ("conds.pt",)
     """Files that it can do without: the voice that comes with the model."""
+    tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By file, names by which its weights are told from those of its sisters: loading needs them."""
 
     @property
     def segments_chinese(self) -> bool:
@@ -44,28 +46,46 @@ _ORIGINAL = ("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18"
 _GPT2_TOKENIZER = (
     "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
+_GPT2 = ("text_emb.weight", "speech_emb.weight", "tfmr.h.0.attn.c_attn.weight")
+_LLAMA = ("text_emb.weight", "speech_emb.weight", "tfmr.layers.0.mlp.gate_proj.weight")
+_MEANFLOW = {"s3gen_meanflow.safetensors": ("flow.decoder.estimator.time_embed_mixer.weight",)}
 _MANY_LANGUAGES = ("grapheme_mtl_merged_expanded_v1.json", "Cangjie5_TC.json")
 
 CHECKPOINTS: dict[str, Checkpoint] = {
     checkpoint.engine: checkpoint
     for checkpoint in (
         Checkpoint(
-            "chatterbox", *_ORIGINAL, ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json")
+            "chatterbox",
+            *_ORIGINAL,
+            ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json"),
+            tensors={"t3_cfg.safetensors": _LLAMA},
         ),
         Checkpoint(
             "turbo",
             "ResembleAI/chatterbox-turbo",
             "749d1c1a46eb10492095d68fbcf55691ccf137cd",
             ("ve.safetensors", "t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", *_GPT2_TOKENIZER),
+            tensors={"t3_turbo_v1.safetensors": _GPT2, **_MEANFLOW},
         ),
         Checkpoint(
             "nano",
             "ResembleAI/chatterbox-nano",
             "71ccd1d0081b430592cea481f4307e764e07bc64",
             ("ve.safetensors", "t3_nano_v1.safetensors", "s3gen_meanflow.safetensors", *_GPT2_TOKENIZER),
+            tensors={"t3_nano_v1.safetensors": _GPT2, **_MEANFLOW},
         ),
-        Checkpoint("multilingual", *_ORIGINAL, ("ve.pt", "t3_mtl23ls_v2.safetensors", "s3gen.pt", *_MANY_LANGUAGES)),
-        Checkpoint("multilingual-v3", *_ORIGINAL, ("ve.pt", "t3_mtl23ls_v3.safetensors", "s3gen.pt", *_MANY_LANGUAGES)),
+        Checkpoint(
+            "multilingual",
+            *_ORIGINAL,
+            ("ve.pt", "t3_mtl23ls_v2.safetensors", "s3gen.pt", *_MANY_LANGUAGES),
+            tensors={"t3_mtl23ls_v2.safetensors": _LLAMA},
+        ),
+        Checkpoint(
+            "multilingual-v3",
+            *_ORIGINAL,
+            ("ve.pt", "t3_mtl23ls_v3.safetensors", "s3gen.pt", *_MANY_LANGUAGES),
+            tensors={"t3_mtl23ls_v3.safetensors": _LLAMA},
+        ),
     )
 }
 """By engine; one that is not here has all it needs in its package."""
@@ -208,6 +228,22 @@ def find(checkpoint: Checkpoint, *, model_dir: Path | None, revision: str | None
     if missing:
         raise PartialCheckpointError(f"{engine}'s weights in {folder} lack {', '.join(missing)}; {mend}", folder)
     return folder
+
+
+def check_fit(checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise DamagedCheckpointError where a file in the folder, as `find` gave it, holds another model's weights."""
+    faults = []
+    for name, tensors in checkpoint.tensors.items():
+        try:
+            check_tensors(folder / name, tensors)
+        except DamagedFileError as error:
+            faults.append(f"{name} {error}")
+    if faults:
+        raise DamagedCheckpointError(
+            f"the weights in {folder} are not {checkpoint.engine}'s: {'; '.join(faults)}; "
+            f"{how_to_mend(checkpoint, folder)}",
+            folder,
+        )
 
 
 def verify(checkpoint: Checkpoint, folder: Path, advance: Advance = lambda _: None) -> Iterator[FileReport]:

@@ -12,10 +12,10 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _CHUNK = 2**20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -63,6 +63,17 @@ def check_structure(path: Path) -> None:
                 _check_json(file)
 
 
+def check_tensors(path: Path, names: Iterable[str]) -> None:
+    """Look into the header of a whole safetensors file for tensors of these names.
+
+    Raises FileNotFoundError, or DamagedFileError.
+    """
+    with _open(path) as file:
+        header = _header(file)
+    if lacking := [name for name in names if name not in header]:
+        raise DamagedFileError(f"has no tensor {lacking[0]}: it is another model's")
+
+
 def check_content(path: Path, advance: Advance) -> str:
     """Read a file to its end and say what it was compared with.
 
@@ -102,6 +113,20 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _check_safetensors(file: IO[bytes], size: int) -> None:
+    header = _header(file)
+    try:
+        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise DamagedFileError("has no readable safetensors header") from error
+    promised = file.tell() + max(ends, default=0)
+    if size != promised:
+        raise DamagedFileError(f"has {size:,} bytes where its header promises {promised:,}")
+
+
+def _header(file: IO[bytes]) -> dict[str, Any]:
+    """What a safetensors file says of its tensors, by name; afterwards the file is at their first byte."""
+    size = file.seek(0, 2)
+    file.seek(0)
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
     if not 2 <= length <= _LONGEST_HEADER:
@@ -110,12 +135,11 @@ def _check_safetensors(file: IO[bytes], size: int) -> None:
         raise DamagedFileError(f"is cut short within its header, at {size:,} bytes")
     try:
         header = json.loads(file.read(length))
-        ends = [int(entry["data_offsets"][1]) for name, entry in header.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedFileError("has no readable safetensors header") from error
-    promised = 8 + length + max(ends, default=0)
-    if size != promised:
-        raise DamagedFileError(f"has {size:,} bytes where its header promises {promised:,}")
+    if not isinstance(header, dict):
+        raise DamagedFileError("has no readable safetensors header")
+    return header
 
 
 def _check_zip(file: IO[bytes]) -> None:

@@ -338,6 +338,24 @@ def test_a_folder_of_ones_own_is_the_only_place(
     assert downloads == []
 
 
+def test_weights_of_another_model_under_this_ones_names_are_refused(
+    folder: Path, cache: Path, tmp_path: Path, downloads: list[str | None]
+) -> None:
+    own = write(TURBO, tmp_path / "own")
+    original = write(CHECKPOINTS["chatterbox"], tmp_path / "original")
+    shutil.copy(original / "t3_cfg.safetensors", own / "t3_turbo_v1.safetensors")
+    shutil.copy(original / "s3gen.safetensors", own / "s3gen_meanflow.safetensors")
+    with pytest.raises(LaunchError) as caught:
+        with_weights(configured(folder, engine="turbo", model_dir=own))
+    assert str(caught.value) == (
+        f"the weights in {own} are not turbo's: "
+        "t3_turbo_v1.safetensors has no tensor tfmr.h.0.attn.c_attn.weight: it is another model's; "
+        "s3gen_meanflow.safetensors has no tensor flow.decoder.estimator.time_embed_mixer.weight: it is another model's; "
+        "put them there whole, or unset CHORUS_MODEL_DIR (--model-dir) and run: chorus models download turbo"
+    )
+    assert downloads == []
+
+
 def test_a_download_that_fails(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def download(*_: object, **__: object) -> NoReturn:
         raise DownloadError("no answer from the hub")
@@ -476,7 +494,10 @@ def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Ho
     calibrated(settings, roomy)
     chosen = choose_layout(settings)
     assert chosen.slots == 3
-    assert "3 slots a worker, by this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio" in chosen.reasons[1]
+    assert (
+        "3 slots a worker, by this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio"
+        in chosen.reasons[1]
+    )
     assert choose_layout(settings.model_copy(update={"slots": 5})).slots == 5
     assert choose_layout(settings.model_copy(update={"cores": "0"})).slots == 3
 

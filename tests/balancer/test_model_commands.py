@@ -66,8 +66,8 @@ def test_the_list_tells_states_sizes_and_places(hub: Path) -> None:
     several = cached(hub, CHECKPOINTS["multilingual"])
     (nano / VE).write_bytes(safetensors()[:-1])
     listed = rows(models().stdout)
-    assert listed["turbo"][2:] == ["ready", "35.9 kB", str(turbo)]
-    assert listed["nano"][2:] == ["damaged", "35.9 kB", str(nano)]
+    assert listed["turbo"][2:] == ["ready", "36.3 kB", str(turbo)]
+    assert listed["nano"][2:] == ["damaged", "36.3 kB", str(nano)]
     assert listed["multilingual"][2] == "ready"
     assert listed["multilingual-v3"][2] == "partial"
     assert listed["multilingual-v3"][4] == str(several)
@@ -178,7 +178,7 @@ def test_engines_are_fetched_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(model_commands, "fetch", fetch)
     result = models("download", "turbo", "chatterbox", "nano", "--revision", "main")
     assert result.exit_code == 1
-    assert result.stderr.startswith("turbo: ready, 35.9 kB in ")
+    assert result.stderr.startswith("turbo: ready, 36.3 kB in ")
     assert result.stderr.endswith("\nchorus: no answer\n")
     assert asked == [("turbo", "main"), ("chatterbox", "main")]
 

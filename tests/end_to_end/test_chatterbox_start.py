@@ -94,6 +94,34 @@ def test_damaged_weights_are_refused_at_once(damaged_weights: Path) -> None:
     assert message.endswith(DOWNLOAD)
 
 
+@pytest.mark.parametrize("runtime", ["batched", "stock"])
+def test_weights_of_another_engine_are_refused_at_once(
+    tmp_path: Path, tiny_checkpoint: TinyCheckpoint, runtime: str
+) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for file in tiny_checkpoint("turbo").iterdir():
+        os.link(file, folder / file.name)
+    (folder / "t3_turbo_v1.safetensors").unlink()
+    os.link(tiny_checkpoint("chatterbox") / "t3_cfg.safetensors", folder / "t3_turbo_v1.safetensors")
+    message = refusal({}, "--model-dir", folder, "--runtime", runtime)
+    assert message.startswith(
+        f"chorus: the weights in {folder} are not turbo's: t3_turbo_v1.safetensors has no tensor tfmr.h.0.attn"
+    )
+    assert message.endswith(DOWNLOAD)
+
+
+@pytest.mark.parametrize("slots", [64, 48])
+def test_too_little_memory_for_the_slots_asked_for_is_told_with_numbers(
+    tmp_path: Path, tiny_checkpoint: TinyCheckpoint, slots: int
+) -> None:
+    message = refusal({}, "--model-dir", tiny_checkpoint("turbo"), "--slots", slots, "--workers", "1000")
+    assert message.startswith(f"chorus: 1000 workers of {slots} slots would need ")
+    assert " a slot, " in message
+    assert " available, " in message
+    assert "ask for at most " in message or "free memory or run a smaller engine" in message
+
+
 @pytest.mark.parametrize("fault", ["partial", "damaged", "other", "no extra"])
 def test_a_worker_that_cannot_load_says_why_to_whoever_asks(
     run_dir: Path, tmp_path: Path, fault: str, request: pytest.FixtureRequest

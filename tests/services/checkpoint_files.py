@@ -7,6 +7,7 @@ import json
 import random
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from worker.checkpoints import Checkpoint
@@ -14,12 +15,13 @@ from worker.checkpoints import Checkpoint
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
 
 
-def safetensors(size: int = 5000, seed: int = 0) -> bytes:
-    """A safetensors file with `size` bytes of weights."""
+def safetensors(size: int = 5000, seed: int = 0, names: Iterable[str] = ()) -> bytes:
+    """A safetensors file with `size` bytes of weights, and tensors of these names that have nothing in them."""
     tensors = {
         "a": {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]},
         "b": {"dtype": "U8", "shape": [size - 100], "data_offsets": [100, size]},
     }
+    tensors |= {name: {"dtype": "U8", "shape": [0], "data_offsets": [size, size]} for name in names}
     header = json.dumps({"__metadata__": {"format": "pt"}} | tensors).encode()
     return struct.pack("<Q", len(header)) + header + random.Random(seed).randbytes(size)
 
@@ -38,7 +40,9 @@ def files_of(checkpoint: Checkpoint) -> dict[str, bytes]:
     files = {}
     for index, name in enumerate((*checkpoint.files, *checkpoint.optional)):
         files[name] = {
-            ".safetensors": safetensors(20_000 if name.startswith("t3") else 5000, seed=index),
+            ".safetensors": safetensors(
+                20_000 if name.startswith("t3") else 5000, seed=index, names=checkpoint.tensors.get(name, ())
+            ),
             ".pt": pickled(5000 + index),
             ".json": json.dumps({"file": name}).encode(),
             ".txt": b"a b\n",
