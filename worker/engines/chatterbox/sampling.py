@@ -19,11 +19,10 @@ from transformers.generation.logits_process import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
 )
 
 from worker.engines.chatterbox.alignment import Guard
+from worker.engines.chatterbox.likeliest import Likeliest
 
 START: int = SOS
 """Stands before the first token. From there on tokens have no sound."""
@@ -89,10 +88,7 @@ class Gpt2Sampler(Sampler):
         self._processors: Any = LogitsProcessorList()
         if temperature != 1.0:
             self._processors.append(TemperatureLogitsWarper(temperature))
-        if top_k > 0:
-            self._processors.append(TopKLogitsWarper(top_k))
-        if top_p < 1.0:
-            self._processors.append(TopPLogitsWarper(top_p))
+        self._processors.append(Likeliest(top_k=top_k, top_p=top_p))
         if repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
 
@@ -105,7 +101,7 @@ class Gpt2Sampler(Sampler):
         # The start counts as a token that was there before only until there are others.
         first = 1 if self.tokens else 0
         scores: Tensor = self._processors(self._before[:, first : len(self.tokens) + 1], logits)
-        return None if self.tokens and bool((scores == -torch.inf).all()) else scores
+        return None if self.tokens and float(scores.max()) == -torch.inf else scores
 
     def _ends(self, token: int) -> bool:
         # Upstream looks for the end from the second token on.
@@ -133,11 +129,10 @@ class LlamaSampler(Sampler):
         self._temperature = temperature
         self._penalty: Any = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
         self._warpers: Any = LogitsProcessorList()
-        # At the ends of their ranges, which are the usual settings, these two leave everything as it is, slowly.
+        # Upstream's are there at the ends of their ranges, too, where they leave everything as it is.
         if min_p > 0.0:
             self._warpers.append(MinPLogitsWarper(min_p))
-        if top_p < 1.0:
-            self._warpers.append(TopPLogitsWarper(top_p))
+        self._warpers.append(Likeliest(top_k=0, top_p=top_p))
 
     @property
     def spoken(self) -> list[int]:
