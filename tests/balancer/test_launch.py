@@ -350,7 +350,8 @@ def test_weights_of_another_model_under_this_ones_names_are_refused(
     assert str(caught.value) == (
         f"the weights in {own} are not turbo's: "
         "t3_turbo_v1.safetensors has no tensor tfmr.h.0.attn.c_attn.weight: it is another model's; "
-        "s3gen_meanflow.safetensors has no tensor flow.decoder.estimator.time_embed_mixer.weight: it is another model's; "
+        "s3gen_meanflow.safetensors has no tensor flow.decoder.estimator.time_embed_mixer.weight: "
+        "it is another model's; "
         "put them there whole, or unset CHORUS_MODEL_DIR (--model-dir) and run: chorus models download turbo"
     )
     assert downloads == []
