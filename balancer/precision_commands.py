@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, Any
 
@@ -22,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from balancer import precision_report
 from balancer.schemas import DEFAULT_VOICE
 from balancer.settings import REPOSITORY, Settings, SettingsError
-from balancer.terminal import EXIT_REFUSED, fail, messages
+from balancer.terminal import EXIT_REFUSED, fail, messages, tell
 from balancer.trial import TEXTS
 from voices.registry import Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS, Choice, EngineCard
@@ -32,6 +34,7 @@ from worker.precision import Precision, processor, unsupported
 EXIT_BAD_INPUT = 2
 EXIT_BROKEN = 3
 """It could not be measured. (1: it was, and a precision is not recommended.)"""
+EXIT_INTERRUPTED = 130
 
 PROGRAM = ("-m", "worker.check_precision")
 """What Python runs to measure."""
@@ -91,7 +94,8 @@ def check_precision(
         *(("--most-tokens", str(most_tokens)) if most_tokens is not None else ()),
         *(("--recognise",) if recognise else ()),
     ]
-    report = _measure(command, _texts(card, text or [], texts))
+    with _ended_cleanly():
+        report = _measure(command, _texts(card, text or [], texts))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
     else:
@@ -138,6 +142,22 @@ def _measure(command: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
         fail(f"the measuring program ended with {process.returncode}{out_of_memory}:{lines}", EXIT_BROKEN)
     report: dict[str, Any] = last["report"]
     return report
+
+
+@contextmanager
+def _ended_cleanly() -> Iterator[None]:
+    """A block that SIGTERM and a closed terminal end as Ctrl-C does: with the program that it started."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # A shell that starts a command in the background has it ignore Ctrl-C.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell("interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _hand_over(pipe: IO[str], texts: Sequence[str]) -> None:

@@ -157,16 +157,18 @@ def test_weights_that_do_not_load(unloadable: str) -> None:
     assert result.stderr.startswith(f"chorus: the checkpoint in {unloadable} does not load as turbo: ")
 
 
-def test_the_measuring_program_ends_with_the_command(tiny_checkpoint: TinyCheckpoint, folder: Path) -> None:
-    command = [CHORUS, "check-precision", "--engine", "turbo", "--model-dir", str(tiny_checkpoint("turbo"))]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_measuring_program_ends_with_the_command(number: int, unloadable: str, folder: Path) -> None:
+    """While it loads its libraries, say."""
+    command = [CHORUS, "check-precision", "--engine", "turbo", "--model-dir", unloadable]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(voices_dir=folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     with process:
         wait_until(lambda: bool(psutil.Process(process.pid).children()))
         (child,) = psutil.Process(process.pid).children()
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) != 0
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == precision_commands.EXIT_INTERRUPTED
     wait_until(lambda: not child.is_running())
 
 
