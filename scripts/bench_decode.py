@@ -2,8 +2,8 @@
 
 The step is written as a plain module, with keys and values passed in and out, exported to ONNX once, and taken by
 torch, ONNX Runtime and OpenVINO; and by what the batched engine runs. Each contender is a process of its own, confined
-to the same cores, and takes its turn while the others wait; what it computes is held against torch. Weights are random,
-the arithmetic is that of trained ones.
+to the same cores, started anew for each of its turns: all at once would take 20 GB. What it computes is held against
+torch. Weights are random, the arithmetic is that of trained ones.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def main(  # noqa: PLR0917 - each is an option
     positions: Annotated[int, typer.Option(min=2, max=2000, help="Positions that each row knows already.")] = 500,
     frames: Annotated[int, typer.Option(min=1, help="Mel frames of an estimator's step.")] = 700,
     threads: Annotated[str, typer.Option(help="Numbers of threads, each with a core of its own.")] = "1,2",
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the contenders take turns within each.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0, help="Least time of a turn; a step is always taken.")] = 0.5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the contenders take turns within each.")] = 2,
+    seconds: Annotated[float, typer.Option(min=0, help="Least time for steps of one size.")] = 1.0,
     checkpoints: Annotated[
         Path | None,
         typer.Option(help="Folder where checkpoints are kept, as SIZE/ENGINE, 2 to 3 GB each; left out: temporary."),

@@ -11,7 +11,8 @@ none can disturb another.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -78,37 +79,42 @@ def main(  # noqa: PLR0917 - each is an option
         concurrency=_numbers(concurrency),
     )
     chosen = list(sides(_letters(which), _precisions(precision)))
-    results = []
+    results: list[Result] = []
     try:
         with home_of(checkpoints) as home:
             print(setting(), end="\n\n", flush=True)
             for name in engines:
-                results.append(measure(name, checkpoint(name, size, home, _tell), plan, chosen))
+                keep = partial(_keep, json_file, plan, results)
+                results.append(measure(name, checkpoint(name, size, home, _tell), plan, chosen, keep))
                 print(report(results[-1], plan), end="\n\n", flush=True)
-                if json_file is not None:
-                    write_json(json_file, plan, results)
     except (UnequalError, SideError, CheckpointError) as error:
         progress.print(f"bench_engine: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from error
 
 
-def measure(engine: str, weights: Path, plan: Plan, chosen: Sequence[Side]) -> Result:
-    """Give each side its turn in each round. Raises SideError, UnequalError."""
+def measure(engine: str, weights: Path, plan: Plan, chosen: Sequence[Side], keep: Callable[[Result], None]) -> Result:
+    """Give each side its turn in each round; `keep` gets what there is after each. Raises SideError, UnequalError."""
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
         for number in range(plan.rounds):
             work = work_of(plan, number)
-            turns = []
             # Who begins takes turns, too: a machine that grows warm or busy is then unfair to none.
             for side in chosen if number % 2 == 0 else reversed(chosen):
                 _tell(f"{engine}, round {number + 1} of {plan.rounds}: {side.name}")
-                turns.append(attempt(side, engine, weights, plan, work, number, Path(folder)))
-                _tell(_outcome(turns[-1], plan))
+                trials.append(attempt(side, engine, weights, plan, work, number, Path(folder)))
+                _tell(_outcome(trials[-1], plan))
+                keep(Result(engine, plan.utterances, trials))
+            turns = trials[-len(chosen) :]
             for together, batches in work.items():
                 for index, jobs in enumerate(batches):
                     check_same([trial.runs[together][index] for trial in turns], jobs)
-            trials += turns
     return Result(engine, plan.utterances, trials)
+
+
+def _keep(file: Path | None, plan: Plan, results: Sequence[Result], latest: Result) -> None:
+    """A run of an hour may be cut short."""
+    if file is not None:
+        write_json(file, plan, [*results, latest])
 
 
 def _outcome(trial: Trial, plan: Plan) -> str:

@@ -1,4 +1,4 @@
-"""The contenders as processes of their own, each confined to the same cores, and their turns.
+"""The contenders as processes of their own, one at a time and each confined to the same cores.
 
 Nothing here imports a numerical library before its process is confined.
 """
@@ -9,8 +9,8 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,7 +20,7 @@ import psutil
 from sides.markdown import counted
 from sides.noise import machine_seconds
 
-from runtimes.contender import Contender, Runtime
+from runtimes.contender import Contender
 from worker.cores import confine
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -53,19 +53,10 @@ class Outcome:
     work: str
     contender: Contender
     threads: int
-    difference: float
-    """The largest from torch's plain module, as a share of the range of its outputs."""
     seconds: dict[int, list[float]]
     """Of every step that was taken, by size."""
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """What a contender is asked for: steps for so many seconds or, without a number, what its result differs by."""
-
-    work: str
-    size: int
-    seconds: float | None
+    differences: list[float] = field(default_factory=list)
+    """The largest from torch's plain module in each round, as a share of the range of its outputs."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +65,13 @@ class _Player:
     process: Any
     pipe: Connection
 
-    def ask(self, turn: _Turn) -> Any:
-        """Its answer. Raises FieldError where it ended instead."""
+    def ask(self, work: str, size: int | None) -> Any:
+        """What its steps of this size take or, without a size, what the last one's result differs by.
+
+        Raises FieldError where it ended instead.
+        """
         try:
-            self.pipe.send(turn)
+            self.pipe.send((work, size))
             return self.pipe.recv()
         except (EOFError, OSError) as error:
             raise FieldError(f"{self.contender} {self.contender.precision} failed: see above") from error
@@ -97,35 +91,34 @@ def compare(
 ) -> tuple[list[Outcome], float]:
     """Have them take turns on these CPUs, a thread for each; and the cores that everything else took meanwhile.
 
-    Torch's plain module must be among them: the others are held against it. Raises FieldError.
+    Torch's plain module comes first: the others are held against it. Raises FieldError.
     """
-    threads = counted(len(cpus), "thread")
-    with ExitStack() as stack:
-        players = []
-        for contender in contenders:
-            tell(f"{threads}: starting {contender} {contender.precision}")
-            players.append(stack.enter_context(_player(task, contender, tuple(cpus))))
-        clocks = _Clocks([psutil.Process(player.process.pid) for player in players])
-        outcomes = []
-        for work in task.sizes:
-            tell(f"{threads}: {work}")
-            outcomes += _work(task, work, [player for player in players if player.contender.does(work)], len(cpus))
-        return outcomes, clocks.others()
+    outcomes = [
+        Outcome(work, contender, len(cpus), {size: [] for size in sizes})
+        for work, sizes in task.sizes.items()
+        for contender in contenders
+        if contender.does(work)
+    ]
+    others = 0.0
+    for number in range(task.rounds):
+        # Who begins takes turns, too, once there is something to be held against.
+        for contender in contenders if number % 2 == 0 else reversed(contenders):
+            turn = f"{counted(len(cpus), 'thread')}, round {number + 1} of {task.rounds}"
+            tell(f"{turn}: {contender} {contender.precision}")
+            mine = [outcome for outcome in outcomes if outcome.contender == contender]
+            others = max(others, _take_turn(task, contender, tuple(cpus), mine))
+    return outcomes, others
 
 
-def _work(task: Task, work: str, players: Sequence[_Player], threads: int) -> list[Outcome]:
-    sizes = task.sizes[work]
-    # The first to be asked keeps what the others are held against.
-    asked = sorted(players, key=lambda player: player.contender.runtime is not Runtime.TORCH)
-    differences = {player.contender: player.ask(_Turn(work, sizes[0], None)) for player in asked}
-    taken: dict[Contender, dict[int, list[float]]] = {
-        player.contender: {size: [] for size in sizes} for player in players
-    }
-    for size in sizes:
-        for number in range(task.rounds):
-            for player in players if number % 2 == 0 else reversed(players):
-                taken[player.contender][size] += player.ask(_Turn(work, size, task.seconds))
-    return [Outcome(work, contender, threads, differences[contender], taken[contender]) for contender in taken]
+def _take_turn(task: Task, contender: Contender, cpus: tuple[int, ...], outcomes: Sequence[Outcome]) -> float:
+    """Add what its steps take to its outcomes; the cores that everything else took meanwhile."""
+    with _player(task, contender, cpus) as player:
+        clocks = _Clocks(player.process.pid)
+        for outcome in outcomes:
+            for size, seconds in outcome.seconds.items():
+                seconds.extend(player.ask(outcome.work, size))
+            outcome.differences.append(player.ask(outcome.work, None))
+        return clocks.others()
 
 
 @contextmanager
@@ -156,10 +149,10 @@ def _running(process: Any) -> Iterator[None]:
 
 
 class _Clocks:
-    """CPU seconds of the machine and of the processes that are measured."""
+    """CPU seconds of the machine, of this process and of the one that is measured."""
 
-    def __init__(self, processes: list[psutil.Process]) -> None:
-        self._processes = [psutil.Process(), *processes]
+    def __init__(self, pid: int) -> None:
+        self._processes = [psutil.Process(), psutil.Process(pid)]
         self._before = self._now()
 
     def others(self) -> float:
@@ -193,22 +186,19 @@ def _play(pipe: Connection, task: Task, contender: Contender, cpus: tuple[int, .
 
     load(next(work for work in task.sizes if contender.does(work)))
     pipe.send(None)
-    prepared, step = ("", 0), None
+    step: Callable[[], Any] = list
     while True:
         try:
-            turn = pipe.recv()
+            work, size = pipe.recv()
         except EOFError:
             return
-        if (turn.work, turn.size) != prepared:
-            step = None  # of which there is no room for two
-            step = load(turn.work)(turn.size)
-            prepared = turn.work, turn.size
-            step()
-        assert step is not None  # noqa: S101 - for mypy
-        if turn.seconds is None:
-            pipe.send(_difference(step(), task.folder / f"{turn.work}.npy"))
+        if size is None:
+            pipe.send(_difference(step(), task.folder / f"{work}.npy"))
         else:
-            pipe.send(_timed(step, turn.seconds))
+            step = list  # of the real ones there is no room for two
+            step = load(work)(size)
+            step()
+            pipe.send(_timed(step, task.seconds))
 
 
 def _difference(result: Any, file: Path) -> float:

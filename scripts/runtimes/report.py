@@ -102,7 +102,7 @@ def _rate(tokens: float) -> str:
 
 def _share(outcome: Outcome) -> str:
     """Of the outputs' range."""
-    return f"{outcome.difference:.1g}"
+    return f"{max(outcome.differences):.1g}"
 
 
 def _doubts(result: Result) -> Iterator[str]:

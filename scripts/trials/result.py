@@ -38,11 +38,9 @@ class Result:
         return [trial.speed(together) for trial in self.of(side)]
 
     def ratios(self, side: str, other: str, together: int) -> list[float]:
-        """One side's speed over another's, by round; empty where the other was not measured."""
-        if other not in self.sides:
-            return []
-        pairs = zip(self.speeds(side, together), self.speeds(other, together), strict=True)
-        return [one / two for one, two in pairs]
+        """One side's speed over another's, by round; of rounds in which both were measured."""
+        others = {trial.round: trial.speed(together) for trial in self.of(other)}
+        return [trial.speed(together) / others[trial.round] for trial in self.of(side) if trial.round in others]
 
     def stages(self, side: str) -> dict[str, float]:
         """Seconds of a model's time for each second of audio, by stage, all models' added up; medians of the rounds.
@@ -65,7 +63,8 @@ class Result:
         """The batched sides that speak one utterance alone slower than stock on the same threads."""
         for side in self.sides:
             alike = [other for other in ("b", "a") if self._threads(other) == self._threads(side)]
-            if side not in ("a", "b") and alike and median(self.ratios(side, alike[0], 1)) < 1:
+            ratios = self.ratios(side, alike[0], 1) if alike else []
+            if side not in ("a", "b") and ratios and median(ratios) < 1:
                 yield side
 
     @property
