@@ -60,9 +60,9 @@ class KeysValues:
         self._prompts = [self._nothing] * rows
         self._length = length
         padded = _padded(length)
-        # Zeros that nobody has written take no memory, and what is read past a row's end is a number.
-        self._keys = torch.zeros(layers, rows, heads, width, padded)
-        self._values = torch.zeros(layers, rows, heads, padded, width)
+        # Memory that nobody has written is not resident. What is read past a row's end is not looked at.
+        self._keys = torch.empty(layers, rows, heads, width, padded)
+        self._values = torch.empty(layers, rows, heads, padded, width)
 
     @property
     def length(self) -> int:
