@@ -47,7 +47,7 @@ def test_the_balancer_fills_every_slot_and_each_utterance_sounds_as_alone(batche
 
 
 def test_it_sounds_as_upstreams_own_classes(batched: Chorus, home: Home, checkpoint: Path) -> None:
-    with start_model("turbo", home, model_dir=checkpoint, workers=1) as stock:
+    with start_model("turbo", home, model_dir=checkpoint, workers=1, runtime="stock") as stock:
         assert httpx.get(f"{stock.url}/health").json()["slots"] == 1
         for text in TEXTS[:2]:
             expected, found = speak(stock, text), speak(batched, text)
