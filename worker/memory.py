@@ -15,10 +15,15 @@ KEPT_CONVOLUTIONS = 16
 than would be held for its own sake. One costs 5 % of the time, 0 crashes torch 2.6, 1,024 is the default."""
 
 
-def bound_caches() -> None:
+KEPT_BLOCKS = 256
+"""For an engine whose convolutions have the same shapes for every length: all of one utterance's, and the products of
+steps of different numbers of rows."""
+
+
+def bound_caches(kept: int = KEPT_CONVOLUTIONS) -> None:
     """Limit what torch's library of convolutions keeps. To be called before torch loads, which is when it is read."""
     for variable in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
-        os.environ[variable] = str(KEPT_CONVOLUTIONS)
+        os.environ[variable] = str(kept)
 
 
 def give_back() -> None:

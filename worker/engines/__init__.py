@@ -10,7 +10,7 @@ from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cores import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
 from worker.kernel_cache import keep
-from worker.memory import bound_caches
+from worker.memory import KEPT_BLOCKS, KEPT_CONVOLUTIONS, bound_caches
 from worker.precision import Precision
 
 
@@ -42,7 +42,7 @@ def load(
     checkpoint = _checkpoint(name, model_dir)
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    bound_caches()
+    bound_caches(KEPT_BLOCKS if runtime is Runtime.BATCHED else KEPT_CONVOLUTIONS)
     keep(cache)
     limit_torch(threads)
     if runtime is Runtime.BATCHED:

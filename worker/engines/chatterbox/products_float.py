@@ -16,6 +16,9 @@ from torch import Tensor
 
 _mkldnn: Any = torch.ops.mkldnn
 
+_BLOCK_NUMBERS = 2**16
+"""Numbers that a convolution makes at a time: little is made past the end, and calls are few."""
+
 
 class FloatLinear:
     """See `kernels.linear`: in the precision of its weight."""
@@ -37,29 +40,52 @@ class FloatLinear:
 
 
 class FloatConvolution:
-    """See `kernels.convolution`: in the precision of its weight."""
+    """See `kernels.convolution`: in the precision of its weight.
+
+    Without a stride, time is gone through in blocks of one length, for which oneDNN compiles once: a length of its own
+    would cost every utterance as much as the work itself.
+    """
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, stride: int, dilation: int
     ) -> None:
+        self._outputs, inputs, taps = weight.shape
+        self._around = before, after
+        self._reach = (taps - 1) * dilation
+        self._block = max(1, _BLOCK_NUMBERS // self._outputs) if stride == 1 else None
         self._shape = [1, stride], [1, dilation]
-        self._before, self._after = before, after
-        # An even padding is left to oneDNN, an uneven one is written out.
-        self._padding = [0, before if before == after else 0]
         self._weight = _mkldnn._reorder_convolution_weight(
-            weight[:, :, None].contiguous(), self._padding, *self._shape, 1, None
+            weight[:, :, None].contiguous(),
+            [0, 0],
+            *self._shape,
+            1,
+            # Without the size oneDNN would lay the weight out anew with every call.
+            None if self._block is None else [1, inputs, 1, self._block + self._reach],
         )
         self._bias = None if bias is None else bias.to(weight.dtype)
 
     def __call__(self, states: Tensor) -> Tensor:
         """The convolution of `states`, in the precision of the weight."""
         states = states.to(self._weight.dtype)
-        if self._before != self._after:
-            states = F.pad(states, (0, 0, self._before, self._after))
+        before, after = self._around
+        if self._block is None:
+            return self._convolved(F.pad(states, (0, 0, before, after)))
+        count = states.shape[1] + before + after - self._reach
+        whole = -(-count // self._block) * self._block
+        states = F.pad(states, (0, 0, before, after + whole - count))
+        out = torch.empty(len(states), whole, self._outputs, dtype=states.dtype)
+        for number in range(len(states)):
+            for first in range(0, whole, self._block):
+                # Not a slice of the batch, whose stride oneDNN would take for another shape.
+                its = states[number, first : first + self._block + self._reach]
+                out[number, first : first + self._block] = self._convolved(its[None])[0]
+        return out[:, :count].contiguous()
+
+    def _convolved(self, states: Tensor) -> Tensor:
         stride, dilation = self._shape
         return _as_time(
             _mkldnn._convolution_pointwise(
-                _as_image(states), self._weight, self._bias, self._padding, stride, dilation, 1, "none", [], ""
+                _as_image(states), self._weight, self._bias, [0, 0], stride, dilation, 1, "none", [], ""
             )
         )
 
