@@ -344,7 +344,7 @@ def test_slots_that_were_asked_for_cost_workers_instead() -> None:
         ({"slots": 0}, "slots is 0: ask for at least 1"),
     ],
 )
-def test_too_little_memory_for_what_was_asked(asked: dict[str, int], message: str) -> None:
+def test_too_little_memory_for_what_was_asked(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
         plan(c6i_4xlarge(memory=32 * GB), BATCHED, **asked)
 

@@ -85,7 +85,7 @@ class _Layer:
                 (self._query, seen), (self._key, seen), (self._value, seen), (self._position, positions),
             )
         )  # fmt: skip
-        distances = _distances(query + self._position_bias, position)
+        distances = _distances((query + self._position_bias).to(position.dtype), position)
         heard = attention((query + self._content_bias).to(key.dtype), key, value, distances)
         states = states + self._out(heard)
         return states + self._narrow(F.silu(self._widen(normal(states, self._norm_forward))))
