@@ -9,7 +9,7 @@ torch. Weights are random, the arithmetic is that of trained ones.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -59,28 +59,26 @@ def main(  # noqa: PLR0917 - each is an option
     plan = Plan(engine, size, _numbers("--rows", rows), positions, frames, counts, rounds, seconds)
     try:
         with home_of(checkpoints) as home:
-            result = measure(plan, checkpoint(engine, size, home, _tell), works, cpus)
+            for result in measure(plan, checkpoint(engine, size, home, _tell), works, cpus):
+                # A long run may be cut short.
+                if json_file is not None:
+                    write_json(json_file, result)
     except (FieldError, CheckpointError) as error:
         progress.print(f"bench_decode: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
         raise typer.Exit(1) from error
     print(report(result))
-    if json_file is not None:
-        write_json(json_file, result)
 
 
-def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]) -> Result:
-    """Export the steps and have all contenders take them. Raises FieldError."""
-    able: list[Contender] = []
-    left_out: dict[str, list[str]] = {}
-    for contender in contenders(processor()):
-        if not any(contender.does(work) for work in works):
-            continue
-        if contender.missing:
-            left_out |= {f"{contender} {contender.precision}": contender.missing}
-        else:
-            able.append(contender)
-    outcomes: list[Outcome] = []
-    others = []
+def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]) -> Iterator[Result]:
+    """Export the steps and have all contenders take them; what there is after each turn. Raises FieldError."""
+    wanted = [contender for contender in contenders(processor()) if any(contender.does(work) for work in works)]
+    able = [contender for contender in wanted if not contender.missing]
+    left_out = [
+        f"Not measured: {contender} {contender.precision}, for lack of {', '.join(contender.missing)}; the extra "
+        f"`{EXTRA}` of this package brings it."
+        for contender in wanted
+        if contender.missing
+    ]
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name:
         folder = Path(name)
         _tell("exporting the steps")
@@ -94,19 +92,14 @@ def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]
         )
         sizes = {DECODE: plan.rows, ESTIMATOR: (plan.frames,)}
         task = Task({work: sizes[work] for work in works}, plan.engine, weights, folder, plan.rounds, plan.seconds)
+        before: list[Outcome] = []
+        most = 0.0
         for count in plan.threads:
-            found, busy = compare(task, able, cpus[:count], _tell)
-            outcomes += found
-            others.append(busy)
-    return Result(
-        plan=plan,
-        outcomes=outcomes,
-        others=max(others),
-        left_out=[
-            f"Not measured: {name}, for lack of {', '.join(missing)}; the extra `{EXTRA}` of this package brings it."
-            for name, missing in left_out.items()
-        ],
-    )
+            found: list[Outcome] = []
+            for found, others in compare(task, able, cpus[:count], _tell):
+                most = max(most, others)
+                yield Result(plan, [*before, *found], most, left_out)
+            before += found
 
 
 def _cpus(number: int) -> list[int]:

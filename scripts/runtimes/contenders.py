@@ -40,7 +40,7 @@ def load(contender: Contender, work: Work, folder: Path, engine: str, weights: P
     if contender.runtime is Runtime.TORCH:
         return _torch(model, work, given)
     if work is Work.DECODE:
-        return _own_decode(model.t3, contender, given)
+        return _own_decode(model.t3, contender, given, inputs.shape_of(folder))
     return _own_estimator(model.s3gen, contender.precision, given)
 
 
@@ -76,20 +76,24 @@ def _torch(model: Any, work: Work, given: Callable[[int], Arrays]) -> Prepare:
     return prepare
 
 
-def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays]) -> Prepare:
-    """The project's own layers and cache, the positions that all rows share held once or, for comparison, by each."""
+def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], shape: inputs.Shape) -> Prepare:
+    """The project's own layers and cache, the positions that all rows share held once or, for comparison, by each.
+
+    As in a worker, weights are laid out once, for the most rows.
+    """
     import torch  # noqa: PLC0415
 
     from worker.engines.chatterbox.gpt2 import Gpt2  # noqa: PLC0415
     from worker.engines.chatterbox.keys_values import Span  # noqa: PLC0415
 
+    positions = shape.positions
+    shared = min(SHARED_POSITIONS, positions - 2) if contender.shared else 0
+    layers = Gpt2(t3, contender.precision, rows=shape.rows, length=max(shared, positions - shared + 1))
+    cache = layers.cache
+
     def prepare(rows: int) -> Step:
         states, *past = (torch.from_numpy(array) for array in given(rows).values())
         pairs = list(zip(past[::2], past[1::2], strict=True))
-        positions = past[0].shape[2]
-        shared = min(SHARED_POSITIONS, positions - 2) if contender.shared else 0
-        layers = Gpt2(t3, contender.precision, rows=rows, length=max(shared, positions - shared + 1))
-        cache = layers.cache
 
         def know(span: Span) -> None:
             places = cache.places([span])
@@ -100,6 +104,7 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays]) -
         with torch.inference_mode():
             prompt = None
             if shared:
+                cache.begin(0, None)
                 know(Span(0, 0, shared))
                 prompt = cache.take(0, shared)
             for row in range(rows):

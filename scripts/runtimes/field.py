@@ -88,10 +88,11 @@ def prepare(**arguments: Any) -> None:
 
 def compare(
     task: Task, contenders: Sequence[Contender], cpus: Sequence[int], tell: Callable[[str], None]
-) -> tuple[list[Outcome], float]:
-    """Have them take turns on these CPUs, a thread for each; and the cores that everything else took meanwhile.
+) -> Iterator[tuple[list[Outcome], float]]:
+    """Have them take turns on these CPUs, a thread for each.
 
-    Torch's plain module comes first: the others are held against it. Raises FieldError.
+    After each turn gives what has come of those that had one, and the cores that everything else took in it. Torch's
+    plain module comes first: the others are held against it. Raises FieldError.
     """
     outcomes = [
         Outcome(work, contender, len(cpus), {size: [] for size in sizes})
@@ -99,15 +100,14 @@ def compare(
         for contender in contenders
         if contender.does(work)
     ]
-    others = 0.0
     for number in range(task.rounds):
         # Who begins takes turns, too, once there is something to be held against.
         for contender in contenders if number % 2 == 0 else reversed(contenders):
             turn = f"{counted(len(cpus), 'thread')}, round {number + 1} of {task.rounds}"
             tell(f"{turn}: {contender} {contender.precision}")
             mine = [outcome for outcome in outcomes if outcome.contender == contender]
-            others = max(others, _take_turn(task, contender, tuple(cpus), mine))
-    return outcomes, others
+            others = _take_turn(task, contender, tuple(cpus), mine)
+            yield [outcome for outcome in outcomes if outcome.differences], others
 
 
 def _take_turn(task: Task, contender: Contender, cpus: tuple[int, ...], outcomes: Sequence[Outcome]) -> float:
