@@ -309,7 +309,7 @@ def test_leaving_at_any_time_disturbs_nobody(subject: Subject) -> None:
     text = subject.text(100)
     staying = subject.join(text, seed=1)
     finish(subject, staying)
-    for steps in range(5):
+    for steps in (0, 1, 3):
         leaving = subject.join(subject.text(100, 1), seed=2)
         again = subject.join(text, seed=1)
         for _ in range(steps):

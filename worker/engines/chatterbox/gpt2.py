@@ -14,8 +14,8 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.alignment import Guard
-from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.keys_values import KeysValues, Span
+from worker.engines.chatterbox.products_step import product
 from worker.precision import Precision
 
 
@@ -31,7 +31,7 @@ class Gpt2:
         self._layers = [_Layer(block, heads, precision, rows) for block in backbone.h]
         self._positions: Tensor = backbone.wpe.weight
         self._final = backbone.ln_f
-        self._head = linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
+        self._head = product(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         width = backbone.config.n_embd // heads
         self.cache = KeysValues(layers=len(self._layers), rows=rows, heads=heads, length=length, width=width)
 
@@ -73,11 +73,11 @@ class _Layer:
         self._before_mix, self._before_think = block.ln_1, block.ln_2
         # GPT-2 keeps its weights the other way round than `nn.Linear` does.
         self._mix, self.project, self._narrow = (
-            linear(layer.weight.t(), layer.bias, precision, rows=rows)
+            product(layer.weight.t(), layer.bias, precision, rows=rows)
             for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_proj)
         )
         widen = block.mlp.c_fc
-        self._widen = linear(widen.weight.t(), widen.bias, precision, rows=rows, activation="gelu-tanh")
+        self._widen = product(widen.weight.t(), widen.bias, precision, rows=rows, activation="gelu-tanh")
 
     def mix(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (positions, heads, width) each."""

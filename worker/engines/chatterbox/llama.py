@@ -15,8 +15,8 @@ from torch import Tensor
 
 from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.alignment import HEADS, Guard
-from worker.engines.chatterbox.kernels import linear
 from worker.engines.chatterbox.keys_values import KeysValues, Span
+from worker.engines.chatterbox.products_step import product, products
 from worker.precision import Precision
 
 
@@ -30,7 +30,7 @@ class Llama:
         backbone = t3.tfmr
         self._layers = [_Layer(layer, precision, rows) for layer in backbone.layers]
         self._rotary, self._final = backbone.rotary_emb, backbone.norm
-        self._head = linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
+        self._head = product(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         first = self._layers[0]
         self.cache = KeysValues(
             layers=len(self._layers), rows=rows, heads=first.heads, length=length, width=first.width
@@ -99,10 +99,10 @@ class _Layer:
         self.width: int = attention.head_dim
         self.heads: int = attention.config.num_attention_heads
         self._groups: int = attention.num_key_value_groups
-        self._mix = _joined((attention.q_proj, attention.k_proj, attention.v_proj), precision, rows)
-        self._widen = _joined((mlp.gate_proj, mlp.up_proj), precision, rows)
+        self._mix = products((attention.q_proj, attention.k_proj, attention.v_proj), precision, rows=rows)
+        self._widen = products((mlp.gate_proj, mlp.up_proj), precision, rows=rows)
         self.project, self._narrow = (
-            linear(one.weight, one.bias, precision, rows=rows) for one in (attention.o_proj, mlp.down_proj)
+            product(one.weight, one.bias, precision, rows=rows) for one in (attention.o_proj, mlp.down_proj)
         )
 
     def mix(self, states: Tensor, cosines: Tensor, sines: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -120,13 +120,6 @@ class _Layer:
         """What each position makes of what it has heard."""
         gate, up = self._widen(_normal(states, self._before_think)).float().chunk(2, -1)
         return self._narrow(F.silu(gate).mul_(up))
-
-
-def _joined(layers: Sequence[Any], precision: Precision, rows: int) -> Any:
-    """Linear layers of the same input as one."""
-    weight = torch.cat([layer.weight for layer in layers])
-    bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
-    return linear(weight, bias, precision, rows=rows)
 
 
 def _half_turned(states: Tensor) -> Tensor:
