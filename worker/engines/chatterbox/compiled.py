@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from numba import njit
+from numba import config, njit
 
-from worker.kernel_cache import CACHE_VARIABLE
+from worker.kernel_cache import folder
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -18,8 +17,14 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     Where `kernel_cache.keep` has said so, it is kept on disk for all workers. Sums may be taken in any order, and
     division by zero gives infinity, as in C. It runs without Python's lock.
     """
-    kept = CACHE_VARIABLE in os.environ
-    return cast("Callable[..., Any]", njit(fastmath=True, error_model="numpy", nogil=True, cache=kept)(function))
+    kept = folder()
+    # Numba looks at this when a function is made. Others' functions, librosa's for one, have their own place.
+    elsewhere, config.CACHE_DIR = config.CACHE_DIR, "" if kept is None else str(kept)
+    try:
+        made = njit(fastmath=True, error_model="numpy", nogil=True, cache=kept is not None)(function)
+    finally:
+        config.CACHE_DIR = elsewhere
+    return cast("Callable[..., Any]", made)
 
 
 @compiled
