@@ -154,8 +154,8 @@ def start_model(
 
 @pytest.fixture(scope="module")
 def turbo(tiny_checkpoint: TinyCheckpoint, home: Home) -> Iterator[Chorus]:
-    """A server with two workers that run a tiny Turbo, shared by the module's tests."""
-    with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2) as running:
+    """A server with two workers that run a tiny Turbo through upstream's own classes, shared by the module's tests."""
+    with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2, runtime="stock") as running:
         yield running
 
 

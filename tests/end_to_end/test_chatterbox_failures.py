@@ -34,7 +34,7 @@ def weights(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def chorus(weights: Path, home: Home) -> Iterator[Chorus]:
-    with start_model("turbo", home, model_dir=weights, workers=2) as running:
+    with start_model("turbo", home, model_dir=weights, workers=2, runtime="stock") as running:
         yield running
 
 
