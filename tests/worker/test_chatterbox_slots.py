@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,15 @@ import torch
 from tests.services.batched import BUDGET, SLOTS, TEXTS, begin, drop, start, whole
 from tests.services.stock import BUILT_IN, TOKEN_SAMPLES, CountedCancellation, cloned
 from tests.services.tiny_models import TinyCheckpoint
-from worker.engines.base import Cancellation, CancelledError, Samples, UnspeakableError, VoiceSource
+from worker.cards import POSITIONS
+from worker.engines.base import (
+    Cancellation,
+    CancelledError,
+    ModelUnavailableError,
+    Samples,
+    UnspeakableError,
+    VoiceSource,
+)
 from worker.engines.chatterbox import batched as module
 from worker.engines.chatterbox.batched import LENGTH, BatchedEngine
 from worker.engines.chatterbox.sampling import STOP
@@ -227,5 +236,12 @@ def test_the_memory_of_a_slot_is_as_stated(batched: BatchedEngine) -> None:
     t3 = batched._model.t3
     rows, layers = (1, t3.cfg.n_layer) if t3.is_gpt else (2, t3.cfg.num_hidden_layers)
     padded = batched._decoder._cache._values.shape[3]
-    assert LENGTH <= padded < LENGTH + 64
+    assert LENGTH <= padded == POSITIONS, "the card says so"
     assert batched._decoder.bytes_a_slot == rows * 2 * 4 * layers * t3.dim * padded
+
+
+def test_more_slots_than_this_host_holds_are_refused(batched: BatchedEngine, tmp_path: Path) -> None:
+    with pytest.raises(
+        ModelUnavailableError, match=r"100000 slots of .* take up to .* GiB of memory, and this host has"
+    ):
+        BatchedEngine(batched.card.name, tmp_path, tmp_path, slots=100_000)

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import Parameter
+from worker.cards import CARDS, Parameter
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
+from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.alignment import LEAST_TEXT, Guard
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
@@ -59,6 +60,8 @@ class BatchedEngine(StockEngine):
     def __init__(
         self, name: str, checkpoint: Path, cache: Path, *, slots: int, precision: Precision = Precision.FP32
     ) -> None:
+        """Raises ModelUnavailableError where the checkpoint does not load, or this host cannot hold so many slots."""
+        _check(name, slots)
         super().__init__(name, checkpoint, cache)
         self._slots = slots
         with torch.inference_mode():
@@ -181,3 +184,13 @@ class BatchedEngine(StockEngine):
         with torch.inference_mode(), upstream.muted():
             marked: Samples = self._model.watermarker.apply_watermark(samples, sample_rate=self._model.sr)
         return marked.astype(np.float32, copy=False)
+
+
+def _check(name: str, slots: int) -> None:
+    batched = CARDS[name].batched
+    most, there = slots * (batched.slot_bytes if batched is not None else 0), psutil.virtual_memory().total
+    if most > there:
+        raise ModelUnavailableError(
+            f"{slots} slots of {name} take up to {most / 2**30:.0f} GiB of memory, and this host has "
+            f"{there / 2**30:.0f} GiB: ask for fewer (CHORUS_SLOTS, --slots)"
+        )

@@ -198,24 +198,11 @@ class Decoder:
         spans = [Span(row, growing.length, count) for growing, count in turns for row in growing.rows]
         guards = {row.rows[0]: row.sampler.guard for row in rows if row.sampler.guard is not None}
         states = self._backbone.forward(new, spans, guards)
-        drawing: list[Row] = []
-        ends: list[int] = []
-        at = 0
-        for growing, count in turns:
-            growing.grow(count)
-            last = range(at + count - 1, at + count * len(growing.rows), count)
-            at += count * len(growing.rows)
-            if growing.left:
-                continue
-            if isinstance(growing, Row):
-                drawing.append(growing)
-                ends += last
-            elif isinstance(growing, Prefix):
-                growing.prompt = self._cache.take(self._spare[0], growing.length)
-                self._prefixes.popleft()
+        drawing = list(self._grown(turns))
         if drawing:
+            ends = [end for _, ends in drawing for end in ends]
             logits = self._backbone.logits(states[ends]).unflatten(0, (len(drawing), -1))
-            for row, its in zip(drawing, logits, strict=True):
+            for (row, _), its in zip(drawing, logits, strict=True):
                 self._draw(row, its)
         for row in rows:
             row.ahead = True
@@ -240,6 +227,19 @@ class Decoder:
             elif row.begun and (count := min(room // len(row.rows), row.left)) > 0:
                 room -= count * len(row.rows)
                 yield row, count
+
+    def _grown(self, turns: Sequence[tuple[_Growing, int]]) -> Iterator[tuple[Row, range]]:
+        """Note what has been through the layers; who is to draw now, and the places of the states to draw from."""
+        at = 0
+        for growing, count in turns:
+            growing.grow(count)
+            ends = range(at + count - 1, at + count * len(growing.rows), count)
+            at += count * len(growing.rows)
+            if isinstance(growing, Row) and not growing.left:
+                yield growing, ends
+            elif isinstance(growing, Prefix) and not growing.left:
+                growing.prompt = self._cache.take(self._spare[0], growing.length)
+                self._prefixes.popleft()
 
     def _draw(self, row: Row, logits: Tensor) -> None:
         sampler = row.sampler
