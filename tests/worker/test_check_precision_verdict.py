@@ -96,7 +96,7 @@ def test_each_bound_of_closeness(bound: Bound) -> None:
 def test_whatever_failed_is_named() -> None:
     verdict = judge(some(**CLOSE_BY | {"divergence_mean": 0.5, "mel_cepstral": 3.25}), None)
     assert verdict.reasons == [
-        "divergence of the next token: 0.5 nats (at most 0.02 nats)",
+        "divergence of the next token: 0.5 nats (at most 0.01 nats)",
         "mel-cepstral distance: 3.25 dB (at most 1.00 dB)",
     ]
 
