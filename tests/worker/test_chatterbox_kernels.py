@@ -65,7 +65,7 @@ def test_a_row_of_zeros_is_the_bias(precision: Precision) -> None:
 @in_each
 @pytest.mark.parametrize(("taps", "dilation", "before", "after", "stride"), [
     (3, 1, 2, 0, 1), (3, 1, 1, 1, 1), (11, 5, 25, 25, 1), (7, 3, 9, 9, 1), (1, 1, 0, 0, 1), (4, 1, 0, 3, 1),
-    (6, 1, 1, 1, 3), (5, 1, 8, 0, 1),
+    (6, 1, 1, 1, 3), (5, 1, 8, 0, 1), (30, 1, 7, 7, 15), (3, 1, 0, 0, 4),
 ])  # fmt: skip
 @pytest.mark.parametrize("inputs", [18, 64])
 @pytest.mark.parametrize("time", [60, 1300])
@@ -92,12 +92,19 @@ def test_a_loud_moment_costs_a_quiet_one_no_precision(precision: Precision) -> N
 
 
 @in_each
-def test_a_transposed_convolution(precision: Precision) -> None:
-    weight, bias = torch.randn(32, 16, 7), torch.randn(16)
-    states = torch.randn(2, 50, 32)
-    found = transposed_convolution(weight, bias, precision, stride=3, padding=2)(states).float()
-    expected = F.conv_transpose1d(states.transpose(1, 2), weight, bias, stride=3, padding=2).transpose(1, 2)
-    assert loss(found, expected) < LOSS[precision]
+@pytest.mark.parametrize(("taps", "stride", "padding"), [(16, 8, 4), (11, 5, 3), (7, 3, 2), (3, 3, 0), (2, 5, 0)])
+@pytest.mark.parametrize("time", [1, 50, 700])
+def test_a_transposed_convolution(precision: Precision, taps: int, stride: int, padding: int, time: int) -> None:
+    weight, bias = torch.randn(32, 16, taps), torch.randn(16)
+    states = torch.randn(2, time, 32)
+    found = transposed_convolution(weight, bias, precision, stride=stride, padding=padding)(states).float()
+    expected = F.conv_transpose1d(states.transpose(1, 2), weight, bias, stride=stride, padding=padding)
+    assert loss(found, expected.transpose(1, 2)) < LOSS[precision]
+
+
+def test_a_stride_and_a_dilation_together_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"a stride \(2\) or a dilation \(3\), not both"):
+        convolution(torch.randn(16, 16, 3), None, Precision.FP32, stride=2, dilation=3)
 
 
 def heard(states: Tensor, weights: Tensor, heads: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worker.engines.chatterbox.attention_float import WIDTH, attention_float
 from worker.engines.chatterbox.attention_int8 import attention_int8
-from worker.engines.chatterbox.products_float import FloatConvolution, FloatLinear, TransposedConvolution
+from worker.engines.chatterbox.products_float import FloatConvolution, FloatLinear
 from worker.engines.chatterbox.products_int8 import Int8Convolution, Int8Linear
 from worker.precision import Precision, processor
 
@@ -46,18 +46,44 @@ def convolution(
 
     `weight` is float32 (outputs, inputs, taps); `before` and `after` are the zeros that time is lengthened by. In int8
     it is computed in float32 where it has a stride, or a number of inputs that is no multiple of 16.
+
+    Raises ValueError for a stride and a dilation together.
     """
-    if precision is Precision.INT8 and stride == 1 and weight.shape[1] % 16 == 0:
+    if stride > 1:
+        if dilation > 1:
+            raise ValueError(f"a convolution may have a stride ({stride}) or a dilation ({dilation}), not both")
+        return _strided(weight, bias, precision, before=before, after=after, stride=stride)
+    if precision is Precision.INT8 and weight.shape[1] % 16 == 0:
         return Int8Convolution(weight, bias, before=before, after=after, dilation=dilation)
     weight = weight.to(_floating(precision))
-    return FloatConvolution(weight, bias, before=before, after=after, stride=stride, dilation=dilation)
+    return FloatConvolution(weight, bias, before=before, after=after, dilation=dilation)
 
 
 def transposed_convolution(
     weight: Tensor, bias: Tensor | None, precision: Precision, *, stride: int, padding: int
 ) -> Layer:
-    """A convolution that lengthens time by `stride`, channels last as above, in floating numbers in every precision."""
-    return TransposedConvolution(weight.to(_floating(precision)), bias, stride=stride, padding=padding)
+    """A convolution that lengthens time by `stride`, channels last as above, in floating numbers in every precision.
+
+    `weight` is float32 (inputs, outputs, taps). Each step in makes `stride` steps out, so this is a convolution whose
+    outputs are those of `stride` steps side by side, each with every stride-th tap: the polyphase form, for which
+    oneDNN has nothing to work out anew for every length.
+    """
+    inputs, outputs, taps = weight.shape
+    steps = -(-taps // stride)
+    phases = F.pad(weight, (0, steps * stride - taps)).view(inputs, outputs, steps, stride).flip(2)
+    layer = FloatConvolution(
+        phases.permute(3, 1, 0, 2).reshape(stride * outputs, inputs, steps).to(_floating(precision)),
+        None if bias is None else bias.repeat(stride),
+        before=steps - 1,
+        after=steps - 1,
+        dilation=1,
+    )
+
+    def lengthened(states: Tensor) -> Tensor:
+        count = (states.shape[1] - 1) * stride - 2 * padding + taps
+        return layer(states).view(len(states), -1, outputs)[:, padding : padding + count]
+
+    return lengthened
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precision: Precision) -> Layer:
@@ -88,6 +114,30 @@ def attention(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | No
 def by_head(states: Tensor, heads: int) -> Tensor:
     """(time, heads * width) to (heads, time, width)."""
     return states.view(len(states), heads, -1).transpose(0, 1)
+
+
+def _strided(
+    weight: Tensor, bias: Tensor | None, precision: Precision, *, before: int, after: int, stride: int
+) -> Layer:
+    """A convolution over `stride` steps side by side, which take as many channels."""
+    outputs, inputs, taps = weight.shape
+    steps = -(-taps // stride)
+    folded = F.pad(weight, (0, steps * stride - taps)).view(outputs, inputs, steps, stride)
+    layer = FloatConvolution(
+        folded.permute(0, 3, 1, 2).reshape(outputs, stride * inputs, steps).to(_floating(precision)),
+        bias,
+        before=0,
+        after=0,
+        dilation=1,
+    )
+
+    def shortened(states: Tensor) -> Tensor:
+        count = (states.shape[1] + before + after - taps) // stride + 1
+        whole = (count + steps - 1) * stride
+        states = F.pad(states, (0, 0, before, whole - before - states.shape[1]))
+        return layer(states.view(len(states), -1, stride * inputs))
+
+    return shortened
 
 
 def _floating(precision: Precision) -> torch.dtype:

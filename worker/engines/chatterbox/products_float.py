@@ -40,72 +40,44 @@ class FloatLinear:
 
 
 class FloatConvolution:
-    """See `kernels.convolution`: in the precision of its weight.
+    """See `kernels.convolution`; of a stride of 1, in the precision of its weight.
 
-    Without a stride, time is gone through in blocks of one length, for which oneDNN compiles once: a length of its own
-    would cost every utterance as much as the work itself.
+    Time is gone through in blocks of one length, for which oneDNN compiles once: a length of its own would cost every
+    utterance as much as the work itself.
     """
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, stride: int, dilation: int
-    ) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, dilation: int) -> None:
         self._outputs, inputs, taps = weight.shape
         self._around = before, after
         self._reach = (taps - 1) * dilation
-        self._block = max(1, _BLOCK_NUMBERS // self._outputs) if stride == 1 else None
-        self._shape = [1, stride], [1, dilation]
+        self._block = max(1, _BLOCK_NUMBERS // self._outputs)
+        self._dilation = [1, dilation]
+        # Without the size oneDNN would lay the weight out anew with every call.
+        size = [1, inputs, 1, self._block + self._reach]
         self._weight = _mkldnn._reorder_convolution_weight(
-            weight[:, :, None].contiguous(),
-            [0, 0],
-            *self._shape,
-            1,
-            # Without the size oneDNN would lay the weight out anew with every call.
-            None if self._block is None else [1, inputs, 1, self._block + self._reach],
+            weight[:, :, None].contiguous(), [0, 0], [1, 1], self._dilation, 1, size
         )
         self._bias = None if bias is None else bias.to(weight.dtype)
 
     def __call__(self, states: Tensor) -> Tensor:
         """The convolution of `states`, in the precision of the weight."""
-        states = states.to(self._weight.dtype)
         before, after = self._around
-        if self._block is None:
-            return self._convolved(F.pad(states, (0, 0, before, after)))
         count = states.shape[1] + before + after - self._reach
-        whole = -(-count // self._block) * self._block
-        states = F.pad(states, (0, 0, before, after + whole - count))
-        out = torch.empty(len(states), whole, self._outputs, dtype=states.dtype)
-        for number in range(len(states)):
-            for first in range(0, whole, self._block):
+        past = -count % self._block
+        states = F.pad(states.to(self._weight.dtype), (0, 0, before, after + past))
+        out = torch.empty(len(states), count, self._outputs, dtype=states.dtype)
+        for one, its in zip(states, out, strict=True):
+            for first in range(0, count, self._block):
                 # Not a slice of the batch, whose stride oneDNN would take for another shape.
-                its = states[number, first : first + self._block + self._reach]
-                out[number, first : first + self._block] = self._convolved(its[None])[0]
-        return out[:, :count].contiguous()
+                part = its[first : first + self._block]
+                part[:] = self._convolved(one[None, first : first + self._block + self._reach])[0, : len(part)]
+        return out
 
     def _convolved(self, states: Tensor) -> Tensor:
-        stride, dilation = self._shape
-        return _as_time(
-            _mkldnn._convolution_pointwise(
-                _as_image(states), self._weight, self._bias, [0, 0], stride, dilation, 1, "none", [], ""
-            )
+        image = _mkldnn._convolution_pointwise(
+            _as_image(states), self._weight, self._bias, [0, 0], [1, 1], self._dilation, 1, "none", [], ""
         )
-
-
-class TransposedConvolution:
-    """See `kernels.transposed_convolution`: in the precision of its weight."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, stride: int, padding: int) -> None:
-        self._arguments: list[Any] = [[0, padding], [0, 0], [1, stride], [1, 1], 1]
-        self._weight = _mkldnn._reorder_convolution_transpose_weight(
-            weight[:, :, None].contiguous(), *self._arguments, None
-        )
-        self._bias = None if bias is None else bias.to(weight.dtype)
-
-    def __call__(self, states: Tensor) -> Tensor:
-        """The longer states, in the precision of the weight."""
-        image = _as_image(states.to(self._weight.dtype).contiguous())
-        return _as_time(
-            _mkldnn._convolution_transpose_pointwise(image, self._weight, self._bias, *self._arguments, "none", [], "")
-        )
+        return _as_time(image)
 
 
 def _as_image(states: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ class Int8Linear:
     def __call__(self, states: Tensor) -> Tensor:
         """The product, in float32."""
         rows, scales = quantized(states.reshape(-1, states.shape[-1]))
-        product = scaled(self._bytes.times(rows), scales, self._bias).view(*states.shape[:-1], -1)
+        product = self._bytes.times(rows)
+        scaled(product, scales, self._bias, product)
+        product = product.view(*states.shape[:-1], -1)
         if self._activation == "gelu":
             return F.gelu(product, approximate=self._algorithm)
         return product.relu_() if self._activation == "relu" else product
@@ -73,16 +75,16 @@ class Int8Convolution:
 
     def __call__(self, states: Tensor) -> Tensor:
         """The convolution of `states`, in float32."""
-        return torch.stack([self._one(F.pad(one, self._around)) for one in states])
+        states = F.pad(states, self._around)
+        out = torch.empty(len(states), states.shape[1] - (self._taps - 1) * self._dilation, self._outputs)
+        for one, its in zip(states, out, strict=True):
+            self._convolve(one, its)
+        return out
 
-    def _one(self, states: Tensor) -> Tensor:
-        count = len(states) - (self._taps - 1) * self._dilation
+    def _convolve(self, states: Tensor, out: Tensor) -> None:
         of_rows = sizes(states)
         windows, scales = torch.zeros(self._windows, self._width, dtype=torch.uint8), torch.zeros(self._windows)
-        out = torch.empty(count, self._outputs)
-        for first in range(0, count, self._windows):
+        for first in range(0, len(out), self._windows):
             quantized_windows(states, of_rows, first, self._taps, self._dilation, windows, scales)
-            part = out[first : first + self._windows]
             # All products have one shape, for which oneDNN compiles once; what is past the end is not looked at.
-            part[:] = scaled(self._bytes.times(windows)[: len(part)], scales[: len(part)], self._bias)
-        return out
+            scaled(self._bytes.times(windows), scales, self._bias, out[first : first + self._windows])

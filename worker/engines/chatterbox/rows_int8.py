@@ -47,13 +47,12 @@ def sizes(states: Tensor) -> Tensor:
     return out
 
 
-def scaled(products: Tensor, scales: Tensor, bias: Tensor | None) -> Tensor:
-    """`products`, float32 (rows, width), times the scales of their rowsand plus the bias, in their place."""
+def scaled(products: Tensor, scales: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """`products`, float32 (rows, width), times the scales of their rows and plus the bias, into `out` of that shape."""
     if bias is None:
-        _scale(products.numpy(), scales.numpy())
+        _scale(products.numpy(), scales.numpy(), out.numpy())
     else:
-        _scale_add(products.numpy(), scales.numpy(), bias.numpy())
-    return products
+        _scale_add(products.numpy(), scales.numpy(), bias.numpy(), out.numpy())
 
 
 @compiled
@@ -93,14 +92,14 @@ def _quantize_windows(states, sizes, first, taps, dilation, out, scales):  # typ
 
 
 @compiled
-def _scale(products, scales):  # type: ignore[no-untyped-def]
-    for row in range(len(products)):
-        for number in range(products.shape[1]):
-            products[row, number] *= scales[row]
+def _scale(products, scales, out):  # type: ignore[no-untyped-def]
+    for row in range(len(out)):
+        for number in range(out.shape[1]):
+            out[row, number] = products[row, number] * scales[row]
 
 
 @compiled
-def _scale_add(products, scales, bias):  # type: ignore[no-untyped-def]
-    for row in range(len(products)):
-        for number in range(products.shape[1]):
-            products[row, number] = products[row, number] * scales[row] + bias[number]
+def _scale_add(products, scales, bias, out):  # type: ignore[no-untyped-def]
+    for row in range(len(out)):
+        for number in range(out.shape[1]):
+            out[row, number] = products[row, number] * scales[row] + bias[number]
