@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.vector_code import LANES, TILE_COLUMNS, column_products, exponentials, weighted_rows
+from worker.engines.chatterbox.vectors.code import LANES
+from worker.engines.chatterbox.vectors.powers import exponentials
+from worker.engines.chatterbox.vectors.rows import column_products, weighted_rows
+from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS
 
 WIDTH = TILE_COLUMNS
 """Of a head, in all of the family."""

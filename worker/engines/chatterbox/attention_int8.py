@@ -15,16 +15,10 @@ from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled
 from worker.engines.chatterbox.rows_int8 import LEAST_NUMBER, MIDDLE, quantized_row
-from worker.engines.chatterbox.vector_code import (
-    TILE_COLUMNS,
-    TILE_ROWS,
-    interleaved_rows,
-    largest,
-    powers,
-    scaled_scores,
-    tile_bytes,
-    tile_words,
-)
+from worker.engines.chatterbox.vectors.code import LANES
+from worker.engines.chatterbox.vectors.powers import powers, scaled_scores
+from worker.engines.chatterbox.vectors.rows import interleaved_rows, largest
+from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_bytes, tile_words, turned_block
 
 WEIGHT_BITS = np.float32(12)
 """The largest weight of a position is 2**12."""
@@ -73,30 +67,43 @@ def _attend(mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped
         for at in range(time):
             place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
             query_scales[at] = factor * quantized_row(place, width, MIDDLE, queries.ctypes.data + at * width)
-        _pack_keys(mixed, (heads + head) * width, keys, key_scales, less)
+        _pack_keys(mixed, (heads + head) * width, width, keys, key_scales)
+        _weigh_middles(keys, time, less)
         worth = _pack_values(mixed, (2 * heads + head) * width, width, most_value, values)
         _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, start)
 
 
 @compiled
-def _pack_keys(mixed, start, keys, scales, less):  # type: ignore[no-untyped-def]
-    """Signed bytes in the order of tiles, and how much the middle of the queries' bytes adds to a key's sums."""
-    time, width = len(mixed), len(keys) * 4 // len(less)
+def _pack_keys(mixed, start, width, keys, scales):  # type: ignore[no-untyped-def]
+    """Signed bytes in the order of tiles."""
+    time = len(mixed)
     mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
     for at in range(time):
         for lane in range(width):
             mean[lane] += mixed[at, start + lane]
     for lane in range(width):
         mean[lane] /= np.float32(time)
-    row = np.empty(width, np.uint8)
-    fours = row.view(np.int32)
+    # As numbers of four bytes: as many for each of LANES keys as a block that is turned has, or fewer.
+    block = np.zeros((LANES, LANES), np.int32)
+    turned = np.empty((LANES, LANES), np.int32)
     for at in range(time):
         for lane in range(width):
             key[lane] = mixed[at, start + lane] - mean[lane]
-        scales[at] = quantized_row(key.ctypes.data, width, np.int32(0), row.ctypes.data)
-        place = at // TILE_COLUMNS * (TILE_COLUMNS * width // 4) + at % TILE_COLUMNS
-        for number in range(width // 4):
-            keys[place + number * TILE_COLUMNS] = fours[number]
+        of_block = at % LANES
+        scales[at] = quantized_row(key.ctypes.data, width, np.int32(0), block.ctypes.data + of_block * LANES * 4)
+        if of_block == LANES - 1 or at == time - 1:
+            turned_block(block.ctypes.data, LANES * 4, turned.ctypes.data, LANES * 4)
+            first = at - of_block
+            place = first // TILE_COLUMNS * (TILE_COLUMNS * width // 4) + first % TILE_COLUMNS
+            for number in range(width // 4):
+                for lane in range(LANES):
+                    keys[place + number * TILE_COLUMNS + lane] = turned[number, lane]
+
+
+@compiled
+def _weigh_middles(keys, time, less):  # type: ignore[no-untyped-def]
+    """How much the middle of the queries' bytes adds to the sums of each key."""
+    width = len(keys) * 4 // len(less)
     middles = np.full((TILE_ROWS, width), MIDDLE, np.uint8)
     sums = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
     for at in range(0, time, TILE_COLUMNS):

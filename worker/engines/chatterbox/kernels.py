@@ -100,6 +100,36 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precis
     return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
 
 
+def relative_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    further: Tensor,
+    apart: Tensor,
+    heads: int,
+    precision: Precision,
+) -> Tensor:
+    """What each position hears of all, with a score for their distance: (time, width) each, and the answer.
+
+    `further` are the queries that meet distances, `apart` (2 * time - 1, width), whose row n is for a distance of
+    time - 1 - n. In float32 in every precision but bf16.
+    """
+    if precision is not Precision.BF16 and queries.shape[1] == heads * WIDTH and "avx512f" in processor().has:
+        return attention_float(queries, keys, values, (further, apart))
+    biases = _by_distance(by_head(further.to(apart.dtype), heads), by_head(apart, heads))
+    queries, keys, values = (by_head(part.to(keys.dtype), heads) for part in (queries, keys, values))
+    return attention(queries, keys, values, biases)
+
+
+def _by_distance(queries: Tensor, apart: Tensor) -> Tensor:
+    """What each position's score of each other owes to their distance: (heads, time, time), scaled."""
+    heads, time, width = queries.shape
+    scores = torch.bmm(queries * width**-0.5, apart.transpose(1, 2))
+    # Each row of the answer begins one column before the last one's.
+    across = scores.shape[2]
+    return scores.as_strided((heads, time, time), (time * across, across - 1, 1), time - 1)
+
+
 def attention(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:
     """What each position hears of all: (heads, time, width), to (time, heads * width).
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized, quantized_windows, scaled, sizes
+from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized, quantized_windows, scaled, scaled_gelu, sizes
 
 _onednn: Any = torch.ops.onednn
 
@@ -48,17 +48,19 @@ class Int8Linear:
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
         self._bytes = _Bytes(weight)
         self._bias = bias
-        self._activation, _, algorithm = activation.partition("-")
-        self._algorithm = algorithm or "none"
+        self._activation = activation
 
     def __call__(self, states: Tensor) -> Tensor:
         """The product, in float32."""
         rows, scales = quantized(states.reshape(-1, states.shape[-1]))
         product = self._bytes.times(rows)
-        scaled(product, scales, self._bias, product)
-        product = product.view(*states.shape[:-1], -1)
         if self._activation == "gelu":
-            return F.gelu(product, approximate=self._algorithm)
+            scaled_gelu(product, scales, self._bias)
+        else:
+            scaled(product, scales, self._bias, product)
+        product = product.view(*states.shape[:-1], -1)
+        if self._activation == "gelu-tanh":
+            return F.gelu(product, approximate="tanh")
         return product.relu_() if self._activation == "relu" else product
 
 

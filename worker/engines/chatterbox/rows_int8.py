@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.vector_code import largest, row_bytes
+from worker.engines.chatterbox.vectors.activations import gelu_row
+from worker.engines.chatterbox.vectors.rows import largest, row_bytes
 
 MIDDLE = np.int32(128)
 """Unsigned bytes are counted from there."""
@@ -53,6 +54,12 @@ def scaled(products: Tensor, scales: Tensor, bias: Tensor | None, out: Tensor) -
         _scale(products.numpy(), scales.numpy(), out.numpy())
     else:
         _scale_add(products.numpy(), scales.numpy(), bias.numpy(), out.numpy())
+
+
+def scaled_gelu(products: Tensor, scales: Tensor, bias: Tensor | None) -> None:
+    """The same in their place, and each number x times the share of a normal distribution that is below x (GELU)."""
+    shift = torch.zeros(products.shape[1]) if bias is None else bias
+    _scale_gelu(products.numpy(), scales.numpy(), shift.numpy())
 
 
 @compiled
@@ -103,3 +110,12 @@ def _scale_add(products, scales, bias, out):  # type: ignore[no-untyped-def]
     for row in range(len(out)):
         for number in range(out.shape[1]):
             out[row, number] = products[row, number] * scales[row] + bias[number]
+
+
+@compiled
+def _scale_gelu(products, scales, bias):  # type: ignore[no-untyped-def]
+    rows, width = products.shape
+    for row in range(rows):
+        for number in range(width):
+            products[row, number] = products[row, number] * scales[row] + bias[number]
+        gelu_row(products.ctypes.data + row * width * 4, width)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor, nn
 
-from worker.engines.chatterbox.kernels import attention, by_head, convolution, linear
+from worker.engines.chatterbox.kernels import convolution, linear, relative_attention
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
@@ -72,32 +72,26 @@ class _Layer:
                 attended.linear_q, attended.linear_k, attended.linear_v, attended.linear_out, attended.linear_pos,
             )
         )  # fmt: skip
-        self._content_bias, self._position_bias = attended.pos_bias_u[:, None], attended.pos_bias_v[:, None]
+        self._content_bias, self._position_bias = attended.pos_bias_u.flatten(), attended.pos_bias_v.flatten()
         self._heads: int = attended.h
+        self._precision = precision
         self._widen = linear(forward.w_1.weight, forward.w_1.bias, precision)
         self._narrow = linear(forward.w_2.weight, forward.w_2.bias, precision)
 
     def __call__(self, states: Tensor, positions: Tensor) -> Tensor:
         seen = normal(states, self._norm_attention)
-        query, key, value, position = (
-            by_head(layer(of), self._heads)
-            for layer, of in (
-                (self._query, seen), (self._key, seen), (self._value, seen), (self._position, positions),
-            )
-        )  # fmt: skip
-        distances = _distances((query + self._position_bias).to(position.dtype), position)
-        heard = attention((query + self._content_bias).to(key.dtype), key, value, distances)
+        query, key, value = self._query(seen), self._key(seen), self._value(seen)
+        heard = relative_attention(
+            query + self._content_bias,
+            key,
+            value,
+            query + self._position_bias,
+            self._position(positions),
+            self._heads,
+            self._precision,
+        )
         states = states + self._out(heard)
         return states + self._narrow(F.silu(self._widen(normal(states, self._norm_forward))))
-
-
-def _distances(query: Tensor, position: Tensor) -> Tensor:
-    """What each position's score of each other owes to their distance: (heads, time, time), scaled."""
-    heads, time, width = query.shape
-    scores = torch.bmm(query * width**-0.5, position.transpose(1, 2))
-    # Column n is for a distance of time - 1 - n: each row of the answer begins one column before the last one's.
-    across = scores.shape[2]
-    return scores.as_strided((heads, time, time), (time * across, across - 1, 1), time - 1)
 
 
 def normal(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:

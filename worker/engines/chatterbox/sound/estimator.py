@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels import convolution, linear, self_attention
 from worker.engines.chatterbox.sound.encoder import normal
+from worker.engines.chatterbox.sound.mish import mish_
 from worker.engines.chatterbox.sound.pieces import Pieces
 from worker.precision import Precision
 
@@ -85,7 +85,7 @@ class _Causal:
         self._convolution = convolution(its.weight, its.bias, precision, before=TAPS - 1)
 
     def __call__(self, states: Tensor) -> Tensor:
-        return F.mish(normal(self._convolution(states), self._norm))
+        return mish_(normal(self._convolution(states), self._norm))
 
 
 class _Transformer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.vector_code import snake_row
+from worker.engines.chatterbox.vectors.activations import snake_row
 
 
 class Snake:
