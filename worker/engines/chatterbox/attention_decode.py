@@ -1,7 +1,8 @@
 """Attention of one new position of each of several sequences, in float32: most of a step of many sequences.
 
-Keys lie lane by lane, the positions of a lane side by side, so that sixteen positions are scored at a time. Keys and
-values of a prompt that sequences share come from memory once for all of them, head by head.
+Keys lie in blocks of positions, lane by lane, the positions of a lane side by side, so that sixteen are scored at a
+time, and a block is read from end to end. Keys and values of a prompt that sequences share come from memory once for
+all of them, head by head, and are multiplied for several sequences at a time.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import compiled
+from worker.engines.chatterbox.compiled import aligned, compiled
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.rows import column_products, weighted_rows
-from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS
+from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_floats
 
 WIDTH = TILE_COLUMNS
 """Of a head, in all of the family."""
 BLOCK = TILE_COLUMNS
-"""Positions are scored so many at a time: keys are to have room for a multiple of that."""
+"""Positions of a block of keys."""
 
 FACTOR = np.float32(WIDTH**-0.5 * math.log2(math.e))
+NEVER = np.float32(-3e38)
 
 
 def attend_step(
@@ -35,11 +37,10 @@ def attend_step(
 ) -> Tensor:
     """What the new position of each of n sequences behind one prompt hears of those before and itself.
 
-    `new` are queries, keys and values, (n, heads, WIDTH) each. Keys of `prompt` are (heads, WIDTH, padded) and values
-    (heads, known, WIDTH); keys of `own` (rows, heads, WIDTH, length) and values (rows, heads, length, WIDTH), where the
-    new position of sequence i becomes number places[i] of row rows[i]. All but the int64 `rows` and `places` are
-    float32; `padded` and `length` are multiples of BLOCK. The answer is (n, heads * WIDTH). Raises ValueError for heads
-    of another width.
+    `new` are queries, keys and values, (n, heads, WIDTH) each. Keys of `prompt` are (heads, blocks, WIDTH, BLOCK) and
+    values (heads, known, WIDTH); keys of `own` (rows, heads, blocks, WIDTH, BLOCK) and values (rows, heads, length,
+    WIDTH), where the new position of sequence i becomes number places[i] of row rows[i]. All but the int64 `rows` and
+    `places` are float32. The answer is (n, heads * WIDTH). Raises ValueError for heads of another width.
     """
     queries = new[0]
     if queries.shape[2] != WIDTH:
@@ -52,33 +53,57 @@ def attend_step(
 
 @compiled
 def _attend_step(queries, new_keys, new_values, known_keys, known_values, keys, values, rows, places, heard):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    known, padded, length = known_values.shape[1], known_keys.shape[2], keys.shape[3]
-    room = np.empty(padded + length + 2 * BLOCK, np.float32)
-    scores = room[(-room.ctypes.data) % 64 // 4 :]
+    """Head by head: all sequences with the prompt, then each with its own positions."""
+    known = known_values.shape[1]
+    across = (known_keys.shape[1] + keys.shape[2] + 1) * BLOCK
+    # A tile has all of its rows.
+    tiled = (len(rows) + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
+    scores = aligned(tiled * across).view(np.float32)
+    its_queries, part = np.zeros((tiled, WIDTH), np.float32), np.zeros((tiled, WIDTH), np.float32)
     for head in range(queries.shape[1]):
+        its_queries[: len(rows)] = queries[:, head]
+        for block in range(known_keys.shape[1]):
+            _score_block(its_queries, known_keys[head, block], block, scores)
         for sequence in range(len(rows)):
-            query = queries.ctypes.data + (sequence * queries.shape[1] + head) * WIDTH * 4
-            place = rows[sequence] * keys.shape[1] + head
-            at = places[sequence]
-            for lane in range(WIDTH):
-                keys[rows[sequence], head, lane, at] = new_keys[sequence, head, lane]
-                values[rows[sequence], head, at, lane] = new_values[sequence, head, lane]
-            own = at + 1
-            if known:
-                prompt = known_keys.ctypes.data + head * WIDTH * padded * 4
-                column_products(query, prompt, padded * 4, WIDTH, known, scores.ctypes.data)
-            beside = keys.ctypes.data + place * WIDTH * length * 4
+            row, at = rows[sequence], places[sequence]
+            keys[row, head, at // BLOCK, :, at % BLOCK] = new_keys[sequence, head]
+            values[row, head, at] = new_values[sequence, head]
+            place = scores.ctypes.data + sequence * across * 4
             # The first of its own overwrites what was computed past the prompt's last.
-            column_products(query, beside, length * 4, WIDTH, own, scores.ctypes.data + known * 4)
-            total = known + own
-            for number in range(total, (total + LANES - 1) // LANES * LANES):
-                scores[number] = np.float32(-3e38)
-            share = np.float32(1) / exponentials(scores.ctypes.data, FACTOR, (total + LANES - 1) // LANES * LANES)
-            out = heard.ctypes.data + (sequence * queries.shape[1] + head) * WIDTH * 4
-            for number in range(head * WIDTH, (head + 1) * WIDTH):
-                heard[sequence, number] = 0
-            if known:
-                weighted_rows(scores.ctypes.data, known_values.ctypes.data + head * known * WIDTH * 4, known, out)
-            weighted_rows(scores.ctypes.data + known * 4, values.ctypes.data + place * length * WIDTH * 4, own, out)
-            for number in range(head * WIDTH, (head + 1) * WIDTH):
-                heard[sequence, number] *= share
+            for block in range(at // BLOCK + 1):
+                out = place + (known + block * BLOCK) * 4
+                its = keys[row, head, block].ctypes.data
+                column_products(its_queries[sequence].ctypes.data, its, BLOCK * 4, WIDTH, BLOCK, out)
+            total = known + at + 1
+            padded = (total + LANES - 1) // LANES * LANES
+            scores[sequence * across + total : sequence * across + padded] = NEVER
+            shares = np.float32(1) / exponentials(place, FACTOR, padded)
+            for number in range(total):
+                scores[sequence * across + number] *= shares
+        if known:
+            _weigh_rows(scores, known_values[head], part)
+        for sequence in range(len(rows)):
+            row, count = rows[sequence], places[sequence] + 1
+            place, its = scores.ctypes.data + (sequence * across + known) * 4, values[row, head].ctypes.data
+            weighted_rows(place, its, count, part[sequence].ctypes.data)
+            heard[sequence, head * WIDTH : (head + 1) * WIDTH] = part[sequence]
+            part[sequence] = 0
+
+
+@compiled
+def _score_block(queries, keys, block, scores):  # type: ignore[no-untyped-def]
+    """Those of a prompt's block for all sequences."""
+    across = len(scores) // len(queries) * 4
+    for first in range(0, len(queries), TILE_ROWS):
+        out = scores.ctypes.data + first * across + block * BLOCK * 4
+        tile_floats(queries[first].ctypes.data, WIDTH * 4, keys.ctypes.data, BLOCK * 4, WIDTH, out, across)
+
+
+@compiled
+def _weigh_rows(scores, values, heard):  # type: ignore[no-untyped-def]
+    """What all sequences hear of a prompt."""
+    across = len(scores) // len(heard) * 4
+    for first in range(0, len(heard), TILE_ROWS):
+        place = scores.ctypes.data + first * across
+        out = heard[first].ctypes.data
+        tile_floats(place, across, values.ctypes.data, WIDTH * 4, len(values), out, WIDTH * 4)

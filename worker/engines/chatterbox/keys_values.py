@@ -30,7 +30,7 @@ class Span:
 class Prompt:
     """Keys and values of the positions that precede every text of a voice.
 
-    Keys are float32 (layers, heads, width, count and some more), values (layers, heads, count, width).
+    Keys are float32 (layers, heads, blocks, width, BLOCK), values (layers, heads, count, width).
     """
 
     keys: Tensor
@@ -56,13 +56,13 @@ class KeysValues:
     """`rows` rows of `length` positions each behind their prompts, allocated once."""
 
     def __init__(self, *, layers: int, rows: int, heads: int, length: int, width: int) -> None:
-        self._nothing = Prompt(torch.empty(layers, heads, width, 0), torch.empty(layers, heads, 0, width))
+        self._nothing = Prompt(torch.empty(layers, heads, 0, width, BLOCK), torch.empty(layers, heads, 0, width))
         self._prompts = [self._nothing] * rows
         self._length = length
-        padded = _padded(length)
+        blocks = _blocks(length)
         # Memory that nobody has written is not resident. What is read past a row's end is not looked at.
-        self._keys = torch.empty(layers, rows, heads, width, padded)
-        self._values = torch.empty(layers, rows, heads, padded, width)
+        self._keys = torch.empty(layers, rows, heads, blocks, width, BLOCK)
+        self._values = torch.empty(layers, rows, heads, blocks * BLOCK, width)
 
     @property
     def length(self) -> int:
@@ -80,7 +80,7 @@ class KeysValues:
 
     def take(self, row: int, count: int) -> Prompt:
         """A copy of the first `count` of a row that follows no prompt."""
-        keys = self._keys[:, row, ..., : _padded(count)].clone()
+        keys = self._keys[:, row, :, : _blocks(count)].clone()
         return Prompt(keys, self._values[:, row, :, :count].clone())
 
     def places(self, spans: Sequence[Span]) -> _Places:
@@ -119,7 +119,8 @@ class KeysValues:
     def _attend_text(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tensor:
         prompt = self._prompts[span.row]
         own, end = span.start - prompt.count, span.start + span.count - prompt.count
-        self._keys[layer, span.row, :, :, own:end] = keys.permute(1, 2, 0)
+        places = torch.arange(own, end)
+        self._keys[layer, span.row][:, places // BLOCK, :, places % BLOCK] = keys
         self._values[layer, span.row, :, own:end] = values.transpose(0, 1)
         weights = self._weights(layer, span, slice(None), queries.transpose(0, 1))
         known, its = weights.split([prompt.count, end], -1)
@@ -138,8 +139,8 @@ class KeysValues:
         end = span.start + span.count
         scores = torch.cat(
             [
-                queries @ prompt.keys[layer, heads, :, : prompt.count],
-                queries @ self._keys[layer, span.row, heads, :, : end - prompt.count],
+                queries @ _lanes(prompt.keys[layer, heads], prompt.count),
+                queries @ _lanes(self._keys[layer, span.row, heads], end - prompt.count),
             ],
             -1,
         )
@@ -147,8 +148,13 @@ class KeysValues:
         return F.softmax(scores.masked_fill_(_later(span), -torch.inf), -1)
 
 
-def _padded(count: int) -> int:
-    return (count + BLOCK - 1) // BLOCK * BLOCK
+def _blocks(count: int) -> int:
+    return (count + BLOCK - 1) // BLOCK
+
+
+def _lanes(keys: Tensor, count: int) -> Tensor:
+    """The first `count` positions' keys in blocks, (…, blocks, width, BLOCK), as (…, width, count)."""
+    return keys[..., : _blocks(count), :, :].movedim(-3, -2).flatten(-2)[..., :count]
 
 
 def _later(span: Span) -> Tensor:
