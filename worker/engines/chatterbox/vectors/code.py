@@ -11,6 +11,7 @@ from numba.extending import intrinsic
 
 LANES = 16
 """Numbers of 32 bits in a vector."""
+VECTOR_BYTES = 4 * LANES
 
 in_compiled_code: Callable[[Callable[..., Any]], Any] = intrinsic
 """Makes a function that code compiled by Numba can call."""
@@ -18,6 +19,9 @@ in_compiled_code: Callable[[Callable[..., Any]], Any] = intrinsic
 FLOAT, INT = ir.FloatType(), ir.IntType(32)
 FLOATS, INTS = ir.VectorType(FLOAT, LANES), ir.VectorType(INT, LANES)
 WORDS, BYTES = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(8), LANES)
+
+AHEAD = 4096
+"""A page: processors look ahead by themselves, but no further than its end."""
 
 _POWER_OF_TWO = (1.535336188e-4, 1.339887440e-3, 9.618437357e-3, 5.550332471e-2, 2.402264791e-1, 6.931472028e-1, 1.0)
 """2**x for x in [-0.5, 0.5], to the last digit of a float32 (Cephes' exp2f), from the highest power of x down."""
@@ -47,6 +51,15 @@ class Code:
     def store(self, value: Any, address: Any, offset: Any, size: int) -> None:
         """Put a value `offset` items of `size` bytes behind an address."""
         self.builder.store(value, self.pointer(address, offset, size, value.type), align=size)
+
+    def fetch(self, address: Any) -> None:
+        """Have AHEAD bytes behind an address brought near, into the second cache."""
+        builder = self.builder
+        place = builder.inttoptr(builder.add(address, ir.Constant(address.type, AHEAD)), ir.IntType(8).as_pointer())
+        # To be read, to be kept a while, data.
+        how = [ir.Constant(INT, number) for number in (0, 2, 1)]
+        kind = ir.FunctionType(ir.VoidType(), [place.type, INT, INT, INT])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0"), [place, *how])
 
     def spread(self, number: Any) -> Any:
         """A vector of one number."""

@@ -13,6 +13,7 @@ from worker.engines.chatterbox.vectors.code import (
     FLOAT,
     FLOATS,
     LANES,
+    VECTOR_BYTES,
     Code,
     floats,
     in_compiled_code,
@@ -89,6 +90,8 @@ def column_products(_: Any, numbers: Any, columns: Any, row_bytes: Any, rows: An
             def row(index: Any, sums: Sequence[Any]) -> list[Any]:
                 number = code.spread(code.load(numbers, index, FLOAT))
                 place = builder.add(start, builder.mul(index, row_bytes))
+                for vector in range(TILE_VECTORS):
+                    code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * vector)))
                 return [
                     code.call("llvm.fma.v16f32", FLOATS, number, code.load(place, lanes(place, vector), FLOATS), total)
                     for vector, total in enumerate(sums)
@@ -114,6 +117,8 @@ def weighted_rows(_: Any, weights: Any, rows: Any, count: Any, out: Any) -> Any:
         def row(index: Any, sums: Sequence[Any]) -> list[Any]:
             weight = code.spread(code.load(weights, index, FLOAT))
             place = builder.add(rows, builder.mul(index, ir.Constant(index.type, TILE_COLUMNS * 4)))
+            for vector in range(TILE_VECTORS):
+                code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * vector)))
             return [
                 code.fma(weight, code.load(place, lanes(place, vector), FLOATS), total)
                 for vector, total in enumerate(sums)

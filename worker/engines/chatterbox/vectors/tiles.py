@@ -15,6 +15,7 @@ from worker.engines.chatterbox.vectors.code import (
     INT,
     INTS,
     LANES,
+    VECTOR_BYTES,
     Code,
     in_compiled_code,
     lanes,
@@ -26,10 +27,11 @@ TILE_ROWS, TILE_VECTORS = 6, 4
 TILE_COLUMNS = TILE_VECTORS * LANES
 
 
-def _tile(multiply: Callable[[Code, Any, Any, Any], Any], lane: Any, vector: Any) -> Any:
+def _tile(multiply: Callable[[Code, Any, Any, Any], Any], lane: Any, vector: Any, *, ahead: bool = False) -> Any:
     """Sums of products of a block of rows with a block of columns (see `tile_bytes`).
 
-    `multiply` adds to a vector of sums what `lane`, of one row, and a `vector` of columns make.
+    `multiply` adds to a vector of sums what `lane`, of one row, and a `vector` of columns make. Columns that come from
+    memory are fetched `ahead`.
     """
 
     def emit(
@@ -44,6 +46,9 @@ def _tile(multiply: Callable[[Code, Any, Any, Any], Any], lane: Any, vector: Any
 
         def step(index: Any, sums: Sequence[Any]) -> list[Any]:
             place = builder.add(columns, builder.mul(index, column_bytes))
+            if ahead:
+                for number in range(TILE_VECTORS):
+                    code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * number)))
             beside = [code.load(place, lanes(place, number), vector) for number in range(TILE_VECTORS)]
             results = []
             for number, start in enumerate(starts):
@@ -87,7 +92,7 @@ step's columns to the next one's are `column_bytes`.
 """
 tile_words = _tile(_word_pairs, INT, INTS)
 """The same of two signed words of 16 bits a step."""
-tile_floats = _tile(lambda code, total, one, column: code.fma(one, column, total), FLOAT, FLOATS)
+tile_floats = _tile(lambda code, total, one, column: code.fma(one, column, total), FLOAT, FLOATS, ahead=True)
 """The same of one float32 a step, into float32."""
 
 
