@@ -24,7 +24,11 @@ def start_hook() -> Iterator[Hook]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            length = int(self.headers["Content-Length"])
+            body = self.rfile.read(length)
+            if len(body) < length:
+                # Whoever was saying it has been killed in the middle.
+                return
             hook.heard.append(({name.lower(): value for name, value in self.headers.items()}, body))
             self.send_response(hook.answers.pop(0) if hook.answers else 204)
             self.send_header("Location", "/elsewhere")

@@ -10,44 +10,45 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels import Layer, linear
-from worker.precision import Precision
+from worker.engines.chatterbox.panels import BytePanels, FloatPanels
+from worker.precision import Precision, processor
 
 FEW = 2
-"""Float32 products of so many rows, one utterance's, are a sixth quicker by MKL with the weights where they lie."""
+"""Without AVX-512, float32 products of so many rows are a sixth quicker by MKL with the weights where they lie."""
 
 
 def product(weight: Tensor, bias: Tensor | None, precision: Precision, *, rows: int, activation: str = "none") -> Layer:
     """A linear layer as `kernels.linear` makes it, for steps of up to about `rows` rows."""
+    has = processor().has
+    if precision is Precision.INT8 or (precision is Precision.FP32 and "avx512f" in has):
+        panels = BytePanels(weight, bias) if precision is Precision.INT8 else FloatPanels(weight, bias)
+        return _Activated(panels, activation)
     many = linear(weight, bias, precision, rows=rows, activation=activation)
     return _FewOrMany(weight, bias, activation, many) if precision is Precision.FP32 else many
 
 
 def products(layers: Sequence[Any], precision: Precision, *, rows: int) -> Layer:
     """Linear modules of the same input as one, their outputs side by side."""
-    if precision is Precision.FP32:
-        # Each keeps its place on the mapped file.
-        return _SideBySide([product(layer.weight, layer.bias, precision, rows=rows) for layer in layers])
     weight = torch.cat([layer.weight for layer in layers])
     bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
     return product(weight, bias, precision, rows=rows)
 
 
+class _Activated:
+    def __init__(self, layer: Layer, activation: str) -> None:
+        self._layer = layer
+        self._activation, _, kind = activation.partition("-")
+        self._kind = kind or "none"
+
+    def __call__(self, states: Tensor) -> Tensor:
+        out = self._layer(states)
+        return F.gelu(out, approximate=self._kind) if self._activation == "gelu" else out
+
+
 class _FewOrMany:
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str, many: Layer) -> None:
-        self._weight, self._bias = weight, bias
-        self._activation, _, self._kind = activation.partition("-")
+        self._few = _Activated(lambda states: F.linear(states, weight, bias), activation)
         self._many = many
 
     def __call__(self, states: Tensor) -> Tensor:
-        if len(states) > FEW:
-            return self._many(states)
-        out = F.linear(states, self._weight, self._bias)
-        return F.gelu(out, approximate=self._kind or "none") if self._activation == "gelu" else out
-
-
-class _SideBySide:
-    def __init__(self, parts: Sequence[Layer]) -> None:
-        self._parts = parts
-
-    def __call__(self, states: Tensor) -> Tensor:
-        return torch.cat([part(states) for part in self._parts], -1)
+        return self._few(states) if len(states) <= FEW else self._many(states)

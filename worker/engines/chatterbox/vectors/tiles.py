@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llvmlite import ir
@@ -27,49 +28,16 @@ TILE_ROWS, TILE_VECTORS = 6, 4
 TILE_COLUMNS = TILE_VECTORS * LANES
 
 
-def _tile(multiply: Callable[[Code, Any, Any, Any], Any], lane: Any, vector: Any, *, ahead: bool = False) -> Any:
-    """Sums of products of a block of rows with a block of columns (see `tile_bytes`).
+@dataclass(frozen=True)
+class _Numbers:
+    """What is multiplied."""
 
-    `multiply` adds to a vector of sums what `lane`, of one row, and a `vector` of columns make. Columns that come from
-    memory are fetched `ahead`.
-    """
-
-    def emit(
-        code: Code, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
-    ) -> None:
-        builder = code.builder
-
-        def below(address: Any, number: int, size: Any) -> Any:
-            return builder.add(address, builder.mul(size, ir.Constant(size.type, number)))
-
-        starts = [below(rows, number, row_bytes) for number in range(TILE_ROWS)]
-
-        def step(index: Any, sums: Sequence[Any]) -> list[Any]:
-            place = builder.add(columns, builder.mul(index, column_bytes))
-            if ahead:
-                for number in range(TILE_VECTORS):
-                    code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * number)))
-            beside = [code.load(place, lanes(place, number), vector) for number in range(TILE_VECTORS)]
-            results = []
-            for number, start in enumerate(starts):
-                one = code.spread(code.load(start, index, lane))
-                for column, its in enumerate(beside):
-                    results.append(multiply(code, sums[TILE_VECTORS * number + column], one, its))
-            return results
-
-        zero = ir.Constant(vector, [0] * LANES)
-        sums = code.loop(steps, 1, [zero] * (TILE_ROWS * TILE_VECTORS), step)
-        for number, total in enumerate(sums):
-            row = below(out, number // TILE_VECTORS, out_bytes)
-            code.store(total, row, lanes(row, number % TILE_VECTORS), 4)
-
-    @in_compiled_code
-    def tile(
-        _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
-    ) -> Any:
-        return vector_code(types.void(*[types.intp] * 7), emit)
-
-    return tile
+    lane: Any
+    """Of a row, in one step."""
+    vector: Any
+    """Of columns, and of sums."""
+    multiply: Callable[[Code, Any, Any, Any], Any]
+    """Adds to a vector of sums what a spread lane and a vector of columns make."""
 
 
 def _dot(name: str) -> Callable[[Code, Any, Any, Any], Any]:
@@ -84,16 +52,100 @@ def _word_pairs(code: Code, total: Any, one: Any, column: Any) -> Any:
     return code.builder.asm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, one, column], side_effect=False)
 
 
-tile_bytes = _tile(_dot("llvm.x86.avx512.vpdpbusd.512"), INT, INTS)
+_OF_BYTES = _Numbers(INT, INTS, _dot("llvm.x86.avx512.vpdpbusd.512"))
+_OF_WORDS = _Numbers(INT, INTS, _word_pairs)
+_OF_FLOATS = _Numbers(FLOAT, FLOATS, lambda code, total, one, column: code.fma(one, column, total))
+
+
+def _sums(
+    code: Code, numbers: _Numbers, rows: Sequence[Any], apart: Any, columns: Sequence[Any], size: Any, steps: Any
+) -> Sequence[Any]:
+    """Rows times vectors of columns, row by row. From a step to the next a row's lanes are `apart`, columns `size`."""
+    builder = code.builder
+
+    def step(index: Any, sums: Sequence[Any]) -> list[Any]:
+        places = [builder.add(column, builder.mul(index, size)) for column in columns]
+        for place in places:
+            code.fetch(place)
+        beside = [code.load(place, nothing, numbers.vector) for place in places]
+        further = builder.mul(index, apart)
+        results = []
+        for number, start in enumerate(rows):
+            one = code.spread(code.load(builder.add(start, further), nothing, numbers.lane))
+            for column, its in enumerate(beside):
+                results.append(numbers.multiply(code, sums[len(columns) * number + column], one, its))
+        return results
+
+    zero, nothing = ir.Constant(numbers.vector, [0] * LANES), ir.Constant(apart.type, 0)
+    return code.loop(steps, 1, [zero] * (len(rows) * len(columns)), step)
+
+
+def _below(code: Code, address: Any, number: int, size: Any) -> Any:
+    return code.builder.add(address, code.builder.mul(size, ir.Constant(size.type, number)))
+
+
+def _store(code: Code, sums: Sequence[Any], vectors: int, out: Any, out_bytes: Any) -> None:
+    for number, total in enumerate(sums):
+        row = _below(code, out, number // vectors, out_bytes)
+        code.store(total, row, lanes(row, number % vectors), 4)
+
+
+def _tile(numbers: _Numbers) -> Any:
+    def emit(
+        code: Code, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
+    ) -> None:
+        starts = [_below(code, rows, number, row_bytes) for number in range(TILE_ROWS)]
+        lane_bytes, vector_bytes = ir.Constant(rows.type, 4), ir.Constant(rows.type, VECTOR_BYTES)
+        vectors = [_below(code, columns, number, vector_bytes) for number in range(TILE_VECTORS)]
+        sums = _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps)
+        _store(code, sums, TILE_VECTORS, out, out_bytes)
+
+    @in_compiled_code
+    def tile(
+        _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
+    ) -> Any:
+        return vector_code(types.void(*[types.intp] * 7), emit)
+
+    return tile
+
+
+tile_bytes = _tile(_OF_BYTES)
 """(rows, row_bytes, columns, column_bytes, steps, out, out_bytes): TILE_ROWS rows of TILE_COLUMNS sums, int32.
 
 A step multiplies four unsigned bytes of each row with four signed bytes of each column, which lie side by side; from a
 step's columns to the next one's are `column_bytes`.
 """
-tile_words = _tile(_word_pairs, INT, INTS)
+tile_words = _tile(_OF_WORDS)
 """The same of two signed words of 16 bits a step."""
-tile_floats = _tile(lambda code, total, one, column: code.fma(one, column, total), FLOAT, FLOATS, ahead=True)
+tile_floats = _tile(_OF_FLOATS)
 """The same of one float32 a step, into float32."""
+
+
+def _strip(numbers: _Numbers, rows: int) -> Any:
+    """A tile of so many rows, which lie side by side, step by step, and of as many columns as there are sums left."""
+    vectors = TILE_ROWS * TILE_VECTORS // rows
+
+    def emit(code: Code, of_rows: Any, columns: Any, steps: Any, out: Any, out_bytes: Any) -> None:
+        starts = [_below(code, of_rows, number, ir.Constant(of_rows.type, 4)) for number in range(rows)]
+        apart, size = (ir.Constant(of_rows.type, many) for many in (rows * 4, VECTOR_BYTES))
+        strips = [_below(code, columns, number, code.builder.mul(steps, size)) for number in range(vectors)]
+        _store(code, _sums(code, numbers, starts, apart, strips, size, steps), vectors, out, out_bytes)
+
+    @in_compiled_code
+    def strip(_: Any, rows: Any, columns: Any, steps: Any, out: Any, out_bytes: Any) -> Any:
+        return vector_code(types.void(*[types.intp] * 5), emit)
+
+    return strip
+
+
+strips_of_floats_6, strips_of_floats_12, strips_of_floats_24 = (_strip(_OF_FLOATS, rows) for rows in (6, 12, 24))
+"""(rows, columns, steps, out, out_bytes): 6 rows times 64 columns, 12 times 32, or 24 times 16, of float32.
+
+`rows` has a lane of each of them side by side, step by step; of each LANES columns, `columns` has all steps, one after
+the other. The more rows, the less has to be read in the time that a step takes to compute.
+"""
+strips_of_bytes_6, strips_of_bytes_12, strips_of_bytes_24 = (_strip(_OF_BYTES, rows) for rows in (6, 12, 24))
+"""The same of bytes, four a lane, those of rows without a sign and those of columns with one: into int32."""
 
 
 @in_compiled_code
