@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.rows_int8 import MIDDLE, MOST, quantized
+from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.rows_int8 import MIDDLE, MOST, quantized_row
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.tiles import (
     TILE_COLUMNS,
@@ -35,17 +35,14 @@ class FloatPanels:
     """A float32 weight (outputs, inputs) and a bias (outputs,), or none."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._outputs = len(weight)
-        self._weight = _strips(weight, 1)[..., 0].contiguous()
-        self._bias = bias
+        self._weight = _strips(weight, 1)[..., 0].contiguous().numpy()
+        self._bias = (torch.zeros(len(weight)) if bias is None else bias).numpy()
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
-        rows = _tiled(states)
-        sums = torch.empty(rows.shape[0] * rows.shape[2], len(self._weight) * LANES)
-        _multiply_floats(rows.numpy(), self._weight.numpy(), sums.numpy())
-        product = sums[: len(states), : self._outputs]
-        return product.contiguous() if self._bias is None else product + self._bias
+        out = torch.empty(len(states), len(self._bias))
+        _product_of_floats(states.contiguous().numpy(), self._weight, self._bias, out.numpy())
+        return out
 
 
 class BytePanels:
@@ -54,19 +51,17 @@ class BytePanels:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         scales = (weight.abs().amax(1) / float(MOST)).clamp(min=torch.finfo(torch.float32).tiny)
         whole = (weight / scales[:, None]).round()
-        self._weight = _strips(whole.to(torch.int8), _BYTES_A_LANE).contiguous()
-        self._scales, self._bias = scales, torch.zeros_like(scales) if bias is None else bias
+        self._weight = _strips(whole.to(torch.int8), _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
+        self._scales = scales.numpy()
+        self._bias = (torch.zeros(len(weight)) if bias is None else bias).numpy()
         # Rows are counted from their middle.
-        self._less = (whole.sum(1) * int(MIDDLE)).to(torch.int32)
+        self._less = (whole.sum(1) * int(MIDDLE)).to(torch.int32).numpy()
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""
-        whole, scales = quantized(states.contiguous())
-        rows = _tiled(whole.view(torch.int32))
-        sums = torch.empty(rows.shape[0] * rows.shape[2], len(self._weight) * LANES, dtype=torch.int32)
-        _multiply_bytes(rows.numpy(), self._weight.numpy().view(np.int32)[..., 0], sums.numpy())
-        out = torch.empty(len(states), len(self._scales))
-        _scale(sums.numpy(), *(part.numpy() for part in (self._less, scales, self._scales, self._bias, out)))
+        out = torch.empty(len(states), len(self._bias))
+        states = states.contiguous()
+        _product_of_bytes(states.numpy(), self._weight, self._less, self._scales, self._bias, out.numpy())
         return out
 
 
@@ -77,11 +72,54 @@ def _strips(weight: Tensor, together: int) -> Tensor:
     return weight.reshape(-1, LANES, inputs // together, together).transpose(1, 2)
 
 
-def _tiled(rows: Tensor) -> Tensor:
-    """(rows, steps) to (tiles, steps, rows of a tile), with rows of nothing in the last tile."""
-    # Tiles of the middle shape read least of what is in the second cache already.
-    size = next((tile for tile in TILES if len(rows) <= tile), TILES[1])
-    return F.pad(rows, (0, 0, 0, -len(rows) % size)).view(-1, size, rows.shape[1]).transpose(1, 2).contiguous()
+@compiled
+def _rows_of_tile(count):  # type: ignore[no-untyped-def]
+    """The smallest tile that holds all rows, or the one of which several read least from the second cache."""
+    for size in TILES:
+        if count <= size:
+            return size
+    return TILES[1]
+
+
+@compiled
+def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
+    """Lanes of 32 bits, (rows, steps), as (tiles, steps, size): those of a tile's rows side by side, step by step."""
+    count, steps = rows.shape
+    tiles = (count + size - 1) // size
+    out = aligned(tiles * steps * size).reshape((tiles, steps, size))
+    for row in range(count):
+        tile, place = row // size, row % size
+        for step in range(steps):
+            out[tile, step, place] = rows[row, step]
+    return out
+
+
+@compiled
+def _product_of_floats(states, weight, bias, out):  # type: ignore[no-untyped-def]
+    size, across = _rows_of_tile(len(states)), len(weight) * LANES
+    rows = _side_by_side(states.view(np.int32), size)
+    sums = aligned(len(rows) * size * across).view(np.float32).reshape((len(rows) * size, across))
+    _multiply_floats(rows, weight, sums)
+    for row in range(out.shape[0]):
+        for column in range(out.shape[1]):
+            out[row, column] = sums[row, column] + bias[column]
+
+
+@compiled
+def _product_of_bytes(states, weight, less, scales, bias, out):  # type: ignore[no-untyped-def]
+    count, inputs = states.shape
+    size, across = _rows_of_tile(count), len(weight) * LANES
+    whole, of_rows = np.empty((count, inputs), np.uint8), np.empty(count, np.float32)
+    for row in range(count):
+        place = states.ctypes.data + row * inputs * 4
+        of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
+    rows = _side_by_side(whole.view(np.int32), size)
+    sums = aligned(len(rows) * size * across).reshape((len(rows) * size, across))
+    _multiply_bytes(rows, weight, sums)
+    for row in range(count):
+        for column in range(out.shape[1]):
+            product = np.float32(sums[row, column] - less[column]) * of_rows[row]
+            out[row, column] = product * scales[column] + bias[column]
 
 
 @compiled
@@ -124,11 +162,3 @@ def _multiply_bytes(rows, weight, out):  # type: ignore[no-untyped-def]
                 for part in range(4):
                     begun = columns + part * steps * LANES * 4
                     strips_of_bytes_24(place, begun, steps, its + part * LANES * 4, across)
-
-
-@compiled
-def _scale(sums, less, scales, by, bias, out):  # type: ignore[no-untyped-def]
-    for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            product = np.float32(sums[row, column] - less[column]) * scales[row]
-            out[row, column] = product * by[column] + bias[column]
