@@ -11,7 +11,13 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from tests.services.precisions import HERE, LOSS
-from worker.engines.chatterbox.kernels import convolution, linear, self_attention, transposed_convolution
+from worker.engines.chatterbox.kernels import (
+    convolution,
+    linear,
+    relative_attention,
+    self_attention,
+    transposed_convolution,
+)
 from worker.precision import Precision
 
 in_each = pytest.mark.parametrize("precision", HERE)
@@ -137,3 +143,22 @@ def test_what_all_keys_have_in_common_costs_attention_no_precision(precision: Pr
     expected = attention_int8(mixed.flatten(1).clone(), 2)
     mixed[:, 1] += 20 * torch.randn(64)
     assert loss(attention_int8(mixed.flatten(1), 2), expected) < LOSS[precision] / 10
+
+
+@in_each
+@pytest.mark.parametrize("time", [1, 2, 5, 6, 7, 63, 64, 65, 130, 345])
+@pytest.mark.parametrize("width", [32, 64])
+def test_attention_with_a_score_for_distance(precision: Precision, time: int, width: int) -> None:
+    queries, keys, values, further = torch.randn(4, time, 2 * width)
+    apart = torch.randn(2 * time - 1, 2 * width)
+    dtype = torch.bfloat16 if precision is Precision.BF16 else torch.float32
+    found = relative_attention(2, width, precision)(queries, keys.to(dtype), values.to(dtype), further, apart.to(dtype))
+    for head in range(2):
+        its = slice(head * width, (head + 1) * width)
+        scores = queries[:, its].double() @ keys[:, its].double().t()
+        for one in range(time):
+            for other in range(time):
+                scores[one, other] += further[one, its].double() @ apart[time - 1 - (one - other), its].double()
+        expected = torch.softmax(scores * width**-0.5, -1) @ values[:, its].double()
+        differs = 0.05 if precision is Precision.BF16 else 1e-5
+        assert (found[:, its].double() - expected).abs().max() < differs

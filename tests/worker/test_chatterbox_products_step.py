@@ -1,4 +1,4 @@
-"""The products of a decode step are the same for one row and for many, whichever library computes them."""
+"""The products of a decode step are the same for one row and for many, whoever computes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import nn
 
+from worker.engines.chatterbox import products_step
 from worker.engines.chatterbox.products_step import FEW, product, products
-from worker.precision import Precision
+from worker.precision import Precision, Processor
 
 TOLERANCES = {Precision.FP32: 1e-5, Precision.BF16: 0.03, Precision.INT8: 0.05}
 ACTIVATIONS: dict[str, Any] = {
@@ -31,6 +32,16 @@ def test_a_product_of_any_number_of_rows(precision: Precision, activation: str, 
     expected = ACTIVATIONS[activation](layer(states))
     found = product(layer.weight, layer.bias, precision, rows=8, activation=activation)(states)
     assert (found.float() - expected).abs().max() < TOLERANCES[precision]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 70])
+def test_without_avx_512(monkeypatch: pytest.MonkeyPatch, activation: str, rows: int) -> None:
+    monkeypatch.setattr(products_step, "processor", lambda: Processor("old", frozenset({"avx2"})))
+    layer = nn.Linear(128, 192).requires_grad_(False)
+    states = torch.randn(rows, 128)
+    found = product(layer.weight, layer.bias, Precision.FP32, rows=8, activation=activation)(states)
+    assert (found - ACTIVATIONS[activation](layer(states))).abs().max() < TOLERANCES[Precision.FP32]
 
 
 def test_weights_may_be_kept_the_other_way_round() -> None:

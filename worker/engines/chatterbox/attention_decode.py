@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.rows import column_products, weighted_rows
@@ -46,21 +46,23 @@ def attend_step(
     if queries.shape[2] != WIDTH:
         raise ValueError(f"attention is made for heads of {WIDTH} numbers, and these have {queries.shape[2]}")
     heard = torch.empty(len(queries), queries.shape[1] * WIDTH)
-    arrays = (tensor.contiguous().numpy() for tensor in (*new, *prompt, *own, rows, places))
-    _attend_step(*arrays, heard.numpy())
+    arrays = [tensor.contiguous().numpy() for tensor in (*new, *prompt, *own, rows, places)]
+    shared(_attend_step, queries.shape[1], *arrays, heard.numpy())
     return heard
 
 
 @compiled
-def _attend_step(queries, new_keys, new_values, known_keys, known_values, keys, values, rows, places, heard):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Head by head: all sequences with the prompt, then each with its own positions."""
+def _attend_step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    begin, end, queries, new_keys, new_values, known_keys, known_values, keys, values, rows, places, heard
+):
+    """Head by head, from `begin` to `end`: all sequences with the prompt, then each with its own positions."""
     known = known_values.shape[1]
     across = (known_keys.shape[1] + keys.shape[2] + 1) * BLOCK
     # A tile has all of its rows.
     tiled = (len(rows) + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
     scores = aligned(tiled * across).view(np.float32)
     its_queries, part = np.zeros((tiled, WIDTH), np.float32), np.zeros((tiled, WIDTH), np.float32)
-    for head in range(queries.shape[1]):
+    for head in range(begin, end):
         its_queries[: len(rows)] = queries[:, head]
         for block in range(known_keys.shape[1]):
             _score_block(its_queries, known_keys[head, block], block, scores)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_floats, turned_block
@@ -34,7 +34,8 @@ def attention_float(
     """
     heard = torch.empty(queries.shape)
     further = (queries, queries[:0]) if distances is None else distances
-    _attend(*(part.contiguous().numpy() for part in (queries, keys, values, *further)), heard.numpy())
+    arrays = [part.contiguous().numpy() for part in (queries, keys, values, *further)]
+    shared(_attend, queries.shape[1] // WIDTH, *arrays, heard.numpy())
     return heard
 
 
@@ -45,15 +46,15 @@ def _columns(time):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _attend(queries, keys, values, further, apart, heard):  # type: ignore[no-untyped-def]
-    """Head by head."""
+def _attend(begin, end, queries, keys, values, further, apart, heard):  # type: ignore[no-untyped-def]
+    """Head by head, from `begin` to `end`."""
     time, columns, spans = len(queries), _columns(len(queries)), _columns(len(apart))
     its_keys, its_values = aligned(columns * WIDTH).view(np.float32), aligned(columns * WIDTH).view(np.float32)
     its_apart = aligned(spans * WIDTH).view(np.float32)
     # A tile reads all of its rows.
     rows = (time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
     its_queries, its_further = np.zeros((rows, WIDTH), np.float32), np.zeros((rows, WIDTH), np.float32)
-    for head in range(queries.shape[1] // WIDTH):
+    for head in range(begin, end):
         start = head * WIDTH
         for at in range(time):
             for lane in range(WIDTH):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.rows_int8 import LEAST_NUMBER, MIDDLE, quantized_row
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import powers, scaled_scores
@@ -39,7 +39,8 @@ def attention_int8(mixed: Tensor, heads: int) -> Tensor:
     time, width = mixed.shape[0], mixed.shape[1] // 3
     heard = torch.empty(time, width)
     factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    _attend(mixed.numpy(), heads, factor, np.float32(min(MOST_VALUE, _MOST_SUM // _columns(time))), heard.numpy())
+    most_value = np.float32(min(MOST_VALUE, _MOST_SUM // _columns(time)))
+    shared(_attend, heads, mixed.numpy(), heads, factor, most_value, heard.numpy())
     return heard
 
 
@@ -53,8 +54,8 @@ def _columns(time):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _attend(mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped-def]
-    """Head by head."""
+def _attend(begin, end, mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped-def]
+    """Head by head, from `begin` to `end`."""
     time, width = mixed.shape[0], mixed.shape[1] // 3 // heads
     queries = np.zeros(((time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, width), np.uint8)
     query_scales = np.zeros(len(queries), np.float32)
@@ -62,7 +63,7 @@ def _attend(mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped
     keys, values = aligned(columns * width // 4), aligned(columns * TILE_COLUMNS // 2)
     key_scales, less = aligned(columns).view(np.float32), aligned(columns)
     key_scales[time:], less[time:] = _UNSEEN_SCALE, _UNSEEN_LESS
-    for head in range(heads):
+    for head in range(begin, end):
         start = head * width
         for at in range(time):
             place = mixed.ctypes.data + at * mixed.strides[0] + start * 4

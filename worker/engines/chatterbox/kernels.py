@@ -17,6 +17,10 @@ from worker.precision import Precision, processor
 Layer = Callable[[Tensor], Tensor]
 """Takes float32 or bfloat16, gives what its precision computes in: float32, or bfloat16."""
 
+RelativeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Takes queries, keys and values, other queries, which meet distances, and those: all (time, heads * width), but the
+last (2 * time - 1, heads * width), whose row n is for a distance of time - 1 - n."""
+
 
 def linear(
     weight: Tensor, bias: Tensor | None, precision: Precision, *, rows: int | None = None, activation: str = "none"
@@ -100,25 +104,20 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precis
     return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
 
 
-def relative_attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    further: Tensor,
-    apart: Tensor,
-    heads: int,
-    precision: Precision,
-) -> Tensor:
-    """What each position hears of all, with a score for their distance: (time, width) each, and the answer.
+def relative_attention(heads: int, width: int, precision: Precision) -> RelativeAttention:
+    """What each position hears of all, with a score for their distance, by heads of `width`.
 
-    `further` are the queries that meet distances, `apart` (2 * time - 1, width), whose row n is for a distance of
-    time - 1 - n. In float32 in every precision but bf16.
+    In float32 in every precision but bf16.
     """
-    if precision is not Precision.BF16 and queries.shape[1] == heads * WIDTH and "avx512f" in processor().has:
-        return attention_float(queries, keys, values, (further, apart))
-    biases = _by_distance(by_head(further.to(apart.dtype), heads), by_head(apart, heads))
-    queries, keys, values = (by_head(part.to(keys.dtype), heads) for part in (queries, keys, values))
-    return attention(queries, keys, values, biases)
+    if precision is not Precision.BF16 and width == WIDTH and "avx512f" in processor().has:
+        return lambda queries, keys, values, further, apart: attention_float(queries, keys, values, (further, apart))
+
+    def attend(queries: Tensor, keys: Tensor, values: Tensor, further: Tensor, apart: Tensor) -> Tensor:
+        biases = _by_distance(by_head(further.to(apart.dtype), heads), by_head(apart, heads))
+        queries, keys, values = (by_head(part.to(keys.dtype), heads) for part in (queries, keys, values))
+        return attention(queries, keys, values, biases)
+
+    return attend
 
 
 def _by_distance(queries: Tensor, apart: Tensor) -> Tensor:

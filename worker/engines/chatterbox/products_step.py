@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels import Layer, linear
-from worker.engines.chatterbox.panels import BytePanels, FloatPanels
+from worker.engines.chatterbox.strips import ByteStrips, FloatStrips
 from worker.precision import Precision, processor
 
 FEW = 2
@@ -21,8 +21,8 @@ def product(weight: Tensor, bias: Tensor | None, precision: Precision, *, rows: 
     """A linear layer as `kernels.linear` makes it, for steps of up to about `rows` rows."""
     has = processor().has
     if precision is Precision.INT8 or (precision is Precision.FP32 and "avx512f" in has):
-        panels = BytePanels(weight, bias) if precision is Precision.INT8 else FloatPanels(weight, bias)
-        return _Activated(panels, activation)
+        strips = ByteStrips(weight, bias) if precision is Precision.INT8 else FloatStrips(weight, bias)
+        return _Activated(strips, activation)
     many = linear(weight, bias, precision, rows=rows, activation=activation)
     return _FewOrMany(weight, bias, activation, many) if precision is Precision.FP32 else many
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import compiled
+from worker.engines.chatterbox.compiled import compiled, shared
 from worker.engines.chatterbox.vectors.activations import gelu_row
 from worker.engines.chatterbox.vectors.rows import largest, row_bytes
 
@@ -26,7 +26,7 @@ def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
     A width is a multiple of 16.
     """
     out, scales = torch.empty(states.shape, dtype=torch.uint8), torch.empty(len(states))
-    _quantize(states.numpy(), out.numpy(), scales.numpy())
+    shared(_quantize, len(states), states.numpy(), out.numpy(), scales.numpy())
     return out, scales
 
 
@@ -38,28 +38,29 @@ def quantized_windows(
     Window n of the answer, (windows, taps * width), has the rows first + n, first + n + dilation, … of `states`,
     float32 (time, width), whose largest numbers are `sizes`; those that are beyond the last row are left as they were.
     """
-    _quantize_windows(states.numpy(), sizes.numpy(), first, taps, dilation, out.numpy(), scales.numpy())
+    arrays = states.numpy(), sizes.numpy(), first, taps, dilation, out.numpy(), scales.numpy()
+    shared(_quantize_windows, min(len(out), len(states) - (taps - 1) * dilation - first), *arrays)
 
 
 def sizes(states: Tensor) -> Tensor:
     """The largest number of each row, without its sign: float32 (rows, width) to (rows,)."""
     out = torch.empty(len(states))
-    _sizes(states.numpy(), out.numpy())
+    shared(_sizes, len(states), states.numpy(), out.numpy())
     return out
 
 
 def scaled(products: Tensor, scales: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """`products`, float32 (rows, width), times the scales of their rows and plus the bias, into `out` of that shape."""
     if bias is None:
-        _scale(products.numpy(), scales.numpy(), out.numpy())
+        shared(_scale, len(out), products.numpy(), scales.numpy(), out.numpy())
     else:
-        _scale_add(products.numpy(), scales.numpy(), bias.numpy(), out.numpy())
+        shared(_scale_add, len(out), products.numpy(), scales.numpy(), bias.numpy(), out.numpy())
 
 
 def scaled_gelu(products: Tensor, scales: Tensor, bias: Tensor | None) -> None:
     """The same in their place, and each number x times the share of a normal distribution that is below x (GELU)."""
     shift = torch.zeros(products.shape[1]) if bias is None else bias
-    _scale_gelu(products.numpy(), scales.numpy(), shift.numpy())
+    shared(_scale_gelu, len(products), products.numpy(), scales.numpy(), shift.numpy())
 
 
 @compiled
@@ -71,23 +72,23 @@ def quantized_row(row, width, middle, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _quantize(states, out, scales):  # type: ignore[no-untyped-def]
-    rows, width = states.shape
-    for row in range(rows):
+def _quantize(first, end, states, out, scales):  # type: ignore[no-untyped-def]
+    width = states.shape[1]
+    for row in range(first, end):
         scales[row] = quantized_row(states.ctypes.data + row * width * 4, width, MIDDLE, out.ctypes.data + row * width)
 
 
 @compiled
-def _sizes(states, out):  # type: ignore[no-untyped-def]
-    rows, width = states.shape
-    for row in range(rows):
+def _sizes(first, end, states, out):  # type: ignore[no-untyped-def]
+    width = states.shape[1]
+    for row in range(first, end):
         out[row] = largest(states.ctypes.data + row * width * 4, width)
 
 
 @compiled
-def _quantize_windows(states, sizes, first, taps, dilation, out, scales):  # type: ignore[no-untyped-def]
+def _quantize_windows(begin, end, states, sizes, first, taps, dilation, out, scales):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     width = states.shape[1]
-    for window in range(min(len(out), len(states) - (taps - 1) * dilation - first)):
+    for window in range(begin, end):
         size = LEAST_NUMBER
         for tap in range(taps):
             size = max(size, sizes[first + window + tap * dilation])
@@ -99,23 +100,23 @@ def _quantize_windows(states, sizes, first, taps, dilation, out, scales):  # typ
 
 
 @compiled
-def _scale(products, scales, out):  # type: ignore[no-untyped-def]
-    for row in range(len(out)):
+def _scale(first, end, products, scales, out):  # type: ignore[no-untyped-def]
+    for row in range(first, end):
         for number in range(out.shape[1]):
             out[row, number] = products[row, number] * scales[row]
 
 
 @compiled
-def _scale_add(products, scales, bias, out):  # type: ignore[no-untyped-def]
-    for row in range(len(out)):
+def _scale_add(first, end, products, scales, bias, out):  # type: ignore[no-untyped-def]
+    for row in range(first, end):
         for number in range(out.shape[1]):
             out[row, number] = products[row, number] * scales[row] + bias[number]
 
 
 @compiled
-def _scale_gelu(products, scales, bias):  # type: ignore[no-untyped-def]
-    rows, width = products.shape
-    for row in range(rows):
+def _scale_gelu(first, end, products, scales, bias):  # type: ignore[no-untyped-def]
+    width = products.shape[1]
+    for row in range(first, end):
         for number in range(width):
             products[row, number] = products[row, number] * scales[row] + bias[number]
         gelu_row(products.ctypes.data + row * width * 4, width)

@@ -73,22 +73,15 @@ class _Layer:
             )
         )  # fmt: skip
         self._content_bias, self._position_bias = attended.pos_bias_u.flatten(), attended.pos_bias_v.flatten()
-        self._heads: int = attended.h
-        self._precision = precision
+        self._attend = relative_attention(attended.h, attended.d_k, precision)
         self._widen = linear(forward.w_1.weight, forward.w_1.bias, precision)
         self._narrow = linear(forward.w_2.weight, forward.w_2.bias, precision)
 
     def __call__(self, states: Tensor, positions: Tensor) -> Tensor:
         seen = normal(states, self._norm_attention)
         query, key, value = self._query(seen), self._key(seen), self._value(seen)
-        heard = relative_attention(
-            query + self._content_bias,
-            key,
-            value,
-            query + self._position_bias,
-            self._position(positions),
-            self._heads,
-            self._precision,
+        heard = self._attend(
+            query + self._content_bias, key, value, query + self._position_bias, self._position(positions)
         )
         states = states + self._out(heard)
         return states + self._narrow(F.silu(self._widen(normal(states, self._norm_forward))))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import compiled
+from worker.engines.chatterbox.compiled import compiled, shared
 from worker.engines.chatterbox.vectors.activations import snake_row
 
 
@@ -22,15 +22,15 @@ class Snake:
         """Floating states (…, channels), a multiple of 16, as float32."""
         states = states.float().contiguous()
         out = torch.empty_like(states)
-        rows = (tensor.view(-1, states.shape[-1]).numpy() for tensor in (states, out))
-        _snake(*rows, self._frequency.numpy(), self._share.numpy())
+        rows, its = (tensor.view(-1, states.shape[-1]).numpy() for tensor in (states, out))
+        shared(_snake, len(rows), rows, its, self._frequency.numpy(), self._share.numpy())
         return out
 
 
 @compiled
-def _snake(states, out, frequencies, shares):  # type: ignore[no-untyped-def]
-    rows, channels = states.shape
-    for row in range(rows):
+def _snake(first, end, states, out, frequencies, shares):  # type: ignore[no-untyped-def]
+    channels = states.shape[1]
+    for row in range(first, end):
         place = row * channels * 4
         snake_row(
             states.ctypes.data + place, frequencies.ctypes.data, shares.ctypes.data, channels, out.ctypes.data + place

@@ -38,8 +38,8 @@ def snake_row(_: Any, row: Any, frequencies: Any, shares: Any, count: Any, out: 
     return vector_code(types.void(*[types.intp] * 5), emit)
 
 
-_MOST_EXPONENT = 60.0
-"""Of two. Far beyond it Mish is its argument, and its powers are still numbers of 32 bits."""
+_MOST_EXPONENT = 30.0
+"""Of two. Beyond it Mish is its argument, which may be multiplied with the power's square and still be a number."""
 
 
 @in_compiled_code

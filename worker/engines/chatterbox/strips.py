@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.compiled import aligned, compiled
+from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.rows_int8 import MIDDLE, MOST, quantized_row
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.tiles import (
@@ -31,7 +31,7 @@ TILES = (6, 12, 24)
 _BYTES_A_LANE = 4
 
 
-class FloatPanels:
+class FloatStrips:
     """A float32 weight (outputs, inputs) and a bias (outputs,), or none."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -41,11 +41,12 @@ class FloatPanels:
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
         out = torch.empty(len(states), len(self._bias))
-        _product_of_floats(states.contiguous().numpy(), self._weight, self._bias, out.numpy())
+        parts = len(self._weight) * LANES // TILE_COLUMNS
+        shared(_product_of_floats, parts, states.contiguous().numpy(), self._weight, self._bias, out.numpy())
         return out
 
 
-class BytePanels:
+class ByteStrips:
     """The same with weights as bytes, a scale for each output, and rows as bytes with a scale for each."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -60,8 +61,8 @@ class BytePanels:
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""
         out = torch.empty(len(states), len(self._bias))
-        states = states.contiguous()
-        _product_of_bytes(states.numpy(), self._weight, self._less, self._scales, self._bias, out.numpy())
+        arrays = states.contiguous().numpy(), self._weight, self._less, self._scales, self._bias, out.numpy()
+        shared(_product_of_bytes, len(self._weight) * LANES // TILE_COLUMNS, *arrays)
         return out
 
 
@@ -95,31 +96,36 @@ def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _product_of_floats(states, weight, bias, out):  # type: ignore[no-untyped-def]
-    size, across = _rows_of_tile(len(states)), len(weight) * LANES
+def _product_of_floats(first, end, states, weight, bias, out):  # type: ignore[no-untyped-def]
+    """Outputs from the `first` TILE_COLUMNS on, up to the `end`."""
+    size, across = _rows_of_tile(len(states)), (end - first) * TILE_COLUMNS
+    before = first * TILE_COLUMNS
     rows = _side_by_side(states.view(np.int32), size)
     sums = aligned(len(rows) * size * across).view(np.float32).reshape((len(rows) * size, across))
-    _multiply_floats(rows, weight, sums)
+    _multiply_floats(rows, weight[before // LANES :], sums)
     for row in range(out.shape[0]):
-        for column in range(out.shape[1]):
-            out[row, column] = sums[row, column] + bias[column]
+        for column in range(min(across, out.shape[1] - before)):
+            out[row, before + column] = sums[row, column] + bias[before + column]
 
 
 @compiled
-def _product_of_bytes(states, weight, less, scales, bias, out):  # type: ignore[no-untyped-def]
+def _product_of_bytes(first, end, states, weight, less, scales, bias, out):  # type: ignore[no-untyped-def]
+    """The same."""
     count, inputs = states.shape
-    size, across = _rows_of_tile(count), len(weight) * LANES
+    size, across = _rows_of_tile(count), (end - first) * TILE_COLUMNS
+    before = first * TILE_COLUMNS
     whole, of_rows = np.empty((count, inputs), np.uint8), np.empty(count, np.float32)
     for row in range(count):
         place = states.ctypes.data + row * inputs * 4
         of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
     rows = _side_by_side(whole.view(np.int32), size)
     sums = aligned(len(rows) * size * across).reshape((len(rows) * size, across))
-    _multiply_bytes(rows, weight, sums)
+    _multiply_bytes(rows, weight[before // LANES :], sums)
     for row in range(count):
-        for column in range(out.shape[1]):
-            product = np.float32(sums[row, column] - less[column]) * of_rows[row]
-            out[row, column] = product * scales[column] + bias[column]
+        for column in range(min(across, out.shape[1] - before)):
+            output = before + column
+            product = np.float32(sums[row, column] - less[output]) * of_rows[row]
+            out[row, output] = product * scales[output] + bias[output]
 
 
 @compiled
@@ -127,7 +133,7 @@ def _multiply_floats(rows, weight, out):  # type: ignore[no-untyped-def]
     """TILE_COLUMNS outputs at a time, which come from memory for the first tile only."""
     tiles, steps, size = rows.shape
     across, of_tile = out.shape[1] * 4, steps * size * 4
-    for strip in range(0, len(weight), TILE_COLUMNS // LANES):
+    for strip in range(0, out.shape[1] // LANES, TILE_COLUMNS // LANES):
         for tile in range(tiles):
             place, columns = rows.ctypes.data + tile * of_tile, weight.ctypes.data + strip * steps * LANES * 4
             its = out.ctypes.data + tile * size * across + strip * LANES * 4
@@ -148,7 +154,7 @@ def _multiply_bytes(rows, weight, out):  # type: ignore[no-untyped-def]
     """The same of bytes."""
     tiles, steps, size = rows.shape
     across, of_tile = out.shape[1] * 4, steps * size * 4
-    for strip in range(0, len(weight), TILE_COLUMNS // LANES):
+    for strip in range(0, out.shape[1] // LANES, TILE_COLUMNS // LANES):
         for tile in range(tiles):
             place, columns = rows.ctypes.data + tile * of_tile, weight.ctypes.data + strip * steps * LANES * 4
             its = out.ctypes.data + tile * size * across + strip * LANES * 4
