@@ -18,6 +18,7 @@ from worker.engines.chatterbox.rows_int8 import MIDDLE, MOST, quantized_row
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.tiles import (
     TILE_COLUMNS,
+    TILE_ROWS,
     strips_of_bytes_6,
     strips_of_bytes_12,
     strips_of_bytes_24,
@@ -102,7 +103,7 @@ def _product_of_floats(first, end, states, weight, bias, out):  # type: ignore[n
     before = first * TILE_COLUMNS
     rows = _side_by_side(states.view(np.int32), size)
     sums = aligned(len(rows) * size * across).view(np.float32).reshape((len(rows) * size, across))
-    _multiply_floats(rows, weight[before // LANES :], sums)
+    _multiply(rows, weight[before // LANES :], sums, of_bytes=False)
     for row in range(out.shape[0]):
         for column in range(min(across, out.shape[1] - before)):
             out[row, before + column] = sums[row, column] + bias[before + column]
@@ -120,7 +121,7 @@ def _product_of_bytes(first, end, states, weight, less, scales, bias, out):  # t
         of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
     rows = _side_by_side(whole.view(np.int32), size)
     sums = aligned(len(rows) * size * across).reshape((len(rows) * size, across))
-    _multiply_bytes(rows, weight[before // LANES :], sums)
+    _multiply(rows, weight[before // LANES :], sums, of_bytes=True)
     for row in range(count):
         for column in range(min(across, out.shape[1] - before)):
             output = before + column
@@ -129,42 +130,32 @@ def _product_of_bytes(first, end, states, weight, less, scales, bias, out):  # t
 
 
 @compiled
-def _multiply_floats(rows, weight, out):  # type: ignore[no-untyped-def]
+def _multiply(rows, weight, out, of_bytes):  # type: ignore[no-untyped-def]
     """TILE_COLUMNS outputs at a time, which come from memory for the first tile only."""
     tiles, steps, size = rows.shape
-    across, of_tile = out.shape[1] * 4, steps * size * 4
-    for strip in range(0, out.shape[1] // LANES, TILE_COLUMNS // LANES):
+    across, parts = out.shape[1] * 4, size // TILE_ROWS
+    for first in range(0, out.shape[1], TILE_COLUMNS):
         for tile in range(tiles):
-            place, columns = rows.ctypes.data + tile * of_tile, weight.ctypes.data + strip * steps * LANES * 4
-            its = out.ctypes.data + tile * size * across + strip * LANES * 4
-            if size == 6:
-                strips_of_floats_6(place, columns, steps, its, across)
-            elif size == 12:
-                for part in range(2):
-                    begun = columns + part * 2 * steps * LANES * 4
-                    strips_of_floats_12(place, begun, steps, its + part * 2 * LANES * 4, across)
-            else:
-                for part in range(4):
-                    begun = columns + part * steps * LANES * 4
-                    strips_of_floats_24(place, begun, steps, its + part * LANES * 4, across)
+            place = rows.ctypes.data + tile * steps * size * 4
+            for part in range(parts):
+                column = first + part * (TILE_COLUMNS // parts)
+                its = out.ctypes.data + tile * size * across + column * 4
+                _multiply_tile(of_bytes, size, place, weight.ctypes.data + column * steps * 4, steps, its, across)
 
 
 @compiled
-def _multiply_bytes(rows, weight, out):  # type: ignore[no-untyped-def]
-    """The same of bytes."""
-    tiles, steps, size = rows.shape
-    across, of_tile = out.shape[1] * 4, steps * size * 4
-    for strip in range(0, out.shape[1] // LANES, TILE_COLUMNS // LANES):
-        for tile in range(tiles):
-            place, columns = rows.ctypes.data + tile * of_tile, weight.ctypes.data + strip * steps * LANES * 4
-            its = out.ctypes.data + tile * size * across + strip * LANES * 4
-            if size == 6:
-                strips_of_bytes_6(place, columns, steps, its, across)
-            elif size == 12:
-                for part in range(2):
-                    begun = columns + part * 2 * steps * LANES * 4
-                    strips_of_bytes_12(place, begun, steps, its + part * 2 * LANES * 4, across)
-            else:
-                for part in range(4):
-                    begun = columns + part * steps * LANES * 4
-                    strips_of_bytes_24(place, begun, steps, its + part * LANES * 4, across)
+def _multiply_tile(of_bytes, size, place, columns, steps, out, across):  # type: ignore[no-untyped-def]
+    small, middle = TILES[0], TILES[1]
+    if of_bytes:
+        if size == small:
+            strips_of_bytes_6(place, columns, steps, out, across)
+        elif size == middle:
+            strips_of_bytes_12(place, columns, steps, out, across)
+        else:
+            strips_of_bytes_24(place, columns, steps, out, across)
+    elif size == small:
+        strips_of_floats_6(place, columns, steps, out, across)
+    elif size == middle:
+        strips_of_floats_12(place, columns, steps, out, across)
+    else:
+        strips_of_floats_24(place, columns, steps, out, across)
