@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from tests.services.precisions import HERE, LOSS
+from tests.services.precisions import HERE, LOSS, loss
 from worker.engines.chatterbox.kernels import (
     convolution,
     linear,
@@ -29,11 +29,6 @@ def drawn() -> Iterator[None]:
     torch.manual_seed(1)
     with torch.inference_mode():
         yield
-
-
-def loss(found: Tensor, expected: Tensor) -> float:
-    assert found.shape == expected.shape
-    return float((found - expected).norm() / expected.norm())
 
 
 @in_each

@@ -7,25 +7,19 @@ all of them, head by head, and are multiplied for several sequences at a time.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
+from worker.engines.chatterbox.tiled import FACTOR, NEVER, WIDTH
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.rows import column_products, weighted_rows
 from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_floats
 
-WIDTH = TILE_COLUMNS
-"""Of a head, in all of the family."""
 BLOCK = TILE_COLUMNS
 """Positions of a block of keys."""
-
-FACTOR = np.float32(WIDTH**-0.5 * math.log2(math.e))
-NEVER = np.float32(-3e38)
 
 
 def attend_step(

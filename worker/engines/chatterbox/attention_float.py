@@ -5,21 +5,16 @@ For processors with AVX-512; PyTorch's own takes a third longer there, and is wh
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
+from worker.engines.chatterbox.tiled import FACTOR, NEVER, WIDTH, whole_tiles
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_floats, turned_block
 
-WIDTH = TILE_COLUMNS
-"""Of a head."""
-FACTOR = np.float32(WIDTH**-0.5 * math.log2(math.e))
-NEVER = np.float32(-3e38)
 ROW = TILE_COLUMNS * 4
 """Bytes from a lane of a tile to the next."""
 
@@ -40,15 +35,9 @@ def attention_float(
 
 
 @compiled
-def _columns(time):  # type: ignore[no-untyped-def]
-    """Positions with those that fill the last tile."""
-    return (time + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
-
-
-@compiled
 def _attend(begin, end, queries, keys, values, further, apart, heard):  # type: ignore[no-untyped-def]
     """Head by head, from `begin` to `end`."""
-    time, columns, spans = len(queries), _columns(len(queries)), _columns(len(apart))
+    time, columns, spans = len(queries), whole_tiles(len(queries)), whole_tiles(len(apart))
     its_keys, its_values = aligned(columns * WIDTH).view(np.float32), aligned(columns * WIDTH).view(np.float32)
     its_apart = aligned(spans * WIDTH).view(np.float32)
     # A tile reads all of its rows.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.rows_int8 import LEAST_NUMBER, MIDDLE, quantized_row
+from worker.engines.chatterbox.tiled import whole_tiles
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import powers, scaled_scores
 from worker.engines.chatterbox.vectors.rows import interleaved_rows, largest
@@ -39,7 +40,7 @@ def attention_int8(mixed: Tensor, heads: int) -> Tensor:
     time, width = mixed.shape[0], mixed.shape[1] // 3
     heard = torch.empty(time, width)
     factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    most_value = np.float32(min(MOST_VALUE, _MOST_SUM // _columns(time)))
+    most_value = np.float32(min(MOST_VALUE, _MOST_SUM // whole_tiles(time)))
     shared(_attend, heads, mixed.numpy(), heads, factor, most_value, heard.numpy())
     return heard
 
@@ -48,18 +49,12 @@ def attention_int8(mixed: Tensor, heads: int) -> Tensor:
 
 
 @compiled
-def _columns(time):  # type: ignore[no-untyped-def]
-    """Positions with those that fill the last tile."""
-    return (time + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
-
-
-@compiled
 def _attend(begin, end, mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped-def]
     """Head by head, from `begin` to `end`."""
     time, width = mixed.shape[0], mixed.shape[1] // 3 // heads
     queries = np.zeros(((time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, width), np.uint8)
     query_scales = np.zeros(len(queries), np.float32)
-    columns = _columns(time)
+    columns = whole_tiles(time)
     keys, values = aligned(columns * width // 4), aligned(columns * TILE_COLUMNS // 2)
     key_scales, less = aligned(columns).view(np.float32), aligned(columns)
     key_scales[time:], less[time:] = _UNSEEN_SCALE, _UNSEEN_LESS

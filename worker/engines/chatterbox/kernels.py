@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.attention_float import WIDTH, attention_float
+from worker.engines.chatterbox.attention_float import attention_float
 from worker.engines.chatterbox.attention_int8 import attention_int8
 from worker.engines.chatterbox.products_float import FloatConvolution, FloatLinear
 from worker.engines.chatterbox.products_int8 import Int8Convolution, Int8Linear
+from worker.engines.chatterbox.tiled import WIDTH
 from worker.precision import Precision, processor
 
 Layer = Callable[[Tensor], Tensor]

@@ -12,12 +12,18 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized, quantized_windows, scaled, scaled_gelu, sizes
+from worker.engines.chatterbox.rows_int8 import (
+    MIDDLE,
+    quantized,
+    quantized_weight,
+    quantized_windows,
+    scaled,
+    scaled_gelu,
+    sizes,
+)
 
 _onednn: Any = torch.ops.onednn
 
-_MOST = 127
-"""Of a weight's signed byte."""
 _WINDOW_BYTES = 2**19
 """Windows are multiplied so many bytes at a time, which a core's second cache holds beside their products."""
 _ROWS = 64
@@ -28,8 +34,7 @@ class _Bytes:
     """A weight, float32 (outputs, inputs), as signed bytes."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._scales = (weight.abs().amax(1) / _MOST).clamp(min=torch.finfo(torch.float32).tiny)
-        whole = (weight / self._scales[:, None]).round().to(torch.int8)
+        whole, self._scales = quantized_weight(weight)
         self._weight = _onednn.qlinear_prepack(whole.contiguous(), None)
         self._zeros = torch.zeros(len(weight), dtype=torch.int64)
 

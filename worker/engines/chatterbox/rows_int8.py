@@ -30,6 +30,12 @@ def quantized(states: Tensor) -> tuple[Tensor, Tensor]:
     return out, scales
 
 
+def quantized_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 (outputs, inputs) as signed bytes, and what one stands for in each output, float32 (outputs,)."""
+    scales = (weight.abs().amax(1) / float(MOST)).clamp(min=torch.finfo(torch.float32).tiny)
+    return (weight / scales[:, None]).round().to(torch.int8), scales
+
+
 def quantized_windows(
     states: Tensor, sizes: Tensor, first: int, taps: int, dilation: int, out: Tensor, scales: Tensor
 ) -> None:

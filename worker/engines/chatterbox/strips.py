@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
-from worker.engines.chatterbox.rows_int8 import MIDDLE, MOST, quantized_row
+from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized_row, quantized_weight
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.tiles import (
     TILE_COLUMNS,
@@ -51,13 +51,12 @@ class ByteStrips:
     """The same with weights as bytes, a scale for each output, and rows as bytes with a scale for each."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        scales = (weight.abs().amax(1) / float(MOST)).clamp(min=torch.finfo(torch.float32).tiny)
-        whole = (weight / scales[:, None]).round()
-        self._weight = _strips(whole.to(torch.int8), _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
+        whole, scales = quantized_weight(weight)
+        self._weight = _strips(whole, _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
         self._scales = scales.numpy()
         self._bias = (torch.zeros(len(weight)) if bias is None else bias).numpy()
         # Rows are counted from their middle.
-        self._less = (whole.sum(1) * int(MIDDLE)).to(torch.int32).numpy()
+        self._less = (whole.sum(1, dtype=torch.int32) * int(MIDDLE)).numpy()
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""

@@ -116,12 +116,15 @@ class Code:
 
     def power_of_two(self, exponent: Any) -> Any:
         """2**x of float32 between -126 and 127, to its last digit."""
-        builder = self.builder
         whole = self.call("llvm.rint.v16f32", FLOATS, exponent)
-        power = self.polynomial(_POWER_OF_TWO, builder.fsub(exponent, whole))
+        return self.doubled(self.polynomial(_POWER_OF_TWO, self.builder.fsub(exponent, whole)), whole)
+
+    def doubled(self, number: Any, times: Any) -> Any:
+        """A vector of float32 times two to so many whole powers, float32 between -126 and 127."""
+        builder = self.builder
         # A float's exponent is in its bits 23 to 30, counted from 127.
-        scale = builder.shl(builder.add(builder.fptosi(whole, INTS), ints(127)), ints(23))
-        return builder.fmul(power, builder.bitcast(scale, FLOATS))
+        scale = builder.shl(builder.add(builder.fptosi(times, INTS), ints(127)), ints(23))
+        return builder.fmul(number, builder.bitcast(scale, FLOATS))
 
 
 def floats(value: float) -> Any:

@@ -63,9 +63,7 @@ def powers(_: Any, exponents: Any, most: Any, bits: Any, count: Any, out: Any) -
             exponent = code.call("llvm.maxnum.v16f32", FLOATS, exponent, floats(LEAST_POWER))
             whole = code.call("llvm.floor.v16f32", FLOATS, exponent)
             power = code.polynomial(_POLYNOMIAL, builder.fsub(exponent, whole))
-            # A float's exponent is in its bits 23 to 30, counted from 127.
-            scale = builder.shl(builder.add(builder.fptosi(whole, INTS), ints(127)), ints(23))
-            number = code.rounded(builder.fmul(power, builder.bitcast(scale, FLOATS)))
+            number = code.rounded(code.doubled(power, whole))
             code.store(builder.trunc(number, WORDS), out, index, 2)
             return [builder.add(carried[0], number)]
 
