@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
-from torch import Tensor
 
 from tests.services.precisions import HERE, LOSS, loss
 from worker.engines.chatterbox.kernels import Layer
 from worker.engines.chatterbox.strips import ByteStrips, FloatStrips
 from worker.precision import Precision, processor
 
-KINDS: dict[Precision, Callable[[Tensor, Tensor | None], Layer]] = {
+KINDS: dict[Precision, Callable[..., Layer]] = {
     Precision.FP32: FloatStrips,
     Precision.INT8: ByteStrips,
 }
@@ -62,3 +61,12 @@ def test_states_may_lie_apart(precision: Precision) -> None:
     assert torch.equal(
         KINDS[precision](weight, None)(states[:, ::2]), KINDS[precision](weight, None)(states[:, ::2].contiguous())
     )
+
+
+@in_each
+@pytest.mark.parametrize("rows", [3, 40])
+@pytest.mark.parametrize("outputs", [64, 90])
+def test_gelu_after_it(precision: Precision, rows: int, outputs: int) -> None:
+    weight, shift, states = torch.randn(outputs, 64), torch.randn(outputs), torch.randn(rows, 64)
+    plain, bent = KINDS[precision](weight, shift), KINDS[precision](weight, shift, gelu=True)
+    assert torch.allclose(bent(states), F.gelu(plain(states)), atol=3e-6)

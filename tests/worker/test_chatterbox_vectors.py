@@ -10,11 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 
+from tests.services.precisions import HERE
 from worker.engines.chatterbox.compiled import compiled
 from worker.engines.chatterbox.vectors.activations import gelu_row, mish_row, snake_row
 from worker.engines.chatterbox.vectors.code import LANES
-from worker.engines.chatterbox.vectors.powers import exponentials, powers
-from worker.engines.chatterbox.vectors.tiles import turned_block
+from worker.engines.chatterbox.vectors.powers import exponentials, powers, scaled_scores
+from worker.engines.chatterbox.vectors.rows import added_row, scaled_sums
+from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_bytes_from, turned_block
+from worker.precision import Precision
 
 NUMBERS = np.concatenate(
     [
@@ -46,8 +49,39 @@ def _exponentials(scores, factor):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _powers(exponents, most, bits, out):  # type: ignore[no-untyped-def]
-    return powers(exponents.ctypes.data, most, bits, len(exponents), out.ctypes.data)
+def _powers(scores, most, factor, bits, out):  # type: ignore[no-untyped-def]
+    return powers(scores.ctypes.data, most, factor, bits, len(scores), out.ctypes.data)
+
+
+@compiled
+def _scores(sums, scales, out):  # type: ignore[no-untyped-def]
+    return scaled_scores(sums.ctypes.data, scales.ctypes.data, len(sums), out.ctypes.data)
+
+
+@compiled
+def _sums(sums, less, factor, scales, added, out):  # type: ignore[no-untyped-def]
+    places = scales.ctypes.data, added.ctypes.data
+    scaled_sums(sums.ctypes.data, less.ctypes.data, factor, *places, len(sums), out.ctypes.data)
+
+
+@compiled
+def _added(row, added, out):  # type: ignore[no-untyped-def]
+    added_row(row.ctypes.data, added.ctypes.data, len(row), out.ctypes.data)
+
+
+@compiled
+def _tile(rows, columns, begin, out):  # type: ignore[no-untyped-def]
+    steps, (size, across) = columns.shape[0], (rows.shape[1], out.strides[0])
+    tile_bytes_from(
+        rows.ctypes.data,
+        size,
+        columns.ctypes.data,
+        columns.strides[0],
+        steps,
+        out.ctypes.data,
+        across,
+        begin.ctypes.data,
+    )
 
 
 @compiled
@@ -86,15 +120,58 @@ def test_exponentials_of_a_softmax(spread: float) -> None:
     assert total == pytest.approx(right.sum(), rel=1e-6)
 
 
-def test_powers_as_words() -> None:
-    """A word's half digit, and the polynomial's 4e-6."""
-    exponents = np.random.default_rng(3).uniform(-25, 4, 1024).astype(np.float32)
+@pytest.mark.parametrize("factor", [1.0, 0.03, 2.5])
+def test_powers_as_words(factor: float) -> None:
+    """A word's half digit, and the polynomial's 3e-6."""
+    scores = (np.random.default_rng(3).uniform(-25, 4, 1024) / factor).astype(np.float32)
     out = np.empty(1024, np.int16)
-    total = _powers(exponents, exponents.max(), np.float32(12), out)
-    right = 2 ** (exponents.astype(np.float64) - exponents.max() + 12)
+    total = _powers(scores, scores.max(), np.float32(factor), np.float32(12), out)
+    right = 2 ** ((scores.astype(np.float64) - scores.max()) * np.float64(np.float32(factor)) + 12)
     assert np.all(np.abs(out - right) <= 0.5 + 1e-5 * right)
     assert total == int(out.astype(np.int64).sum())
     assert out.max() == 2**12
+
+
+def test_scores_and_the_largest_of_them() -> None:
+    draw = np.random.default_rng(5)
+    sums, out = draw.integers(-(2**20), 2**20, 704, np.int32), np.empty(704, np.float32)
+    scales = draw.uniform(1e-3, 1, 704).astype(np.float32)
+    most = _scores(sums, scales, out)
+    assert np.array_equal(out, sums.astype(np.float32) * scales)
+    assert most == out.max()
+
+
+def test_scores_that_are_all_below_zero() -> None:
+    sums, out = np.full(LANES, -7, np.int32), np.empty(LANES, np.float32)
+    assert _scores(sums, np.full(LANES, 0.5, np.float32), out) == -3.5
+
+
+def test_sums_scaled() -> None:
+    draw = np.random.default_rng(6)
+    sums, less = (draw.integers(-(2**22), 2**22, 64, np.int32) for _ in range(2))
+    scales, added = (draw.standard_normal(64).astype(np.float32) for _ in range(2))
+    out = np.empty(64, np.float32)
+    _sums(sums, less, np.float32(0.01), scales, added, out)
+    right = (sums - less).astype(np.float64) * np.float32(0.01) * scales + added
+    assert np.allclose(out, right, rtol=1e-6, atol=1e-6 * np.abs(right).max())
+
+
+def test_rows_added() -> None:
+    row, added = (np.random.default_rng(seed).standard_normal(64).astype(np.float32) for seed in (7, 8))
+    out = np.empty(64, np.float32)
+    _added(row, added, out)
+    assert np.array_equal(out, row + added)
+
+
+@pytest.mark.parametrize("_precision", [one for one in HERE if one is Precision.INT8])
+def test_a_tile_of_bytes_that_begins_with_something(_precision: Precision) -> None:
+    draw = np.random.default_rng(9)
+    rows = draw.integers(0, 256, (TILE_ROWS, 32), np.uint8)
+    columns = draw.integers(-127, 128, (8, TILE_COLUMNS, 4), np.int8)
+    begin, out = draw.integers(-(2**20), 2**20, TILE_COLUMNS, np.int32), np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
+    _tile(rows, columns, begin, out)
+    products = np.einsum("rsb,scb->rc", rows.reshape(TILE_ROWS, 8, 4).astype(np.int64), columns.astype(np.int64))
+    assert np.array_equal(out, products + begin)
 
 
 def test_a_block_turned() -> None:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
-from worker.engines.chatterbox.tiled import FACTOR, NEVER, WIDTH
-from worker.engines.chatterbox.vectors.code import LANES
+from worker.engines.chatterbox.tiled import FACTOR, NEVER, WIDTH, whole_tiles
 from worker.engines.chatterbox.vectors.powers import exponentials
 from worker.engines.chatterbox.vectors.rows import column_products, weighted_rows
 from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_floats
@@ -71,7 +70,7 @@ def _attend_step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
                 its = keys[row, head, block].ctypes.data
                 column_products(its_queries[sequence].ctypes.data, its, BLOCK * 4, WIDTH, BLOCK, out)
             total = known + at + 1
-            padded = (total + LANES - 1) // LANES * LANES
+            padded = whole_tiles(total)
             scores[sequence * across + total : sequence * across + padded] = NEVER
             shares = np.float32(1) / exponentials(place, FACTOR, padded)
             for number in range(total):

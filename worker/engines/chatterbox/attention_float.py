@@ -60,7 +60,6 @@ def _attend(begin, end, queries, keys, values, further, apart, heard):  # type: 
 def _hear(queries, keys, values, further, apart, heard, start):  # type: ignore[no-untyped-def]
     """One head, TILE_ROWS queries at a time."""
     time, columns = len(heard), len(keys) // WIDTH
-    scored = (time + LANES - 1) // LANES * LANES
     scores = aligned(TILE_ROWS * columns).view(np.float32)
     room = aligned(TILE_ROWS * (columns + 2 * TILE_COLUMNS)).view(np.float32)
     part = aligned(TILE_ROWS * WIDTH).view(np.float32)
@@ -73,8 +72,8 @@ def _hear(queries, keys, values, further, apart, heard, start):  # type: ignore[
         if len(apart):
             _add_distances(further, apart, first, time, room, scores)
         for row in range(TILE_ROWS):
-            scores[row * columns + time : row * columns + scored] = NEVER
-            shares[row] = np.float32(1) / exponentials(scores.ctypes.data + row * columns * 4, FACTOR, scored)
+            scores[row * columns + time : (row + 1) * columns] = NEVER
+            shares[row] = np.float32(1) / exponentials(scores.ctypes.data + row * columns * 4, FACTOR, columns)
         tile_floats(scores.ctypes.data, columns * 4, values.ctypes.data, WIDTH * 4, time, part.ctypes.data, WIDTH * 4)
         for row in range(min(TILE_ROWS, time - first)):
             for lane in range(WIDTH):

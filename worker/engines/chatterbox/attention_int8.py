@@ -19,7 +19,14 @@ from worker.engines.chatterbox.tiled import whole_tiles
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.powers import powers, scaled_scores
 from worker.engines.chatterbox.vectors.rows import interleaved_rows, largest
-from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_bytes, tile_words, turned_block
+from worker.engines.chatterbox.vectors.tiles import (
+    TILE_COLUMNS,
+    TILE_ROWS,
+    tile_bytes,
+    tile_bytes_from,
+    tile_words,
+    turned_block,
+)
 
 WEIGHT_BITS = np.float32(12)
 """The largest weight of a position is 2**12."""
@@ -27,7 +34,7 @@ _MOST_SUM = (1 << 31 - 12) - 1
 MOST_VALUE = 511
 """Of values; less in an utterance of so many positions that their sum could pass 2**31."""
 
-_UNSEEN_SCALE, _UNSEEN_LESS = np.float32(1e30), 1 << 30
+_UNSEEN_SCALE, _UNSEEN = np.float32(1e30), -(1 << 30)
 """Make scores of minus infinity of the columns that fill the last tile."""
 
 
@@ -56,17 +63,17 @@ def _attend(begin, end, mixed, heads, factor, most_value, heard):  # type: ignor
     query_scales = np.zeros(len(queries), np.float32)
     columns = whole_tiles(time)
     keys, values = aligned(columns * width // 4), aligned(columns * TILE_COLUMNS // 2)
-    key_scales, less = aligned(columns).view(np.float32), aligned(columns)
-    key_scales[time:], less[time:] = _UNSEEN_SCALE, _UNSEEN_LESS
+    key_scales, middles = aligned(columns).view(np.float32), aligned(columns)
+    key_scales[time:], middles[time:] = _UNSEEN_SCALE, _UNSEEN
     for head in range(begin, end):
         start = head * width
         for at in range(time):
             place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
             query_scales[at] = factor * quantized_row(place, width, MIDDLE, queries.ctypes.data + at * width)
         _pack_keys(mixed, (heads + head) * width, width, keys, key_scales)
-        _weigh_middles(keys, time, less)
+        _weigh_middles(keys, time, middles)
         worth = _pack_values(mixed, (2 * heads + head) * width, width, most_value, values)
-        _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, start)
+        _hear(queries, query_scales, keys, key_scales, middles, values, worth, heard, start)
 
 
 @compiled
@@ -97,16 +104,16 @@ def _pack_keys(mixed, start, width, keys, scales):  # type: ignore[no-untyped-de
 
 
 @compiled
-def _weigh_middles(keys, time, less):  # type: ignore[no-untyped-def]
-    """How much the middle of the queries' bytes adds to the sums of each key."""
-    width = len(keys) * 4 // len(less)
-    middles = np.full((TILE_ROWS, width), MIDDLE, np.uint8)
+def _weigh_middles(keys, time, middles):  # type: ignore[no-untyped-def]
+    """What the sums of each key begin with, so that the middle of the queries' bytes adds nothing to them."""
+    width = len(keys) * 4 // len(middles)
+    rows = np.full((TILE_ROWS, width), MIDDLE, np.uint8)
     sums = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
     for at in range(0, time, TILE_COLUMNS):
         place = keys.ctypes.data + at * width
-        tile_bytes(middles.ctypes.data, width, place, TILE_COLUMNS * 4, width // 4, sums.ctypes.data, TILE_COLUMNS * 4)
+        tile_bytes(rows.ctypes.data, width, place, TILE_COLUMNS * 4, width // 4, sums.ctypes.data, TILE_COLUMNS * 4)
         for number in range(min(TILE_COLUMNS, time - at)):
-            less[at + number] = sums[0, number]
+            middles[at + number] = -sums[0, number]
 
 
 @compiled
@@ -124,16 +131,16 @@ def _pack_values(mixed, start, width, most_value, values):  # type: ignore[no-un
 
 
 @compiled
-def _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, start):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _hear(queries, query_scales, keys, key_scales, middles, values, worth, heard, start):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """One head, TILE_ROWS queries at a time, whose scores and weights stay in the core's first cache."""
-    width, columns = queries.shape[1], len(less)
+    width, columns = queries.shape[1], len(middles)
     sums, scores = aligned(TILE_ROWS * columns), aligned(columns)
     weights = aligned(TILE_ROWS * columns // 2)
     totals = np.empty(TILE_ROWS, np.float32)
     sums_heard = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
     for first in range(0, len(queries), TILE_ROWS):
         for at in range(0, columns, TILE_COLUMNS):
-            tile_bytes(
+            tile_bytes_from(
                 queries.ctypes.data + first * width,
                 width,
                 keys.ctypes.data + at * width,
@@ -141,18 +148,13 @@ def _hear(queries, query_scales, keys, key_scales, less, values, worth, heard, s
                 width // 4,
                 sums.ctypes.data + at * 4,
                 columns * 4,
+                middles.ctypes.data + at * 4,
             )
         for row in range(TILE_ROWS):
-            most = scaled_scores(
-                sums.ctypes.data + row * columns * 4,
-                less.ctypes.data,
-                key_scales.ctypes.data,
-                query_scales[first + row],
-                columns,
-                scores.ctypes.data,
-            )
+            place = sums.ctypes.data + row * columns * 4
+            most = scaled_scores(place, key_scales.ctypes.data, columns, scores.ctypes.data)
             out = weights.ctypes.data + row * columns * 2
-            totals[row] = powers(scores.ctypes.data, most, WEIGHT_BITS, columns, out)
+            totals[row] = powers(scores.ctypes.data, most, query_scales[first + row], WEIGHT_BITS, columns, out)
         tile_words(
             weights.ctypes.data,
             columns * 2,

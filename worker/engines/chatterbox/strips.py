@@ -8,6 +8,8 @@ comes of a row does not depend on the others. For processors with AVX-512, bytes
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
@@ -15,7 +17,9 @@ from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized_row, quantized_weight
+from worker.engines.chatterbox.vectors.activations import gelu_row
 from worker.engines.chatterbox.vectors.code import LANES
+from worker.engines.chatterbox.vectors.rows import added_row, scaled_sums
 from worker.engines.chatterbox.vectors.tiles import (
     TILE_COLUMNS,
     TILE_ROWS,
@@ -35,35 +39,40 @@ _BYTES_A_LANE = 4
 class FloatStrips:
     """A float32 weight (outputs, inputs) and a bias (outputs,), or none."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         self._weight = _strips(weight, 1)[..., 0].contiguous().numpy()
-        self._bias = (torch.zeros(len(weight)) if bias is None else bias).numpy()
+        self._outputs, self._gelu = len(weight), gelu
+        self._bias = _of_outputs(torch.zeros(len(weight)) if bias is None else bias)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
-        out = torch.empty(len(states), len(self._bias))
-        parts = len(self._weight) * LANES // TILE_COLUMNS
-        shared(_product_of_floats, parts, states.contiguous().numpy(), self._weight, self._bias, out.numpy())
+        out = torch.empty(len(states), self._outputs)
+        arrays = states.contiguous().numpy(), self._weight, self._bias, self._gelu, out.numpy()
+        shared(_product_of_floats, len(self._bias) // TILE_COLUMNS, *arrays)
         return out
 
 
 class ByteStrips:
     """The same with weights as bytes, a scale for each output, and rows as bytes with a scale for each."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
         whole, scales = quantized_weight(weight)
-        self._weight = _strips(whole, _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
-        self._scales = scales.numpy()
-        self._bias = (torch.zeros(len(weight)) if bias is None else bias).numpy()
+        strips = _strips(whole, _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
+        self._outputs, self._parts = len(weight), len(strips) * LANES // TILE_COLUMNS
         # Rows are counted from their middle.
-        self._less = (whole.sum(1, dtype=torch.int32) * int(MIDDLE)).numpy()
+        less = whole.sum(1, dtype=torch.int32) * int(MIDDLE)
+        bias = torch.zeros(len(weight)) if bias is None else bias
+        self._arrays = strips, *map(_of_outputs, (less, scales, bias)), gelu
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""
-        out = torch.empty(len(states), len(self._bias))
-        arrays = states.contiguous().numpy(), self._weight, self._less, self._scales, self._bias, out.numpy()
-        shared(_product_of_bytes, len(self._weight) * LANES // TILE_COLUMNS, *arrays)
+        out = torch.empty(len(states), self._outputs)
+        shared(_product_of_bytes, self._parts, states.contiguous().numpy(), *self._arrays, out.numpy())
         return out
+
+    def multiply(self, whole: Tensor, of_rows: Tensor, out: Tensor) -> None:
+        """Unsigned bytes around MIDDLE, (rows, inputs) or more, of which one stands for `of_rows`, into `out`."""
+        shared(_multiply_bytes, self._parts, whole.numpy(), of_rows.numpy(), *self._arrays, out.numpy())
 
 
 def _strips(weight: Tensor, together: int) -> Tensor:
@@ -71,6 +80,11 @@ def _strips(weight: Tensor, together: int) -> Tensor:
     outputs, inputs = weight.shape
     weight = F.pad(weight, (0, 0, 0, -outputs % TILE_COLUMNS))
     return weight.reshape(-1, LANES, inputs // together, together).transpose(1, 2)
+
+
+def _of_outputs(numbers: Tensor) -> Any:
+    """One of each output, with nothing for what fills the last tile."""
+    return F.pad(numbers, (0, -len(numbers) % TILE_COLUMNS)).numpy()
 
 
 @compiled
@@ -96,50 +110,85 @@ def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _product_of_floats(first, end, states, weight, bias, out):  # type: ignore[no-untyped-def]
+def _product_of_floats(first, end, states, weight, bias, gelu, out):  # type: ignore[no-untyped-def]
     """Outputs from the `first` TILE_COLUMNS on, up to the `end`."""
-    size, across = _rows_of_tile(len(states)), (end - first) * TILE_COLUMNS
-    before = first * TILE_COLUMNS
+    size, steps = _rows_of_tile(len(states)), states.shape[1]
     rows = _side_by_side(states.view(np.int32), size)
-    sums = aligned(len(rows) * size * across).view(np.float32).reshape((len(rows) * size, across))
-    _multiply(rows, weight[before // LANES :], sums, of_bytes=False)
-    for row in range(out.shape[0]):
-        for column in range(min(across, out.shape[1] - before)):
-            out[row, before + column] = sums[row, column] + bias[before + column]
+    sums, its = aligned(size * TILE_COLUMNS), aligned(TILE_COLUMNS).view(np.float32)
+    for column in range(first * TILE_COLUMNS, end * TILE_COLUMNS, TILE_COLUMNS):
+        columns, whole = weight.ctypes.data + column * steps * 4, column + TILE_COLUMNS <= out.shape[1]
+        for tile in range(len(rows)):
+            place = rows.ctypes.data + tile * size * steps * 4
+            _multiply(False, size, place, columns, steps, sums.ctypes.data)
+            for row in range(min(size, len(out) - tile * size)):
+                there = _place(out, tile * size + row, column) if whole else its.ctypes.data
+                total = sums.ctypes.data + row * TILE_COLUMNS * 4
+                added_row(total, bias.ctypes.data + column * 4, TILE_COLUMNS, there)
+                if gelu:
+                    gelu_row(there, TILE_COLUMNS)
+                if not whole:
+                    _put(its, out, tile * size + row, column)
 
 
 @compiled
-def _product_of_bytes(first, end, states, weight, less, scales, bias, out):  # type: ignore[no-untyped-def]
-    """The same."""
+def _product_of_bytes(first, end, states, weight, less, scales, bias, gelu, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """The same, of rows that are not bytes yet."""
     count, inputs = states.shape
-    size, across = _rows_of_tile(count), (end - first) * TILE_COLUMNS
-    before = first * TILE_COLUMNS
     whole, of_rows = np.empty((count, inputs), np.uint8), np.empty(count, np.float32)
     for row in range(count):
         place = states.ctypes.data + row * inputs * 4
         of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
-    rows = _side_by_side(whole.view(np.int32), size)
-    sums = aligned(len(rows) * size * across).reshape((len(rows) * size, across))
-    _multiply(rows, weight[before // LANES :], sums, of_bytes=True)
-    for row in range(count):
-        for column in range(min(across, out.shape[1] - before)):
-            output = before + column
-            product = np.float32(sums[row, column] - less[output]) * of_rows[row]
-            out[row, output] = product * scales[output] + bias[output]
+    _multiply_bytes(first, end, whole, of_rows, weight, less, scales, bias, gelu, out)
 
 
 @compiled
-def _multiply(rows, weight, out, of_bytes):  # type: ignore[no-untyped-def]
-    """TILE_COLUMNS outputs at a time, which come from memory for the first tile only."""
-    tiles, steps, size = rows.shape
-    across, parts = out.shape[1] * 4, size // TILE_ROWS
-    for first in range(0, out.shape[1], TILE_COLUMNS):
-        for tile in range(tiles):
-            place = rows.ctypes.data + tile * steps * size * 4
-            for part in range(parts):
-                column = first + part * (TILE_COLUMNS // parts)
-                its = out.ctypes.data + tile * size * across + column * 4
-                _multiply_tile(of_bytes, size, place, weight.ctypes.data + column * steps * 4, steps, its, across)
+def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, gelu, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """The same, of rows of unsigned bytes around MIDDLE, one of which stands for `of_rows`."""
+    size, steps = _rows_of_tile(len(out)), states.shape[1] // _BYTES_A_LANE
+    rows = _side_by_side(states[: len(out)].view(np.int32), size)
+    sums, its = aligned(size * TILE_COLUMNS), aligned(TILE_COLUMNS).view(np.float32)
+    for column in range(first * TILE_COLUMNS, end * TILE_COLUMNS, TILE_COLUMNS):
+        columns, whole = weight.ctypes.data + column * steps * 4, column + TILE_COLUMNS <= out.shape[1]
+        for tile in range(len(rows)):
+            place = rows.ctypes.data + tile * size * steps * 4
+            _multiply(True, size, place, columns, steps, sums.ctypes.data)
+            for row in range(min(size, len(out) - tile * size)):
+                there = _place(out, tile * size + row, column) if whole else its.ctypes.data
+                scaled_sums(
+                    sums.ctypes.data + row * TILE_COLUMNS * 4,
+                    less.ctypes.data + column * 4,
+                    of_rows[tile * size + row],
+                    scales.ctypes.data + column * 4,
+                    bias.ctypes.data + column * 4,
+                    TILE_COLUMNS,
+                    there,
+                )
+                if gelu:
+                    gelu_row(there, TILE_COLUMNS)
+                if not whole:
+                    _put(its, out, tile * size + row, column)
+
+
+@compiled
+def _place(out, row, column):  # type: ignore[no-untyped-def]
+    return out.ctypes.data + (row * out.shape[1] + column) * 4
+
+
+@compiled
+def _put(its, out, row, column):  # type: ignore[no-untyped-def]
+    """What there is of a tile's row beside the last of the outputs."""
+    for number in range(out.shape[1] - column):
+        out[row, column + number] = its[number]
+
+
+@compiled
+def _multiply(of_bytes, size, rows, columns, steps, sums):  # type: ignore[no-untyped-def]
+    """One tile's rows times TILE_COLUMNS outputs."""
+    parts = size // TILE_ROWS
+    for part in range(parts):
+        further = part * (TILE_COLUMNS // parts)
+        its = columns + further * steps * 4
+        _multiply_tile(of_bytes, size, rows, its, steps, sums + further * 4, TILE_COLUMNS * 4)
 
 
 @compiled

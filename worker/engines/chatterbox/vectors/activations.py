@@ -55,8 +55,8 @@ def mish_row(_: Any, row: Any, count: Any) -> Any:
         def convert(index: Any, _: Sequence[Any]) -> list[Any]:
             states = code.load(row, index, FLOATS)
             exponent = builder.fmul(states, floats(_BITS))
-            exponent = code.call("llvm.minnum.v16f32", FLOATS, exponent, floats(_MOST_EXPONENT))
-            power = code.power_of_two(code.call("llvm.maxnum.v16f32", FLOATS, exponent, floats(-126.0)))
+            exponent = code.smaller(exponent, floats(_MOST_EXPONENT))
+            power = code.power_of_two(code.larger(exponent, floats(-126.0)))
             part = code.fma(power, power, builder.fadd(power, power))
             share = builder.fdiv(part, builder.fadd(part, floats(2.0)))
             code.store(builder.fmul(states, share), row, index, 4)
@@ -85,7 +85,7 @@ def gelu_row(_: Any, row: Any, count: Any) -> Any:
             size = builder.fmul(code.call("llvm.fabs.v16f32", FLOATS, states), floats(0.7071067811865476))
             inverse = builder.fdiv(floats(1.0), code.fma(size, floats(0.3275911), floats(1.0)))
             exponent = builder.fmul(builder.fmul(size, size), floats(-_BITS))
-            power = code.power_of_two(code.call("llvm.maxnum.v16f32", FLOATS, exponent, floats(-126.0)))
+            power = code.power_of_two(code.larger(exponent, floats(-126.0)))
             # Half of what erf lacks to 1 of the number without its sign: the share that the negative number keeps.
             lost = builder.fmul(builder.fmul(code.polynomial(_ERROR_FUNCTION, inverse), power), floats(0.5))
             negative = builder.fcmp_ordered("<", states, floats(0.0))

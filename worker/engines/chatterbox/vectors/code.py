@@ -69,7 +69,20 @@ class Code:
 
     def rounded(self, vector: Any) -> Any:
         """To the nearest whole numbers, as integers of 32 bits."""
-        return self.builder.fptosi(self.call("llvm.rint.v16f32", FLOATS, vector), INTS)
+        return self.call("llvm.lrint.v16i32.v16f32", INTS, vector)
+
+    def larger(self, one: Any, other: Any) -> Any:
+        """Of two vectors of float32, lane by lane, none of which is no number."""
+        return self._chosen("llvm.maxnum.v16f32", one, other)
+
+    def smaller(self, one: Any, other: Any) -> Any:
+        """The same."""
+        return self._chosen("llvm.minnum.v16f32", one, other)
+
+    def _chosen(self, name: str, one: Any, other: Any) -> Any:
+        function = cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(FLOATS, [FLOATS, FLOATS]), name)
+        # Unless it is told so, LLVM looks after lanes that are no numbers, in two more instructions.
+        return self.builder.call(function, [one, other], fastmath=("nnan",))
 
     def loop(
         self, count: Any, step: int, begin: Sequence[Any], body: Callable[[Any, Sequence[Any]], Sequence[Any]]
@@ -116,15 +129,16 @@ class Code:
 
     def power_of_two(self, exponent: Any) -> Any:
         """2**x of float32 between -126 and 127, to its last digit."""
-        whole = self.call("llvm.rint.v16f32", FLOATS, exponent)
-        return self.doubled(self.polynomial(_POWER_OF_TWO, self.builder.fsub(exponent, whole)), whole)
+        return self.power_by(_POWER_OF_TWO, exponent)
 
-    def doubled(self, number: Any, times: Any) -> Any:
-        """A vector of float32 times two to so many whole powers, float32 between -126 and 127."""
+    def power_by(self, polynomial: Sequence[float], exponent: Any) -> Any:
+        """2**x of float32 between -126 and 127, as good as `polynomial` is between -0.5 and 0.5."""
         builder = self.builder
-        # A float's exponent is in its bits 23 to 30, counted from 127.
-        scale = builder.shl(builder.add(builder.fptosi(times, INTS), ints(127)), ints(23))
-        return builder.fmul(number, builder.bitcast(scale, FLOATS))
+        whole = self.rounded(exponent)
+        rest = builder.fsub(exponent, builder.sitofp(whole, FLOATS))
+        power = builder.bitcast(self.polynomial(polynomial, rest), INTS)
+        # A float's exponent is in its bits 23 to 30.
+        return builder.bitcast(builder.add(power, builder.shl(whole, ints(23))), FLOATS)
 
 
 def floats(value: float) -> Any:

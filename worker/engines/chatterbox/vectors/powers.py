@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -19,58 +19,71 @@ from worker.engines.chatterbox.vectors.code import (
     floats,
     in_compiled_code,
     ints,
+    lanes,
     vector_code,
 )
 
+ABREAST = 4
+"""Vectors that are compared with those before at a time: one by one, each would wait for the one before."""
+
+
+def _largest(code: Code, count: Any, numbers: Callable[[Any], Any]) -> Any:
+    """The largest of the vectors that `numbers` makes for 0, LANES, … below `count`."""
+
+    def most(index: Any, carried: Sequence[Any]) -> list[Any]:
+        places = [code.builder.add(index, lanes(index, number)) for number in range(ABREAST)]
+        return [code.larger(before, numbers(place)) for before, place in zip(carried, places, strict=True)]
+
+    one, *others = code.loop(count, ABREAST * LANES, [floats(-3e38)] * ABREAST, most)
+    for other in others:
+        one = code.larger(one, other)
+    return code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, one)
+
 
 @in_compiled_code
-def scaled_scores(_: Any, sums: Any, less: Any, scales: Any, factor: Any, count: Any, out: Any) -> Any:
-    """(sums, less, scales, factor, count, out): (sums - less) * scales * factor as float32, and the largest of them."""
+def scaled_scores(_: Any, sums: Any, scales: Any, count: Any, out: Any) -> Any:
+    """(sums, scales, count, out): whole numbers times their scales as float32, and the largest of them.
 
-    def emit(code: Code, sums: Any, less: Any, scales: Any, factor: Any, count: Any, out: Any) -> Any:
-        builder, by = code.builder, code.spread(factor)
+    `count` is a multiple of ABREAST vectors.
+    """
 
-        def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
-            difference = builder.sub(code.load(sums, index, INTS), code.load(less, index, INTS))
-            scale = builder.fmul(code.load(scales, index, FLOATS), by)
-            score = builder.fmul(builder.sitofp(difference, FLOATS), scale)
-            code.store(score, out, index, 4)
-            return [code.call("llvm.maxnum.v16f32", FLOATS, carried[0], score)]
+    def emit(code: Code, sums: Any, scales: Any, count: Any, out: Any) -> Any:
+        builder = code.builder
 
-        (largest,) = code.loop(count, LANES, [floats(-3e38)], convert)
-        return code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, largest)
+        def score(at: Any) -> Any:
+            number = builder.fmul(builder.sitofp(code.load(sums, at, INTS), FLOATS), code.load(scales, at, FLOATS))
+            code.store(number, out, at, 4)
+            return number
 
-    arguments = (types.intp, types.intp, types.intp, types.float32, types.intp, types.intp)
-    return vector_code(types.float32(*arguments), emit)
+        return _largest(code, count, score)
+
+    return vector_code(types.float32(types.intp, types.intp, types.intp, types.intp), emit)
 
 
 LEAST_POWER = -20.0
 """Powers of two are counted from there on; what is less rounds to nothing."""
-_POLYNOMIAL = (0.0135557, 0.0520323, 0.241379, 0.693032, 1.0)
-"""2**x for x in [0, 1), to 4e-6 of it; from the highest power of x down (fitted by least squares, see the tests)."""
+_POLYNOMIAL = (0.00956051, 0.05591704, 0.2402498, 0.693122, 0.9999992)
+"""2**x for x in [-0.5, 0.5], to 3e-6 of it; from the highest power of x down (fitted by least squares)."""
 
 
 @in_compiled_code
-def powers(_: Any, exponents: Any, most: Any, bits: Any, count: Any, out: Any) -> Any:
-    """(exponents, most, bits, count, out): 2**(x - most + bits) of float32 as words of 16 bits, and their sum."""
+def powers(_: Any, scores: Any, most: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
+    """(scores, most, factor, bits, count, out): 2**((x - most) * factor + bits) as words of 16 bits, and their sum."""
 
-    def emit(code: Code, exponents: Any, most: Any, bits: Any, count: Any, out: Any) -> Any:
-        builder = code.builder
-        shift = code.spread(builder.fsub(bits, most))
+    def emit(code: Code, scores: Any, most: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
+        builder, by = code.builder, code.spread(factor)
+        shift = code.spread(builder.fsub(bits, builder.fmul(most, factor)))
 
         def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
-            exponent = builder.fadd(code.load(exponents, index, FLOATS), shift)
-            exponent = code.call("llvm.maxnum.v16f32", FLOATS, exponent, floats(LEAST_POWER))
-            whole = code.call("llvm.floor.v16f32", FLOATS, exponent)
-            power = code.polynomial(_POLYNOMIAL, builder.fsub(exponent, whole))
-            number = code.rounded(code.doubled(power, whole))
+            exponent = code.larger(code.fma(code.load(scores, index, FLOATS), by, shift), floats(LEAST_POWER))
+            number = code.rounded(code.power_by(_POLYNOMIAL, exponent))
             code.store(builder.trunc(number, WORDS), out, index, 2)
             return [builder.add(carried[0], number)]
 
         (total,) = code.loop(count, LANES, [ints(0)], convert)
         return code.call("llvm.vector.reduce.add.v16i32", INT, total)
 
-    arguments = (types.intp, types.float32, types.float32, types.intp, types.intp)
+    arguments = (types.intp, types.float32, types.float32, types.float32, types.intp, types.intp)
     return vector_code(types.int32(*arguments), emit)
 
 
@@ -78,29 +91,24 @@ def powers(_: Any, exponents: Any, most: Any, bits: Any, count: Any, out: Any) -
 def exponentials(_: Any, scores: Any, factor: Any, count: Any) -> Any:
     """(scores, factor, count): 2**((x - the largest x) * factor) of float32 in their place; what they add up to.
 
-    `count` is a multiple of LANES.
+    `count` is a multiple of ABREAST vectors.
     """
 
     def emit(code: Code, scores: Any, factor: Any, count: Any) -> Any:
         builder, by = code.builder, code.spread(factor)
-
-        def most(index: Any, carried: Sequence[Any]) -> list[Any]:
-            return [code.call("llvm.maxnum.v16f32", FLOATS, carried[0], code.load(scores, index, FLOATS))]
-
-        (largest,) = code.loop(count, LANES, [floats(-3e38)], most)
-        largest = code.spread(code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, largest))
+        largest = code.spread(_largest(code, count, lambda at: code.load(scores, at, FLOATS)))
 
         def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
             exponent = builder.fmul(builder.fsub(code.load(scores, index, FLOATS), largest), by)
-            number = code.power_of_two(code.call("llvm.maxnum.v16f32", FLOATS, exponent, floats(-126.0)))
+            number = code.power_of_two(code.larger(exponent, floats(-126.0)))
             code.store(number, scores, index, 4)
             return [builder.fadd(carried[0], number)]
 
         (totals,) = code.loop(count, LANES, [floats(0.0)], convert)
-        lanes = [builder.extract_element(totals, ir.Constant(INT, lane)) for lane in range(LANES)]
-        total = lanes[0]
-        for lane in lanes[1:]:
-            total = builder.fadd(total, lane)
+        parts = [builder.extract_element(totals, ir.Constant(INT, lane)) for lane in range(LANES)]
+        total = parts[0]
+        for part in parts[1:]:
+            total = builder.fadd(total, part)
         return total
 
     return vector_code(types.float32(types.intp, types.float32, types.intp), emit)

@@ -12,6 +12,7 @@ from worker.engines.chatterbox.vectors.code import (
     BYTES,
     FLOAT,
     FLOATS,
+    INTS,
     LANES,
     VECTOR_BYTES,
     Code,
@@ -31,7 +32,7 @@ def largest(_: Any, row: Any, count: Any) -> Any:
     def emit(code: Code, row: Any, count: Any) -> Any:
         def most(index: Any, carried: Sequence[Any]) -> list[Any]:
             size = code.call("llvm.fabs.v16f32", FLOATS, code.load(row, index, FLOATS))
-            return [code.call("llvm.maxnum.v16f32", FLOATS, carried[0], size)]
+            return [code.larger(carried[0], size)]
 
         (most_of_all,) = code.loop(count, LANES, [floats(0.0)], most)
         return code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, most_of_all)
@@ -54,6 +55,44 @@ def row_bytes(_: Any, row: Any, count: Any, scale: Any, middle: Any, out: Any) -
         code.loop(count, LANES, [], convert)
 
     return vector_code(types.void(types.intp, types.intp, types.float32, types.int32, types.intp), emit)
+
+
+@in_compiled_code
+def scaled_sums(_: Any, sums: Any, less: Any, factor: Any, scales: Any, added: Any, count: Any, out: Any) -> Any:
+    """(sums, less, factor, scales, added, count, out): (sums - less) * factor * scales + added, of int32 to float32.
+
+    `count`, a multiple of LANES, numbers of each but the factor.
+    """
+
+    def emit(code: Code, sums: Any, less: Any, factor: Any, scales: Any, added: Any, count: Any, out: Any) -> None:
+        builder, by = code.builder, code.spread(factor)
+
+        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
+            whole = builder.sub(code.load(sums, index, INTS), code.load(less, index, INTS))
+            number = builder.fmul(builder.sitofp(whole, FLOATS), by)
+            number = code.fma(number, code.load(scales, index, FLOATS), code.load(added, index, FLOATS))
+            code.store(number, out, index, 4)
+            return []
+
+        code.loop(count, LANES, [], convert)
+
+    arguments = (types.intp, types.intp, types.float32, types.intp, types.intp, types.intp, types.intp)
+    return vector_code(types.void(*arguments), emit)
+
+
+@in_compiled_code
+def added_row(_: Any, row: Any, added: Any, count: Any, out: Any) -> Any:
+    """(row, added, count, out): the sums of `count` float32 of each, a multiple of LANES."""
+
+    def emit(code: Code, row: Any, added: Any, count: Any, out: Any) -> None:
+        def add(index: Any, _: Sequence[Any]) -> list[Any]:
+            total = code.builder.fadd(code.load(row, index, FLOATS), code.load(added, index, FLOATS))
+            code.store(total, out, index, 4)
+            return []
+
+        code.loop(count, LANES, [], add)
+
+    return vector_code(types.void(*[types.intp] * 4), emit)
 
 
 @in_compiled_code
@@ -93,7 +132,7 @@ def column_products(_: Any, numbers: Any, columns: Any, row_bytes: Any, rows: An
                 for vector in range(TILE_VECTORS):
                     code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * vector)))
                 return [
-                    code.call("llvm.fma.v16f32", FLOATS, number, code.load(place, lanes(place, vector), FLOATS), total)
+                    code.fma(number, code.load(place, lanes(place, vector), FLOATS), total)
                     for vector, total in enumerate(sums)
                 ]
 

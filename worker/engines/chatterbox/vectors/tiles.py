@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -58,9 +59,19 @@ _OF_FLOATS = _Numbers(FLOAT, FLOATS, lambda code, total, one, column: code.fma(o
 
 
 def _sums(
-    code: Code, numbers: _Numbers, rows: Sequence[Any], apart: Any, columns: Sequence[Any], size: Any, steps: Any
+    code: Code,
+    numbers: _Numbers,
+    rows: Sequence[Any],
+    apart: Any,
+    columns: Sequence[Any],
+    size: Any,
+    steps: Any,
+    begin: Sequence[Any],
 ) -> Sequence[Any]:
-    """Rows times vectors of columns, row by row. From a step to the next a row's lanes are `apart`, columns `size`."""
+    """Rows times vectors of columns, row by row, each row's added to `begin`.
+
+    From a step to the next a row's lanes are `apart`, columns `size`.
+    """
     builder = code.builder
 
     def step(index: Any, sums: Sequence[Any]) -> list[Any]:
@@ -76,8 +87,8 @@ def _sums(
                 results.append(numbers.multiply(code, sums[len(columns) * number + column], one, its))
         return results
 
-    zero, nothing = ir.Constant(numbers.vector, [0] * LANES), ir.Constant(apart.type, 0)
-    return code.loop(steps, 1, [zero] * (len(rows) * len(columns)), step)
+    nothing = ir.Constant(apart.type, 0)
+    return code.loop(steps, 1, [*begin] * len(rows), step)
 
 
 def _below(code: Code, address: Any, number: int, size: Any) -> Any:
@@ -91,22 +102,31 @@ def _store(code: Code, sums: Sequence[Any], vectors: int, out: Any, out_bytes: A
 
 
 def _tile(numbers: _Numbers) -> Any:
-    def emit(
-        code: Code, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
-    ) -> None:
-        starts = [_below(code, rows, number, row_bytes) for number in range(TILE_ROWS)]
-        lane_bytes, vector_bytes = ir.Constant(rows.type, 4), ir.Constant(rows.type, VECTOR_BYTES)
-        vectors = [_below(code, columns, number, vector_bytes) for number in range(TILE_VECTORS)]
-        sums = _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps)
-        _store(code, sums, TILE_VECTORS, out, out_bytes)
-
     @in_compiled_code
     def tile(
         _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
     ) -> Any:
-        return vector_code(types.void(*[types.intp] * 7), emit)
+        return vector_code(types.void(*[types.intp] * 7), partial(_emit_tile, numbers))
 
     return tile
+
+
+def _emit_tile(numbers: _Numbers, code: Code, *arguments: Any) -> None:
+    rows, row_bytes, columns, column_bytes, steps, out, out_bytes, *begin = arguments
+    starts = [_below(code, rows, number, row_bytes) for number in range(TILE_ROWS)]
+    lane_bytes, vector_bytes = ir.Constant(rows.type, 4), ir.Constant(rows.type, VECTOR_BYTES)
+    vectors = [_below(code, columns, number, vector_bytes) for number in range(TILE_VECTORS)]
+    before = [
+        code.load(begin[0], lanes(rows, number), numbers.vector) if begin else ir.Constant(numbers.vector, [0] * LANES)
+        for number in range(TILE_VECTORS)
+    ]
+    _store(
+        code,
+        _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps, before),
+        TILE_VECTORS,
+        out,
+        out_bytes,
+    )
 
 
 tile_bytes = _tile(_OF_BYTES)
@@ -115,6 +135,16 @@ tile_bytes = _tile(_OF_BYTES)
 A step multiplies four unsigned bytes of each row with four signed bytes of each column, which lie side by side; from a
 step's columns to the next one's are `column_bytes`.
 """
+
+
+@in_compiled_code
+def tile_bytes_from(
+    _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any, begin: Any
+) -> Any:
+    """The same with one argument more: the TILE_COLUMNS int32 that each row's products are added to."""
+    return vector_code(types.void(*[types.intp] * 8), partial(_emit_tile, _OF_BYTES))
+
+
 tile_words = _tile(_OF_WORDS)
 """The same of two signed words of 16 bits a step."""
 tile_floats = _tile(_OF_FLOATS)
@@ -129,7 +159,8 @@ def _strip(numbers: _Numbers, rows: int) -> Any:
         starts = [_below(code, of_rows, number, ir.Constant(of_rows.type, 4)) for number in range(rows)]
         apart, size = (ir.Constant(of_rows.type, many) for many in (rows * 4, VECTOR_BYTES))
         strips = [_below(code, columns, number, code.builder.mul(steps, size)) for number in range(vectors)]
-        _store(code, _sums(code, numbers, starts, apart, strips, size, steps), vectors, out, out_bytes)
+        before = [ir.Constant(numbers.vector, [0] * LANES)] * vectors
+        _store(code, _sums(code, numbers, starts, apart, strips, size, steps, before), vectors, out, out_bytes)
 
     @in_compiled_code
     def strip(_: Any, rows: Any, columns: Any, steps: Any, out: Any, out_bytes: Any) -> Any:
