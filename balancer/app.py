@@ -48,7 +48,7 @@ from balancer.stores import DAY_SECONDS, open_stores
 from balancer.telemetry import Telemetry
 from balancer.upkeep import Limits, Upkeep
 from voices.registry import LiveRegistry
-from worker.cards import CARDS
+from worker.cards import CARDS, described
 
 log = logging.getLogger(__name__)
 
@@ -183,7 +183,8 @@ def _sound_keys(settings: Settings) -> Sounds:
         revision=settings.model_revision,
         notes=settings.cache_dir / "weights.json",
     )
-    return Sounds(card, weights, settings.voices_dir, runtime=settings.runtime, precision=settings.precision)
+    way = described(card.name, settings.runtime, settings.precision, settings.prompt_seconds)
+    return Sounds(way, weights, settings.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

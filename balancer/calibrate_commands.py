@@ -140,7 +140,7 @@ def _measure(settings: Settings, layouts: Sequence[Layout], bounds: Bounds) -> I
 def table(calibration: Calibration) -> Table:
     """What was measured, the best first."""
     held_for = calibration.conditions
-    way = described(held_for.engine, held_for.runtime, held_for.precision)
+    way = described(held_for.engine, held_for.runtime, held_for.precision, held_for.prompt_seconds)
     listing = Table(
         "threads",
         "slots",

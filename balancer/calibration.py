@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from balancer.demand import many
-from worker.cards import Runtime
+from worker.cards import PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
 SLOTS = (1, 2, 4, 8, 16)
@@ -32,6 +32,7 @@ class Conditions(_Part):
     engine: str
     runtime: Runtime
     precision: Precision
+    prompt_seconds: int = PROMPT_SECONDS
     weights: str
     """Fingerprint of the checkpoint and of the code that runs it: see `cache.sounds.fingerprint`."""
     processor: str

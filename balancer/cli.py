@@ -235,7 +235,7 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
 def print_layout(chosen: Layout, settings: Settings) -> None:
     """Print a layout, its reasons and what the processor is good for below it."""
     batches = CARDS[settings.engine].under(settings.runtime) is not None
-    way = described(settings.engine, settings.runtime, settings.precision)
+    way = described(settings.engine, settings.runtime, settings.precision, settings.prompt_seconds)
     listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {way}", title_justify="left")
     for index, worker in enumerate(chosen.workers):
         listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))

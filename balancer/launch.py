@@ -75,6 +75,7 @@ def conditions(settings: Settings, host: Host, weights: str = UNKNOWN) -> Condit
         engine=settings.engine,
         runtime=settings.runtime,
         precision=settings.precision,
+        prompt_seconds=settings.prompt_seconds,
         weights=weights,
         processor=processor().name,
         cores=usable_cores(host),
@@ -182,7 +183,8 @@ def check_reach(settings: Settings) -> None:
 
 def check_way(settings: Settings) -> None:
     """Raise LaunchError where the engine, or this processor, cannot do what runtime, precision and slots ask for."""
-    if misfit := CARDS[settings.engine].misfit(settings.runtime, settings.precision, settings.slots):
+    way = settings.runtime, settings.precision, settings.slots, settings.prompt_seconds
+    if misfit := CARDS[settings.engine].misfit(*way):
         raise LaunchError(misfit)
     if refused := unsupported(settings.precision, processor()):
         raise LaunchError(refused)

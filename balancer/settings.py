@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 
 from balancer.cpu_lists import parse_cores
 from balancer.keys import DIGEST, DIGEST_PREFIX
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
 PREFIX = "CHORUS_"
@@ -89,6 +89,13 @@ class Settings(BaseModel):
         Precision.FP32,
         description="Numbers of the batched runtime: `fp32` (equal to stock within a tolerance), `bf16` or `int8`, "
         "where the processor has instructions for them.",
+    )
+    prompt_seconds: int = Field(
+        PROMPT_SECONDS,
+        ge=2,
+        le=PROMPT_SECONDS,
+        description="Most seconds of a voice's clip, its last, that lead the batched runtime's decoder of sound: fewer "
+        "make sound sooner, and a voice that is less the speaker's. Listen before you change it.",
     )
     cores: str | None = Field(
         None,

@@ -138,6 +138,7 @@ def _command(settings: Settings, layout: Layout, index: int, folder: Path) -> li
         "layout": layout.places,
         "runtime": settings.runtime,
         "precision": settings.precision,
+        "prompt-seconds": settings.prompt_seconds,
         "slots": layout.slots,
         "model-dir": settings.model_dir or "",
         "cache-dir": settings.cache_dir,

@@ -26,6 +26,7 @@ from trials.result import Result
 from trials.side import LETTERS, Plan, Side, sides
 from trials.trial import Trial, attempt, work_of
 
+from worker.cards import PROMPT_SECONDS
 from worker.checkpoints import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.budget import MOST_TOKENS
 from worker.precision import Precision, processor, unsupported
@@ -54,6 +55,14 @@ def main(  # noqa: PLR0917 - each is an option
         list[Precision] | None,
         typer.Option(help="Of (d); repeatable; left out: those that this processor has instructions for."),
     ] = None,
+    prompt_seconds: Annotated[
+        int,
+        typer.Option(
+            min=2,
+            max=PROMPT_SECONDS,
+            help="Below the most, c and d are measured again with prompts so short.",
+        ),
+    ] = PROMPT_SECONDS,
     concurrency: Annotated[str, typer.Option(help="Numbers of requests at once; 1 always is one.")] = "1,4,16",
     checkpoints: Annotated[
         Path | None,
@@ -78,7 +87,7 @@ def main(  # noqa: PLR0917 - each is an option
         slots=slots,
         concurrency=_numbers(concurrency),
     )
-    chosen = list(sides(_letters(which), _precisions(precision)))
+    chosen = list(sides(_letters(which), _precisions(precision), prompt_seconds))
     results: list[Result] = []
     try:
         with home_of(checkpoints) as home:

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.cores import CoresError, confine
 from worker.logs import configure
 from worker.past import Past
@@ -35,6 +35,7 @@ def main() -> None:
         slots=arguments.slots,
         runtime=Runtime(arguments.runtime),
         precision=Precision(arguments.precision),
+        prompt_seconds=arguments.prompt_seconds,
         path=arguments.run_dir / f"worker-{arguments.index}.sock",
         voices=arguments.voices,
         model_dir=arguments.model_dir,
@@ -57,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runtime", choices=[*map(str, Runtime)], default=Runtime.BATCHED)
     parser.add_argument("--precision", choices=[*map(str, Precision)], default=Precision.FP32)
+    parser.add_argument("--prompt-seconds", type=int, default=PROMPT_SECONDS, help="most of a voice's clip")
     parser.add_argument("--slots", type=int, default=1, help="utterances at once")
     parser.add_argument("--run-dir", type=Path, required=True, help="folder of the sockets")
     parser.add_argument("--voices", type=Path, required=True, help="folder of voices")

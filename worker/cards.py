@@ -47,6 +47,10 @@ class Choice(_Card):
     description: str = ""
 
 
+PROMPT_SECONDS = 10
+"""Of a voice's clip that upstream leads the decoder of sound by, at most."""
+
+
 class BatchedCard(_Card):
     """What is known of an engine's batched runtime."""
 
@@ -98,7 +102,9 @@ class EngineCard(_Card):
         batched = self.under(runtime)
         return self if batched is None else self.model_copy(update={"speed": batched.speed})
 
-    def misfit(self, runtime: Runtime, precision: Precision, slots: int | None) -> str | None:
+    def misfit(
+        self, runtime: Runtime, precision: Precision, slots: int | None, prompt_seconds: int = PROMPT_SECONDS
+    ) -> str | None:
         """Why the engine cannot be run so, with what to choose instead; None where it can."""
         if self.under(runtime) is not None:
             return None
@@ -108,6 +114,8 @@ class EngineCard(_Card):
             runs, way_out = f"upstream's own {self.name} (runtime stock)", "run it batched (CHORUS_RUNTIME, --runtime)"
         if precision is not Precision.FP32:
             return f"{runs} computes in fp32 only; unset CHORUS_PRECISION (--precision), or {way_out}"
+        if prompt_seconds < PROMPT_SECONDS:
+            return f"{runs} is led by whole prompts only; unset CHORUS_PROMPT_SECONDS, or {way_out}"
         if slots is not None and slots > 1:
             return f"{runs} speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or {way_out}"
         return None
@@ -255,6 +263,9 @@ CARDS: dict[str, EngineCard] = {
 """Every engine that this version can run, by name."""
 
 
-def described(engine: str, runtime: Runtime, precision: Precision) -> str:
-    """An engine with the way it is run, where there is a choice: `turbo, batched, int8`."""
-    return engine if CARDS[engine].batched is None else f"{engine}, {runtime}, {precision}"
+def described(engine: str, runtime: Runtime, precision: Precision, prompt_seconds: int = PROMPT_SECONDS) -> str:
+    """An engine with the way it is run, where there is a choice: `turbo, batched, int8`, and what is unusual in it."""
+    if CARDS[engine].batched is None:
+        return engine
+    prompts = f", prompts of {prompt_seconds} s" if prompt_seconds < PROMPT_SECONDS else ""
+    return f"{engine}, {runtime}, {precision}{prompts}"

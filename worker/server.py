@@ -15,7 +15,7 @@ import uvicorn
 
 from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.contract import Phase
 from worker.engines import load
 from worker.engines.base import Engine
@@ -40,6 +40,7 @@ def serve(
     slots: int = 1,
     runtime: Runtime = Runtime.BATCHED,
     precision: Precision = Precision.FP32,
+    prompt_seconds: int = PROMPT_SECONDS,
     path: Path,
     voices: Path,
     model_dir: Path | None,
@@ -76,6 +77,7 @@ def serve(
             cache=cache,
             runtime=runtime,
             precision=precision,
+            prompt_seconds=prompt_seconds,
         )
 
     crashes = past.read()

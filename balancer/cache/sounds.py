@@ -1,6 +1,6 @@
 """Keys of audio: digests over everything that changes the sound.
 
-Two steps, so that one synthesis serves every format: a *sound* is what a worker speaks (engine, runtime, precision,
+Two steps, so that one synthesis serves every format: a *sound* is what a worker speaks (engine and the way it is run,
 weights, voice, text, parameters, seed); a *file* is a sound at one speed in one format.
 """
 
@@ -16,9 +16,8 @@ from typing import Any
 from balancer.audio import AudioFormat
 from balancer.schemas import SpeechRequest
 from voices.registry import Voice
-from worker.cards import EngineCard, Runtime, described
+from worker.cards import EngineCard
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find
-from worker.precision import Precision
 
 log = logging.getLogger(__name__)
 
@@ -29,19 +28,11 @@ SPEAKERS = ("chorus-tts", "hibari-tts", "chatterbox-tts")
 class Sounds:
     """The keys for one engine whose weights have that `fingerprint`; `voices` is the folder of the voices' clips.
 
-    Where there is a choice of runtime and precision, each sounds a little different, and has keys of its own.
+    `engine` is its name with the way it is run, as `cards.described` has it: each sounds a little different.
     """
 
-    def __init__(
-        self,
-        card: EngineCard,
-        fingerprint: str,
-        voices: Path,
-        *,
-        runtime: Runtime = Runtime.BATCHED,
-        precision: Precision = Precision.FP32,
-    ) -> None:
-        self._engine = described(card.name, runtime, precision)
+    def __init__(self, engine: str, fingerprint: str, voices: Path) -> None:
+        self._engine = engine
         self._fingerprint = fingerprint
         self._voices = voices
         self._clips: dict[Path, tuple[tuple[int, int], str]] = {}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sides.checkpoints import Size
 from sides.markdown import counted
 from sides.running import UNHURRIED, Server, start_chorus, start_locked
 
-from worker.cards import Runtime
+from worker.cards import PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
 LETTERS = ("a", "b", "c", "d")
@@ -44,11 +44,16 @@ class Side:
     """a: one model behind one lock with every core; b: workers with upstream's own classes; c: the batched engine in
     float32; d: the same in a reduced precision."""
     precision: Precision = Precision.FP32
+    prompt_seconds: int = PROMPT_SECONDS
+    """Of a voice's clip that lead the decoder of sound; upstream's, unless it is another sound that is measured."""
 
     @property
     def name(self) -> str:
-        """What it is called in results, such as a, b, c-fp32 or d-int8."""
-        return self.letter if self.letter in ("a", "b") else f"{self.letter}-{self.precision}"
+        """What it is called in results, such as a, b, c-fp32, d-int8, or d-int8-4s with a shorter prompt."""
+        if self.letter in ("a", "b"):
+            return self.letter
+        prompt = f"-{self.prompt_seconds}s" if self.prompt_seconds < PROMPT_SECONDS else ""
+        return f"{self.letter}-{self.precision}{prompt}"
 
     def described(self, plan: Plan, *, slots: int, threads: int) -> str:
         """What it is, in words, with the slots and threads that its models turned out to have."""
@@ -58,7 +63,8 @@ class Side:
         workers = f"{counted(plan.workers, 'worker')}, {each} each"
         if self.letter == "b":
             return f"(b) stock, {workers}"
-        return f"({self.letter}) batched {self.precision}, {workers}, {counted(slots, 'slot')}"
+        prompt = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < PROMPT_SECONDS else ""
+        return f"({self.letter}) batched {self.precision}, {workers}, {counted(slots, 'slot')}{prompt}"
 
     def start(self, engine: str, weights: Path, plan: Plan, folder: Path) -> AbstractContextManager[Server]:
         """Run it until the end of the block; log and sockets go to `folder`. Raises SideError."""
@@ -67,6 +73,7 @@ class Side:
         settings: dict[str, object] = UNHURRIED | {"model_dir": weights, "runtime": Runtime.STOCK}
         if self.letter != "b":
             settings |= {"runtime": Runtime.BATCHED, "precision": self.precision}
+            settings["prompt_seconds"] = self.prompt_seconds
             if plan.slots is not None:
                 settings["slots"] = plan.slots
         return start_chorus(
@@ -74,10 +81,16 @@ class Side:
         )
 
 
-def sides(letters: Iterable[str], precisions: Iterable[Precision]) -> Iterator[Side]:
-    """Those of the letters, d once for each of the reduced precisions."""
+def sides(
+    letters: Iterable[str], precisions: Iterable[Precision], prompt_seconds: int = PROMPT_SECONDS
+) -> Iterator[Side]:
+    """Those of the letters, d once for each of the reduced precisions; then c and d with a shorter prompt, if asked."""
+    found = []
     for letter in letters:
         if letter == "d":
-            yield from (Side(letter, precision) for precision in precisions)
+            found += [Side(letter, precision) for precision in precisions]
         else:
-            yield Side(letter)
+            found.append(Side(letter))
+    yield from found
+    if prompt_seconds < PROMPT_SECONDS:
+        yield from (replace(side, prompt_seconds=prompt_seconds) for side in found if side.letter in ("c", "d"))

@@ -411,6 +411,10 @@ FAMILY = "chatterbox, turbo, nano, multilingual, multilingual-v3"
             "engine hibari computes in fp32 only; unset CHORUS_PRECISION (--precision), or run one of: " + FAMILY,
         ),
         (
+            {"prompt_seconds": 4},
+            "engine hibari is led by whole prompts only; unset CHORUS_PROMPT_SECONDS, or run one of: " + FAMILY,
+        ),
+        (
             {"engine": "turbo", "runtime": "stock", "slots": 2},
             "upstream's own turbo (runtime stock) speaks one utterance at a time; unset CHORUS_SLOTS (--slots), "
             "or run it batched (CHORUS_RUNTIME, --runtime)",

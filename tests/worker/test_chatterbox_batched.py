@@ -131,3 +131,24 @@ def test_less_precision_says_the_same_each_time(
     next(beside)
     assert np.array_equal(whole(begin(lesser)), alone)
     whole(beside)
+
+
+def test_a_shorter_prompt_is_what_upstream_makes_of_one(
+    engines: Pair, ada: VoiceSource, tiny_checkpoint: TinyCheckpoint, tmp_path: Path
+) -> None:
+    stock, batched = engines
+    name = batched.card.name
+    shorter = start(name, tiny_checkpoint(name), tmp_path, prompt_seconds=2)
+    shorter.prepare(ada)
+    kept = stock._prepared[ada.voice.name]
+    tokens, frames = kept["gen.prompt_token"][:, -50:], kept["gen.prompt_feat"][:, -100:]
+    cut = {"gen.prompt_token": tokens, "gen.prompt_token_len": torch.tensor([50]), "gen.prompt_feat": frames}
+    stock._prepared[ada.voice.name] = kept | cut
+    try:
+        expected = say(stock, TEXTS[1], ada, seed=5, budget=BUDGET)
+    finally:
+        stock._prepared[ada.voice.name] = kept
+    made = whole(begin(shorter, TEXTS[1], ada, seed=5))
+    assert made.shape == expected.shape
+    assert np.abs(made - expected).max() < 1e-4
+    assert np.abs(whole(begin(batched, TEXTS[1], ada, seed=5)) - expected).max() > 1e-2

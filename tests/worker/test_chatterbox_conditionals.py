@@ -23,7 +23,7 @@ from tests.services.tiny_models import TinyCheckpoint
 from voices.registry import Voice
 from worker.engines.base import VoiceSource, VoiceUnusableError
 from worker.engines.chatterbox import conditionals
-from worker.engines.chatterbox.conditionals import Conditionals, fresh, identity
+from worker.engines.chatterbox.conditionals import Conditionals, fresh, identity, shortened
 from worker.engines.chatterbox.loading import MEMBERS
 from worker.engines.chatterbox.reference import MOST_SECONDS, read_clip
 
@@ -377,3 +377,17 @@ def test_what_upstream_does_to_one_is_not_in_the_next(engine: StockEngine) -> No
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
     assert torch.equal(two.t3.speaker_emb, before["t3.speaker_emb"])
     assert two.gen["prompt_token"].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("seconds", [2, 4, 10])
+def test_a_prompt_keeps_its_last_seconds(engine: StockEngine, ada: VoiceSource, seconds: int) -> None:
+    engine.prepare(ada)
+    voice = fresh(engine._prepared[ada.voice.name], engine._member).gen
+    count = voice["prompt_token"].shape[1]
+    assert 100 < count < 250
+    found, kept = shortened(voice, seconds), min(25 * seconds, count)
+    assert torch.equal(found["prompt_token"], voice["prompt_token"][:, count - kept :])
+    assert found["prompt_token_len"].tolist() == [kept]
+    assert torch.equal(found["prompt_feat"], voice["prompt_feat"][:, 2 * (count - kept) :])
+    assert torch.equal(found["embedding"], voice["embedding"])
+    assert found.keys() == voice.keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cores import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
@@ -23,17 +23,19 @@ def load(
     cache: Path,
     runtime: Runtime | str = Runtime.BATCHED,
     precision: Precision | str = Precision.FP32,
+    prompt_seconds: int = PROMPT_SECONDS,
 ) -> Engine:
     """Load an engine's libraries and weights. Raises ModelUnavailableError with the mend.
 
-    `slots` is how many utterances it is to speak at once. An engine without a batched runtime ignores `runtime`.
-    `model_dir` holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
+    `slots` is how many utterances it is to speak at once, `prompt_seconds` how much of a voice's clip leads the
+    batched runtime's decoder of sound, at most. An engine without a batched runtime ignores `runtime`. `model_dir`
+    holds the checkpoint; None: the hub's cache does. `cache` is for what an engine computes once.
     Imports happen here so that a worker carries no library of an engine that it does not run.
     """
     runtime, precision = Runtime(runtime), Precision(precision)
     if name not in CARDS:
         raise ValueError(f"no engine {name!r}")
-    if (misfit := CARDS[name].misfit(runtime, precision, slots)) is not None:
+    if (misfit := CARDS[name].misfit(runtime, precision, slots, prompt_seconds)) is not None:
         raise ModelUnavailableError(misfit)
     if name == "hibari":
         from worker.engines.hibari import HibariEngine  # noqa: PLC0415
@@ -48,7 +50,7 @@ def load(
     if runtime is Runtime.BATCHED:
         from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
 
-        return BatchedEngine(name, checkpoint, cache, slots=slots, precision=precision)
+        return BatchedEngine(name, checkpoint, cache, slots=slots, precision=precision, prompt_seconds=prompt_seconds)
     from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 
     return StockEngine(name, checkpoint, cache)

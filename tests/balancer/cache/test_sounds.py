@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,9 +10,8 @@ from balancer.cache.sounds import Sounds, fingerprint
 from balancer.schemas import SpeechRequest
 from tests.services.checkpoint_files import write
 from voices.registry import Voice
-from worker.cards import CARDS, Runtime
+from worker.cards import CARDS
 from worker.checkpoints import CHECKPOINTS
-from worker.precision import Precision
 
 BUILT_IN = Voice(name="default", engine="*")
 CLONED = Voice(name="ada", reference="clip.wav", synthetic=True)
@@ -26,7 +24,7 @@ REQUEST = SpeechRequest(
 def sounds(tmp_path: Path) -> Sounds:
     (tmp_path / "ada").mkdir()
     (tmp_path / "ada" / "clip.wav").write_bytes(b"a clip")
-    return Sounds(CARDS["turbo"], "weights", tmp_path)
+    return Sounds("turbo, batched, fp32", "weights", tmp_path)
 
 
 def test_equal_requests_are_one_sound_whatever_their_format(sounds: Sounds) -> None:
@@ -54,24 +52,8 @@ def test_without_a_seed_any_will_do(sounds: Sounds) -> None:
     assert one == other
 
 
-@pytest.mark.parametrize(
-    "other",
-    [
-        {"runtime": Runtime.STOCK},
-        {"precision": Precision.BF16},
-        {"precision": Precision.INT8},
-    ],
-)
-def test_audio_of_one_runtime_or_precision_is_not_anothers(
-    sounds: Sounds, tmp_path: Path, other: dict[str, Any]
-) -> None:
-    assert Sounds(CARDS["turbo"], "weights", tmp_path, **other).sound(REQUEST) != sounds.sound(REQUEST)
-
-
-def test_where_there_is_no_choice_of_them_they_are_no_part_of_the_key(tmp_path: Path) -> None:
-    spoken = replace(REQUEST, voice=BUILT_IN)
-    one, other = (Sounds(CARDS["hibari"], "weights", tmp_path, runtime=runtime) for runtime in Runtime)
-    assert one.sound(spoken) == other.sound(spoken)
+def test_audio_of_an_engine_run_in_one_way_is_not_anothers(sounds: Sounds, tmp_path: Path) -> None:
+    assert Sounds("turbo, batched, int8", "weights", tmp_path).sound(REQUEST) != sounds.sound(REQUEST)
 
 
 def test_another_clip_is_another_voice(sounds: Sounds, tmp_path: Path) -> None:

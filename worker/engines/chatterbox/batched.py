@@ -17,13 +17,13 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import CARDS, Parameter
+from worker.cards import CARDS, PROMPT_SECONDS, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox import upstream
 from worker.engines.chatterbox.alignment import LEAST_TEXT, Guard
 from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
-from worker.engines.chatterbox.conditionals import fresh
+from worker.engines.chatterbox.conditionals import fresh, shortened
 from worker.engines.chatterbox.decoder import MOST_STARTS, Decoder, Prefix, Row
 from worker.engines.chatterbox.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.sound.sound import Sound
@@ -58,12 +58,20 @@ class BatchedEngine(StockEngine):
     """
 
     def __init__(
-        self, name: str, checkpoint: Path, cache: Path, *, slots: int, precision: Precision = Precision.FP32
+        self,
+        name: str,
+        checkpoint: Path,
+        cache: Path,
+        *,
+        slots: int,
+        precision: Precision = Precision.FP32,
+        prompt_seconds: int = PROMPT_SECONDS,
     ) -> None:
         """Raises ModelUnavailableError where the checkpoint does not load, or this host cannot hold so many slots."""
         _check(name, slots)
         super().__init__(name, checkpoint, cache)
         self._slots = slots
+        self._prompt_seconds = prompt_seconds
         with torch.inference_mode():
             self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
             self._sound = Sound(self._model.s3gen, precision, self._stages)
@@ -168,7 +176,7 @@ class BatchedEngine(StockEngine):
     def _begin_sound(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
         if not sampler.spoken:
             raise UnspeakableError("the model made no sound of this text")
-        voice = fresh(self._prepared[source.voice.name], self._member).gen
+        voice = shortened(fresh(self._prepared[source.voice.name], self._member).gen, self._prompt_seconds)
         return self._sound.pieces(torch.tensor(sampler.spoken), voice, sampler.generator)
 
     def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:

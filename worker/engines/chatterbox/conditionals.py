@@ -28,6 +28,7 @@ from torch import Tensor
 
 from voices.computed import content_of, place
 from worker.engines.base import Samples, VoiceUnusableError
+from worker.engines.chatterbox.budget import TOKENS_PER_SECOND
 from worker.engines.chatterbox.loading import Member
 from worker.engines.chatterbox.reference import read_clip
 
@@ -113,6 +114,21 @@ def fresh(kept: Kept, member: Member) -> Any:
         part, _, key = name.partition(".")
         parts[part][key] = tensor.clone()
     return member.module.Conditionals(T3Cond(**parts["t3"]), parts["gen"])
+
+
+def shortened(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
+    """What leads the decoder of sound, upstream's `ref_dict`, with the prompt's last `seconds` only.
+
+    They are what the utterance follows. Whom it is like, the embedding, still comes from all of the prompt.
+    """
+    tokens, frames = voice["prompt_token"], voice["prompt_feat"]
+    each = frames.shape[1] // tokens.shape[1]
+    kept = min(seconds * TOKENS_PER_SECOND, tokens.shape[1])
+    return voice | {
+        "prompt_token": tokens[:, -kept:],
+        "prompt_token_len": torch.full_like(voice["prompt_token_len"], kept),
+        "prompt_feat": frames[:, -kept * each :],
+    }
 
 
 def identity(member: Member, checkpoint: Path) -> str:
