@@ -66,7 +66,10 @@ def test_states_may_lie_apart(precision: Precision) -> None:
 @in_each
 @pytest.mark.parametrize("rows", [3, 40])
 @pytest.mark.parametrize("outputs", [64, 90])
-def test_gelu_after_it(precision: Precision, rows: int, outputs: int) -> None:
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu-tanh", "tanh")])
+def test_an_activation_after_it(
+    precision: Precision, rows: int, outputs: int, activation: str, approximate: str
+) -> None:
     weight, shift, states = torch.randn(outputs, 64), torch.randn(outputs), torch.randn(rows, 64)
-    plain, bent = KINDS[precision](weight, shift), KINDS[precision](weight, shift, gelu=True)
-    assert torch.allclose(bent(states), F.gelu(plain(states)), atol=3e-6)
+    plain, bent = KINDS[precision](weight, shift), KINDS[precision](weight, shift, activation)
+    assert torch.allclose(bent(states), F.gelu(plain(states), approximate=approximate), atol=3e-6)

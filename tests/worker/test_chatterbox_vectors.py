@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 
 from tests.services.precisions import HERE
 from worker.engines.chatterbox.compiled import compiled
-from worker.engines.chatterbox.vectors.activations import gelu_row, mish_row, snake_row
+from worker.engines.chatterbox.vectors.activations import gelu_row, gelu_tanh_row, mish_row, snake_row
 from worker.engines.chatterbox.vectors.code import LANES
-from worker.engines.chatterbox.vectors.powers import exponentials, powers, scaled_scores
+from worker.engines.chatterbox.vectors.powers import ABREAST, exponentials, powers, scaled_scores
 from worker.engines.chatterbox.vectors.rows import added_row, scaled_sums
 from worker.engines.chatterbox.vectors.tiles import TILE_COLUMNS, TILE_ROWS, tile_bytes_from, turned_block
 from worker.precision import Precision
@@ -36,6 +37,11 @@ def _mish(numbers):  # type: ignore[no-untyped-def]
 @compiled
 def _gelu(numbers):  # type: ignore[no-untyped-def]
     gelu_row(numbers.ctypes.data, len(numbers))
+
+
+@compiled
+def _gelu_tanh(numbers):  # type: ignore[no-untyped-def]
+    gelu_tanh_row(numbers.ctypes.data, len(numbers))
 
 
 @compiled
@@ -90,7 +96,9 @@ def _turned(block, out):  # type: ignore[no-untyped-def]
 
 
 @pytest.mark.parametrize(
-    ("found", "expected", "differs"), [(_mish, F.mish, 2e-7), (_gelu, F.gelu, 3e-7)], ids=["mish", "gelu"]
+    ("found", "expected", "differs"),
+    [(_mish, F.mish, 2e-7), (_gelu, F.gelu, 3e-7), (_gelu_tanh, partial(F.gelu, approximate="tanh"), 3e-7)],
+    ids=["mish", "gelu", "gelu-tanh"],
 )
 def test_an_activation(found: Callable[..., Any], expected: Callable[..., Any], differs: float) -> None:
     numbers = NUMBERS.copy()
@@ -111,7 +119,7 @@ def test_snake() -> None:
 
 @pytest.mark.parametrize("spread", [0.1, 3.0, 40.0])
 def test_exponentials_of_a_softmax(spread: float) -> None:
-    scores = (spread * np.random.default_rng(2).standard_normal(700 // LANES * LANES)).astype(np.float32)
+    scores = (spread * np.random.default_rng(2).standard_normal(ABREAST * LANES * 11)).astype(np.float32)
     numbers = scores.copy()
     total = _exponentials(numbers, np.float32(0.7))
     right = 2 ** ((scores.astype(np.float64) - scores.max()) * np.float64(np.float32(0.7)))
@@ -142,8 +150,9 @@ def test_scores_and_the_largest_of_them() -> None:
 
 
 def test_scores_that_are_all_below_zero() -> None:
-    sums, out = np.full(LANES, -7, np.int32), np.empty(LANES, np.float32)
-    assert _scores(sums, np.full(LANES, 0.5, np.float32), out) == -3.5
+    count = ABREAST * LANES
+    sums, out = np.full(count, -7, np.int32), np.empty(count, np.float32)
+    assert _scores(sums, np.full(count, 0.5, np.float32), out) == -3.5
 
 
 def test_sums_scaled() -> None:

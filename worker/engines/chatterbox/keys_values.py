@@ -107,13 +107,14 @@ class KeysValues:
             place = slice(at, at + span.count)
             heard[place] = self._attend_text(layer, queries[place], keys[place], values[place], span)
         for prompt, ats, rows, positions in places.groups:
-            heard[ats] = attend_step(
-                (queries[ats], keys[ats], values[ats]),
-                (prompt.keys[layer], prompt.values[layer]),
-                (self._keys[layer], self._values[layer]),
-                rows,
-                positions,
-            )
+            # Mostly all of them are of one voice, and single ones: then nothing has to be picked out.
+            alone = len(ats) == len(queries)
+            new = (queries, keys, values) if alone else (queries[ats], keys[ats], values[ats])
+            own = self._keys[layer], self._values[layer]
+            its = attend_step(new, (prompt.keys[layer], prompt.values[layer]), own, rows, positions)
+            if alone:
+                return its
+            heard[ats] = its
         return heard
 
     def _attend_text(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tensor:

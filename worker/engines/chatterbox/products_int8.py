@@ -6,7 +6,6 @@ So what comes of a position depends on nothing but what the position is made fro
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
 from worker.engines.chatterbox.rows_int8 import quantized_windows, sizes
@@ -22,15 +21,13 @@ class Int8Linear:
     """See `kernels.linear`."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
-        self._strips = ByteStrips(weight, bias, gelu=activation == "gelu")
-        self._activation = activation
+        relu = activation == "relu"
+        self._strips, self._relu = ByteStrips(weight, bias, "none" if relu else activation), relu
 
     def __call__(self, states: Tensor) -> Tensor:
         """The product, in float32."""
         product = self._strips(states.reshape(-1, states.shape[-1])).view(*states.shape[:-1], -1)
-        if self._activation == "gelu-tanh":
-            return F.gelu(product, approximate="tanh")
-        return product.relu_() if self._activation == "relu" else product
+        return product.relu_() if self._relu else product
 
 
 class Int8Convolution:

@@ -21,8 +21,7 @@ def product(weight: Tensor, bias: Tensor | None, precision: Precision, *, rows: 
     """A linear layer as `kernels.linear` makes it, for steps of up to about `rows` rows."""
     has = processor().has
     if precision is Precision.INT8 or (precision is Precision.FP32 and "avx512f" in has):
-        strips = ByteStrips(weight, bias) if precision is Precision.INT8 else FloatStrips(weight, bias)
-        return _Activated(strips, activation)
+        return (ByteStrips if precision is Precision.INT8 else FloatStrips)(weight, bias, activation)
     many = linear(weight, bias, precision, rows=rows, activation=activation)
     return _FewOrMany(weight, bias, activation, many) if precision is Precision.FP32 else many
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from worker.engines.chatterbox.compiled import aligned, compiled, shared
 from worker.engines.chatterbox.rows_int8 import MIDDLE, quantized_row, quantized_weight
-from worker.engines.chatterbox.vectors.activations import gelu_row
+from worker.engines.chatterbox.vectors.activations import gelu_row, gelu_tanh_row
 from worker.engines.chatterbox.vectors.code import LANES
 from worker.engines.chatterbox.vectors.rows import added_row, scaled_sums
 from worker.engines.chatterbox.vectors.tiles import (
@@ -34,20 +34,23 @@ from worker.engines.chatterbox.vectors.tiles import (
 TILES = (6, 12, 24)
 """Rows of a tile."""
 _BYTES_A_LANE = 4
+ACTIVATIONS = ("none", "gelu", "gelu-tanh")
+"""What outputs may go through."""
+_GELU, _GELU_TANH = 1, 2
 
 
 class FloatStrips:
-    """A float32 weight (outputs, inputs) and a bias (outputs,), or none."""
+    """A float32 weight (outputs, inputs) and a bias (outputs,), or none, with one of ACTIVATIONS after them."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         self._weight = _strips(weight, 1)[..., 0].contiguous().numpy()
-        self._outputs, self._gelu = len(weight), gelu
+        self._outputs, self._activation = len(weight), ACTIVATIONS.index(activation)
         self._bias = _of_outputs(torch.zeros(len(weight)) if bias is None else bias)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
         out = torch.empty(len(states), self._outputs)
-        arrays = states.contiguous().numpy(), self._weight, self._bias, self._gelu, out.numpy()
+        arrays = states.contiguous().numpy(), self._weight, self._bias, self._activation, out.numpy()
         shared(_product_of_floats, len(self._bias) // TILE_COLUMNS, *arrays)
         return out
 
@@ -55,14 +58,14 @@ class FloatStrips:
 class ByteStrips:
     """The same with weights as bytes, a scale for each output, and rows as bytes with a scale for each."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         whole, scales = quantized_weight(weight)
         strips = _strips(whole, _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
         self._outputs, self._parts = len(weight), len(strips) * LANES // TILE_COLUMNS
         # Rows are counted from their middle.
         less = whole.sum(1, dtype=torch.int32) * int(MIDDLE)
         bias = torch.zeros(len(weight)) if bias is None else bias
-        self._arrays = strips, *map(_of_outputs, (less, scales, bias)), gelu
+        self._arrays = strips, *map(_of_outputs, (less, scales, bias)), ACTIVATIONS.index(activation)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""
@@ -110,7 +113,7 @@ def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _product_of_floats(first, end, states, weight, bias, gelu, out):  # type: ignore[no-untyped-def]
+def _product_of_floats(first, end, states, weight, bias, activation, out):  # type: ignore[no-untyped-def]
     """Outputs from the `first` TILE_COLUMNS on, up to the `end`."""
     size, steps = _rows_of_tile(len(states)), states.shape[1]
     rows = _side_by_side(states.view(np.int32), size)
@@ -124,25 +127,24 @@ def _product_of_floats(first, end, states, weight, bias, gelu, out):  # type: ig
                 there = _place(out, tile * size + row, column) if whole else its.ctypes.data
                 total = sums.ctypes.data + row * TILE_COLUMNS * 4
                 added_row(total, bias.ctypes.data + column * 4, TILE_COLUMNS, there)
-                if gelu:
-                    gelu_row(there, TILE_COLUMNS)
+                _activate(activation, there)
                 if not whole:
                     _put(its, out, tile * size + row, column)
 
 
 @compiled
-def _product_of_bytes(first, end, states, weight, less, scales, bias, gelu, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _product_of_bytes(first, end, states, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The same, of rows that are not bytes yet."""
     count, inputs = states.shape
     whole, of_rows = np.empty((count, inputs), np.uint8), np.empty(count, np.float32)
     for row in range(count):
         place = states.ctypes.data + row * inputs * 4
         of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
-    _multiply_bytes(first, end, whole, of_rows, weight, less, scales, bias, gelu, out)
+    _multiply_bytes(first, end, whole, of_rows, weight, less, scales, bias, activation, out)
 
 
 @compiled
-def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, gelu, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The same, of rows of unsigned bytes around MIDDLE, one of which stands for `of_rows`."""
     size, steps = _rows_of_tile(len(out)), states.shape[1] // _BYTES_A_LANE
     rows = _side_by_side(states[: len(out)].view(np.int32), size)
@@ -163,10 +165,18 @@ def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, gel
                     TILE_COLUMNS,
                     there,
                 )
-                if gelu:
-                    gelu_row(there, TILE_COLUMNS)
+                _activate(activation, there)
                 if not whole:
                     _put(its, out, tile * size + row, column)
+
+
+@compiled
+def _activate(activation, place):  # type: ignore[no-untyped-def]
+    """By the number of one of ACTIVATIONS."""
+    if activation == _GELU:
+        gelu_row(place, TILE_COLUMNS)
+    elif activation == _GELU_TANH:
+        gelu_tanh_row(place, TILE_COLUMNS)
 
 
 @compiled

@@ -96,3 +96,31 @@ def gelu_row(_: Any, row: Any, count: Any) -> Any:
         code.loop(count, LANES, [], convert)
 
     return vector_code(types.void(types.intp, types.intp), emit)
+
+
+_TANH_FACTOR, _TANH_CUBE = 0.7978845608028654, 0.044715
+"""tanh-GELU's, of upstream's GPT-2: x * (1 + tanh(factor * (x + cube * x**3))) / 2."""
+
+
+@in_compiled_code
+def gelu_tanh_row(_: Any, row: Any, count: Any) -> Any:
+    """(row, count): the approximation of GELU by a tanh of float32 in their place, `count` times, a multiple of LANES.
+
+    Of the tanh's argument u it is x / (1 + e**-2u).
+    """
+
+    def emit(code: Code, row: Any, count: Any) -> None:
+        builder = code.builder
+
+        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
+            states = code.load(row, index, FLOATS)
+            cube = builder.fmul(builder.fmul(states, states), floats(_TANH_CUBE))
+            argument = code.fma(cube, states, states)
+            exponent = code.larger(builder.fmul(argument, floats(-2 * _TANH_FACTOR * _BITS)), floats(-126.0))
+            power = code.power_of_two(code.smaller(exponent, floats(126.0)))
+            code.store(builder.fdiv(states, builder.fadd(power, floats(1.0))), row, index, 4)
+            return []
+
+        code.loop(count, LANES, [], convert)
+
+    return vector_code(types.void(types.intp, types.intp), emit)
