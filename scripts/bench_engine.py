@@ -1,11 +1,11 @@
 """What the batched engine gains over upstream's own classes: four ways to serve one model, by turns in one run.
 
 (a) is what most people run, one model behind one lock with every core (`locked_server.py`); (b) upstream's classes in
-pinned workers; (c) the batched engine in float32; (d) the batched engine in a reduced precision. All but (a) are Chorus
-as its users start it, through its balancer. All speak the same texts with the same seeds, of 3 to 6 s of audio.
-Checkpoints have random weights: the same arithmetic as trained ones, and lengths that are a matter of budgets alone, so
-that all sides must make the same amount of audio. One side is loaded at a time: four would not fit many a machine, and
-none can disturb another.
+pinned workers; (c) the batched engine in float32; (d) the batched engine in a reduced precision; and, if asked, (c) and
+(d) with shorter prompts, which is another sound. All but (a) are Chorus as its users start it, through its balancer.
+All speak the same texts with the same seeds, of 3 to 6 s of audio. Checkpoints have random weights: the same arithmetic
+as trained ones, and lengths that are a matter of budgets alone, so that all sides must make the same amount of audio.
+One side is loaded at a time: four would not fit many a machine, and none can disturb another.
 """
 
 from __future__ import annotations

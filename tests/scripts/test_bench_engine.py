@@ -99,14 +99,15 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
     file = tmp_path / "result.json"
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{LEAST}-{MOST}", "--concurrency", "1"]
     with started("bench_engine", tiny_turbo, *options) as bench:
-        process = bench.start("--workers", "1", "--slots", "2", "--json", str(file))
+        process = bench.start("--workers", "1", "--slots", "2", "--prompt-seconds", "4", "--json", str(file))
         tables, messages = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, messages
         assert bench.left() == []
 
     [engine] = json.loads(file.read_text())["engines"]
     reduced = [precision for precision in (Precision.BF16, Precision.INT8) if processor().gains(precision)]
-    assert set(engine["sides"]) == {"a", "b", "c-fp32", *(f"d-{precision}" for precision in reduced)}
+    batched = {"c-fp32", *(f"d-{precision}" for precision in reduced)}
+    assert set(engine["sides"]) == {"a", "b"} | batched | {f"{side}-4s" for side in batched}
     trials = {trial["side"]: trial for trial in engine["trials"]}
     assert len(trials) == len(engine["trials"])
 

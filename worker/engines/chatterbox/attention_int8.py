@@ -34,8 +34,8 @@ _MOST_SUM = (1 << 31 - 12) - 1
 MOST_VALUE = 511
 """Of values; less in an utterance of so many positions that their sum could pass 2**31."""
 
-_UNSEEN_SCALE, _UNSEEN = np.float32(1e30), -(1 << 30)
-"""Make scores of minus infinity of the columns that fill the last tile."""
+_UNSEEN_SCALE, _UNSEEN = np.float32(1e28), -(1 << 30)
+"""Make scores of the columns that fill the last tile which weigh nothing, and are still numbers."""
 
 
 def attention_int8(mixed: Tensor, heads: int) -> Tensor:

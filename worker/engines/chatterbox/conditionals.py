@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voices.computed import content_of, place
+from worker.cards import PROMPT_SECONDS
 from worker.engines.base import Samples, VoiceUnusableError
 from worker.engines.chatterbox.budget import TOKENS_PER_SECOND
 from worker.engines.chatterbox.loading import Member
@@ -119,8 +120,11 @@ def fresh(kept: Kept, member: Member) -> Any:
 def shortened(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
     """What leads the decoder of sound, upstream's `ref_dict`, with the prompt's last `seconds` only.
 
-    They are what the utterance follows. Whom it is like, the embedding, still comes from all of the prompt.
+    They are what the utterance follows. Whom it is like, the embedding, still comes from all of the prompt, and from
+    PROMPT_SECONDS on the prompt is left as it is.
     """
+    if seconds >= PROMPT_SECONDS:
+        return voice
     tokens, frames = voice["prompt_token"], voice["prompt_feat"]
     each = frames.shape[1] // tokens.shape[1]
     kept = min(seconds * TOKENS_PER_SECOND, tokens.shape[1])
