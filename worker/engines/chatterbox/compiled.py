@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numba import config, njit
 
+from worker.engines.chatterbox import team
 from worker.kernel_cache import folder
 
 
@@ -37,16 +35,10 @@ def shared(function: Callable[..., Any], count: int, *arguments: Any) -> None:
     What one item comes to must not depend on the others.
     """
     threads = max(1, min(torch.get_num_threads(), count))
-    ends = [count * number // threads for number in range(threads + 1)]
-    others = [_crew(threads - 1).submit(function, *part, *arguments) for part in pairwise(ends[1:])]
-    function(0, ends[1], *arguments)
-    for other in others:
-        other.result()
-
-
-@cache
-def _crew(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="kernels")
+    if threads == 1:
+        function(0, count, *arguments)
+    else:
+        team.run(lambda part: function(count * part // threads, count * (part + 1) // threads, *arguments), threads)
 
 
 @compiled
