@@ -72,8 +72,8 @@ class Side:
             return start_locked(engine, weights, size=plan.size, folder=folder)
         settings: dict[str, object] = UNHURRIED | {"model_dir": weights, "runtime": Runtime.STOCK}
         if self.letter != "b":
-            settings |= {"runtime": Runtime.BATCHED, "precision": self.precision}
-            settings["prompt_seconds"] = self.prompt_seconds
+            way = {"precision": self.precision, "prompt_seconds": self.prompt_seconds}
+            settings |= {"runtime": Runtime.BATCHED} | way
             if plan.slots is not None:
                 settings["slots"] = plan.slots
         return start_chorus(

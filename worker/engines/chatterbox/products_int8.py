@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.rows_int8 import quantized_windows, sizes
-from worker.engines.chatterbox.strips import ByteStrips
+from worker.engines.chatterbox.strips import TILES, ByteStrips
 
 _WINDOW_BYTES = 2**18
 """Windows are multiplied so many bytes at a time, which a core's second cache holds beside the weight."""
-_ROWS = 12
+_ROWS = TILES[1]
 """Windows at a time are a multiple of these."""
 
 
@@ -34,15 +34,15 @@ class Int8Convolution:
     """See `kernels.convolution`; of a stride of 1. What is multiplied are windows of rows side by side."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, dilation: int) -> None:
-        self._outputs, inputs, self._taps = weight.shape
+        self._outputs, inputs, taps = weight.shape
         self._strips = ByteStrips(weight.transpose(1, 2).reshape(self._outputs, -1), bias)
-        self._width, self._dilation = self._taps * inputs, dilation
-        self._before, self._reach = before, (self._taps - 1) * dilation - before - after
+        self._width, self._dilation = taps * inputs, dilation
+        self._before, self._lost = before, (taps - 1) * dilation - before - after
         self._windows = max(1, min(512, _WINDOW_BYTES // self._width) // _ROWS) * _ROWS
 
     def __call__(self, states: Tensor) -> Tensor:
         """The convolution of `states`, in float32."""
-        out = torch.empty(len(states), states.shape[1] - self._reach, self._outputs)
+        out = torch.empty(len(states), states.shape[1] - self._lost, self._outputs)
         for one, its in zip(states.contiguous(), out, strict=True):
             self._convolve(one, its)
         return out
@@ -53,7 +53,6 @@ class Int8Convolution:
         scales = torch.empty(len(windows))
         for first in range(0, len(out), len(windows)):
             its = out[first : first + len(windows)]
-            quantized_windows(
-                states, of_rows, first - self._before, self._dilation, windows[: len(its)], scales[: len(its)]
-            )
-            self._strips.multiply(windows[: len(its)], scales[: len(its)], its)
+            part, its_scales = windows[: len(its)], scales[: len(its)]
+            quantized_windows(states, of_rows, first - self._before, self._dilation, part, its_scales)
+            self._strips.multiply(part, its_scales, its)

@@ -33,21 +33,14 @@ def products(layers: Sequence[Any], precision: Precision, *, rows: int) -> Layer
     return product(weight, bias, precision, rows=rows)
 
 
-class _Activated:
-    def __init__(self, layer: Layer, activation: str) -> None:
-        self._layer = layer
+class _FewOrMany:
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str, many: Layer) -> None:
+        self._weight, self._bias, self._many = weight, bias, many
         self._activation, _, kind = activation.partition("-")
         self._kind = kind or "none"
 
     def __call__(self, states: Tensor) -> Tensor:
-        out = self._layer(states)
+        if len(states) > FEW:
+            return self._many(states)
+        out = F.linear(states, self._weight, self._bias)
         return F.gelu(out, approximate=self._kind) if self._activation == "gelu" else out
-
-
-class _FewOrMany:
-    def __init__(self, weight: Tensor, bias: Tensor | None, activation: str, many: Layer) -> None:
-        self._few = _Activated(lambda states: F.linear(states, weight, bias), activation)
-        self._many = many
-
-    def __call__(self, states: Tensor) -> Tensor:
-        return self._few(states) if len(states) <= FEW else self._many(states)

@@ -74,7 +74,7 @@ class ByteStrips:
         return out
 
     def multiply(self, whole: Tensor, of_rows: Tensor, out: Tensor) -> None:
-        """Unsigned bytes around MIDDLE, (rows, inputs) or more, of which one stands for `of_rows`, into `out`."""
+        """Unsigned bytes around MIDDLE, (rows, inputs), one of which stands for its row's `of_rows`, into `out`."""
         shared(_multiply_bytes, self._parts, whole.numpy(), of_rows.numpy(), *self._arrays, out.numpy())
 
 
@@ -115,21 +115,8 @@ def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
 @compiled
 def _product_of_floats(first, end, states, weight, bias, activation, out):  # type: ignore[no-untyped-def]
     """Outputs from the `first` TILE_COLUMNS on, up to the `end`."""
-    size, steps = _rows_of_tile(len(states)), states.shape[1]
-    rows = _side_by_side(states.view(np.int32), size)
-    sums, its = aligned(size * TILE_COLUMNS), aligned(TILE_COLUMNS).view(np.float32)
-    for column in range(first * TILE_COLUMNS, end * TILE_COLUMNS, TILE_COLUMNS):
-        columns, whole = weight.ctypes.data + column * steps * 4, column + TILE_COLUMNS <= out.shape[1]
-        for tile in range(len(rows)):
-            place = rows.ctypes.data + tile * size * steps * 4
-            _multiply(False, size, place, columns, steps, sums.ctypes.data)
-            for row in range(min(size, len(out) - tile * size)):
-                there = _place(out, tile * size + row, column) if whole else its.ctypes.data
-                total = sums.ctypes.data + row * TILE_COLUMNS * 4
-                added_row(total, bias.ctypes.data + column * 4, TILE_COLUMNS, there)
-                _activate(activation, there)
-                if not whole:
-                    _put(its, out, tile * size + row, column)
+    nothing, none = np.empty(0, np.float32), np.empty(0, np.int32)
+    _multiply(False, first, end, states.view(np.int32), nothing, weight, none, nothing, bias, activation, out)
 
 
 @compiled
@@ -146,25 +133,28 @@ def _product_of_bytes(first, end, states, weight, less, scales, bias, activation
 @compiled
 def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """The same, of rows of unsigned bytes around MIDDLE, one of which stands for `of_rows`."""
-    size, steps = _rows_of_tile(len(out)), states.shape[1] // _BYTES_A_LANE
-    rows = _side_by_side(states[: len(out)].view(np.int32), size)
+    _multiply(True, first, end, states.view(np.int32), of_rows, weight, less, scales, bias, activation, out)
+
+
+@compiled
+def _multiply(of_bytes, first, end, states, of_rows, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    """Lanes of 32 bits, (rows, steps), tile by tile; only bytes have `of_rows`, `less` and `scales`."""
+    size, steps = _rows_of_tile(len(states)), states.shape[1]
+    rows = _side_by_side(states, size)
     sums, its = aligned(size * TILE_COLUMNS), aligned(TILE_COLUMNS).view(np.float32)
     for column in range(first * TILE_COLUMNS, end * TILE_COLUMNS, TILE_COLUMNS):
         columns, whole = weight.ctypes.data + column * steps * 4, column + TILE_COLUMNS <= out.shape[1]
+        added = bias.ctypes.data + column * 4
         for tile in range(len(rows)):
-            place = rows.ctypes.data + tile * size * steps * 4
-            _multiply(True, size, place, columns, steps, sums.ctypes.data)
+            _sum_tile(of_bytes, size, rows.ctypes.data + tile * size * steps * 4, columns, steps, sums.ctypes.data)
             for row in range(min(size, len(out) - tile * size)):
                 there = _place(out, tile * size + row, column) if whole else its.ctypes.data
-                scaled_sums(
-                    sums.ctypes.data + row * TILE_COLUMNS * 4,
-                    less.ctypes.data + column * 4,
-                    of_rows[tile * size + row],
-                    scales.ctypes.data + column * 4,
-                    bias.ctypes.data + column * 4,
-                    TILE_COLUMNS,
-                    there,
-                )
+                total = sums.ctypes.data + row * TILE_COLUMNS * 4
+                if of_bytes:
+                    by, scale = of_rows[tile * size + row], scales.ctypes.data + column * 4
+                    scaled_sums(total, less.ctypes.data + column * 4, by, scale, added, TILE_COLUMNS, there)
+                else:
+                    added_row(total, added, TILE_COLUMNS, there)
                 _activate(activation, there)
                 if not whole:
                     _put(its, out, tile * size + row, column)
@@ -192,7 +182,7 @@ def _put(its, out, row, column):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _multiply(of_bytes, size, rows, columns, steps, sums):  # type: ignore[no-untyped-def]
+def _sum_tile(of_bytes, size, rows, columns, steps, sums):  # type: ignore[no-untyped-def]
     """One tile's rows times TILE_COLUMNS outputs."""
     parts = size // TILE_ROWS
     for part in range(parts):

@@ -22,7 +22,7 @@ _body = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 def run(part: Part, threads: int) -> None:
-    """Have so many threads, this one among them, do the parts 0, 1, … at once. Raises what one of them raised."""
+    """Have so many threads do the parts 0, 1, … at once. Raises what one of them raised."""
     library = _library()
     if library is None:
         list(_crew(threads).map(part, range(threads)))

@@ -120,13 +120,8 @@ def _emit_tile(numbers: _Numbers, code: Code, *arguments: Any) -> None:
         code.load(begin[0], lanes(rows, number), numbers.vector) if begin else ir.Constant(numbers.vector, [0] * LANES)
         for number in range(TILE_VECTORS)
     ]
-    _store(
-        code,
-        _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps, before),
-        TILE_VECTORS,
-        out,
-        out_bytes,
-    )
+    sums = _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps, before)
+    _store(code, sums, TILE_VECTORS, out, out_bytes)
 
 
 tile_bytes = _tile(_OF_BYTES)
