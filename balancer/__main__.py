@@ -12,11 +12,11 @@ from math import ceil
 
 import uvicorn
 
+from balancer.access.api_keys import KeysFileError
+from balancer.api.middleware.connection_close import Farewell
 from balancer.app import create_app
-from balancer.farewell import Farewell
-from balancer.keys import KeysFileError
-from balancer.launch import LaunchError, check_reach
-from balancer.listeners import hand_on, listen, taken_over
+from balancer.launch.preflight import LaunchError, check_reach
+from balancer.listening_sockets import hand_on, listen, taken_over
 from balancer.settings import Settings, SettingsError
 from voices.registry import VoiceError
 from worker.logs import configure

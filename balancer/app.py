@@ -14,39 +14,33 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from balancer import control, loop_lag
-from balancer.access import OPEN_PATHS, ApiKeyGate
-from balancer.access_log import AccessLog
-from balancer.admission import Admission
-from balancer.announcement import announce
-from balancer.answers import (
-    ClientGoneError,
-    answer_client_gone,
-    answer_defect,
-    answer_error,
-    answer_http_error,
-)
-from balancer.cache.audio_cache import AudioCache
-from balancer.cache.sounds import Sounds, fingerprint
-from balancer.cpu import CpuWatch
-from balancer.dispatch import Dispatcher, Patience
+from balancer.access.admission import Admission
+from balancer.access.api_keys import KeyRing
+from balancer.access.rate_limits import Quota, RateLimits
+from balancer.api import control, docs, health, openai, queue, tts
+from balancer.api import voices as voices_route
+from balancer.api.middleware.access_log import AccessLog
+from balancer.api.middleware.authentication import OPEN_PATHS, ApiKeyGate
+from balancer.api.responses import ClientGoneError, answer_client_gone, answer_defect, answer_error, answer_http_error
+from balancer.cache.best_effort import AudioCache
+from balancer.dispatch.dispatcher import Dispatcher, Patience
 from balancer.errors import ChorusError
-from balancer.fleet import Fleet
-from balancer.fleet_metrics import FleetMetrics
-from balancer.intake import Intake
-from balancer.jobs.desk import Desk
-from balancer.jobs.runner import Runner
+from balancer.fleet.fleet import Fleet
+from balancer.jobs.executor import Runner
+from balancer.jobs.service import Desk
 from balancer.jobs.webhooks import Webhooks
-from balancer.keys import KeyRing
-from balancer.rates import Quota, RateLimits
-from balancer.routes import docs, openai, ops, queue, tts
-from balancer.routes import voices as voices_route
-from balancer.scheduler import Scheduler
+from balancer.metrics import Telemetry
+from balancer.operations import loop_lag
+from balancer.operations.fleet_collector import FleetMetrics
+from balancer.operations.process_cpu import CpuWatch
+from balancer.operations.ready_banner import announce
+from balancer.operations.recycling import Limits, Upkeep
+from balancer.requests.validation import Intake
+from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
-from balancer.speech import SpeechService
+from balancer.speech.cache_keys import Sounds, fingerprint
+from balancer.speech.service import SpeechService
 from balancer.stores import DAY_SECONDS, open_stores
-from balancer.telemetry import Telemetry
-from balancer.upkeep import Limits, Upkeep
 from voices.registry import LiveRegistry
 from worker.cards import CARDS, described
 
@@ -150,7 +144,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
                 public_url=settings.public_url,
             ).routes(),
             *voices_route.routes(intake),
-            *ops.routes(dispatcher, telemetry, cpu),
+            *health.routes(dispatcher, telemetry, cpu),
             *docs.routes(intake),
         ],
         exception_handlers={

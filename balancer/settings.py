@@ -19,8 +19,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from balancer.access.api_keys import DIGEST, DIGEST_PREFIX
 from balancer.cpu_lists import parse_cores
-from balancer.keys import DIGEST, DIGEST_PREFIX
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 

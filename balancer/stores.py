@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
+from balancer.access.sqlite_counters import KeptCounts
 from balancer.cache.file_store import FileStore
 from balancer.cache.redis_store import RedisStore
 from balancer.cache.store import AudioStore, StoreError
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobStore, JobStoreError
-from balancer.kept_counts import KeptCounts
-from balancer.redis_link import RedisLink
+from balancer.redis_client import RedisLink
 from balancer.settings import Settings
 
 DAY_SECONDS = 86_400.0

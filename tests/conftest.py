@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.services.tiny_models import TinyCheckpoint, tiny_checkpoints
+from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoints
 
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("chorus", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -63,7 +63,7 @@ def test_imports_run_downwards_only(layer: int) -> None:
 
 
 def test_no_engine_or_numerical_runtime_is_loaded_by_the_balancer() -> None:
-    code = "import json, sys, balancer.app, balancer.cli; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, balancer.app, balancer.cli.main; print(json.dumps(sorted(sys.modules)))"
     modules = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT).stdout)
     heavy = {"torch", "onnxruntime", "hibari", "huggingface_hub", "worker.runner", "worker.engines"}
     assert heavy & set(modules) == set()

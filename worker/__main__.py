@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
-from worker.cores import CoresError, confine
+from worker.cpu_affinity import CoresError, confine
+from worker.crash_history import Past
 from worker.logs import configure
-from worker.past import Past
 from worker.precision import Precision
 
 

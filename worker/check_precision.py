@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from voices.registry import Registry
-from worker.checkpoints import CHECKPOINTS
-from worker.cores import confine, limit_torch
+from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.cpu_affinity import confine, limit_torch
 from worker.memory import bound_caches
 from worker.precision import Precision
 
@@ -34,7 +34,7 @@ def main() -> None:
     bound_caches()
     limit_torch(arguments.threads)
     from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
-    from worker.engines.chatterbox.check.comparison import Task, compare  # noqa: PLC0415
+    from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415
 
     registry = Registry.load(arguments.voices)
     voice = registry.resolve(arguments.voice)

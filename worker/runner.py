@@ -19,6 +19,7 @@ import numpy as np
 
 from voices.registry import LiveRegistry, UnknownVoiceError, Voice, VoiceError
 from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, UtteranceError, encode_frame
+from worker.crash_history import NO_CRASHES, Crashes
 from worker.engines.base import (
     Cancellation,
     CancelledError,
@@ -29,7 +30,6 @@ from worker.engines.base import (
     VoiceSource,
     VoiceUnusableError,
 )
-from worker.past import NO_CRASHES, Crashes
 from worker.watchdog import Watchdog
 
 log = logging.getLogger(__name__)

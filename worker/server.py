@@ -17,9 +17,9 @@ from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.contract import Phase
+from worker.crash_history import Past
 from worker.engines import load
 from worker.engines.base import Engine
-from worker.past import Past
 from worker.precision import Precision, processor, remarks
 from worker.runner import Runner
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from balancer.cache.store import BrokenSealError, Kept, Stats, StoreError, seal, unseal
-from balancer.redis_link import RedisGoneError, RedisLink
+from balancer.redis_client import RedisGoneError, RedisLink
 
 PREFIX = "chorus:audio:"
 USED = "chorus:audio-used"

@@ -26,7 +26,7 @@ from redis.exceptions import ResponseError
 
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import Ahead, IdempotencyError, JobStoreError, Result
-from balancer.redis_link import RedisGoneError, RedisLink
+from balancer.redis_client import RedisGoneError, RedisLink
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 import httpcore
 from standardwebhooks.webhooks import Webhook
 
-from balancer.jobs.desk import report
 from balancer.jobs.job import Job
-from balancer.jobs.public_net import PublicNetwork
+from balancer.jobs.public_network import PublicNetwork
+from balancer.jobs.service import report
 from balancer.jobs.store import JobStore, JobStoreError
-from balancer.telemetry import Telemetry
+from balancer.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from load.client import Answer
-from load.texts import Text
+from scripts.load.client import Answer
+from scripts.load.texts import Text
 
 
 @dataclass(frozen=True)

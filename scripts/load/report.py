@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from load.driver import Record
-from load.texts import MIX
+from scripts.load.driver import Record
+from scripts.load.texts import MIX
 
 
 @dataclass(frozen=True)

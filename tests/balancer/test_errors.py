@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from balancer import errors
-from balancer.answers import (
+from balancer.api.responses import (
     ClientGoneError,
     JSONResponse,
     answer_client_gone,

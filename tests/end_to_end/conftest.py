@@ -17,9 +17,9 @@ import httpx
 import psutil
 import pytest
 
-from tests.services.harness import PATIENCE, ROOT, environment, free_port, wait_until
-from tests.services.real_worker import Worker
-from tests.services.tiny_models import TinyCheckpoint
+from tests.support.harness import PATIENCE, ROOT, environment, free_port, wait_until
+from tests.support.real_worker import Worker
+from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import WorkerState
 
 Answer = TypeVar("Answer")

@@ -12,13 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from balancer.calibration import Calibration
+from balancer.host.calibration import Calibration
 from tests.end_to_end.conftest import CHORUS, Home, spoken, start_model
-from tests.services.checkpoint_files import write
-from tests.services.harness import PATIENCE, ROOT, environment, wait_until
-from tests.services.hearing import seconds
-from tests.services.tiny_models import TinyCheckpoint
-from worker.checkpoints import CHECKPOINTS
+from tests.support.checkpoint_files import write
+from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.recogniser import seconds
+from tests.support.tiny_models import TinyCheckpoint
+from worker.checkpoints.catalogue import CHECKPOINTS
 
 TURBO = "--engine", "turbo"
 

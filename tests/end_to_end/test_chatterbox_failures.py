@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import MODEL_PATIENCE, Chorus, Home, all_at_once, linked, spoken, start_model
-from tests.services.harness import wait_until
-from tests.services.tiny_models import TinyCheckpoint
+from tests.support.harness import wait_until
+from tests.support.tiny_models import TinyCheckpoint
 
 LONGEST = "a" * 600
 LONG = "a" * 100

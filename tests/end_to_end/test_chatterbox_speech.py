@@ -13,9 +13,9 @@ import openai
 import pytest
 
 from tests.end_to_end.conftest import MODEL_PATIENCE, Chorus, Home, all_at_once, ask, spoken
-from tests.services.hearing import seconds
-from tests.services.recordings import record, speech
-from voices import studio
+from tests.support.recogniser import seconds
+from tests.support.recordings import record, speech
+from voices import voice_editor
 
 CLONED = "clone"
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
@@ -26,7 +26,7 @@ CHATTER = ("PerthNet", "it/s", "s/it", "Sampling", "FutureWarning", "S3 Token", 
 def cloned_voice(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A second voice, there before the server starts."""
     clip = record(tmp_path_factory.mktemp("clips") / "clip.wav", speech(6))
-    studio.add(home.voices, CLONED, clip, synthetic=True)
+    voice_editor.add(home.voices, CLONED, clip, synthetic=True)
 
 
 def done(chorus: Chorus) -> list[int]:

@@ -14,12 +14,12 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import CHORUS, MODEL_PATIENCE, Home, ask, spoken, start_model
-from tests.services.checkpoint_files import write
-from tests.services.harness import ROOT, environment, free_port, start_balancer, wait_until
-from tests.services.hearing import seconds
-from tests.services.real_worker import start_worker
-from tests.services.tiny_models import TinyCheckpoint
-from worker.checkpoints import CHECKPOINTS
+from tests.support.checkpoint_files import write
+from tests.support.harness import ROOT, environment, free_port, start_balancer, wait_until
+from tests.support.real_worker import start_worker
+from tests.support.recogniser import seconds
+from tests.support.tiny_models import TinyCheckpoint
+from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.contract import Phase
 
 TURBO = CHECKPOINTS["turbo"]

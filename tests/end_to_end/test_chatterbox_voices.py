@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import CHORUS, Chorus, Home, all_at_once, ask, spoken
-from tests.services.harness import ROOT, environment, wait_until
-from tests.services.recordings import record, speech
+from tests.support.harness import ROOT, environment, wait_until
+from tests.support.recordings import record, speech
 
 NAME = "ada"
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import Chorus, start_chorus
-from tests.services.harness import wait_until
-from tests.services.hearing import end_of, word_error_rate
+from tests.support.harness import wait_until
+from tests.support.recogniser import end_of, word_error_rate
 
 LAST_WORDS = "Please close the door behind you."
 LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " * 60 + LAST_WORDS

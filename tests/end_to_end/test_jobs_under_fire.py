@@ -15,9 +15,9 @@ import httpx
 import psutil
 
 from tests.end_to_end.conftest import Chorus, start_chorus
-from tests.services.harness import wait_until
-from tests.services.hearing import word_error_rate
-from tests.services.hook import start_hook
+from tests.support.harness import wait_until
+from tests.support.recogniser import word_error_rate
+from tests.support.webhook_receiver import start_hook
 
 JOBS = 200
 KILLS = 6

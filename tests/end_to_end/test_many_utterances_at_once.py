@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import Chorus, Home, start_model
-from tests.services.harness import PATIENCE, wait_until
-from tests.services.tiny_models import TinyCheckpoint
+from tests.support.harness import PATIENCE, wait_until
+from tests.support.tiny_models import TinyCheckpoint
 
 SLOTS = 3
 TEXTS = [f"Text number {number}." for number in range(9)]

@@ -9,7 +9,7 @@ import openai
 import pytest
 
 from tests.end_to_end.conftest import Chorus
-from tests.services.hearing import seconds, word_error_rate
+from tests.support.recogniser import seconds, word_error_rate
 
 SENTENCE = "The president spoke to the nation last night."
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.end_to_end.conftest import Chorus
-from tests.services.harness import ROOT, environment
+from tests.support.harness import ROOT, environment
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
@@ -25,7 +25,7 @@ def test_answers_are_as_described(chorus: Chorus, tmp_path: Path) -> None:
         "--request-timeout=60",
         "--suppress-health-check=all",
     ]
-    variables = environment() | {"SCHEMATHESIS_HOOKS": "tests.services.made_up_requests", "PYTHONPATH": str(ROOT)}
+    variables = environment() | {"SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=900, check=False
     )

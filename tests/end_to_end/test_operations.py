@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from tests.end_to_end.conftest import CHORUS, Chorus, start_chorus
-from tests.services.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.harness import PATIENCE, ROOT, environment, wait_until
 
 CLIENTS = 3
 

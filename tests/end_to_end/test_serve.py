@@ -14,8 +14,8 @@ import httpx
 import psutil
 
 from tests.end_to_end.conftest import CHORUS, start_chorus
-from tests.services.harness import ROOT, environment, wait_until
-from tests.services.hearing import word_error_rate
+from tests.support.harness import ROOT, environment, wait_until
+from tests.support.recogniser import word_error_rate
 
 
 def test_what_it_says_when_ready_works_as_it_stands(tmp_path: Path) -> None:

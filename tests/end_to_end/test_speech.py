@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from tests.end_to_end.conftest import Chorus
-from tests.services.hearing import end_of, seconds, word_error_rate
+from tests.support.recogniser import end_of, seconds, word_error_rate
 
 SENTENCES = (
     "The weather is beautiful this morning.",

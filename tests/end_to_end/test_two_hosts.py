@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import Chorus, start_chorus
-from tests.services.harness import wait_until
-from tests.services.redis_server import RedisServer, start_redis
+from tests.support.harness import wait_until
+from tests.support.redis_server import RedisServer, start_redis
 
 LINES = {"Content-Type": "application/x-ndjson"}
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.end_to_end.conftest import Chorus
-from tests.services.harness import ROOT
-from tests.services.hearing import word_error_rate
+from tests.support.harness import ROOT
+from tests.support.recogniser import word_error_rate
 
 TEXT = "The ferry leaves the harbour at dawn and returns before the evening tide."
 
 
 def node(client: str, *arguments: str) -> Any:
-    command = ["node", str(ROOT / "tests/services/clients" / client), *arguments]
+    command = ["node", str(ROOT / "tests/support/clients" / client), *arguments]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.machine import Machine
-from tests.services.tiny_models import TinyCheckpoint
+from tests.support.machine import Machine
+from tests.support.tiny_models import TinyCheckpoint
 
 
 @pytest.fixture

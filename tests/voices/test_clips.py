@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.services.recordings import RATE, record, silence, speech
+from tests.support.recordings import RATE, record, silence, speech
 from voices import clips
 from voices.clips import Clip, ClipError
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.services.harness import ROOT
+from tests.support.harness import ROOT
 from voices import registry as module
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice, VoiceError
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.real_worker import Worker, start_worker
+from tests.support.real_worker import Worker, start_worker
 
 
 @pytest.fixture

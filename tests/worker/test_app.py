@@ -14,9 +14,9 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from tests.services.harness import ROOT
-from tests.services.held_engine import PIECE_SAMPLES, HeldEngine
-from tests.services.real_worker import speak, utterance
+from tests.support.harness import ROOT
+from tests.support.held_engine import PIECE_SAMPLES, HeldEngine
+from tests.support.real_worker import speak, utterance
 from voices.registry import LiveRegistry
 from worker.app import STATUS, create_app
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tests.services.harness import ROOT
+from tests.support.harness import ROOT
 from worker.contract import (
     EndOfUtterance,
     FrameDecoder,

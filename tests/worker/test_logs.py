@@ -5,7 +5,7 @@ import subprocess
 import sys
 from datetime import datetime
 
-from tests.services.harness import ROOT
+from tests.support.harness import ROOT
 
 PROGRAM = """
 import logging

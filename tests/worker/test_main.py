@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.services.harness import ROOT, environment, wait_until
-from tests.services.real_worker import CPU, running, start_worker
+from tests.support.harness import ROOT, environment, wait_until
+from tests.support.real_worker import CPU, running, start_worker
 from worker.contract import Phase
 
 BEYOND = max(os.sched_getaffinity(0)) + 1

@@ -3,7 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.services.harness import ROOT, environment
+from tests.support.harness import ROOT, environment
 
 GIVE_BACK = """
 import psutil

@@ -16,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.services.held_engine import PIECE_SAMPLES, HeldEngine
-from tests.services.real_worker import utterance
+from tests.support.held_engine import PIECE_SAMPLES, HeldEngine
+from tests.support.real_worker import utterance
 from voices.registry import LiveRegistry
 from worker.cards import EngineCard
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, Utterance, UtteranceError
+from worker.crash_history import Crashes
 from worker.engines.base import (
     Cancellation,
     Engine,
@@ -29,7 +30,6 @@ from worker.engines.base import (
     VoiceSource,
     VoiceUnusableError,
 )
-from worker.past import Crashes
 from worker.runner import RefusedError, Run, Runner, to_pcm
 
 DESCRIPTIONS = {

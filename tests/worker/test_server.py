@@ -18,8 +18,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.services.harness import PATIENCE, wait_until
-from tests.services.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance
+from tests.support.harness import PATIENCE, wait_until
+from tests.support.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, UtteranceError, WorkerState
 from worker.server import listen
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.services.harness import PATIENCE, ROOT, wait_until
-from tests.services.real_worker import running, speak, utterance
+from tests.support.harness import PATIENCE, ROOT, wait_until
+from tests.support.real_worker import running, speak, utterance
 from worker.contract import FrameKind
 
 

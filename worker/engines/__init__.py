@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
-from worker.checkpoints import CHECKPOINTS, CheckpointError, find, missing_extra
-from worker.cores import limit_torch
+from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, missing_extra
+from worker.cpu_affinity import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
-from worker.kernel_cache import keep
+from worker.engines.chatterbox.kernels.disk_cache import keep
 from worker.memory import KEPT_BLOCKS, KEPT_CONVOLUTIONS, bound_caches
 from worker.precision import Precision
 

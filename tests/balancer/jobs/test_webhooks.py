@@ -14,9 +14,9 @@ from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import Result
 from balancer.jobs.webhooks import Webhooks
-from balancer.telemetry import Telemetry
-from tests.services.harness import PATIENCE, serve_stub, wait_until
-from tests.services.hook import Hook, start_hook
+from balancer.metrics import Telemetry
+from tests.support.harness import PATIENCE, serve_stub, wait_until
+from tests.support.webhook_receiver import Hook, start_hook
 
 SECRET = "whsec_" + "A" * 32
 

@@ -20,15 +20,15 @@ from torch import Tensor
 from worker.cards import CARDS, PROMPT_SECONDS, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
-from worker.engines.chatterbox import upstream
-from worker.engines.chatterbox.alignment import LEAST_TEXT, Guard
-from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
-from worker.engines.chatterbox.conditionals import fresh, shortened
-from worker.engines.chatterbox.decoder import MOST_STARTS, Decoder, Prefix, Row
-from worker.engines.chatterbox.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
-from worker.engines.chatterbox.sound.sound import Sound
+from worker.engines.chatterbox.s3gen.synthesizer import Sound
 from worker.engines.chatterbox.stock import StockEngine
-from worker.engines.chatterbox.text import text_tokens
+from worker.engines.chatterbox.t3.alignment_guard import LEAST_TEXT, Guard
+from worker.engines.chatterbox.t3.decoder import MOST_STARTS, Decoder, Prefix, Row
+from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
+from worker.engines.chatterbox.t3.tokenize import text_tokens
+from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
+from worker.engines.chatterbox.upstream import patches
+from worker.engines.chatterbox.upstream.conditionals import fresh, shortened
 from worker.memory import give_back
 from worker.precision import Precision
 
@@ -126,7 +126,7 @@ class BatchedEngine(StockEngine):
         arguments: dict[str, Any] = dict(self._arguments(utterance, source))
         language, exaggeration = arguments.pop("language_id", None), arguments.pop("exaggeration", None)
         with torch.inference_mode():
-            with upstream.muted():
+            with patches.muted():
                 text = text_tokens(self._model, self._member, utterance.text, language)
             prefix = self._prefix(source, exaggeration)
             return self._decoder.join(prefix, text, self._sampler(utterance, prefix, text, arguments))
@@ -189,7 +189,7 @@ class BatchedEngine(StockEngine):
         return None
 
     def _marked(self, samples: Samples) -> Samples:
-        with torch.inference_mode(), upstream.muted():
+        with torch.inference_mode(), patches.muted():
             marked: Samples = self._model.watermarker.apply_watermark(samples, sample_rate=self._model.sr)
         return marked.astype(np.float32, copy=False)
 

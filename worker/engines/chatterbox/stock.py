@@ -13,12 +13,12 @@ import torch
 from worker.cards import CARDS, EngineCard, Parameter
 from worker.contract import ParameterValue, Utterance
 from worker.engines.base import Cancellation, Samples, VoiceSource
-from worker.engines.chatterbox import upstream
-from worker.engines.chatterbox.budget import MOST_TOKENS, token_budget
-from worker.engines.chatterbox.conditionals import Conditionals, Kept, fresh
-from worker.engines.chatterbox.loading import MEMBERS, load
+from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
+from worker.engines.chatterbox.upstream import patches
+from worker.engines.chatterbox.upstream.conditionals import Conditionals, Kept, fresh
+from worker.engines.chatterbox.upstream.loading import MEMBERS, load
 from worker.memory import give_back
-from worker.stages import Stages
+from worker.stage_timer import Stages
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +33,11 @@ class StockEngine:
         self._member = MEMBERS[name]
         self._card = CARDS[name]
         self._checkpoint = checkpoint
-        upstream.settle()
-        with upstream.muted():
+        patches.settle()
+        with patches.muted():
             self._model = load(name, checkpoint)
         self._stages = Stages()
-        upstream.staged(self._model, self._stages)
+        patches.staged(self._model, self._stages)
         self._conditionals = Conditionals(self._model, self._member, checkpoint, cache)
         self._prepared: dict[str, Kept] = {}
         self._cancellation = Cancellation()
@@ -70,7 +70,7 @@ class StockEngine:
 
     def prepare(self, source: VoiceSource) -> None:
         """Have the voice's conditionals in memory. Raises VoiceUnusableError."""
-        with torch.inference_mode(), upstream.muted():
+        with torch.inference_mode(), patches.muted():
             if source.reference is None:
                 kept = self._conditionals.built_in()
             else:
@@ -80,11 +80,11 @@ class StockEngine:
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
         """Speak the text whole: upstream makes the sound of all tokens at once."""
         budget = min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS)
-        steps = upstream.Steps(cancellation, budget)
+        steps = patches.Steps(cancellation, budget)
         self._cancellation = cancellation
         try:
             # Without it the watermark would keep a graph of gradients with every utterance.
-            with torch.inference_mode(), upstream.muted(), upstream.decoding(steps), self._as_before():
+            with torch.inference_mode(), patches.muted(), patches.decoding(steps), self._as_before():
                 self._model.conds = fresh(self._prepared[source.voice.name], self._member)
                 # Upstream draws tokens and noise from torch's one generator.
                 torch.manual_seed(utterance.seed)

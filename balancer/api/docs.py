@@ -1,0 +1,48 @@
+"""`/openapi.json`, and `/docs`: a page to read and try it, which fetches nothing from elsewhere."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from balancer.api.openapi import describe
+from balancer.api.responses import JSONResponse
+from balancer.requests.validation import Intake
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+  <meta charset="utf-8">
+  <meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Chorus API</title>
+  <link rel="stylesheet" href="docs/assets/swagger-ui.css">
+  <link rel="icon" href="docs/assets/favicon-32x32.png">
+</head>
+<body>
+  <div id="page"></div>
+  <script src="docs/assets/swagger-ui-bundle.js"></script>
+  <script>SwaggerUIBundle({url: "openapi.json", dom_id: "#page", deepLinking: true});</script>
+</body>
+</html>
+"""
+
+
+def routes(intake: Intake) -> list[BaseRoute]:
+    """The routes."""
+    document = describe(intake, version("chorus-tts"))
+
+    async def openapi(_: Request) -> Response:
+        return JSONResponse(document)
+
+    async def docs(_: Request) -> Response:
+        return HTMLResponse(_PAGE)
+
+    return [
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Mount("/docs/assets", StaticFiles(packages=[("swagger_ui", "static")])),
+    ]

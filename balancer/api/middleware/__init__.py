@@ -1,0 +1,1 @@
+"""ASGI middleware around the whole API, one class per module."""

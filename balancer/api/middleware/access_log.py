@@ -1,0 +1,78 @@
+"""One line and one metric a request; gives each its id, honoured if the client sent one, and returns it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Iterable
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from balancer.metrics import Telemetry
+
+log = logging.getLogger(__name__)
+
+PROBED = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
+"""What machines ask again and again: logged at level debug only."""
+
+_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+
+
+class AccessLog:
+    """Wraps the whole application, so that no answer goes without its id. `routes` are those of the application."""
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry, routes: Iterable[Route]) -> None:
+        self._app = app
+        self._telemetry = telemetry
+        self._paths = frozenset(route.path for route in routes if not route.param_convertors)
+        self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request and count it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(Headers(scope=scope))
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        surface = self._surface(scope["path"])
+        started = time.perf_counter()
+        status = 0
+        awaiting_audio = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status, awaiting_audio
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                awaiting_audio = status == 200 and "speech" in state
+            elif awaiting_audio and message.get("body"):
+                # Not at the head: that leaves before a streamed answer has any audio.
+                awaiting_audio = False
+                self._telemetry.first_byte(surface, time.perf_counter() - started)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            seconds = time.perf_counter() - started
+            self._telemetry.answered(surface, status, seconds)
+            level = logging.DEBUG if surface in PROBED else logging.INFO
+            if log.isEnabledFor(level):
+                fields = {"request": request_id, "seconds": round(seconds, 4)} | state.get("speech", {})
+                log.log(level, "%s %s %d", scope["method"], surface, status, extra={"fields": fields})
+
+    def _surface(self, path: str) -> str:
+        """The path of the route. Paths that do not exist share one label: a scanner must not grow the metrics."""
+        if path in self._paths:
+            return path
+        return next((template for regex, template in self._templates if regex.match(path)), "other")
+
+
+def _request_id(headers: Headers) -> str:
+    offered = headers.get("x-request-id", "")
+    return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)

@@ -1,0 +1,47 @@
+"""OpenAI's surface: `POST /v1/audio/speech`, `GET /v1/models`, `GET /v1/models/{model}`."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from balancer.access.admission import Admission
+from balancer.api.middleware.authentication import caller_of
+from balancer.api.reading import origin, read, while_connected
+from balancer.api.responses import JSONResponse
+from balancer.api.tts import audio_response
+from balancer.errors import ModelNotFoundError
+from balancer.requests.bodies import OpenAISpeechBody
+from balancer.requests.validation import Intake
+from balancer.speech.service import SpeechService
+
+
+def routes(
+    speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int, started_at: int
+) -> list[Route]:
+    """The routes; `started_at` (Unix seconds) stands as the models' time of creation."""
+
+    def card(name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": started_at, "owned_by": "chorus"}
+
+    async def create_speech(request: Request) -> Response:
+        asked = origin(request)
+        wanted = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            return audio_response(await speech.speak(mine, asked), told)
+
+    async def list_models(_: Request) -> Response:
+        return JSONResponse({"object": "list", "data": [card(name) for name in intake.models]})
+
+    async def get_model(request: Request) -> Response:
+        name = request.path_params["model"]
+        if name not in intake.models:
+            raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(intake.models)}")
+        return JSONResponse(card(name))
+
+    return [
+        Route("/v1/audio/speech", create_speech, methods=["POST"]),
+        Route("/v1/models", list_models),
+        Route("/v1/models/{model}", get_model),
+    ]

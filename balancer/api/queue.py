@@ -1,0 +1,153 @@
+"""Durable jobs: `POST /queue` and `/queue/batch`, `GET /status/{id}`, `GET /audio/{id}`, `DELETE /queue/{id}`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from balancer.access.admission import Admission
+from balancer.api.middleware.authentication import caller_of
+from balancer.api.reading import read, read_lines, validated, while_connected
+from balancer.api.responses import JSONResponse
+from balancer.audio.encoder import AudioFormat
+from balancer.errors import ChorusError
+from balancer.jobs.job import Job
+from balancer.jobs.service import Client, Desk, Standing
+from balancer.requests.bodies import QueueBody
+from balancer.requests.validation import Intake
+
+STREAM_LOOK_SECONDS = 0.25
+STREAM_SECONDS = 60.0
+"""A stream of events ends after so long, and the client's EventSource asks again: a restart need not wait for it."""
+
+IDEMPOTENCY_HEADER = "idempotency-key"
+
+
+class QueueRoutes:
+    """The routes. `public_url` is where clients reach this server, if not where their requests say they do."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        intake: Intake,
+        admission: Admission,
+        *,
+        max_body_bytes: int,
+        max_batch_bytes: int,
+        public_url: str | None = None,
+    ) -> None:
+        self._desk = desk
+        self._intake = intake
+        self._admission = admission
+        self._max_body_bytes = max_body_bytes
+        self._max_batch_bytes = max_batch_bytes
+        self._public_url = public_url
+
+    def routes(self) -> list[Route]:
+        """As Starlette wants them."""
+        return [
+            Route("/queue", self.queue, methods=["POST"]),
+            Route("/queue/batch", self.batch, methods=["POST"]),
+            Route("/queue/{id}", self.cancel, methods=["DELETE"]),
+            Route("/status/{id}", self.status),
+            Route("/audio/{id}", self.audio),
+        ]
+
+    async def queue(self, request: Request) -> Response:
+        """Take one job in."""
+        body = await read(request, QueueBody, self._max_body_bytes)
+        key = request.headers.get(IDEMPOTENCY_HEADER)
+        if body.idempotency_key is None and key is not None:
+            body = validated(body.told | {"idempotencyKey": key}, QueueBody)
+        self._check(body)
+        (standing,), headers = await self._accept([body], request)
+        return JSONResponse(receipt(standing), 202, headers | {"Location": standing.report()["statusUrl"]})
+
+    async def batch(self, request: Request) -> Response:
+        """Take many jobs in, all or none."""
+        bodies = await read_lines(request, QueueBody, self._max_batch_bytes, self._check)
+        standings, headers = await self._accept(bodies, request)
+        return JSONResponse({"jobs": [receipt(standing) for standing in standings]}, 202, headers)
+
+    async def status(self, request: Request) -> Response:
+        """Tell how a job stands: once, or at each change."""
+        job_id, asking = request.path_params["id"], self._client(request)
+        standing = await self._desk.standing(job_id, asking)
+        unkept = {"Cache-Control": "no-store"}
+        if "text/event-stream" in request.headers.get("accept", ""):
+            events = _events(self._desk, job_id, asking)
+            return StreamingResponse(events, media_type="text/event-stream", headers=unkept)
+        return JSONResponse(standing.report(), headers=unkept)
+
+    async def audio(self, request: Request) -> Response:
+        """The audio of a job that is done."""
+        return _file(request, *await self._desk.audio(request.path_params["id"], self._client(request)))
+
+    async def cancel(self, request: Request) -> Response:
+        """Cancel a job."""
+        return JSONResponse((await self._desk.cancel(request.path_params["id"], self._client(request))).report())
+
+    def _check(self, body: QueueBody) -> None:
+        """Refuse now what could not be spoken later."""
+        self._intake.accept(body)
+        self._desk.check(body)
+
+    async def _accept(self, bodies: Sequence[QueueBody], request: Request) -> tuple[list[Standing], dict[str, str]]:
+        characters = sum(len(body.words) for body in bodies)
+        voices = {self._intake.voice_of(body).name for body in bodies}
+        async with while_connected(request), self._admission.admit(caller_of(request), characters, voices) as headers:
+            return await self._desk.accept(bodies, self._client(request)), headers
+
+    def _client(self, request: Request) -> Client:
+        caller = caller_of(request)
+        base = self._public_url or f"{request.url.scheme}://{request.url.netloc}"
+        return Client(caller.name, None if caller.key is None else caller.key.name, base.rstrip("/"))
+
+
+def receipt(standing: Standing) -> dict[str, object]:
+    """What a client is told on handing a job in."""
+    whole = standing.report()
+    return {name: whole[name] for name in ("requestId", "statusUrl", "position", "etaSeconds", "state")}
+
+
+async def _events(desk: Desk, job_id: str, client: Client) -> AsyncIterator[str]:
+    """One event at each change, until nothing more can change."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + STREAM_SECONDS
+    last = None
+    yield "retry: 1000\n\n"
+    while loop.time() < until:
+        try:
+            standing = await desk.standing(job_id, client)
+        except ChorusError as error:
+            yield f"event: error\ndata: {json.dumps(error.body()['error'])}\n\n"
+            return
+        report = standing.report()
+        if report != last:
+            last = report
+            yield f"event: status\ndata: {json.dumps(report)}\n\n"
+        if standing.job.state.final:
+            return
+        await asyncio.sleep(STREAM_LOOK_SECONDS)
+
+
+def _file(request: Request, job: Job, file: Path) -> Response:
+    """The audio, in whole or the ranges that were asked for; nothing where the client has it already."""
+    # Nothing ever changes what lies at this address.
+    headers = {"ETag": f'"{job.digest}"', "Cache-Control": "private, max-age=31536000, immutable"}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if headers["ETag"] in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return FileResponse(
+        file,
+        media_type=AudioFormat(job.format).media_type,
+        filename=f"{job.id}{job.suffix}",
+        content_disposition_type="inline",
+        headers=headers,
+    )

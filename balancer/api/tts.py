@@ -1,0 +1,64 @@
+"""The web apps' surface: `POST /tts` answers audio, `POST /tts-json` the same within JSON."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from collections.abc import Mapping
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from balancer.access.admission import Admission
+from balancer.api.middleware.authentication import caller_of
+from balancer.api.reading import origin, read, while_connected
+from balancer.api.responses import JSONResponse
+from balancer.requests.bodies import TtsBody
+from balancer.requests.cache_control import CacheOutcome
+from balancer.requests.validation import Intake
+from balancer.speech.service import Audio, SpeechService
+
+
+def routes(speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int) -> list[Route]:
+    """The routes."""
+
+    async def tts(request: Request) -> Response:
+        asked = origin(request)
+        wanted = intake.accept(await read(request, TtsBody, max_body_bytes))
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            return audio_response(await speech.speak(mine, asked), told)
+
+    async def tts_json(request: Request) -> Response:
+        asked = origin(request)
+        body = await read(request, TtsBody, max_body_bytes)
+        wanted = intake.accept(body)
+        _, character = body.chosen_voice
+        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
+            audio = await speech.speak(mine, asked)
+            # Minutes of audio are megabytes of base64: too long for the event loop.
+            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, told)
+
+    return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
+
+
+def audio_response(audio: Audio, told: Mapping[str, str]) -> Response:
+    """The audio as the body; in headers its length, where it came from, and how the caller stands with its limits."""
+    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value}
+    return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **told})
+
+
+def _json_response(audio: Audio, character: str, request_id: str, told: Mapping[str, str]) -> Response:
+    return JSONResponse(
+        {
+            "audio": b64encode(audio.data).decode("ascii"),
+            "format": audio.format.value,
+            "mimeType": audio.format.media_type,
+            "sampleRate": audio.sample_rate,
+            "duration": round(audio.seconds, 3),
+            "character": character,
+            "cached": audio.outcome is CacheOutcome.HIT,
+            "requestId": request_id,
+        },
+        headers={"X-Cache": audio.outcome.value, **told},
+    )

@@ -1,0 +1,1 @@
+"""The `chorus` command, one module per group of subcommands."""

@@ -1,0 +1,1 @@
+"""Dispatch of queued utterances to workers: slots, attempts, retries."""

@@ -1,0 +1,165 @@
+"""Brings a checkpoint from the hub to this host: for `chorus models download`, and `chorus serve` before a start.
+
+The hub's library does the work and shows its progress on a terminal. What it raises is put into words here, once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+from rich.filesize import decimal
+
+from worker.checkpoints.catalogue import (
+    SEGMENTER,
+    Checkpoint,
+    DownloadError,
+    FileState,
+    find,
+    how_to_install,
+    hub_cache,
+    locate,
+    verify,
+)
+
+
+def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable[[str], object]) -> Path:
+    """Bring what is missing or damaged of a revision into the hub's cache, and give its folder.
+
+    `announce` is told what comes, and how much, before it does. Files that are there are read in full first and fetched
+    anew where they are damaged. Raises CheckpointError, mostly its DownloadError.
+    """
+    cache, wanted = hub_cache(), revision or checkpoint.revision
+    with _translating(checkpoint, wanted):
+        from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415 - comes with an extra
+
+        if present := locate(checkpoint, revision=revision):
+            _discard_damaged(checkpoint, present)
+        repository, files = checkpoint.repository, [*checkpoint.files, *checkpoint.optional]
+        with _without_bars():
+            plan = snapshot_download(repository, revision=wanted, cache_dir=cache, allow_patterns=files, dry_run=True)
+        pending = sorted((file for file in plan if file.will_download), key=lambda file: file.file_size or 0)
+        if pending:
+            size = sum(file.file_size or 0 for file in pending)
+            _check_room(cache, size)
+            announce(f"downloading {checkpoint.engine}'s weights ({decimal(size)}) from the hub, once, into {cache}")
+        for file in pending:
+            # One by one and in this thread: the threads of a whole snapshot's download do not heed Ctrl-C.
+            hf_hub_download(repository, file.filename, revision=file.commit_hash, cache_dir=cache)
+        with _without_bars():  # nothing is left to transfer; it notes which commit a branch is at
+            folder = Path(snapshot_download(repository, revision=wanted, cache_dir=cache, allow_patterns=files))
+    if missing := [name for name in checkpoint.files if not (folder / name).exists()]:
+        raise DownloadError(f"{checkpoint.repository} at revision {wanted} has no {', '.join(missing)}")
+    return find(checkpoint, model_dir=folder, revision=revision)
+
+
+def download_segmenter(*, announce: Callable[[str], object]) -> None:
+    """Bring the model that finds the words in Chinese text, where it is not there yet. Raises DownloadError."""
+    try:
+        from spacy_pkuseg import config  # noqa: PLC0415 - comes with an extra
+        from spacy_pkuseg.download import download_model  # noqa: PLC0415 - see above
+
+        home = Path(config.pkuseg_home)
+        if not (home / SEGMENTER).is_dir():
+            announce(f"downloading the model that finds words in Chinese text into {home}")
+            download_model(config.model_urls[SEGMENTER], str(home), config.model_hash[SEGMENTER])
+    except ImportError as error:
+        raise DownloadError(f"spacy-pkuseg is not installed; {how_to_install('multilingual')}") from error
+    except (OSError, RuntimeError) as error:  # what requests raises is an OSError
+        raise DownloadError(f"cannot download the model that finds words in Chinese text: {error}") from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    from huggingface_hub.utils.tqdm import (  # noqa: PLC0415 - see above
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():  # already, by the operator
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _discard_damaged(checkpoint: Checkpoint, folder: Path) -> None:
+    """Remove damaged files from the cache, which would else be taken for whole."""
+    for report in verify(checkpoint, folder):
+        if report.state is not FileState.DAMAGED:
+            continue
+        path = folder / report.name
+        while path.is_symlink():  # to the blob, which may link on to one that repositories share
+            target = path.parent / path.readlink()
+            path.unlink()
+            path = target
+        path.unlink(missing_ok=True)
+
+
+def _check_room(cache: Path, size: int) -> None:
+    existing = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise OSError(errno.ENOSPC, f"{decimal(size)} are needed, {decimal(free)} are free")
+
+
+@contextmanager
+def _translating(checkpoint: Checkpoint, revision: str) -> Iterator[None]:
+    """Turn whatever keeps the hub's library from its work into one DownloadError."""
+    try:
+        yield
+    except ImportError as error:
+        raise DownloadError(
+            f"downloading {checkpoint.engine}'s weights needs huggingface_hub, which is not installed; "
+            + how_to_install(checkpoint.engine)
+        ) from error
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
+        what = f"{checkpoint.engine}'s weights ({checkpoint.repository} at revision {revision})"
+        raise DownloadError(f"cannot download {what}: {_reason(_cause(error), checkpoint)}") from error
+
+
+def _cause(error: Exception) -> BaseException:
+    from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError  # noqa: PLC0415 - see above
+
+    if isinstance(error, DryRunError | LocalEntryNotFoundError):
+        return error.__cause__ or error  # these only say that the cache is no help either
+    return error
+
+
+def _reason(error: BaseException, checkpoint: Checkpoint) -> str:
+    from huggingface_hub import errors  # noqa: PLC0415 - see above
+
+    page = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{checkpoint.repository}"
+    match error:
+        case errors.GatedRepoError():
+            reason = f"the hub asks who you are: accept the terms at {page} and set HF_TOKEN"
+        case errors.RepositoryNotFoundError():
+            reason = f"the hub has no {page}, or shows it only to those who may: set HF_TOKEN"
+        case errors.RevisionNotFoundError():
+            reason = "the repository has no such revision"
+        case errors.OfflineModeIsEnabled():
+            reason = "HF_HUB_OFFLINE keeps it from the network: unset it, or copy the hub's cache from another host"
+        case errors.HfHubHTTPError(response=httpx.Response(status_code=401 | 403)):
+            reason = f"the hub refuses {page}: look at HF_TOKEN"
+        case errors.HfHubHTTPError():
+            reason = f"the hub answered {error.response.status_code}; try again later"
+        case httpx.HTTPError() | httpx.InvalidURL():
+            reason = (
+                f"no answer from {page} ({error}); is this host online? Files that have arrived are kept: try again"
+            )
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            reason = f"the disk of {hub_cache()} is full ({error.strerror}): make room, or set HF_HOME to another place"
+        case OSError(strerror=str()):
+            reason = f"{error.strerror}: {error.filename}"
+        case _:
+            reason = f"the hub's answer was of no use ({error})"
+    return reason

@@ -1,0 +1,1 @@
+"""What keeps a running host healthy and observable: recycling, collectors, the ready banner."""

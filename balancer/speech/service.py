@@ -1,0 +1,234 @@
+"""The speech service: one request to one finished piece of audio, kept, shared with an identical request, or made.
+
+Two steps, each looked up and done once for all who ask at the same time: a *sound* is what a worker speaks, as PCM; a
+*file* is a sound at one speed in one format. Splitting belongs here, too, around the dispatch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from balancer.audio.encoder import AudioFormat, duration, encode, is_cheap
+from balancer.cache.best_effort import AudioCache
+from balancer.dispatch.dispatcher import Dispatcher, Terms
+from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
+from balancer.metrics import Telemetry
+from balancer.requests.bodies import SpeechRequest
+from balancer.requests.cache_control import CacheOutcome, CacheUse
+from balancer.speech.cache_keys import Sounds
+from balancer.speech.single_flight import Coalescer
+from worker.cards import EngineCard
+from worker.contract import Utterance
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Finished audio: the bytes of a file in `format`, `seconds` long."""
+
+    data: bytes
+    format: AudioFormat
+    sample_rate: int
+    seconds: float
+    outcome: CacheOutcome = CacheOutcome.MISS
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who asks, and by when; `arrived` is on the event loop's clock."""
+
+    request_id: str
+    caller: str
+    """API key or address: callers take turns."""
+    arrived: float
+    deadline_ms: float | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What becomes of the request, for its line in the log."""
+    cache: CacheUse = field(default_factory=CacheUse)
+    patient: bool = False
+    """Whether it waits for as long as it takes: nobody holds a connection for it."""
+
+
+def seconds_given(request: SpeechRequest, origin: Origin) -> float | None:
+    """What the client gives from the request's arrival on, in its body or a header: the shorter; None: no limit."""
+    given = [limit for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
+    return min(given) / 1000 if given else None
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A sound or a file, how long the sound lasts at speed 1, and whether it was made for this."""
+
+    data: bytes
+    seconds: float
+    outcome: CacheOutcome
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One request on its way through the service."""
+
+    request: SpeechRequest
+    origin: Origin
+    deadline: float | None
+    """The client's own, on the event loop's clock."""
+    sound: str
+    """Key of the sound."""
+
+    @property
+    def lane(self) -> str:
+        """Requests of one lane may share work: a refresh wants none that was begun before, batch work can wait."""
+        return f"{self.request.priority.value}{'' if self.origin.cache.reads else ' refresh'}"
+
+
+class SpeechService:
+    """Speaks requests with one engine within `timeout` seconds each."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        telemetry: Telemetry,
+        card: EngineCard,
+        *,
+        timeout: float,
+        log_text: bool = False,
+        cache: AudioCache,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._card = card
+        self._timeout = timeout
+        self._log_text = log_text
+        self._cache = cache
+        self._sounds: Coalescer[_Made] = Coalescer()
+        self._files: Coalescer[_Made] = Coalescer()
+        self.keys: Sounds | None = None
+        """Makes the keys of audio; as long as it is not set, nothing is kept or shared."""
+
+    async def speak(self, request: SpeechRequest, origin: Origin) -> Audio:
+        """Speak and encode. Raises ChorusError; cancelling it cancels the utterance, unless others want it, too."""
+        origin.facts.update(characters=len(request.text), voice=request.voice.name, caller=origin.caller)
+        if self._log_text:
+            origin.facts["text"] = request.text
+        limit, deadline = self._limit(request, origin)
+        try:
+            async with asyncio.timeout_at(None if limit is None else origin.arrived + limit):
+                made = await self._make(request, origin, deadline)
+        except InvalidRequestError as error:
+            # Only the engine could tell that it cannot say this.
+            self._telemetry.refused(error.code)
+            raise error.naming(error.param or request.text_field) from error
+        except ChorusError as error:
+            self._telemetry.refused(error.code)
+            raise
+        except TimeoutError as error:
+            if limit is None:
+                raise
+            late = DeadlineExceededError(f"not spoken within {limit:g} s; try a shorter text or a later deadline")
+            self._telemetry.refused(late.code)
+            raise late from error
+        origin.facts.update(made.facts, cache=made.outcome.value, audio_seconds=round(made.seconds, 3))
+        self._telemetry.cached(made.outcome.value)
+        self._telemetry.spoken(made.seconds)
+        return Audio(made.data, request.format, self._card.sample_rate, made.seconds / request.speed, made.outcome)
+
+    def _limit(self, request: SpeechRequest, origin: Origin) -> tuple[float | None, float | None]:
+        """Seconds for the whole request, and the client's deadline on the event loop's clock."""
+        given = seconds_given(request, origin)
+        if given is None:
+            return None if origin.patient else self._timeout, None
+        return min(given, self._timeout), origin.arrived + given
+
+    # A file, and the sound that it is made of.
+
+    async def _make(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> _Made:
+        keys = self.keys
+        if keys is None or not origin.cache.writes:
+            return await self._encoded(await self._spoken(request, origin, deadline), request)
+        task = _Task(request, origin, deadline, sound=keys.sound(request))
+        if request.speed == 1 and request.format in (AudioFormat.PCM, AudioFormat.WAV):
+            return await self._encoded(await self._sound(task), request)  # a copy of the sound: not kept twice
+        key = keys.file(task.sound, request.speed, request.format)
+
+        async def encode_sound() -> _Made:
+            return await self._encoded(await self._sound(task), request)
+
+        return await self._once(self._files, key, task, encode_sound)
+
+    async def _sound(self, task: _Task) -> _Made:
+        return await self._once(
+            self._sounds, task.sound, task, lambda: self._spoken(task.request, task.origin, task.deadline)
+        )
+
+    async def _once(
+        self, under_way: Coalescer[_Made], key: str, task: _Task, make: Callable[[], Awaitable[_Made]]
+    ) -> _Made:
+        """What is kept under the key; else what is being made; else made now, and kept.
+
+        A request with a deadline of its own joins others but has none join it: they would share its refusal.
+        """
+        found = False
+
+        async def look_or_make() -> _Made:
+            nonlocal found
+            kept = await self._cache.look(key) if task.origin.cache.reads else None
+            if kept is None:
+                return await make()
+            found = True
+            return _Made(kept.data, kept.seconds, CacheOutcome.HIT)
+
+        async def keep(made: _Made) -> None:
+            if not found:
+                await self._cache.keep(key, made.data, made.seconds)
+
+        flight = (key, task.lane)
+        if task.deadline is not None and flight not in under_way:
+            made = await look_or_make()
+            await keep(made)
+            return made
+        made, joined = await under_way.do(flight, look_or_make, keep)
+        if joined and made.outcome is CacheOutcome.MISS:
+            return _Made(made.data, made.seconds, CacheOutcome.COALESCED)
+        return made
+
+    # The work itself.
+
+    async def _spoken(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> _Made:
+        spoken = await self._dispatcher.synthesize(
+            Utterance(
+                id=secrets.token_hex(8),
+                text=request.text,
+                voice=request.voice.name,
+                seed=request.seed,
+                parameters=request.parameters,
+                request_id=origin.request_id,
+            ),
+            Terms(origin.caller, request.priority, deadline),
+        )
+        facts = {
+            "worker": spoken.worker,
+            "attempts": spoken.attempts,
+            "waited": round(spoken.waited, 4),
+            "compute_seconds": round(spoken.compute_seconds, 4),
+        }
+        return _Made(spoken.pcm, duration(spoken.pcm, self._card.sample_rate), CacheOutcome.MISS, facts)
+
+    async def _encoded(self, sound: _Made, request: SpeechRequest) -> _Made:
+        rate, pcm = self._card.sample_rate, sound.data
+        if is_cheap(pcm, request.format, request.speed):
+            data = encode(pcm, rate, request.format)
+        else:
+            abandoned = threading.Event()
+            try:
+                data = await asyncio.to_thread(encode, pcm, rate, request.format, request.speed, abandoned.is_set)
+            except asyncio.CancelledError:
+                abandoned.set()
+                self._telemetry.cancelled("encoding")
+                self._telemetry.wasted("cancelled", sound.facts.get("compute_seconds", 0.0))
+                raise
+        return _Made(data, sound.seconds, sound.outcome, sound.facts)

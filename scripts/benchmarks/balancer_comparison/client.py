@@ -1,0 +1,74 @@
+"""The client of HAProxy's side: it asks in the workers' own contract, which the proxy passes on as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import zlib
+
+import httpx
+from pydantic import ValidationError
+
+from balancer.requests.bodies import DEFAULT_VOICE
+from scripts.load.client import Answer, BadAudio, SpeechClient
+from worker.contract import (
+    SAMPLE_BYTES,
+    EndOfUtterance,
+    FrameDecoder,
+    FrameKind,
+    FramingError,
+    Utterance,
+    UtteranceError,
+)
+
+
+class UtteranceClient(SpeechClient):
+    """Asks for speech as Chorus's balancer does, over the same connections as the client of Chorus."""
+
+    def __init__(self, url: str, *, sample_rate: int, timeout: float) -> None:
+        super().__init__(url, voice=None, audio_format="pcm", api_key=None, timeout=timeout)
+        self._sample_rate = sample_rate
+
+    async def speak(self, text: str) -> Answer:
+        """Ask for `text`; returns when the whole answer is here or it is clear that there will be none."""
+        utterance = Utterance(
+            id=secrets.token_hex(8), text=text, voice=DEFAULT_VOICE, seed=zlib.crc32(text.encode("utf-8"))
+        )
+        try:
+            async with asyncio.timeout(self._timeout), self._connection() as http:
+                response = await http.post("/synthesize", content=utterance.model_dump_json())
+        except TimeoutError:
+            return Answer("timeout")
+        except httpx.RequestError:
+            return Answer("connection")
+        if response.status_code != 200:
+            return Answer(f"HTTP {response.status_code} {_refusal(response.content)}".rstrip())
+        try:
+            return Answer(None, spoken_seconds(response.content, self._sample_rate))
+        except BadAudio as error:
+            return Answer(f"bad audio: {error}")
+
+
+def spoken_seconds(body: bytes, sample_rate: int) -> float:
+    """The length of the audio in a worker's answer. Raises BadAudio unless it is whole."""
+    try:
+        frames = FrameDecoder().feed(body)
+        kind, payload = frames[-1] if frames else (FrameKind.PCM, b"")
+        if kind is FrameKind.ERROR:
+            raise BadAudio(UtteranceError.model_validate_json(payload).code)
+        if kind is not FrameKind.END:
+            raise BadAudio("broken off")
+        samples = EndOfUtterance.model_validate_json(payload).samples
+    except (FramingError, ValidationError) as error:
+        raise BadAudio("no frames of the contract") from error
+    if not samples or sum(len(pcm) for _, pcm in frames[:-1]) != samples * SAMPLE_BYTES:
+        raise BadAudio("samples are missing")
+    return samples / sample_rate
+
+
+def _refusal(body: bytes) -> str:
+    """The code in a worker's refusal; nothing where the proxy itself refused."""
+    try:
+        return UtteranceError.model_validate_json(body).code
+    except ValidationError:
+        return ""

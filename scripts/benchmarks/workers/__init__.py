@@ -1,0 +1,1 @@
+"""Parts of bench_workers: pinned workers against one model behind one lock."""

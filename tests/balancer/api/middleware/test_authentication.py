@@ -1,0 +1,220 @@
+"""API keys: at the gate itself, and over HTTP to the real balancer."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from balancer.access.api_keys import KeyRing
+from balancer.api.middleware.authentication import ApiKeyGate
+from tests.support.harness import PATIENCE, Server, serve_stub, start_balancer, start_stub
+
+KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
+HELLO = {"text": "Hello."}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_stub(api_keys=f"{KEY}, {OTHER}") as server:
+        yield server
+
+
+def refused(answer: httpx.Response) -> dict[str, Any]:
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["X-Request-Id"]
+    error: dict[str, Any] = answer.json()["error"]
+    assert (error["type"], error["param"], error["code"]) == ("authentication_error", None, "invalid_api_key")
+    return error
+
+
+GUARDED = [
+    ("POST", "/tts"),
+    ("POST", "/tts-json"),
+    ("POST", "/v1/audio/speech"),
+    ("GET", "/v1/audio/voices"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/hibari"),
+    ("GET", "/metrics"),
+    ("GET", "/"),
+    ("GET", "/nothing"),
+    ("GET", "/docsx"),
+    ("GET", "/healthz"),
+    ("GET", "/openapi.json.bak"),
+    ("GET", "/Health"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), GUARDED)
+def test_without_a_key_nothing_is_answered(server: Server, method: str, path: str) -> None:
+    error = refused(server.client.request(method, path, json=HELLO))
+    assert "Authorization: Bearer" in error["message"]
+    assert "X-API-Key" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Authorization": f"Bearer {KEY}x"},
+        {"Authorization": f"Bearer {KEY[:-1]}"},
+        {"Authorization": f"Bearer {KEY.upper()}"},
+        {"Authorization": f"Bearer {KEY},{OTHER}"},
+        {"Authorization": f"Bearer {KEY}, {OTHER}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": KEY},
+        {"Authorization": f"Basic {KEY}"},
+        {"Authorization": f"Bearer{KEY}"},
+        {"X-API-Key": "wrong"},
+        {"X-API-Key": ""},
+        {"X-API-Key": f"Bearer {KEY}"},
+        {"Api-Key": KEY},
+        {"Cookie": f"api_key={KEY}"},
+    ],
+    ids=str,
+)
+def test_a_wrong_key_is_refused(server: Server, headers: dict[str, str]) -> None:
+    error = refused(server.client.get("/v1/models", headers=headers))
+    assert KEY not in error["message"]
+
+
+def test_a_key_in_the_address_is_no_key(server: Server) -> None:
+    refused(server.client.get("/v1/models", params={"api_key": KEY, "key": KEY}))
+
+
+@pytest.mark.parametrize("key", [KEY, OTHER])
+@pytest.mark.parametrize(
+    ("header", "form"),
+    [
+        ("Authorization", "Bearer {}"),
+        ("authorization", "bearer {}"),
+        ("Authorization", "BEARER   {}"),
+        ("X-API-Key", "{}"),
+        ("x-api-key", "{}"),
+    ],
+)
+def test_each_key_opens_in_either_header(server: Server, key: str, header: str, form: str) -> None:
+    answer = server.client.get("/v1/models", headers={header: form.format(key)})
+    assert answer.status_code == 200
+    assert "WWW-Authenticate" not in answer.headers
+
+
+def test_a_key_of_ours_counts_beside_a_proxys_own_sign_in(server: Server) -> None:
+    headers = {"Authorization": "Basic dXNlcjpwYXNz", "X-API-Key": KEY}
+    assert server.client.get("/v1/models", headers=headers).status_code == 200
+
+
+def test_with_a_key_speech_is_made(server: Server) -> None:
+    answer = server.client.post("/tts", json=HELLO, headers={"X-API-Key": KEY})
+    assert answer.status_code == 200
+    assert answer.content.startswith(b"RIFF")
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css"])
+def test_what_probes_and_readers_need_stays_open(server: Server, path: str) -> None:
+    assert server.client.get(path).status_code == 200
+    assert server.client.get(path, headers={"X-API-Key": "wrong"}).status_code == 200
+
+
+@pytest.mark.parametrize("header", [b"Authorization", b"X-API-Key"])
+@pytest.mark.parametrize("value", [b"\xff\xfe\x80", "Bearer ключ".encode(), b"Bearer \xe9" * 100, b"Bearer \x80"])
+def test_bytes_beyond_ascii_are_just_a_wrong_key(server: Server, header: bytes, value: bytes) -> None:
+    refused(server.client.get("/v1/models", headers={header: value}))
+    assert "Traceback" not in server.log.read_text()
+
+
+# Written by hand, for httpx would tidy them up.
+TRICKS = [
+    "//tts",
+    "/./tts",
+    "/tts/",
+    "/tts/.",
+    "/TTS",
+    "/tts;x",
+    "/tts%00",
+    "/%74ts",
+    "/health/../tts",
+    "/health/%2e%2e/tts",
+    "/health%2f..%2ftts",
+    "/health//../tts",
+    "/health/tts",
+    "/docs/../tts",
+    "/docs/assets/../../tts",
+    "/docs/assets/%2e%2e/%2e%2e/metrics",
+    "/docs/..%5c..%5ctts",
+    "/docsx",
+    "/healthz",
+    "/health;/../tts",
+    "/health%00/../tts",
+    "/openapi.json/../metrics",
+    "/ready?/../tts",
+    "http://localhost/tts",
+    "http://localhost/health/../tts",
+    "*",
+]
+
+
+@pytest.mark.parametrize("path", TRICKS)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_no_spelling_of_a_path_gets_past_the_gate(server: Server, method: str, path: str) -> None:
+    url = server.client.base_url
+    assert url.port is not None
+    before = server.stub.state().done
+    content = b'{"text": "Hello."}'
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
+    )
+    with socket.create_connection((url.host, url.port), timeout=PATIENCE) as client:
+        client.sendall(head.encode() + content)
+        received = b"".join(iter(lambda: client.recv(65536), b""))
+    status = int(received.split(b" ", 2)[1])
+    if path.startswith("/ready?") and method == "GET":
+        assert status == 200  # what follows is a query
+    else:
+        assert status in {400, 401, 404, 405, 307}
+    assert not re.search(rb"content-type: audio|chorus_requests_total", received, re.IGNORECASE)
+    assert server.stub.state().done == before
+
+
+def test_without_keys_everyone_is_let_in(run_dir: Path) -> None:
+    with start_stub(run_dir), start_balancer(run_dir) as url:
+        assert httpx.post(f"{url}/tts", json=HELLO, timeout=PATIENCE).status_code == 200
+        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer sk-none"}, timeout=PATIENCE)
+        assert answer.status_code == 200
+
+
+# The gate itself
+
+
+async def asked(keys: list[str], headers: list[tuple[bytes, bytes]]) -> int:
+    async def here(_: Request) -> Response:
+        return PlainTextResponse("in")
+
+    gate = ApiKeyGate(Starlette(routes=[Route("/here", here)]), KeyRing(keys))
+    transport = httpx.ASGITransport(app=gate)
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        return (await client.get("/here", headers=headers)).status_code
+
+
+async def test_no_keys_no_gate() -> None:
+    assert await asked([], []) == 200
+
+
+async def test_the_first_of_two_keys_counts() -> None:
+    right, wrong = (b"X-API-Key", KEY.encode()), (b"X-API-Key", b"wrong")
+    assert await asked([KEY], [right, wrong]) == 200
+    assert await asked([KEY], [wrong, right]) == 401
+
+
+async def test_a_bearer_goes_before_the_other_header() -> None:
+    assert await asked([KEY], [(b"Authorization", b"Bearer wrong"), (b"X-API-Key", KEY.encode())]) == 401

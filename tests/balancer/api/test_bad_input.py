@@ -1,0 +1,459 @@
+"""Whatever clients may send, over HTTP to the real balancer: refused with a clear message before it costs a worker.
+
+The order of this module matters in one place: its last tests look whether any of this reached the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.harness import PATIENCE, Server, serve_stub
+
+LIMIT = 5000
+BODY_LIMIT = 262_144
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_stub() as server:
+        yield server
+
+
+def refusal(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """What is below `error`, after the checks that hold for every refusal."""
+    assert answer.status_code == status, answer.text[:1000]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert re.fullmatch(r"[A-Za-z0-9._:-]+", answer.headers["X-Request-Id"])
+    body = answer.json()
+    assert body.keys() == {"error"}
+    error: dict[str, Any] = body["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["type"], error["code"]) == ("invalid_request_error", code)
+    assert isinstance(error["message"], str)
+    assert 0 < len(error["message"]) < 1000
+    assert "Traceback" not in error["message"]
+    assert "Value error" not in error["message"]
+    return error
+
+
+# Fields
+
+
+class Raw(NamedTuple):
+    """JSON that Python's encoder would not write."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value that one field of a body must not have; `{name}` in `message` stands for that field."""
+
+    role: str
+    """The field's name in `SURFACES`, or its own name where that is the same everywhere."""
+    value: object
+    message: str
+    code: str = "invalid_request"
+    status: int = 400
+    surfaces: tuple[str, ...] = ("/tts", "/tts-json", "/v1/audio/speech")
+
+
+OWN = ("/tts", "/tts-json")
+OPENAI = ("/v1/audio/speech",)
+TTS_FIELDS = {"text": "text", "voice": "voice", "format": "format"}
+SURFACES: Mapping[str, tuple[dict[str, object], Mapping[str, str]]] = {
+    "/tts": ({"text": "Hello."}, TTS_FIELDS),
+    "/tts-json": ({"text": "Hello."}, TTS_FIELDS),
+    "/v1/audio/speech": (
+        {"model": "tts-1", "input": "Hello.", "voice": "alloy"},
+        {"text": "input", "voice": "voice", "format": "response_format"},
+    ),
+}
+
+NO_STRINGS = (Raw("1"), Raw("1.5"), Raw("true"), Raw("[]"), Raw('["a"]'), Raw("null"))
+
+FIELDS = [
+    Field("text", "", "is empty"),
+    Field("text", " \n\t\r\u00a0\u3000", "is empty"),
+    Field("text", "a" * (LIMIT + 1), f"{LIMIT + 1} characters; the limit is {LIMIT}", "text_too_long"),
+    Field("text", "\U0001f600" * LIMIT + "ab", f"{LIMIT + 2} characters; the limit is {LIMIT}", "text_too_long"),
+    Field("text", "?!… — “”", "no letter or digit"),
+    Field("text", "\U0001f600\U0001f389\u200d", "no letter or digit"),
+    Field("text", Raw(r'"Hello \ud800 you"'), "lone surrogate at character 6"),
+    Field("text", Raw(r'"\udc00\ud800"'), "lone surrogate at character 0"),
+    Field("text", "a\0b", "control character (U+0000) at character 1"),
+    Field("text", "\x1b[31mred", "control character (U+001B) at character 0"),
+    Field("text", "a\x7f", "control character (U+007F) at character 1"),
+    Field("text", "a\u0085", "control character (U+0085) at character 1"),
+    *(Field("text", value, "valid string") for value in (*NO_STRINGS, Raw("{}"))),
+    Field("voice", "nobody", "there is no voice 'nobody'; there are: default", "voice_not_found"),
+    Field("voice", "Default", "there are: default", "voice_not_found"),
+    Field("voice", "../../../etc/passwd", "there are: default", "voice_not_found"),
+    Field("voice", "\n", "there are: default", "voice_not_found"),
+    Field("voice", "", "at least 1 character"),
+    Field("voice", "v" * 201, "at most 200 characters"),
+    Field("voice", Raw(r'"\ud800"'), "lone surrogate at character 0"),
+    Field("voice", "default\0", "control character (U+0000) at character 7"),
+    *(Field("voice", value, "valid string") for value in NO_STRINGS if value.text != "null"),
+    Field("voice", None, "valid string", surfaces=OPENAI),
+    Field("voice", {}, '{"id": name}', surfaces=OPENAI),
+    Field("voice", {"id": "alloy", "name": "alloy"}, '{"id": name}', surfaces=OPENAI),
+    Field("voice", {"id": 5}, "valid string", surfaces=OPENAI),
+    Field("voice", {"id": "nobody"}, "there are: default", "voice_not_found", surfaces=OPENAI),
+    Field("voice", {"id": "alloy"}, "valid string", surfaces=OWN),
+    Field("character", "nobody", "there is no voice 'nobody'; there are: default", "voice_not_found", surfaces=OWN),
+    Field("character", Raw(r'"\ud800"'), "lone surrogate", surfaces=OWN),
+    Field("character", "", "at least 1 character", surfaces=OWN),
+    Field("character", 5, "valid string", surfaces=OWN),
+    Field("format", "ogg", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
+    Field("format", "WAV", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
+    Field("format", "", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
+    Field("format", Raw(r'"\ud800"'), "lone surrogate"),
+    *(Field("format", value, "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'") for value in NO_STRINGS),
+    Field("stream_format", "sse", "'audio'", surfaces=OPENAI),
+    Field("stream_format", Raw(r'"\ud800"'), "valid string", surfaces=OPENAI),
+    Field("stream_format", None, "'audio'", surfaces=OPENAI),
+    *(Field("speed", Raw(value), "greater than or equal to 0.25") for value in ("0", "-1", "0.2499", "-1e99")),
+    *(Field("speed", Raw(value), "less than or equal to 4") for value in ("5", "4.0001", "1e99")),
+    *(Field("speed", Raw(value), "finite number") for value in ("NaN", "Infinity", "-Infinity", "1e999")),
+    *(Field("speed", Raw(value), "valid number") for value in ('"1"', "true", "null", "[]", "{}", "1" + 400 * "0")),
+    *(Field("seed", Raw(value), "greater than or equal to 0") for value in ("-1", "-4294967296")),
+    *(Field("seed", Raw(value), "less than 4294967296") for value in ("4294967296", "1" + 400 * "0")),
+    *(Field("seed", Raw(value), "valid integer") for value in ("1.5", '"1"', "true", "1e3", "NaN", "[]", "{}")),
+    Field("model", "gpt-5", "there is no model 'gpt-5' here; there are: hibari, tts-1", "model_not_found", 404),
+    Field("model", "", "at least 1 character"),
+    Field("model", Raw(r'"\ud800"'), "lone surrogate"),
+    *(Field("model", value, "valid string") for value in NO_STRINGS if value.text != "null"),
+    Field("model", None, "valid string", surfaces=OPENAI),
+    Field("temperature", 0.7, "unknown field 'temperature'; this request takes", "unknown_parameter"),
+    Field("temperature", 0.7, "the parameters of engine 'hibari': none", "unknown_parameter"),
+    Field("instructions", "Whisper.", "unknown field 'instructions'; this request takes", "unknown_parameter"),
+    Field("x", {"y": []}, "unknown field 'x'", "unknown_parameter"),
+    Field("", 1, "unknown field ''", "unknown_parameter"),
+    Field("ключ", 1, "unknown field 'ключ'", "unknown_parameter"),
+    Field("input", "Hello.", "deadline_ms, text,", "unknown_parameter", surfaces=OWN),
+    Field("text_", "x", "deadline_ms, model, input,", "unknown_parameter", surfaces=OPENAI),
+]
+
+CASES = [
+    pytest.param(case, path, id=f"{path}-{number}") for number, case in enumerate(FIELDS) for path in case.surfaces
+]
+
+
+def body(path: str, **fields: object) -> bytes:
+    """The good body of that surface, these fields of it changed."""
+    values = SURFACES[path][0] | fields
+    pairs = (
+        f"{json.dumps(name)}:{value.text if isinstance(value, Raw) else json.dumps(value)}"
+        for name, value in values.items()
+    )
+    return f"{{{','.join(pairs)}}}".encode()
+
+
+@pytest.mark.parametrize(("case", "path"), CASES)
+def test_a_field_that_is_wrong_is_named(server: Server, case: Field, path: str) -> None:
+    name = SURFACES[path][1].get(case.role, case.role)
+    answer = server.client.post(path, content=body(path, **{name: case.value}), headers=JSON)
+    error = refusal(answer, case.status, case.code)
+    assert case.message in error["message"]
+    assert error["param"] == name
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(r"\ud800", r"\ud800"), (r"a\u0000b", r"a\x00b"), (r"a\u000ab", r"a\nb"), ("x" * 101, "x" * 100)],
+)
+@pytest.mark.parametrize("path", SURFACES)
+def test_a_name_that_no_field_could_have_is_shown_as_far_as_it_can_be(
+    server: Server, path: str, name: str, shown: str
+) -> None:
+    content = body(path)[:-1] + f',"{name}":1}}'.encode()
+    error = refusal(server.client.post(path, content=content, headers=JSON), 400, "unknown_parameter")
+    assert error["message"] == f"unknown field '{shown}'"
+    assert error["param"] == shown
+
+
+@pytest.mark.parametrize("path", SURFACES)
+def test_the_text_must_be_there(server: Server, path: str) -> None:
+    values, names = SURFACES[path]
+    left = {name: value for name, value in values.items() if name != names["text"]}
+    error = refusal(server.client.post(path, json=left), 400, "invalid_request")
+    assert (error["param"], error["message"]) == (names["text"], f"{names['text']}: Field required")
+
+
+@pytest.mark.parametrize("name", ["model", "voice"])
+def test_openai_has_no_default_for_model_and_voice(server: Server, name: str) -> None:
+    values = {key: value for key, value in SURFACES["/v1/audio/speech"][0].items() if key != name}
+    error = refusal(server.client.post("/v1/audio/speech", json=values), 400, "invalid_request")
+    assert (error["param"], error["message"]) == (name, f"{name}: Field required")
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_two_voices_in_one_request_must_be_the_same(server: Server, path: str) -> None:
+    answer = server.client.post(path, json={"text": "Hello.", "voice": "alloy", "character": "ash"})
+    error = refusal(answer, 400, "invalid_request")
+    assert error["param"] == "voice"
+    assert "character" in error["message"]
+
+
+@pytest.mark.parametrize("path", OWN)
+def test_every_fault_is_told_at_once(server: Server, path: str) -> None:
+    error = refusal(server.client.post(path, json={"text": "", "speed": 9, "seed": -1}), 400, "invalid_request")
+    assert all(f"{name}: " in error["message"] for name in ("text", "speed", "seed"))
+
+
+# Bodies
+
+DEEP = 10_000
+BODIES = [
+    (b"", "not JSON"),
+    (b"   ", "not JSON"),
+    (b"hello", "not JSON: Expecting value at line 1, column 1"),
+    (b"{", "not JSON"),
+    (b'{"text": "Hel', "not JSON: Unterminated string"),
+    (b'{"text": "Hello."', "not JSON: Expecting ',' delimiter at line 1, column 18"),
+    (b'{"text": "Hello.",}', "not JSON"),
+    (b'{"text": "Hello."} {}', "not JSON: Extra data at line 1, column 20"),
+    (b"{'text': 'Hello.'}", "not JSON"),
+    (b"text=Hello.", "not JSON"),
+    (b'{"text": "a\x00b"}', "not JSON: Invalid control character at line 1"),
+    (b'{"text": "a\nb"}', "not JSON: Invalid control character at line 1"),
+    (rb'{"text": "\ud8"}', "not JSON"),
+    (b"[]", "must be a JSON object"),
+    (b'[{"text": "Hello."}]', "must be a JSON object"),
+    (b'"Hello."', "must be a JSON object"),
+    (b"null", "must be a JSON object"),
+    (b"true", "must be a JSON object"),
+    (b"1.5", "must be a JSON object"),
+    (b"NaN", "must be a JSON object"),
+    (b'{"text": "Hello.", "seed": ' + b"1" * 5000 + b"}", "too many digits"),
+    (b"[" * DEEP, "nested too deeply"),
+    (b"[" * DEEP + b"]" * DEEP, "nested too deeply"),
+    (b'{"a":' * DEEP, "nested too deeply"),
+    (b'{"text": ' + b"[" * DEEP + b"]" * DEEP + b"}", "nested too deeply"),
+    (b'{"text": "\xff"}', "not UTF-8 (byte 10)"),
+    (b'{"text": "\xed\xa0\x80"}', "not UTF-8 (byte 10)"),
+    (b'{"text": "caf\xe9"}', "not UTF-8 (byte 13)"),
+    (b'{"text": "\xc0\xaf"}', "not UTF-8"),
+    ('{"text": "Hello."}'.encode("utf-16"), "not UTF-8 (byte 0)"),
+]
+
+
+@pytest.mark.parametrize("path", SURFACES)
+@pytest.mark.parametrize(("content", "message"), BODIES, ids=range(len(BODIES)))
+def test_a_body_that_is_no_json_object(server: Server, path: str, content: bytes, message: str) -> None:
+    error = refusal(server.client.post(path, content=content, headers=JSON), 400, "invalid_json")
+    assert message in error["message"]
+    assert error["param"] is None
+
+
+@pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 1000, 1100, 3000])
+def test_no_depth_is_a_defect_of_ours(server: Server, depth: int) -> None:
+    content = b'{"text": "Hello.", "x": ' + b"[" * depth + b"]" * depth + b"}"
+    answer = server.client.post("/tts", content=content, headers=JSON)
+    refusal(answer, 400, answer.json()["error"]["code"])
+
+
+@pytest.mark.parametrize("path", SURFACES)
+def test_a_body_that_says_it_is_too_large_is_not_even_read(server: Server, path: str) -> None:
+    with connected(server) as client:
+        client.sendall(request(path, f"Content-Length: {BODY_LIMIT + 1}"))
+        error = refusal(answer_of(client), 413, "body_too_large")
+    assert str(BODY_LIMIT) in error["message"]
+
+
+@pytest.mark.parametrize("path", SURFACES)
+def test_a_body_that_never_ends_is_refused_as_it_passes_the_limit(server: Server, path: str) -> None:
+    piece = b" " * 4096
+    chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
+    with connected(server) as client:
+        client.sendall(request(path, "Transfer-Encoding: chunked"))
+        client.sendall(chunk * (BODY_LIMIT // len(piece)))
+        client.sendall(b"1\r\n{\r\n")
+        # Nothing more comes, and no end either: the answer must need neither.
+        error = refusal(answer_of(client), 413, "body_too_large")
+    assert str(BODY_LIMIT) in error["message"]
+
+
+def test_a_body_that_is_too_large_leaves_the_next_request_alone(server: Server) -> None:
+    with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE, trust_env=False) as client:
+        for _ in range(3):
+            refusal(client.post("/tts", content=b"x" * (BODY_LIMIT * 2), headers=JSON), 413, "body_too_large")
+        assert client.get("/health").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("media_type", "shown"),
+    [
+        (None, "none"),
+        ("", "none"),
+        ("text/plain", "text/plain"),
+        ("text/json", "text/json"),
+        ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded"),
+        ("multipart/form-data; boundary=x", "multipart/form-data"),
+        ("application/json+x", "application/json+x"),
+        ("application/jsonx", "application/jsonx"),
+        ("application", "application"),
+        ("é", "Ã©".lower()),
+    ],
+)
+@pytest.mark.parametrize("path", SURFACES)
+def test_a_body_of_another_kind(server: Server, path: str, media_type: str | None, shown: str) -> None:
+    headers = {} if media_type is None else {b"Content-Type": media_type.encode()}
+    answer = server.client.post(path, content=body(path), headers=headers)
+    error = refusal(answer, 415, "unsupported_media_type")
+    assert "Content-Type: application/json" in error["message"]
+    assert f"(got {shown})" in error["message"]
+
+
+# Paths and methods
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/"),
+        ("GET", "/nothing"),
+        ("POST", "/nothing"),
+        ("GET", "/v1"),
+        ("GET", "/v1/models/hibari/more"),
+        ("GET", "/docs/assets/nothing.js"),
+        ("GET", "/docs/assets/%2e%2e/%2e%2e/pyproject.toml"),
+        ("GET", "/%ff%00%0d%0a"),
+        ("DELETE", "/v1/audio"),
+    ],
+)
+def test_a_path_that_does_not_exist(server: Server, method: str, path: str) -> None:
+    error = refusal(server.client.request(method, path), 404, "not_found")
+    assert "/docs" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("GET", "/tts", {"POST"}),
+        ("PUT", "/tts-json", {"POST"}),
+        ("DELETE", "/v1/audio/speech", {"POST"}),
+        ("OPTIONS", "/tts", {"POST"}),
+        ("POST", "/health", {"GET", "HEAD"}),
+        ("PATCH", "/metrics", {"GET", "HEAD"}),
+        ("POST", "/v1/models", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_a_path_does_not_take(server: Server, method: str, path: str, allowed: set[str]) -> None:
+    answer = server.client.request(method, path)
+    error = refusal(answer, 405, "method_not_allowed")
+    assert path in error["message"]
+    assert set(re.split(", *", answer.headers["Allow"])) == allowed
+
+
+def test_a_model_that_does_not_exist(server: Server) -> None:
+    error = refusal(server.client.get("/v1/models/whisper-1"), 404, "model_not_found")
+    assert "there are: hibari, tts-1, tts-1-hd, gpt-4o-mini-tts" in error["message"]
+
+
+# The request's id
+
+
+@pytest.mark.parametrize("offered", ["a", "0b4e1c6e-8f7c", "A.b_c:d-1", "x" * 128])
+def test_a_good_request_id_is_kept(server: Server, offered: str) -> None:
+    for path in ("/health", "/nothing", "/tts"):
+        assert server.client.get(path, headers={"X-Request-Id": offered}).headers["X-Request-Id"] == offered
+    assert f" request={offered} " in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    "offered", [b"", b"x" * 129, b"a b", b"a/b", b'a"b', b"a,b", "é".encode(), b"a\tb", b"{}", b"%0a"]
+)
+def test_a_bad_request_id_is_replaced(server: Server, offered: bytes) -> None:
+    answers = [server.client.get("/health", headers={b"X-Request-Id": offered}) for _ in range(2)]
+    first, second = (answer.headers["X-Request-Id"] for answer in answers)
+    assert re.fullmatch("[0-9a-f]{16}", first)
+    assert first != second
+
+
+# Last: did the worker hear of any of it?
+
+
+def test_nothing_of_this_reached_the_worker(server: Server) -> None:
+    state = server.stub.state()
+    assert (state.done, state.progress, state.in_flight) == (0, 0, ())
+    metrics = server.client.get("/metrics").text
+    assert "chorus_queue_wait_seconds_count" not in metrics, "nothing was ever in line"
+    assert server.client.get("/health").json()["workers"][0]["done"] == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+GOOD = [
+    ("/tts", {}, {}),
+    ("/tts", {}, {"voice": None, "character": None, "model": None, "seed": None}),
+    ("/tts", {}, {"voice": "alloy", "character": "alloy"}),
+    ("/tts", {}, {"text": "a" * LIMIT}),
+    ("/tts", {}, {"text": "\U0001f600 1"}),
+    ("/tts", {}, {"text": "one\ntwo\r\n\tthree"}),
+    ("/tts", {}, {"text": Raw(r'"\ud83d\ude00 a"')}),
+    ("/tts", {}, {"seed": 2**32 - 1, "speed": 4}),
+    ("/tts", {}, {"seed": 0, "speed": 0.25, "format": "pcm"}),
+    ("/tts", {"Content-Type": "Application/JSON; charset=utf-8"}, {}),
+    ("/v1/audio/speech", {}, {"voice": {"id": "alloy"}, "response_format": "flac", "stream_format": "audio"}),
+    *(("/v1/audio/speech", {}, {"model": name}) for name in ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "hibari")),
+]
+
+
+@pytest.mark.parametrize(("path", "headers", "fields"), GOOD, ids=range(len(GOOD)))
+def test_but_what_is_good_does(server: Server, path: str, headers: dict[str, str], fields: dict[str, object]) -> None:
+    before = server.stub.state().done
+    answer = server.client.post(path, content=body(path, **fields), headers=JSON | headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["Content-Type"].startswith("audio/")
+    assert float(answer.headers["X-Audio-Seconds"]) > 0
+    assert server.stub.state().done == before + 1
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_a_body_of_just_the_limit_is_read(server: Server, start: bytes) -> None:
+    content = start + body("/tts").ljust(BODY_LIMIT - len(start))
+    assert len(content) == BODY_LIMIT
+    assert server.client.post("/tts", content=content, headers=JSON).status_code == 200
+    assert server.client.post("/tts", content=iter([content]), headers=JSON).status_code == 200
+
+
+# Sockets, for what httpx would not send.
+
+
+def connected(server: Server) -> socket.socket:
+    url = server.client.base_url
+    assert url.port is not None
+    return socket.create_connection((url.host, url.port), timeout=PATIENCE)
+
+
+def request(path: str, *headers: str) -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+def answer_of(client: socket.socket) -> httpx.Response:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _more(client)
+    head, _, content = received.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = httpx.Headers([tuple(line.split(": ", 1)) for line in lines])  # type: ignore[arg-type]
+    while len(content) < int(headers["Content-Length"]):
+        content += _more(client)
+    return httpx.Response(int(status.split()[1]), headers=headers, content=content)
+
+
+def _more(client: socket.socket) -> bytes:
+    data = client.recv(65536)
+    assert data, "the server closed the connection without an answer"
+    return data

@@ -1,0 +1,75 @@
+"""From a request over HTTP to the utterance that a worker hears: nothing is lost, changed or left to guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.harness import PATIENCE, Server, serve_stub
+from worker.contract import Utterance
+
+SURFACES = {
+    "/tts": {"text": "Hello."},
+    "/tts-json": {"text": "Hello."},
+    "/v1/audio/speech": {"input": "Hello.", "model": "tts-1", "voice": "alloy"},
+}
+
+TEXTS = (
+    "[laugh] Hello [chuckle]",
+    "  [sigh]\tSo.\r\n\r\n[ gasp ] [unknown tag] [[clear throat]]  ",
+    "<speak>5 < 6 &amp; \"quoted\" 'so' \\ 100 % {name} ${HOME}</speak>",
+    "Cafe\u0301 \u2026 \u201cna\u00efve\u201d \ufb01t \u00a0\u200b\u2028 \U0001f600 \u4f60\u597d",
+)
+"""Tags, markup, white space, and letters that a normalisation of Unicode would change."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_stub(engine="multilingual") as server:
+        yield server
+
+
+def newest(server: Server) -> Utterance:
+    """What the worker heard last."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=PATIENCE) as worker:
+        return Utterance.model_validate_json(worker.get("http://worker/heard").raise_for_status().content)
+
+
+def heard(server: Server, path: str, **fields: Any) -> Utterance:
+    """What the worker hears when this is asked for."""
+    server.client.post(path, json=SURFACES[path] | fields).raise_for_status()
+    return newest(server)
+
+
+@pytest.mark.parametrize("path", SURFACES)
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_reaches_the_worker_byte_for_byte(server: Server, path: str, text: str) -> None:
+    field = "input" if "input" in SURFACES[path] else "text"
+    assert heard(server, path, **{field: text}).text.encode() == text.encode()
+
+
+@pytest.mark.parametrize("path", SURFACES)
+def test_parameters_arrive_as_the_engine_wants_them(server: Server, path: str) -> None:
+    asked = {"temperature": 1, "cfg_weight": 0, "exaggeration": 0.7, "language": "PT-br", "seed": 7}
+    utterance = heard(server, path, **asked)
+    expected = {"temperature": 1.0, "cfg_weight": 0.0, "exaggeration": 0.7, "language": "pt"}
+    assert utterance.parameters == expected
+    assert {name: type(value) for name, value in utterance.parameters.items()} == {
+        name: type(value) for name, value in expected.items()
+    }
+    assert (utterance.seed, utterance.voice) == (7, "default")
+
+
+def test_the_language_is_always_told(server: Server) -> None:
+    assert heard(server, "/tts").parameters == {"language": "en"}
+
+
+def test_a_text_too_long_for_one_utterance_never_reaches_the_worker(server: Server) -> None:
+    before = heard(server, "/tts")
+    answer = server.client.post("/tts", json={"text": "word " * 121})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_too_long")
+    assert "split the text" in answer.json()["error"]["message"]
+    assert newest(server) == before

@@ -1,0 +1,120 @@
+"""What operators are told, over HTTP: a real balancer with workers in every phase."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from balancer.fleet.fleet import WorkerPhase
+from tests.support.harness import PATIENCE, start_balancer, start_stub, wait_until
+from worker.contract import Phase
+
+
+@pytest.fixture
+def processes() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def get(url: str, path: str) -> tuple[int, dict[str, Any]]:
+    answer = httpx.get(f"{url}{path}", timeout=PATIENCE, trust_env=False)
+    report: dict[str, Any] = answer.json()
+    return answer.status_code, report
+
+
+def samples(url: str) -> dict[str, float]:
+    """Every sample by its name and the values of its labels, those in the alphabet's order."""
+    text = httpx.get(f"{url}/metrics", timeout=PATIENCE, trust_env=False).text
+    return {
+        " ".join([sample.name, *sorted(sample.labels.values())]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_every_phase_is_told_apart(run_dir: Path, processes: ExitStack) -> None:
+    phases = [Phase.READY, Phase.READY, Phase.STARTING, Phase.WARMING, Phase.FAILED, Phase.READY, Phase.READY]
+    stubs = [processes.enter_context(start_stub(run_dir, index, phase=phase)) for index, phase in enumerate(phases)]
+    url = processes.enter_context(start_balancer(run_dir, ready=4))
+    stubs[5].process.kill()
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(stubs[6].path))) as client:
+        client.post("http://worker/drain")
+    wanted = [WorkerPhase.READY, WorkerPhase.READY, WorkerPhase.STARTING, WorkerPhase.WARMING, WorkerPhase.FAILED]
+    wait_until(lambda: [worker["phase"] for worker in get(url, "/health")[1]["workers"]] == [*wanted, "gone", "gone"])
+    status, ready = get(url, "/ready")
+    assert (status, ready["ready"], ready["reason"]) == (200, True, None)
+    assert ready["phases"] == {
+        "starting": 1,
+        "warming": 1,
+        "ready": 2,
+        "busy": 0,
+        "draining": 0,
+        "failed": 1,
+        "gone": 2,
+    }
+    assert ready["reasons"]["4"] == "there are no weights; run: make weights"
+    assert ready["reasons"].keys() == {"4", "5", "6"}
+    found = samples(url)
+    assert {phase: found[f"chorus_workers {phase}"] for phase in WorkerPhase} == ready["phases"]
+    assert found["chorus_worker_state 3 warming"] == 1
+    assert found["chorus_worker_state 3 ready"] == 0
+    assert (found["chorus_slots"], found["chorus_slots_free"]) == (2, 2)
+    assert found["chorus_worker_cpu_seconds_total 0"] > 0
+    assert "chorus_worker_cpu_ratio 5" not in found
+
+
+def test_a_busy_worker_and_the_line_behind_it(run_dir: Path, processes: ExitStack) -> None:
+    processes.enter_context(start_stub(run_dir))
+    url = processes.enter_context(start_balancer(run_dir))
+    clients = processes.enter_context(ThreadPoolExecutor(3))
+
+    def leave_behind(**fields: object) -> None:
+        """A request whose client waits for its answer while the test goes on."""
+        body = {"text": "slow"} | fields
+        clients.submit(httpx.post, f"{url}/tts", json=body, timeout=PATIENCE, trust_env=False)
+
+    leave_behind()
+    wait_until(lambda: get(url, "/health")[1]["workers"][0]["phase"] == "busy")
+    leave_behind()
+    leave_behind(priority="batch")
+    wait_until(lambda: get(url, "/health")[1]["queueDepth"] == 2)
+    report = get(url, "/health")[1]
+    assert report["queueDepths"] == {"interactive": 1, "batch": 1}
+    assert (report["slots"], report["freeSlots"]) == (1, 0)
+    found = samples(url)
+    assert found["chorus_queue_depth batch"] == 1
+    assert found["chorus_workers busy"] == 1
+    (run_dir / "go").touch()
+    wait_until(lambda: get(url, "/health")[1]["freeSlots"] == 1)
+    assert samples(url)["chorus_queue_wait_seconds_count hibari ok"] == 3
+
+
+def test_the_json_summary(run_dir: Path, processes: ExitStack) -> None:
+    processes.enter_context(start_stub(run_dir))
+    url = processes.enter_context(start_balancer(run_dir))
+    httpx.post(f"{url}/tts", json={"text": "Hello."}, trust_env=False).raise_for_status()
+    answer = httpx.get(f"{url}/metrics", headers={"Accept": "application/json"}, trust_env=False)
+    summary = answer.json()
+    assert summary.keys() == {"queue_size", "avg_wait_time", "requests_per_minute"}
+    assert (summary["queue_size"], summary["requests_per_minute"]) == (0, 1)
+    assert 0 <= summary["avg_wait_time"] < 1
+
+
+def test_the_loop_is_watched_and_the_cost_of_requests_measured(run_dir: Path, processes: ExitStack) -> None:
+    processes.enter_context(start_stub(run_dir))
+    url = processes.enter_context(start_balancer(run_dir))
+    for _ in range(3):
+        httpx.post(f"{url}/tts", json={"text": "Hello."}, trust_env=False).raise_for_status()
+    wait_until(lambda: samples(url)["chorus_loop_lag_seconds_count hibari"] > 3)
+    found = samples(url)
+    assert found["chorus_request_seconds_count /tts hibari ok"] == 3
+    assert found["chorus_first_byte_seconds_count /tts hibari"] == 3
+    assert found["chorus_synthesis_seconds_count hibari ok"] == 3
+    assert found["process_open_fds"] > 5

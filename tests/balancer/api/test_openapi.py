@@ -1,0 +1,278 @@
+"""The description at `/openapi.json` against what is really served, and the page at `/docs`."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from starlette.routing import BaseRoute, Route
+
+from balancer.api.middleware.access_log import AccessLog
+from balancer.api.openapi import describe
+from balancer.app import create_app
+from balancer.requests.validation import Intake
+from balancer.settings import Settings
+from tests.support.harness import PATIENCE, start_balancer
+from voices.registry import Registry
+from worker.cards import CARDS, Choice, EngineCard, Parameter
+
+METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
+UNDESCRIBED = {"/docs", "/openapi.json"}
+"""The description itself, and the page that shows it."""
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    with (
+        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
+        start_balancer(Path(folder), ready=0) as url,
+        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def document(client: httpx.Client) -> dict[str, Any]:
+    answer = client.get("/openapi.json")
+    assert answer.status_code == 200
+    described: dict[str, Any] = answer.json()
+    return described
+
+
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    """Every object within."""
+    if isinstance(value, dict):
+        yield value
+    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in below:
+        yield from nodes(part)
+
+
+def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in document["paths"].items():
+        assert item
+        assert item.keys() <= METHODS
+        for method, operation in item.items():
+            yield path, method, operation
+
+
+def schema(document: dict[str, Any], path: str) -> dict[str, Any]:
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    assert content.keys() == {"application/json"}
+    found: dict[str, Any] = resolve(document, content["application/json"]["schema"]["$ref"])
+    return found
+
+
+def resolve(document: dict[str, Any], reference: str) -> Any:
+    assert reference.startswith("#/")
+    found: Any = document
+    for part in reference.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def served() -> list[BaseRoute]:
+    app = create_app(Settings.load({}), lambda: None)
+    assert isinstance(app, AccessLog)
+    routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
+    return routes
+
+
+# The document
+
+
+def test_the_outline(document: dict[str, Any]) -> None:
+    assert re.fullmatch(r"3\.1\.\d", document["openapi"])
+    assert document.keys() <= {"openapi", "info", "paths", "components", "security", "servers", "tags"}
+    assert {"title", "version"} <= document["info"].keys()
+    assert document["components"].keys() <= {"schemas", "securitySchemes"}
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    references = [node["$ref"] for node in nodes(document) if "$ref" in node]
+    assert references
+    for reference in references:
+        assert isinstance(resolve(document, reference), dict)
+
+
+def test_every_schema_is_used(document: dict[str, Any]) -> None:
+    used = {node["$ref"].rpartition("/")[2] for node in nodes(document) if "$ref" in node}
+    assert used == set(document["components"]["schemas"])
+
+
+def test_every_operation_says_what_it_answers(document: dict[str, Any]) -> None:
+    for path, method, operation in operations(document):
+        assert operation["summary"], (path, method)
+        assert ("202" if path in ("/queue", "/queue/batch") else "200") in operation["responses"]
+        for status, answer in operation["responses"].items():
+            assert re.fullmatch(r"[1-5](\d\d|XX)|default", status)
+            assert answer["description"]
+            assert all("/" in media_type for media_type in answer.get("content", {}))
+
+
+def test_path_parameters_are_declared(document: dict[str, Any]) -> None:
+    for path, _, operation in operations(document):
+        declared = {entry["name"] for entry in operation.get("parameters", ()) if entry["in"] == "path"}
+        assert declared == set(re.findall(r"{(\w+)}", path))
+        for entry in operation.get("parameters", ()):
+            assert entry["required"] is (entry["in"] == "path")
+            assert entry["schema"]
+
+
+def test_security_names_what_is_defined(document: dict[str, Any]) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert {name for entry in document["security"] for name in entry} == set(schemes)
+    assert {"type": "apiKey", "in": "header", "name": "X-API-Key"} in schemes.values()
+    assert {"type": "http", "scheme": "bearer"} in schemes.values()
+
+
+def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> None:
+    routes = {
+        (route.path, method.lower())
+        for route in served()
+        if isinstance(route, Route) and route.path not in UNDESCRIBED
+        for method in route.methods or ()
+        if method != "HEAD"
+    }
+    assert {(path, method) for path, method, _ in operations(document)} == routes
+
+
+def test_what_can_be_looked_up_is_there(document: dict[str, Any], client: httpx.Client) -> None:
+    for path, method, _ in operations(document):
+        if method == "get":
+            # No worker is up here: this is where the other answers come from.
+            status = client.get(path.replace("{model}", "tts-1")).status_code
+            answers = document["paths"][path][method]["responses"]
+            if "{id}" in path:
+                assert status == 404, "there is no job of that name"
+                assert "4XX" in answers
+            else:
+                assert status == (503 if path in ("/health", "/ready") else 200)
+                assert str(status) in answers
+
+
+# The bodies
+
+TERMS = {"priority", "deadline_ms"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "required"),
+    [
+        ("/tts", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
+        ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
+        (
+            "/v1/audio/speech",
+            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed", *TERMS},
+            {"model", "input", "voice"},
+        ),
+    ],
+)
+def test_the_fields_of_a_body(document: dict[str, Any], path: str, fields: set[str], required: set[str]) -> None:
+    found = schema(document, path)
+    assert found["properties"].keys() == fields
+    assert set(found["required"]) == required
+    assert found["additionalProperties"] is False
+    assert all(field.get("description") for field in found["properties"].values())
+    assert found["properties"]["text" if "text" in fields else "input"]["maxLength"] == 5000
+    assert (found["properties"]["speed"]["minimum"], found["properties"]["speed"]["maximum"]) == (0.25, 4.0)
+
+
+def test_the_formats(document: dict[str, Any]) -> None:
+    reference = schema(document, "/tts")["properties"]["format"]["$ref"]
+    assert resolve(document, reference)["enum"] == ["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+def test_an_engines_parameters_are_fields() -> None:
+    card = EngineCard(
+        name="parrot",
+        description="Talks.",
+        sample_rate=1,
+        resident_bytes=1,
+        seconds_per_character=1,
+        speed=1,
+        parameters=(
+            Parameter(name="top_k", minimum=1, maximum=9, default=5, integer=True, description="How many."),
+            Parameter(name="warmth", minimum=0, maximum=0.5, default=0.25, description="How warm."),
+            Choice(name="language", choices=("de", "en"), description="Which."),
+        ),
+    )
+    document = describe(Intake(card, Registry({}, Path()), max_characters=77), "1.2.3")
+    for path in ("/tts", "/v1/audio/speech"):
+        found = schema(document, path)["properties"]
+        assert found["top_k"] == {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 9,
+            "default": 5,
+            "description": "How many.",
+        }
+        assert found["warmth"] == {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 0.5,
+            "default": 0.25,
+            "description": "How warm.",
+        }
+        assert found["language"] == {"type": "string", "enum": ["de", "en"], "description": "Which."}
+        assert found["text" if path == "/tts" else "input"]["maxLength"] == 77
+    assert document["info"]["version"] == "1.2.3"
+    assert "parrot" in document["info"]["description"]
+
+
+def test_a_text_is_as_long_as_the_engine_speaks_at_once() -> None:
+    document = describe(Intake(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
+    assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].longest_text
+    assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].longest_text
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
+def test_every_engine_can_be_described(card: EngineCard) -> None:
+    found = schema(describe(Intake(card, Registry({}, Path()), 10), "1"), "/tts")["properties"]
+    assert found.keys() >= {parameter.name for parameter in card.parameters}
+    assert all(field.get("description") for field in found.values())
+
+
+def test_describing_one_engine_leaves_the_next_description_alone() -> None:
+    first, second = (describe(Intake(CARDS["hibari"], Registry({}, Path()), limit), "1") for limit in (10, 20))
+    assert schema(first, "/tts")["properties"]["text"]["maxLength"] == 10
+    assert schema(second, "/tts")["properties"]["text"]["maxLength"] == 20
+
+
+# The page
+
+
+def test_the_page_loads_from_here_alone(client: httpx.Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["Content-Type"].startswith("text/html")
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(assets) == 3
+    assert 'url: "openapi.json"' in page.text
+    for address in [*assets, "openapi.json"]:
+        assert not re.match(r"[a-z]+:|//", address)
+        answer = client.get(urljoin("/docs", address))
+        assert answer.status_code == 200
+        assert answer.content
+    assert "//" not in page.text
+
+
+def test_the_stylesheet_fetches_nothing_from_elsewhere(client: httpx.Client) -> None:
+    style = client.get("/docs/assets/swagger-ui.css").text
+    fetched = re.findall(r"url\(\s*[\"']?([^)\"']{1,40})|@import\s+[\"']([^\"']+)", style)
+    assert all(address.startswith(("data:", "#")) for address, _ in fetched), fetched
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("swagger-ui.css", "text/css"), ("swagger-ui-bundle.js", "text/javascript")]
+)
+def test_browsers_are_told_what_they_get(client: httpx.Client, name: str, kind: str) -> None:
+    answer = client.get(f"/docs/assets/{name}")
+    assert answer.headers["Content-Type"].partition(";")[0] in {kind, kind.replace("text", "application")}

@@ -1,0 +1,298 @@
+"""Jobs over HTTP: a balancer of its own before a stub worker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.harness import Server, serve_stub, wait_until
+
+SECRET = "whsec_" + "A" * 32
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serve_stub(job_attempts=2, jobs_limit=50) as running:
+        yield running
+
+
+def queue(server: Server, **body: Any) -> dict[str, Any]:
+    answer = server.client.post("/queue", json={"text": "Hello.", "character": "default"} | body)
+    assert answer.status_code == 202, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def status(server: Server, job: dict[str, Any]) -> dict[str, Any]:
+    answer = server.client.get(job["statusUrl"])
+    assert answer.status_code == 200, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def ended(server: Server, job: dict[str, Any]) -> dict[str, Any]:
+    wait_until(lambda: status(server, job)["state"] not in ("queued", "running"))
+    return status(server, job)
+
+
+def test_a_job_is_accepted_spoken_and_fetched(server: Server) -> None:
+    answer = server.client.post("/queue", json={"text": "Hello.", "character": "default", "userId": "u1"})
+    assert answer.status_code == 202
+    job = answer.json()
+    assert job["state"] == "queued"
+    assert job["position"] == 1
+    assert job["etaSeconds"] >= 0
+    assert answer.headers["location"] == job["statusUrl"] == f"{server.url}/status/{job['requestId']}"
+    done = ended(server, job)
+    assert done["state"] == "done"
+    assert done["ready"] is True
+    assert done["progress"] == 1
+    assert done["error"] is None
+    assert done["userId"] == "u1"
+    audio = server.client.get(done["audioUrl"])
+    assert audio.headers["content-type"] == "audio/wav"
+    assert audio.content[:4] == b"RIFF"
+    assert done["duration"] == pytest.approx((len(audio.content) - 44) / 48_000, abs=0.001)
+
+
+def test_formats_and_parameters_are_those_of_tts(server: Server) -> None:
+    done = ended(server, queue(server, format="mp3", seed=3))
+    audio = server.client.get(done["audioUrl"])
+    assert (done["mimeType"], audio.headers["content-type"]) == ("audio/mpeg", "audio/mpeg")
+    assert audio.headers["content-disposition"].endswith('.mp3"')
+
+
+def test_audio_in_ranges_and_not_twice(server: Server) -> None:
+    url = ended(server, queue(server))["audioUrl"]
+    whole = server.client.get(url)
+    assert whole.headers["accept-ranges"] == "bytes"
+    part = server.client.get(url, headers={"Range": "bytes=100-199"})
+    assert (part.status_code, part.content) == (206, whole.content[100:200])
+    assert part.headers["content-range"] == f"bytes 100-199/{len(whole.content)}"
+    assert server.client.get(url, headers={"Range": f"bytes={10**9}-"}).status_code == 416
+    etag = whole.headers["etag"]
+    for tags in (etag, f"W/{etag}", f'"x", {etag}', "*"):
+        again = server.client.get(url, headers={"If-None-Match": tags})
+        assert (again.status_code, again.content) == (304, b"")
+        assert again.headers["etag"] == etag
+    assert server.client.get(url, headers={"If-None-Match": '"x"'}).status_code == 200
+    assert server.client.head(url).headers["content-length"] == str(len(whole.content))
+
+
+def test_an_idempotency_key_makes_one_job_of_two_requests(server: Server) -> None:
+    first = queue(server, idempotencyKey="order-1")
+    assert queue(server, idempotencyKey="order-1")["requestId"] == first["requestId"]
+    by_header = server.client.post(
+        "/queue", json={"text": "Hello.", "character": "default"}, headers={"Idempotency-Key": "order-1"}
+    )
+    assert by_header.json()["requestId"] == first["requestId"]
+    other = server.client.post("/queue", json={"text": "Another text.", "idempotencyKey": "order-1"})
+    assert other.status_code == 409
+    assert other.json()["error"]["code"] == "idempotency_key_reused"
+
+
+def test_a_batch_is_taken_in_whole_or_not_at_all(server: Server) -> None:
+    lines = [{"text": f"Text {number}.", "userId": str(number)} for number in range(5)]
+    body = "\n".join(map(json.dumps, lines)) + "\n\n"
+    answer = server.client.post("/queue/batch", content=body, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.status_code == 202
+    jobs = answer.json()["jobs"]
+    assert [job["position"] for job in jobs] == sorted(job["position"] for job in jobs)
+    assert [ended(server, job)["userId"] for job in jobs] == list("01234")
+
+    broken = body.replace('"text": "Text 3."', '"text": "!?"')
+    refused = server.client.post("/queue/batch", content=broken, headers={"Content-Type": "application/x-ndjson"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith("line 4: text: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "media_type", "status_code", "message"),
+    [
+        (b"", "application/x-ndjson", 400, "the body has no lines"),
+        (b'{"text": "A."}\nnonsense', "application/x-ndjson", 400, "line 2: the body is not JSON"),
+        (b'{"text": "A."}\n[]', "application/jsonl", 400, "line 2: the body must be a JSON object"),
+        (b'{"text": "A."}', "text/plain", 415, "JSON lines"),
+        (b'{"text": "A."}' * 700_000, "application/x-ndjson", 413, "larger than"),
+    ],
+)
+def test_bad_batches(server: Server, content: bytes, media_type: str, status_code: int, message: str) -> None:
+    answer = server.client.post("/queue/batch", content=content, headers={"Content-Type": media_type})
+    assert answer.status_code == status_code
+    assert message in answer.json()["error"]["message"]
+
+
+def test_what_cannot_be_spoken_is_refused_at_once(server: Server) -> None:
+    for body, param in (({"text": "!?"}, "text"), ({"text": "A.", "character": "nobody"}, "character")):
+        answer = server.client.post("/queue", json=body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] == param
+    answer = server.client.post("/queue", json={"text": "A.", "webhook": "https://example.org/"})
+    assert "CHORUS_WEBHOOK_SECRET" in answer.json()["error"]["message"]
+    answer = server.client.post("/queue", json={"text": "A.", "idempotencyKey": ""})
+    assert answer.json()["error"]["param"] == "idempotencyKey"
+    unknown = server.client.post("/queue", json={"text": "A.", "user": 1})
+    assert "userId, webhook, idempotencyKey" in unknown.json()["error"]["message"]
+
+
+def test_a_job_that_cannot_be_done_fails_with_its_reason(server: Server) -> None:
+    failed = ended(server, queue(server, text="unspeakable"))
+    assert (failed["state"], failed["attempts"], failed["ready"]) == ("failed", 1, False)
+    assert failed["error"]["code"] == "unspeakable"
+    assert failed["audioUrl"] is None
+    audio = server.client.get(f"/audio/{failed['requestId']}")
+    assert audio.status_code == 409
+
+
+def test_a_job_that_fails_is_tried_again_with_a_pause(server: Server) -> None:
+    failed = ended(server, queue(server, text="fail"))
+    assert (failed["state"], failed["attempts"]) == ("failed", 2)
+    assert failed["error"]["code"] == "synthesis_failed"
+
+
+def test_a_job_outlives_its_worker_s_death_of_others(server: Server) -> None:
+    assert ended(server, queue(server, text="full"))["state"] == "done"
+
+
+def test_cancelling(server: Server) -> None:
+    running, waiting = queue(server, text="slow"), queue(server, text="slow")
+    wait_until(lambda: status(server, running)["state"] == "running")
+    assert 0 <= status(server, running)["progress"] < 1
+    assert status(server, waiting)["position"] in (0, 1)
+    for job in (waiting, running):
+        answer = server.client.delete(f"/queue/{job['requestId']}")
+        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+    wait_until(lambda: not server.stub.state().in_flight)
+    assert server.client.delete(f"/queue/{running['requestId']}").status_code == 200
+    done = queue(server)
+    ended(server, done)
+    refused = server.client.delete(f"/queue/{done['requestId']}")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_final")
+
+
+def test_an_unknown_job_is_404_everywhere(server: Server) -> None:
+    for method, path in (("GET", "/status/x"), ("GET", "/audio/x"), ("DELETE", "/queue/x")):
+        answer = server.client.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+
+
+def test_status_as_events(server: Server) -> None:
+    job = queue(server, text="full", seed=9)
+    states = []
+    with server.client.stream("GET", job["statusUrl"], headers={"Accept": "text/event-stream"}) as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        for line in stream.iter_lines():
+            if line.startswith("data: "):
+                states.append(json.loads(line.removeprefix("data: "))["state"])
+    assert states[-1] == "done"
+    assert set(states) <= {"queued", "running", "done"}
+
+
+def test_the_queue_is_bounded() -> None:
+    with serve_stub(jobs_limit=2) as server:
+        held = [queue(server, text="slow") for _ in range(1)]
+        wait_until(lambda: status(server, held[0])["state"] == "running")
+        bodies = "\n".join(json.dumps({"text": "slow"}) for _ in range(5))
+        answer = server.client.post("/queue/batch", content=bodies, headers={"Content-Type": "application/jsonl"})
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "jobs_full"
+        assert int(answer.headers["retry-after"]) >= 1
+
+
+def test_interactive_requests_go_before_jobs(server: Server) -> None:
+    lines = "\n".join(json.dumps({"text": f"Text number {number}."}) for number in range(40))
+    jobs = server.client.post("/queue/batch", content=lines, headers={"Content-Type": "application/jsonl"}).json()
+    assert server.client.post("/tts", json={"text": "Hello."}).status_code == 200
+    states = [status(server, job)["state"] for job in jobs["jobs"]]
+    assert states.count("done") < 40, "it did not wait for all of them"
+    for job in jobs["jobs"]:
+        assert ended(server, job)["state"] == "done"
+
+
+def test_metrics_tell_of_jobs(server: Server) -> None:
+    ended(server, queue(server))
+    wait_until(lambda: 'chorus_jobs_kept{state="done"}' in server.client.get("/metrics").text)
+    assert 'chorus_jobs_total{outcome="done"}' in server.client.get("/metrics").text
+
+
+def test_jobs_are_there_again_after_a_restart(tmp_path: Any) -> None:
+    kept = {"data_dir": tmp_path / "data"}
+    with serve_stub(**kept) as server:
+        done = ended(server, queue(server))
+        waiting = [queue(server, text="slow", userId=str(number)) for number in range(3)]
+    with serve_stub(**kept) as server:
+        (server.stub.path.parent / "go").touch()
+        again = server.client.get(f"/status/{done['requestId']}").json()
+        assert again["state"] == "done"
+        assert server.client.get(f"/audio/{done['requestId']}").content[:4] == b"RIFF"
+        for job in waiting:
+            wait_until(lambda: server.client.get(f"/status/{job['requestId']}").json()["state"] == "done")  # noqa: B023
+
+
+def test_a_job_of_a_key_is_nobody_elses() -> None:
+    keys = "first-key-of-the-tests,second-key-of-the-tests"
+    with serve_stub(api_keys=keys) as server:
+        first, second = ({"X-API-Key": key} for key in keys.split(","))
+        job = server.client.post("/queue", json={"text": "Hello."}, headers=first).json()
+        assert server.client.get(job["statusUrl"]).status_code == 401
+        assert server.client.get(job["statusUrl"], headers=second).status_code == 404
+        assert server.client.delete(f"/queue/{job['requestId']}", headers=second).status_code == 404
+        assert server.client.get(job["statusUrl"], headers=first).status_code == 200
+
+
+def test_public_url_stands_before_what_clients_are_told() -> None:
+    with serve_stub(public_url="https://speech.example.org/api/") as server:
+        job = queue(server)
+        assert job["statusUrl"] == f"https://speech.example.org/api/status/{job['requestId']}"
+
+
+def test_forwarded_addresses_count_from_trusted_proxies_only() -> None:
+    def statuses(**settings: Any) -> list[int]:
+        with serve_stub(rate_requests_per_minute=1, **settings) as server:
+            headers = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in range(3))
+            return [server.client.post("/tts", json={"text": "A."}, headers=told).status_code for told in headers]
+
+    assert statuses() == [200, 429, 429]
+    assert statuses(trusted_proxies="127.0.0.0/8") == [200, 200, 200]
+
+
+def test_limits_are_told_in_headers() -> None:
+    with serve_stub(rate_requests_per_minute=2) as server:
+        answers = [server.client.post("/tts-json", json={"text": "A."}) for _ in range(3)]
+        assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+        refused = answers[-1]
+        assert refused.status_code == 429
+        assert refused.json()["error"]["type"] == "rate_limit_error"
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        assert server.client.post("/queue", json={"text": "A."}).status_code == 429
+        assert 'chorus_refusals_total{reason="rate_limit_exceeded"} 2.0' in server.client.get("/metrics").text
+        assert server.client.get("/health").status_code == 200
+
+
+def httpx_error(answer: httpx.Response) -> str:
+    code: str = answer.json()["error"]["code"]
+    return code
+
+
+def test_a_key_allows_its_voices_and_no_more(tmp_path: Any) -> None:
+    from balancer.access.api_keys import ApiKey, digest_of, write_keys
+
+    file = tmp_path / "keys.json"
+    secret = "a-key-that-allows-little"
+    write_keys(file, [ApiKey(name="shop", digest=digest_of(secret), voices=("ada",))])
+    with serve_stub(keys_file=file) as server:
+        mine = {"Authorization": f"Bearer {secret}"}
+        assert server.client.post("/tts", json={"text": "A."}).status_code == 401
+        for path in ("/tts", "/tts-json", "/queue"):
+            refused = server.client.post(path, json={"text": "A."}, headers=mine)
+            assert (refused.status_code, httpx_error(refused)) == (403, "voice_not_allowed")
+        write_keys(file, [ApiKey(name="shop", digest=digest_of(secret))])
+        assert server.client.post("/tts", json={"text": "A."}, headers=mine).status_code == 200
+        write_keys(file, [])
+        assert server.client.post("/tts", json={"text": "A."}, headers=mine).status_code == 401
+        assert server.client.get("/metrics").status_code == 401
+        assert server.client.get("/docs").status_code == 200

@@ -1,0 +1,271 @@
+"""What is encoded must play: every file is decoded by a real ffmpeg, of another build than the encoder's."""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import subprocess
+import wave
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+
+from balancer.audio.encoder import FASTEST, SLOWEST, AudioFormat, change_tempo, duration, encode
+
+RATE = 24_000
+SPEEDS = (0.25, 0.5, 0.8, 1.5, 2.0, 3.0, 4.0)
+EXACT = (AudioFormat.WAV, AudioFormat.PCM, AudioFormat.FLAC)
+LOSSY = (AudioFormat.MP3, AudioFormat.OPUS, AudioFormat.AAC)
+
+AAC_FRAME = 1024
+"""Samples. ADTS has no place to say how much of its frames is padding, so a decoder plays all of it: one
+frame that primes the encoder, then the source filled up to whole frames."""
+
+
+def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> bytes:
+    """A sine at a quarter of full scale."""
+    times = np.arange(round(seconds * rate)) / rate
+    pcm: bytes = (8_192 * np.sin(2 * np.pi * hertz * times)).astype("<i2").tobytes()
+    return pcm
+
+
+def samples(pcm: bytes) -> int:
+    return len(pcm) // 2
+
+
+def ffmpeg(*arguments: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
+    program = imageio_ffmpeg.get_ffmpeg_exe()
+    return subprocess.run([program, "-hide_banner", *arguments], input=stdin, capture_output=True, check=False)
+
+
+def decode(file: bytes, audio_format: AudioFormat) -> bytes:
+    """What a player makes of the file, as PCM at RATE."""
+    raw = ("-f", "s16le", "-ar", str(RATE), "-ac", "1")
+    source = (*raw, "-i", "-") if audio_format is AudioFormat.PCM else ("-i", "-")
+    played = ffmpeg("-v", "error", "-xerror", *source, *raw, "-", stdin=file)
+    assert played.returncode == 0
+    assert played.stderr == b""
+    return played.stdout
+
+
+def peak_hertz(pcm: bytes) -> float:
+    """Frequency of the strongest partial; the transform is padded to a grid finer than 0.1 Hz."""
+    signal = np.frombuffer(pcm, "<i2").astype(float)
+    spectrum = np.abs(np.fft.rfft(signal * np.hanning(len(signal)), n=2**18))
+    return float(np.argmax(spectrum)) * RATE / 2**18
+
+
+def loudness(pcm: bytes) -> float:
+    """Root mean square, in steps of the 16-bit scale."""
+    return float(np.sqrt(np.mean(np.frombuffer(pcm, "<i2").astype(float) ** 2)))
+
+
+def energy_near(hertz: float, pcm: bytes, rate: int) -> float:
+    """Energy within a fifth of that frequency, in squared 16-bit steps, summed over samples."""
+    signal = np.frombuffer(pcm, "<i2").astype(float)
+    near = np.abs(np.fft.rfftfreq(len(signal), 1 / rate) - hertz) < hertz / 5
+    return float(2 * np.sum(np.abs(np.fft.rfft(signal)[near]) ** 2) / len(signal))
+
+
+@pytest.mark.parametrize("audio_format", EXACT)
+def test_lossless_formats_give_back_every_sample(audio_format: AudioFormat) -> None:
+    pcm = np.random.default_rng(1).integers(-(2**15), 2**15, 30_001).astype("<i2").tobytes()
+    assert decode(encode(pcm, RATE, audio_format), audio_format) == pcm
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.345])
+@pytest.mark.parametrize("audio_format", [AudioFormat.MP3, AudioFormat.OPUS])
+def test_padding_of_mp3_and_opus_is_trimmed_by_the_player(audio_format: AudioFormat, seconds: float) -> None:
+    # LAME's tag, and pre-skip with the last granule position, tell it to the sample.
+    pcm = tone(seconds)
+    assert samples(decode(encode(pcm, RATE, audio_format), audio_format)) == samples(pcm)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.345])
+def test_aac_is_longer_by_its_padding_only(seconds: float) -> None:
+    pcm = tone(seconds)
+    added = samples(decode(encode(pcm, RATE, AudioFormat.AAC), AudioFormat.AAC)) - samples(pcm)
+    assert AAC_FRAME <= added < 2 * AAC_FRAME
+
+
+@pytest.mark.parametrize("speed", [1.0, *SPEEDS])
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_pitch_stays_and_duration_scales(audio_format: AudioFormat, speed: float) -> None:
+    pcm = tone(2.0)
+    played = decode(encode(pcm, RATE, audio_format, speed), audio_format)
+    padding = 2 * AAC_FRAME if audio_format is AudioFormat.AAC else 0
+    assert 0 <= samples(played) - round(samples(pcm) / speed) <= padding
+    # The shortest is half a second long: blended windows blur its peak by some hertz at most.
+    assert peak_hertz(played) == pytest.approx(440, abs=4)
+    # A quarter of full scale: the lossy codecs must not change the level.
+    assert loudness(played[: len(pcm) // 5]) == pytest.approx(8_192 / math.sqrt(2), rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
+@pytest.mark.parametrize("audio_format", [AudioFormat.WAV, AudioFormat.FLAC, *LOSSY])
+def test_other_engine_rates_keep_pitch_and_duration(audio_format: AudioFormat, rate: int) -> None:
+    played = decode(encode(tone(1.5, rate), rate, audio_format), audio_format)
+    # AAC frames are longer in time at lower rates; elsewhere only resampling to RATE rounds.
+    padding = 2 * AAC_FRAME / rate if audio_format is AudioFormat.AAC else 0
+    assert -0.001 <= duration(played, RATE) - 1.5 <= padding + 0.001
+    assert peak_hertz(played) == pytest.approx(440, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "container", "codec"),
+    [
+        (AudioFormat.MP3, "mp3", "mp3"),
+        (AudioFormat.OPUS, "ogg", "opus"),
+        (AudioFormat.AAC, "aac", "aac"),
+        (AudioFormat.FLAC, "flac", "flac"),
+        (AudioFormat.WAV, "wav", "pcm_s16le"),
+    ],
+)
+def test_file_is_of_the_kind_asked_for(audio_format: AudioFormat, container: str, codec: str) -> None:
+    report = ffmpeg("-i", "-", stdin=encode(tone(0.5), RATE, audio_format)).stderr.decode()
+    assert re.search(rf"Input #0, {container}, from", report)
+    assert re.search(rf"Audio: {codec}\b.*\bmono\b", report)
+
+
+def test_wav_header_has_the_true_sizes() -> None:
+    pcm = tone(0.5)
+    file = encode(pcm, RATE, AudioFormat.WAV)
+    assert int.from_bytes(file[4:8], "little") == len(file) - 8
+    with wave.open(io.BytesIO(file)) as reader:
+        assert (reader.getnchannels(), reader.getsampwidth(), reader.getframerate()) == (1, 2, RATE)
+        assert reader.readframes(reader.getnframes()) == pcm
+
+
+def test_flac_header_has_the_number_of_samples() -> None:
+    file = encode(tone(0.5), RATE, AudioFormat.FLAC)
+    # STREAMINFO follows the mark and its block header; the count is the low 36 bits of bytes 10 to 18.
+    assert int.from_bytes(file[8 + 10 : 8 + 18], "big") & (2**36 - 1) == RATE // 2
+
+
+def test_mp3_header_has_the_number_of_frames_and_the_delay() -> None:
+    file = encode(tone(1.0), RATE, AudioFormat.MP3)
+    tag = file.index(b"Info")
+    flags, frames = (int.from_bytes(file[tag + at : tag + at + 4], "big") for at in (4, 8))
+    assert flags & 1
+    # An MPEG-2 frame has 576 samples; the encoder's delay takes another one or two.
+    assert 1 <= frames - math.ceil(RATE / 576) <= 2
+    delay = int.from_bytes(file[tag + 141 : tag + 144], "big") >> 12
+    assert delay == 576
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 25_000, 48_000])
+@pytest.mark.parametrize("speed", [SLOWEST, 0.3, 0.7, 0.999, 1.001, 1.99, 2.01, 3.0, FASTEST])
+def test_tempo_scales_to_the_sample(speed: float, rate: int) -> None:
+    pcm = tone(1.0, rate)
+    assert samples(change_tempo(pcm, rate, speed)) == round(samples(pcm) / speed)
+
+
+# Blending windows shifts sounds by some milliseconds, which weighs more the shorter the tail becomes: hence
+# up to double speed only. At 25 kHz the windows are the longest there are.
+@pytest.mark.parametrize("rate", [24_000, 25_000, 44_100])
+@pytest.mark.parametrize("speed", [SLOWEST, 0.5, 0.8, 1.5, 2.0])
+def test_tempo_keeps_the_tail(speed: float, rate: int) -> None:
+    tail = tone(0.05, rate, hertz=1_500)
+    changed = change_tempo(tone(0.95, rate) + tail, rate, speed)
+    assert energy_near(1_500, changed, rate) > 0.7 * energy_near(1_500, tail, rate) / speed
+
+
+def test_tempo_does_not_leave_sounds_out() -> None:
+    # Clicks of 10 ms. A single filter at 4 times the speed jumps over almost half of them; two at twice the
+    # speed weaken one now and then that falls between two windows.
+    click = 16_000 * np.sin(np.arange(240) / 2)
+    noise = np.random.default_rng(1).normal(0, 30, RATE)
+    places = range(0, RATE, 250)
+    heard = 0
+    for place in places:
+        signal = noise.copy()
+        signal[place : place + len(click)] += click
+        changed = change_tempo(signal.astype("<i2").tobytes(), RATE, 4.0)
+        heard += np.abs(np.frombuffer(changed, "<i2")).max() > 2_000
+    assert heard > 0.9 * len(places)
+
+
+def test_speed_one_returns_the_input_untouched() -> None:
+    pcm = tone(0.1)
+    assert change_tempo(pcm, RATE, 1.0) is pcm
+
+
+@pytest.mark.parametrize("speed", [SLOWEST, 0.8, 1.0, 3.0, FASTEST])
+@pytest.mark.parametrize("count", [0, 1, 2, 240, 1_000])
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_shortest_audio_makes_a_playable_file(audio_format: AudioFormat, count: int, speed: float) -> None:
+    pcm = tone(count / RATE)
+    assert samples(pcm) == count
+    played = decode(encode(pcm, RATE, audio_format, speed), audio_format)
+    if audio_format in EXACT:
+        assert samples(played) == round(count / speed)
+
+
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_encoding_is_deterministic(audio_format: AudioFormat) -> None:
+    pcm = tone(0.7)
+    assert encode(pcm, RATE, audio_format, 1.3) == encode(pcm, RATE, audio_format, 1.3)
+
+
+def test_threads_encode_side_by_side() -> None:
+    jobs = [(tone(0.5 + n / 10), list(AudioFormat)[n % len(AudioFormat)], (1.0, 1.7)[n % 2]) for n in range(8)]
+    alone = [encode(pcm, RATE, audio_format, speed) for pcm, audio_format, speed in jobs]
+    start = Barrier(len(jobs))
+
+    def work(n: int) -> list[bytes]:
+        start.wait(timeout=30)
+        turns = [*jobs[n:], *jobs[:n]]
+        return [encode(pcm, RATE, audio_format, speed) for pcm, audio_format, speed in turns]
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        for n, files in enumerate(pool.map(work, range(len(jobs)))):
+            assert files == [*alone[n:], *alone[:n]]
+
+
+@pytest.mark.parametrize("speed", [0.0, -1.0, 0.2499, 4.001, 5.0, math.inf, math.nan])
+def test_speed_out_of_range_is_refused(speed: float) -> None:
+    with pytest.raises(ValueError, match="speed"):
+        encode(tone(0.1), RATE, AudioFormat.WAV, speed)
+    with pytest.raises(ValueError, match="speed"):
+        change_tempo(tone(0.1), RATE, speed)
+
+
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_half_a_sample_is_refused(audio_format: AudioFormat) -> None:
+    with pytest.raises(ValueError, match="sample"):
+        encode(b"\0\0\0", RATE, audio_format)
+    with pytest.raises(ValueError, match="sample"):
+        duration(b"\0\0\0", RATE)
+
+
+@pytest.mark.parametrize("rate", [0, -24_000])
+def test_rate_that_is_not_positive_is_refused(rate: int) -> None:
+    with pytest.raises(ValueError, match="rate"):
+        encode(tone(0.1), rate, AudioFormat.WAV)
+    with pytest.raises(ValueError, match="rate"):
+        duration(tone(0.1), rate)
+
+
+def test_duration_is_in_seconds() -> None:
+    assert duration(b"", RATE) == 0
+    assert duration(tone(1.5), RATE) == 1.5
+    assert duration(tone(1.5, 44_100), 44_100) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "media_type", "suffix"),
+    [
+        (AudioFormat.MP3, "audio/mpeg", ".mp3"),
+        (AudioFormat.OPUS, "audio/ogg; codecs=opus", ".opus"),
+        (AudioFormat.AAC, "audio/aac", ".aac"),
+        (AudioFormat.FLAC, "audio/flac", ".flac"),
+        (AudioFormat.WAV, "audio/wav", ".wav"),
+        (AudioFormat.PCM, "audio/pcm", ".pcm"),
+    ],
+)
+def test_formats_know_their_media_type_and_suffix(audio_format: AudioFormat, media_type: str, suffix: str) -> None:
+    assert (audio_format.media_type, audio_format.suffix) == (media_type, suffix)

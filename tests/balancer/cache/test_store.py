@@ -1,0 +1,303 @@
+"""Both stores keep the protocol's promises, over a real disk and a real Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.cache.file_store import INDEX, FileStore
+from balancer.cache.redis_store import PREFIX, RedisStore
+from balancer.cache.store import AudioStore, BrokenSealError, Kept, StoreError, seal, unseal
+from balancer.redis_client import RedisLink
+from tests.support.harness import ROOT, environment, wait_until
+from tests.support.redis_server import RedisServer, start_redis
+
+KEY, OTHER = "a" * 64, "b" * 64
+Opened = Callable[..., Any]
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def kept(data: bytes = b"audio", created: float = 1000.0) -> Kept:
+    return Kept(data, 1.5, created)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with start_redis() as server:
+        yield server
+
+
+@pytest.fixture(params=["files", "redis"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
+    """How to open a store: each call opens the same again, as another process would."""
+    server = request.getfixturevalue("redis") if request.param == "redis" else None
+    if server is not None:
+        server.empty()
+    url = None if server is None else server.url
+
+    @asynccontextmanager
+    async def open_store(limit: int = 10**6, clock: Callable[[], float] = lambda: 1000.0) -> AsyncIterator[AudioStore]:
+        if url is None:
+            store: AudioStore = FileStore(tmp_path, limit=limit, lifetime=100.0, clock=clock)
+            yield store
+            await store.aclose()
+            return
+        link = RedisLink(url)
+        yield RedisStore(link, limit=limit, lifetime=100.0, clock=clock)
+        await link.aclose()
+
+    return open_store
+
+
+async def test_what_is_kept_is_found_again_also_by_another_process(opened: Opened) -> None:
+    async with opened() as store:
+        assert await store.get(KEY) is None
+        await store.put(KEY, kept())
+        assert await store.get(KEY) == kept()
+        assert await store.get(OTHER) is None
+    async with opened() as store:
+        assert await store.get(KEY) == kept()
+
+
+async def test_the_latest_takes_the_place_of_the_one_before(opened: Opened) -> None:
+    async with opened() as store:
+        await store.put(KEY, kept(b"one"))
+        await store.put(KEY, kept(b"another"))
+        assert (await store.get(KEY)).data == b"another"
+        stats = await store.stats()
+        assert (stats.entries, stats.bytes) == (1, len(seal(KEY, kept(b"another"))))
+
+
+async def test_it_ends_with_its_lifetime(opened: Opened) -> None:
+    clock = Clock()
+    async with opened(clock=clock) as store:
+        await store.put(KEY, kept())
+        clock.now += 100.0
+        assert await store.get(KEY) is not None
+        clock.now += 0.1
+        assert await store.get(KEY) is None
+
+
+async def test_what_was_used_least_lately_makes_room(opened: Opened) -> None:
+    clock = Clock()
+    size = len(seal(KEY, kept(bytes(1000))))
+    async with opened(limit=3 * size, clock=clock) as store:
+        for key in "cde":
+            clock.now += 1
+            await store.put(key * 64, kept(bytes(1000)))
+        clock.now += 3
+        await store.get("c" * 64)
+        await store.put("f" * 64, kept(bytes(1000)))
+        found = {key for key in "cdef" if await store.get(key * 64) is not None}
+        assert found == set("cef")
+        stats = await store.stats()
+        assert (stats.entries, stats.bytes) == (3, 3 * size)
+
+
+async def test_what_is_larger_than_all_of_it_is_not_kept(opened: Opened) -> None:
+    async with opened(limit=500) as store:
+        await store.put(KEY, kept(b"small"))
+        await store.put(OTHER, kept(bytes(1000)))
+        assert await store.get(OTHER) is None
+        assert await store.get(KEY) is not None
+
+
+async def test_clear_drops_everything(opened: Opened) -> None:
+    async with opened() as store:
+        for number in range(20):
+            await store.put(f"{number:064}", kept())
+        assert await store.clear() == 20
+        assert await store.get(f"{3:064}") is None
+        stats = await store.stats()
+        assert (stats.entries, stats.bytes) == (0, 0)
+
+
+@given(st.binary(max_size=200), st.data())
+def test_no_altered_content_is_ever_unsealed(data: bytes, draw: st.DataObject) -> None:
+    whole = seal(KEY, kept(data))
+    assert unseal(KEY, whole) == kept(data)
+    altered = bytearray(whole)
+    position = draw.draw(st.integers(0, len(whole) - 1))
+    altered[position] ^= draw.draw(st.integers(1, 255))
+    cut = whole[: draw.draw(st.integers(0, len(whole) - 1))]
+    for broken, key in ((bytes(altered), KEY), (cut, KEY), (whole + b"x", KEY), (whole, OTHER)):
+        with pytest.raises(BrokenSealError):
+            unseal(key, broken)
+
+
+async def test_files_that_were_altered_or_cut_are_never_served(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    store = FileStore(tmp_path, limit=10**7, lifetime=100.0, clock=lambda: 1000.0)
+    audio = {f"{number:064x}": rng.randbytes(rng.randrange(1, 3000)) for number in range(16**2, 16**2 + 150)}
+    for key, data in audio.items():
+        await store.put(key, kept(data))
+    for file in tmp_path.glob("??/*"):
+        content = bytearray(file.read_bytes())
+        match rng.randrange(4):
+            case 0:
+                content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            case 1:
+                del content[rng.randrange(len(content)) :]
+            case 2:
+                content = bytearray(rng.randbytes(len(content)))
+            case _:
+                continue
+        file.write_bytes(content)
+    found = {key: answer.data for key in audio if (answer := await store.get(key)) is not None}
+    assert 10 < len(found) < 100
+    assert found == {key: audio[key] for key in found}
+    assert len(list(tmp_path.glob("??/*"))) == len(found), "the damaged ones are gone"
+    assert (await store.stats()).entries == len(found)
+    await store.aclose()
+
+
+async def test_a_damaged_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
+    async def again() -> FileStore:
+        return FileStore(tmp_path, limit=10**6, lifetime=1e9, clock=time.time)
+
+    store = await again()
+    now = time.time()
+    await store.put(KEY, kept(created=now))
+    await store.aclose()
+    (tmp_path / INDEX).write_bytes(b"no database, but long enough to look like one to a reader" * 100)
+    store = await again()
+    await store.put(OTHER, kept(created=now))
+    assert await store.get(KEY) == kept(created=now)
+    assert (await store.stats()).entries == 2
+    await store.aclose()
+
+
+async def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = FileStore(tmp_path / "file", limit=10**6, lifetime=100.0)
+    with pytest.raises(StoreError, match="cannot be used"):
+        await store.put(KEY, kept())
+
+
+WRITER = """
+import asyncio, pathlib, random, sys, time
+from balancer.cache.file_store import FileStore
+from balancer.cache.store import Kept
+async def main():
+    store = FileStore(pathlib.Path(sys.argv[1]), limit=400_000, lifetime=1000.0)
+    rng = random.Random()
+    while True:
+        number = rng.randrange(40)
+        await store.put(f"{number:064}", Kept(bytes([number]) * rng.randrange(1, 50_000), 1.0, time.time()))
+asyncio.run(main())
+"""
+
+
+async def test_writers_that_are_killed_leave_whole_files_and_a_true_index(tmp_path: Path) -> None:
+    for _ in range(6):
+        writers = [
+            subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, env=environment()) for _ in "ab"
+        ]
+        wait_until(lambda: len(list(tmp_path.glob("??/*"))) >= 5)
+        for writer in writers:
+            writer.send_signal(signal.SIGKILL)
+            writer.wait()
+    store = FileStore(tmp_path, limit=400_000, lifetime=1000.0)
+    found = 0
+    for number in range(40):
+        answer = await store.get(f"{number:064}")
+        if answer is not None:
+            found += 1
+            assert set(answer.data) == {number}
+    assert found >= 5
+    files = {file.name for file in tmp_path.glob("??/*") if not file.name.startswith(".")}
+    with sqlite3.connect(tmp_path / INDEX) as index:
+        known = {key for (key,) in index.execute("SELECT key FROM entries")}
+    assert files <= known
+    await store.aclose()
+
+
+async def test_a_half_written_file_is_removed_when_it_is_old(tmp_path: Path) -> None:
+    folder = tmp_path / "aa"
+    folder.mkdir()
+    for name, age in ((".old", 10_000), (".new", 1)):
+        (folder / name).write_bytes(b"half")
+        os.utime(folder / name, (time.time() - age,) * 2)
+    store = FileStore(tmp_path, limit=10**6, lifetime=100.0)
+    await store.stats()
+    assert [file.name for file in folder.iterdir()] == [".new"]
+    await store.aclose()
+
+
+async def test_redis_gone_and_back(tmp_path: Path) -> None:
+    with start_redis() as server:
+        link = RedisLink(server.url)
+        store = RedisStore(link, limit=10**6, lifetime=100.0)
+        await store.put(KEY, kept(created=time.time()))
+        server.stop()
+        with pytest.raises(StoreError, match="Redis is gone"):
+            await store.get(KEY)
+        server.start()
+        while link.gone is not None:
+            await asyncio.sleep(0.05)
+        assert await store.get(KEY) is not None, "it had been kept"
+        server.freeze()
+        before = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(StoreError):
+                await store.get(KEY)
+        assert time.monotonic() - before < 3, "only the first waits"
+        server.thaw()
+        while link.gone is not None:
+            await asyncio.sleep(0.05)
+        assert await store.get(KEY) is not None
+        await link.aclose()
+
+
+async def test_altered_audio_in_redis_is_not_served(redis: RedisServer) -> None:
+    link = RedisLink(redis.url)
+    store = RedisStore(link, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    await store.put(KEY, kept())
+    await link.client.setrange(f"{PREFIX}{KEY}", 70, b"!")
+    assert await store.get(KEY) is None
+    await link.aclose()
+
+
+async def test_a_redis_that_is_full_refuses_and_is_not_gone(redis: RedisServer) -> None:
+    link = RedisLink(redis.url)
+    store = RedisStore(link, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    await store.put(KEY, kept())
+    await link.client.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(StoreError, match="Redis refuses"):
+            await store.put(OTHER, kept())
+        assert link.gone is None
+    finally:
+        await link.client.config_set("maxmemory", 0)
+    assert await store.get(KEY) == kept()
+    await link.aclose()
+
+
+async def test_a_hit_needs_no_index(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    await store.put(KEY, kept())
+    await store.aclose()
+    for file in tmp_path.glob(f"{INDEX}*"):
+        file.unlink()
+    (tmp_path / INDEX).mkdir()
+    assert await FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0).get(KEY) == kept()

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from balancer.access.api_keys import digest_of, read_keys
+from balancer.cli.main import app
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CHORUS_KEYS_FILE", str(tmp_path / "keys.json"))
+    return tmp_path / "keys.json"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["keys", *arguments])
+
+
+def test_add_prints_the_key_once_and_keeps_its_digest(file: Path) -> None:
+    added = run("add", "shop", "--requests-per-minute", "30", "--voices", "ada, default", "--priority", "batch")
+    assert added.exit_code == 0, added.output
+    secret = added.stdout.strip()
+    (key,) = read_keys(file)
+    assert (key.name, key.digest) == ("shop", digest_of(secret))
+    assert (key.requests_per_minute, key.voices, key.priority.value) == (30, ("ada", "default"), "batch")
+    assert secret not in file.read_text()
+    assert "asks everybody for a key" in added.stderr
+    assert "asks everybody" not in run("add", "other").stderr
+
+
+def test_list_shows_no_digest(file: Path) -> None:
+    run("add", "shop", "--characters-per-day", "1000")
+    (row,) = json.loads(run("list", "--json").stdout)
+    assert (row["name"], row["characters_per_day"]) == ("shop", 1000)
+    assert "digest" not in row
+    assert "characters_per_day 1000" in " ".join(run("list").stdout.split())
+
+
+def test_revoke(file: Path) -> None:
+    run("add", "shop")
+    run("add", "other")
+    assert run("revoke", "shop").exit_code == 0
+    assert [key.name for key in read_keys(file)] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add", "shop"], "there is a key 'shop' already"),
+        (["add", "a b"], "name: String should match"),
+        (["revoke", "none"], "there is no key 'none' in"),
+    ],
+)
+def test_what_cannot_be_done_is_said(file: Path, arguments: list[str], message: str) -> None:
+    run("add", "shop")
+    failed = run(*arguments)
+    assert failed.exit_code == 1
+    assert message in failed.stderr
+
+
+def test_a_damaged_file_is_left_alone(file: Path) -> None:
+    file.write_text("{")
+    failed = run("add", "shop")
+    assert failed.exit_code == 1
+    assert "cannot be read" in failed.stderr
+    assert file.read_text() == "{"

@@ -1,0 +1,191 @@
+"""`chorus models`, in this process; what it downloads, and how, is told in test_download.py."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from balancer.cli import models as model_commands
+from balancer.cli.main import app
+from tests.support.checkpoint_files import safetensors, write
+from worker.cards import CARDS
+from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
+
+TURBO = CHECKPOINTS["turbo"]
+VE = "ve.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, a wide terminal and nothing set."""
+    for name in os.environ:
+        if name.startswith(("CHORUS_", "HF_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def models(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def cached(hub: Path, checkpoint: Checkpoint = TURBO) -> Path:
+    name = checkpoint.repository.replace("/", "--")
+    return write(checkpoint, hub / f"models--{name}" / "snapshots" / checkpoint.revision)
+
+
+def rows(output: str) -> dict[str, list[str]]:
+    """The cells of a table after the first one, by that."""
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
+    return {first: rest for first, *rest in lines}
+
+
+# list
+
+
+@pytest.mark.parametrize("arguments", [[], ["list"]])
+def test_the_list_has_every_engine(arguments: list[str]) -> None:
+    result = models(*arguments)
+    assert result.exit_code == 0
+    listed = rows(result.stdout)
+    assert listed.keys() == CARDS.keys()
+    assert listed["hibari"] == ["", "", "ready", "", "comes with the package"]
+    assert listed["turbo"] == ["ResembleAI/chatterbox-turbo", "749d1c1a", "missing", "", ""]
+
+
+def test_the_list_tells_states_sizes_and_places(hub: Path) -> None:
+    turbo, nano = cached(hub), cached(hub, CHECKPOINTS["nano"])
+    several = cached(hub, CHECKPOINTS["multilingual"])
+    (nano / VE).write_bytes(safetensors()[:-1])
+    listed = rows(models().stdout)
+    assert listed["turbo"][2:] == ["ready", "36.3 kB", str(turbo)]
+    assert listed["nano"][2:] == ["damaged", "36.3 kB", str(nano)]
+    assert listed["multilingual"][2] == "ready"
+    assert listed["multilingual-v3"][2] == "partial"
+    assert listed["multilingual-v3"][4] == str(several)
+    assert listed["chatterbox"][2:] == ["missing", "", ""]
+
+
+def test_the_list_fits_a_narrow_terminal(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cached(hub)
+    monkeypatch.setenv("COLUMNS", "80")
+    output = models().stdout
+    assert max(map(len, output.splitlines())) <= 80
+    cells = [line.split("│")[-2].strip() for line in output.splitlines() if line.startswith("│")]
+    assert str(folder) in "".join(cells)
+
+
+# verify
+
+
+def test_what_is_whole(hub: Path) -> None:
+    cached(hub)
+    for arguments in ((), ("turbo",)):
+        result = models("verify", *arguments)
+        assert result.exit_code == 0, result.stderr
+        assert result.stdout.count("turbo") == len(TURBO.files) + 1 + 1  # one is in a file's name
+        assert "damaged" not in result.stdout
+        assert result.stderr == ""
+
+
+def test_what_is_not(hub: Path) -> None:
+    folder = cached(hub)
+    cached(hub, CHECKPOINTS["nano"])
+    (folder / VE).write_bytes(safetensors()[:-1])
+    (folder / "vocab.json").unlink()
+    result = models("verify")
+    assert result.exit_code == 1
+    assert re.search(
+        rf"turbo +│ {VE} +│ damaged +│ 5\.\d kB +│ has 5,\d+ bytes where its header promises", result.stdout
+    )
+    assert re.search(r"turbo +│ vocab.json +│ missing +│ +│ is not there", result.stdout)
+    assert result.stderr == (f"chorus: turbo's weights in {folder} are not whole; run: chorus models download turbo\n")
+    assert models("verify", "nano").exit_code == 0
+
+
+def test_what_is_not_there() -> None:
+    result = models("verify")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("chorus: no engine's weights are on this host; run: chorus models download ")
+    result = models("verify", "turbo", "nano")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "chorus: turbo's weights are not on this host; run: chorus models download turbo\n"
+        "nano's weights are not on this host; run: chorus models download nano\n"
+    )
+
+
+def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(TURBO, tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    assert models("verify", "turbo", "--model-dir", "model").exit_code == 0
+    (folder / VE).unlink()
+    result = models("verify", "turbo", "--model-dir", "model")
+    assert result.exit_code == 1
+    assert f"turbo's weights in {folder} are not whole; put them there whole" in result.stderr
+    result = models("verify", "turbo", "--model-dir", "nowhere")
+    assert result.exit_code == 1
+    assert f"the folder of turbo's weights, {tmp_path / 'nowhere'}, is not there" in result.stderr
+
+
+@pytest.mark.parametrize("engines", [[], ["turbo", "nano"]])
+def test_a_folder_is_of_one_engine(engines: list[str]) -> None:
+    result = models("verify", *engines, "--model-dir", "model")
+    assert result.exit_code == 2
+    assert "name that one" in result.stderr
+
+
+def test_an_engine_that_comes_with_its_weights() -> None:
+    result = models("verify", "hibari")
+    assert result.exit_code == 0
+    assert "hibari: comes with the package" in result.stderr
+    assert models("download", "hibari").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["verify", "download"])
+def test_an_engine_that_is_none(command: str) -> None:
+    result = models(command, "turbo", "nope")
+    assert result.exit_code == 2
+    assert "there is no engine 'nope'" in result.stderr
+
+
+# download
+
+
+def test_download_needs_a_name() -> None:
+    result = models("download")
+    assert result.exit_code == 2
+    assert "name the engines" in result.stderr
+
+
+def test_engines_are_fetched_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fetch(checkpoint: Checkpoint, *, revision: str | None, announce: object) -> Path:
+        asked.append((checkpoint.engine, revision))
+        if checkpoint.engine == "chatterbox":
+            raise DownloadError("no answer")
+        return cached(hub, checkpoint)
+
+    monkeypatch.setattr(model_commands, "fetch", fetch)
+    result = models("download", "turbo", "chatterbox", "nano", "--revision", "main")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("turbo: ready, 36.3 kB in ")
+    assert result.stderr.endswith("\nchorus: no answer\n")
+    assert asked == [("turbo", "main"), ("chatterbox", "main")]
+
+
+@pytest.mark.parametrize("command", [[], ["list"], ["download"], ["verify"]])
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(command: list[str], option: str) -> None:
+    result = models(*command, option)
+    assert result.exit_code == 0
+    assert f"Usage: root models {' '.join(command)}".rstrip() in result.stdout

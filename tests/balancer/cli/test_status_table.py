@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from balancer.cli.status_table import COLOURS, status_table
+from balancer.fleet.fleet import WorkerPhase
+
+WORKER: dict[str, Any] = {
+    "index": 0,
+    "phase": "ready",
+    "reason": None,
+    "pid": 4711,
+    "cores": [0, 1, 2, 8],
+    "threads": 2,
+    "cpu_cores": 0.97,
+    "resident_bytes": 384 * 2**20,
+    "shared_bytes": 64 * 2**20,
+    "done": 12,
+    "speed": 61.234,
+}
+
+
+def lines(
+    *workers: dict[str, Any], reason: str | None = None, batch: int = 0, draining: bool = False, width: int = 200
+) -> list[str]:
+    report = {
+        "status": "healthy" if reason is None else "unhealthy",
+        "reason": reason,
+        "queueDepth": 3,
+        "queueDepths": {"interactive": 3 - batch, "batch": batch},
+        "draining": draining,
+        "workers": workers,
+    }
+    output = io.StringIO()
+    Console(file=output, width=width).print(status_table(report))
+    return output.getvalue().splitlines()
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_a_row_tells_all_of_a_worker() -> None:
+    title, _, headings, _, row, _ = lines(WORKER)
+    assert title.strip() == "healthy, 3 in line"
+    assert dict(zip(cells(headings), cells(row), strict=True)) == {
+        "worker": "0",
+        "state": "ready",
+        "pid": "4711",
+        "CPUs": "0-2,8",
+        "threads": "2",
+        "CPU use": "97%",
+        "memory": "320 MiB",
+        "done": "12",
+        "speed": "61.2x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("resident", "shared", "memory"),
+    [
+        (384 * 2**20, 0, "384 MiB"),
+        (384 * 2**20, 64 * 2**20, "320 MiB"),
+        (384 * 2**20, 64 * 2**20 + 1, "320 MiB + 0.1 GiB shared"),
+        (4608 * 2**20, 3000 * 2**20, "1608 MiB + 2.9 GiB shared"),
+    ],
+)
+def test_memory_is_the_workers_own_and_what_it_shares_if_that_is_much(resident: int, shared: int, memory: str) -> None:
+    row = cells(lines(WORKER | {"resident_bytes": resident, "shared_bytes": shared})[4])
+    assert row[6] == memory
+
+
+def test_a_worker_that_has_not_spoken_has_no_speed() -> None:
+    assert cells(lines(WORKER | {"speed": None})[4])[-1] == ""
+
+
+def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
+    row = cells(lines({"index": 5, "phase": "gone", "reason": "connection refused"})[4])
+    assert row == ["5", "gone (connection refused)", "", "", "", "", "", "", ""]
+
+
+def test_the_title_says_why_nobody_can_speak() -> None:
+    assert lines(WORKER, reason="the workers are starting")[0].strip() == (
+        "unhealthy, 3 in line: the workers are starting"
+    )
+
+
+def test_the_title_tells_of_batch_work_and_of_draining() -> None:
+    assert lines(WORKER, batch=2, draining=True)[0].strip() == "healthy, 3 in line (2 of them batch), draining"
+
+
+def test_a_process_that_is_just_gone_has_no_cpu_use() -> None:
+    alone = {name: value for name, value in WORKER.items() if name != "cpu_cores"}
+    assert cells(lines(alone)[4])[5] == ""
+
+
+@pytest.mark.parametrize("reason", ["[/] no file [/srv/model]", "[red]warm[/red]", "[bold]", "a\\[b]"])
+def test_a_reason_is_shown_as_it_is(reason: str) -> None:
+    output = "\n".join(lines({"index": 0, "phase": "failed", "reason": reason}, reason=reason))
+    assert f": {reason}" in output
+    assert f"failed ({reason})" in output
+
+
+@pytest.mark.parametrize("phase", WorkerPhase)
+def test_every_phase_has_a_colour(phase: WorkerPhase) -> None:
+    assert phase in COLOURS
+    assert phase.value in lines(WORKER | {"phase": phase.value})[4]

@@ -1,0 +1,105 @@
+"""What a calibration says is best, and when it says anything."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from balancer.host.calibration import AS_FAST, SLOTS, THREADS, Calibration, Conditions, Measurement, shapes
+
+CONDITIONS = Conditions.model_validate(
+    {
+        "engine": "turbo",
+        "runtime": "batched",
+        "precision": "int8",
+        "weights": "a digest",
+        "processor": "Xeon",
+        "cores": 8,
+        "quota": None,
+    }
+)
+
+
+def measurement(threads: int = 1, slots: int = 1, audio: float = 100.0, **others: Any) -> Measurement:
+    made = {"workers": 8, "utterances": 16, "seconds": 100.0, "answer_seconds": 5.0, "worker_bytes": 10**9}
+    return Measurement.model_validate(made | {"threads": threads, "slots": slots, "audio_seconds": audio} | others)
+
+
+def calibration(*measurements: Measurement) -> Calibration:
+    return Calibration(conditions=CONDITIONS, measured_at=datetime.now(UTC), measurements=measurements)
+
+
+def ranked(*measurements: Measurement) -> list[tuple[int, int]]:
+    return [(one.threads, one.slots) for one in calibration(*measurements).ranked]
+
+
+def test_a_measurement_in_words() -> None:
+    assert measurement(2, 8, 250.0).speed == 2.5
+    assert str(measurement(2, 8, 250.0)) == "8 workers of 2 threads and 8 slots: 2.5 audio seconds a second"
+    assert str(measurement(workers=1)) == "1 worker of 1 thread and 1 slot: 1 audio seconds a second"
+
+
+def test_the_fastest_is_the_best() -> None:
+    assert ranked(measurement(1, 1, 100), measurement(1, 8, 300), measurement(2, 8, 200)) == [(1, 8), (2, 8), (1, 1)]
+
+
+def test_of_those_that_are_as_fast_the_one_with_the_fewest_slots() -> None:
+    alike = (measurement(1, 16, 300), measurement(2, 8, 298), measurement(1, 8, 297), measurement(1, 4, 290))
+    assert ranked(*alike) == [(1, 8), (2, 8), (1, 16), (1, 4)]
+
+
+@given(st.lists(st.builds(measurement, st.integers(1, 8), st.integers(1, 32), st.floats(1, 1000)), min_size=1))
+def test_the_best_is_nearly_the_fastest_and_nothing_is_lost(measurements: list[Measurement]) -> None:
+    order = calibration(*measurements).ranked
+    assert order[0].speed >= AS_FAST * max(one.speed for one in measurements)
+    assert sorted(map(str, order)) == sorted(map(str, measurements))
+    rest = [one.speed for one in order if one.speed < AS_FAST * max(two.speed for two in measurements)]
+    assert rest == sorted(rest, reverse=True)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"threads": 0}, {"slots": 0}, {"workers": 0}, {"utterances": 0}, {"audio": 0.0}, {"seconds": 0.0}, {"speed": 1.0}],
+)
+def test_what_cannot_have_been_measured_is_none(fault: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        measurement(**fault)
+
+
+def test_without_measurements_there_is_no_calibration() -> None:
+    with pytest.raises(ValidationError):
+        calibration()
+
+
+def test_conditions_tell_how_they_differ() -> None:
+    assert CONDITIONS.differences(CONDITIONS) == ()
+    other = CONDITIONS.model_copy(update={"cores": 4, "weights": "another"})
+    assert CONDITIONS.differences(other) == ("weights", "cores")
+
+
+@pytest.mark.parametrize("other", [{"weights": "b"}, {"processor": "EPYC"}, {"cores": 4}, {"quota": 2.5}])
+def test_each_set_of_conditions_has_a_file_of_its_own_beside_its_likes(other: dict[str, object]) -> None:
+    changed = CONDITIONS.model_copy(update=other)
+    assert changed.name != CONDITIONS.name
+    assert changed.prefix == CONDITIONS.prefix == "turbo_batched_int8_"
+    assert CONDITIONS.name.startswith(CONDITIONS.prefix)
+
+
+def test_an_engine_whose_name_begins_like_anothers_has_another_prefix() -> None:
+    two, three = (CONDITIONS.model_copy(update={"engine": name}) for name in ("multilingual", "multilingual-v3"))
+    assert not three.name.startswith(two.prefix)
+
+
+def test_a_calibration_survives_json() -> None:
+    made = calibration(measurement(1, 4), measurement(2, 8))
+    assert Calibration.model_validate_json(made.model_dump_json()) == made
+
+
+def test_shapes_come_once_each_the_smallest_first() -> None:
+    assert shapes([2, 1, 2], [4, 1]) == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert len(shapes(THREADS, SLOTS)) == 15

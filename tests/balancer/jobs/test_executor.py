@@ -1,0 +1,154 @@
+"""The runner of jobs over a real store; what it asks to speak is a stand-in that does as its text says."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from balancer.audio.encoder import AudioFormat
+from balancer.errors import LineFullError, NotServingError, PoisonedError
+from balancer.jobs import executor as module
+from balancer.jobs.executor import DEATHS, Runner
+from balancer.jobs.job import Job, JobState
+from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.metrics import Telemetry
+from balancer.requests.bodies import SpeechRequest
+from balancer.requests.validation import Intake
+from balancer.speech.service import Audio, Origin, SpeechService
+from tests.support.harness import PATIENCE, ROOT
+from voices.registry import Registry
+from worker.cards import CARDS
+
+ATTEMPTS = 3
+
+
+class Speech:
+    """Speaks, or raises what its text names as often as it says: `NotServingError 2`."""
+
+    def __init__(self) -> None:
+        self.spoken: list[tuple[str, Origin]] = []
+
+    async def speak(self, request: SpeechRequest, origin: Origin) -> Audio:
+        self.spoken.append((request.text, origin))
+        name, _, times = request.text.partition(" ")
+        failures = {"full": LineFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
+        if name in failures and self.attempts(request.text) <= int(times):
+            raise failures[name]("as told")
+        if name == "long":
+            await asyncio.Event().wait()
+        return Audio(b"audio", AudioFormat.WAV, 24_000, 1.0)
+
+    def attempts(self, text: str) -> int:
+        return [spoken for spoken, _ in self.spoken].count(text)
+
+
+class Slots:
+    slots = 2
+    room_for_batch = True
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteJobStore]:
+    store = SqliteJobStore(tmp_path)
+    yield store
+    await store.aclose()
+
+
+@pytest.fixture
+def speech() -> Speech:
+    return Speech()
+
+
+@pytest.fixture
+async def running(
+    store: SqliteJobStore, speech: Speech, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Runner, asyncio.Task[None]]]:
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
+    intake = Intake(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
+    runner = Runner(
+        store, cast(SpeechService, speech), intake, Slots(), Telemetry("hibari"), attempts=ATTEMPTS, retention=1000.0
+    )
+    task = asyncio.create_task(runner.run())
+    yield runner, task
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
+    """What becomes of a job with that text."""
+    told: dict[str, Any] = {"caller": "shop", "body": {"text": text}, "characters": 1, "created": 0.0, "format": "wav"}
+    (job,) = await store.add([Job(id=text.replace(" ", "-"), **(told | changes))])
+    async with asyncio.timeout(PATIENCE):
+        while (now := await store.get(job.id)) is not None and not now.state.final:
+            await asyncio.sleep(0.005)
+    assert now is not None
+    return now
+
+
+Running = tuple[Runner, asyncio.Task[None]]
+
+
+async def test_a_job_is_spoken_at_batch_priority_for_as_long_as_it_takes(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    assert (await ended(store, "Hello.")).state is JobState.DONE
+    ((_, origin),) = speech.spoken
+    assert (origin.caller, origin.patient, origin.deadline_ms) == ("shop", True, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "attempts"),
+    [
+        ("defect 2", JobState.DONE, 3),
+        ("defect 9", JobState.FAILED, 3),
+        ("full 6", JobState.DONE, 7),
+        ("nobody 5", JobState.DONE, 6),
+        ("poison 1", JobState.FAILED, 1),
+    ],
+)
+async def test_what_fails_is_tried_as_often_as_it_deserves(
+    store: SqliteJobStore, speech: Speech, running: Running, text: str, state: JobState, attempts: int
+) -> None:
+    job = await ended(store, text)
+    assert (job.state, speech.attempts(text)) == (state, attempts)
+    assert (job.error is None) == (state is JobState.DONE)
+
+
+async def test_a_job_whose_runners_die_again_and_again_is_given_up(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    job = await ended(store, "Hello.", attempts=ATTEMPTS * DEATHS)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert "whoever ran it died" in job.error.message
+    assert speech.spoken == []
+
+
+async def test_what_is_under_way_at_the_end_is_queued_again(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    _, task = running
+    added = asyncio.create_task(ended(store, "long"))
+    while not speech.spoken:
+        await asyncio.sleep(0.005)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    job = await store.get("long")
+    assert job is not None
+    assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+    added.cancel()
+    with suppress(asyncio.CancelledError):
+        await added
+
+
+async def test_a_voice_that_has_gone_fails_its_jobs(store: SqliteJobStore, running: Running) -> None:
+    job = await ended(store, "Hello.", body={"text": "Hello.", "character": "gone"})
+    assert job.error is not None
+    assert job.error.code == "voice_not_found"

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+from prometheus_client import CollectorRegistry, Histogram
+
+from balancer.operations.loop_lag import watch
+
+
+def lags(histogram: Histogram) -> dict[str, float]:
+    [metric] = histogram.collect()
+    return {sample.labels.get("le", sample.name): sample.value for sample in metric.samples}
+
+
+async def test_a_loop_that_is_held_up_is_seen_to_be_late() -> None:
+    histogram = Histogram("lag", "", buckets=(0.1, 1.0), registry=CollectorRegistry())
+    watching = asyncio.create_task(watch(histogram, 0.01))
+    while lags(histogram)["lag_count"] < 3:
+        await asyncio.sleep(0.005)
+    before = lags(histogram)
+    time.sleep(0.3)  # noqa: ASYNC251 - what is to be seen
+    while lags(histogram)["lag_count"] <= before["lag_count"]:
+        await asyncio.sleep(0.005)
+    after = lags(histogram)
+    assert after["1.0"] - after["0.1"] > before["1.0"] - before["0.1"], "one was between 0.1 s and 1 s late"
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching

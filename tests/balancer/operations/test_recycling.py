@@ -1,0 +1,144 @@
+"""Upkeep over a real dispatcher and fleet, with stub workers that are real processes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from balancer.dispatch.dispatcher import WorkerView
+from balancer.fleet.fleet import WorkerPhase
+from balancer.operations.recycling import Limits, Upkeep
+from tests.balancer.dispatch.test_dispatcher import AUDIO_BYTES, READY, Front, front
+from tests.support.harness import PATIENCE, Stub, start_stub
+from worker.contract import Phase, WorkerState
+
+MIB = 2**20
+
+
+def view(*, phase: WorkerPhase = READY, done: int = 0, own: int = 0, shared: int = 0) -> WorkerView:
+    state = WorkerState(
+        index=0,
+        pid=1,
+        phase=Phase.READY,
+        engine="hibari",
+        model="stub",
+        sample_rate=24_000,
+        cores=(0,),
+        threads=1,
+        slots=1,
+        in_flight=(),
+        done=done,
+        progress=done,
+        speed=None,
+        voices_prepared=(),
+        resident_bytes=own + shared,
+        shared_bytes=shared,
+        cpu_seconds=0.0,
+        started_at=0.0,
+    )
+    return WorkerView(0, phase, None, state)
+
+
+def test_without_limits_a_worker_is_kept() -> None:
+    assert Limits().passed(view(done=10**9, own=10**12)) is None
+
+
+def test_a_worker_is_due_after_so_many_utterances() -> None:
+    limits = Limits(utterances=100)
+    assert limits.passed(view(done=99)) is None
+    assert limits.passed(view(done=100)) == "it has spoken 100 utterances"
+
+
+def test_a_worker_is_due_past_so_much_memory_of_its_own() -> None:
+    limits = Limits(own_bytes=100 * MIB)
+    assert limits.passed(view(own=100 * MIB, shared=1000 * MIB)) is None
+    assert limits.passed(view(own=101 * MIB)) == "it takes 101 MiB"
+
+
+def test_a_worker_that_does_not_serve_is_not_due() -> None:
+    for phase in (WorkerPhase.DRAINING, WorkerPhase.WARMING, WorkerPhase.FAILED):
+        assert Limits(utterances=1).passed(view(phase=phase, done=5)) is None
+
+
+@asynccontextmanager
+async def kept_up(run_dir: Path, limits: Limits) -> AsyncIterator[tuple[Front, Upkeep]]:
+    async with front(run_dir) as chorus:
+        upkeep = Upkeep(chorus.dispatcher, limits)
+        running = asyncio.create_task(upkeep.run())
+        yield chorus, upkeep
+        assert not running.done()
+        running.cancel()
+
+
+async def ended(stub: Stub) -> int:
+    async with asyncio.timeout(PATIENCE):
+        return await asyncio.to_thread(stub.process.wait)
+
+
+def has_ended(stub: Stub) -> bool:
+    return stub.process.poll() is not None
+
+
+async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        first = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
+        async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
+            await chorus.speak("Hello.")
+            # The limit is passed and seen, but there is no other.
+            async with asyncio.timeout(PATIENCE):
+                while (chorus.dispatcher.workers()[0].state or first.state()).done < 1:
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            assert not has_ended(first)
+            processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
+            assert await ended(first) == 0
+            processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
+            await chorus.until_phases(READY, READY)
+
+
+async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
+        async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
+            await chorus.until_phases(READY, READY)
+            await asyncio.gather(*(chorus.speak("Hello.", f"u{number}") for number in range(2)))
+            async with asyncio.timeout(PATIENCE):
+                while not any(map(has_ended, old)):
+                    await asyncio.sleep(0.01)
+            (gone,) = [index for index, stub in enumerate(old) if has_ended(stub)]
+            await asyncio.sleep(0.3)
+            assert not has_ended(old[1 - gone]), "its fellow has no successor yet"
+            processes.enter_context(start_stub(run_dir, gone, audio_bytes=AUDIO_BYTES))
+            assert await ended(old[1 - gone]) == 0
+
+
+async def test_replacing_waits_for_the_successor(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
+        async with kept_up(run_dir, Limits()) as (chorus, upkeep):
+            await chorus.until_phases(READY, READY)
+            replacing = asyncio.create_task(upkeep.replace(1))
+            assert await ended(old[1]) == 0
+            with start_stub(run_dir, 1, phase=Phase.STARTING):
+                await chorus.until_phases(READY, WorkerPhase.STARTING)
+                assert not replacing.done()
+            processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
+            async with asyncio.timeout(PATIENCE):
+                await replacing
+            assert not has_ended(old[0])
+
+
+async def test_a_worker_that_does_not_run_is_waited_for(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
+        dead = processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
+        async with kept_up(run_dir, Limits()) as (chorus, upkeep):
+            await chorus.until_phases(READY, READY)
+            dead.process.kill()
+            await chorus.until_phases(READY, WorkerPhase.GONE)
+            replacing = asyncio.create_task(upkeep.replace(1))
+            processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
+            async with asyncio.timeout(PATIENCE):
+                await replacing

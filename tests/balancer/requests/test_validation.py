@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancer.audio.encoder import AudioFormat
+from balancer.errors import InvalidRequestError, ModelNotFoundError
+from balancer.requests.bodies import OpenAISpeechBody, SpeechRequest, TtsBody
+from balancer.requests.validation import OPENAI_MODELS, Intake
+from voices.registry import Registry, Voice
+from worker.cards import CARDS, Choice, EngineCard, Parameter
+
+CARD = EngineCard(
+    name="parrot",
+    description="",
+    sample_rate=16_000,
+    resident_bytes=1,
+    seconds_per_character=1.0,
+    speed=1.0,
+    parameters=(
+        Parameter(name="temperature", minimum=0.0, maximum=2.0, default=0.8),
+        Parameter(name="top_k", minimum=1, maximum=1000, default=50, integer=True),
+    ),
+)
+CLONING = CARD.model_copy(update={"clones_voices": True})
+LANGUAGE = Choice(name="language", choices=("en", "fr", "pt", "zh"))
+MOOD = Choice(name="mood", choices=("Calm", "sad"))
+POLYGLOT = CARD.model_copy(update={"parameters": (*CARD.parameters, LANGUAGE, MOOD)})
+TERSE = CARD.model_copy(update={"longest_text": 8})
+VOICES = (
+    Voice(name="default", engine="*", aliases=("alloy", "ash")),
+    Voice(name="polly", engine="parrot", parameters={"temperature": 0.5, "exaggeration": 0.3}),
+    Voice(name="finch", engine="finch"),
+    Voice(name="clone", reference="a.wav", synthetic=True),
+    Voice(name="canary", engine="parrot", language="pt-BR"),
+    Voice(name="budgie", engine="parrot", language="cs"),
+    Voice(name="jackdaw", engine="parrot", language="cs", parameters={"language": "FR", "mood": "calm"}),
+    Voice(name="crow", engine="parrot", parameters={"temperature": 9, "mood": "glad"}),
+    Voice(name="rook", engine="parrot", parameters={"mood": "glad"}),
+)
+BROKEN = {"broken": "voice.toml: no name"}
+REGISTRY = Registry({voice.name: voice for voice in VOICES}, Path("/voices"), BROKEN)
+
+
+def intake(card: EngineCard = CARD) -> Intake:
+    return Intake(card, REGISTRY, max_characters=10)
+
+
+def accept(card: EngineCard = CARD, **fields: Any) -> SpeechRequest:
+    return intake(card).accept(TtsBody.model_validate({"text": "Hello."} | fields))
+
+
+def refuse(card: EngineCard = CARD, **fields: Any) -> InvalidRequestError:
+    with pytest.raises(InvalidRequestError) as caught:
+        accept(card, **fields)
+    return caught.value
+
+
+# What is accepted
+
+
+def test_a_whole_request() -> None:
+    assert accept(voice="polly", seed=7, format="flac", speed=2, top_k=3) == SpeechRequest(
+        text="Hello.",
+        voice=VOICES[1],
+        parameters={"temperature": 0.5, "top_k": 3},
+        seed=7,
+        format=AudioFormat.FLAC,
+        speed=2,
+    )
+
+
+def test_both_surfaces_end_in_the_same_request() -> None:
+    openai = {"model": "tts-1", "input": "Hello.", "voice": "polly", "response_format": "wav", "seed": 1}
+    assert intake().accept(OpenAISpeechBody.model_validate(openai)) == accept(voice="polly", format="wav", seed=1)
+
+
+@pytest.mark.parametrize("name", ["alloy", "ash", "default"])
+def test_an_alias_is_the_voice(name: str) -> None:
+    assert accept(voice=name).voice.name == "default"
+
+
+@pytest.mark.parametrize("model", [*OPENAI_MODELS, "parrot", None])
+def test_the_engine_has_many_names(model: str | None) -> None:
+    accept(model=model)
+
+
+def test_a_random_seed_is_another_each_time_and_fits() -> None:
+    seeds = {accept().seed for _ in range(50)}
+    assert len(seeds) > 40
+    assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert accept(seed=0).seed == 0
+
+
+def test_a_request_goes_before_its_voice() -> None:
+    assert accept(voice="polly", temperature=1.5).parameters == {"temperature": 1.5}
+    assert accept(voice="default").parameters == {}
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 2, 2.0, 0.7])
+def test_numbers_within_their_range(value: float) -> None:
+    sent = accept(temperature=value).parameters["temperature"]
+    assert (sent, type(sent)) == (value, float)
+
+
+@pytest.mark.parametrize("value", [1, 7, 1000])
+def test_whole_numbers_within_their_range(value: int) -> None:
+    sent = accept(top_k=value).parameters["top_k"]
+    assert (sent, type(sent)) == (value, int)
+
+
+def test_a_voices_own_numbers_are_of_the_right_kind_too() -> None:
+    voice = Voice(name="default", engine="*", parameters={"temperature": 1, "top_k": 5})
+    own = Intake(CARD, Registry({"default": voice}, Path("/voices")), 10).accept(TtsBody(text="Hello."))
+    assert {name: type(value) for name, value in own.parameters.items()} == {"temperature": float, "top_k": int}
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent"), [("fr", "fr"), ("FR", "fr"), ("en-GB", "en"), ("pt_BR", "pt"), ("ZH-Hans-CN", "zh")]
+)
+def test_a_language_is_accepted_with_its_region(asked: str, sent: str) -> None:
+    assert accept(POLYGLOT, language=asked).parameters == {"language": sent}
+
+
+@pytest.mark.parametrize(("asked", "sent"), [("Calm", "Calm"), ("calm", "Calm"), ("SAD", "sad")])
+def test_a_choice_is_sent_as_its_engine_writes_it(asked: str, sent: str) -> None:
+    assert accept(POLYGLOT, mood=asked).parameters["mood"] == sent
+
+
+@pytest.mark.parametrize(
+    ("voice", "asked", "sent"),
+    [
+        ("default", {}, "en"),
+        ("canary", {}, "pt"),
+        ("canary", {"language": "fr"}, "fr"),
+        ("jackdaw", {}, "fr"),
+        ("jackdaw", {"language": "zh"}, "zh"),
+        ("budgie", {"language": "zh-CN"}, "zh"),
+    ],
+)
+def test_the_language_is_the_requests_or_else_the_voices_own(voice: str, asked: dict[str, Any], sent: str) -> None:
+    assert accept(POLYGLOT, voice=voice, **asked).parameters["language"] == sent
+
+
+def test_an_engine_without_languages_is_not_told_one() -> None:
+    assert accept(voice="canary").parameters == {}
+    assert accept(voice="jackdaw").parameters == {}
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_every_engine_gets_a_language_if_it_has_a_choice_of_them(name: str) -> None:
+    parameters = accept(CARDS[name]).parameters
+    assert parameters == ({"language": "en"} if CARDS[name].parameter("language") else {})
+
+
+def test_a_text_of_just_the_limit() -> None:
+    assert accept(text="a" * 10).text == "a" * 10
+    assert accept(text="\U0001f600" * 9 + "a").text.endswith("a")
+
+
+# What is refused
+
+
+def test_a_text_over_the_limit() -> None:
+    error = refuse(text="a" * 11)
+    assert error.message == "text has 11 characters; the limit is 10"
+    assert (error.param, error.code) == ("text", "text_too_long")
+
+
+def test_a_text_over_the_limit_under_openais_name() -> None:
+    body = OpenAISpeechBody.model_validate({"model": "tts-1", "input": "a" * 11, "voice": "alloy"})
+    with pytest.raises(InvalidRequestError, match="input has 11 characters") as caught:
+        intake().accept(body)
+    assert caught.value.param == "input"
+
+
+def test_a_text_over_what_the_engine_speaks_at_once() -> None:
+    assert accept(TERSE, text="a" * 8).text == "a" * 8
+    error = refuse(TERSE, text="a" * 9)
+    assert error.message == (
+        "text has 9 characters; engine 'parrot' speaks at most 8 in one utterance: split the text into several requests"
+    )
+    assert (error.param, error.code) == ("text", "text_too_long")
+
+
+@pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
+def test_the_lesser_limit_counts_and_is_named(longest: int | None, limit: int, said: str) -> None:
+    card = CARD.model_copy(update={"longest_text": longest})
+    assert intake(card).longest_text == limit
+    accept(card, text="a" * limit)
+    assert refuse(card, text="a" * 11).message.startswith(f"text has 11 characters; {said}")
+
+
+def test_an_unknown_model() -> None:
+    error = refuse(model="finch")
+    assert isinstance(error, ModelNotFoundError)
+    assert error.param == "model"
+    assert "there are: parrot, tts-1" in error.message
+
+
+@pytest.mark.parametrize("field", ["voice", "character"])
+def test_an_unknown_voice(field: str) -> None:
+    error = refuse(CARD, **{field: "nobody"})
+    assert error.message == f"there is no voice 'nobody'; there are: {', '.join(REGISTRY.names)}"
+    assert (error.param, error.code) == (field, "voice_not_found")
+
+
+def test_a_broken_voice_is_not_just_unknown() -> None:
+    assert refuse(voice="broken").message == "voice 'broken' cannot be used: voice.toml: no name"
+
+
+@pytest.mark.parametrize("name", ["finch", "clone"])
+def test_a_voice_that_this_engine_cannot_speak(name: str) -> None:
+    error = refuse(voice=name)
+    usable = "budgie, canary, crow, default, jackdaw, polly, rook"
+    assert error.message == f"engine 'parrot' cannot speak voice '{name}'; it can speak: {usable}"
+    assert (error.param, error.code) == ("voice", "voice_not_supported")
+
+
+def test_an_engine_that_clones_speaks_clones() -> None:
+    assert accept(CLONING, voice="clone").voice.name == "clone"
+    more = {voice.name for voice in intake(CLONING).speakable} - {voice.name for voice in intake().speakable}
+    assert more == {"clone"}
+
+
+@pytest.mark.parametrize("value", [-0.1, 2.1, -(10**400), 10**400, "1", True, None, [], float("nan"), float("inf")])
+def test_a_number_out_of_its_range(value: object) -> None:
+    error = refuse(temperature=value)
+    assert error.message == "temperature must be a number from 0 to 2"
+    assert (error.param, error.code) == ("temperature", "invalid_parameter")
+
+
+@pytest.mark.parametrize("value", [0, 1001, 1.5, 2.0, "5", True, None])
+def test_a_whole_number_out_of_its_range(value: object) -> None:
+    error = refuse(top_k=value)
+    assert error.message == "top_k must be a whole number from 1 to 1000"
+    assert (error.param, error.code) == ("top_k", "invalid_parameter")
+
+
+@pytest.mark.parametrize(
+    ("card", "voice", "asked", "fault"),
+    [
+        (CARD, "crow", {}, "temperature must be a number from 0 to 2"),
+        (CARD, "crow", {"temperature": 1.0}, "temperature must be a number from 0 to 2"),
+        (POLYGLOT, "rook", {}, "mood must be one of Calm, sad"),
+    ],
+)
+@pytest.mark.parametrize("field", ["voice", "character"])
+def test_a_voice_with_a_default_that_does_not_fit(
+    card: EngineCard, voice: str, asked: dict[str, Any], fault: str, field: str
+) -> None:
+    error = refuse(card, **{field: voice}, **asked)
+    assert error.message == f"voice '{voice}' cannot be used with engine 'parrot': in its voice.toml, {fault}"
+    assert (error.param, error.code) == (field, "voice_not_supported")
+
+
+def test_a_default_that_the_engine_has_no_use_for_is_no_fault() -> None:
+    assert accept(voice="rook").parameters == {}
+
+
+def test_a_voice_of_a_language_that_the_engine_lacks_is_not_given_another() -> None:
+    error = refuse(POLYGLOT, voice="budgie")
+    assert error.message == (
+        "voice 'budgie' speaks 'cs', which engine 'parrot' does not: send language, one of en, fr, pt, zh"
+    )
+    assert (error.param, error.code) == ("language", "invalid_parameter")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["es-419", "fr-", "french", "f", "", " fr", "fr\n", "en_US.UTF-8", "fr--CA", "fr-é", "f" * 10_000],
+        *[1, True, None, ["fr"], {"fr": "fr"}],
+    ],
+)
+def test_what_is_none_of_the_languages(value: object) -> None:
+    error = refuse(POLYGLOT, language=value)
+    assert error.message == "language must be one of en, fr, pt, zh"
+    assert (error.param, error.code) == ("language", "invalid_parameter")
+
+
+@pytest.mark.parametrize("value", ["glad", "sad-GB", "cal", "", True, 0, None, ["sad"]])
+def test_what_is_none_of_the_choices(value: object) -> None:
+    error = refuse(POLYGLOT, mood=value)
+    assert error.message == "mood must be one of Calm, sad"
+    assert (error.param, error.code) == ("mood", "invalid_parameter")
+
+
+def test_a_parameter_that_this_engine_lacks() -> None:
+    error = refuse(exaggeration=0.5)
+    assert error.message == (
+        "unknown field 'exaggeration'; this request takes speed, seed, priority, deadline_ms, text, "
+        "character, voice, model, format, "
+        "and the parameters of engine 'parrot': temperature, top_k"
+    )
+    assert (error.param, error.code) == ("exaggeration", "unknown_parameter")

@@ -1,0 +1,133 @@
+"""The comparison of workers with a locked server, as the real program with real servers and tiny models."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmarks.burst import jobs, texts
+from tests.support.bench import PATIENCE, Bench, started
+from worker.engines.chatterbox.token_budget import token_budget
+
+TOKENS = 58
+
+
+@pytest.fixture
+def bench(tiny_turbo: Path) -> Iterator[Bench]:
+    with started("workers", tiny_turbo, "--engine", "turbo", "--rounds", "1", "--utterances", "2") as bench:
+        yield bench
+
+
+@pytest.mark.parametrize("tokens", [98, 500])
+def test_texts_are_about_as_long_as_asked_for_and_each_another_length(tokens: int) -> None:
+    lengths = [token_budget(text) for text in texts(7, tokens)]
+    assert sum(lengths) / 7 == tokens - (tokens - 50) % 4
+    assert len(set(lengths)) == 7
+    assert max(lengths) - min(lengths) == 24
+
+
+@pytest.mark.parametrize("tokens", [54, 998])
+def test_no_text_is_beyond_what_there_is(tokens: int) -> None:
+    assert {54 <= token_budget(text) <= 1000 for text in texts(8, tokens)} == {True}
+
+
+def test_texts_and_seeds_differ_within_a_round_and_between_rounds() -> None:
+    both = jobs(8, 98, 0) + jobs(8, 98, 1)
+    assert len({token_budget(job.text) for job in both}) == 16
+    assert len({job.text for job in both}) == 16
+    assert len({job.seed for job in both}) == 16
+
+
+def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    process = bench.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
+    tables, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 0, messages
+    assert bench.left() == []
+    [result] = json.loads(file.read_text())["engines"]
+    runs = {run["side"]: run for run in result["runs"]}
+    # Turbo adds three tokens of silence to each text.
+    expected = [(token_budget(job.text) + 3) / 25 for job in jobs(2, TOKENS, 0)]
+    for run in runs.values():
+        assert run["audio_seconds"] == pytest.approx(expected, abs=0.1)
+    assert runs["locked"]["audio_seconds"] == runs["workers"]["audio_seconds"]
+
+    speeds = {side: sum(run["audio_seconds"]) / run["seconds"] for side, run in runs.items()}
+    ratio = speeds["workers"] / speeds["locked"]
+    assert ratio > 0
+    assert result["ratios"] == [pytest.approx(ratio)]
+    assert f"Workers over the locked server: {ratio:.2f}\n" in tables
+    assert f"| 2 workers, 1 thread each | {speeds['workers']:.3f} |" in tables
+
+    # The lock lets one text through after the other; each worker has one of its own.
+    first, last = sorted(runs["locked"]["answers"])
+    assert first < 0.8 * last
+
+    processes = {side: {memory["process"] for memory in result["memory"][side]} for side in runs}
+    assert processes == {"locked": {"server"}, "workers": {"worker 0", "worker 1", "balancer", "supervisord"}}
+    # Weights of 400 MB and more, which the one has copied and the others share.
+    workers = [memory for memory in result["memory"]["workers"] if memory["process"].startswith("worker")]
+    assert all(memory["shared"] > 400e6 and memory["private_peak"] >= memory["private"] > 0 for memory in workers)
+
+
+@pytest.mark.parametrize(
+    ("signum", "moment"),
+    [(signal.SIGTERM, "starting the locked server"), (signal.SIGINT, "starting 2 workers")],
+)
+def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Signals, moment: str) -> None:
+    process = bench.start("--workers", "2")
+    assert process.stderr
+    assert any(moment in line for line in process.stderr)
+
+    process.send_signal(signum)
+    process.communicate(timeout=PATIENCE)
+
+    assert process.returncode not in {0, None}
+    assert bench.left() == []
+
+
+def test_a_side_that_does_not_start_is_named_with_the_end_of_its_log(bench: Bench) -> None:
+    vocabulary = bench.home / "tiny/turbo/vocab.json"
+    vocabulary.unlink()
+    vocabulary.write_text('{"a": 0, "<|endoftext|>": 1}')
+    process = bench.start()
+    _, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 1
+    assert bench.left() == []
+    assert "locked did not start: it ended with 1\nThe end of its log:\n" in messages
+    assert "the tokenizer has" in messages
+
+
+def test_what_is_no_checkpoint_is_not_written_over(bench: Bench) -> None:
+    weights = bench.home / "tiny/turbo/t3_turbo_v1.safetensors"
+    weights.unlink()
+    process = bench.start()
+    _, messages = process.communicate(timeout=PATIENCE)
+
+    assert process.returncode == 1
+    assert "lack t3_turbo_v1.safetensors" in messages
+    assert not weights.exists()
+
+
+def test_an_unknown_engine_is_refused_by_name(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.benchmarks.workers", "--engine", "hibari"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200"},
+    )
+
+    assert done.returncode == 2
+    assert "there is no checkpoint of 'hibari'" in done.stderr
+    assert list(tmp_path.iterdir()) == []

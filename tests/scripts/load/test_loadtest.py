@@ -1,0 +1,399 @@
+"""The load test: its schedule and texts as functions, the rest as the program against a real server."""
+
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from scripts.load import arrivals, client, texts
+
+ROOT = Path(__file__).parents[3]
+LOADTEST = str(ROOT / "scripts" / "loadtest")
+SLOW_SERVER = str(ROOT / "tests" / "support" / "slow_server.py")
+PATIENCE = 60  # seconds until something that should have happened did not
+
+Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Start slow servers with the options given, in the form name=value; their addresses."""
+    servers: list[subprocess.Popen[str]] = []
+
+    def start(**options: object) -> str:
+        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        command = [sys.executable, SLOW_SERVER, *arguments]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        servers.append(server)
+        assert server.stdout
+        return f"http://127.0.0.1:{int(server.stdout.readline())}"
+
+    yield start
+    for server in servers:
+        server.kill()
+        server.communicate()
+
+
+class Result:
+    """What one run of the program left behind."""
+
+    def __init__(self, folder: Path, url: str, *options: str, **environment: str) -> None:
+        file = folder / "result.json"
+        self.process = subprocess.run(
+            [LOADTEST, "--url", url, "--json", file, "--records", *options],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            env=os.environ | environment,
+        )
+        report = json.loads(file.read_text()) if file.exists() else {}
+        self.settings: dict[str, Any] = report.get("settings", {})
+        self.summary: dict[str, Any] = report.get("summary", {})
+        self.records: list[dict[str, Any]] = report.get("records", [])
+
+
+def seen(url: str, at_least: int) -> list[dict[str, Any]]:
+    """Wait until the server was asked that often; what it was asked."""
+    requests: list[dict[str, Any]] = httpx.get(f"{url}/seen?at_least={at_least}", timeout=PATIENCE).json()
+    return requests
+
+
+# The schedule
+
+
+def test_poisson_arrivals_come_at_their_rate() -> None:
+    times = list(itertools.islice(arrivals.poisson(20, seed=1), 20_000))
+    gaps = [after - before for before, after in itertools.pairwise([0, *times])]
+    mean = sum(gaps) / len(gaps)
+    variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
+    assert min(gaps) > 0
+    assert mean == pytest.approx(1 / 20, rel=0.03)
+    assert variance == pytest.approx(1 / 20**2, rel=0.1)  # exponential gaps, not just gaps of that mean
+
+
+def test_poisson_arrivals_depend_on_the_seed_alone() -> None:
+    first, again, other = (list(itertools.islice(arrivals.poisson(5, seed), 50)) for seed in (3, 3, 4))
+    assert first == again != other
+
+
+# The texts
+
+
+def supply(number: int, *, seed: int = 0, repeat: float = 0, first_number: int = 0) -> list[Any]:
+    source = texts.Mix(seed)
+    given = texts.supply(source, seed=seed, repeat=repeat, first_number=first_number)
+    return list(itertools.islice(given, number))
+
+
+@pytest.mark.parametrize("repeat", [0, 0.6])
+def test_the_mix_keeps_its_proportions(repeat: float) -> None:
+    given = supply(10_000, repeat=repeat)
+    counts = Counter(text.length for text in given)
+    assert counts["short"] == pytest.approx(6_000, rel=0.05)
+    assert counts["medium"] == pytest.approx(3_000, rel=0.05)
+    assert counts["long"] == pytest.approx(1_000, rel=0.1)
+
+
+def test_each_class_has_its_number_of_sentences() -> None:
+    for text in supply(200):
+        assert len(re.findall(r"[.?!](?: |$)", text.content)) == texts.MIX[text.length].sentences
+
+
+def test_texts_are_unique_unless_repeats_are_asked_for() -> None:
+    given = supply(5_000)
+    assert len({text.content for text in given}) == 5_000
+    assert not any(text.repeated for text in given)
+
+
+def test_repeats_have_their_share_and_were_given_before() -> None:
+    given = supply(10_000, repeat=0.6)
+    earlier = set()
+    for text in given:
+        assert text.repeated == (text.content in earlier)
+        earlier.add(text.content)
+    assert sum(text.repeated for text in given) == pytest.approx(6_000, rel=0.05)
+
+
+def test_the_seed_settles_the_texts_but_a_second_run_shares_none() -> None:
+    first, second = (supply(500, first_number=number) for number in (1_000, 5_000))
+    bare = [[text.content.partition(": ")[2] for text in given] for given in (first, second)]
+    assert bare[0] == bare[1]
+    assert {text.content for text in first}.isdisjoint(text.content for text in second)
+
+
+def test_every_number_is_spelt_differently() -> None:
+    assert texts.spell(40_217) == "four, two, seventeen"
+    assert texts.spell(993_020) == "ninety-nine, thirty, twenty"
+    assert len({texts.spell(number) for number in range(0, texts.NUMBERS, 7)}) == len(range(0, texts.NUMBERS, 7))
+
+
+# The length of the audio
+
+
+def wav(data: bytes, *, declared: int | None = None, before: bytes = b"") -> bytes:
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 24_000, 48_000, 2, 16)
+    size = len(data) if declared is None else declared
+    return b"RIFF" + bytes(4) + b"WAVE" + form + before + struct.pack("<4sI", b"data", size) + data
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        wav(bytes(96_000)),
+        wav(bytes(96_000), declared=0xFFFF_FFFF),  # streamed
+        wav(bytes(96_000), declared=0),
+        wav(bytes(96_000), before=b"LIST" + struct.pack("<I", 3) + b"abc\0"),  # chunks are padded to even sizes
+        wav(bytes(96_000)) + b"LIST" + struct.pack("<I", 4) + b"abcd",
+    ],
+)
+def test_length_of_a_wav(body: bytes) -> None:
+    assert client.wav_seconds(body) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"RIFF",
+        b"{}",
+        wav(b""),
+        wav(bytes(10), declared=20),
+        wav(b"", declared=0xFFFF_FFFF),
+        wav(bytes(96_000))[:40],
+    ],
+)
+def test_what_is_no_whole_wav(body: bytes) -> None:
+    with pytest.raises(client.BadAudio):
+        client.wav_seconds(body)
+
+
+@pytest.mark.parametrize(
+    ("audio_format", "headers", "seconds"),
+    [
+        ("pcm", {}, 1.0),
+        ("pcm", {"content-type": "audio/pcm;rate=48000"}, 0.5),
+        ("mp3", {}, None),
+        ("mp3", {"x-audio-seconds": "7.5"}, 7.5),
+        ("pcm", {"x-audio-seconds": "7.5"}, 7.5),
+        ("pcm", {"x-audio-seconds": "nan"}, 1.0),
+    ],
+)
+def test_length_by_header_or_known_format(audio_format: str, headers: dict[str, str], seconds: float | None) -> None:
+    assert client.audio_seconds(audio_format, httpx.Headers(headers), bytes(48_000)) == seconds
+
+
+@pytest.mark.parametrize(("audio_format", "body"), [("mp3", b""), ("pcm", b"abc"), ("wav", b"abc")])
+def test_a_stated_length_does_not_save_a_bad_body(audio_format: str, body: bytes) -> None:
+    with pytest.raises(client.BadAudio):
+        client.audio_seconds(audio_format, httpx.Headers({"x-audio-seconds": "1"}), body)
+
+
+# The program
+
+
+def test_a_good_run_adds_up(serve: Serve, tmp_path: Path) -> None:
+    url = serve(slots=4, audio=2)
+    result = Result(tmp_path, url, "--requests", "40", "--repeat", "0.5")
+    summary, records = result.summary, result.records
+    assert result.process.returncode == 0, result.process.stderr
+    assert summary["requests"] == summary["succeeded"] == len(records) == len(seen(url, 40)) == 40
+    assert summary["failed"] == summary["abandoned"] == 0
+    assert summary["errors"] == {}
+    assert summary["repeated"] == sum(record["repeated"] for record in records) > 0
+    assert summary["audio_seconds"] == pytest.approx(80)
+    assert summary["audio_seconds_per_second"] == pytest.approx(80 / summary["seconds"])
+    assert summary["requests_per_minute"] == pytest.approx(60 * 40 / summary["seconds"])
+    assert summary["latency"]["max"] == max(record["latency"] for record in records)
+    by_length = {length: spread["requests"] for length, spread in summary["latency_by_length"].items()}
+    assert by_length == Counter(record["length"] for record in records)
+    assert result.settings["url"] == url
+    assert result.settings["concurrency"] == 4
+    for cell in ("succeeded", "requests a minute", "audio seconds per second", "p99", "short"):
+        assert cell in result.process.stdout
+    assert result.process.stderr == ""
+
+
+def test_what_is_sent(serve: Serve, tmp_path: Path) -> None:
+    lines = tmp_path / "texts.txt"
+    lines.write_text("Guten Morgen.\n\nGute Nacht.\n")
+    url = serve()
+    options = (
+        "--requests",
+        "3",
+        "--concurrency",
+        "1",
+        "--texts",
+        str(lines),
+        "--voice",
+        "Anna",
+        "--format",
+        "mp3",
+    )
+    result = Result(tmp_path, url, *options, CHORUS_API_KEY="key-of-the-test")
+    requests = seen(url, 3)
+    assert [request["body"]["text"].partition(": ")[2] for request in requests] == [
+        "Guten Morgen.",
+        "Gute Nacht.",
+        "Guten Morgen.",
+    ]
+    assert all(request["body"].items() >= {"voice": "Anna", "format": "mp3"}.items() for request in requests)
+    assert all(request["authorization"] == "Bearer key-of-the-test" for request in requests)
+    assert "key-of-the-test" not in (tmp_path / "result.json").read_text() + result.process.stdout
+    assert result.summary["latency_by_length"] == {}
+    assert result.summary["audio_seconds"] is None  # an mp3 does not tell
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ("overloaded", "HTTP 503 overloaded"),
+        ("page", "HTTP 502"),
+        ("empty", "bad audio"),
+        ("garbage", "bad audio"),
+        ("cut", "connection"),
+    ],
+)
+def test_errors_are_counted_by_kind(serve: Serve, tmp_path: Path, fault: str, kind: str) -> None:
+    result = Result(tmp_path, serve(fault=fault, fault_every=5), "--requests", "20")
+    assert result.process.returncode == 1
+    assert result.summary["errors"] == {kind: 4}
+    assert result.summary["failed"] == 4
+    assert result.summary["succeeded"] == result.summary["latency"]["requests"] == 16
+    assert kind in result.process.stdout
+
+
+def test_time_outs_are_errors_and_stay_in_the_latencies(serve: Serve, tmp_path: Path) -> None:
+    url = serve(slots=2, stall_at=2, stall=PATIENCE)
+    result = Result(tmp_path, url, "--requests", "6", "--concurrency", "1", "--timeout", "1")
+    assert result.process.returncode == 1
+    assert result.summary["errors"] == {"timeout": 1}
+    assert result.summary["latency"]["requests"] == 6
+    assert result.summary["latency"]["max"] >= 1
+
+
+STALL = 1.5
+
+
+def test_an_open_loop_shows_all_that_a_stall_does(serve: Serve, tmp_path: Path) -> None:
+    url = serve(stall_at=10, stall=STALL)
+    result = Result(tmp_path, url, "--rate", "40", "--requests", "100")
+    assert result.process.returncode == 0, result.process.stderr
+    assert result.summary["latency"]["p99"] >= 0.7 * STALL
+    # About 60 requests fell due during the stall, half of them in its first half.
+    assert sum(record["latency"] >= STALL / 2 for record in result.records) >= 15
+    # Each was sent when it was due: none waited here for an answer to an earlier one.
+    due = list(itertools.islice(arrivals.poisson(40, seed=0), 100))
+    assert sorted(record["intended"] for record in result.records) == due
+    outstanding = (
+        sum(other["intended"] <= at < other["intended"] + other["latency"] for other in result.records) for at in due
+    )
+    assert max(outstanding) >= 20
+
+
+def test_a_closed_loop_of_one_meets_the_same_stall_once(serve: Serve, tmp_path: Path) -> None:
+    url = serve(stall_at=10, stall=STALL)
+    result = Result(tmp_path, url, "--concurrency", "1", "--requests", "100")
+    assert result.summary["latency"]["max"] >= STALL
+    assert result.summary["latency"]["p95"] < STALL / 2
+
+
+def test_the_duration_ends_a_run_and_the_outstanding_are_awaited(serve: Serve, tmp_path: Path) -> None:
+    url = serve(slots=100, service=1)
+    result = Result(tmp_path, url, "--rate", "20", "--requests", "1000", "--duration", "0.8")
+    assert result.process.returncode == 0, result.process.stderr
+    due = list(itertools.takewhile(lambda at: at < 0.8, arrivals.poisson(20, seed=0)))
+    assert result.summary["succeeded"] == len(due) == len(seen(url, 1)) > 1
+    assert result.summary["seconds"] >= 1
+
+
+def test_the_duration_ends_a_closed_loop(serve: Serve, tmp_path: Path) -> None:
+    result = Result(tmp_path, serve(service=0.02), "--requests", "1000000", "--duration", "0.5")
+    assert result.process.returncode == 0, result.process.stderr
+    assert result.summary["succeeded"] == len(result.records)
+    assert all(record["intended"] < 0.5 for record in result.records)
+
+
+@pytest.mark.parametrize("pace", [("--rate", "50"), ("--concurrency", "4")])
+def test_ctrl_c_stops_and_still_reports(serve: Serve, tmp_path: Path, pace: tuple[str, str]) -> None:
+    url = serve(slots=2, service=0.01)
+    command = [LOADTEST, "--url", url, *pace, "--requests", "1000000", "--duration", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        seen(url, 10)
+        process.send_signal(signal.SIGINT)
+        table, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    counted = re.search(r"succeeded\D+(\d+)", table)
+    assert counted
+    assert int(counted[1]) == len(seen(url, 10))
+
+
+def test_a_second_ctrl_c_abandons_the_outstanding(serve: Serve, tmp_path: Path) -> None:
+    url = serve(stall_at=3, stall=10 * PATIENCE)
+    file = tmp_path / "result.json"
+    command = [LOADTEST, "--url", url, "--concurrency", "1", "--timeout", "1000", "--json", str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        seen(url, 3)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr
+        assert "1 outstanding" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        table, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert "abandoned" in table
+    summary = json.loads(file.read_text())["summary"]
+    assert (summary["requests"], summary["succeeded"], summary["abandoned"]) == (3, 2, 1)
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
+        result = Result(tmp_path, f"http://127.0.0.1:{unheard.getsockname()[1]}")
+    assert result.process.returncode == 3
+    assert "no server answers" in result.process.stderr
+    assert "scripts/serve" in result.process.stderr
+    assert result.process.stdout == ""
+
+
+def test_a_server_that_is_not_ready(serve: Serve, tmp_path: Path) -> None:
+    result = Result(tmp_path, serve(not_ready=True))
+    assert result.process.returncode == 3
+    assert "no worker is up" in result.process.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--rate", "5", "--concurrency", "2"),
+        ("--rate", "0"),
+        ("--rate", "nan"),
+        ("--duration", "-1"),
+        ("--timeout", "inf"),
+        ("--repeat", "1.5"),
+        ("--texts", os.devnull),
+        ("--url", "ftp://127.0.0.1"),
+        ("--url", "http://user:secret@127.0.0.1"),
+    ],
+)
+def test_options_that_make_no_sense(tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert Result(tmp_path, "http://127.0.0.1:1", *options).process.returncode == 2
+
+
+def test_the_launcher_says_how_to_make_a_missing_environment(tmp_path: Path) -> None:
+    launcher = tmp_path / "scripts" / "loadtest"
+    launcher.parent.mkdir()
+    launcher.write_text(Path(LOADTEST).read_text())
+    answer = subprocess.run(["bash", launcher], check=False, capture_output=True, text=True)
+    assert answer.returncode == 2
+    assert "scripts/serve" in answer.stderr

@@ -1,0 +1,38 @@
+"""Computes the conditionals of a clip, as a worker that starts does, and tells how many times it computed any.
+
+prepare_voice.py ENGINE CHECKPOINT CACHE CLIP
+
+It says `loaded` when the model is loaded and begins when it is told to, by a line on its standard input.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from voices.registry import Voice
+from worker.engines import load
+from worker.engines.base import Samples, VoiceSource
+
+
+def main(name: str, checkpoint: str, cache: str, clip: str) -> None:
+    from worker.engines.chatterbox.upstream.conditionals import Conditionals
+
+    engine = load(name, threads=1, model_dir=Path(checkpoint), cache=Path(cache))
+    computed = 0
+    compute = Conditionals._compute
+
+    def counted(conditionals: Conditionals, samples: Samples, rate: int) -> object:
+        nonlocal computed
+        computed += 1
+        return compute(conditionals, samples, rate)
+
+    Conditionals._compute = counted  # type: ignore[assignment, method-assign]
+    print("loaded", flush=True)  # noqa: T201
+    sys.stdin.readline()
+    engine.prepare(VoiceSource(Voice(name="ada", reference="clip.wav", synthetic=True), Path(clip)))
+    print(computed)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

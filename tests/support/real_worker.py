@@ -1,0 +1,135 @@
+"""Starts `python -m worker` as a process of its own, and ends it again.
+
+with start_worker(run_dir) as worker:
+    assert worker.await_ready().engine == "hibari"
+    async with worker.client() as client: ...
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
+
+CPU = min(os.sched_getaffinity(0))
+SENTENCE = "Wonderful people quickly consider several alternative possibilities regarding international organisation. "
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A running worker and the path of its socket."""
+
+    process: subprocess.Popen[bytes]
+    path: Path
+
+    def listens(self) -> bool:
+        """Whether something answers at the socket."""
+        # By hand: httpx would leave the socket open where nobody listens.
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.path)) == 0
+
+    def state(self) -> WorkerState:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=PATIENCE) as client:
+            return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
+
+    def client(self) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(uds=str(self.path))
+        return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=PATIENCE)
+
+    def await_phase(self, phase: Phase) -> WorkerState:
+        state = self.state()
+
+        def reached() -> bool:
+            nonlocal state
+            state = self.state()
+            return state.phase is phase
+
+        wait_until(reached)
+        return state
+
+    def await_ready(self) -> WorkerState:
+        return self.await_phase(Phase.READY)
+
+
+def command(
+    run_dir: Path,
+    *,
+    index: int = 0,
+    engine: str = "hibari",
+    model_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    layout: str = f"{CPU}/1",
+    voices: Path = ROOT / "voices",
+    options: Sequence[str] = (),
+) -> list[str]:
+    """`python -m worker` with its options."""
+    words = [sys.executable, "-m", "worker", "--index", str(index), "--engine", engine, "--layout", layout]
+    words += ["--model-dir", str(model_dir or ""), "--cache-dir", str(cache_dir or run_dir / "cache")]
+    return [*words, "--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning", *options]
+
+
+@contextmanager
+def start_worker(
+    run_dir: Path,
+    *,
+    index: int = 0,
+    engine: str = "hibari",
+    model_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    layout: str = f"{CPU}/1",
+    voices: Path = ROOT / "voices",
+    options: Sequence[str] = (),
+    **variables: str,
+) -> Iterator[Worker]:
+    """`python -m worker`, which listens when the block begins and is killed when it ends."""
+    words = command(
+        run_dir,
+        index=index,
+        engine=engine,
+        model_dir=model_dir,
+        cache_dir=cache_dir,
+        layout=layout,
+        voices=voices,
+        options=options,
+    )
+    with running(words, run_dir / f"worker-{index}.sock", **variables) as worker:
+        yield worker
+
+
+@contextmanager
+def running(command: Sequence[str], path: Path, **variables: str) -> Iterator[Worker]:
+    """Any command that ends up serving a worker at `path`."""
+    process = subprocess.Popen(command, cwd=ROOT, env=environment() | variables)
+    worker = Worker(process, path)
+
+    def answers() -> bool:
+        assert process.poll() is None, f"the worker ended with {process.returncode}"
+        return worker.listens() and worker.state().pid == process.pid
+
+    try:
+        wait_until(answers)
+        yield worker
+    finally:
+        process.kill()
+        process.wait()
+
+
+def utterance(text: str = "Hello there.", id: str = "u", **fields: object) -> Utterance:  # noqa: A002 - the field's name
+    """An utterance for the default voice."""
+    return Utterance.model_validate({"id": id, "text": text, "voice": "default", "seed": 7} | fields)
+
+
+async def speak(client: httpx.AsyncClient, spoken: Utterance) -> list[tuple[FrameKind, bytes]]:
+    """Every frame of an utterance."""
+    answer = await client.post("/synthesize", content=spoken.model_dump_json())
+    return FrameDecoder().feed(answer.raise_for_status().content)

@@ -1,0 +1,353 @@
+"""Voices that are made and removed, whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tomllib
+from datetime import date
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.harness import ROOT
+from tests.support.recordings import record, silence, speech
+from voices import voice_editor
+from voices.clips import ClipError
+from voices.registry import Consent, Registry, Voice, VoiceError
+
+ADA = Consent(given_by="Ada", given_on=date(2026, 1, 31))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of voices with `default` in it."""
+    own = tmp_path / "voices" / "default"
+    own.mkdir(parents=True)
+    (own / "voice.toml").write_text('name = "default"\nengine = "*"\naliases = ["alloy"]\n')
+    return own.parent
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("clips") / "my recording.wav", speech(6))
+
+
+@pytest.fixture(scope="session")
+def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return record(tmp_path_factory.mktemp("clips") / "other.flac", speech(7))
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, hidden or not."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+def refused(folder: Path, name: str, clip: Path, **options: object) -> str:
+    """Why a voice is not made; nothing has changed then."""
+    before = content(folder)
+    with pytest.raises((VoiceError, ClipError)) as caught:
+        voice_editor.add(folder, name, clip, **({"synthetic": True} | options))  # type: ignore[arg-type]
+    assert content(folder) == before
+    return str(caught.value)
+
+
+# Adding
+
+
+def test_a_voice_of_a_person(folder: Path, clip: Path) -> None:
+    voice = voice_editor.add(
+        folder, "ada", clip, consent=ADA, description="Calm", language="en-GB", aliases=("al", "countess")
+    )
+    registry = Registry.load(folder)
+    assert registry.problems == {}
+    assert registry.resolve("countess") == registry.resolve("ada") == voice
+    assert voice == Voice(
+        name="ada",
+        description="Calm",
+        language="en-GB",
+        reference="reference.wav",
+        consent=ADA,
+        aliases=("al", "countess"),
+    )
+    assert registry.reference(voice).read_bytes() == clip.read_bytes()
+    assert sorted(path.name for path in folder.iterdir()) == ["ada", "default"]
+
+
+def test_a_made_up_voice(folder: Path, clip: Path) -> None:
+    voice_editor.add(folder, "robot", clip, synthetic=True)
+    assert tomllib.loads((folder / "robot" / "voice.toml").read_text()) == {
+        "name": "robot",
+        "language": "en",
+        "reference": "reference.wav",
+        "synthetic": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("clip.mp3", ".mp3"), ("clip.flac", ".flac"), ("clip.ogg", ".ogg"), ("clip.m4a", ".m4a"), ("CLIP.WAV", ".wav")],
+)
+def test_the_clip_keeps_its_kind(folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
+    voice = voice_editor.add(folder, "ada", record(tmp_path / name, speech(6)), synthetic=True)
+    assert voice.reference == f"reference{suffix}"
+    assert (folder / "ada" / voice.reference).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_others_may_read_it(folder: Path, clip: Path) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    assert (folder / "ada").stat().st_mode == (folder / "default").stat().st_mode
+
+
+@given(words=st.text(min_size=1, max_size=80))
+def test_any_words_are_written_as_they_are(tmp_path_factory: pytest.TempPathFactory, clip: Path, words: str) -> None:
+    folder = tmp_path_factory.mktemp("voices")
+    consent = Consent(given_by=words, given_on=date(2026, 1, 31), note=words)
+    voice = voice_editor.add(folder, "ada", clip, consent=consent, description=words)
+    assert Registry.load(folder).resolve("ada") == voice
+    assert (voice.description, voice.consent) == (words, consent)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("ada", {"synthetic": False}, "needs the speaker's consent on record"),
+        ("Ada", {}, "voice 'Ada' cannot be made: name: String should match"),
+        ("../ada", {}, "voice '../ada' cannot be made: name: String should match"),
+        (".ada", {}, "name: String should match"),
+        ("", {}, "name: String should match"),
+        ("ada", {"language": "English"}, "language: String should match"),
+        ("ada", {"aliases": ("Al",)}, "aliases.0: String should match"),
+        ("ada", {"description": "\udce9"}, "must be UTF-8"),
+        ("default", {}, "there is a voice 'default' already"),
+        ("alloy", {}, "'alloy' is a name or alias of voice 'default' already"),
+        ("alloy", {"replace": True}, "'alloy' is a name or alias of voice 'default' already"),
+        ("ada", {"aliases": ("al", "alloy")}, "'alloy' is a name or alias of voice 'default' already"),
+        ("ada", {"aliases": ("default",)}, "'default' is a name or alias of voice 'default' already"),
+        ("ada", {"aliases": ("broken",)}, "'broken' is a name or alias of voice 'broken' already"),
+        ("broken", {}, "there is a voice 'broken' already"),
+    ],
+)
+def test_what_cannot_be_made(folder: Path, clip: Path, name: str, options: dict[str, object], said: str) -> None:
+    (folder / "broken").mkdir()
+    assert said in refused(folder, name, clip, **options)
+
+
+def test_everything_that_is_wrong_with_the_clip_is_told_at_once(folder: Path, tmp_path: Path) -> None:
+    bad = record(tmp_path / "bad.wav", speech(1, peak=0.005, rate=8000), silence(1, rate=8000), rate=8000)
+    lines = refused(folder, "ada", bad).splitlines()
+    assert lines[0] == f"{bad} cannot be a reference clip:"
+    assert [line.split(",")[0] for line in lines[1:]] == [
+        "  - it has 1.0 s of speech",
+        "  - it is too quiet",
+        "  - its sample rate is 8000 Hz",
+    ]
+
+
+def test_a_clip_that_is_none(folder: Path, tmp_path: Path) -> None:
+    assert "there is no file" in refused(folder, "ada", tmp_path / "absent.wav")
+    (tmp_path / "text.wav").write_text("hello")
+    assert "cannot be decoded" in refused(folder, "ada", tmp_path / "text.wav")
+
+
+def test_a_folder_that_is_none(tmp_path: Path, clip: Path) -> None:
+    with pytest.raises(VoiceError, match="there is no folder of voices"):
+        voice_editor.add(tmp_path / "absent", "ada", clip, synthetic=True)
+
+
+def test_a_file_in_the_way_stays(folder: Path, clip: Path) -> None:
+    (folder / "ada").write_text("mine")
+    for replace in (False, True):
+        assert refused(folder, "ada", clip, replace=replace).startswith(f"cannot write voice 'ada' in {folder}: ")
+
+
+def test_what_another_has_added_meanwhile_stays(
+    folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def slowly(source: Path, target: Path) -> None:
+        monkeypatch.undo()
+        voice_editor.add(folder, "ada", other_clip, synthetic=True)
+        copyfile(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", slowly)
+    with pytest.raises(VoiceError, match=r"cannot write voice 'ada' in .*: Directory not empty"):
+        voice_editor.add(folder, "ada", clip, synthetic=True)
+    assert Registry.load(folder).resolve("ada").reference == "reference.flac"
+    assert sorted(path.name for path in folder.iterdir()) == ["ada", "default"]
+
+
+def test_a_full_disk_leaves_nothing_behind(folder: Path, clip: Path) -> None:
+    code = f"""if True:
+        import resource, sys
+        from pathlib import Path
+        from voices import studio
+        from voices.registry import VoiceError
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            studio.add(Path({str(folder)!r}), "ada", Path({str(clip)!r}), synthetic=True)
+        except VoiceError as error:
+            print(error)
+    """
+    before = content(folder)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == f"cannot write voice 'ada' in {folder}: File too large\n"
+    assert content(folder) == before
+
+
+def test_a_folder_that_may_not_be_written(run_dir: Path, clip: Path) -> None:
+    # Not below pytest's own folder, which every session closes to other users anew.
+    run_dir.chmod(0o755)
+    clip = Path(shutil.copy(clip, run_dir))
+    folder = run_dir / "voices"
+    (folder / "bob").mkdir(parents=True)
+    folder.chmod(0o555)
+    code = f"""if True:
+        import os
+        from pathlib import Path
+        from voices import studio
+        from voices.registry import VoiceError
+        if os.getuid() == 0:
+            os.seteuid(65534)
+        for change in (
+            lambda folder: studio.add(folder, "ada", Path({str(clip)!r}), synthetic=True),
+            lambda folder: studio.remove(folder, "bob"),
+        ):
+            try:
+                change(Path({str(folder)!r}))
+            except VoiceError as error:
+                print(error)
+    """
+    before = content(folder)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        f"cannot write voice 'ada' in {folder}: Permission denied",
+        f"cannot remove voice 'bob' from {folder}: Permission denied",
+    ]
+    assert content(folder) == before
+    folder.chmod(0o755)
+
+
+# Replacing
+
+
+def test_another_clip_for_a_voice(folder: Path, clip: Path, other_clip: Path) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True, aliases=("al",))
+    voice_editor.add(folder, "ada", other_clip, consent=ADA, aliases=("al", "countess"), replace=True)
+    assert Registry.load(folder).resolve("countess").consent == ADA
+    assert sorted(path.name for path in (folder / "ada").iterdir()) == ["reference.flac", "voice.toml"]
+    assert sorted(path.name for path in folder.iterdir()) == ["ada", "default"]
+
+
+def test_replace_may_find_nothing_to_replace(folder: Path, clip: Path) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True, replace=True)
+    assert Registry.load(folder).names == ("ada", "default")
+
+
+def test_a_broken_voice_can_be_replaced(folder: Path, clip: Path) -> None:
+    (folder / "ada").mkdir()
+    voice_editor.add(folder, "ada", clip, synthetic=True, replace=True)
+    assert Registry.load(folder).names == ("ada", "default")
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_old_voice_comes_back_where_the_new_one_cannot_take_its_place(
+    folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    before = content(folder)
+    rename = Path.rename
+
+    def fail_for_the_new(self: Path, target: Path) -> Path:
+        if target == folder / "ada" and self.parent.name.startswith(".new-"):
+            assert not target.exists()
+            raise error
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new)
+    with pytest.raises((VoiceError, KeyboardInterrupt)):
+        voice_editor.add(folder, "ada", other_clip, synthetic=True, replace=True)
+    assert content(folder) == before
+
+
+def test_the_old_voice_is_never_deleted_before_the_new_one_is_there(
+    folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    rename = Path.rename
+
+    def fail_twice(self: Path, target: Path) -> Path:
+        if target == folder / "ada":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail_twice)
+    with pytest.raises(VoiceError, match="Input/output error"):
+        voice_editor.add(folder, "ada", other_clip, synthetic=True, replace=True)
+    (old,) = folder.glob(".old-ada-*")
+    assert (old / "reference.wav").read_bytes() == clip.read_bytes()
+
+
+# Removing
+
+
+def test_a_voice_is_removed_whole(folder: Path, clip: Path) -> None:
+    before = content(folder)
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    voice_editor.remove(folder, "ada")
+    assert content(folder) == before
+
+
+def test_a_broken_voice_can_be_removed(folder: Path) -> None:
+    (folder / "ada").mkdir()
+    voice_editor.remove(folder, "ada")
+    assert [path.name for path in folder.iterdir()] == ["default"]
+
+
+def test_a_voice_that_is_a_link_is_removed_and_what_it_leads_to_is_not(
+    folder: Path, tmp_path: Path, clip: Path
+) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    elsewhere = (folder / "ada").rename(tmp_path / "elsewhere")
+    (folder / "ada").symlink_to(elsewhere)
+    voice_editor.remove(folder, "ada")
+    assert [path.name for path in folder.iterdir()] == ["default"]
+    assert (elsewhere / "voice.toml").exists()
+
+
+@pytest.mark.parametrize("name", ["bob", "alloy", "", ".", "..", "../voices/ada", "ada/", "Ada", ".new-x"])
+def test_only_a_voice_can_be_removed(folder: Path, clip: Path, name: str) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+    (folder / ".new-x").mkdir()
+    before = content(folder)
+    with pytest.raises(VoiceError) as caught:
+        voice_editor.remove(folder, name)
+    assert str(caught.value) == f"there is no voice {name!r}; there are: ada, default"
+    assert content(folder) == before
+
+
+def test_the_default_voice_stays(folder: Path) -> None:
+    with pytest.raises(VoiceError, match="voice 'default' must stay"):
+        voice_editor.remove(folder, "default")
+    assert Registry.load(folder).names == ("default",)
+
+
+def test_what_cannot_be_deleted_is_told_and_no_voice_any_more(
+    folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    voice_editor.add(folder, "ada", clip, synthetic=True)
+
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(shutil, "rmtree", fail)
+    with pytest.raises(VoiceError, match=r"done, but .*\.old-ada-.* is left over: delete it by hand \(Input/output"):
+        voice_editor.remove(folder, "ada")
+    assert Registry.load(folder).names == ("default",)

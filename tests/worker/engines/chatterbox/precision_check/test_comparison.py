@@ -1,0 +1,251 @@
+"""Each precision beside upstream's own classes, on tiny checkpoints: what is measured, and what is found out."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.precisions import HERE
+from tests.support.real_worker import utterance
+from tests.support.stock import BUILT_IN, StockEngine, cloned, say
+from tests.support.tiny_models import TinyCheckpoint
+from worker.engines.base import VoiceSource
+from worker.engines.chatterbox.precision_check.comparison import Report, Task, compare
+from worker.engines.chatterbox.precision_check.reference_run import RecordedEngine
+from worker.engines.chatterbox.precision_check.verdict import Fitness
+from worker.engines.chatterbox.upstream.loading import load
+from worker.precision import Precision
+
+assert StockEngine is not None  # imported first: it takes upstream's warnings
+
+TEXTS = ("Hi there.", "Where is it?")
+BUDGET = 10
+
+Compare = Callable[..., Report]
+
+
+@pytest.fixture(scope="module")
+def checked(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Compare:
+    """Compares precisions of an engine's tiny checkpoint."""
+    cache = tmp_path_factory.mktemp("cache")
+    torch.set_num_threads(1)
+
+    def comparing(
+        engine: str,
+        precisions: Sequence[Precision] = (Precision.FP32,),
+        *,
+        source: VoiceSource = BUILT_IN,
+        texts: Sequence[str] = TEXTS,
+        language: str = "en",
+        listening: bool = False,
+        tell: Callable[[int, str], None] = lambda _done, _doing: None,
+    ) -> Report:
+        checkpoint = tiny_checkpoint(engine)
+        task = Task(engine, checkpoint, cache, source, texts, precisions, 3, language, BUDGET, listening)
+        return compare(task, tell)
+
+    return comparing
+
+
+# What upstream did
+
+
+@pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
+def test_a_recorded_utterance_is_the_same_and_leaves_nothing_behind(
+    engine: str, tiny_checkpoint: TinyCheckpoint, tmp_path: Path
+) -> None:
+    recorded = RecordedEngine(engine, tiny_checkpoint(engine), tmp_path)
+    recorded.prepare(BUILT_IN)
+    expected = say(recorded, TEXTS[1], budget=BUDGET)
+    model = recorded._model
+    before = _methods(model)
+    spoken = utterance(TEXTS[1], voice="default", seed=7, token_budget=BUDGET)
+    first, again = (recorded.record(spoken, BUILT_IN) for _ in range(2))
+    assert np.array_equal(first.samples, expected)
+    assert first.tokens == again.tokens
+    assert torch.equal(first.logits, again.logits)
+    assert _methods(model) == before
+    assert not model.t3.speech_head._forward_hooks
+
+
+def _methods(model: Any) -> list[object]:
+    parts = {"inference": model.t3, "inference_turbo": model.t3, "flow_inference": model.s3gen}
+    return [vars(part).get(name) for name, part in (parts | {"hift_inference": model.s3gen}).items()]
+
+
+def test_what_is_recorded_of_upstream(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    """Upstream makes a token before its loop, which the budget does not count."""
+    recorded = RecordedEngine("turbo", tiny_checkpoint("turbo"), tmp_path)
+    recorded.prepare(BUILT_IN)
+    made = recorded.record(utterance(TEXTS[0], voice="default", seed=7, token_budget=BUDGET), BUILT_IN)
+    steps = BUDGET + 1
+    assert (len(made.tokens), made.logits.shape[0], made.logits.dtype) == (steps, steps, torch.float32)
+    assert made.spoken.tolist()[:steps] == made.tokens
+    assert made.mel.shape == (2 * len(made.spoken), 80)
+    assert made.wave.shape == made.samples.shape == (960 * len(made.spoken),)
+    assert made.temperature == 0.8
+    # Fading in and watermark come after the wave.
+    assert np.abs(made.wave.numpy()[2000:] - made.samples[2000:]).max() < 0.05
+
+
+# What precisions are found to be
+
+
+@pytest.mark.parametrize(
+    ("engine", "precisions"),
+    # Nano is a smaller Turbo.
+    [("turbo", HERE), ("nano", HERE[:1]), ("chatterbox", HERE), ("multilingual", HERE)],
+)
+def test_each_precision_that_this_processor_has_is_fit(
+    engine: str, precisions: Sequence[Precision], checked: Compare
+) -> None:
+    report = checked(engine, precisions, texts=TEXTS[:1])
+    assert report.fit
+    assert tuple(each.precision for each in report.precisions) == precisions
+    for each in report.precisions:
+        figures = each.figures
+        if each.precision is Precision.FP32:
+            assert each.verdict.fitness is Fitness.EQUAL
+            assert figures.logit_largest < 1e-5
+            assert figures.draw_agreement == 1.0
+            assert figures.mel_largest < 1e-4
+            assert figures.vocoder_ratio > 90
+        else:
+            assert each.verdict.fitness is Fitness.CLOSE
+            assert 1e-5 < figures.logit_largest < 0.1
+            assert 1e-9 < figures.divergence_mean < 0.01
+            assert 1e-4 < figures.mel_mean < figures.mel_largest < 2
+            assert 0 < figures.mel_cepstral < 1
+
+
+def test_texts_one_by_one_and_all_together(checked: Compare) -> None:
+    (each,) = checked("turbo").precisions
+    whole, texts = each.figures, [text.figures for text in each.texts]
+    assert [text.text for text in each.texts] == list(TEXTS)
+    assert whole.steps == sum(text.steps for text in texts) == 2 * (BUDGET + 1)
+    assert whole.frames == sum(text.frames for text in texts)
+    assert whole.logit_largest == max(text.logit_largest for text in texts)
+    assert whole.mel_largest == max(text.mel_largest for text in texts)
+    assert min(text.vocoder_ratio for text in texts) <= whole.vocoder_ratio
+    assert whole.clear_steps == sum(text.clear_steps for text in texts)
+    assert whole.heard is None
+
+
+def test_a_cloned_voice_with_parameters_of_its_own(checked: Compare, tmp_path: Path) -> None:
+    source = cloned(tmp_path)
+    warm = source.voice.model_copy(update={"parameters": {"temperature": 1.3, "exaggeration": 0.7}})
+    report = checked("chatterbox", source=VoiceSource(warm, source.reference), texts=TEXTS[:1])
+    assert report.voice == "ada"
+    assert report.precisions[0].verdict.fitness is Fitness.EQUAL
+
+
+# Damage
+
+
+def _scrambled(model: Any) -> None:
+    head = model.t3.speech_head
+    head.weight.data = head.weight.data.flip(0).contiguous()
+
+
+def _slightly_off(model: Any) -> None:
+    head = model.t3.speech_head
+    head.weight.data = head.weight.data * (1 + 0.2 * torch.randn(head.weight.shape))
+
+
+def _no_number(model: Any) -> None:
+    head = model.t3.speech_head
+    head.weight.data = torch.full_like(head.weight.data, torch.nan)
+
+
+def _blurred(model: Any) -> None:
+    out = model.s3gen.flow.decoder.estimator.final_proj
+    out.weight.data = out.weight.data * 3
+
+
+def _hoarse(model: Any) -> None:
+    out = model.s3gen.mel2wav.conv_post
+    out.bias.data = out.bias.data + 0.5
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_scrambled, "the same where upstream's choice is clear"),
+        (_slightly_off, "divergence of the next token"),
+        (_no_number, "divergence of the next token: not a number"),
+        (_blurred, "mel-cepstral distance"),
+        (_hoarse, "vocoder's signal to noise"),
+    ],
+)
+def test_damage_is_found_and_named(
+    damage: Callable[[Any], None], reason: str, checked: Compare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a precision that spoils one part of the model: upstream's is loaded first, and stays as it is."""
+    loaded: list[str] = []
+
+    def damaging(engine: str, folder: Path) -> Any:
+        model = load(engine, folder)
+        if loaded:
+            torch.manual_seed(0)
+            damage(model)
+        loaded.append(engine)
+        return model
+
+    monkeypatch.setattr("worker.engines.chatterbox.stock.load", damaging)
+    report = checked("turbo", texts=TEXTS[:1], listening=damage is _no_number)
+    verdict = report.precisions[0].verdict
+    assert verdict.fitness is Fitness.NOT_RECOMMENDED
+    assert not report.fit
+    assert any(each.startswith(reason) for each in verdict.reasons), verdict.reasons
+
+
+# Recogniser, notes and progress
+
+
+def test_speech_of_random_weights_is_not_understood(checked: Compare) -> None:
+    report = checked("turbo", listening=True, texts=(TEXTS[0], "1984 [laugh]"))
+    assert report.stock is not None
+    # What has no words is spoken all the same, and counts for the other figures.
+    assert report.stock.words == 2
+    assert report.stock.rate > 0.5
+    fp32 = report.precisions[0]
+    assert fp32.figures.heard == report.stock
+    assert [text.figures.heard is None for text in fp32.texts] == [False, True]
+    assert fp32.verdict.fitness is Fitness.EQUAL
+    (note,) = report.notes
+    assert "does not understand upstream's own speech" in note
+
+
+def test_no_recogniser_for_other_languages(checked: Compare) -> None:
+    report = checked("turbo", listening=True, language="fr", texts=TEXTS[:1])
+    assert report.stock is None
+    assert report.precisions[0].figures.heard is None
+    assert report.precisions[0].verdict.fitness is Fitness.EQUAL
+    (note,) = report.notes
+    assert "'fr'" in note
+
+
+def test_no_recogniser_on_this_host(checked: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+
+    def found(name: str) -> ModuleSpec | None:
+        return None if name == "pocketsphinx" else find(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", found)
+    told: list[tuple[int, str]] = []
+    report = checked("turbo", listening=True, texts=TEXTS[:1], tell=lambda done, doing: told.append((done, doing)))
+    assert report.stock is None
+    assert "pip install -e '.[check]'" in report.notes[0]
+    assert told == [
+        (0, "loading upstream's classes"),
+        (1, "upstream speaks text 1 of 1"),
+        (2, "fp32: laying out the weights"),
+        (3, "fp32: text 1 of 1"),
+    ]

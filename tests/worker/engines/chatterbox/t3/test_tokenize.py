@@ -1,0 +1,68 @@
+"""Text becomes the tokens that upstream's own `generate` gives to T3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from tests.support.stock import StockEngine, say, start
+from tests.support.tiny_models import TinyCheckpoint
+from worker.engines.base import UnspeakableError
+from worker.engines.chatterbox.t3.tokenize import text_tokens
+from worker.engines.chatterbox.upstream import patches
+from worker.engines.chatterbox.upstream.loading import MEMBERS
+
+TEXTS = ("Hello there.", "it is: “quoted” — and so… on; no end", "Ja [laugh] nein!", "x" * 1200)
+FOREIGN = {"ko": "안녕", "ja": "日本です", "de": "Grüße", "ru": "Привет", "he": "שלום"}
+
+
+class EnoughError(Exception):
+    """Ends an utterance once T3 has been given its text."""
+
+
+@pytest.fixture(scope="module", params=["turbo", "chatterbox", "multilingual"])
+def engine(
+    request: pytest.FixtureRequest, tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory
+) -> StockEngine:
+    return start(request.param, tiny_checkpoint(request.param), tmp_path_factory.mktemp("cache"))
+
+
+def told(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str, **own: Any) -> list[int]:
+    """What upstream's `generate` gives to T3."""
+    given: list[Tensor] = []
+
+    def decode(*, text_tokens: Tensor, **_: Any) -> None:
+        given.append(text_tokens)
+        raise EnoughError
+
+    method = "inference_turbo" if MEMBERS[engine.card.name].turbo else "inference"
+    monkeypatch.setattr(engine._model.t3, method, decode)
+    with pytest.raises(EnoughError):
+        say(engine, text, **own)
+    tokens: list[int] = given[0][0].tolist()
+    return tokens
+
+
+def ours(engine: StockEngine, text: str, language: str | None) -> list[int]:
+    with patches.muted():
+        tokens: list[int] = text_tokens(engine._model, MEMBERS[engine.card.name], text, language).tolist()
+    return tokens
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_it_is_what_upstream_makes_of_it(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    language = "en" if MEMBERS[engine.card.name].multilingual else None
+    assert ours(engine, text, language) == told(engine, monkeypatch, text)
+
+
+def test_each_language_is_prepared_as_upstream_does(engine: StockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not MEMBERS[engine.card.name].multilingual:
+        assert ours(engine, "Hi.", "de") == ours(engine, "Hi.", None)
+        return
+    for language, text in FOREIGN.items():
+        assert ours(engine, text, language) == told(engine, monkeypatch, text, language=language)
+    assert ours(engine, "Hi.", "DE") == ours(engine, "Hi.", "de")
+    with pytest.raises(UnspeakableError, match="does not speak 'tlh'"):
+        ours(engine, "Hi.", "tlh")

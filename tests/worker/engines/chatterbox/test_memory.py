@@ -1,0 +1,67 @@
+"""A worker of Chatterbox needs no more memory after hundreds of utterances than after the first few."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import httpx
+
+from tests.support.harness import wait_until
+from tests.support.real_worker import Worker, start_worker, utterance
+from tests.support.recordings import record, speech
+from tests.support.tiny_models import TinyCheckpoint
+from worker.contract import FrameDecoder, FrameKind, Utterance
+
+UTTERANCES = 200
+FIRST = 20
+MOST_TOKENS = 40
+"""Of one utterance. The first few have far from all lengths up to there: what is kept for each length would show."""
+ALLOWED = 30 * 2**20
+"""Bytes that it may need more at the end than at most among the first."""
+START_SECONDS = 120
+"""Until the worker has loaded its libraries, on a machine that does other things."""
+
+TEXT = "the birch canoe slid on smooth planks glue sheet to dark blue background it is easy tell depth of a well"
+
+
+def private(worker: Worker) -> int:
+    """Bytes of memory that the worker has for itself."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    return 1024 * int(status.partition("RssAnon:")[2].split()[0])
+
+
+async def speak(client: httpx.AsyncClient, spoken: Utterance, *, cancelled: bool) -> None:
+    async with client.stream("POST", "/synthesize", content=spoken.model_dump_json()) as answer:
+        assert answer.status_code == 200
+        if cancelled:
+            return
+        frames = FrameDecoder().feed(await answer.aread())
+    assert [kind for kind, _ in frames] == [FrameKind.PCM, FrameKind.END]
+
+
+async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Path) -> None:
+    voices = run_dir / "voices"
+    for name, description in (("default", 'engine = "*"'), ("ada", 'reference = "clip.wav"\nsynthetic = true')):
+        (voices / name).mkdir(parents=True)
+        (voices / name / "voice.toml").write_text(f'name = "{name}"\n{description}\n')
+    record(voices / "ada" / "clip.wav", speech(6.0))
+    draw = random.Random(0)
+    used: list[int] = []
+    with start_worker(run_dir, engine="turbo", model_dir=tiny_checkpoint("turbo"), voices=voices) as worker:
+        wait_until(lambda: worker.state().ready, patience=START_SECONDS)
+        async with worker.client() as client:
+            for number in range(UTTERANCES):
+                spoken = utterance(
+                    TEXT[draw.randrange(50) : draw.randint(55, 100)],
+                    id=str(number),
+                    voice=draw.choice(["default", "ada"]),
+                    seed=number,
+                    token_budget=draw.randint(2, MOST_TOKENS),
+                )
+                await speak(client, spoken, cancelled=number % 8 == 5)
+                wait_until(lambda: not worker.state().in_flight)
+                used.append(private(worker))
+        assert worker.state().done >= UTTERANCES * 7 // 8
+    first = max(used[:FIRST])
+    assert used[-1] <= first + ALLOWED, f"MiB: {[size // 2**20 for size in used]}"

@@ -1,0 +1,446 @@
+"""The stock engine on tiny checkpoints: the same utterance always makes the same, marked, audio, and can be stopped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.support.stock import BUDGET, BUILT_IN, TOKEN_SAMPLES, CountedCancellation, StockEngine, cloned, say, start
+from tests.support.tiny_models import TinyCheckpoint
+from worker.cards import CARDS, LANGUAGES, Parameter
+from worker.engines.base import Cancellation, CancelledError, Samples, UnspeakableError, VoiceSource
+from worker.engines.chatterbox.token_budget import token_budget
+from worker.engines.chatterbox.upstream import patches
+from worker.engines.chatterbox.upstream.loading import MEMBERS
+from worker.runner import to_pcm
+
+LAUGH = 50_257 + 18
+"""The number of Turbo's tag [laugh]."""
+
+GetEngine = Callable[[str], StockEngine]
+
+
+@pytest.fixture(scope="module")
+def get(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> GetEngine:
+    """An engine of each name, loaded when it is first asked for; all their voices lie in one cache."""
+    cache = tmp_path_factory.mktemp("cache")
+    loaded: dict[str, StockEngine] = {}
+
+    def get(name: str) -> StockEngine:
+        if name not in loaded:
+            loaded[name] = start(name, tiny_checkpoint(name), cache)
+        return loaded[name]
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def turbo(get: GetEngine) -> StockEngine:
+    return get("turbo")
+
+
+@pytest.fixture(scope="module")
+def ada(turbo: StockEngine, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
+    """A voice with a clip, which Turbo has prepared."""
+    source = cloned(tmp_path_factory.mktemp("voices"))
+    turbo.prepare(source)
+    return source
+
+
+@contextmanager
+def called_with(owner: Any, method: str) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
+    """The arguments of each call of a method of one object, which goes on to do what it does."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    original = getattr(owner, method)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        calls.append((arguments, named))
+        return original(*arguments, **named)
+
+    setattr(owner, method, call)
+    try:
+        yield calls
+    finally:
+        delattr(owner, method)
+
+
+def test_it_is_what_its_card_says(turbo: StockEngine, tiny_checkpoint: TinyCheckpoint) -> None:
+    assert turbo.card is CARDS["turbo"]
+    assert turbo.card.sample_rate == turbo._model.sr == 24_000
+    assert turbo.slots == 1
+    assert turbo.model == f"turbo from {tiny_checkpoint('turbo')}"
+
+
+# Samples
+
+
+@pytest.mark.parametrize("engine", MEMBERS)
+def test_every_engine_makes_sound_the_same_each_time(
+    get: GetEngine, engine: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = say(get(engine), budget=4)
+    assert samples.dtype == np.float32
+    assert samples.ndim == 1
+    assert 0.001 < np.abs(samples).max() <= 1
+    # Turbo draws its first token before its loop, and adds three of silence.
+    assert len(samples) == TOKEN_SAMPLES * (4 + 1 + 3 if MEMBERS[engine].turbo else 4)
+    assert np.array_equal(say(get(engine), budget=4), samples)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_samples_are_kept_from_torch(turbo: StockEngine) -> None:
+    first = say(turbo)
+    kept = first.copy()
+    say(turbo, seed=8)
+    assert np.array_equal(first, kept)
+
+
+def test_the_budget_is_the_lesser_of_the_texts_and_the_utterances(turbo: StockEngine) -> None:
+    own = TOKEN_SAMPLES * (token_budget("A.") + 4)
+    assert len(say(turbo, "A.", budget=None)) == own
+    assert len(say(turbo, "A.", budget=token_budget("A.") + 1)) == own
+    assert len(say(turbo, "A.", budget=token_budget("A.") - 1)) == own - TOKEN_SAMPLES
+
+
+# The same utterance always makes the same samples
+
+
+def test_the_seed_decides_whatever_was_said_before(turbo: StockEngine, ada: VoiceSource) -> None:
+    first, in_adas_voice = say(turbo), say(turbo, source=ada)
+
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    def another_seed() -> None:
+        say(turbo, seed=8)
+
+    def another_voice() -> None:
+        say(turbo, "Something else.", ada, budget=5)
+
+    def other_parameters() -> None:
+        say(turbo, temperature=2.0, top_k=5, top_p=0.5, repetition_penalty=2.0)
+
+    def cancelled(at: int) -> None:
+        with pytest.raises(CancelledError):
+            say(turbo, cancellation=CountedCancellation(at))
+
+    def failed() -> None:
+        handle = turbo._model.s3gen.flow.decoder.register_forward_pre_hook(fail)
+        with pytest.raises(ZeroDivisionError):
+            say(turbo)
+        handle.remove()
+
+    for disturb in (
+        another_seed,
+        another_voice,
+        other_parameters,
+        lambda: cancelled(3),
+        lambda: cancelled(BUDGET + 3),
+        failed,
+        lambda: torch.manual_seed(99),
+        lambda: turbo.prepare(ada),
+    ):
+        disturb()
+        assert np.array_equal(say(turbo), first)
+        assert np.array_equal(say(turbo, source=ada), in_adas_voice)
+
+
+def test_another_seed_voice_or_text_makes_other_samples(turbo: StockEngine, ada: VoiceSource) -> None:
+    first = say(turbo, budget=12)
+    others = (
+        say(turbo, budget=12, seed=8),
+        say(turbo, budget=12, source=ada),
+        say(turbo, "Something else altogether, and more of it!", budget=12),
+    )
+    for other in others:
+        assert len(other) == len(first)
+        assert np.abs(other - first).max() > 0.001
+
+
+def test_expressiveness_is_not_left_behind(get: GetEngine) -> None:
+    original = get("chatterbox")
+    calm = say(original, budget=4)
+    with called_with(original._model.t3, "inference") as calls:
+        for wild in ({"exaggeration": 1.5}, {}, {"exaggeration": 0.0}, {}):
+            spoken = say(original, budget=4, asked=wild)
+    assert [given["t3_cond"].emotion_adv.item() for _, given in calls] == [1.5, 0.5, 0.0, 0.5]
+    assert np.array_equal(spoken, calm)
+
+
+# Parameters
+
+
+def between(parameter: Parameter) -> float:
+    """A whole number in the range that is not the default, or else the middle."""
+    return next(
+        (
+            number
+            for number in range(1, 4)
+            if parameter.minimum <= number <= parameter.maximum and number != parameter.default
+        ),
+        (parameter.minimum + parameter.maximum) / 2,
+    )
+
+
+@pytest.mark.parametrize("engine", MEMBERS)
+def test_every_parameter_reaches_upstream_as_it_wants_it(get: GetEngine, engine: str) -> None:
+    numbers = [parameter for parameter in CARDS[engine].parameters if isinstance(parameter, Parameter)]
+    asked = {parameter.name: between(parameter) for parameter in numbers}
+    with called_with(get(engine)._model, "generate") as calls:
+        say(get(engine), budget=1)
+        say(get(engine), budget=1, asked=asked)
+    for (_, given), wanted in zip(
+        calls, ({parameter.name: parameter.default for parameter in numbers}, asked), strict=True
+    ):
+        assert {name: value for name, value in given.items() if name != "language_id"} == pytest.approx(wanted)
+        for parameter in numbers:
+            assert type(given[parameter.name]) is (int if parameter.integer else float), parameter.name
+        assert ("language_id" in given) == MEMBERS[engine].multilingual
+
+
+# A repetition penalty is not among the following: with these weights nothing is repeated.
+
+
+@pytest.mark.parametrize(("name", "value"), [("temperature", 5), ("top_p", 0.01), ("top_k", 1)])
+def test_what_chooses_turbos_tokens_is_heard(turbo: StockEngine, name: str, value: float) -> None:
+    assert not np.array_equal(say(turbo), say(turbo, asked={name: value}))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("cfg_weight", 2.0), ("temperature", 5.0), ("top_p", 0.01), ("min_p", 1.0)]
+)
+def test_what_chooses_the_originals_tokens_is_heard(get: GetEngine, name: str, value: float) -> None:
+    # Without a least probability all tokens compete.
+    others = {"min_p": 0.0} | {name: value}
+    assert not np.array_equal(say(get("chatterbox"), min_p=0.0), say(get("chatterbox"), asked=others))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"temperature": 1}, {"temperature": 2}, {"top_p": 1}, {"top_k": 0}, {"top_k": 6563}, {"top_k": 5.0}]
+)
+def test_whole_numbers_and_bounds_work(turbo: StockEngine, parameters: dict[str, float]) -> None:
+    assert len(say(turbo, budget=2, asked=parameters)) > 0
+
+
+@pytest.mark.parametrize("engine", MEMBERS)
+@pytest.mark.parametrize("bound", ["minimum", "maximum"])
+def test_the_bounds_of_every_card_work(get: GetEngine, engine: str, bound: str) -> None:
+    parameters = {
+        parameter.name: getattr(parameter, bound)
+        for parameter in CARDS[engine].parameters
+        if isinstance(parameter, Parameter)
+    }
+    assert np.isfinite(say(get(engine), budget=3, asked=parameters)).all()
+
+
+def test_no_guidance_at_all(get: GetEngine) -> None:
+    original = get("chatterbox")
+    none = say(original, budget=4, cfg_weight=0)
+    assert np.array_equal(none, say(original, budget=4, cfg_weight=1e-6))
+    assert not np.array_equal(none, say(original, budget=4, cfg_weight=1))
+
+
+# Languages
+
+
+def tokens(engine: StockEngine, text: str, source: VoiceSource = BUILT_IN, **parameters: float | str) -> list[int]:
+    """The text tokens that T3 is given."""
+    method = "inference_turbo" if engine.card.name in ("turbo", "nano") else "inference"
+    with called_with(engine._model.t3, method) as calls:
+        say(engine, text, source, budget=1, asked=parameters)
+    given: list[int] = calls[0][1]["text_tokens"][0].tolist()
+    return given
+
+
+def test_the_language_is_told_to_the_model(get: GetEngine) -> None:
+    engine = get("multilingual")
+    german, french = tokens(engine, "Ja.", language="de"), tokens(engine, "Ja.", language="fr")
+    assert [one != other for one, other in zip(german, french, strict=True)].count(True) == 1
+
+
+@pytest.mark.parametrize("language", ["de", "de-AT"])
+def test_a_voice_has_a_language_of_its_own(get: GetEngine, language: str) -> None:
+    engine = get("multilingual-v3")
+    source = replace(BUILT_IN, voice=BUILT_IN.voice.model_copy(update={"language": language}))
+    assert tokens(engine, "Ja.", source) == tokens(engine, "Ja.", language="de")
+    assert tokens(engine, "Ja.", source, language="fr") == tokens(engine, "Ja.", language="fr")
+
+
+TEXTS = {
+    "zh": "你好",
+    "ja": "日本です",
+    "ko": "안녕",
+    "he": "שלום",
+    "ru": "Привет",
+    "ar": "مرحبا",
+    "hi": "नमस्ते",
+    "el": "Γεια",
+}
+
+
+@pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"zh"}))
+def test_every_language_of_the_card_is_spoken(get: GetEngine, language: str) -> None:
+    assert len(say(get("multilingual-v3"), TEXTS.get(language, "Ja, no."), budget=1, language=language)) > 0
+
+
+def test_chinese_needs_a_model_of_its_own(get: GetEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = get("multilingual")
+    before = say(engine, budget=3)
+    monkeypatch.setattr("spacy_pkuseg.config.pkuseg_home", str(tmp_path))
+    with pytest.raises(UnspeakableError, match="`chorus models download multilingual` brings it"):
+        say(engine, "你好", language="zh")
+    assert np.array_equal(say(engine, budget=3), before)
+
+
+# Tags
+
+
+def test_a_tag_is_one_token_wherever_it_stands(turbo: StockEngine) -> None:
+    assert tokens(turbo, "[laugh]").count(LAUGH) == 1
+    given = tokens(turbo, "Ha. [laugh] Well, [laugh]then.")
+    assert given.count(LAUGH) == 2
+    assert len(given) == len("Ha. ") + 1 + len(" Well, ") + 1 + len("then.")
+    assert LAUGH not in tokens(turbo, "[laughs]")
+
+
+# The watermark
+
+
+@pytest.fixture(scope="module")
+def detect() -> Callable[[Samples], float]:
+    """How sure upstream's own detector is that audio is marked, in [0, 1]."""
+    with patches.muted():
+        import perth
+
+        detector = perth.PerthImplicitWatermarker()
+
+    def detect(samples: Samples) -> float:
+        return float(detector.get_watermark(samples, sample_rate=24_000, round=False).mean())
+
+    return detect
+
+
+@pytest.mark.parametrize("engine", MEMBERS)
+def test_all_audio_is_marked(get: GetEngine, engine: str, detect: Callable[[Samples], float]) -> None:
+    made = get(engine)
+    marked = say(made, budget=20)
+    mark = made._model.watermarker
+    mark.apply_watermark = lambda wav, sample_rate: wav
+    try:
+        unmarked = say(made, budget=20)
+    finally:
+        del mark.apply_watermark
+    assert len(marked) == len(unmarked)
+    assert detect(unmarked) < 0.2
+    assert detect(marked) > 0.9
+    sent = np.frombuffer(to_pcm(marked), "<i2").astype(np.float32) / 32767
+    assert detect(sent) > 0.9
+
+
+@pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
+@pytest.mark.parametrize("outside", [torch.enable_grad, torch.no_grad])
+def test_nothing_keeps_a_graph_of_gradients(get: GetEngine, engine: str, outside: Callable[[], Any]) -> None:
+    made = get(engine)
+    graphs: list[object] = []
+
+    def look(_: Any, __: Any, output: Any) -> None:
+        graphs.extend(tensor.grad_fn for tensor in output)
+
+    handle = made._model.watermarker.perth_net.encoder.register_forward_hook(look)
+    with outside():
+        say(made, budget=2)
+    handle.remove()
+    assert graphs == [None, None]
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
+def test_cancelled_at_any_time(get: GetEngine, engine: str) -> None:
+    made = get(engine)
+    counted = CountedCancellation()
+    whole = say(made, budget=4, cancellation=counted)
+    assert counted.looks >= 4 + 4, "it looks at every token, and while the sound is made"
+    for at in (1, 2, 5, 6, counted.looks):
+        cancellation = CountedCancellation(at)
+        with pytest.raises(CancelledError):
+            say(made, budget=4, cancellation=cancellation)
+        assert cancellation.looks == at
+    assert np.array_equal(say(made, budget=4), whole)
+
+
+def test_no_sound_is_made_of_what_was_cancelled(turbo: StockEngine) -> None:
+    with called_with(turbo._model.s3gen, "inference") as calls, pytest.raises(CancelledError):
+        say(turbo, cancellation=CountedCancellation(BUDGET))
+    assert calls == []
+
+
+def test_cancelled_before_it_began(turbo: StockEngine) -> None:
+    cancellation = Cancellation()
+    cancellation.request()
+    with pytest.raises(CancelledError):
+        say(turbo, cancellation=cancellation)
+
+
+def test_a_cancellation_stops_its_own_utterance_alone(turbo: StockEngine) -> None:
+    late = Cancellation()
+    first = say(turbo, cancellation=late)
+    late.request()
+    assert np.array_equal(say(turbo), first)
+    turbo.prepare(BUILT_IN)
+
+
+# The guard against run-on
+
+
+class Look(Cancellation):
+    """Looks at the hooks of T3's attention when the decode loop does."""
+
+    def __init__(self, engine: StockEngine) -> None:
+        super().__init__()
+        self._engine = engine
+        self.hooks: list[int] = []
+
+    def check(self) -> None:
+        self.hooks.append(hooks(self._engine))
+
+
+def hooks(engine: StockEngine) -> int:
+    return sum(len(layer.self_attn._forward_hooks) for layer in engine._model.t3.tfmr.layers)
+
+
+@pytest.mark.parametrize(("engine", "guards"), [("multilingual", 3), ("multilingual-v3", 0)])
+def test_the_guard_is_gone_after_each_utterance(get: GetEngine, engine: str, guards: int) -> None:
+    made = get(engine)
+    configuration = made._model.t3.tfmr.config
+    before = (configuration.output_attentions, configuration._attn_implementation)
+    for _ in range(3):
+        look = Look(made)
+        say(made, budget=2, cancellation=look)
+        assert look.hooks[0] == guards
+        assert hooks(made) == 0
+        assert (configuration.output_attentions, configuration._attn_implementation) == before
+    with pytest.raises(CancelledError):
+        say(made, budget=3, cancellation=CountedCancellation(2))
+    assert hooks(made) == 0
+    assert (configuration.output_attentions, configuration._attn_implementation) == before
+
+
+# Quiet
+
+
+def test_nothing_is_printed(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    say(start("nano", tiny_checkpoint("nano"), tmp_path), budget=2)
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,346 @@
+"""From a checkpoint's files to upstream's classes: the same sound as upstream's own loading, without its copies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.support.stock import TEXT, StockEngine
+from tests.support.tiny_models import TinyCheckpoint
+from worker.engines.base import Cancellation, ModelUnavailableError
+from worker.engines.chatterbox.upstream import loading, patches
+from worker.engines.chatterbox.upstream.loading import MEMBERS, load
+
+assert StockEngine is not None  # imported first: it takes upstream's warnings
+
+TINY_TURBO = {"n_layer": 2, "n_embd": 128, "hidden_size": 128, "n_head": 2}
+TINY_LLAMA = {"num_hidden_layers": 2, "intermediate_size": 128}
+GUARDED = ("multilingual",)
+
+
+@pytest.fixture(autouse=True)
+def settled() -> None:
+    patches.settle()
+    torch.set_num_threads(1)
+
+
+def quietly(engine: str, folder: Path) -> Any:
+    with patches.muted():
+        return load(engine, folder)
+
+
+def parts(model: Any) -> list[torch.nn.Module]:
+    return [model.t3, model.s3gen, model.ve]
+
+
+def mapped(folder: Path) -> list[range]:
+    """Addresses at which files of the folder are mapped into this process."""
+    found = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if str(folder) in line:
+            first, last = (int(address, 16) for address in line.split()[0].split("-"))
+            found.append(range(first, last))
+    return found
+
+
+# Each engine
+
+
+@pytest.mark.parametrize("engine", MEMBERS)
+def test_every_engine_loads(tiny_checkpoint: TinyCheckpoint, engine: str) -> None:
+    folder = tiny_checkpoint(engine)
+    model = quietly(engine, folder)
+    assert isinstance(model, MEMBERS[engine].upstream)
+    assert model.conds is not None
+    ranges = mapped(folder)
+    for part in parts(model):
+        assert not part.training
+        for name, parameter in part.named_parameters():
+            assert not parameter.requires_grad, name
+            assert any(parameter.data_ptr() in place for place in ranges), f"{name} is a copy"
+    backbone = model.t3.tfmr
+    layers = backbone.h if MEMBERS[engine].turbo else backbone.layers
+    assert len(layers) == (14 if MEMBERS[engine].multilingual else 2)
+    assert model.t3.hp.is_multilingual == (engine in GUARDED)
+
+
+def test_nano_is_turbo_with_a_t3_of_its_own(tiny_checkpoint: TinyCheckpoint) -> None:
+    model = quietly("nano", tiny_checkpoint("nano"))
+    assert type(model).__name__ == "ChatterboxTurboTTS"
+    with pytest.raises(ModelUnavailableError, match="t3_turbo_v1"):
+        quietly("turbo", tiny_checkpoint("nano"))
+
+
+# As upstream's own
+
+
+@pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
+def test_the_same_speech_as_from_upstreams_own_loading(
+    tiny_checkpoint: TinyCheckpoint, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    with patches.muted():
+        from scripts.support import make_checkpoint
+
+    module = MEMBERS[engine].module
+    # Upstream has the full size written down.
+    tiny_s3gen = lambda meanflow=False: make_checkpoint._s3gen(meanflow=meanflow, tiny=True)  # noqa: E731
+    monkeypatch.setattr(module, "S3Gen", tiny_s3gen)
+    for name, shape in (("GPT2_medium", TINY_TURBO), ("Llama_520M", TINY_LLAMA)):
+        monkeypatch.setitem(loading.LLAMA_CONFIGS, name, loading.LLAMA_CONFIGS[name] | shape)
+
+    def spoken(model: Any) -> torch.Tensor:
+        torch.manual_seed(5)
+        with patches.muted(), patches.decoding(patches.Steps(Cancellation(), budget=6)), torch.inference_mode():
+            made: torch.Tensor = model.generate(TEXT)
+        return made
+
+    with patches.muted():
+        theirs = MEMBERS[engine].upstream.from_local(tiny_checkpoint(engine), "cpu")
+    ours = quietly(engine, tiny_checkpoint(engine))
+    for one, other in zip(parts(theirs), parts(ours), strict=True):
+        tensors = other.state_dict()
+        assert one.state_dict().keys() == tensors.keys()
+        assert all(torch.equal(tensor, tensors[name]) for name, tensor in one.state_dict().items())
+    # Weights lie at other addresses in the file than in upstream's copy: where they are not aligned, sums are rounded
+    # in another order.
+    torch.testing.assert_close(spoken(ours), spoken(theirs), rtol=0, atol=1e-6)
+    for part in parts(ours):
+        for parameter in part.parameters():
+            parameter.data = parameter.data.clone()
+    assert torch.equal(spoken(ours), spoken(theirs))
+
+
+@pytest.mark.parametrize(
+    ("engine", "backbone", "shape"),
+    [
+        ("turbo", "GPT2_medium", {}),
+        ("nano", "GPT2_medium", {"n_layer": 12, "n_embd": 768, "hidden_size": 768, "n_head": 12}),
+        ("chatterbox", "Llama_520M", {}),
+        ("multilingual", "Llama_520M", {}),
+        ("multilingual-v3", "Llama_520M", {}),
+    ],
+)
+def test_the_full_shape_is_read_from_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, engine: str, backbone: str, shape: dict[str, int]
+) -> None:
+    member = MEMBERS[engine]
+    hp = loading.T3Config.multilingual() if member.multilingual else loading.T3Config.english_only()
+    if member.turbo:
+        hp = loading.T3Config(text_tokens_dict_size=50_276)
+        hp.speech_tokens_dict_size = 6563
+        hp.input_pos_emb = None
+        hp.speech_cond_prompt_len = 375
+        hp.use_perceiver_resampler = False
+        hp.emotion_adv = False
+    hp.llama_config_name = "expected"
+    monkeypatch.setitem(loading.LLAMA_CONFIGS, "expected", loading.LLAMA_CONFIGS[backbone] | shape)
+    with torch.device("meta"):
+        expected = loading.T3(hp)
+    monkeypatch.setattr(loading, "_read", lambda _: expected.state_dict())
+    with torch.device("meta"):
+        made = loading._t3(member, Path())
+    assert made.cfg.to_dict() == expected.cfg.to_dict()
+    assert vars(made.hp) == vars(hp) | {"llama_config_name": member.t3_file}
+    assert made.hp.is_multilingual == (engine in GUARDED)
+    lacking = {"tfmr.wte.weight"} if member.turbo else set()
+    assert expected.state_dict().keys() - made.state_dict().keys() == lacking
+
+
+# What does not load
+
+
+Spoil = Callable[[Path], None]
+
+
+def cut(file: Path) -> None:
+    content = file.read_bytes()
+    file.unlink()
+    file.write_bytes(content[: len(content) // 2])
+
+
+def garbage(file: Path) -> None:
+    file.unlink()
+    file.write_bytes(b"<!DOCTYPE html> no such page")
+
+
+def empty(file: Path) -> None:
+    file.unlink()
+    file.touch()
+
+
+def no_object(file: Path) -> None:
+    file.unlink()
+    file.write_text("[1, 2]")
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def without_a_tensor(file: Path) -> None:
+    state = load_file(file)
+    del state["lstm.weight_ih_l0"]
+    file.unlink()
+    save_file(state, file)
+
+
+def with_a_tensor_more(file: Path) -> None:
+    state = load_file(file) | {"surplus": torch.zeros(1)}
+    file.unlink()
+    save_file(state, file)
+
+
+def of_another_shape(file: Path) -> None:
+    state = load_file(file)
+    state["proj.weight"] = state["proj.weight"][:, :7].contiguous()
+    file.unlink()
+    save_file(state, file)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("executed"),)
+
+
+def malicious(file: Path) -> None:
+    file.unlink()
+    torch.save({"t3": {}, "gen": Malicious()}, file)
+
+
+def malicious_in_the_old_format(file: Path) -> None:
+    file.unlink()
+    torch.save({"t3": {}, "gen": Malicious()}, file, _use_new_zipfile_serialization=False)
+
+
+def another_object(file: Path) -> None:
+    file.unlink()
+    torch.save({"t3": {"surplus": torch.zeros(1)}, "gen": {}}, file)
+
+
+def linked(folder: Path, checkpoint: Path) -> Path:
+    """The checkpoint once more, by links."""
+    folder.mkdir()
+    for file in checkpoint.iterdir():
+        (folder / file.name).symlink_to(file)
+    return folder
+
+
+def refusal(engine: str, folder: Path) -> str:
+    with pytest.raises(ModelUnavailableError) as refused:
+        quietly(engine, folder)
+    message = str(refused.value)
+    assert message.startswith(f"the checkpoint in {folder} does not load as {engine}: ")
+    assert message.endswith(f"; `chorus models verify {engine}` looks through its files")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("file", "spoil", "said"),
+    [
+        ("t3_turbo_v1.safetensors", cut, ""),
+        ("t3_turbo_v1.safetensors", remove, "No such file"),
+        ("s3gen_meanflow.safetensors", garbage, ""),
+        ("ve.safetensors", empty, ""),
+        ("ve.safetensors", cut, ""),
+        ("ve.safetensors", without_a_tensor, "VoiceEncoder lacks lstm.weight_ih_l0"),
+        ("ve.safetensors", with_a_tensor_more, "VoiceEncoder has surplus"),
+        ("ve.safetensors", of_another_shape, "VoiceEncoder"),
+        ("vocab.json", no_object, ""),
+        ("vocab.json", remove, ""),
+        ("conds.pt", garbage, ""),
+        ("conds.pt", empty, ""),
+        ("conds.pt", cut, ""),
+        ("conds.pt", another_object, ""),
+    ],
+)
+def test_a_damaged_file(tiny_checkpoint: TinyCheckpoint, tmp_path: Path, file: str, spoil: Spoil, said: str) -> None:
+    folder = linked(tmp_path / "spoilt", tiny_checkpoint("turbo"))
+    spoil(folder / file)
+    assert said in refusal("turbo", folder)
+
+
+@pytest.mark.parametrize("spoil", [malicious, malicious_in_the_old_format])
+def test_a_file_of_a_voice_runs_no_code(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Spoil
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = linked(tmp_path / "spoilt", tiny_checkpoint("turbo"))
+    spoil(folder / "conds.pt")
+    refusal("turbo", folder)
+    assert not Path("executed").exists()
+    with patches.muted():
+        torch.load(folder / "conds.pt", weights_only=False)
+    assert Path("executed").exists(), "it would have done nothing anyway"
+
+
+@pytest.mark.parametrize("content", ['{"version": "1.0"}', "[]", "{"])
+def test_a_damaged_tokenizer(tiny_checkpoint: TinyCheckpoint, tmp_path: Path, content: str) -> None:
+    folder = linked(tmp_path / "spoilt", tiny_checkpoint("chatterbox"))
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(content)
+    refusal("chatterbox", folder)
+
+
+def test_a_tokenizer_without_its_start(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    folder = linked(tmp_path / "spoilt", tiny_checkpoint("chatterbox"))
+    content = (folder / "tokenizer.json").read_text()
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").write_text(re.sub(r"\[START\]", "[BEGIN]", content))
+    refusal("chatterbox", folder)
+
+
+@pytest.mark.parametrize(
+    ("engine", "other", "files"),
+    [
+        ("turbo", "chatterbox", {"t3_turbo_v1.safetensors": "t3_cfg.safetensors"}),
+        ("turbo", "chatterbox", {"s3gen_meanflow.safetensors": "s3gen.safetensors"}),
+        ("chatterbox", "turbo", {"t3_cfg.safetensors": "t3_turbo_v1.safetensors"}),
+        ("multilingual", "turbo", {"t3_mtl23ls_v2.safetensors": "t3_turbo_v1.safetensors"}),
+    ],
+)
+def test_a_file_of_another_engine(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, engine: str, other: str, files: dict[str, str]
+) -> None:
+    folder = linked(tmp_path / "mixed", tiny_checkpoint(engine))
+    for name, file in files.items():
+        (folder / name).unlink()
+        (folder / name).symlink_to(tiny_checkpoint(other) / file)
+    refusal(engine, folder)
+
+
+def test_upstreams_leniency_towards_the_originals_decoder(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("chatterbox")
+    whole = quietly("chatterbox", checkpoint).s3gen.state_dict()
+    folder = linked(tmp_path / "older", checkpoint)
+    state = load_file(checkpoint / "s3gen.safetensors")
+    for name in ("tokenizer._mel_filters", "tokenizer.window"):
+        del state[name]
+    state["surplus"] = torch.zeros(1)
+    (folder / "s3gen.safetensors").unlink()
+    save_file(state, folder / "s3gen.safetensors")
+    loaded = quietly("chatterbox", folder).s3gen.state_dict()
+    assert loaded.keys() == whole.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
+
+
+def test_weights_of_half_precision_are_converted(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    folder = linked(tmp_path / "half", tiny_checkpoint("turbo"))
+    state = load_file(folder / "ve.safetensors")
+    (folder / "ve.safetensors").unlink()
+    save_file({name: tensor.half() for name, tensor in state.items()}, folder / "ve.safetensors")
+    encoder = quietly("turbo", folder).ve
+    assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
+    assert torch.equal(encoder.proj.weight, state["proj.weight"].half().float())
+
+
+def test_a_checkpoint_without_a_voice_of_its_own(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    folder = linked(tmp_path / "mute", tiny_checkpoint("turbo"))
+    (folder / "conds.pt").unlink()
+    assert quietly("turbo", folder).conds is None

@@ -1,0 +1,149 @@
+"""Loading an engine by name: what is missing is said with its mend, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.harness import ROOT, environment
+from tests.support.tiny_models import TinyCheckpoint
+from worker.cards import Runtime
+from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.engines import load
+from worker.engines.base import ModelUnavailableError
+from worker.precision import Precision
+
+LOADED = """if True:
+    import json, os, sys
+    from pathlib import Path
+    from worker.engines import load
+    way = json.loads(sys.argv[4])
+    engine = load(sys.argv[1], threads=1, model_dir=Path(sys.argv[2]), cache=Path(sys.argv[3]), **way)
+    import huggingface_hub.constants, torch
+    print(json.dumps({
+        "engine": engine.card.name,
+        "class": type(engine).__name__,
+        "slots": engine.slots,
+        "offline": huggingface_hub.constants.HF_HUB_OFFLINE,
+        "variable": os.environ["HF_HUB_OFFLINE"],
+        "threads": torch.get_num_threads(),
+        "others": torch.get_num_interop_threads(),
+        "hibari": any(name.startswith("worker.engines.hibari") for name in sys.modules),
+    }))
+"""
+
+
+def refusal(engine: str, model_dir: Path | None, cache: Path) -> str:
+    with pytest.raises(ModelUnavailableError) as refused:
+        load(engine, threads=1, model_dir=model_dir, cache=cache)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("way", "kind", "slots"),
+    [
+        ({}, "BatchedEngine", 1),
+        ({"slots": 3, "precision": "int8"}, "BatchedEngine", 3),
+        ({"runtime": "stock"}, "StockEngine", 1),
+    ],
+)
+def test_the_engine_and_nothing_from_the_network(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, way: dict[str, object], kind: str, slots: int
+) -> None:
+    variables = environment() | {"PYTHONWARNINGS": "ignore"}
+    variables.pop("HF_HUB_OFFLINE", None)
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, "turbo", str(tiny_checkpoint("turbo")), str(tmp_path), json.dumps(way)],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "engine": "turbo",
+        "class": kind,
+        "slots": slots,
+        "offline": True,
+        "variable": "1",
+        "threads": 1,
+        "others": 1,
+        "hibari": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("engine", "way", "expected"),
+    [
+        ("hibari", {"slots": 2}, "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run"),
+        ("hibari", {"precision": Precision.BF16}, "engine hibari computes in fp32 only; unset CHORUS_PRECISION"),
+        ("nano", {"runtime": Runtime.STOCK, "slots": 2}, "upstream's own nano (runtime stock) speaks one utterance at"),
+        ("nano", {"runtime": "stock", "precision": Precision.INT8}, "upstream's own nano (runtime stock) computes in"),
+    ],
+)
+def test_a_way_to_run_that_there_is_not(tmp_path: Path, engine: str, way: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ModelUnavailableError) as refused:
+        load(engine, threads=1, model_dir=tmp_path, cache=tmp_path, **way)
+    assert str(refused.value).startswith(expected)
+
+
+@pytest.mark.parametrize("engine", CHECKPOINTS)
+def test_a_missing_extra(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "chatterbox", None)
+    assert refusal(engine, None, tmp_path) == (
+        f"engine {engine} needs the extra `chatterbox`, which is not installed; "
+        f"run: scripts/serve --engine {engine}, or: pip install -e '.[chatterbox]'"
+    )
+
+
+@pytest.mark.parametrize("engine", CHECKPOINTS)
+def test_missing_weights(engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    said = refusal(engine, None, tmp_path)
+    assert said == f"{engine}'s weights are not on this host; run: chorus models download {engine}"
+
+
+def test_a_folder_without_all_files(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    for name in ("ve.safetensors", "merges.txt"):
+        os.link(tiny_checkpoint("turbo") / name, tmp_path / name)
+    said = refusal("turbo", tmp_path, tmp_path)
+    assert said.startswith(f"turbo's weights in {tmp_path} lack t3_turbo_v1.safetensors, s3gen_meanflow.safetensors, ")
+    assert said.endswith("run: chorus models download turbo")
+
+
+def test_a_file_that_was_cut_off(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    for file in tiny_checkpoint("turbo").iterdir():
+        os.link(file, tmp_path / file.name)
+    content = (tmp_path / "ve.safetensors").read_bytes()
+    (tmp_path / "ve.safetensors").unlink()
+    (tmp_path / "ve.safetensors").write_bytes(content[:-1])
+    said = refusal("turbo", tmp_path, tmp_path)
+    assert said.startswith(f"turbo's weights in {tmp_path} are damaged: ve.safetensors ")
+    assert said.endswith("run: chorus models download turbo")
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    assert f"{tmp_path / 'absent'}, is not there" in refusal("nano", tmp_path / "absent", tmp_path)
+
+
+def test_a_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from worker.engines import ModelUnavailableError, load
+        try:
+            load("turbo", threads=1, model_dir=Path(sys.argv[1]), cache=Path(sys.argv[1]))
+        except ModelUnavailableError:
+            print("torch" in sys.modules)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "False\n"

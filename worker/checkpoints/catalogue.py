@@ -1,0 +1,313 @@
+"""The engines' checkpoints: which files they have, where they lie on this host and how they get there.
+
+`chorus serve` looks for them before it starts anything, each worker once more when it loads, `chorus models` lists and
+verifies them. Nothing here goes to the network: `balancer.download` does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import ClassVar
+
+from worker.cards import EngineCard
+from worker.checkpoints.integrity import Advance, DamagedFileError, check_content, check_structure, check_tensors
+
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights and tokenizer of one engine, as files of one repository of the hub."""
+
+    engine: str
+    repository: str
+    revision: str
+    """The commit that this version was made with."""
+    files: tuple[str, ...]
+    optional: tuple[str, ...] = ("conds.pt",)
+    """Files that it can do without: the voice that comes with the model."""
+    tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By file, names by which its weights are told from those of its sisters: loading needs them."""
+
+    @property
+    def segments_chinese(self) -> bool:
+        """Whether the engine needs, for Chinese alone, a segmenter whose model comes from elsewhere."""
+        return self.engine.startswith("multilingual")
+
+
+_ORIGINAL = ("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18")
+_GPT2_TOKENIZER = (
+    "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+_GPT2 = ("text_emb.weight", "speech_emb.weight", "tfmr.h.0.attn.c_attn.weight")
+_LLAMA = ("text_emb.weight", "speech_emb.weight", "tfmr.layers.0.mlp.gate_proj.weight")
+_MEANFLOW = {"s3gen_meanflow.safetensors": ("flow.decoder.estimator.time_embed_mixer.weight",)}
+_MANY_LANGUAGES = ("grapheme_mtl_merged_expanded_v1.json", "Cangjie5_TC.json")
+
+CHECKPOINTS: dict[str, Checkpoint] = {
+    checkpoint.engine: checkpoint
+    for checkpoint in (
+        Checkpoint(
+            "chatterbox",
+            *_ORIGINAL,
+            ("ve.safetensors", "t3_cfg.safetensors", "s3gen.safetensors", "tokenizer.json"),
+            tensors={"t3_cfg.safetensors": _LLAMA},
+        ),
+        Checkpoint(
+            "turbo",
+            "ResembleAI/chatterbox-turbo",
+            "749d1c1a46eb10492095d68fbcf55691ccf137cd",
+            ("ve.safetensors", "t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", *_GPT2_TOKENIZER),
+            tensors={"t3_turbo_v1.safetensors": _GPT2, **_MEANFLOW},
+        ),
+        Checkpoint(
+            "nano",
+            "ResembleAI/chatterbox-nano",
+            "71ccd1d0081b430592cea481f4307e764e07bc64",
+            ("ve.safetensors", "t3_nano_v1.safetensors", "s3gen_meanflow.safetensors", *_GPT2_TOKENIZER),
+            tensors={"t3_nano_v1.safetensors": _GPT2, **_MEANFLOW},
+        ),
+        Checkpoint(
+            "multilingual",
+            *_ORIGINAL,
+            ("ve.pt", "t3_mtl23ls_v2.safetensors", "s3gen.pt", *_MANY_LANGUAGES),
+            tensors={"t3_mtl23ls_v2.safetensors": _LLAMA},
+        ),
+        Checkpoint(
+            "multilingual-v3",
+            *_ORIGINAL,
+            ("ve.pt", "t3_mtl23ls_v3.safetensors", "s3gen.pt", *_MANY_LANGUAGES),
+            tensors={"t3_mtl23ls_v3.safetensors": _LLAMA},
+        ),
+    )
+}
+"""By engine; one that is not here has all it needs in its package."""
+
+
+SEGMENTER = "spacy_ontonotes"
+"""Name of the model by which Multilingual finds the words in Chinese text, in spacy-pkuseg's own folder."""
+
+
+class CheckpointError(Exception):
+    """Why an engine has no weights to load; the message says what is wrong and what to run.
+
+    CheckpointError
+    ├── MissingCheckpointError       nothing of it is there
+    │   └── PartialCheckpointError   some of its files are not
+    ├── DamagedCheckpointError       a file of it is not what it should be, or cannot be read
+    └── DownloadError                the hub did not give it
+    """
+
+    state: ClassVar[str] = "unavailable"
+    """In a word, for a table."""
+
+    def __init__(self, message: str, folder: Path | None = None) -> None:
+        super().__init__(message)
+        self.folder = folder
+        """Where there is something of it to look at."""
+
+
+class MissingCheckpointError(CheckpointError):
+    """Nothing of it is there."""
+
+    state = "missing"
+
+
+class PartialCheckpointError(MissingCheckpointError):
+    """Some of its files are not there."""
+
+    state = "partial"
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A file of it is not what it should be, or cannot be read."""
+
+    state = "damaged"
+
+
+class DownloadError(CheckpointError):
+    """The hub did not give it."""
+
+
+class FileState(StrEnum):
+    """How a file of a checkpoint was found."""
+
+    WHOLE = "whole"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """One file of a checkpoint after it was read in full."""
+
+    name: str
+    state: FileState
+    size: int
+    """In bytes; 0 where it is missing or out of reach."""
+    detail: str
+    """What its content was compared with, or what is wrong with it."""
+
+
+def missing_extra(card: EngineCard) -> str | None:
+    """Say what to run where the engine's libraries are not installed; None where they are."""
+    # The extra is named after the module it brings. It is looked for, not loaded: that would take seconds.
+    if card.extra is None or importlib.util.find_spec(card.extra) is not None:
+        return None
+    return f"engine {card.name} needs the extra `{card.extra}`, which is not installed; {how_to_install(card.name)}"
+
+
+def how_to_install(engine: str) -> str:
+    """What to run for the libraries of an engine that has a checkpoint."""
+    return f"run: scripts/serve --engine {engine}, or: pip install -e '.[chatterbox]'"
+
+
+def how_to_mend(checkpoint: Checkpoint, folder: Path) -> str:
+    """What to run, or to do, where a folder does not hold the checkpoint whole."""
+    if _in_cache(checkpoint, folder):
+        return _fetch(checkpoint, folder.name)
+    return f"put them there whole, or unset CHORUS_MODEL_DIR (--model-dir) and {_fetch(checkpoint, None)}"
+
+
+def hub_cache() -> Path:
+    """The folder of the hub's cache, by the same variables as the hub's library; that need not be installed."""
+    variables = os.environ
+    user = variables.get("XDG_CACHE_HOME") or "~/.cache"
+    home = variables.get("HF_HOME") or f"{user}/huggingface"
+    folder = variables.get("HF_HUB_CACHE") or variables.get("HUGGINGFACE_HUB_CACHE") or f"{home}/hub"
+    return Path(os.path.expandvars(folder)).expanduser().absolute()
+
+
+def locate(checkpoint: Checkpoint, *, revision: str | None = None) -> Path | None:
+    """The folder of a revision in the hub's cache, None where it is not; no network.
+
+    Raises DamagedCheckpointError where the cache cannot be read.
+    """
+    commit = revision or checkpoint.revision
+    repository = _repository(checkpoint)
+    with _readable(repository):
+        if not COMMIT.fullmatch(commit):  # a branch or tag: the cache knows which commit it was last
+            try:
+                commit = (repository / "refs" / commit).read_bytes().decode(errors="replace").strip()
+            except FileNotFoundError:
+                return None
+        folder = repository / "snapshots" / commit
+        return folder if COMMIT.fullmatch(commit) and folder.is_dir() else None
+
+
+def find(checkpoint: Checkpoint, *, model_dir: Path | None, revision: str | None) -> Path:
+    """The folder that holds every required file: `model_dir` if given, else `revision` in the hub's cache.
+
+    Looks at structures only and never at the network: a matter of milliseconds. Raises MissingCheckpointError,
+    PartialCheckpointError or DamagedCheckpointError.
+    """
+    engine = checkpoint.engine
+    folder = model_dir or locate(checkpoint, revision=revision)
+    if folder is None:
+        raise MissingCheckpointError(_absent(checkpoint, revision))
+    mend = how_to_mend(checkpoint, folder)
+    with _readable(folder):
+        if not folder.is_dir():
+            fault = "is no folder" if folder.exists() else "is not there"
+            raise MissingCheckpointError(f"the folder of {engine}'s weights, {folder}, {fault}; {mend}")
+    missing, damaged = _faults(checkpoint, folder)
+    if damaged:
+        faults = "; ".join(f"{name} {fault}" for name, fault in damaged.items())
+        raise DamagedCheckpointError(f"{engine}'s weights in {folder} are damaged: {faults}; {mend}", folder)
+    if missing == checkpoint.files:
+        if _in_cache(checkpoint, folder):
+            raise MissingCheckpointError(_absent(checkpoint, revision))
+        raise MissingCheckpointError(f"none of {engine}'s weights are in {folder}: {', '.join(missing)}; {mend}")
+    if missing:
+        raise PartialCheckpointError(f"{engine}'s weights in {folder} lack {', '.join(missing)}; {mend}", folder)
+    return folder
+
+
+def check_fit(checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise DamagedCheckpointError where a file in the folder, as `find` gave it, holds another model's weights."""
+    faults = []
+    for name, tensors in checkpoint.tensors.items():
+        try:
+            check_tensors(folder / name, tensors)
+        except DamagedFileError as error:
+            faults.append(f"{name} {error}")
+    if faults:
+        raise DamagedCheckpointError(
+            f"the weights in {folder} are not {checkpoint.engine}'s: {'; '.join(faults)}; "
+            f"{how_to_mend(checkpoint, folder)}",
+            folder,
+        )
+
+
+def verify(checkpoint: Checkpoint, folder: Path, advance: Advance = lambda _: None) -> Iterator[FileReport]:
+    """Read each file to its end: a matter of seconds for each gigabyte. `advance` is told of the bytes read."""
+    for name in (*checkpoint.files, *checkpoint.optional):
+        path = folder / name
+        try:
+            detail, state = check_content(path, advance), FileState.WHOLE
+        except DamagedFileError as error:
+            detail, state = str(error), FileState.DAMAGED
+        except FileNotFoundError:
+            if name not in checkpoint.optional:
+                yield FileReport(name, FileState.MISSING, 0, "is not there")
+            continue
+        yield FileReport(name, state, _size(path), detail)
+
+
+def size_on_disk(checkpoint: Checkpoint, folder: Path) -> int:
+    """Bytes of those of its files that are there."""
+    return sum(_size(folder / name) for name in (*checkpoint.files, *checkpoint.optional))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _repository(checkpoint: Checkpoint) -> Path:
+    return hub_cache() / f"models--{checkpoint.repository.replace('/', '--')}"
+
+
+def _in_cache(checkpoint: Checkpoint, folder: Path) -> bool:
+    return _repository(checkpoint) in folder.parents
+
+
+def _faults(checkpoint: Checkpoint, folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The required files that are missing, and what is wrong with each one that is damaged."""
+    missing, damaged = [], {}
+    for name in (*checkpoint.files, *checkpoint.optional):
+        try:
+            check_structure(folder / name)
+        except FileNotFoundError:
+            if name not in checkpoint.optional:
+                missing.append(name)
+        except DamagedFileError as error:
+            damaged[name] = str(error)
+    return tuple(missing), damaged
+
+
+def _absent(checkpoint: Checkpoint, revision: str | None) -> str:
+    of = f" of revision {revision}" if revision else ""
+    return f"{checkpoint.engine}'s weights{of} are not on this host; {_fetch(checkpoint, revision)}"
+
+
+def _fetch(checkpoint: Checkpoint, revision: str | None) -> str:
+    option = f" --revision {revision}" if revision not in (None, checkpoint.revision) else ""
+    return f"run: chorus models download {checkpoint.engine}{option}"
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DamagedCheckpointError(f"cannot look into {folder}: {error.strerror}") from error

@@ -1,0 +1,1 @@
+"""Compiled CPU kernels: packed GEMM, quantization, attention, activations."""

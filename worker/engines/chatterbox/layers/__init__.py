@@ -1,0 +1,1 @@
+"""Layers by operator, each in float32, bfloat16 and int8."""

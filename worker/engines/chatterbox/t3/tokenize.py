@@ -1,0 +1,30 @@
+"""An utterance's text as the tokens that T3 reads: what each upstream `generate` does before it decodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
+from torch import Tensor
+
+from worker.engines.base import UnspeakableError
+from worker.engines.chatterbox.upstream.loading import Member
+
+
+def text_tokens(model: Any, member: Member, text: str, language: str | None) -> Tensor:
+    """The tokens of `text`, whole numbers (tokens,), for an upstream object.
+
+    Raises UnspeakableError where Multilingual does not speak the language.
+    """
+    text = member.module.punc_norm(text)
+    if member.turbo:
+        told: Tensor = model.tokenizer(text, return_tensors="pt", truncation=True).input_ids[0]
+        return told
+    if member.multilingual:
+        if language is not None and language.lower() not in member.module.SUPPORTED_LANGUAGES:
+            raise UnspeakableError(f"this engine does not speak {language!r}")
+        tokens = model.tokenizer.text_to_tokens(text, language_id=language and language.lower())
+    else:
+        tokens = model.tokenizer.text_to_tokens(text)
+    hp = model.t3.hp
+    return F.pad(F.pad(tokens[0], (1, 0), value=hp.start_text_token), (0, 1), value=hp.stop_text_token)

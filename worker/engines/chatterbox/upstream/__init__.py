@@ -1,0 +1,1 @@
+"""The places where the upstream package is used: loading, patches, conditionals, reference clips."""
