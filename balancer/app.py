@@ -38,11 +38,12 @@ from balancer.operations.recycling import Limits, Upkeep
 from balancer.requests.validation import Intake
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
-from balancer.speech.cache_keys import Sounds, fingerprint
+from balancer.speech.cache_keys import Sounds
 from balancer.speech.service import SpeechService
 from balancer.stores import DAY_SECONDS, open_stores
 from voices.registry import LiveRegistry
 from worker.cards import CARDS, described
+from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 

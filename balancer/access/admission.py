@@ -10,13 +10,12 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
+from balancer.access.caller import Caller
 from balancer.access.rate_limits import Demand, Quota, RateLimits
-from balancer.api.middleware.authentication import Caller
 from balancer.errors import ChorusError, NotAllowedError
 from balancer.metrics import Telemetry
-from balancer.requests.bodies import SpeechRequest
-from balancer.scheduling.fair_queue import Priority
-from balancer.speech.service import Origin, seconds_given
+from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
+from balancer.scheduling.priority import Priority
 
 
 class Admission:

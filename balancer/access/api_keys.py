@@ -14,7 +14,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from balancer.scheduling.fair_queue import Priority
+from balancer.scheduling.priority import Priority
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.api.responses import JSONResponse
-from balancer.dispatch.dispatcher import Dispatcher, WorkerView
+from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.metrics import Telemetry
 from balancer.operations.process_cpu import CpuWatch
 

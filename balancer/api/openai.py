@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.api.middleware.authentication import caller_of
+from balancer.access.caller import caller_of
 from balancer.api.reading import origin, read, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_response

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.jobs.job import JobState
 from balancer.requests.bodies import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
 from balancer.requests.validation import Intake

@@ -12,10 +12,10 @@ from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.api.middleware.authentication import caller_of
+from balancer.access.caller import caller_of
 from balancer.api.reading import read, read_lines, validated, while_connected
 from balancer.api.responses import JSONResponse
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
 from balancer.jobs.job import Job
 from balancer.jobs.service import Client, Desk, Standing

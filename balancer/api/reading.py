@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from balancer.api.middleware.authentication import caller_of
+from balancer.access.caller import caller_of
 from balancer.api.responses import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
-from balancer.speech.service import Origin
+from balancer.requests.speech_request import Origin
 
 Body = TypeVar("Body", bound=BaseModel)
 

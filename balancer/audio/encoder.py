@@ -10,7 +10,6 @@ import io
 import wave
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from fractions import Fraction
 from math import ceil, log2
 from typing import Literal
@@ -19,6 +18,7 @@ import av
 import av.filter
 import numpy as np
 
+from balancer.audio.formats import AudioFormat
 from worker.contract import SAMPLE_BYTES
 
 SLOWEST = 0.25
@@ -29,37 +29,6 @@ FASTEST = 4.0
 _TEMPO_TAIL_SECONDS = 0.25
 """Silence fed to the tempo filter after the audio. The filter drops up to two of its windows, each of up to
 1/12 s, at the end of its input: what goes missing must be this silence, not the last syllable."""
-
-
-class AudioFormat(StrEnum):
-    """A kind of audio file that a client may ask for."""
-
-    MP3 = "mp3"
-    OPUS = "opus"
-    AAC = "aac"
-    FLAC = "flac"
-    WAV = "wav"
-    PCM = "pcm"
-
-    @property
-    def media_type(self) -> str:
-        """Value for a Content-Type header."""
-        return _MEDIA_TYPES[self]
-
-    @property
-    def suffix(self) -> str:
-        """Ending of a file's name, with its dot."""
-        return f".{self.value}"
-
-
-_MEDIA_TYPES = {
-    AudioFormat.MP3: "audio/mpeg",
-    AudioFormat.OPUS: "audio/ogg; codecs=opus",
-    AudioFormat.AAC: "audio/aac",
-    AudioFormat.FLAC: "audio/flac",
-    AudioFormat.WAV: "audio/wav",
-    AudioFormat.PCM: "audio/pcm",  # not audio/L16, which is big-endian
-}
 
 
 @dataclass(frozen=True)

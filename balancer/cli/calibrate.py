@@ -23,14 +23,8 @@ from balancer.host.calibration_store import keep
 from balancer.host.layout import Host, Layout, plan, whole_node_threads
 from balancer.host.memory_budget import Demand, many
 from balancer.host.topology import probe
-from balancer.launch.preflight import (
-    LaunchError,
-    check_engine,
-    check_voices,
-    conditions,
-    weights_fingerprint,
-    with_weights,
-)
+from balancer.launch.plan import conditions, weights_fingerprint, with_weights
+from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
 from worker.cards import CARDS, Runtime, described
 from worker.precision import Precision, processor, remarks

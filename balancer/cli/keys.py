@@ -14,7 +14,7 @@ from rich.table import Table
 
 from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, write_keys
 from balancer.cli.console import EXIT_REFUSED, fail, tell
-from balancer.scheduling.fair_queue import Priority
+from balancer.scheduling.priority import Priority
 from balancer.settings import Settings, SettingsError
 
 app = typer.Typer(help="API keys: list, add, revoke. A running server follows at once.", no_args_is_help=True)

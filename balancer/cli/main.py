@@ -17,13 +17,15 @@ from rich.live import Live
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
 from balancer.cli.status_table import status_table
 from balancer.cpu_lists import format_cores
 from balancer.host.layout import Layout
-from balancer.launch.preflight import LaunchError, become_supervisor, check, choose_layout, with_weights
+from balancer.launch.plan import choose_layout, with_weights
+from balancer.launch.preflight import LaunchError, check
+from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, table
 from worker.cards import CARDS, Runtime, described
 from worker.precision import Precision, processor, remarks

@@ -17,13 +17,15 @@ from balancer.dispatch.crash_window import Deaths
 from balancer.dispatch.retry_policy import RetryBudget
 from balancer.errors import ChorusError, InvalidRequestError, NotServingError, PoisonedError, SynthesisError
 from balancer.fleet.fleet import Fleet, Incarnation, WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.fleet.worker_client import Spoken, UtteranceRefusedError, WorkerFullError, WorkerLostError
 from balancer.metrics import Telemetry
 from balancer.scheduling.cost_model import CostModel
-from balancer.scheduling.fair_queue import Order, Priority
+from balancer.scheduling.fair_queue import Order
+from balancer.scheduling.priority import Priority
 from balancer.scheduling.scheduler import Scheduler
 from worker.cards import EngineCard
-from worker.contract import SAMPLE_BYTES, Phase, Utterance, WorkerState
+from worker.contract import SAMPLE_BYTES, Phase, Utterance
 
 log = logging.getLogger(__name__)
 
@@ -78,16 +80,6 @@ class Dispatched:
     compute_seconds: float
     attempts: int
     worker: int
-
-
-@dataclass(frozen=True)
-class WorkerView:
-    """One worker for operators: the balancer's view of it and its own last report."""
-
-    index: int
-    phase: WorkerPhase
-    reason: str | None
-    state: WorkerState | None
 
 
 class Dispatcher:

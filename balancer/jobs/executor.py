@@ -11,7 +11,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.errors import (
     ChorusError,
     InvalidRequestError,
@@ -24,9 +24,10 @@ from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import JobStore, JobStoreError, Result
 from balancer.metrics import Telemetry
 from balancer.requests.bodies import TtsBody
+from balancer.requests.speech_request import Origin
 from balancer.requests.validation import Intake
-from balancer.scheduling.fair_queue import Priority
-from balancer.speech.service import Origin, SpeechService
+from balancer.scheduling.priority import Priority
+from balancer.speech.service import SpeechService
 
 log = logging.getLogger(__name__)
 

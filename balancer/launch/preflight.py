@@ -5,39 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
-from balancer.cli.console import tell
-from balancer.cpu_lists import LayoutError, format_cores, parse_cores
-from balancer.host.calibration import Conditions
-from balancer.host.calibration_store import UNKNOWN
-from balancer.host.calibration_store import find as find_calibration
-from balancer.host.layout import Host, Layout, binding_quota, plan, usable_cores
-from balancer.host.memory_budget import Demand
-from balancer.host.topology import probe
-from balancer.launch.download import download
 from balancer.requests.bodies import DEFAULT_VOICE
-from balancer.settings import REPOSITORY, Settings
-from balancer.speech.cache_keys import fingerprint
+from balancer.settings import Settings
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
-    Checkpoint,
-    CheckpointError,
-    MissingCheckpointError,
-    check_fit,
-    find,
     missing_extra,
 )
 from worker.precision import processor, unsupported
-
-SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux (`man 7 unix`), without the closing NUL."""
@@ -47,52 +25,6 @@ class LaunchError(RuntimeError):
     """The server cannot start; the message says why and what to do."""
 
 
-def choose_layout(settings: Settings) -> Layout:
-    """What serve would start on this host. Raises LaunchError."""
-    check_way(settings)
-    host = probe()
-    try:
-        calibration, remark = find_calibration(
-            conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
-        )
-        layout = plan(
-            host,
-            Demand.of(CARDS[settings.engine], settings.runtime, settings.precision),
-            workers=settings.workers,
-            threads=settings.threads,
-            slots=settings.slots,
-            cores=parse_cores(settings.cores) if settings.cores is not None else None,
-            measured=calibration.ranked if calibration is not None else (),
-        )
-    except LayoutError as error:
-        raise LaunchError(str(error)) from error
-    return layout if remark is None else replace(layout, reasons=(*layout.reasons, remark))
-
-
-def conditions(settings: Settings, host: Host, weights: str = UNKNOWN) -> Conditions:
-    """What a calibration of this host with these settings holds for."""
-    return Conditions(
-        engine=settings.engine,
-        runtime=settings.runtime,
-        precision=settings.precision,
-        prompt_seconds=settings.prompt_seconds,
-        weights=weights,
-        processor=processor().name,
-        cores=usable_cores(host),
-        quota=binding_quota(host),
-    )
-
-
-def weights_fingerprint(settings: Settings) -> str:
-    """The name of the engine's weights; blocking, where they are new here and no file of the hub's cache."""
-    return fingerprint(
-        CARDS[settings.engine],
-        model_dir=settings.model_dir,
-        revision=settings.model_revision,
-        notes=settings.cache_dir / "weights.json",
-    )
-
-
 def check(settings: Settings) -> None:
     """Raise LaunchError for whatever would keep the server from starting, save the weights: see `with_weights`."""
     check_reach(settings)
@@ -100,73 +32,6 @@ def check(settings: Settings) -> None:
     check_voices(settings)
     _check_port(settings)
     _check_run_dir(settings.sockets)
-
-
-def with_weights(settings: Settings) -> Settings:
-    """The settings with the folder of the engine's weights, the one place where the workers will look for them.
-
-    What is not in the hub's cache is downloaded now, once: that takes minutes, and comes after whatever else could keep
-    the server from starting. Raises LaunchError.
-    """
-    checkpoint = CHECKPOINTS.get(settings.engine)
-    if checkpoint is None:
-        return settings
-    try:
-        folder = _weights(checkpoint, settings)
-        check_fit(checkpoint, folder)
-    except CheckpointError as error:
-        raise LaunchError(str(error)) from error
-    return settings.model_copy(update={"model_dir": folder})
-
-
-def _weights(checkpoint: Checkpoint, settings: Settings) -> Path:
-    try:
-        return find(checkpoint, model_dir=settings.model_dir, revision=settings.model_revision)
-    except MissingCheckpointError:
-        if settings.model_dir is not None:
-            raise
-    return download(checkpoint, revision=settings.model_revision, announce=tell)
-
-
-def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
-    """Replace this process by supervisord, which starts the balancer and the workers of `layout`."""
-    for leftover in settings.sockets.glob("worker-*.sock"):
-        leftover.unlink()
-    arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
-    sys.stdout.flush()
-    _pipe_output()
-    os.execve(sys.executable, arguments, {**environ, **_exports(settings, layout)})
-
-
-def _pipe_output() -> None:
-    """Put a pipe and `cat` before standard output.
-
-    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, so
-    does another user's terminal, and in a file each would write over the others. `cat` has a session of its own, so
-    that Ctrl-C does not end it first.
-    """
-    reading, writing = os.pipe()
-    subprocess.Popen(["cat"], stdin=reading, start_new_session=True)
-    os.close(reading)
-    os.dup2(writing, sys.stdout.fileno())
-    os.close(writing)
-
-
-def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
-    chosen = settings.model_copy(
-        update={
-            "slots": layout.slots,
-            "workers": len(layout.workers),
-            "cores": format_cores(worker.cpus for worker in layout.workers),
-        }
-    )
-    return {
-        "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set
-        **chosen.environ(),
-        "CHORUS_LAYOUT": layout.places,
-        "CHORUS_PYTHON": sys.executable,
-        "CHORUS_UID": str(os.getuid()),
-    }
 
 
 def check_reach(settings: Settings) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from balancer.dispatch.dispatcher import Dispatcher, WorkerView
+from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.operations.process_cpu import CpuWatch
 
 

@@ -11,8 +11,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from balancer.dispatch.dispatcher import Dispatcher, WorkerView
+from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.fleet.worker_client import WorkerLostError
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -18,10 +17,8 @@ from pydantic import (
     field_validator,
 )
 
-from balancer.audio.encoder import AudioFormat
-from balancer.scheduling.fair_queue import Priority
-from voices.registry import Voice
-from worker.contract import ParameterValue
+from balancer.audio.formats import AudioFormat
+from balancer.scheduling.priority import Priority
 
 DEFAULT_VOICE = "default"
 
@@ -185,22 +182,3 @@ class QueueBody(TtsBody):
     def request(self) -> dict[str, Any]:
         """What is to be spoken, as a body of `POST /tts`."""
         return self.model_dump(mode="json", exclude={"user_id", "webhook", "idempotency_key"}, exclude_unset=True)
-
-
-@dataclass(frozen=True)
-class SpeechRequest:
-    """What every surface asks of the speech service. `seed` is always set, `parameters` are the engine's."""
-
-    text: str
-    voice: Voice
-    parameters: dict[str, ParameterValue]
-    seed: int
-    format: AudioFormat
-    speed: float
-    seeded: bool = True
-    """Whether the client chose the seed."""
-    priority: Priority = Priority.INTERACTIVE
-    deadline_ms: float | None = None
-    """From the request's arrival."""
-    text_field: str = field(default="text", compare=False)
-    """What the client calls the text: errors name it so."""

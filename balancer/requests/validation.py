@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from math import nan
 
 from balancer.errors import InvalidRequestError, ModelNotFoundError
-from balancer.requests.bodies import OpenAISpeechBody, SpeechRequest, TtsBody
+from balancer.requests.bodies import OpenAISpeechBody, TtsBody
+from balancer.requests.speech_request import SpeechRequest
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice
 from worker.cards import Choice, EngineCard, Parameter
 from worker.contract import ParameterValue

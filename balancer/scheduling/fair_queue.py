@@ -15,14 +15,8 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-
-class Priority(StrEnum):
-    """Who goes first."""
-
-    INTERACTIVE = "interactive"  # somebody waits for it
-    BATCH = "batch"  # takes what interactive work leaves over
+from balancer.scheduling.priority import Priority
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from itertools import pairwise
 from math import inf
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
-from balancer.scheduling.fair_queue import Line, Order, Priority
+from balancer.scheduling.fair_queue import Line, Order
+from balancer.scheduling.priority import Priority
 
 BATCH_TURN = 4
 """One in so many assignments goes to batch work that has waited its patience out."""

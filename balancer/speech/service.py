@@ -13,13 +13,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from balancer.audio.encoder import AudioFormat, duration, encode, is_cheap
+from balancer.audio.encoder import duration, encode, is_cheap
+from balancer.audio.formats import AudioFormat
 from balancer.cache.best_effort import AudioCache
 from balancer.dispatch.dispatcher import Dispatcher, Terms
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Telemetry
-from balancer.requests.bodies import SpeechRequest
-from balancer.requests.cache_control import CacheOutcome, CacheUse
+from balancer.requests.cache_control import CacheOutcome
+from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
 from balancer.speech.cache_keys import Sounds
 from balancer.speech.single_flight import Coalescer
 from worker.cards import EngineCard
@@ -35,28 +36,6 @@ class Audio:
     sample_rate: int
     seconds: float
     outcome: CacheOutcome = CacheOutcome.MISS
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Who asks, and by when; `arrived` is on the event loop's clock."""
-
-    request_id: str
-    caller: str
-    """API key or address: callers take turns."""
-    arrived: float
-    deadline_ms: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What becomes of the request, for its line in the log."""
-    cache: CacheUse = field(default_factory=CacheUse)
-    patient: bool = False
-    """Whether it waits for as long as it takes: nobody holds a connection for it."""
-
-
-def seconds_given(request: SpeechRequest, origin: Origin) -> float | None:
-    """What the client gives from the request's arrival on, in its body or a header: the shorter; None: no limit."""
-    given = [limit for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
-    return min(given) / 1000 if given else None
 
 
 @dataclass(frozen=True)

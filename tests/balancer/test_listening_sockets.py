@@ -10,7 +10,7 @@ from tests.support.harness import ROOT, environment, free_port
 
 SUCCESSOR = """
 import os
-from balancer.listeners import taken_over
+from balancer.listening_sockets import taken_over
 (listener,) = taken_over(os.environ)
 listener.setblocking(True)
 connection, _ = listener.accept()

@@ -5,11 +5,11 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from balancer.dispatch.dispatcher import WorkerView
+from balancer.fleet.view import WorkerView
 from balancer.metrics import Telemetry, outcome_of
 from balancer.operations.fleet_collector import FleetMetrics
 from balancer.operations.process_cpu import CpuWatch
-from balancer.scheduling.fair_queue import Priority
+from balancer.scheduling.priority import Priority
 from tests.support.harness import ROOT
 
 

@@ -188,11 +188,11 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, clip: Path) -> None:
     code = f"""if True:
         import resource, sys
         from pathlib import Path
-        from voices import studio
+        from voices import voice_editor
         from voices.registry import VoiceError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         try:
-            studio.add(Path({str(folder)!r}), "ada", Path({str(clip)!r}), synthetic=True)
+            voice_editor.add(Path({str(folder)!r}), "ada", Path({str(clip)!r}), synthetic=True)
         except VoiceError as error:
             print(error)
     """
@@ -212,13 +212,13 @@ def test_a_folder_that_may_not_be_written(run_dir: Path, clip: Path) -> None:
     code = f"""if True:
         import os
         from pathlib import Path
-        from voices import studio
+        from voices import voice_editor
         from voices.registry import VoiceError
         if os.getuid() == 0:
             os.seteuid(65534)
         for change in (
-            lambda folder: studio.add(folder, "ada", Path({str(clip)!r}), synthetic=True),
-            lambda folder: studio.remove(folder, "bob"),
+            lambda folder: voice_editor.add(folder, "ada", Path({str(clip)!r}), synthetic=True),
+            lambda folder: voice_editor.remove(folder, "bob"),
         ):
             try:
                 change(Path({str(folder)!r}))

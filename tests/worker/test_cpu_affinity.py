@@ -16,7 +16,7 @@ BEYOND = ALLOWED[-1] + 1
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
-    code = "\n".join(("import os, sys", "from worker.cores import CoresError, confine", *lines))
+    code = "\n".join(("import os, sys", "from worker.cpu_affinity import CoresError, confine", *lines))
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 

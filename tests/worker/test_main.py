@@ -112,7 +112,7 @@ def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path
     path = run_dir / "worker-0.sock"
     code = f"""if True:
         from pathlib import Path
-        from worker.past import Past
+        from worker.crash_history import Past
         from worker.server import serve
         path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
         places = {{"path": path, "voices": voices, "model_dir": None, "cache": path, "past": Past(path.parent, 0)}}

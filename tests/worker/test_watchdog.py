@@ -65,7 +65,7 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
         import time
         from pathlib import Path
         from worker import server
-        from worker.past import Past
+        from worker.crash_history import Past
         from tests.services.held_engine import HeldEngine
 
         class Hanging(HeldEngine):

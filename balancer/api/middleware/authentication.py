@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from balancer.access.api_keys import ApiKey, KeyRing
+from balancer.access.api_keys import KeyRing
+from balancer.access.caller import Caller
 from balancer.api.responses import answer_error
 from balancer.errors import NotAuthenticatedError
 
 OPEN_PATHS = ("/health", "/ready")
 """What load balancers and probes ask without a key, with all that lies below."""
-
-
-@dataclass(frozen=True)
-class Caller:
-    """Who sent a request: limits are theirs, and callers take turns."""
-
-    name: str
-    """The key's name, or the address: it tells nothing of the key."""
-    key: ApiKey | None = None
 
 
 class ApiKeyGate:
@@ -50,14 +41,6 @@ class ApiKeyGate:
 
     def _is_open(self, path: str) -> bool:
         return any(path == known or path.startswith(f"{known}/") for known in self._open)
-
-
-def caller_of(request: Request) -> Caller:
-    """Who sent it: the owner of its key, else its address."""
-    known: Caller | None = getattr(request.state, "caller", None)
-    if known is not None:
-        return known
-    return Caller(request.client.host if request.client is not None else "")
 
 
 def _offered(connection: HTTPConnection) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from balancer.access.api_keys import ApiKey, KeyRing, KeysFileError, digest_of, new_key, read_keys, write_keys
-from balancer.scheduling.fair_queue import Priority
+from balancer.scheduling.priority import Priority
 
 KEY = "an-api-key-of-twenty-or-more"
 

@@ -14,7 +14,8 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from balancer.audio.encoder import FASTEST, SLOWEST, AudioFormat, change_tempo, duration, encode
+from balancer.audio.encoder import FASTEST, SLOWEST, change_tempo, duration, encode
+from balancer.audio.formats import AudioFormat
 
 RATE = 24_000
 SPEEDS = (0.25, 0.5, 0.8, 1.5, 2.0, 3.0, 4.0)

@@ -10,16 +10,16 @@ from typing import Any, cast
 
 import pytest
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.errors import LineFullError, NotServingError, PoisonedError
 from balancer.jobs import executor as module
 from balancer.jobs.executor import DEATHS, Runner
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.metrics import Telemetry
-from balancer.requests.bodies import SpeechRequest
+from balancer.requests.speech_request import Origin, SpeechRequest
 from balancer.requests.validation import Intake
-from balancer.speech.service import Audio, Origin, SpeechService
+from balancer.speech.service import Audio, SpeechService
 from tests.support.harness import PATIENCE, ROOT
 from voices.registry import Registry
 from worker.cards import CARDS

@@ -221,7 +221,7 @@ CLAIMER = """
 import asyncio, pathlib, sys
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.redis_link import RedisLink
+from balancer.redis_client import RedisLink
 async def main():
     folder, url, lease = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     store = RedisJobStore(RedisLink(url), folder / "spool", lease=lease) if url else SqliteJobStore(folder)

@@ -22,7 +22,7 @@ FETCH = f"""
 import sys
 from spacy_pkuseg import config
 config.model_urls["{SEGMENTER}"], config.model_hash["{SEGMENTER}"] = sys.argv[1:]
-from balancer.download import DownloadError, download_segmenter
+from balancer.launch.download import DownloadError, download_segmenter
 try:
     download_segmenter(announce=print)
 except DownloadError as error:

@@ -20,8 +20,11 @@ from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Calibration
 from balancer.host.calibration_store import keep
 from balancer.host.layout import Core, Host, Layout, WorkerPlan
-from balancer.launch import preflight
-from balancer.launch.preflight import LaunchError, become_supervisor, check, choose_layout, with_weights
+from balancer.launch import plan, preflight
+from balancer.launch import supervisor as supervisor_module
+from balancer.launch.plan import choose_layout, with_weights
+from balancer.launch.preflight import LaunchError, check
+from balancer.launch.supervisor import become_supervisor
 from balancer.settings import REPOSITORY, Settings
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment, free_port
@@ -275,7 +278,7 @@ def downloads(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str | None]:
         asked.append(revision)
         return write(checkpoint, cache.with_name(revision or checkpoint.revision))
 
-    monkeypatch.setattr(preflight, "download", download)
+    monkeypatch.setattr(plan, "download", download)
     return asked
 
 
@@ -361,7 +364,7 @@ def test_a_download_that_fails(folder: Path, cache: Path, monkeypatch: pytest.Mo
     def download(*_: object, **__: object) -> NoReturn:
         raise DownloadError("no answer from the hub")
 
-    monkeypatch.setattr(preflight, "download", download)
+    monkeypatch.setattr(plan, "download", download)
     with pytest.raises(LaunchError, match="no answer from the hub"):
         with_weights(configured(folder, engine="turbo"))
 
@@ -393,6 +396,7 @@ OLD = Processor("an old one", frozenset({"avx2"}))
 def ice_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tests run on, it counts as one with VNNI and without BF16; turbo's libraries are installed."""
     monkeypatch.setattr(preflight, "processor", lambda: ICE_LAKE)
+    monkeypatch.setattr(plan, "processor", lambda: ICE_LAKE)
     monkeypatch.setattr(preflight, "missing_extra", lambda _: None)
 
 
@@ -470,7 +474,7 @@ def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     def impossible(*_: object, **__: object) -> NoReturn:
         raise LayoutError("memory holds no worker")
 
-    monkeypatch.setattr(preflight, "plan", impossible)
+    monkeypatch.setattr(plan, "plan", impossible)
     with pytest.raises(LaunchError, match="memory holds no worker"):
         choose_layout(Settings())
 
@@ -479,7 +483,7 @@ def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 def roomy(ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Whatever the tests run on, it counts as a host of two cores with memory for all."""
     host = Host((Core((0,), 0), Core((1,), 0)), frozenset({0, 1}), None, 256 * 2**30)
-    monkeypatch.setattr(preflight, "probe", lambda: host)
+    monkeypatch.setattr(plan, "probe", lambda: host)
     return host
 
 
@@ -487,7 +491,7 @@ def calibrated(settings: Settings, host: Host) -> None:
     """Keep a calibration for these settings on that host: three slots are the fastest."""
     shape = {"threads": 1, "workers": 2, "utterances": 4, "seconds": 10, "answer_seconds": 5, "worker_bytes": 1}
     measurements = [shape | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))]
-    held_for = preflight.conditions(settings, host, preflight.weights_fingerprint(settings))
+    held_for = plan.conditions(settings, host, plan.weights_fingerprint(settings))
     made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
     keep(Calibration.model_validate(made), settings.cache_dir)
 
@@ -518,11 +522,11 @@ def test_a_calibration_of_other_conditions_is_left_aside_and_that_is_said(
         case "weights":
             (weights / "conds.pt").unlink()
         case "processor":
-            monkeypatch.setattr(preflight, "processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
+            monkeypatch.setattr(plan, "processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
         case "cores":
-            monkeypatch.setattr(preflight, "probe", lambda: replace(roomy, allowed=frozenset({0})))
+            monkeypatch.setattr(plan, "probe", lambda: replace(roomy, allowed=frozenset({0})))
         case "quota":
-            monkeypatch.setattr(preflight, "probe", lambda: replace(roomy, quota=1.5))
+            monkeypatch.setattr(plan, "probe", lambda: replace(roomy, quota=1.5))
     chosen = choose_layout(settings)
     assert chosen.slots == 8
     assert f"No calibration is for this host as it is: other {other}; run `chorus calibrate`." in chosen.reasons
@@ -558,7 +562,7 @@ def become(settings: Settings, layout: Layout, environ: dict[str, str], monkeypa
         raise Became(program, arguments, environ)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(preflight, "_pipe_output", lambda: None)
+    monkeypatch.setattr(supervisor_module, "_pipe_output", lambda: None)
     with pytest.raises(Became) as caught:
         become_supervisor(settings, layout, environ)
     return caught.value

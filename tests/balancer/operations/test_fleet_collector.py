@@ -10,11 +10,11 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from balancer.dispatch.dispatcher import WorkerView
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.operations.fleet_collector import FleetMetrics
 from balancer.operations.process_cpu import CpuWatch
-from balancer.scheduling.fair_queue import Priority
+from balancer.scheduling.priority import Priority
 from worker.contract import Phase, WorkerState
 
 NO_PROCESS = 2**22 + 1

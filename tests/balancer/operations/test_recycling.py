@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from balancer.dispatch.dispatcher import WorkerView
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import WorkerView
 from balancer.operations.recycling import Limits, Upkeep
 from tests.balancer.dispatch.test_dispatcher import AUDIO_BYTES, READY, Front, front
 from tests.support.harness import PATIENCE, Stub, start_stub

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 
 OPENAI = {"model": "tts-1", "input": "Hello.", "voice": "alloy"}

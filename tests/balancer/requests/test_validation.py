@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from balancer.audio.encoder import AudioFormat
+from balancer.audio.formats import AudioFormat
 from balancer.errors import InvalidRequestError, ModelNotFoundError
-from balancer.requests.bodies import OpenAISpeechBody, SpeechRequest, TtsBody
+from balancer.requests.bodies import OpenAISpeechBody, TtsBody
+from balancer.requests.speech_request import SpeechRequest
 from balancer.requests.validation import OPENAI_MODELS, Intake
 from voices.registry import Registry, Voice
 from worker.cards import CARDS, Choice, EngineCard, Parameter

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
-from balancer.scheduling.fair_queue import Order, Priority
+from balancer.scheduling.fair_queue import Order
+from balancer.scheduling.priority import Priority
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH

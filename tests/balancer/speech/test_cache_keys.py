@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from balancer.audio.encoder import AudioFormat
-from balancer.requests.bodies import SpeechRequest
-from balancer.speech.cache_keys import Sounds, fingerprint
+from balancer.audio.formats import AudioFormat
+from balancer.requests.speech_request import SpeechRequest
+from balancer.speech.cache_keys import Sounds
 from tests.support.checkpoint_files import write
 from voices.registry import Voice
 from worker.cards import CARDS
 from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.checkpoints.fingerprint import fingerprint
 
 BUILT_IN = Voice(name="default", engine="*")
 CLONED = Voice(name="ada", reference="clip.wav", synthetic=True)

@@ -29,7 +29,7 @@ ENDLESS = (SENTENCE.replace(".", "") * 60)[:5000]
 
 SAY = """if True:
     import hashlib, sys
-    from worker.cores import confine
+    from worker.cpu_affinity import confine
     confine([int(sys.argv[1])], 1)
     import numpy as np
     from voices.registry import Voice

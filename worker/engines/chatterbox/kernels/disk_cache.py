@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-_SOURCES = Path(__file__).parent / "engines" / "chatterbox"
+_SOURCES = Path(__file__).parents[1]
 
 _kept: list[Path] = []
 

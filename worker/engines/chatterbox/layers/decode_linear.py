@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
-from worker.engines.chatterbox.layers.attention import Layer, linear
+from worker.engines.chatterbox.layers.linear import linear
+from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision, processor
 
 FEW = 2

@@ -10,7 +10,9 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor, nn
 
 from worker.engines.chatterbox.cooperative import Pieces
-from worker.engines.chatterbox.layers.attention import convolution, linear, relative_attention
+from worker.engines.chatterbox.layers.attention import relative_attention
+from worker.engines.chatterbox.layers.convolution import convolution
+from worker.engines.chatterbox.layers.linear import linear
 from worker.precision import Precision
 
 

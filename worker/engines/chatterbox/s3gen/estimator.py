@@ -9,7 +9,9 @@ from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import Pieces
 from worker.engines.chatterbox.kernels.mish import mish_
-from worker.engines.chatterbox.layers.attention import convolution, linear, self_attention
+from worker.engines.chatterbox.layers.attention import self_attention
+from worker.engines.chatterbox.layers.convolution import convolution
+from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.s3gen.encoder import normal
 from worker.precision import Precision
 

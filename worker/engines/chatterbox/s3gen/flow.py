@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import Pieces
-from worker.engines.chatterbox.layers.attention import linear
+from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.s3gen.encoder import Encoder
 from worker.engines.chatterbox.s3gen.estimator import Estimator
 from worker.precision import Precision

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import Pieces
 from worker.engines.chatterbox.kernels.snake import Snake
-from worker.engines.chatterbox.layers.attention import Layer, convolution, transposed_convolution
+from worker.engines.chatterbox.layers.convolution import convolution, transposed_convolution
+from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
 
 

@@ -11,16 +11,16 @@ from tests.support.harness import ROOT, environment
 CODE = """
 import sys, numpy, torch
 from pathlib import Path
-from worker.kernel_cache import folder, keep
+from worker.engines.chatterbox.kernels.disk_cache import folder, keep
 keep(Path(sys.argv[1]))
 import librosa
 from numba import config
-from worker.engines.chatterbox import attention_float
+from worker.engines.chatterbox.kernels import attention_fp32
 states = torch.randn(10, 64)
-attention_float.attention_float(states, states, states)
+attention_fp32.attention_float(states, states, states)
 assert str(folder()).startswith(sys.argv[1])
 assert config.CACHE_DIR == ""
-print(sum(attention_float._attend.stats.cache_hits.values()))
+print(sum(attention_fp32._attend.stats.cache_hits.values()))
 """
 
 
@@ -32,6 +32,6 @@ def run(cache: Path) -> int:
 def test_what_one_process_has_compiled_the_next_one_finds(tmp_path: Path) -> None:
     assert run(tmp_path) == 0
     kept = {file.name for file in tmp_path.rglob("*.nbi")}
-    assert any(name.startswith("attention_float._attend") for name in kept)
+    assert any(name.startswith("attention_fp32._attend") for name in kept)
     assert run(tmp_path) == 1
     assert {file.name for file in tmp_path.rglob("*.nbi")} == kept

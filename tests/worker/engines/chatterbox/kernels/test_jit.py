@@ -12,8 +12,11 @@ from tests.support.precisions import HERE
 from worker.engines.chatterbox.kernels.attention_fp32 import attention_float
 from worker.engines.chatterbox.kernels.jit import shared
 from worker.engines.chatterbox.kernels.mish import mish_
-from worker.engines.chatterbox.layers.attention import Layer, convolution, linear, relative_attention, self_attention
+from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
+from worker.engines.chatterbox.layers.convolution import convolution
 from worker.engines.chatterbox.layers.decode_linear import product
+from worker.engines.chatterbox.layers.linear import linear
+from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
 
 

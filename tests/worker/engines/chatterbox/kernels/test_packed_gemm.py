@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 
 from tests.support.precisions import HERE, LOSS, loss
 from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
-from worker.engines.chatterbox.layers.attention import Layer
+from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision, processor
 
 KINDS: dict[Precision, Callable[..., Layer]] = {

@@ -11,13 +11,9 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from tests.support.precisions import HERE, LOSS, loss
-from worker.engines.chatterbox.layers.attention import (
-    convolution,
-    linear,
-    relative_attention,
-    self_attention,
-    transposed_convolution,
-)
+from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
+from worker.engines.chatterbox.layers.convolution import convolution, transposed_convolution
+from worker.engines.chatterbox.layers.linear import linear
 from worker.precision import Precision
 
 in_each = pytest.mark.parametrize("precision", HERE)

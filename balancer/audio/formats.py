@@ -1,0 +1,36 @@
+"""The audio formats that clients may ask for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class AudioFormat(StrEnum):
+    """A kind of audio file that a client may ask for."""
+
+    MP3 = "mp3"
+    OPUS = "opus"
+    AAC = "aac"
+    FLAC = "flac"
+    WAV = "wav"
+    PCM = "pcm"
+
+    @property
+    def media_type(self) -> str:
+        """Value for a Content-Type header."""
+        return _MEDIA_TYPES[self]
+
+    @property
+    def suffix(self) -> str:
+        """Ending of a file's name, with its dot."""
+        return f".{self.value}"
+
+
+_MEDIA_TYPES = {
+    AudioFormat.MP3: "audio/mpeg",
+    AudioFormat.OPUS: "audio/ogg; codecs=opus",
+    AudioFormat.AAC: "audio/aac",
+    AudioFormat.FLAC: "audio/flac",
+    AudioFormat.WAV: "audio/wav",
+    AudioFormat.PCM: "audio/pcm",  # not audio/L16, which is big-endian
+}

@@ -1,0 +1,101 @@
+"""The plan of a start: the layout for this host, its calibration, and the weights."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from balancer.cli.console import tell
+from balancer.cpu_lists import LayoutError, parse_cores
+from balancer.host.calibration import Conditions
+from balancer.host.calibration_store import UNKNOWN
+from balancer.host.calibration_store import find as find_calibration
+from balancer.host.layout import Host, Layout, binding_quota, plan, usable_cores
+from balancer.host.memory_budget import Demand
+from balancer.host.topology import probe
+from balancer.launch.download import download
+from balancer.launch.preflight import LaunchError, check_way
+from balancer.settings import Settings
+from worker.cards import CARDS
+from worker.checkpoints.catalogue import (
+    CHECKPOINTS,
+    Checkpoint,
+    CheckpointError,
+    MissingCheckpointError,
+    check_fit,
+    find,
+)
+from worker.checkpoints.fingerprint import fingerprint
+from worker.precision import processor
+
+
+def choose_layout(settings: Settings) -> Layout:
+    """What serve would start on this host. Raises LaunchError."""
+    check_way(settings)
+    host = probe()
+    try:
+        calibration, remark = find_calibration(
+            conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
+        )
+        layout = plan(
+            host,
+            Demand.of(CARDS[settings.engine], settings.runtime, settings.precision),
+            workers=settings.workers,
+            threads=settings.threads,
+            slots=settings.slots,
+            cores=parse_cores(settings.cores) if settings.cores is not None else None,
+            measured=calibration.ranked if calibration is not None else (),
+        )
+    except LayoutError as error:
+        raise LaunchError(str(error)) from error
+    return layout if remark is None else replace(layout, reasons=(*layout.reasons, remark))
+
+
+def conditions(settings: Settings, host: Host, weights: str = UNKNOWN) -> Conditions:
+    """What a calibration of this host with these settings holds for."""
+    return Conditions(
+        engine=settings.engine,
+        runtime=settings.runtime,
+        precision=settings.precision,
+        prompt_seconds=settings.prompt_seconds,
+        weights=weights,
+        processor=processor().name,
+        cores=usable_cores(host),
+        quota=binding_quota(host),
+    )
+
+
+def weights_fingerprint(settings: Settings) -> str:
+    """The name of the engine's weights; blocking, where they are new here and no file of the hub's cache."""
+    return fingerprint(
+        CARDS[settings.engine],
+        model_dir=settings.model_dir,
+        revision=settings.model_revision,
+        notes=settings.cache_dir / "weights.json",
+    )
+
+
+def with_weights(settings: Settings) -> Settings:
+    """The settings with the folder of the engine's weights, the one place where the workers will look for them.
+
+    What is not in the hub's cache is downloaded now, once: that takes minutes, and comes after whatever else could keep
+    the server from starting. Raises LaunchError.
+    """
+    checkpoint = CHECKPOINTS.get(settings.engine)
+    if checkpoint is None:
+        return settings
+    try:
+        folder = _weights(checkpoint, settings)
+        check_fit(checkpoint, folder)
+    except CheckpointError as error:
+        raise LaunchError(str(error)) from error
+    return settings.model_copy(update={"model_dir": folder})
+
+
+def _weights(checkpoint: Checkpoint, settings: Settings) -> Path:
+    try:
+        return find(checkpoint, model_dir=settings.model_dir, revision=settings.model_revision)
+    except MissingCheckpointError:
+        if settings.model_dir is not None:
+            raise
+    return download(checkpoint, revision=settings.model_revision, announce=tell)

@@ -1,0 +1,56 @@
+"""Becomes supervisord, with the layout and the settings as the environment of supervisord.conf."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import NoReturn
+
+from balancer.cpu_lists import format_cores
+from balancer.host.layout import Layout
+from balancer.settings import REPOSITORY, Settings
+
+SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
+
+
+def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by supervisord, which starts the balancer and the workers of `layout`."""
+    for leftover in settings.sockets.glob("worker-*.sock"):
+        leftover.unlink()
+    arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
+    sys.stdout.flush()
+    _pipe_output()
+    os.execve(sys.executable, arguments, {**environ, **_exports(settings, layout)})
+
+
+def _pipe_output() -> None:
+    """Put a pipe and `cat` before standard output.
+
+    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, so
+    does another user's terminal, and in a file each would write over the others. `cat` has a session of its own, so
+    that Ctrl-C does not end it first.
+    """
+    reading, writing = os.pipe()
+    subprocess.Popen(["cat"], stdin=reading, start_new_session=True)
+    os.close(reading)
+    os.dup2(writing, sys.stdout.fileno())
+    os.close(writing)
+
+
+def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
+    chosen = settings.model_copy(
+        update={
+            "slots": layout.slots,
+            "workers": len(layout.workers),
+            "cores": format_cores(worker.cpus for worker in layout.workers),
+        }
+    )
+    return {
+        "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set
+        **chosen.environ(),
+        "CHORUS_LAYOUT": layout.places,
+        "CHORUS_PYTHON": sys.executable,
+        "CHORUS_UID": str(os.getuid()),
+    }

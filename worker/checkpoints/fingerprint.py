@@ -1,0 +1,90 @@
+"""A fingerprint of the weights and libraries that make an engine's sound."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from worker.cards import EngineCard
+from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
+
+log = logging.getLogger(__name__)
+
+SPEAKERS = ("chorus-tts", "hibari-tts", "chatterbox-tts")
+"""Packages whose next version may sound another way."""
+
+
+def fingerprint(
+    card: EngineCard, *, model_dir: Path | None = None, revision: str | None = None, notes: Path | None = None
+) -> str:
+    """A name for the engine's weights and code, the same on every host that has the same.
+
+    Files of the hub's cache are named by their content; any other is read to its end, once: `notes` is a file that
+    remembers. Blocking. Without weights, which the workers complain of, it is that of the code.
+    """
+    parts = [f"{name} {_version(name)}" for name in SPEAKERS]
+    checkpoint = CHECKPOINTS.get(card.name)
+    if checkpoint is not None:
+        try:
+            folder = find(checkpoint, model_dir=model_dir, revision=revision)
+        except CheckpointError as error:
+            log.debug("no fingerprint of the weights: %s", error)
+            return digest_of(parts)
+        remembered = _Notes(notes)
+        for name in (*checkpoint.files, *checkpoint.optional):
+            if (folder / name).exists():
+                parts.append(f"{name} {_content(folder / name, remembered)}")
+        remembered.save()
+    return digest_of(parts)
+
+
+def _content(path: Path, notes: _Notes) -> str:
+    file = path.resolve()
+    if path.is_symlink() and file.parent.name == "blobs":  # the hub's cache
+        return file.name
+    status = file.stat()
+    state = f"{file} {status.st_size} {status.st_mtime_ns}"
+    if (known := notes.digests.get(state)) is None:
+        with file.open("rb") as content:
+            known = notes.digests[state] = hashlib.file_digest(content, "sha256").hexdigest()
+    return known
+
+
+class _Notes:
+    """Digests of large files by path, size and age."""
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self.digests: dict[str, str] = {}
+        if file is not None and file.exists():
+            try:
+                self.digests = dict(json.loads(file.read_bytes()))
+            except (OSError, ValueError) as error:
+                log.warning("%s is damaged and written anew: %s", file, error)
+
+    def save(self) -> None:
+        if self._file is None or not self.digests:
+            return
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            aside = self._file.with_suffix(".new")
+            aside.write_text(json.dumps(self.digests))
+            aside.replace(self._file)
+        except OSError as error:
+            log.warning("%s cannot be written, so the weights are read again next time: %s", self._file, error)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
+
+
+def digest_of(parts: list[Any]) -> str:
+    """SHA-256, in hex, of `parts` as JSON."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
