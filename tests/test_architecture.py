@@ -1,4 +1,4 @@
-"""Who may import whom."""
+"""Imports run downwards only, over every package of the project."""
 
 from __future__ import annotations
 
@@ -6,64 +6,194 @@ import ast
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 
-LAYERS = (
-    ("app",),
-    ("routes", "control"),
-    ("jobs", "admission"),
-    ("speech", "upkeep"),
-    ("cache",),
-    ("dispatch",),
-    ("attempt",),
-    ("scheduler", "fleet"),
-    ("connection", "line", "costs", "retries"),
+LAYERS: tuple[tuple[str, ...], ...] = (
+    # Commands, each a program of its own.
+    (
+        "scripts.benchmarks.backends",
+        "scripts.benchmarks.balancer_comparison",
+        "scripts.benchmarks.engine",
+        "scripts.benchmarks.workers",
+        "scripts.faults",
+    ),
+    ("scripts.benchmarks",),
+    ("scripts.load",),
+    ("scripts.support",),
+    ("balancer.cli",),
+    ("balancer.launch",),
+    ("balancer.host",),
+    # The serving process.
+    ("balancer.__main__",),
+    ("balancer.app",),
+    ("balancer.api.middleware",),
+    ("balancer.api",),
+    ("balancer.stores",),
+    ("balancer.operations", "balancer.jobs", "balancer.access"),
+    ("balancer.speech",),
+    ("balancer.dispatch", "balancer.cache"),
+    ("balancer.fleet", "balancer.requests"),
+    ("balancer.scheduling", "balancer.audio"),
+    ("balancer.settings", "balancer.listening_sockets"),
+    ("balancer.errors", "balancer.metrics", "balancer.redis_client", "balancer.cpu_lists"),
+    # The worker process.
+    ("worker.__main__", "worker.check_precision"),
+    ("worker.server",),
+    ("worker.app",),
+    ("worker.runner",),
+    ("worker.engines.chatterbox.precision_check",),
+    ("worker.engines",),
+    ("worker.engines.hibari", "worker.engines.chatterbox.batched"),
+    ("worker.engines.chatterbox.stock",),
+    ("worker.engines.chatterbox.t3", "worker.engines.chatterbox.s3gen"),
+    ("worker.engines.chatterbox.upstream", "worker.engines.chatterbox.layers"),
+    ("worker.engines.chatterbox.token_budget", "worker.engines.chatterbox.cooperative"),
+    ("worker.engines.chatterbox.kernels",),
+    ("worker.engines.chatterbox.kernels.simd",),
+    ("worker.engines.chatterbox", "worker.engines.base"),
+    ("voices.voice_editor",),
+    ("voices.registry",),
+    ("voices.clips", "voices.conditionals_cache"),
+    ("worker.checkpoints",),
+    ("worker.options",),
+    ("worker.contract", "worker.cards"),
+    (
+        "worker.cpu_affinity",
+        "worker.crash_history",
+        "worker.logs",
+        "worker.memory",
+        "worker.precision",
+        "worker.stage_timer",
+        "worker.watchdog",
+    ),
 )
-"""From the top down; a module imports only from layers below its own. Those not named here stand beside them."""
+"""From the top down. A module imports from its own room and from rooms of lower layers; rooms of one layer do not
+import each other. A name is a module, or a package with all of its modules and packages that are not named here."""
 
-SHARED = ("worker.contract", "worker.cards", "worker.checkpoints", "worker.logs", "worker.precision")
-"""What the balancer may import of the worker: no library of an engine is behind it."""
+SHARED_BY_BALANCER = (
+    "worker.cards",
+    "worker.checkpoints",
+    "worker.contract",
+    "worker.logs",
+    "worker.options",
+    "worker.precision",
+)
+"""Rooms of the worker that the balancer may import: none of them loads a library of an engine."""
+
+NOT_IN_THE_SERVING_PROCESS = ("balancer.cli", "balancer.launch", "balancer.host", "typer", "rich")
+
+RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
+PACKAGES = ("balancer", "worker", "voices", "scripts")
 
 
-def imported(file: Path) -> set[str]:
-    """Every module that a file imports from this project, in full."""
-    modules = set()
+@cache
+def modules() -> dict[str, Path]:
+    """Every module of the project by its full name, packages among them."""
+    found = {}
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+def room_of(module: str) -> str | None:
+    """The room that a module belongs to: the longest name in LAYERS that it starts with."""
+    while module not in RANK:
+        module, dot, _ = module.rpartition(".")
+        if not dot:
+            return None
+    return module
+
+
+def imports_of(file: Path) -> Iterator[str]:
+    """Every module that a file imports, in full, also within functions."""
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            modules |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            for alias in node.names:
+                member = f"{node.module}.{alias.name}"
+                yield member if member in modules() else str(node.module)
         elif isinstance(node, ast.Import):
-            modules |= {alias.name for alias in node.names}
-    return {module for module in modules if module.split(".")[0] in ("balancer", "worker", "voices")}
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_package_has_a_rank() -> None:
+    packages = {name for name, file in modules().items() if file.name == "__init__.py"}
+    modules_by_package: dict[str, set[str]] = {package: set() for package in packages}
+    for name in modules().keys() - packages:
+        modules_by_package[name.rpartition(".")[0]].add(name)
+    unranked = {
+        package: missing
+        for package, members in modules_by_package.items()
+        if package not in RANK and (missing := members - RANK.keys())
+    }
+    assert unranked == {}
+
+
+def test_every_rank_has_a_module() -> None:
+    assert RANK.keys() - modules().keys() == set()
+    assert len(RANK) == sum(map(len, LAYERS))
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_imports_run_downwards_only(module: str) -> None:
+    room = room_of(module)
+    for imported in imports_of(modules()[module]):
+        if imported.split(".")[0] not in PACKAGES:
+            continue
+        other = room_of(imported)
+        assert room is not None, f"{module} has no rank and imports {imported}"
+        assert other is not None, f"{module} imports {imported}, which has no rank"
+        assert other == room or RANK[other] > RANK[room], f"{module} ({room}) imports {imported} ({other})"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_imports_the_tests(package: str) -> None:
+    for name, file in modules().items():
+        if name.split(".")[0] == package:
+            assert not any(module.split(".")[0] == "tests" for module in imports_of(file)), name
+            assert "tests/" not in file.read_text(), name
+
+
+def test_no_test_module_imports_another() -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        for module in imports_of(file):
+            assert not module.rpartition(".")[2].startswith("test_") or not module.startswith("tests."), file.name
 
 
 def test_the_balancer_knows_nothing_of_the_workers_but_what_needs_no_engine() -> None:
-    for file in (ROOT / "balancer").rglob("*.py"):
-        from_worker = {module for module in imported(file) if module.startswith("worker.")}
-        assert {module for module in from_worker if not module.startswith(SHARED)} == set(), file.name
+    for name, file in modules().items():
+        if name.split(".")[0] == "balancer":
+            rooms = {str(room_of(module)) for module in imports_of(file) if module.startswith("worker.")}
+            assert rooms <= set(SHARED_BY_BALANCER), name
 
 
 @pytest.mark.parametrize("package", ["worker", "voices"])
 def test_nothing_below_imports_the_balancer(package: str) -> None:
-    for file in (ROOT / package).rglob("*.py"):
-        assert not any(module.startswith("balancer") for module in imported(file)), file.name
+    for name, file in modules().items():
+        if name.split(".")[0] == package:
+            assert not any(module.split(".")[0] == "balancer" for module in imports_of(file)), name
 
 
-@pytest.mark.parametrize("layer", range(len(LAYERS)))
-def test_imports_run_downwards_only(layer: int) -> None:
-    above = {f"balancer.{module}" for upper in LAYERS[:layer] for module in upper}
-    for module in LAYERS[layer]:
-        path = ROOT / "balancer" / module
-        files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
-        for file in files:
-            assert imported(file) & above == set(), file.name
+def loaded_by(statement: str) -> set[str]:
+    """Every module that Python has loaded after a statement."""
+    code = f"import json, sys; {statement}; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+    return set(json.loads(done.stdout))
 
 
 def test_no_engine_or_numerical_runtime_is_loaded_by_the_balancer() -> None:
-    code = "import json, sys, balancer.app, balancer.cli.main; print(json.dumps(sorted(sys.modules)))"
-    modules = json.loads(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT).stdout)
     heavy = {"torch", "onnxruntime", "hibari", "huggingface_hub", "worker.runner", "worker.engines"}
-    assert heavy & set(modules) == set()
+    assert heavy & loaded_by("import balancer.app, balancer.cli.main") == set()
+
+
+def test_the_serving_process_loads_no_command_line() -> None:
+    loaded = loaded_by("import balancer.__main__")
+    assert {name for name in loaded if name.startswith(NOT_IN_THE_SERVING_PROCESS)} == set()
