@@ -61,9 +61,11 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         probe_timeout=settings.probe_timeout,
         probe_failures=settings.probe_failures,
         recovery_seconds=settings.recovery_seconds,
-        hung_seconds=settings.hung_seconds,
+        unresponsive_seconds=settings.unresponsive_seconds,
     )
-    scheduler = Scheduler(settings.queue_limit, overtaking=settings.overtaking, batch_patience=settings.batch_patience)
+    scheduler = Scheduler(
+        settings.queue_limit, sjf_window=settings.sjf_window, batch_ageing_seconds=settings.batch_ageing_seconds
+    )
     patience = Patience(settings.attempt_seconds, settings.attempt_factor, settings.hedge_factor)
     dispatcher = Dispatcher(fleet, scheduler, telemetry, card, patience)
     intake = Intake(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)

@@ -16,7 +16,7 @@ ChorusError
 ├── JobsFullError                  503  too many jobs are queued
 ├── JobsUnavailableError           503  jobs cannot be kept just now
 ├── NotServingError                503  no worker can speak just now
-├── LineFullError                  503  too many wait already
+├── QueueFullError                 503  too many utterances are queued
 ├── DeadlineUnreachableError       503  it would not be spoken by its deadline, so it is not begun
 ├── DeadlineExceededError          504  not spoken in time
 └── SynthesisError                 500  the engine failed on this utterance
@@ -180,8 +180,8 @@ class NotServingError(ChorusError):
     code = "no_worker"
 
 
-class LineFullError(ChorusError):
-    """More utterances wait than the limit allows."""
+class QueueFullError(ChorusError):
+    """More utterances are queued than the limit allows."""
 
     status = 503
     code = "queue_full"

@@ -162,15 +162,17 @@ class Settings(BaseModel):
     queue_limit: int = Field(
         1000, ge=1, description="Most utterances that wait in line, for each priority; past it the answer is 503."
     )
-    overtaking: float = Field(
+    sjf_window: float = Field(
         1.75,
         ge=0,
         le=1000,
-        description="Short texts go first: one may pass those that came at most this many times their own expected "
-        "duration before it. 0: each caller's in order of arrival.",
+        description="Shortest job first, within a window: a text may overtake a longer one that arrived at most this "
+        "many times the longer one's expected duration earlier. 0: each caller's texts go in order of arrival.",
     )
-    batch_patience: float = Field(
-        60.0, ge=0, description="Seconds after which batch work gets one in four turns, however much else waits."
+    batch_ageing_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="Once a batch utterance has waited so many seconds, every fourth turn goes to batch work.",
     )
     request_timeout: float = Field(
         300.0, gt=0, description="Seconds for one request, waiting included; past it the answer is 504."
@@ -195,8 +197,11 @@ class Settings(BaseModel):
         2.0, gt=0, le=60, description="A look at a worker's state that takes longer than this has failed."
     )
     probe_failures: int = Field(3, ge=1, description="Looks in a row that must fail before a worker counts as gone.")
-    hung_seconds: float = Field(
-        10.0, gt=0, description="A worker process that has not answered for so long is killed, to be started afresh."
+    unresponsive_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds without an answer after which the balancer kills a worker process, so that it is "
+        "restarted.",
     )
     watchdog_seconds: float = Field(
         60.0, ge=0, description="A worker whose model makes no progress for so long ends itself; 0: never."

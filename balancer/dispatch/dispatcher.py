@@ -111,7 +111,7 @@ class Dispatcher:
     async def synthesize(self, utterance: Utterance, terms: Terms = Terms()) -> Dispatched:
         """The whole utterance as PCM. Cancelling it cancels the utterance wherever it stands.
 
-        Raises LineFullError, DeadlineTooShortError, DeadlineUnreachableError, NotServingError, PoisonedError,
+        Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError, NotServingError, PoisonedError,
         SynthesisError, InvalidRequestError.
         """
         if (reason := self._fleet.down()) is not None:

@@ -121,14 +121,14 @@ class Fleet:
         probe_timeout: float,
         probe_failures: int,
         recovery_seconds: float,
-        hung_seconds: float,
+        unresponsive_seconds: float,
     ) -> None:
         self._folder = folder
         self._probe_seconds = probe_seconds
         self._probe_timeout = probe_timeout
         self._probe_failures = probe_failures
         self._recovery_seconds = recovery_seconds
-        self._hung_seconds = hung_seconds
+        self._unresponsive_seconds = unresponsive_seconds
         self._last_alive: float | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
@@ -248,7 +248,7 @@ class Fleet:
     def _patience(self, state: WorkerState) -> float:
         """How long a process may be silent: libraries that load and compile may keep it from answering."""
         starting = state.phase in (Phase.STARTING, Phase.WARMING)
-        return self._hung_seconds * (STARTING_PATIENCE if starting else 1)
+        return self._unresponsive_seconds * (STARTING_PATIENCE if starting else 1)
 
     def _see(self, worker: Worker, state: WorkerState, connection: Connection) -> None:
         before = worker.incarnation

@@ -15,9 +15,9 @@ from balancer.audio.formats import AudioFormat
 from balancer.errors import (
     ChorusError,
     InvalidRequestError,
-    LineFullError,
     NotServingError,
     PoisonedError,
+    QueueFullError,
     SynthesisError,
 )
 from balancer.jobs.job import Job, JobError, JobState
@@ -183,7 +183,7 @@ class Runner:
 
     async def _try_again(self, job: Job, error: ChorusError) -> None:
         """After a pause, unless it has been tried often enough."""
-        if job.attempts >= self._attempts and not isinstance(error, LineFullError):
+        if job.attempts >= self._attempts and not isinstance(error, QueueFullError):
             await self._fail(job, error)
             return
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (job.attempts - 1))

@@ -3,9 +3,9 @@
 Callers take turns, in rounds: each that waits when a round begins gets one utterance into it, and who comes later waits
 for the next. Within a round, and among one caller's own, the lowest rank goes first:
 
-    rank = arrival + overtaking * expected duration
+    rank = arrival + sjf_window * expected duration
 
-So a short utterance passes longer ones, but nobody is passed by what came more than `overtaking` times its own expected
+So a short utterance passes longer ones, but nobody is passed by what came more than `sjf_window` times its own expected
 duration after it; with 0, ranks are arrivals. One exception: a caller's utterance that would miss its deadline behind
 its mate goes before it, unless the mate is as pressed, though never twice in a row, so that the bound at most doubles.
 """
@@ -70,8 +70,8 @@ class _Caller:
 class Line:
     """Utterances that wait, in callers' rounds."""
 
-    def __init__(self, overtaking: float) -> None:
-        self._overtaking = overtaking
+    def __init__(self, sjf_window: float) -> None:
+        self._sjf_window = sjf_window
         self._callers: dict[str, _Caller] = {}
         self._places: dict[str, _Place] = {}  # in order of arrival
         self._round = 0
@@ -86,7 +86,7 @@ class Line:
     def add(self, order: Order, *, duration: float, now: float) -> None:
         """Put an utterance that is expected to take `duration` seconds in its caller's place."""
         self._arrivals += 1
-        place = _Place(now + self._overtaking * duration, self._arrivals, order, now, duration)
+        place = _Place(now + self._sjf_window * duration, self._arrivals, order, now, duration)
         # Whoever comes while a round is under way waits for the next, so that every round ends.
         caller = self._callers.setdefault(order.caller, _Caller(self._round + 1))
         insort(caller.places, place)
@@ -118,7 +118,7 @@ class Line:
 
     def ahead_of(self, order: Order, *, duration: float, now: float) -> float:
         """Seconds of work that would go before an utterance that joined now."""
-        rank = now + self._overtaking * duration
+        rank = now + self._sjf_window * duration
         own = self._callers.get(order.caller, _Caller(self._round + 1))
         turn = own.round + bisect_right(own.places, rank, key=lambda place: place.rank)
         # Up to that round everybody has a turn in each; in it, whose rank is lower.

@@ -2,7 +2,7 @@
 
 A free slot goes to the ready worker with the least seconds of work in flight, ties to the one used least lately (least
 outstanding work, as HAProxy's `leastconn` counts it, but in seconds). Utterances that lost their worker go first, then
-interactive ones, then batch; a batch utterance that has waited for `batch_patience` seconds makes every fourth
+interactive ones, then batch; a batch utterance that has waited for `batch_ageing_seconds` seconds makes every fourth
 assignment a batch one, so that neither side starves. Within a priority, see `line`.
 
 All times are seconds on one clock that never goes back.
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
 
-from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
+from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
 from balancer.scheduling.fair_queue import Line, Order
 from balancer.scheduling.priority import Priority
 
@@ -64,10 +64,10 @@ class _Worker:
 class Scheduler:
     """Tickets in lines and in slots. `limit` bounds each priority's line, not the slots."""
 
-    def __init__(self, limit: int, *, overtaking: float = 0.0, batch_patience: float = 60.0) -> None:
+    def __init__(self, limit: int, *, sjf_window: float = 0.0, batch_ageing_seconds: float = 60.0) -> None:
         self._limit = limit
-        self._batch_patience = batch_patience
-        self._lines = {priority: Line(overtaking) for priority in Priority}
+        self._batch_ageing_seconds = batch_ageing_seconds
+        self._lines = {priority: Line(sjf_window) for priority in Priority}
         self._again: OrderedDict[str, Order] = OrderedDict()
         self._workers: dict[str, _Worker] = {}
         self._assigned = 0
@@ -152,13 +152,13 @@ class Scheduler:
     # Utterances.
 
     def submit(self, order: Order, now: float) -> None:
-        """Put an utterance in line. Raises LineFullError, DeadlineTooShortError, DeadlineUnreachableError.
+        """Put an utterance in line. Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError.
 
         The line is full only when nobody could take the utterance at once.
         """
         line = self._lines[order.priority]
         if len(line) >= self._limit + self.free_slots:
-            raise LineFullError(
+            raise QueueFullError(
                 f"{len(line)} utterances wait already; try again later", retry_after=self.expected_wait(order, now)
             )
         if order.deadline is not None and self.slots:
@@ -207,7 +207,7 @@ class Scheduler:
             return self._again.popitem(last=False)[1]
         interactive, batch = self._lines[Priority.INTERACTIVE], self._lines[Priority.BATCH]
         oldest = batch.oldest()
-        aged = oldest is not None and now - oldest >= self._batch_patience
+        aged = oldest is not None and now - oldest >= self._batch_ageing_seconds
         if interactive and not (aged and self._since_batch >= BATCH_TURN - 1):
             self._since_batch += 1
             return interactive.pop(now)

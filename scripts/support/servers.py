@@ -128,7 +128,7 @@ def start_chorus(
 ) -> Iterator[Server]:
     """Chorus with so many workers, as its users start it; all of them are ready when the block begins.
 
-    `settings` by their names, such as `overtaking`; log, sockets and cache go to `folder` unless they say otherwise.
+    `settings` by their names, such as `sjf_window`; log, sockets and cache go to `folder` unless they say otherwise.
     Raises SideError.
     """
     port = free_port()

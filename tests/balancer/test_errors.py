@@ -19,7 +19,7 @@ from balancer.api.responses import (
     answer_error,
     answer_http_error,
 )
-from balancer.errors import ChorusError, InvalidRequestError, LineFullError, NotAuthenticatedError, NotServingError
+from balancer.errors import ChorusError, InvalidRequestError, NotAuthenticatedError, NotServingError, QueueFullError
 
 
 def request(path: str = "/x") -> Request:
@@ -77,7 +77,7 @@ def test_an_error_may_have_a_code_of_the_case() -> None:
     [(None, None), (0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (59.5, "60"), (inf, None), (nan, None)],
 )
 def test_retry_after_is_whole_seconds_from_one_on(seconds: float | None, header: str | None) -> None:
-    for error in (LineFullError, NotServingError):
+    for error in (QueueFullError, NotServingError):
         assert answer_error(request(), error("no", retry_after=seconds)).headers.get("Retry-After") == header
 
 

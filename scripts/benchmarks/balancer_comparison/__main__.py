@@ -55,13 +55,13 @@ def main(
     levels: Annotated[str, typer.Option(help="Loads in per cent of capacity.")] = "40,80,110",
     seed: Annotated[int, typer.Option(min=0, help="Settles texts and arrival times.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
-    overtaking: Annotated[float | None, typer.Option(min=0, help="Chorus's setting CHORUS_OVERTAKING.")] = None,
+    sjf_window: Annotated[float | None, typer.Option(min=0, help="Chorus's setting CHORUS_SJF_WINDOW.")] = None,
     haproxy: Annotated[str, typer.Option(help="The program.")] = HAPROXY,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print latencies and throughput of both; tables are Markdown."""
     heed_signals()
-    settings: dict[str, object] = {} if overtaking is None else {"overtaking": overtaking}
+    settings: dict[str, object] = {} if sjf_window is None else {"sjf_window": sjf_window}
     plan = Plan(workers or physical_cores(), requests, rounds, _percents(levels), seed, settings)
     try:
         result = measure(plan, find_haproxy(haproxy))

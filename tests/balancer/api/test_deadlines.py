@@ -46,7 +46,7 @@ def test_what_is_not_done_by_its_deadline_is_given_up(
 
 
 def test_what_cannot_be_done_by_its_deadline_is_refused_at_once() -> None:
-    with serve_stub(overtaking=0) as server, ThreadPoolExecutor(2) as clients:
+    with serve_stub(sjf_window=0) as server, ThreadPoolExecutor(2) as clients:
         first = clients.submit(speak, server, "slow")
         wait_until(lambda: running(server))
         second = clients.submit(speak, server, "A longer text. " * 300)

@@ -18,9 +18,9 @@ from balancer.dispatch.retry_policy import LEAST_RESERVE
 from balancer.errors import (
     DeadlineUnreachableError,
     InvalidRequestError,
-    LineFullError,
     NotServingError,
     PoisonedError,
+    QueueFullError,
     SynthesisError,
 )
 from balancer.fleet.fleet import Fleet, WorkerPhase
@@ -89,7 +89,7 @@ async def front(
     *,
     limit: int = 100,
     recovery_seconds: float = 20.0,
-    hung_seconds: float = 60.0,
+    unresponsive_seconds: float = 60.0,
     patience: Patience = PATIENT,
 ) -> AsyncIterator[Front]:
     fleet = Fleet(
@@ -98,7 +98,7 @@ async def front(
         probe_timeout=1.0,
         probe_failures=2,
         recovery_seconds=recovery_seconds,
-        hung_seconds=hung_seconds,
+        unresponsive_seconds=unresponsive_seconds,
     )
     scheduler = Scheduler(limit)
     telemetry = Telemetry("hibari")
@@ -302,7 +302,7 @@ async def test_a_worker_that_stops_answering_is_lost_with_what_it_runs(run_dir: 
 async def test_a_worker_that_hangs_for_long_is_killed(run_dir: Path) -> None:
     with ExitStack() as processes:
         hanging = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
-        async with front(run_dir, hung_seconds=1.0) as chorus:
+        async with front(run_dir, unresponsive_seconds=1.0) as chorus:
             await chorus.until_phases(READY)
             os.kill(hanging.process.pid, signal.SIGSTOP)
             async with asyncio.timeout(PATIENCE):
@@ -486,7 +486,7 @@ async def test_the_line_is_bounded(run_dir: Path) -> None:
             await chorus.until_phases(READY)
             speaking = [asyncio.create_task(chorus.speak("slow", f"u{number}")) for number in range(3)]
             await chorus.until_running(1)
-            with pytest.raises(LineFullError, match="2 utterances wait already"):
+            with pytest.raises(QueueFullError, match="2 utterances wait already"):
                 await chorus.speak("One too many.", "more")
             (run_dir / "go").touch()
             await asyncio.gather(*speaking)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from balancer.audio.formats import AudioFormat
-from balancer.errors import LineFullError, NotServingError, PoisonedError
+from balancer.errors import NotServingError, PoisonedError, QueueFullError
 from balancer.jobs import executor as module
 from balancer.jobs.executor import DEATHS, Runner
 from balancer.jobs.job import Job, JobState
@@ -36,7 +36,7 @@ class Speech:
     async def speak(self, request: SpeechRequest, origin: Origin) -> Audio:
         self.spoken.append((request.text, origin))
         name, _, times = request.text.partition(" ")
-        failures = {"full": LineFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
+        failures = {"full": QueueFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
         if name in failures and self.attempts(request.text) <= int(times):
             raise failures[name]("as told")
         if name == "long":

@@ -25,21 +25,21 @@ def emptied(line: Line, now: float = 0.0) -> list[str]:
 
 
 def test_arrivals_decide_where_nobody_may_overtake() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     for number, duration in enumerate((16.0, 1.0, 4.0)):
         add(line, f"t{number}", now=number, duration=duration)
     assert emptied(line) == ["t0", "t1", "t2"]
 
 
 def test_equal_ranks_keep_the_order_of_arrival() -> None:
-    line = Line(overtaking=4)
+    line = Line(sjf_window=4)
     for number in range(5):
         add(line, f"t{number}", now=0.0)
     assert emptied(line) == ["t0", "t1", "t2", "t3", "t4"]
 
 
 def test_a_short_one_passes_long_ones_that_came_a_little_earlier() -> None:
-    line = Line(overtaking=4)
+    line = Line(sjf_window=4)
     add(line, "long", now=0.0, duration=10.0)  # rank 40
     add(line, "short", now=35.0, duration=1.0)  # rank 39
     add(line, "late", now=37.0, duration=1.0)  # rank 41
@@ -47,7 +47,7 @@ def test_a_short_one_passes_long_ones_that_came_a_little_earlier() -> None:
 
 
 def test_callers_take_turns_whoever_has_more() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     for number in range(4):
         add(line, f"a{number}", now=number, caller="a")
     add(line, "b0", now=4.0, caller="b")
@@ -56,7 +56,7 @@ def test_callers_take_turns_whoever_has_more() -> None:
 
 
 def test_who_comes_during_a_round_waits_for_the_next() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     for caller in "abc":
         add(line, f"{caller}0", now=0.0, caller=caller)
         add(line, f"{caller}1", now=0.0, caller=caller)
@@ -66,7 +66,7 @@ def test_who_comes_during_a_round_waits_for_the_next() -> None:
 
 
 def test_leaving_the_line_gives_no_second_turn() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "a0", now=0.0, caller="a")
     add(line, "b0", now=0.0, caller="b")
     line.remove("a0")
@@ -77,35 +77,35 @@ def test_leaving_the_line_gives_no_second_turn() -> None:
 
 
 def test_a_deadline_goes_before_a_mate_that_can_wait() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "patient", now=0.0, duration=2.0)
     add(line, "pressed", now=0.0, duration=1.0, by=2.5)  # behind the patient one it would be done at 3
     assert emptied(line) == ["pressed", "patient"]
 
 
 def test_a_deadline_that_can_be_met_behind_the_mate_changes_nothing() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "first", now=0.0, duration=2.0)
     add(line, "second", now=0.0, duration=1.0, by=3.0)
     assert emptied(line) == ["first", "second"]
 
 
 def test_a_deadline_that_is_lost_already_changes_nothing() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "first", now=0.0)
     add(line, "lost", now=0.0, by=0.5)
     assert emptied(line) == ["first", "lost"]
 
 
 def test_the_more_pressed_one_goes_first() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "first", now=0.0, duration=2.0, by=2.5)
     add(line, "second", now=0.0, duration=1.0, by=1.2)
     assert line.pop(0.0).ticket == "second"
 
 
 def test_deadlines_never_jump_twice_in_a_row() -> None:
-    line = Line(overtaking=0)
+    line = Line(sjf_window=0)
     add(line, "patient", now=0.0, duration=10.0)
     for number in range(3):
         add(line, f"pressed{number}", now=0.0, duration=1.0, by=5.0)
@@ -113,7 +113,7 @@ def test_deadlines_never_jump_twice_in_a_row() -> None:
 
 
 def test_the_oldest_is_told_by_arrival_not_by_rank() -> None:
-    line = Line(overtaking=4)
+    line = Line(sjf_window=4)
     assert line.oldest() is None
     add(line, "long", now=1.0, duration=100.0)
     add(line, "short", now=2.0)
@@ -124,7 +124,7 @@ def test_the_oldest_is_told_by_arrival_not_by_rank() -> None:
 
 def test_an_empty_line_has_nobody_to_give() -> None:
     with pytest.raises(ValueError, match="empty"):
-        Line(overtaking=0).pop(0.0)
+        Line(sjf_window=0).pop(0.0)
 
 
 @dataclass(frozen=True)
@@ -149,8 +149,8 @@ ARRIVALS = st.lists(
 
 
 @given(ARRIVALS, st.sampled_from([0.0, 1.0, 4.0]))
-def test_nobody_is_lost_and_nobody_leaves_twice(arrivals: list[Arrival], overtaking: float) -> None:
-    line = Line(overtaking)
+def test_nobody_is_lost_and_nobody_leaves_twice(arrivals: list[Arrival], sjf_window: float) -> None:
+    line = Line(sjf_window)
     now, left = 0.0, []
     for number, arrival in enumerate(arrivals):
         now += arrival.after
@@ -161,9 +161,9 @@ def test_nobody_is_lost_and_nobody_leaves_twice(arrivals: list[Arrival], overtak
 
 
 @given(ARRIVALS, st.sampled_from([0.0, 1.0, 4.0]))
-def test_a_callers_own_are_passed_only_by_what_came_little_later(arrivals: list[Arrival], overtaking: float) -> None:
-    """Whoever passes a mate came at most `overtaking` times the mate's expected duration after it."""
-    line = Line(overtaking)
+def test_a_callers_own_are_passed_only_by_what_came_little_later(arrivals: list[Arrival], sjf_window: float) -> None:
+    """Whoever passes a mate came at most `sjf_window` times the mate's expected duration after it."""
+    line = Line(sjf_window)
     now = 0.0
     waiting: dict[str, tuple[Arrival, float]] = {}
 
@@ -172,7 +172,7 @@ def test_a_callers_own_are_passed_only_by_what_came_little_later(arrivals: list[
         gone, came = waiting.pop(ticket)
         for mate, mate_came in waiting.values():
             if mate.caller == gone.caller and mate_came < came:
-                assert came - mate_came <= overtaking * mate.duration
+                assert came - mate_came <= sjf_window * mate.duration
 
     for number, arrival in enumerate(arrivals):
         now += arrival.after
@@ -185,9 +185,9 @@ def test_a_callers_own_are_passed_only_by_what_came_little_later(arrivals: list[
 
 
 @given(ARRIVALS, st.sampled_from([0.0, 4.0]))
-def test_a_caller_that_waits_is_passed_at_most_twice_by_each_other(arrivals: list[Arrival], overtaking: float) -> None:
+def test_a_caller_that_waits_is_passed_at_most_twice_by_each_other(arrivals: list[Arrival], sjf_window: float) -> None:
     """Between two turns of a caller that always waits, each other caller has two at most: one in either round."""
-    line = Line(overtaking)
+    line = Line(sjf_window)
     now = 0.0
     turns: Counter[str] = Counter()
     for number in range(len(arrivals) + 1):
@@ -212,10 +212,10 @@ def test_a_caller_that_waits_is_passed_at_most_twice_by_each_other(arrivals: lis
 
 @given(ARRIVALS, st.sampled_from([0.0, 1.0, 4.0]), DURATIONS, st.sampled_from("abcd"))
 def test_the_work_ahead_is_what_then_goes_ahead(
-    arrivals: list[Arrival], overtaking: float, duration: float, caller: str
+    arrivals: list[Arrival], sjf_window: float, duration: float, caller: str
 ) -> None:
     """Where nobody comes later, and there are no deadlines."""
-    line = Line(overtaking)
+    line = Line(sjf_window)
     now = 0.0
     for number, arrival in enumerate(arrivals):
         now += arrival.after

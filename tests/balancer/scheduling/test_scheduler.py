@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, LineFullError
+from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
 from balancer.scheduling.fair_queue import Order
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
@@ -167,7 +167,7 @@ def test_interactive_goes_before_batch() -> None:
 
 
 def test_batch_that_waited_its_patience_out_gets_one_turn_in_four() -> None:
-    line = scheduler(1.0, batch_patience=60.0)
+    line = scheduler(1.0, batch_ageing_seconds=60.0)
     for number in range(2):
         line.submit(order(f"b{number}", priority=BATCH), 0.0)
     for number in range(8):
@@ -176,7 +176,7 @@ def test_batch_that_waited_its_patience_out_gets_one_turn_in_four() -> None:
 
 
 def test_batch_that_has_not_waits_for_all_interactive_work() -> None:
-    line = scheduler(1.0, batch_patience=60.0)
+    line = scheduler(1.0, batch_ageing_seconds=60.0)
     line.submit(order("batch", priority=BATCH), 0.0)
     for number in range(8):
         line.submit(order(f"i{number}"), 1.0)
@@ -184,7 +184,7 @@ def test_batch_that_has_not_waits_for_all_interactive_work() -> None:
 
 
 def test_a_turn_that_batch_had_in_idle_time_counts() -> None:
-    line = scheduler(1.0, batch_patience=0.0)
+    line = scheduler(1.0, batch_ageing_seconds=0.0)
     for number in range(3):
         line.submit(order(f"b{number}", priority=BATCH), 0.0)
     assert assigned(line) == ["b0"]
@@ -201,12 +201,12 @@ def test_the_line_is_bounded_and_slots_come_on_top() -> None:
     line = scheduler(1.0, 1.0, limit=LIMIT)
     for number in range(LIMIT + 2):
         line.submit(order(f"t{number}"), 0.0)
-    with pytest.raises(LineFullError) as caught:
+    with pytest.raises(QueueFullError) as caught:
         line.submit(order("one too many"), 0.0)
     assert line.depth == LIMIT + 2
     line.assign(0.0)
     assert line.depth == LIMIT
-    with pytest.raises(LineFullError) as caught:
+    with pytest.raises(QueueFullError) as caught:
         line.submit(order("one too many"), 0.0)
     # One second is left in either slot, and four seconds of work wait.
     assert caught.value.retry_after == pytest.approx(3.0)
@@ -217,7 +217,7 @@ def test_a_line_full_of_batch_work_takes_interactive_work() -> None:
     line.submit(order("running"), 0.0)
     line.assign(0.0)
     line.submit(order("batch", priority=BATCH), 0.0)
-    with pytest.raises(LineFullError):
+    with pytest.raises(QueueFullError):
         line.submit(order("more batch", priority=BATCH), 0.0)
     line.submit(order("interactive"), 0.0)
     assert line.depths == {INTERACTIVE: 1, BATCH: 1}
@@ -308,10 +308,10 @@ def test_there_is_no_hedge_while_anybody_waits_or_nobody_idles() -> None:
     st.sampled_from([0.0, 4.0]),
 )
 def test_the_expected_wait_comes_about_within_the_longest_text(
-    waiting: list[float], slots: int, mine: float, overtaking: float
+    waiting: list[float], slots: int, mine: float, sjf_window: float
 ) -> None:
     """With one caller, nobody later, and durations as expected: off by less than one text, as work is poured evenly."""
-    line = scheduler(*[1.0] * slots, overtaking=overtaking)
+    line = scheduler(*[1.0] * slots, sjf_window=sjf_window)
     for number, seconds in enumerate(waiting):
         line.submit(order(f"t{number}", seconds), 0.0)
     line.assign(0.0)
@@ -335,7 +335,7 @@ class Events(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(LIMIT, overtaking=2.0, batch_patience=5.0)
+        self.scheduler = Scheduler(LIMIT, sjf_window=2.0, batch_ageing_seconds=5.0)
         self.now = 100.0
         self.orders: dict[str, Order] = {}
         self.line: set[str] = set()
@@ -379,7 +379,7 @@ class Events(RuleBasedStateMachine):
         wait = self.scheduler.expected_wait(new, self.now)
         try:
             self.scheduler.submit(new, self.now)
-        except LineFullError:
+        except QueueFullError:
             assert self.waiting(priority) >= LIMIT
         except (DeadlineTooShortError, DeadlineUnreachableError):
             assert left is not None
@@ -485,7 +485,7 @@ TestEvents = Events.TestCase
 @given(st.lists(st.sampled_from(["interactive", "batch", "serve"]), max_size=60))
 def test_neither_priority_starves(events: list[str]) -> None:
     """Batch that has waited its patience out is assigned at least once in four turns, interactive in three of four."""
-    line = scheduler(1.0, limit=1000, batch_patience=0.0)
+    line = scheduler(1.0, limit=1000, batch_ageing_seconds=0.0)
     since = dict.fromkeys(Priority, 0)
     for number, event in enumerate(events):
         if event != "serve":

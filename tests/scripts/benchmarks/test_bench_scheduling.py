@@ -277,14 +277,14 @@ def bench(run_dir: Path) -> Iterator[Bench]:
 
 def test_both_fronts_answer_the_same_texts_and_the_report_adds_up(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    process = bench.start("--levels=80", "--overtaking=2", f"--json={file}")
+    process = bench.start("--levels=80", "--sjf-window=2", f"--json={file}")
     tables, messages = process.communicate(timeout=PATIENCE)
 
     assert process.returncode == 0, messages
     assert bench.left() == []
     result = json.loads(file.read_text())
     assert result["haproxy"].startswith("HAProxy version ")
-    assert result["plan"]["settings"] == {"overtaking": 2.0}
+    assert result["plan"]["settings"] == {"sjf_window": 2.0}
     texts = Offer.draw(REQUESTS, seed=0, number=3)  # after both warm-ups and the closed loop
     counts = {length: sum(text.length == length for text in texts.texts) for length in LENGTHS}
 
