@@ -13,7 +13,7 @@ from math import ceil
 import uvicorn
 
 from balancer.access.api_keys import KeysFileError
-from balancer.api.middleware.connection_close import Farewell
+from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.app import create_app
 from balancer.launch.preflight import LaunchError, check_reach
 from balancer.listening_sockets import hand_on, listen, taken_over
@@ -31,7 +31,7 @@ class Process:
     def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
         self._settings = settings
         self._listeners = listeners
-        self._farewell = Farewell(create_app(settings, self._replace))
+        self._farewell = ConnectionCloseMiddleware(create_app(settings, self._replace))
         self._again = False
         self._server = uvicorn.Server(
             uvicorn.Config(

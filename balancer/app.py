@@ -19,9 +19,15 @@ from balancer.access.api_keys import KeyRing
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.api import control, docs, health, openai, queue, tts
 from balancer.api import voices as voices_route
-from balancer.api.middleware.access_log import AccessLog
-from balancer.api.middleware.authentication import OPEN_PATHS, ApiKeyGate
-from balancer.api.responses import ClientGoneError, answer_client_gone, answer_defect, answer_error, answer_http_error
+from balancer.api.middleware.access_log import AccessLogMiddleware
+from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
+from balancer.api.responses import (
+    ClientGoneError,
+    client_gone_response,
+    error_response,
+    http_error_response,
+    internal_error_response,
+)
 from balancer.cache.best_effort import AudioCache
 from balancer.dispatch.dispatcher import Dispatcher, Patience
 from balancer.errors import ChorusError
@@ -29,7 +35,7 @@ from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import Runner
 from balancer.jobs.service import Desk
 from balancer.jobs.webhooks import Webhooks
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.operations import loop_lag
 from balancer.operations.fleet_collector import FleetMetrics
 from balancer.operations.process_cpu import CpuWatch
@@ -38,7 +44,7 @@ from balancer.operations.recycling import Limits, Upkeep
 from balancer.requests.validation import Intake
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
-from balancer.speech.cache_keys import Sounds
+from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
 from balancer.stores import DAY_SECONDS, open_stores
 from voices.registry import LiveRegistry
@@ -54,7 +60,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     Raises VoiceError where the voices cannot be read, KeysFileError where the keys cannot.
     """
     card = CARDS[settings.engine].expected(settings.runtime)
-    telemetry = Telemetry(settings.engine)
+    metrics = Metrics(settings.engine)
     fleet = Fleet(
         settings.sockets,
         probe_seconds=settings.probe_seconds,
@@ -67,12 +73,12 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         settings.queue_limit, sjf_window=settings.sjf_window, batch_ageing_seconds=settings.batch_ageing_seconds
     )
     patience = Patience(settings.attempt_seconds, settings.attempt_factor, settings.hedge_factor)
-    dispatcher = Dispatcher(fleet, scheduler, telemetry, card, patience)
+    dispatcher = Dispatcher(fleet, scheduler, metrics, card, patience)
     intake = Intake(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
     stores = open_stores(settings)
-    cache = AudioCache(stores.audio, telemetry)
+    cache = AudioCache(stores.audio, metrics)
     speech = SpeechService(
-        dispatcher, telemetry, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
+        dispatcher, metrics, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
     )
     limits = RateLimits(
         shape=settings.rate_mode == "shape",
@@ -86,13 +92,13 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         settings.rate_characters_per_minute,
         concurrency=settings.rate_concurrency,
     )
-    admission = Admission(limits, quota, telemetry, timeout=settings.request_timeout)
+    admission = Admission(limits, quota, metrics, timeout=settings.request_timeout)
     runner = Runner(
         stores.jobs,
         speech,
         intake,
         dispatcher,
-        telemetry,
+        metrics,
         attempts=settings.job_attempts,
         retention=settings.job_days * DAY_SECONDS,
     )
@@ -106,7 +112,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         allow_private=settings.webhook_private,
     )
     cpu = CpuWatch()
-    telemetry.registry.register(FleetMetrics(dispatcher, cpu))
+    metrics.registry.register(FleetMetrics(dispatcher, cpu))
     upkeep = Upkeep(dispatcher, Limits(settings.recycle_utterances, _bytes(settings.recycle_mib)))
 
     @asynccontextmanager
@@ -118,12 +124,12 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
             runner.run(),
             announce(settings, dispatcher),
             upkeep.run(),
-            loop_lag.watch(telemetry.loop_lag),
+            loop_lag.watch(metrics.loop_lag),
             control.serve(control.create_control(dispatcher, upkeep, replace_balancer), settings.control_socket),
         ]
         if secret is not None:
             key, private = secret.get_secret_value(), settings.webhook_private
-            beside.append(Webhooks(stores.jobs, telemetry, key, allow_private=private).run())
+            beside.append(Webhooks(stores.jobs, metrics, key, allow_private=private).run())
         tasks = [asyncio.create_task(part) for part in beside]
         for task in tasks:
             task.add_done_callback(_end_if_crashed)
@@ -147,14 +153,14 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
                 public_url=settings.public_url,
             ).routes(),
             *voices_route.routes(intake),
-            *health.routes(dispatcher, telemetry, cpu),
+            *health.routes(dispatcher, metrics, cpu),
             *docs.routes(intake),
         ],
         exception_handlers={
-            ChorusError: answer_error,
-            HTTPException: answer_http_error,
-            ClientGoneError: answer_client_gone,
-            Exception: answer_defect,
+            ChorusError: error_response,
+            HTTPException: http_error_response,
+            ClientGoneError: client_gone_response,
+            Exception: internal_error_response,
         },
         lifespan=lifespan,
     )
@@ -162,16 +168,16 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     app.router.redirect_slashes = False
     routes = [route for route in app.routes if isinstance(route, Route)]
     ring = KeyRing([key.get_secret_value() for key in settings.api_keys], settings.keys)
-    return AccessLog(ApiKeyGate(app, ring, _open_paths(settings)), telemetry, routes)
+    return AccessLogMiddleware(AuthenticationMiddleware(app, ring, _open_paths(settings)), metrics, routes)
 
 
 def _open_paths(settings: Settings) -> tuple[str, ...]:
-    metrics = ("/metrics",) if settings.open_metrics else ()
+    metrics_path = ("/metrics",) if settings.open_metrics else ()
     documents = ("/openapi.json", "/docs") if settings.open_docs else ()
-    return (*OPEN_PATHS, *metrics, *documents)
+    return (*OPEN_PATHS, *metrics_path, *documents)
 
 
-def _sound_keys(settings: Settings) -> Sounds:
+def _sound_keys(settings: Settings) -> CacheKeys:
     """Blocking: weights that are new here are read once."""
     card = CARDS[settings.engine]
     weights = fingerprint(
@@ -181,7 +187,7 @@ def _sound_keys(settings: Settings) -> Sounds:
         notes=settings.cache_dir / "weights.json",
     )
     way = described(card.name, settings.runtime, settings.precision, settings.prompt_seconds)
-    return Sounds(way, weights, settings.voices_dir)
+    return CacheKeys(way, weights, settings.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

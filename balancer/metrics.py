@@ -21,7 +21,7 @@ LAG_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 REAL_TIME_FACTORS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 
 
-class Telemetry:
+class Metrics:
     """The balancer's counters and histograms. `clock` gives seconds that never go back."""
 
     def __init__(self, engine: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,60 +79,60 @@ class Telemetry:
         histogram = Histogram(f"chorus_{name}", what, ["engine", *labels], buckets=buckets, registry=self.registry)
         return cache(lambda *values: histogram.labels(self._engine, *values))
 
-    def waited(self, seconds: float, outcome: str = "ok") -> None:
+    def record_queue_wait(self, seconds: float, outcome: str = "ok") -> None:
         """An utterance left the line after so long: `ok` with a slot, else `cancelled` or `failed`."""
         self._wait(outcome).observe(seconds)
         if outcome == "ok":
             self._waits.append((self._clock(), seconds))
             self._forget()
 
-    def synthesized(self, outcome: str, seconds: float, audio_seconds: float) -> None:
+    def record_attempt(self, outcome: str, seconds: float, audio_seconds: float) -> None:
         """An attempt ended: `ok`, `failed`, `cancelled`, `expired`, `refused` or `lost`."""
         self._synthesis(outcome).observe(seconds)
         if outcome == "ok" and audio_seconds > 0:
             self._factor().observe(seconds / audio_seconds)
 
-    def wasted(self, reason: str, seconds: float) -> None:
+    def record_wasted_seconds(self, reason: str, seconds: float) -> None:
         """A worker spent so long on an attempt that nobody will hear."""
         self._wasted(reason).inc(seconds)
 
-    def cancelled(self, stage: str) -> None:
+    def record_cancellation(self, stage: str) -> None:
         """A client left while its utterance was `queued`, `running` or `encoding`."""
         self._cancellations(stage).inc()
 
-    def refused(self, reason: str) -> None:
+    def record_refusal(self, reason: str) -> None:
         """A speech request was answered with the error of that code."""
         self._refusals(reason).inc()
 
-    def spoken(self, audio_seconds: float) -> None:
+    def record_audio(self, audio_seconds: float) -> None:
         """A speech request was answered with audio."""
         self._audio().inc(audio_seconds)
         self._requests.append(self._clock())
         self._forget()
 
-    def cached(self, outcome: str) -> None:
+    def record_cache_outcome(self, outcome: str) -> None:
         """A speech request's audio came from there: `hit`, `miss`, `coalesced`."""
         self._cache(outcome).inc()
 
-    def job(self, outcome: str) -> None:
-        """An attempt at a job ended: `done`, `failed`, `postponed`, `given_back`, `superseded`."""
+    def record_job_attempt(self, outcome: str) -> None:
+        """An attempt at a job ended: `done`, `failed`, `postponed`, `released`, `superseded`."""
         self._jobs(outcome).inc()
 
-    def jobs_kept(self, counts: Mapping[str, int]) -> None:
+    def set_job_counts(self, counts: Mapping[str, int]) -> None:
         """So many jobs are in each state."""
         for state, count in counts.items():
             self._jobs_kept.labels(state).set(count)
 
-    def webhook(self, outcome: str) -> None:
-        """A webhook was tried: `told`, `failed`, `given_up`."""
+    def record_webhook(self, outcome: str) -> None:
+        """A webhook was tried: `delivered`, `failed`, `given_up`."""
         self._webhooks(outcome).inc()
 
-    def answered(self, surface: str, status: int, seconds: float) -> None:
+    def record_response(self, surface: str, status: int, seconds: float) -> None:
         """A request was answered; `surface` is its route's path."""
         self._answers(surface, str(status)).inc()
         self._request(surface, outcome_of(status)).observe(seconds)
 
-    def first_byte(self, surface: str, seconds: float) -> None:
+    def record_first_byte(self, surface: str, seconds: float) -> None:
         """The first of a request's audio left after so long."""
         self._first_byte(surface).observe(seconds)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from balancer.access.caller import Caller
 from balancer.access.rate_limits import Demand, Quota, RateLimits
 from balancer.errors import ChorusError, NotAllowedError
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
 from balancer.scheduling.priority import Priority
 
@@ -21,9 +21,9 @@ from balancer.scheduling.priority import Priority
 class Admission:
     """`quota` is for whoever has no other by their key; a request is held for `timeout` seconds at most."""
 
-    def __init__(self, limits: RateLimits, quota: Quota, telemetry: Telemetry, *, timeout: float) -> None:
+    def __init__(self, limits: RateLimits, quota: Quota, metrics: Metrics, *, timeout: float) -> None:
         self._limits = limits
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._quota = quota
         self._timeout = timeout
 
@@ -53,7 +53,7 @@ class Admission:
                 _check_voices(caller, voices)
                 headers = await admitted.enter_async_context(self._limits.admit(demand))
             except ChorusError as error:
-                self._telemetry.refused(error.code)
+                self._metrics.record_refusal(error.code)
                 raise
             yield headers
 

@@ -15,14 +15,14 @@ from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.operations.process_cpu import CpuWatch
 
 
-def routes(dispatcher: Dispatcher, telemetry: Telemetry, cpu: CpuWatch) -> list[Route]:
+def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: CpuWatch) -> list[Route]:
     """The routes. `/ready` is for whoever sends clients here, `/health` for whoever would restart this host."""
 
-    async def health(_: Request) -> Response:
+    async def get_health(_: Request) -> Response:
         reason = dispatcher.why_not_serving()
         report = {
             "status": "healthy" if reason is None else "unhealthy",
@@ -37,7 +37,7 @@ def routes(dispatcher: Dispatcher, telemetry: Telemetry, cpu: CpuWatch) -> list[
         }
         return JSONResponse(report, 200 if reason is None else 503)
 
-    async def ready(_: Request) -> Response:
+    async def get_ready(_: Request) -> Response:
         reason = "draining: the operator has taken this host out of service" if dispatcher.draining else None
         reason = reason or dispatcher.why_not_serving()
         views = dispatcher.workers()
@@ -52,12 +52,12 @@ def routes(dispatcher: Dispatcher, telemetry: Telemetry, cpu: CpuWatch) -> list[
         }
         return JSONResponse(report, 200 if reason is None else 503)
 
-    async def metrics(request: Request) -> Response:
+    async def get_metrics(request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(telemetry.summary(dispatcher.depth))
-        return Response(telemetry.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+            return JSONResponse(metrics.summary(dispatcher.depth))
+        return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return [Route("/health", health), Route("/ready", ready), Route("/metrics", metrics)]
+    return [Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)]
 
 
 def _now() -> str:

@@ -26,10 +26,13 @@ def routes(
         return {"id": name, "object": "model", "created": started_at, "owned_by": "chorus"}
 
     async def create_speech(request: Request) -> Response:
-        asked = origin(request)
-        wanted = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
-        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
-            return audio_response(await speech.speak(mine, asked), told)
+        context = origin(request)
+        speech_request = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
+        async with (
+            while_connected(request),
+            admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
+        ):
+            return audio_response(await speech.synthesize(admitted, context), limit_headers)
 
     async def list_models(_: Request) -> Response:
         return JSONResponse({"object": "list", "data": [card(name) for name in intake.models]})

@@ -29,7 +29,7 @@ class JSONResponse(Response):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def answer_error(_: Request, error: Exception) -> Response:
+def error_response(_: Request, error: Exception) -> Response:
     """A ChorusError as the client sees it."""
     assert isinstance(error, ChorusError)  # noqa: S101 - registered for these only
     headers = dict(error.headers)
@@ -40,7 +40,7 @@ def answer_error(_: Request, error: Exception) -> Response:
     return JSONResponse(error.body(), error.status, headers)
 
 
-def answer_http_error(request: Request, error: Exception) -> Response:
+def http_error_response(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (no such path, wrong method) in the same shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for these only
     message = f"{request.method} {request.url.path}: {error.detail}; see /docs for what there is"
@@ -48,12 +48,12 @@ def answer_http_error(request: Request, error: Exception) -> Response:
     return JSONResponse(known.body(), error.status_code, error.headers)
 
 
-def answer_client_gone(_: Request, __: Exception) -> Response:
+def client_gone_response(_: Request, __: Exception) -> Response:
     """Nobody reads it; the status is for the metrics."""
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def answer_defect(_: Request, __: Exception) -> Response:
+def internal_error_response(_: Request, __: Exception) -> Response:
     """A defect of ours: the log has the trace, the client the request id to quote."""
     message = "internal error; quote the X-Request-Id of this answer to whoever runs this server"
     return JSONResponse(ChorusError(message).body(), 500)

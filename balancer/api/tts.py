@@ -24,31 +24,37 @@ def routes(speech: SpeechService, intake: Intake, admission: Admission, max_body
     """The routes."""
 
     async def tts(request: Request) -> Response:
-        asked = origin(request)
-        wanted = intake.accept(await read(request, TtsBody, max_body_bytes))
-        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
-            return audio_response(await speech.speak(mine, asked), told)
+        context = origin(request)
+        speech_request = intake.accept(await read(request, TtsBody, max_body_bytes))
+        async with (
+            while_connected(request),
+            admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
+        ):
+            return audio_response(await speech.synthesize(admitted, context), limit_headers)
 
     async def tts_json(request: Request) -> Response:
-        asked = origin(request)
+        context = origin(request)
         body = await read(request, TtsBody, max_body_bytes)
-        wanted = intake.accept(body)
+        speech_request = intake.accept(body)
         _, character = body.chosen_voice
-        async with while_connected(request), admission.admit_speech(caller_of(request), wanted, asked) as (mine, told):
-            audio = await speech.speak(mine, asked)
+        async with (
+            while_connected(request),
+            admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
+        ):
+            audio = await speech.synthesize(admitted, context)
             # Minutes of audio are megabytes of base64: too long for the event loop.
-            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, told)
+            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, limit_headers)
 
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
 
 
-def audio_response(audio: Audio, told: Mapping[str, str]) -> Response:
+def audio_response(audio: Audio, limit_headers: Mapping[str, str]) -> Response:
     """The audio as the body; in headers its length, where it came from, and how the caller stands with its limits."""
     headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value}
-    return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **told})
+    return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **limit_headers})
 
 
-def _json_response(audio: Audio, character: str, request_id: str, told: Mapping[str, str]) -> Response:
+def _json_response(audio: Audio, character: str, request_id: str, limit_headers: Mapping[str, str]) -> Response:
     return JSONResponse(
         {
             "audio": b64encode(audio.data).decode("ascii"),
@@ -60,5 +66,5 @@ def _json_response(audio: Audio, character: str, request_id: str, told: Mapping[
             "cached": audio.outcome is CacheOutcome.HIT,
             "requestId": request_id,
         },
-        headers={"X-Cache": audio.outcome.value, **told},
+        headers={"X-Cache": audio.outcome.value, **limit_headers},
     )

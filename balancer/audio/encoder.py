@@ -21,9 +21,9 @@ import numpy as np
 from balancer.audio.formats import AudioFormat
 from worker.contract import SAMPLE_BYTES
 
-SLOWEST = 0.25
+MIN_SPEED = 0.25
 """Least speed, as a multiple of the spoken tempo."""
-FASTEST = 4.0
+MAX_SPEED = 4.0
 """Greatest speed, as a multiple of the spoken tempo."""
 
 _TEMPO_TAIL_SECONDS = 0.25
@@ -77,7 +77,8 @@ def encode(
 
     The same arguments give the same bytes. Blocking and heavy on the CPU unless it `is_cheap`: callers run it off the
     event loop, in any number of threads. Raises ValueError on half a sample, a rate that is not positive, or a speed
-    outside [SLOWEST, FASTEST]; EncodingAbandonedError once `abandoned()`, asked after each second of audio, is true.
+    outside [MIN_SPEED, MAX_SPEED]; EncodingAbandonedError once `abandoned()`, which is called after each second of
+    audio, returns true.
     """
     pcm = change_tempo(pcm, sample_rate, speed, abandoned)
     if audio_format is AudioFormat.PCM:
@@ -91,11 +92,11 @@ def change_tempo(pcm: bytes, sample_rate: int, speed: float, abandoned: Callable
     """PCM that lasts 1/`speed` times as long, to the sample, at the same pitch; at speed 1 `pcm` itself.
 
     Blocking and heavy on the CPU: callers run it off the event loop. Raises ValueError on half a sample, a
-    rate that is not positive, or a speed outside [SLOWEST, FASTEST].
+    rate that is not positive, or a speed outside [MIN_SPEED, MAX_SPEED].
     """
     _check(pcm, sample_rate)
-    if not SLOWEST <= speed <= FASTEST:  # so put, it refuses NaN, too
-        raise ValueError(f"speed must be from {SLOWEST} to {FASTEST}, not {speed}")
+    if not MIN_SPEED <= speed <= MAX_SPEED:  # so put, it refuses NaN, too
+        raise ValueError(f"speed must be from {MIN_SPEED} to {MAX_SPEED}, not {speed}")
     if speed == 1:
         return pcm
     graph = _tempo_graph(sample_rate, speed)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from balancer.cache.store import AudioStore, Kept, StoreError
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -18,11 +18,9 @@ LOG_SECONDS = 30.0
 class AudioCache:
     """A store, whose failures are counted and logged. With no store, it keeps nothing."""
 
-    def __init__(
-        self, store: AudioStore | None, telemetry: Telemetry, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, store: AudioStore | None, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._clock = clock
         self._logged: float | None = None
 
@@ -46,7 +44,7 @@ class AudioCache:
             self._failed(error)
 
     def _failed(self, error: StoreError) -> None:
-        self._telemetry.cache_errors.inc()
+        self._metrics.cache_errors.inc()
         now = self._clock()
         if self._logged is None or now - self._logged > LOG_SECONDS:
             self._logged = now

@@ -19,7 +19,7 @@ from balancer.errors import ChorusError, InvalidRequestError, NotServingError, P
 from balancer.fleet.fleet import Fleet, Incarnation, WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.fleet.worker_client import Spoken, UtteranceRefusedError, WorkerFullError, WorkerLostError
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.scheduling.cost_model import CostModel
 from balancer.scheduling.fair_queue import Order
 from balancer.scheduling.priority import Priority
@@ -89,13 +89,13 @@ class Dispatcher:
         self,
         fleet: Fleet,
         scheduler: Scheduler,
-        telemetry: Telemetry,
+        metrics: Metrics,
         card: EngineCard,
         patience: Patience = Patience(),
     ) -> None:
         self._fleet = fleet
         self._scheduler = scheduler
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._card = card
         self._costs = CostModel(card)
         self._patience = patience
@@ -159,14 +159,14 @@ class Dispatcher:
             incarnation = await assigned
         except BaseException as error:
             left = isinstance(error, asyncio.CancelledError)
-            self._telemetry.waited(self._now() - started, "cancelled" if left else "failed")
+            self._metrics.record_queue_wait(self._now() - started, "cancelled" if left else "failed")
             if left:
-                self._telemetry.cancelled("queued")
+                self._metrics.record_cancellation("queued")
             self._release(order.ticket)
             raise
         finally:
             del self._waiting[order.ticket]
-        self._telemetry.waited(self._now() - started)
+        self._metrics.record_queue_wait(self._now() - started)
         return self._attempt(order, utterance, incarnation)
 
     def _attempt(self, order: Order, utterance: Utterance, incarnation: Incarnation) -> Attempt:
@@ -206,7 +206,7 @@ class Dispatcher:
         assignment = self._scheduler.hedge(order, self._now(), beside=attempt.order.ticket)
         if assignment is None:
             return None
-        self._telemetry.hedges.inc()
+        self._metrics.hedges.inc()
         return self._attempt(order, attempt.utterance, self._incarnations[assignment.worker])
 
     async def _run(self, attempt: Attempt) -> Spoken:
@@ -231,7 +231,7 @@ class Dispatcher:
             raise
         except WorkerLostError as error:
             outcome = "lost"
-            self._telemetry.wasted("worker_lost", self._now() - started)
+            self._metrics.record_wasted_seconds("worker_lost", self._now() - started)
             self._fleet.lose(attempt.incarnation, str(error))
             self._release(ticket)
             raise
@@ -244,7 +244,7 @@ class Dispatcher:
             return spoken
         finally:
             audio = self._seconds(spoken.pcm) if spoken is not None else 0.0
-            self._telemetry.synthesized(outcome, self._now() - started, audio)
+            self._metrics.record_attempt(outcome, self._now() - started, audio)
 
     def _judge(self, attempt: Attempt, error: WorkerLostError | AttemptExpiredError, victims: list[str]) -> None:
         """Let an utterance run again after its worker failed it, or raise why it does not."""
@@ -257,7 +257,7 @@ class Dispatcher:
             ) from error
         if not self._budget.spend(self._now(), slots=self._most_slots):
             raise not_serving("they die faster than they speak, so nothing is tried again") from error
-        self._telemetry.retries.inc()
+        self._metrics.retries.inc()
         log.warning("utterance %s runs again: worker %d %s", utterance.id, attempt.incarnation.index, error)
 
     def _learn(self, attempt: Attempt, spoken: Spoken) -> None:
@@ -291,12 +291,12 @@ class Dispatcher:
     def _settle_later(self, attempt: Attempt, started: float, wasted_as: str | None) -> None:
         """Hold the slot until the worker has given the utterance up: engines stop between tokens, not at once."""
         if wasted_as == "cancelled":
-            self._telemetry.cancelled("running")
+            self._metrics.record_cancellation("running")
 
         async def settle() -> None:
             await self._settled(attempt)
             if wasted_as is not None:
-                self._telemetry.wasted(wasted_as, self._now() - started)
+                self._metrics.record_wasted_seconds(wasted_as, self._now() - started)
             self._release(attempt.order.ticket)
 
         task = asyncio.create_task(settle())
@@ -340,7 +340,7 @@ class Dispatcher:
     def worker_lost(self, incarnation: Incarnation) -> None:
         """Forget its slots; the attempts that ran there see `lost` by themselves."""
         if not incarnation.retired:
-            self._telemetry.workers_lost.inc()
+            self._metrics.workers_lost.inc()
             self._deaths.note(incarnation.name, self._now())
         self._scheduler.leave(incarnation.name)
         self._costs.forget(incarnation.name)

@@ -22,7 +22,7 @@ from balancer.errors import (
 )
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import JobStore, JobStoreError, Result
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.requests.bodies import TtsBody
 from balancer.requests.speech_request import Origin
 from balancer.requests.validation import Intake
@@ -65,7 +65,7 @@ class Runner:
         speech: SpeechService,
         intake: Intake,
         slots: Slots,
-        telemetry: Telemetry,
+        metrics: Metrics,
         *,
         attempts: int,
         retention: float,
@@ -75,7 +75,7 @@ class Runner:
         self._speech = speech
         self._intake = intake
         self._slots = slots
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._attempts = attempts
         self._retention = retention
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -153,7 +153,7 @@ class Runner:
             raise
         except NotServingError as error:  # no fault of the job
             log.info("job %s waits: %s", job.id, error)
-            await self._told(job, "given_back", lambda: self._give_back(job))
+            await self._told(job, "released", lambda: self._give_back(job))
         except (InvalidRequestError, PoisonedError) as error:
             await self._fail(job, error)
         except ChorusError as error:
@@ -168,7 +168,7 @@ class Runner:
         request = self._intake.accept(TtsBody.model_validate(job.body))
         request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
         origin = Origin(job.id, job.caller, asyncio.get_running_loop().time(), patient=True)
-        audio = await self._speech.speak(request, origin)
+        audio = await self._speech.synthesize(request, origin)
         log.info("job %s spoken", job.id, extra={"fields": {"request": job.id, "attempt": job.attempts} | origin.facts})
         return Result(audio.data, audio.seconds, sha256(audio.data).hexdigest())
 
@@ -201,7 +201,7 @@ class Runner:
                 self._complain(error)
                 await asyncio.sleep(LOOK_SECONDS)
                 continue
-            self._telemetry.job(outcome if held else "superseded")
+            self._metrics.record_job_attempt(outcome if held else "superseded")
             return
 
     async def _upkeep(self) -> None:
@@ -215,7 +215,7 @@ class Runner:
                     while await self._store.forget(now - self._retention):
                         pass
                 counts = await self._store.counts()
-                self._telemetry.jobs_kept({state.value: counts[state] for state in JobState})
+                self._metrics.set_job_counts({state.value: counts[state] for state in JobState})
             except JobStoreError as error:
                 self._complain(error)
             await asyncio.sleep(LOOK_SECONDS * 4)

@@ -20,7 +20,7 @@ from balancer.jobs.job import Job
 from balancer.jobs.public_network import PublicNetwork
 from balancer.jobs.service import report
 from balancer.jobs.store import JobStore, JobStoreError
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,9 @@ _FAILURES = (
 class Webhooks:
     """Delivers what the store says is due. `secret` signs, in base64, perhaps behind `whsec_`."""
 
-    def __init__(self, store: JobStore, telemetry: Telemetry, secret: str, *, allow_private: bool = False) -> None:
+    def __init__(self, store: JobStore, metrics: Metrics, secret: str, *, allow_private: bool = False) -> None:
         self._store = store
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._signer = Webhook(secret)
         self._allow_private = allow_private
         self._some = asyncio.Semaphore(AT_ONCE)
@@ -66,13 +66,13 @@ class Webhooks:
             problem = await self._post(http, job)
         tried = job.webhook_attempts
         if problem is None:
-            self._telemetry.webhook("told")
+            self._metrics.record_webhook("delivered")
             await self._store.told(job, due=None, error=None)
         elif tried < len(PAUSES):
-            self._telemetry.webhook("failed")
+            self._metrics.record_webhook("failed")
             await self._store.told(job, due=time.time() + PAUSES[tried], error=problem)
         else:
-            self._telemetry.webhook("given_up")
+            self._metrics.record_webhook("given_up")
             log.error("the webhook of job %s is given up after %d tries: %s", job.id, tried + 1, problem)
             await self._store.told(job, due=None, error=problem)
 

@@ -15,7 +15,7 @@ from voices.registry import Voice
 from worker.checkpoints.fingerprint import digest_of
 
 
-class Sounds:
+class CacheKeys:
     """The keys for one engine whose weights have that `fingerprint`; `voices` is the folder of the voices' clips.
 
     `engine` is its name with the way it is run, as `cards.described` has it: each sounds a little different.

@@ -18,11 +18,11 @@ from balancer.audio.formats import AudioFormat
 from balancer.cache.best_effort import AudioCache
 from balancer.dispatch.dispatcher import Dispatcher, Terms
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
-from balancer.speech.cache_keys import Sounds
-from balancer.speech.single_flight import Coalescer
+from balancer.speech.cache_keys import CacheKeys
+from balancer.speech.single_flight import SingleFlight
 from worker.cards import EngineCard
 from worker.contract import Utterance
 
@@ -39,7 +39,7 @@ class Audio:
 
 
 @dataclass(frozen=True)
-class _Made:
+class CachedResult:
     """A sound or a file, how long the sound lasts at speed 1, and whether it was made for this."""
 
     data: bytes
@@ -60,8 +60,11 @@ class _Task:
     """Key of the sound."""
 
     @property
-    def lane(self) -> str:
-        """Requests of one lane may share work: a refresh wants none that was begun before, batch work can wait."""
+    def coalescing_key(self) -> str:
+        """Requests share work only where this is equal.
+
+        A refresh must not join work begun before it, nor an interactive request wait at the priority of batch work.
+        """
         return f"{self.request.priority.value}{'' if self.origin.cache.reads else ' refresh'}"
 
 
@@ -71,7 +74,7 @@ class SpeechService:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        telemetry: Telemetry,
+        metrics: Metrics,
         card: EngineCard,
         *,
         timeout: float,
@@ -79,17 +82,17 @@ class SpeechService:
         cache: AudioCache,
     ) -> None:
         self._dispatcher = dispatcher
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._card = card
         self._timeout = timeout
         self._log_text = log_text
         self._cache = cache
-        self._sounds: Coalescer[_Made] = Coalescer()
-        self._files: Coalescer[_Made] = Coalescer()
-        self.keys: Sounds | None = None
+        self._sounds: SingleFlight[CachedResult] = SingleFlight()
+        self._files: SingleFlight[CachedResult] = SingleFlight()
+        self.keys: CacheKeys | None = None
         """Makes the keys of audio; as long as it is not set, nothing is kept or shared."""
 
-    async def speak(self, request: SpeechRequest, origin: Origin) -> Audio:
+    async def synthesize(self, request: SpeechRequest, origin: Origin) -> Audio:
         """Speak and encode. Raises ChorusError; cancelling it cancels the utterance, unless others want it, too."""
         origin.facts.update(characters=len(request.text), voice=request.voice.name, caller=origin.caller)
         if self._log_text:
@@ -100,20 +103,20 @@ class SpeechService:
                 made = await self._make(request, origin, deadline)
         except InvalidRequestError as error:
             # Only the engine could tell that it cannot say this.
-            self._telemetry.refused(error.code)
+            self._metrics.record_refusal(error.code)
             raise error.naming(error.param or request.text_field) from error
         except ChorusError as error:
-            self._telemetry.refused(error.code)
+            self._metrics.record_refusal(error.code)
             raise
         except TimeoutError as error:
             if limit is None:
                 raise
             late = DeadlineExceededError(f"not spoken within {limit:g} s; try a shorter text or a later deadline")
-            self._telemetry.refused(late.code)
+            self._metrics.record_refusal(late.code)
             raise late from error
         origin.facts.update(made.facts, cache=made.outcome.value, audio_seconds=round(made.seconds, 3))
-        self._telemetry.cached(made.outcome.value)
-        self._telemetry.spoken(made.seconds)
+        self._metrics.record_cache_outcome(made.outcome.value)
+        self._metrics.record_audio(made.seconds)
         return Audio(made.data, request.format, self._card.sample_rate, made.seconds / request.speed, made.outcome)
 
     def _limit(self, request: SpeechRequest, origin: Origin) -> tuple[float | None, float | None]:
@@ -125,7 +128,7 @@ class SpeechService:
 
     # A file, and the sound that it is made of.
 
-    async def _make(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> _Made:
+    async def _make(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> CachedResult:
         keys = self.keys
         if keys is None or not origin.cache.writes:
             return await self._encoded(await self._spoken(request, origin, deadline), request)
@@ -134,50 +137,50 @@ class SpeechService:
             return await self._encoded(await self._sound(task), request)  # a copy of the sound: not kept twice
         key = keys.file(task.sound, request.speed, request.format)
 
-        async def encode_sound() -> _Made:
+        async def encode_sound() -> CachedResult:
             return await self._encoded(await self._sound(task), request)
 
         return await self._once(self._files, key, task, encode_sound)
 
-    async def _sound(self, task: _Task) -> _Made:
+    async def _sound(self, task: _Task) -> CachedResult:
         return await self._once(
             self._sounds, task.sound, task, lambda: self._spoken(task.request, task.origin, task.deadline)
         )
 
     async def _once(
-        self, under_way: Coalescer[_Made], key: str, task: _Task, make: Callable[[], Awaitable[_Made]]
-    ) -> _Made:
+        self, under_way: SingleFlight[CachedResult], key: str, task: _Task, make: Callable[[], Awaitable[CachedResult]]
+    ) -> CachedResult:
         """What is kept under the key; else what is being made; else made now, and kept.
 
         A request with a deadline of its own joins others but has none join it: they would share its refusal.
         """
         found = False
 
-        async def look_or_make() -> _Made:
+        async def look_or_make() -> CachedResult:
             nonlocal found
             kept = await self._cache.look(key) if task.origin.cache.reads else None
             if kept is None:
                 return await make()
             found = True
-            return _Made(kept.data, kept.seconds, CacheOutcome.HIT)
+            return CachedResult(kept.data, kept.seconds, CacheOutcome.HIT)
 
-        async def keep(made: _Made) -> None:
+        async def keep(made: CachedResult) -> None:
             if not found:
                 await self._cache.keep(key, made.data, made.seconds)
 
-        flight = (key, task.lane)
+        flight = (key, task.coalescing_key)
         if task.deadline is not None and flight not in under_way:
             made = await look_or_make()
             await keep(made)
             return made
         made, joined = await under_way.do(flight, look_or_make, keep)
         if joined and made.outcome is CacheOutcome.MISS:
-            return _Made(made.data, made.seconds, CacheOutcome.COALESCED)
+            return CachedResult(made.data, made.seconds, CacheOutcome.COALESCED)
         return made
 
     # The work itself.
 
-    async def _spoken(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> _Made:
+    async def _spoken(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> CachedResult:
         spoken = await self._dispatcher.synthesize(
             Utterance(
                 id=secrets.token_hex(8),
@@ -195,9 +198,9 @@ class SpeechService:
             "waited": round(spoken.waited, 4),
             "compute_seconds": round(spoken.compute_seconds, 4),
         }
-        return _Made(spoken.pcm, duration(spoken.pcm, self._card.sample_rate), CacheOutcome.MISS, facts)
+        return CachedResult(spoken.pcm, duration(spoken.pcm, self._card.sample_rate), CacheOutcome.MISS, facts)
 
-    async def _encoded(self, sound: _Made, request: SpeechRequest) -> _Made:
+    async def _encoded(self, sound: CachedResult, request: SpeechRequest) -> CachedResult:
         rate, pcm = self._card.sample_rate, sound.data
         if is_cheap(pcm, request.format, request.speed):
             data = encode(pcm, rate, request.format)
@@ -207,7 +210,7 @@ class SpeechService:
                 data = await asyncio.to_thread(encode, pcm, rate, request.format, request.speed, abandoned.is_set)
             except asyncio.CancelledError:
                 abandoned.set()
-                self._telemetry.cancelled("encoding")
-                self._telemetry.wasted("cancelled", sound.facts.get("compute_seconds", 0.0))
+                self._metrics.record_cancellation("encoding")
+                self._metrics.record_wasted_seconds("cancelled", sound.facts.get("compute_seconds", 0.0))
                 raise
-        return _Made(data, sound.seconds, sound.outcome, sound.facts)
+        return CachedResult(data, sound.seconds, sound.outcome, sound.facts)

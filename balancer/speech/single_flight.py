@@ -18,7 +18,7 @@ class _Flight(Generic[T]):
         self.task: asyncio.Task[None] | None = None
 
 
-class Coalescer(Generic[T]):
+class SingleFlight(Generic[T]):
     """Work under way, by key."""
 
     def __init__(self) -> None:

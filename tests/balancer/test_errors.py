@@ -14,10 +14,10 @@ from balancer import errors
 from balancer.api.responses import (
     ClientGoneError,
     JSONResponse,
-    answer_client_gone,
-    answer_defect,
-    answer_error,
-    answer_http_error,
+    client_gone_response,
+    error_response,
+    http_error_response,
+    internal_error_response,
 )
 from balancer.errors import ChorusError, InvalidRequestError, NotAuthenticatedError, NotServingError, QueueFullError
 
@@ -47,7 +47,7 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 @pytest.mark.parametrize("error", ALL)
 def test_every_error_has_openais_shape(error: type[ChorusError]) -> None:
-    answer = answer_error(request(), error("no", param="text"))
+    answer = error_response(request(), error("no", param="text"))
     assert answer.status_code == error.status
     assert answer.media_type == "application/json"
     assert json.loads(bytes(answer.body)) == {
@@ -78,16 +78,16 @@ def test_an_error_may_have_a_code_of_the_case() -> None:
 )
 def test_retry_after_is_whole_seconds_from_one_on(seconds: float | None, header: str | None) -> None:
     for error in (QueueFullError, NotServingError):
-        assert answer_error(request(), error("no", retry_after=seconds)).headers.get("Retry-After") == header
+        assert error_response(request(), error("no", retry_after=seconds)).headers.get("Retry-After") == header
 
 
 def test_only_who_needs_a_key_is_asked_for_one() -> None:
-    assert answer_error(request(), NotAuthenticatedError("no")).headers["WWW-Authenticate"] == "Bearer"
-    assert "WWW-Authenticate" not in answer_error(request(), InvalidRequestError("no")).headers
+    assert error_response(request(), NotAuthenticatedError("no")).headers["WWW-Authenticate"] == "Bearer"
+    assert "WWW-Authenticate" not in error_response(request(), InvalidRequestError("no")).headers
 
 
 def test_starlettes_refusals_have_the_same_shape() -> None:
-    answer = answer_http_error(request("/there"), HTTPException(405, headers={"Allow": "POST"}))
+    answer = http_error_response(request("/there"), HTTPException(405, headers={"Allow": "POST"}))
     assert answer.status_code == 405
     assert answer.headers["Allow"] == "POST"
     assert json.loads(bytes(answer.body))["error"] == {
@@ -99,7 +99,7 @@ def test_starlettes_refusals_have_the_same_shape() -> None:
 
 
 def test_a_defect_tells_the_client_nothing_of_itself() -> None:
-    answer = answer_defect(request(), KeyError("/etc/secret"))
+    answer = internal_error_response(request(), KeyError("/etc/secret"))
     assert answer.status_code == 500
     error = json.loads(bytes(answer.body))["error"]
     assert error["type"] == "server_error"
@@ -109,7 +109,7 @@ def test_a_defect_tells_the_client_nothing_of_itself() -> None:
 
 
 def test_who_is_gone_is_counted_as_such() -> None:
-    assert answer_client_gone(request(), ClientGoneError()).status_code == 499
+    assert client_gone_response(request(), ClientGoneError()).status_code == 499
 
 
 @pytest.mark.parametrize("text", ["é", "\ud800", "\0", "\u2028", "\U0001f600"])

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.fleet.view import WorkerView
-from balancer.metrics import Telemetry, outcome_of
+from balancer.metrics import Metrics, outcome_of
 from balancer.operations.fleet_collector import FleetMetrics
 from balancer.operations.process_cpu import CpuWatch
 from balancer.scheduling.priority import Priority
@@ -27,12 +27,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def telemetry(clock: Clock) -> Telemetry:
-    return Telemetry("hibari", clock)
+def metrics(clock: Clock) -> Metrics:
+    return Metrics("hibari", clock)
 
 
-def sample(telemetry: Telemetry, name: str, **labels: str) -> float | None:
-    families = text_string_to_metric_families(telemetry.exposition().decode())
+def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
+    families = text_string_to_metric_families(metrics.exposition().decode())
     values = [
         sample.value
         for family in families
@@ -43,60 +43,60 @@ def sample(telemetry: Telemetry, name: str, **labels: str) -> float | None:
     return values[0] if values else None
 
 
-def test_at_first_there_is_nothing_to_tell(telemetry: Telemetry) -> None:
-    assert telemetry.summary(0) == {"queue_size": 0, "avg_wait_time": 0.0, "requests_per_minute": 0}
+def test_at_first_there_is_nothing_to_tell(metrics: Metrics) -> None:
+    assert metrics.summary(0) == {"queue_size": 0, "avg_wait_time": 0.0, "requests_per_minute": 0}
 
 
-def test_the_summary(telemetry: Telemetry) -> None:
+def test_the_summary(metrics: Metrics) -> None:
     for seconds in (1.0, 2.0, 6.0):
-        telemetry.waited(seconds)
-    telemetry.spoken(1.0)
-    telemetry.spoken(2.0)
-    assert telemetry.summary(7) == {"queue_size": 7, "avg_wait_time": 3.0, "requests_per_minute": 2}
+        metrics.record_queue_wait(seconds)
+    metrics.record_audio(1.0)
+    metrics.record_audio(2.0)
+    assert metrics.summary(7) == {"queue_size": 7, "avg_wait_time": 3.0, "requests_per_minute": 2}
 
 
-def test_the_last_minute_counts_and_no_more(telemetry: Telemetry, clock: Clock) -> None:
-    telemetry.waited(1.0)
-    telemetry.spoken(1.0)
+def test_the_last_minute_counts_and_no_more(metrics: Metrics, clock: Clock) -> None:
+    metrics.record_queue_wait(1.0)
+    metrics.record_audio(1.0)
     clock.now += 30
-    telemetry.waited(3.0)
-    telemetry.spoken(1.0)
+    metrics.record_queue_wait(3.0)
+    metrics.record_audio(1.0)
     clock.now += 30
-    assert telemetry.summary(0) == {"queue_size": 0, "avg_wait_time": 2.0, "requests_per_minute": 2}
+    assert metrics.summary(0) == {"queue_size": 0, "avg_wait_time": 2.0, "requests_per_minute": 2}
     clock.now += 0.001
-    assert telemetry.summary(0) == {"queue_size": 0, "avg_wait_time": 3.0, "requests_per_minute": 1}
+    assert metrics.summary(0) == {"queue_size": 0, "avg_wait_time": 3.0, "requests_per_minute": 1}
     clock.now += 30
-    assert telemetry.summary(0) == {"queue_size": 0, "avg_wait_time": 0.0, "requests_per_minute": 0}
+    assert metrics.summary(0) == {"queue_size": 0, "avg_wait_time": 0.0, "requests_per_minute": 0}
 
 
-@pytest.mark.parametrize("event", ["waited", "spoken"])
-def test_what_is_long_past_is_forgotten_without_being_asked(telemetry: Telemetry, clock: Clock, event: str) -> None:
+@pytest.mark.parametrize("event", ["record_queue_wait", "record_audio"])
+def test_what_is_long_past_is_forgotten_without_being_asked(metrics: Metrics, clock: Clock, event: str) -> None:
     for _ in range(1000):
-        getattr(telemetry, event)(1.0)
+        getattr(metrics, event)(1.0)
         clock.now += 1.0
-    assert len(telemetry._waits) + len(telemetry._requests) <= 61
+    assert len(metrics._waits) + len(metrics._requests) <= 61
 
 
-def test_counters_never_forget(telemetry: Telemetry, clock: Clock) -> None:
-    telemetry.spoken(2.5)
-    telemetry.waited(0.2)
+def test_counters_never_forget(metrics: Metrics, clock: Clock) -> None:
+    metrics.record_audio(2.5)
+    metrics.record_queue_wait(0.2)
     clock.now += 3600
-    telemetry.spoken(1.5)
-    assert sample(telemetry, "chorus_audio_seconds_total") == 4.0
-    assert sample(telemetry, "chorus_queue_wait_seconds_count") == 1.0
-    assert sample(telemetry, "chorus_queue_wait_seconds_sum") == 0.2
+    metrics.record_audio(1.5)
+    assert sample(metrics, "chorus_audio_seconds_total") == 4.0
+    assert sample(metrics, "chorus_queue_wait_seconds_count") == 1.0
+    assert sample(metrics, "chorus_queue_wait_seconds_sum") == 0.2
 
 
-def test_answers_are_counted_by_surface_and_status(telemetry: Telemetry) -> None:
-    telemetry.answered("/tts", 200, 0.3)
-    telemetry.answered("/tts", 200, 0.5)
-    telemetry.answered("/tts", 503, 0.001)
-    telemetry.answered("other", 404, 0.001)
-    assert sample(telemetry, "chorus_requests_total", surface="/tts", status="200") == 2.0
-    assert sample(telemetry, "chorus_requests_total", surface="/tts", status="503") == 1.0
-    assert sample(telemetry, "chorus_requests_total", surface="other", status="404") == 1.0
-    assert sample(telemetry, "chorus_request_seconds_count", surface="/tts", outcome="ok", engine="hibari") == 2.0
-    assert sample(telemetry, "chorus_request_seconds_bucket", surface="/tts", outcome="refused", le="0.25") == 1.0
+def test_answers_are_counted_by_surface_and_status(metrics: Metrics) -> None:
+    metrics.record_response("/tts", 200, 0.3)
+    metrics.record_response("/tts", 200, 0.5)
+    metrics.record_response("/tts", 503, 0.001)
+    metrics.record_response("other", 404, 0.001)
+    assert sample(metrics, "chorus_requests_total", surface="/tts", status="200") == 2.0
+    assert sample(metrics, "chorus_requests_total", surface="/tts", status="503") == 1.0
+    assert sample(metrics, "chorus_requests_total", surface="other", status="404") == 1.0
+    assert sample(metrics, "chorus_request_seconds_count", surface="/tts", outcome="ok", engine="hibari") == 2.0
+    assert sample(metrics, "chorus_request_seconds_bucket", surface="/tts", outcome="refused", le="0.25") == 1.0
 
 
 @pytest.mark.parametrize(
@@ -117,13 +117,13 @@ def test_statuses_become_few_outcomes(status: int, outcome: str) -> None:
     assert outcome_of(status) == outcome
 
 
-def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(telemetry: Telemetry) -> None:
-    telemetry.synthesized("ok", 0.5, 10.0)
-    telemetry.synthesized("lost", 0.5, 0.0)
-    assert sample(telemetry, "chorus_synthesis_seconds_count", engine="hibari", outcome="ok") == 1.0
-    assert sample(telemetry, "chorus_synthesis_seconds_count", engine="hibari", outcome="lost") == 1.0
-    assert sample(telemetry, "chorus_real_time_factor_count", engine="hibari") == 1.0
-    assert sample(telemetry, "chorus_real_time_factor_sum", engine="hibari") == 0.05
+def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(metrics: Metrics) -> None:
+    metrics.record_attempt("ok", 0.5, 10.0)
+    metrics.record_attempt("lost", 0.5, 0.0)
+    assert sample(metrics, "chorus_synthesis_seconds_count", engine="hibari", outcome="ok") == 1.0
+    assert sample(metrics, "chorus_synthesis_seconds_count", engine="hibari", outcome="lost") == 1.0
+    assert sample(metrics, "chorus_real_time_factor_count", engine="hibari") == 1.0
+    assert sample(metrics, "chorus_real_time_factor_sum", engine="hibari") == 0.05
 
 
 @pytest.mark.parametrize(
@@ -133,42 +133,42 @@ def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(te
         ("chorus_real_time_factor", {"0.005", "1.0", "20.0"}),
     ],
 )
-def test_buckets_lie_where_limits_are_told(telemetry: Telemetry, histogram: str, bounds: set[str]) -> None:
-    telemetry.synthesized("ok", 1.0, 1.0)
+def test_buckets_lie_where_limits_are_told(metrics: Metrics, histogram: str, bounds: set[str]) -> None:
+    metrics.record_attempt("ok", 1.0, 1.0)
     for bound in bounds:
-        assert sample(telemetry, f"{histogram}_bucket", le=bound) is not None
+        assert sample(metrics, f"{histogram}_bucket", le=bound) is not None
 
 
-def test_who_left_the_line_without_a_slot_did_not_wait_for_one(telemetry: Telemetry) -> None:
-    telemetry.waited(9.0, "cancelled")
-    telemetry.waited(1.0)
-    assert telemetry.summary(0)["avg_wait_time"] == 1.0
-    assert sample(telemetry, "chorus_queue_wait_seconds_sum", outcome="cancelled") == 9.0
+def test_who_left_the_line_without_a_slot_did_not_wait_for_one(metrics: Metrics) -> None:
+    metrics.record_queue_wait(9.0, "cancelled")
+    metrics.record_queue_wait(1.0)
+    assert metrics.summary(0)["avg_wait_time"] == 1.0
+    assert sample(metrics, "chorus_queue_wait_seconds_sum", outcome="cancelled") == 9.0
 
 
-def test_what_went_wrong_is_counted_by_why(telemetry: Telemetry) -> None:
-    telemetry.refused("queue_full")
-    telemetry.cancelled("running")
-    telemetry.wasted("worker_lost", 1.5)
-    telemetry.wasted("worker_lost", 1.0)
-    assert sample(telemetry, "chorus_refusals_total", reason="queue_full") == 1.0
-    assert sample(telemetry, "chorus_cancellations_total", stage="running") == 1.0
-    assert sample(telemetry, "chorus_wasted_seconds_total", reason="worker_lost") == 2.5
+def test_what_went_wrong_is_counted_by_why(metrics: Metrics) -> None:
+    metrics.record_refusal("queue_full")
+    metrics.record_cancellation("running")
+    metrics.record_wasted_seconds("worker_lost", 1.5)
+    metrics.record_wasted_seconds("worker_lost", 1.0)
+    assert sample(metrics, "chorus_refusals_total", reason="queue_full") == 1.0
+    assert sample(metrics, "chorus_cancellations_total", stage="running") == 1.0
+    assert sample(metrics, "chorus_wasted_seconds_total", reason="worker_lost") == 2.5
 
 
-def test_the_first_byte(telemetry: Telemetry) -> None:
-    telemetry.first_byte("/tts", 0.2)
-    assert sample(telemetry, "chorus_first_byte_seconds_bucket", surface="/tts", le="0.25") == 1.0
+def test_the_first_byte(metrics: Metrics) -> None:
+    metrics.record_first_byte("/tts", 0.2)
+    assert sample(metrics, "chorus_first_byte_seconds_bucket", surface="/tts", le="0.25") == 1.0
 
 
-def test_the_balancers_own_process_is_measured_too(telemetry: Telemetry) -> None:
-    assert (sample(telemetry, "process_resident_memory_bytes") or 0) > 2**20
-    assert (sample(telemetry, "process_open_fds") or 0) > 2
+def test_the_balancers_own_process_is_measured_too(metrics: Metrics) -> None:
+    assert (sample(metrics, "process_resident_memory_bytes") or 0) > 2**20
+    assert (sample(metrics, "process_open_fds") or 0) > 2
 
 
-def test_every_metric_is_documented_and_every_documented_one_is_there(telemetry: Telemetry) -> None:
-    telemetry.registry.register(FleetMetrics(_Idle(), CpuWatch()))  # type: ignore[arg-type]
-    families = {family.name for family in text_string_to_metric_families(telemetry.exposition().decode())}
+def test_every_metric_is_documented_and_every_documented_one_is_there(metrics: Metrics) -> None:
+    metrics.registry.register(FleetMetrics(_Idle(), CpuWatch()))  # type: ignore[arg-type]
+    families = {family.name for family in text_string_to_metric_families(metrics.exposition().decode())}
     ours = {name for name in families if name.startswith("chorus_") and not name.endswith("_created")}
     listed = set(re.findall(r"`(chorus_\w+)", (ROOT / "docs/metrics.md").read_text()))
     documented = {name.removesuffix("_total").removesuffix("_bucket").removesuffix("_count") for name in listed}
@@ -186,8 +186,8 @@ class _Idle:
         return []
 
 
-def test_two_servers_in_one_process_count_apart(telemetry: Telemetry) -> None:
-    other = Telemetry("hibari")
-    telemetry.retries.inc()
-    assert sample(telemetry, "chorus_retries_total") == 1.0
+def test_two_servers_in_one_process_count_apart(metrics: Metrics) -> None:
+    other = Metrics("hibari")
+    metrics.retries.inc()
+    assert sample(metrics, "chorus_retries_total") == 1.0
     assert sample(other, "chorus_retries_total") == 0.0

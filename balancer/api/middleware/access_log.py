@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -22,12 +22,12 @@ PROBED = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
-class AccessLog:
+class AccessLogMiddleware:
     """Wraps the whole application, so that no answer goes without its id. `routes` are those of the application."""
 
-    def __init__(self, app: ASGIApp, telemetry: Telemetry, routes: Iterable[Route]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route]) -> None:
         self._app = app
-        self._telemetry = telemetry
+        self._metrics = metrics
         self._paths = frozenset(route.path for route in routes if not route.param_convertors)
         self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
 
@@ -53,14 +53,14 @@ class AccessLog:
             elif awaiting_audio and message.get("body"):
                 # Not at the head: that leaves before a streamed answer has any audio.
                 awaiting_audio = False
-                self._telemetry.first_byte(surface, time.perf_counter() - started)
+                self._metrics.record_first_byte(surface, time.perf_counter() - started)
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            self._telemetry.answered(surface, status, seconds)
+            self._metrics.record_response(surface, status, seconds)
             level = logging.DEBUG if surface in PROBED else logging.INFO
             if log.isEnabledFor(level):
                 fields = {"request": request_id, "seconds": round(seconds, 4)} | state.get("speech", {})

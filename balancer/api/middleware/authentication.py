@@ -9,14 +9,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from balancer.access.api_keys import KeyRing
 from balancer.access.caller import Caller
-from balancer.api.responses import answer_error
+from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 
 OPEN_PATHS = ("/health", "/ready")
 """What load balancers and probes ask without a key, with all that lies below."""
 
 
-class ApiKeyGate:
+class AuthenticationMiddleware:
     """Lets only requests with a key of the ring through to `app`; where the ring guards nothing, every request."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Iterable[str] = OPEN_PATHS) -> None:
@@ -37,7 +37,7 @@ class ApiKeyGate:
         error = NotAuthenticatedError(
             "a valid API key is needed: send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
         )
-        await answer_error(Request(scope), error)(scope, receive, send)
+        await error_response(Request(scope), error)(scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
         return any(path == known or path.startswith(f"{known}/") for known in self._open)

@@ -9,7 +9,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class Farewell:
+class ConnectionCloseMiddleware:
     """Around the application; once `leaving` is set, each answer closes its connection."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from balancer.api.middleware.access_log import AccessLog
+from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
 from balancer.requests.validation import Intake
@@ -79,7 +79,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 
 def served() -> list[BaseRoute]:
     app = create_app(Settings.load({}), lambda: None)
-    assert isinstance(app, AccessLog)
+    assert isinstance(app, AccessLogMiddleware)
     routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
     return routes
 

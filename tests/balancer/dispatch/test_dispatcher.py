@@ -25,7 +25,7 @@ from balancer.errors import (
 )
 from balancer.fleet.fleet import Fleet, WorkerPhase
 from balancer.fleet.worker_client import Connection
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.scheduling.scheduler import Scheduler
 from tests.support.harness import PATIENCE, start_stub
 from tests.support.unix_server import unix_server
@@ -44,7 +44,7 @@ class Front:
 
     fleet: Fleet
     scheduler: Scheduler
-    telemetry: Telemetry
+    metrics: Metrics
     dispatcher: Dispatcher
 
     async def dispatch(self, text: str, name: str = "u", terms: Terms = NO_TERMS) -> Dispatched:
@@ -59,7 +59,7 @@ class Front:
         return [view.phase for view in self.dispatcher.workers()]
 
     def count(self, counter: str) -> float:
-        lines = self.telemetry.exposition().decode().splitlines()
+        lines = self.metrics.exposition().decode().splitlines()
         return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{counter} ", f"{counter}{{")))
 
     async def until_phases(self, *phases: WorkerPhase) -> None:
@@ -101,11 +101,11 @@ async def front(
         unresponsive_seconds=unresponsive_seconds,
     )
     scheduler = Scheduler(limit)
-    telemetry = Telemetry("hibari")
-    dispatcher = Dispatcher(fleet, scheduler, telemetry, CARDS["hibari"], patience)
+    metrics = Metrics("hibari")
+    dispatcher = Dispatcher(fleet, scheduler, metrics, CARDS["hibari"], patience)
     watching = asyncio.create_task(fleet.run(dispatcher))
     try:
-        yield Front(fleet, scheduler, telemetry, dispatcher)
+        yield Front(fleet, scheduler, metrics, dispatcher)
         assert not watching.done(), watching.exception()
     finally:
         watching.cancel()

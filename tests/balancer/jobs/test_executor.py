@@ -16,7 +16,7 @@ from balancer.jobs import executor as module
 from balancer.jobs.executor import DEATHS, Runner
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from balancer.requests.speech_request import Origin, SpeechRequest
 from balancer.requests.validation import Intake
 from balancer.speech.service import Audio, SpeechService
@@ -33,7 +33,7 @@ class Speech:
     def __init__(self) -> None:
         self.spoken: list[tuple[str, Origin]] = []
 
-    async def speak(self, request: SpeechRequest, origin: Origin) -> Audio:
+    async def synthesize(self, request: SpeechRequest, origin: Origin) -> Audio:
         self.spoken.append((request.text, origin))
         name, _, times = request.text.partition(" ")
         failures = {"full": QueueFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
@@ -71,7 +71,7 @@ async def running(
     monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
     intake = Intake(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
     runner = Runner(
-        store, cast(SpeechService, speech), intake, Slots(), Telemetry("hibari"), attempts=ATTEMPTS, retention=1000.0
+        store, cast(SpeechService, speech), intake, Slots(), Metrics("hibari"), attempts=ATTEMPTS, retention=1000.0
     )
     task = asyncio.create_task(runner.run())
     yield runner, task

@@ -14,7 +14,7 @@ from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import Result
 from balancer.jobs.webhooks import Webhooks
-from balancer.metrics import Telemetry
+from balancer.metrics import Metrics
 from tests.support.harness import PATIENCE, serve_stub, wait_until
 from tests.support.webhook_receiver import Hook, start_hook
 
@@ -30,7 +30,7 @@ def hook() -> Iterator[Hook]:
 @asynccontextmanager
 async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
-    delivery = asyncio.create_task(Webhooks(store, Telemetry("hibari"), SECRET, allow_private=allow_private).run())
+    delivery = asyncio.create_task(Webhooks(store, Metrics("hibari"), SECRET, allow_private=allow_private).run())
     yield store
     delivery.cancel()
     with suppress(asyncio.CancelledError):

@@ -7,7 +7,7 @@ import pytest
 
 from balancer.audio.formats import AudioFormat
 from balancer.requests.speech_request import SpeechRequest
-from balancer.speech.cache_keys import Sounds
+from balancer.speech.cache_keys import CacheKeys
 from tests.support.checkpoint_files import write
 from voices.registry import Voice
 from worker.cards import CARDS
@@ -22,13 +22,13 @@ REQUEST = SpeechRequest(
 
 
 @pytest.fixture
-def sounds(tmp_path: Path) -> Sounds:
+def sounds(tmp_path: Path) -> CacheKeys:
     (tmp_path / "ada").mkdir()
     (tmp_path / "ada" / "clip.wav").write_bytes(b"a clip")
-    return Sounds("turbo, batched, fp32", "weights", tmp_path)
+    return CacheKeys("turbo, batched, fp32", "weights", tmp_path)
 
 
-def test_equal_requests_are_one_sound_whatever_their_format(sounds: Sounds) -> None:
+def test_equal_requests_are_one_sound_whatever_their_format(sounds: CacheKeys) -> None:
     same = replace(REQUEST, format=AudioFormat.MP3, speed=2.0, deadline_ms=5.0, text_field="input")
     assert sounds.sound(same) == sounds.sound(REQUEST)
 
@@ -44,20 +44,20 @@ def test_equal_requests_are_one_sound_whatever_their_format(sounds: Sounds) -> N
         replace(REQUEST, seeded=False),
     ],
 )
-def test_what_changes_the_sound_changes_the_key(sounds: Sounds, other: SpeechRequest) -> None:
+def test_what_changes_the_sound_changes_the_key(sounds: CacheKeys, other: SpeechRequest) -> None:
     assert sounds.sound(other) != sounds.sound(REQUEST)
 
 
-def test_without_a_seed_any_will_do(sounds: Sounds) -> None:
+def test_without_a_seed_any_will_do(sounds: CacheKeys) -> None:
     one, other = (sounds.sound(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2))
     assert one == other
 
 
-def test_audio_of_an_engine_run_in_one_way_is_not_anothers(sounds: Sounds, tmp_path: Path) -> None:
-    assert Sounds("turbo, batched, int8", "weights", tmp_path).sound(REQUEST) != sounds.sound(REQUEST)
+def test_audio_of_an_engine_run_in_one_way_is_not_anothers(sounds: CacheKeys, tmp_path: Path) -> None:
+    assert CacheKeys("turbo, batched, int8", "weights", tmp_path).sound(REQUEST) != sounds.sound(REQUEST)
 
 
-def test_another_clip_is_another_voice(sounds: Sounds, tmp_path: Path) -> None:
+def test_another_clip_is_another_voice(sounds: CacheKeys, tmp_path: Path) -> None:
     before = sounds.sound(REQUEST)
     (tmp_path / "ada" / "clip.wav").write_bytes(b"another clip")
     assert sounds.sound(REQUEST) != before
@@ -66,7 +66,7 @@ def test_another_clip_is_another_voice(sounds: Sounds, tmp_path: Path) -> None:
 
 
 def test_a_file_is_a_sound_at_a_speed_in_a_format() -> None:
-    keys = {Sounds.file("a", speed, kind) for speed in (1.0, 2.0) for kind in (AudioFormat.MP3, AudioFormat.FLAC)}
+    keys = {CacheKeys.file("a", speed, kind) for speed in (1.0, 2.0) for kind in (AudioFormat.MP3, AudioFormat.FLAC)}
     assert len(keys) == 4
 
 

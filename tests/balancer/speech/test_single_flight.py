@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from balancer.speech.single_flight import Coalescer
+from balancer.speech.single_flight import SingleFlight
 
 
 class Work:
@@ -25,7 +25,7 @@ class Work:
 
 
 async def joined(
-    coalescer: Coalescer[str], work: Work, number: int, key: str = "a"
+    coalescer: SingleFlight[str], work: Work, number: int, key: str = "a"
 ) -> list[asyncio.Task[tuple[str, bool]]]:
     tasks = [asyncio.create_task(coalescer.do(key, work)) for _ in range(number)]
     await asyncio.sleep(0)
@@ -34,7 +34,7 @@ async def joined(
 
 
 async def test_fifty_at_once_are_one_piece_of_work() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     work = Work()
     tasks = await joined(coalescer, work, 50)
     work.result.set_result("audio")
@@ -44,7 +44,7 @@ async def test_fifty_at_once_are_one_piece_of_work() -> None:
 
 
 async def test_other_keys_are_other_work() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     one, other = Work(), Work()
     tasks = await joined(coalescer, one, 2, "a") + await joined(coalescer, other, 2, "b")
     one.result.set_result("one")
@@ -54,7 +54,7 @@ async def test_other_keys_are_other_work() -> None:
 
 
 async def test_the_first_to_come_may_leave() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     work = Work()
     first, second = await joined(coalescer, work, 2)
     first.cancel()
@@ -66,7 +66,7 @@ async def test_the_first_to_come_may_leave() -> None:
 
 
 async def test_when_all_have_left_the_work_ends_and_the_next_begins_anew() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     work = Work()
     for task in await joined(coalescer, work, 3):
         task.cancel()
@@ -79,7 +79,7 @@ async def test_when_all_have_left_the_work_ends_and_the_next_begins_anew() -> No
 
 
 async def test_a_failure_is_everybodys_and_is_not_remembered() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     work = Work()
     tasks = await joined(coalescer, work, 3)
     work.result.set_exception(ValueError("no"))
@@ -89,7 +89,7 @@ async def test_a_failure_is_everybodys_and_is_not_remembered() -> None:
 
 
 async def test_who_comes_while_the_result_is_put_away_still_gets_it() -> None:
-    coalescer: Coalescer[str] = Coalescer()
+    coalescer: SingleFlight[str] = SingleFlight()
     work = Work()
     work.result.set_result("audio")
     away = asyncio.Event()

@@ -14,25 +14,25 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from balancer.api.middleware.access_log import PROBED, AccessLog
-from balancer.metrics import Telemetry
+from balancer.api.middleware.access_log import PROBED, AccessLogMiddleware
+from balancer.metrics import Metrics
 
 
-class Watched(Telemetry):
+class SpyMetrics(Metrics):
     def __init__(self) -> None:
         super().__init__("hibari")
         self.first_bytes: list[str] = []
         self.seen: list[tuple[str, int]] = []
 
-    def answered(self, surface: str, status: int, seconds: float) -> None:
+    def record_response(self, surface: str, status: int, seconds: float) -> None:
         assert 0 <= seconds < 60
         self.seen.append((surface, status))
-        super().answered(surface, status, seconds)
+        super().record_response(surface, status, seconds)
 
-    def first_byte(self, surface: str, seconds: float) -> None:
+    def record_first_byte(self, surface: str, seconds: float) -> None:
         assert 0 <= seconds < 60
         self.first_bytes.append(surface)
-        super().first_byte(surface, seconds)
+        super().record_first_byte(surface, seconds)
 
 
 def facts(record: logging.LogRecord) -> dict[str, Any]:
@@ -41,12 +41,12 @@ def facts(record: logging.LogRecord) -> dict[str, Any]:
 
 
 @pytest.fixture
-def telemetry() -> Watched:
-    return Watched()
+def metrics() -> SpyMetrics:
+    return SpyMetrics()
 
 
 @pytest.fixture
-def app(telemetry: Watched) -> AccessLog:
+def app(metrics: SpyMetrics) -> AccessLogMiddleware:
     async def here(request: Request) -> Response:
         return PlainTextResponse(request.state.request_id)
 
@@ -58,31 +58,31 @@ def app(telemetry: Watched) -> AccessLog:
         return PlainTextResponse("audio", 200 if request.path_params["id"] == "1" else 500)
 
     routes = [Route("/here", here), Route("/broken", broken), Route("/audio/{id}", spoken)]
-    return AccessLog(Starlette(routes=routes), telemetry, routes)
+    return AccessLogMiddleware(Starlette(routes=routes), metrics, routes)
 
 
-async def get(app: AccessLog, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+async def get(app: AccessLogMiddleware, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return await client.get(path, headers=headers)
 
 
-async def test_the_routes_know_the_id_that_the_client_gets(app: AccessLog) -> None:
+async def test_the_routes_know_the_id_that_the_client_gets(app: AccessLogMiddleware) -> None:
     answer = await get(app, "/here")
     assert answer.text == answer.headers["X-Request-Id"]
     assert re.fullmatch("[0-9a-f]{16}", answer.text)
 
 
-async def test_ids_differ(app: AccessLog) -> None:
+async def test_ids_differ(app: AccessLogMiddleware) -> None:
     assert len({(await get(app, "/here")).text for _ in range(10)}) == 10
 
 
-async def test_an_id_of_the_clients_is_kept(app: AccessLog) -> None:
+async def test_an_id_of_the_clients_is_kept(app: AccessLogMiddleware) -> None:
     answer = await get(app, "/here", {"X-Request-Id": "abc-1"})
     assert answer.text == answer.headers["X-Request-Id"] == "abc-1"
 
 
-async def test_a_line_each(app: AccessLog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_line_each(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
     await get(app, "/here", {"X-Request-Id": "abc-1"})
     await get(app, "/nothing%0aabc-2 GET /here 200", {"X-Request-Id": "abc-3"})
@@ -94,7 +94,9 @@ async def test_a_line_each(app: AccessLog, caplog: pytest.LogCaptureFixture) -> 
     assert facts(second)["request"] == "abc-3"
 
 
-async def test_what_became_of_a_speech_request_is_in_its_line(app: AccessLog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_became_of_a_speech_request_is_in_its_line(
+    app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
     await get(app, "/audio/1", {"X-Request-Id": "abc-1"})
     [line] = caplog.records
@@ -102,32 +104,34 @@ async def test_what_became_of_a_speech_request_is_in_its_line(app: AccessLog, ca
     assert facts(line) == {"request": "abc-1", "seconds": facts(line)["seconds"], "characters": 5, "worker": 1}
 
 
-async def test_probes_are_not_worth_a_line(app: AccessLog, caplog: pytest.LogCaptureFixture) -> None:
+async def test_probes_are_not_worth_a_line(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
-    probed = AccessLog(app._app, app._telemetry, [Route(path, lambda _: None) for path in PROBED])
+    probed = AccessLogMiddleware(app._app, app._metrics, [Route(path, lambda _: None) for path in PROBED])
     for path in PROBED:
         await get(probed, path)
     assert caplog.records == []
 
 
-async def test_paths_share_the_label_of_their_route(app: AccessLog, telemetry: Watched) -> None:
+async def test_paths_share_the_label_of_their_route(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     for path in ("/audio/1", "/audio/2", "/audio/1/more"):
         await get(app, path)
-    assert telemetry.seen == [("/audio/{id}", 200), ("/audio/{id}", 500), ("other", 404)]
+    assert metrics.seen == [("/audio/{id}", 200), ("/audio/{id}", 500), ("other", 404)]
 
 
-async def test_the_first_byte_of_audio_is_timed_and_of_nothing_else(app: AccessLog, telemetry: Watched) -> None:
+async def test_the_first_byte_of_audio_is_timed_and_of_nothing_else(
+    app: AccessLogMiddleware, metrics: SpyMetrics
+) -> None:
     for path in ("/here", "/audio/1", "/audio/2"):
         await get(app, path)
-    assert telemetry.first_bytes == ["/audio/{id}"]
+    assert metrics.first_bytes == ["/audio/{id}"]
 
 
-async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(telemetry: Watched) -> None:
+async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(metrics: SpyMetrics) -> None:
     seen: list[list[str]] = []
 
     async def audio() -> AsyncIterator[bytes]:
         for piece in (b"", b"first", b"second"):
-            seen.append(list(telemetry.first_bytes))
+            seen.append(list(metrics.first_bytes))
             yield piece
 
     async def streamed(request: Request) -> Response:
@@ -135,29 +139,29 @@ async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(telemetry: Wa
         return StreamingResponse(audio())
 
     routes = [Route("/streamed", streamed)]
-    await get(AccessLog(Starlette(routes=routes), telemetry, routes), "/streamed")
+    await get(AccessLogMiddleware(Starlette(routes=routes), metrics, routes), "/streamed")
     assert seen == [[], [], ["/streamed"]]
-    assert telemetry.first_bytes == ["/streamed"]
+    assert metrics.first_bytes == ["/streamed"]
 
 
-async def test_paths_that_do_not_exist_share_one_label(app: AccessLog, telemetry: Watched) -> None:
+async def test_paths_that_do_not_exist_share_one_label(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     for path in ("/here", "/a", "/b", "/here/"):
         await get(app, path)
-    assert telemetry.seen == [("/here", 200), ("other", 404), ("other", 404), ("other", 307)]
+    assert metrics.seen == [("/here", 200), ("other", 404), ("other", 404), ("other", 307)]
 
 
-async def test_a_defect_is_counted_and_has_its_id(app: AccessLog, telemetry: Watched) -> None:
+async def test_a_defect_is_counted_and_has_its_id(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     answer = await get(app, "/broken", {"X-Request-Id": "abc-4"})
     assert answer.status_code == 500
     assert answer.headers["X-Request-Id"] == "abc-4"
-    assert telemetry.seen == [("/broken", 500)]
+    assert metrics.seen == [("/broken", 500)]
 
 
-async def test_an_id_that_the_application_set_itself_gives_way(telemetry: Watched) -> None:
+async def test_an_id_that_the_application_set_itself_gives_way(metrics: SpyMetrics) -> None:
     async def here(_: Request) -> Response:
         return PlainTextResponse("", headers={"X-Request-Id": "its own"})
 
     routes = [Route("/here", here)]
-    app = AccessLog(Starlette(routes=routes), telemetry, routes)
+    app = AccessLogMiddleware(Starlette(routes=routes), metrics, routes)
     answer = await get(app, "/here", {"X-Request-Id": "ours"})
     assert answer.headers.get_list("X-Request-Id") == ["ours"]

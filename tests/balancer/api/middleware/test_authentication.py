@@ -16,7 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from balancer.access.api_keys import KeyRing
-from balancer.api.middleware.authentication import ApiKeyGate
+from balancer.api.middleware.authentication import AuthenticationMiddleware
 from tests.support.harness import PATIENCE, Server, serve_stub, start_balancer, start_stub
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
@@ -200,7 +200,7 @@ async def asked(keys: list[str], headers: list[tuple[bytes, bytes]]) -> int:
     async def here(_: Request) -> Response:
         return PlainTextResponse("in")
 
-    gate = ApiKeyGate(Starlette(routes=[Route("/here", here)]), KeyRing(keys))
+    gate = AuthenticationMiddleware(Starlette(routes=[Route("/here", here)]), KeyRing(keys))
     transport = httpx.ASGITransport(app=gate)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return (await client.get("/here", headers=headers)).status_code

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from balancer.api.middleware.connection_close import Farewell
+from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 
 
 async def hello(_: Request) -> Response:
@@ -14,7 +14,7 @@ async def hello(_: Request) -> Response:
 
 
 async def test_answers_close_their_connections_once_it_is_leaving() -> None:
-    farewell = Farewell(Starlette(routes=[Route("/", hello)]))
+    farewell = ConnectionCloseMiddleware(Starlette(routes=[Route("/", hello)]))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(farewell), base_url="http://test") as client:
         assert "connection" not in (await client.get("/")).headers
         farewell.leaving = True
