@@ -14,7 +14,7 @@ from scripts.support.servers import Server
 
 Found = TypeVar("Found")
 
-PATIENCE = 60.0
+TIMEOUT = 60.0
 """Seconds until every worker must be back, and until what was closed must be gone."""
 
 LOOK_SECONDS = 0.05
@@ -65,7 +65,7 @@ class Finding:
 
 def findings(server: Server, before: Balance, *, workers: int, run_dir: Path) -> list[Finding]:
     """All that must be as it was before the load. Raises SideError."""
-    with httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as http:
+    with httpx.Client(base_url=server.url, timeout=TIMEOUT, trust_env=False) as http:
         report = _settled(lambda: http.get("/health").json(), lambda report: _whole(report, workers))
     most = before.descriptors + SPARE_DESCRIPTORS * workers
     after = _settled(
@@ -105,7 +105,7 @@ def findings(server: Server, before: Balance, *, workers: int, run_dir: Path) ->
 
 
 def _settled(look: Callable[[], Found], settled: Callable[[Found], bool]) -> Found:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not settled(found := look()) and time.monotonic() < deadline:
         time.sleep(LOOK_SECONDS)
     return found

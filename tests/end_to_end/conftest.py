@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.harness import PATIENCE, ROOT, environment, free_port, wait_until
+from tests.support.harness import ROOT, TIMEOUT, environment, free_port, wait_until
 from tests.support.real_worker import Worker
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import WorkerState
@@ -26,7 +26,7 @@ Answer = TypeVar("Answer")
 
 CHORUS = Path(sys.executable).with_name("chorus")
 STOP_SECONDS = 90.0  # the balancer has 30 s for what is in flight, the workers 30 s more
-MODEL_PATIENCE = 240.0
+MODEL_TIMEOUT = 240.0
 """Seconds that a start, or an answer, of an engine with big libraries may take on a machine with other work."""
 
 
@@ -63,15 +63,15 @@ class Chorus:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def await_ready(self, workers: int, *, patience: float = PATIENCE) -> None:
-        wait_until(lambda: [worker["phase"] for worker in self.workers()].count("ready") == workers, patience=patience)
+    def await_ready(self, workers: int, *, timeout: float = TIMEOUT) -> None:
+        wait_until(lambda: [worker["phase"] for worker in self.workers()].count("ready") == workers, timeout=timeout)
 
 
 @contextmanager
 def start_chorus(
     *options: str,
     variables: dict[str, str] | None = None,
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
     host_name: str = "127.0.0.1",
     **settings: object,
 ) -> Iterator[Chorus]:
@@ -95,7 +95,7 @@ def start_chorus(
             )
         chorus = Chorus(f"http://{host_name}:{port}", run_dir, process, log)
         try:
-            wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes(), patience=patience)
+            wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes(), timeout=timeout)
             assert process.poll() is None, log.read_text()
             yield chorus
         finally:
@@ -147,8 +147,8 @@ def start_model(
     chosen = ["--engine", engine, "--workers", str(workers), *options]
     if model_dir is not None:
         chosen += ["--model-dir", str(model_dir)]
-    with start_chorus(*chosen, variables=variables, patience=MODEL_PATIENCE, **home.settings(), **settings) as running:
-        running.await_ready(workers, patience=MODEL_PATIENCE)
+    with start_chorus(*chosen, variables=variables, timeout=MODEL_TIMEOUT, **home.settings(), **settings) as running:
+        running.await_ready(workers, timeout=MODEL_TIMEOUT)
         yield running
 
 
@@ -159,7 +159,7 @@ def turbo(tiny_checkpoint: TinyCheckpoint, home: Home) -> Iterator[Chorus]:
         yield running
 
 
-def linked(folder: Path, files: Iterable[Path]) -> Path:
+def link_files(folder: Path, files: Iterable[Path]) -> Path:
     """Make `folder`, with links to these files."""
     folder.mkdir(parents=True)
     for file in files:
@@ -167,16 +167,16 @@ def linked(folder: Path, files: Iterable[Path]) -> Path:
     return folder
 
 
-def spoken(chorus: Chorus, text: str = "Hi.", **fields: object) -> bytes:
+def synthesize(chorus: Chorus, text: str = "Hi.", **fields: object) -> bytes:
     """The audio of a text."""
-    return ask(chorus, text, **fields).raise_for_status().content
+    return post_tts(chorus, text, **fields).raise_for_status().content
 
 
-def ask(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
-    return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": 7} | fields, timeout=MODEL_PATIENCE)
+def post_tts(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
+    return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": 7} | fields, timeout=MODEL_TIMEOUT)
 
 
-def all_at_once(*calls: Callable[[], Answer]) -> list[Answer]:
+def run_concurrently(*calls: Callable[[], Answer]) -> list[Answer]:
     """What the calls give, each made from a thread of its own."""
     with ThreadPoolExecutor(len(calls)) as threads:
         return [future.result() for future in [threads.submit(call) for call in calls]]

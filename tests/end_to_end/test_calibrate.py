@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from balancer.host.calibration import Calibration
-from tests.end_to_end.conftest import CHORUS, Home, spoken, start_model
+from tests.end_to_end.conftest import CHORUS, Home, start_model, synthesize
 from tests.support.checkpoint_files import write
-from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.recogniser import seconds
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
@@ -86,7 +86,7 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
     with start_model("turbo", mine, model_dir=tiny_checkpoint("turbo")) as chorus:
         assert [state.slots for state in chorus.states()] == [3]
         assert b"by this host's calibration" in chorus.log.read_bytes()
-        assert seconds(spoken(chorus)) > 1
+        assert seconds(synthesize(chorus)) > 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)])
@@ -95,7 +95,7 @@ def test_interrupted_it_leaves_nothing_behind(place: Place, number: int, code: i
     with subprocess.Popen(command, cwd=ROOT, env=place.environment(), stderr=subprocess.PIPE, text=True) as process:
         workers = await_workers(process)
         process.send_signal(number)
-        _, said = process.communicate(timeout=PATIENCE)
+        _, said = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code
     assert said == "interrupted: nothing was kept\n"
     assert [worker for worker in workers if worker.is_running()] == []

@@ -16,7 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import MODEL_PATIENCE, Chorus, Home, all_at_once, linked, spoken, start_model
+from tests.end_to_end.conftest import (
+    MODEL_TIMEOUT,
+    Chorus,
+    Home,
+    link_files,
+    run_concurrently,
+    start_model,
+    synthesize,
+)
 from tests.support.harness import wait_until
 from tests.support.tiny_models import TinyCheckpoint
 
@@ -29,7 +37,7 @@ LONG_TOKENS = 450
 @pytest.fixture(scope="module")
 def weights(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the weights, for this module to break."""
-    return linked(tmp_path_factory.mktemp("weights") / "turbo", tiny_checkpoint("turbo").iterdir())
+    return link_files(tmp_path_factory.mktemp("weights") / "turbo", tiny_checkpoint("turbo").iterdir())
 
 
 @pytest.fixture(scope="module")
@@ -73,14 +81,14 @@ def test_clients_that_leave_free_their_workers_in_the_middle(chorus: Chorus, sta
     with listening(chorus, text), listening(chorus, text):
         wait_until(lambda: in_flight(chorus) == [1, 1])
         if stage == "making sound":
-            wait_until(lambda: log().count(decoded) == 2, patience=MODEL_PATIENCE)
+            wait_until(lambda: log().count(decoded) == 2, timeout=MODEL_TIMEOUT)
     wait_until(lambda: in_flight(chorus) == [0, 0])
     wait_until(lambda: [worker["in_flight"] for worker in chorus.workers()] == [0, 0])
 
     # An engine that cannot stop would have made all the samples by then.
     assert log().count("utterance cancelled") == 2
     assert [state.done for state in chorus.states()] == [state.done for state in before]
-    one, other = all_at_once(*[partial(spoken, chorus)] * 2)
+    one, other = run_concurrently(*[partial(synthesize, chorus)] * 2)
     assert one == other
     assert [state.done for state in chorus.states()] == [state.done + 1 for state in before]
     assert pids(chorus) == [state.pid for state in before]
@@ -88,14 +96,14 @@ def test_clients_that_leave_free_their_workers_in_the_middle(chorus: Chorus, sta
 
 
 def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Chorus) -> None:
-    chorus.await_ready(2, patience=MODEL_PATIENCE)
+    chorus.await_ready(2, timeout=MODEL_TIMEOUT)
     text = "What is lost is said again."
-    whole = spoken(chorus, text)
+    whole = synthesize(chorus, text)
     chorus.await_ready(2)
     before = pids(chorus)
 
     with ThreadPoolExecutor(1) as client:
-        answer = client.submit(spoken, chorus, text)
+        answer = client.submit(synthesize, chorus, text)
         wait_until(lambda: sum(in_flight(chorus)) == 1)
         killed = next(state.pid for state in chorus.states() if state.in_flight)
         os.kill(killed, signal.SIGKILL)
@@ -103,18 +111,18 @@ def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Cho
         assert answer.result() == whole
 
     assert chorus.metric("chorus_retries_total") == 1
-    chorus.await_ready(2, patience=MODEL_PATIENCE)
+    chorus.await_ready(2, timeout=MODEL_TIMEOUT)
     after = pids(chorus)
     assert killed not in after
     assert len(set(after) - set(before)) == 1, "supervisord has started one new worker"
-    assert all_at_once(*[partial(spoken, chorus, text)] * 2) == [whole, whole]
+    assert run_concurrently(*[partial(synthesize, chorus, text)] * 2) == [whole, whole]
 
 
 def test_weights_that_break_meanwhile_cost_only_the_worker_that_loads_them(
     chorus: Chorus, weights: Path, tmp_path: Path
 ) -> None:
-    chorus.await_ready(2, patience=MODEL_PATIENCE)
-    whole = spoken(chorus)
+    chorus.await_ready(2, timeout=MODEL_TIMEOUT)
+    whole = synthesize(chorus)
     file = weights / "ve.safetensors"
     good = tmp_path / "good"
     shutil.copyfile(file, good)
@@ -124,14 +132,14 @@ def test_weights_that_break_meanwhile_cost_only_the_worker_that_loads_them(
     damaged.replace(file)
 
     os.kill(pids(chorus)[0], signal.SIGKILL)
-    wait_until(lambda: chorus.workers()[0]["phase"] == "failed", patience=MODEL_PATIENCE)
+    wait_until(lambda: chorus.workers()[0]["phase"] == "failed", timeout=MODEL_TIMEOUT)
     report = chorus.health()
     assert report["status"] == "healthy"
     assert report["workers"][0]["reason"].startswith(f"turbo's weights in {weights} are damaged: ve.safetensors has ")
     assert httpx.get(f"{chorus.url}/ready").status_code == 200
-    assert spoken(chorus) == whole
+    assert synthesize(chorus) == whole
 
     good.replace(file)
     chorus.supervisorctl("restart", "worker:worker-0")
-    chorus.await_ready(2, patience=MODEL_PATIENCE)
-    assert all_at_once(*[partial(spoken, chorus)] * 2) == [whole, whole]
+    chorus.await_ready(2, timeout=MODEL_TIMEOUT)
+    assert run_concurrently(*[partial(synthesize, chorus)] * 2) == [whole, whole]

@@ -12,7 +12,7 @@ from functools import partial
 import openai
 import pytest
 
-from tests.end_to_end.conftest import MODEL_PATIENCE, Chorus, Home, all_at_once, ask, spoken
+from tests.end_to_end.conftest import MODEL_TIMEOUT, Chorus, Home, post_tts, run_concurrently, synthesize
 from tests.support.recogniser import seconds
 from tests.support.recordings import record, speech
 from voices import voice_editor
@@ -37,18 +37,18 @@ def done(chorus: Chorus) -> list[int]:
 def test_either_worker_makes_the_same_audio_of_a_seed(turbo: Chorus, voice: str) -> None:
     turbo.await_ready(2)
     before = done(turbo)
-    one, other = all_at_once(*[partial(spoken, turbo, voice=voice)] * 2)
+    one, other = run_concurrently(*[partial(synthesize, turbo, voice=voice)] * 2)
     assert one == other
     assert done(turbo) == [before[0] + 1, before[1] + 1]
 
 
 def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus) -> None:
-    alone = {voice: spoken(turbo, voice=voice, seed=1) for voice in ("default", CLONED)}
+    alone = {voice: synthesize(turbo, voice=voice, seed=1) for voice in ("default", CLONED)}
     asked = [(voice, seed) for seed in (1, 2) for voice in ("default", CLONED)]
 
     def hear(which: tuple[str, int]) -> bytes:
         voice, seed = which
-        return spoken(turbo, voice=voice, seed=seed)
+        return synthesize(turbo, voice=voice, seed=seed)
 
     with ThreadPoolExecutor(4) as clients:
         heard = list(clients.map(hear, asked))
@@ -64,7 +64,7 @@ def test_each_worker_speaks_one_utterance_and_the_others_wait_in_line(turbo: Cho
     before = sum(done(turbo))
     deepest = 0
     with ThreadPoolExecutor(6) as clients:
-        answers = [clients.submit(ask, turbo, "Hi.", seed=seed) for seed in range(6)]
+        answers = [clients.submit(post_tts, turbo, "Hi.", seed=seed) for seed in range(6)]
         while not all(answer.done() for answer in answers):
             report = turbo.health()
             deepest = max(deepest, report["queueDepth"])
@@ -90,14 +90,14 @@ def test_each_worker_speaks_one_utterance_and_the_others_wait_in_line(turbo: Cho
 def test_a_parameter_out_of_range_is_refused_with_the_range(
     turbo: Chorus, parameters: dict[str, float], message: str
 ) -> None:
-    answer = ask(turbo, "Hi.", **parameters)
+    answer = post_tts(turbo, "Hi.", **parameters)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["code"], error["param"], error["message"]) == ("invalid_parameter", *parameters, message)
 
 
 def test_a_parameter_of_another_engine_is_refused_with_those_there_are(turbo: Chorus) -> None:
-    answer = ask(turbo, "Hi.", exaggeration=0.7)
+    answer = post_tts(turbo, "Hi.", exaggeration=0.7)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("unknown_parameter", "exaggeration")
@@ -105,7 +105,7 @@ def test_a_parameter_of_another_engine_is_refused_with_those_there_are(turbo: Ch
 
 
 def test_a_text_beyond_the_models_length_is_refused(turbo: Chorus) -> None:
-    answer = ask(turbo, "a" * 601)
+    answer = post_tts(turbo, "a" * 601)
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("text_too_long", "text")
@@ -113,13 +113,15 @@ def test_a_text_beyond_the_models_length_is_refused(turbo: Chorus) -> None:
 
 
 def test_parameters_are_heard_and_whole_numbers_are_numbers(turbo: Chorus) -> None:
-    whole, fraction = all_at_once(partial(spoken, turbo, temperature=1), partial(spoken, turbo, temperature=1.0))
+    whole, fraction = run_concurrently(
+        partial(synthesize, turbo, temperature=1), partial(synthesize, turbo, temperature=1.0)
+    )
     assert whole == fraction
-    assert whole != spoken(turbo, top_k=1)
+    assert whole != synthesize(turbo, top_k=1)
 
 
 def test_a_tag_is_taken(turbo: Chorus) -> None:
-    assert seconds(spoken(turbo, "[laugh]")) > 2
+    assert seconds(synthesize(turbo, "[laugh]")) > 2
 
 
 def test_openais_client_passes_seed_and_parameters(turbo: Chorus) -> None:
@@ -129,16 +131,16 @@ def test_openais_client_passes_seed_and_parameters(turbo: Chorus) -> None:
         ).content
 
     with openai.OpenAI(
-        base_url=f"{turbo.url}/v1", api_key="none needed", max_retries=0, timeout=MODEL_PATIENCE
+        base_url=f"{turbo.url}/v1", api_key="none needed", max_retries=0, timeout=MODEL_TIMEOUT
     ) as client:
         assert client.models.retrieve("turbo").owned_by == "chorus"
-        assert create(seed=7, top_k=50) == spoken(turbo, top_k=50)
+        assert create(seed=7, top_k=50) == synthesize(turbo, top_k=50)
         with pytest.raises(openai.BadRequestError, match="top_k must be a whole number from 0 to 6563"):
             create(top_k=-1)
 
 
 def test_the_log_has_lines_of_ours_only(turbo: Chorus) -> None:
-    spoken(turbo, voice=CLONED)
+    synthesize(turbo, voice=CLONED)
     log = turbo.log.read_text()
     assert "POST /tts 200" in log
     assert [word for word in CHATTER if word in log] == []
@@ -149,6 +151,6 @@ def test_the_log_has_lines_of_ours_only(turbo: Chorus) -> None:
 
 
 def test_nothing_is_written_but_conditionals(turbo: Chorus, home: Home) -> None:
-    spoken(turbo, voice=CLONED)
+    synthesize(turbo, voice=CLONED)
     assert len(home.conditionals()) == 1, "the checkpoint brings those of the voice `default`"
     assert {file for file in home.cache.rglob("*") if file.is_file()} == home.conditionals()

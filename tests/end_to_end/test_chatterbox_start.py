@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import CHORUS, MODEL_PATIENCE, Home, ask, spoken, start_model
+from tests.end_to_end.conftest import CHORUS, MODEL_TIMEOUT, Home, post_tts, start_model, synthesize
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment, free_port, start_balancer, wait_until
 from tests.support.real_worker import start_worker
@@ -142,7 +142,7 @@ def test_a_worker_that_cannot_load_says_why_to_whoever_asks(
         start_worker(run_dir, engine="turbo", model_dir=model_dir, **variables) as worker,
         start_balancer(run_dir, ready=0, engine="turbo", recovery_seconds=0) as url,
     ):
-        wait_until(lambda: worker.state().phase is Phase.FAILED, patience=MODEL_PATIENCE)
+        wait_until(lambda: worker.state().phase is Phase.FAILED, timeout=MODEL_TIMEOUT)
         wait_until(lambda: httpx.get(f"{url}/health").json()["workers"][0]["phase"] == "failed")
         ready = httpx.get(f"{url}/ready")
         assert ready.status_code == 503
@@ -192,8 +192,8 @@ def test_each_engine_starts_from_the_hubs_cache_without_a_network_and_speaks(
         assert chorus.workers()[0]["model"] == f"{engine} from {snapshot}"
         assert httpx.get(f"{chorus.url}/v1/models").json()["data"][0]["id"] == engine
         if engine.startswith("multilingual"):
-            assert seconds(spoken(chorus, "Oui.", language="fr")) > 2
-            answer = ask(chorus, "Hi.", language="xx")
+            assert seconds(synthesize(chorus, "Oui.", language="fr")) > 2
+            answer = post_tts(chorus, "Hi.", language="xx")
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "language")
         if engine == "multilingual-v3":
             return

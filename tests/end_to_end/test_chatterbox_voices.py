@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import CHORUS, Chorus, Home, all_at_once, ask, spoken
+from tests.end_to_end.conftest import CHORUS, Chorus, Home, post_tts, run_concurrently, synthesize
 from tests.support.harness import ROOT, environment, wait_until
 from tests.support.recordings import record, speech
 
@@ -31,7 +31,7 @@ def voices(home: Home, *arguments: object) -> None:
 
 
 def refusal(chorus: Chorus, voice: str) -> dict[str, Any]:
-    answer = ask(chorus, "Hi.", voice=voice)
+    answer = post_tts(chorus, "Hi.", voice=voice)
     assert answer.status_code == 400
     error: dict[str, Any] = answer.json()["error"]
     return error
@@ -42,15 +42,15 @@ def test_a_voice_serves_from_when_it_is_added_until_it_is_removed(turbo: Chorus,
     assert NAME in refusal(turbo, NAME)["message"]
 
     voices(home, "add", NAME, clips[0], "--consent", "Ada, by e-mail")
-    one, other = all_at_once(*[partial(spoken, turbo, voice=NAME)] * 2)
+    one, other = run_concurrently(*[partial(synthesize, turbo, voice=NAME)] * 2)
     assert one == other
-    assert one != spoken(turbo), "it sounds like the default voice"
+    assert one != synthesize(turbo), "it sounds like the default voice"
     assert len(home.conditionals() - kept) == 1, "they are kept once, for both workers"
 
     voices(home, "add", NAME, clips[1], "--consent", "Ada, by e-mail", "--replace")
-    changed = spoken(turbo, voice=NAME)
+    changed = synthesize(turbo, voice=NAME)
     assert changed != one
-    assert spoken(turbo, voice=NAME) == changed
+    assert synthesize(turbo, voice=NAME) == changed
 
     voices(home, "remove", NAME, "--yes")
     wait_until(lambda: refusal(turbo, NAME)["code"] == "voice_not_found")
@@ -75,7 +75,7 @@ def test_a_person_without_consent_is_left_out_and_the_refusal_says_why(
     assert "needs the speaker's consent on record" in error["message"]
     listed = httpx.get(f"{turbo.url}/v1/audio/voices").json()
     assert "stranger" not in str(listed)
-    assert ask(turbo, "Hi.").status_code == 200
+    assert post_tts(turbo, "Hi.").status_code == 200
 
 
 def test_a_clip_that_is_too_short_for_the_engine_is_said_to_be(turbo: Chorus, home: Home, clips: list[Path]) -> None:

@@ -75,14 +75,14 @@ def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:
             audio = {}
             for number, job_id in enumerate(ids):
                 status_url = f"{chorus.url}/status/{job_id}"
-                wait_until(lambda: httpx.get(status_url).json()["state"] in ("done", "failed"), patience=120)  # noqa: B023
+                wait_until(lambda: httpx.get(status_url).json()["state"] in ("done", "failed"), timeout=120)  # noqa: B023
                 status = httpx.get(status_url).json()
                 assert status["state"] == "done", status
                 answer = httpx.get(f"{chorus.url}/audio/{job_id}")
                 assert answer.headers["etag"].strip('"') == hashlib.sha256(answer.content).hexdigest()
                 audio[number] = answer.content
             # Each job's webhook has been told, under one id of its own, of one and the same result.
-            wait_until(lambda: len({headers["webhook-id"] for headers, _ in hook.heard}) == JOBS, patience=120)
+            wait_until(lambda: len({headers["webhook-id"] for headers, _ in hook.heard}) == JOBS, timeout=120)
             finished: dict[str, set[str]] = {}
             for _, body in hook.heard:
                 data = json.loads(body)["data"]

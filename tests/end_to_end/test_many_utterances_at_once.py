@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.end_to_end.conftest import Chorus, Home, start_model
-from tests.support.harness import PATIENCE, wait_until
+from tests.support.harness import TIMEOUT, wait_until
 from tests.support.tiny_models import TinyCheckpoint
 
 SLOTS = 3
@@ -29,7 +29,7 @@ def batched(home: Home, checkpoint: Path) -> Iterator[Chorus]:
 
 
 def speak(chorus: Chorus, text: str) -> bytes:
-    answer = httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": len(text)}, timeout=PATIENCE * 4)
+    answer = httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": len(text)}, timeout=TIMEOUT * 4)
     assert answer.status_code == 200, answer.text
     return answer.content
 

@@ -11,7 +11,7 @@ import httpx
 import psutil
 
 from tests.end_to_end.conftest import CHORUS, Chorus, start_chorus
-from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 
 CLIENTS = 3
 
@@ -27,7 +27,7 @@ class Load:
         self.failures: list[str] = []
 
     def _ask(self, number: int) -> None:
-        with httpx.Client(base_url=self._url, timeout=PATIENCE * 2) as client:
+        with httpx.Client(base_url=self._url, timeout=TIMEOUT * 2) as client:
             while not self._over.is_set():
                 try:
                     answer = client.post("/tts", json={"text": f"Client number {number} speaks on and on."})
@@ -58,7 +58,7 @@ def chorus_command(chorus: Chorus, *arguments: str) -> subprocess.CompletedProce
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE * 8,
+        timeout=TIMEOUT * 8,
     )
 
 
@@ -91,7 +91,7 @@ def test_a_rolling_restart_replaces_every_process_and_no_request_fails() -> None
 
 
 def test_a_rolling_restart_of_a_single_worker_makes_clients_wait_only() -> None:
-    with start_chorus("--workers", "1", recovery_seconds=PATIENCE) as chorus:
+    with start_chorus("--workers", "1", recovery_seconds=TIMEOUT) as chorus:
         load = Load(chorus.url)
         with load.running():
             wait_until(lambda: load.answered > CLIENTS)
@@ -127,7 +127,7 @@ def test_workers_past_their_limit_are_replaced_one_at_a_time_under_load() -> Non
 
         load = Load(chorus.url)
         with load.running():
-            wait_until(replaced, patience=PATIENCE * 4)
+            wait_until(replaced, timeout=TIMEOUT * 4)
         assert load.failures == []
         assert min(seen_together) >= 1, "one was always there"
         assert chorus.metric("chorus_workers_lost_total") == 0

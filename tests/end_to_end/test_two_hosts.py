@@ -81,7 +81,7 @@ def test_a_dead_host_s_jobs_are_done_by_the_other(hosts: list[Chorus], redis: Re
             os.kill(pid, signal.SIGKILL)
         third.process.wait()
     for job_id in ids:
-        wait_until(lambda: httpx.get(f"{hosts[0].url}/status/{job_id}").json()["ready"], patience=90)  # noqa: B023
+        wait_until(lambda: httpx.get(f"{hosts[0].url}/status/{job_id}").json()["ready"], timeout=90)  # noqa: B023
 
 
 def test_a_rate_limit_counts_both(hosts: list[Chorus]) -> None:

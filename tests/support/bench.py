@@ -13,7 +13,7 @@ import psutil
 
 from tests.support.harness import ROOT, environment
 
-PATIENCE = 600
+TIMEOUT = 600
 """Seconds until something that should have happened did not."""
 
 

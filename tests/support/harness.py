@@ -29,7 +29,7 @@ from worker.contract import Phase, WorkerState
 ROOT = Path(__file__).parents[2]
 STUB = ROOT / "scripts" / "support" / "stub_worker.py"
 
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds until something that should have happened did not."""
 
 _PORTS_TRIED = 5
@@ -46,7 +46,7 @@ class Stub:
 
     def state(self) -> WorkerState:
         """What it says of itself just now: the balancer's `/health` tells what it said at the last look."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=PATIENCE) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
             return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
 
@@ -116,7 +116,7 @@ def serve_stub(**settings: object) -> Iterator[Server]:
         tempfile.TemporaryDirectory(prefix="chorus-") as folder,
         start_stub(Path(folder)) as stub,
         start_balancer(Path(folder), ready=1, **settings) as url,
-        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
+        httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
     ):
         yield Server(url, client, stub, Path(folder) / "balancer.log")
 
@@ -137,19 +137,19 @@ def free_port() -> int:
         return port
 
 
-def wait_until(condition: Callable[[], bool], *, patience: float = PATIENCE) -> None:
-    """Return once `condition()` is true; raise TimeoutError where that takes longer than `patience` seconds."""
-    deadline = time.monotonic() + patience
+def wait_until(condition: Callable[[], bool], *, timeout: float = TIMEOUT) -> None:
+    """Return once `condition()` is true; raise TimeoutError where that takes longer than `timeout` seconds."""
+    deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {patience} s")
+            raise TimeoutError(f"not so within {timeout} s")
         time.sleep(0.01)
 
 
 def _ready(url: str) -> int:
     """How many workers are ready; -1 where the balancer does not answer."""
     try:
-        workers = httpx.get(f"{url}/health", timeout=PATIENCE, trust_env=False).json()["workers"]
+        workers = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False).json()["workers"]
     except httpx.TransportError:
         return -1
     return sum(worker["phase"] in ("ready", "busy") for worker in workers)

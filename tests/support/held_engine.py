@@ -17,7 +17,7 @@ from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 
 PIECE_SAMPLES = 5
-PATIENCE = 30.0
+TIMEOUT = 30.0
 """Seconds until an engine that nobody lets go gives up."""
 
 CARD = CARDS["hibari"].model_copy(
@@ -79,7 +79,7 @@ class HeldEngine:
         try:
             # The warm-up's text is words; everything else is told apart by its numbers.
             for word in utterance.text.split():
-                if self._held and not self._steps.acquire(timeout=PATIENCE):
+                if self._held and not self._steps.acquire(timeout=TIMEOUT):
                     raise TimeoutError("nobody let the engine go")
                 cancellation.check()
                 if word == "unspeakable":

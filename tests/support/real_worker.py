@@ -18,7 +18,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
 
 CPU = min(os.sched_getaffinity(0))
@@ -39,12 +39,12 @@ class Worker:
             return client.connect_ex(str(self.path)) == 0
 
     def state(self) -> WorkerState:
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=PATIENCE) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
             return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
     def client(self) -> httpx.AsyncClient:
         transport = httpx.AsyncHTTPTransport(uds=str(self.path))
-        return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=PATIENCE)
+        return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=TIMEOUT)
 
     def await_phase(self, phase: Phase) -> WorkerState:
         state = self.state()

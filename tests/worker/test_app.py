@@ -25,11 +25,11 @@ from worker.runner import Runner
 
 VOICES = LiveRegistry(ROOT / "voices")
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.001)
@@ -85,7 +85,7 @@ async def test_state_when_idle(client: httpx.AsyncClient) -> None:
     assert report.resident_bytes > 2**20
     assert 2**20 < report.shared_bytes < report.resident_bytes
     assert report.cpu_seconds > 0
-    assert abs(report.started_at - time.time()) < PATIENCE
+    assert abs(report.started_at - time.time()) < TIMEOUT
 
 
 async def test_what_is_mapped_from_files_is_shared(client: httpx.AsyncClient, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_state_follows_the_work(client: httpx.AsyncClient, runner: Runner,
     assert (report.in_flight, report.done) == (("a",), 0)
     progress = report.progress
     engine.go()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await speaking
     report = await state(client)
     assert (report.in_flight, report.done) == ((), 1)
@@ -167,7 +167,7 @@ async def test_a_full_worker_is_429_and_an_id_under_way_400(client: httpx.AsyncC
     assert (await refusal(client, 429, utterance("2", id="b").model_dump_json())).code == "full"
     assert "under way" in (await refusal(client, 400, utterance("2", id="a").model_dump_json())).message
     engine.go()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert (await speaking)[-1][0] is FrameKind.END
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import PATIENCE, ROOT, environment
+from tests.support.harness import ROOT, TIMEOUT, environment
 from tests.support.real_worker import command, start_worker
 from worker.contract import Phase
 from worker.crash_history import LONGEST_WAIT, NO_CRASHES, Crashes, Past
@@ -109,7 +109,11 @@ def test_a_worker_that_dies_twice_while_it_loads_waits_and_says_why(run_dir: Pat
     (tmp_path / "onnxruntime.py").write_text(dying)
     for _ in range(2):
         done = subprocess.run(
-            command(run_dir), cwd=ROOT, env=environment() | {"PYTHONPATH": str(tmp_path)}, check=False, timeout=PATIENCE
+            command(run_dir),
+            cwd=ROOT,
+            env=environment() | {"PYTHONPATH": str(tmp_path)},
+            check=False,
+            timeout=TIMEOUT,
         )
         assert done.returncode == -signal.SIGKILL
     with start_worker(run_dir) as worker:

@@ -40,11 +40,11 @@ DESCRIPTIONS = {
     "foreign": 'engine = "hibari"',
 }
 
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         await asyncio.sleep(0.001)
@@ -109,7 +109,7 @@ async def runner(engine: HeldEngine, voices: LiveRegistry) -> AsyncIterator[Runn
 
 async def collect(run: Run) -> list[tuple[FrameKind, bytes]]:
     decoder = FrameDecoder()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         return [frame async for chunk in run.frames() for frame in decoder.feed(chunk)]
 
 
@@ -162,12 +162,12 @@ async def test_audio_comes_as_it_is_made(runner: Runner, engine: HeldEngine) -> 
     engine.hold()
     frames = runner.submit(utterance("3 1")).frames()
     engine.step()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert (await anext(frames))[:1] == b"P"
     assert runner.in_flight == ("u",)
     assert runner.progress > 0
     engine.go()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         assert [chunk[:1] async for chunk in frames] == [b"P", b"E"]
 
 
@@ -417,7 +417,7 @@ async def test_phases_from_the_start_to_ready(voices: LiveRegistry) -> None:
     loading = threading.Event()
 
     def load() -> HeldEngine:
-        assert loading.wait(PATIENCE)
+        assert loading.wait(TIMEOUT)
         return engine
 
     runner = Runner(load, voices)
@@ -516,7 +516,7 @@ async def test_a_cloned_default_voice_warms_up_with_its_clip(tmp_path: Path) -> 
 async def failure(load: Callable[[], Engine], voices: LiveRegistry) -> str:
     runner = Runner(load, voices)
     runner.start()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await runner.settled()
     assert runner.phase is Phase.FAILED
     assert runner.reason is not None
@@ -574,14 +574,14 @@ async def test_a_drained_runner_takes_no_more_and_finishes_what_it_has(runner: R
     assert not drained.done()
     engine.go()
     assert numbers(await collect(run)) == [1, 2]
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await drained
     assert runner.phase is Phase.DRAINING
 
 
 async def test_an_idle_runner_is_drained_at_once(runner: Runner) -> None:
     runner.drain()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await runner.drained()
 
 
@@ -591,7 +591,7 @@ async def test_a_cancelled_utterance_ends_a_drain(runner: Runner, engine: HeldEn
     runner.drain()
     run.cancellation.request()
     engine.go()
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         await runner.drained()
 
 
@@ -654,7 +654,7 @@ def test_the_model_thread_outlives_its_loop_quietly(voices: LiveRegistry, capfd:
     asyncio.run(leave())
     engine.go()
     engine.step()
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while engine.closed[-1] != "u":
         assert time.monotonic() < deadline
         time.sleep(0.001)

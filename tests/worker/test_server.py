@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.support.harness import PATIENCE, wait_until
+from tests.support.harness import TIMEOUT, wait_until
 from tests.support.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, UtteranceError, WorkerState
 from worker.server import listen
@@ -44,7 +44,7 @@ async def state(client: httpx.AsyncClient) -> WorkerState:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not await condition():
             await asyncio.sleep(0.005)
 
@@ -133,7 +133,7 @@ async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
     refused = set()
     with start_worker(run_dir) as worker:
         async with worker.client() as client:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while not phases or phases[-1] is not Phase.READY:
                     answer = await client.post("/synthesize", content=utterance("Hi.").model_dump_json())
                     if answer.status_code != 200:

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.harness import PATIENCE, ROOT, wait_until
+from tests.support.harness import ROOT, TIMEOUT, wait_until
 from tests.support.real_worker import running, speak, utterance
 from worker.contract import FrameKind
 
@@ -18,7 +18,7 @@ from worker.contract import FrameKind
 def run(code: str) -> subprocess.CompletedProcess[str]:
     lines = f"from worker.watchdog import Watchdog\n{code}"
     return subprocess.run(
-        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE
+        [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
 
 

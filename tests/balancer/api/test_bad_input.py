@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from tests.support.harness import PATIENCE, Server, serve_stub
+from tests.support.harness import TIMEOUT, Server, serve_stub
 
 LIMIT = 5000
 BODY_LIMIT = 262_144
@@ -285,7 +285,7 @@ def test_a_body_that_never_ends_is_refused_as_it_passes_the_limit(server: Server
 
 
 def test_a_body_that_is_too_large_leaves_the_next_request_alone(server: Server) -> None:
-    with httpx.Client(base_url=server.client.base_url, timeout=PATIENCE, trust_env=False) as client:
+    with httpx.Client(base_url=server.client.base_url, timeout=TIMEOUT, trust_env=False) as client:
         for _ in range(3):
             refusal(client.post("/tts", content=b"x" * (BODY_LIMIT * 2), headers=JSON), 413, "body_too_large")
         assert client.get("/health").status_code == 200
@@ -433,7 +433,7 @@ def test_a_body_of_just_the_limit_is_read(server: Server, start: bytes) -> None:
 def connected(server: Server) -> socket.socket:
     url = server.client.base_url
     assert url.port is not None
-    return socket.create_connection((url.host, url.port), timeout=PATIENCE)
+    return socket.create_connection((url.host, url.port), timeout=TIMEOUT)
 
 
 def request(path: str, *headers: str) -> bytes:

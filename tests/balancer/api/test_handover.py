@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import PATIENCE, Server, serve_stub
+from tests.support.harness import TIMEOUT, Server, serve_stub
 from worker.contract import Utterance
 
 SURFACES = {
@@ -34,7 +34,7 @@ def server() -> Iterator[Server]:
 
 def newest(server: Server) -> Utterance:
     """What the worker heard last."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=PATIENCE) as worker:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
         return Utterance.model_validate_json(worker.get("http://worker/heard").raise_for_status().content)
 
 

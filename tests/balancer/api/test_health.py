@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.fleet.fleet import WorkerPhase
-from tests.support.harness import PATIENCE, start_balancer, start_stub, wait_until
+from tests.support.harness import TIMEOUT, start_balancer, start_stub, wait_until
 from worker.contract import Phase
 
 
@@ -24,14 +24,14 @@ def processes() -> Iterator[ExitStack]:
 
 
 def get(url: str, path: str) -> tuple[int, dict[str, Any]]:
-    answer = httpx.get(f"{url}{path}", timeout=PATIENCE, trust_env=False)
+    answer = httpx.get(f"{url}{path}", timeout=TIMEOUT, trust_env=False)
     report: dict[str, Any] = answer.json()
     return answer.status_code, report
 
 
 def samples(url: str) -> dict[str, float]:
     """Every sample by its name and the values of its labels, those in the alphabet's order."""
-    text = httpx.get(f"{url}/metrics", timeout=PATIENCE, trust_env=False).text
+    text = httpx.get(f"{url}/metrics", timeout=TIMEOUT, trust_env=False).text
     return {
         " ".join([sample.name, *sorted(sample.labels.values())]): sample.value
         for family in text_string_to_metric_families(text)
@@ -78,7 +78,7 @@ def test_a_busy_worker_and_the_line_behind_it(run_dir: Path, processes: ExitStac
     def leave_behind(**fields: object) -> None:
         """A request whose client waits for its answer while the test goes on."""
         body = {"text": "slow"} | fields
-        clients.submit(httpx.post, f"{url}/tts", json=body, timeout=PATIENCE, trust_env=False)
+        clients.submit(httpx.post, f"{url}/tts", json=body, timeout=TIMEOUT, trust_env=False)
 
     leave_behind()
     wait_until(lambda: get(url, "/health")[1]["workers"][0]["phase"] == "busy")

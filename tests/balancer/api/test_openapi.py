@@ -18,7 +18,7 @@ from balancer.api.openapi import describe
 from balancer.app import create_app
 from balancer.requests.validation import Intake
 from balancer.settings import Settings
-from tests.support.harness import PATIENCE, start_balancer
+from tests.support.harness import TIMEOUT, start_balancer
 from voices.registry import Registry
 from worker.cards import CARDS, Choice, EngineCard, Parameter
 
@@ -32,7 +32,7 @@ def client() -> Iterator[httpx.Client]:
     with (
         tempfile.TemporaryDirectory(prefix="chorus-") as folder,
         start_balancer(Path(folder), ready=0) as url,
-        httpx.Client(base_url=url, timeout=PATIENCE, trust_env=False) as client,
+        httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
     ):
         yield client
 

@@ -20,7 +20,7 @@ from balancer.cli import check_precision, precision_report
 from balancer.cli.main import app
 from balancer.host.calibration_run import TEXTS
 from tests.support.checkpoint_files import write
-from tests.support.harness import PATIENCE, ROOT, environment, wait_until
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.precisions import HERE
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
@@ -153,7 +153,7 @@ def test_the_measuring_program_ends_with_the_command(number: int, unloadable: st
         wait_until(lambda: bool(psutil.Process(process.pid).children()))
         (child,) = psutil.Process(process.pid).children()
         process.send_signal(number)
-        assert process.wait(PATIENCE) == check_precision.EXIT_INTERRUPTED
+        assert process.wait(TIMEOUT) == check_precision.EXIT_INTERRUPTED
     wait_until(lambda: not child.is_running())
 
 

@@ -22,8 +22,8 @@ from typer.testing import CliRunner, Result
 from balancer.cli.main import app
 from balancer.settings import table
 from tests.support.harness import (
-    PATIENCE,
     ROOT,
+    TIMEOUT,
     Server,
     environment,
     free_port,
@@ -86,7 +86,7 @@ def start(
         stdout=stdout,
         stderr=subprocess.PIPE,
         env=environment() | {"CHORUS_URL": url},
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 
@@ -195,7 +195,7 @@ def test_somebody_elses_server(server: Server) -> None:
         with listener.accept()[0] as client:
             client.recv(65536)
             client.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\nConnection: close\r\n\r\nwhat")
-            _, errors = process.communicate(timeout=PATIENCE)
+            _, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 1
     assert b"answered 502; is that a Chorus server?" in errors
 
@@ -252,7 +252,7 @@ def test_a_reader_who_has_heard_enough_ends_it_quietly(server: Server) -> None:
     assert process.stdout is not None
     process.stdout.close()
     process.stdout = None
-    _, errors = process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=TIMEOUT)
     assert (process.returncode, errors) == (1, b"")
 
 
@@ -290,7 +290,7 @@ class Terminal:
 def test_on_a_terminal_speech_goes_to_a_file(server: Server) -> None:
     with Terminal("say", "Hello.", url=server.url) as terminal:
         wait_until(lambda: terminal.shows("speech.wav: 2.1 s of wav"))
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(TIMEOUT) == 0
     assert Path("speech.wav").read_bytes().startswith(b"RIFF")
     assert "RIFF" not in terminal.shown
 
@@ -298,11 +298,11 @@ def test_on_a_terminal_speech_goes_to_a_file(server: Server) -> None:
 def test_on_a_terminal_status_goes_on_until_it_is_interrupted(server: Server) -> None:
     with Terminal("status", url=server.url) as terminal:
         wait_until(lambda: terminal.shows("healthy, 0 in line"))
-        assert httpx.post(f"{server.url}/tts", json={"text": "Hello."}, timeout=PATIENCE).status_code == 200
+        assert httpx.post(f"{server.url}/tts", json={"text": "Hello."}, timeout=TIMEOUT).status_code == 200
         done = str(server.stub.state().done)
         wait_until(lambda: terminal.shows("ready") and bool(re.search(rf"MiB\W+{done}\W", terminal.shown)))
         terminal.process.send_signal(signal.SIGINT)
-        assert terminal.process.wait(PATIENCE) == 0
+        assert terminal.process.wait(TIMEOUT) == 0
         assert not terminal.shows("Traceback")
 
 

@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from balancer.cli.main import app
-from tests.support.harness import PATIENCE, ROOT, Server, environment, serve_stub, start_balancer
+from tests.support.harness import ROOT, TIMEOUT, Server, environment, serve_stub, start_balancer
 from tests.support.recordings import record, speech
 from voices import clips
 from voices.conditionals_cache import content_of, place
@@ -293,7 +293,7 @@ def test_on_a_terminal_it_asks(folder: Path, clip: str, answer: bytes, left: lis
         env=variables,
         stdin=slave,
         capture_output=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
     os.close(master)
     os.close(slave)

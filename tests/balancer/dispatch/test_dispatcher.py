@@ -27,7 +27,7 @@ from balancer.fleet.fleet import Fleet, WorkerPhase
 from balancer.fleet.worker_client import Connection
 from balancer.metrics import Metrics
 from balancer.scheduling.scheduler import Scheduler
-from tests.support.harness import PATIENCE, start_stub
+from tests.support.harness import TIMEOUT, start_stub
 from tests.support.unix_server import unix_server
 from worker.cards import CARDS
 from worker.contract import Phase, Utterance, WorkerState
@@ -49,7 +49,7 @@ class Front:
 
     async def dispatch(self, text: str, name: str = "u", terms: Terms = NO_TERMS) -> Dispatched:
         utterance = Utterance(id=name, text=text, voice="default", seed=1)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             return await self.dispatcher.synthesize(utterance, terms)
 
     async def speak(self, text: str, name: str = "u") -> bytes:
@@ -63,13 +63,13 @@ class Front:
         return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{counter} ", f"{counter}{{")))
 
     async def until_phases(self, *phases: WorkerPhase) -> None:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while self.phases() != list(phases):
                 await asyncio.sleep(0.005)
 
     async def until_running(self, utterances: int) -> None:
         """Until so many utterances have really arrived at the workers."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while True:
                 states = [view.state for view in self.dispatcher.workers()]
                 if sum(len(state.in_flight) for state in states if state is not None) == utterances:
@@ -78,7 +78,7 @@ class Front:
 
     async def until_idle(self) -> None:
         """Until nothing waits and every slot is free."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             while not self.dispatcher.idle:
                 await asyncio.sleep(0.005)
 
@@ -247,12 +247,12 @@ async def test_giving_up_on_a_worker_that_others_keep_full_leaves_no_slot_taken(
         stubs(run_dir, 1, processes)
         async with front(run_dir) as chorus:
             await chorus.until_phases(READY)
-            someone_else = Connection(run_dir / "worker-0.sock", state_timeout=PATIENCE)
+            someone_else = Connection(run_dir / "worker-0.sock", state_timeout=TIMEOUT)
             theirs = Utterance(id="theirs", text="hang", voice="default", seed=1)
             occupying = asyncio.create_task(someone_else.synthesize(theirs))
             await chorus.until_running(1)
             speaking = asyncio.create_task(chorus.speak("Refused for now."))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while not (run_dir / "refused").exists():
                     await asyncio.sleep(0.005)
             speaking.cancel()
@@ -305,7 +305,7 @@ async def test_a_worker_that_hangs_for_long_is_killed(run_dir: Path) -> None:
         async with front(run_dir, unresponsive_seconds=1.0) as chorus:
             await chorus.until_phases(READY)
             os.kill(hanging.process.pid, signal.SIGSTOP)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 assert await asyncio.to_thread(hanging.process.wait) == -signal.SIGKILL
 
 
@@ -438,7 +438,7 @@ async def test_a_deadline_that_the_work_in_line_breaks_is_refused_at_once(run_di
             assert caught.value.retry_after is not None
             (run_dir / "go").touch()
             await asyncio.gather(speaking, long)
-            await chorus.dispatch("Hello.", "early", Terms(deadline=asyncio.get_running_loop().time() + PATIENCE))
+            await chorus.dispatch("Hello.", "early", Terms(deadline=asyncio.get_running_loop().time() + TIMEOUT))
 
 
 async def test_a_worker_that_drains_finishes_what_it_has_and_gets_no_more(run_dir: Path) -> None:
@@ -453,7 +453,7 @@ async def test_a_worker_that_drains_finishes_what_it_has_and_gets_no_more(run_di
             waiting = asyncio.create_task(chorus.speak("Hello.", "waiting"))
             (run_dir / "go").touch()
             assert await speaking == bytes(AUDIO_BYTES)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 assert await asyncio.to_thread(leaving.process.wait) == 0
             stubs(run_dir, 1, processes)
             assert await waiting == bytes(AUDIO_BYTES)

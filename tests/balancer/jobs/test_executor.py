@@ -20,7 +20,7 @@ from balancer.metrics import Metrics
 from balancer.requests.speech_request import Origin, SpeechRequest
 from balancer.requests.validation import Intake
 from balancer.speech.service import Audio, SpeechService
-from tests.support.harness import PATIENCE, ROOT
+from tests.support.harness import ROOT, TIMEOUT
 from voices.registry import Registry
 from worker.cards import CARDS
 
@@ -84,7 +84,7 @@ async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
     """What becomes of a job with that text."""
     told: dict[str, Any] = {"caller": "shop", "body": {"text": text}, "characters": 1, "created": 0.0, "format": "wav"}
     (job,) = await store.add([Job(id=text.replace(" ", "-"), **(told | changes))])
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while (now := await store.get(job.id)) is not None and not now.state.final:
             await asyncio.sleep(0.005)
     assert now is not None

@@ -15,7 +15,7 @@ from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import Result
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
-from tests.support.harness import PATIENCE, serve_stub, wait_until
+from tests.support.harness import TIMEOUT, serve_stub, wait_until
 from tests.support.webhook_receiver import Hook, start_hook
 
 SECRET = "whsec_" + "A" * 32
@@ -46,7 +46,7 @@ async def done(store: SqliteJobStore, url: str) -> None:
 
 
 async def until(condition: object) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
 

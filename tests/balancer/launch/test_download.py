@@ -20,7 +20,7 @@ import pytest
 from balancer.launch.download import download
 from tests.support.checkpoint_files import LFS_POINTER, files_of, safetensors
 from tests.support.fake_hub import MAIN, FakeHub
-from tests.support.harness import PATIENCE, environment
+from tests.support.harness import TIMEOUT, environment
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, DownloadError, FileState, find, verify
 
 CHORUS = str(Path(sys.executable).with_name("chorus"))
@@ -59,7 +59,7 @@ def models(hub: FakeHub, home: Path, *arguments: str, **others: str) -> subproce
         capture_output=True,
         text=True,
         env=variables(hub, home, **others),
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
     )
 
 
@@ -112,9 +112,9 @@ def test_a_download_that_is_broken_off_goes_on_where_it_was(hub: FakeHub, home: 
         [CHORUS, "models", "download", "turbo"], env=variables(hub, home), stderr=subprocess.DEVNULL
     )
     try:
-        assert hub.halfway.wait(PATIENCE)
+        assert hub.halfway.wait(TIMEOUT)
         process.send_signal(ending)  # the file stands still all the while
-        assert process.wait(PATIENCE) in (130, -ending)
+        assert process.wait(TIMEOUT) in (130, -ending)
     finally:
         process.kill()
     with pytest.raises(CheckpointError, match=f"lack {LAST}; run: chorus models download turbo"):
@@ -272,7 +272,7 @@ def test_progress_is_shown_on_a_terminal(hub: FakeHub, home: Path) -> None:
             while piece := os.read(master, 65536):
                 shown += piece
         except OSError:  # the other end is closed
-            assert process.wait(PATIENCE) == 0
+            assert process.wait(TIMEOUT) == 0
     os.close(master)
     assert b"dry-run" not in shown
     assert b"100%" in shown

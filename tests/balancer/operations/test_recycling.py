@@ -11,7 +11,7 @@ from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.operations.recycling import Limits, Upkeep
 from tests.balancer.dispatch.test_dispatcher import AUDIO_BYTES, READY, Front, front
-from tests.support.harness import PATIENCE, Stub, start_stub
+from tests.support.harness import TIMEOUT, Stub, start_stub
 from worker.contract import Phase, WorkerState
 
 MIB = 2**20
@@ -73,7 +73,7 @@ async def kept_up(run_dir: Path, limits: Limits) -> AsyncIterator[tuple[Front, U
 
 
 async def ended(stub: Stub) -> int:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT):
         return await asyncio.to_thread(stub.process.wait)
 
 
@@ -87,7 +87,7 @@ async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(r
         async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
             await chorus.speak("Hello.")
             # The limit is passed and seen, but there is no other.
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while (chorus.dispatcher.workers()[0].state or first.state()).done < 1:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)
@@ -104,7 +104,7 @@ async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Pa
         async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
             await chorus.until_phases(READY, READY)
             await asyncio.gather(*(chorus.speak("Hello.", f"u{number}") for number in range(2)))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 while not any(map(has_ended, old)):
                     await asyncio.sleep(0.01)
             (gone,) = [index for index, stub in enumerate(old) if has_ended(stub)]
@@ -125,7 +125,7 @@ async def test_replacing_waits_for_the_successor(run_dir: Path) -> None:
                 await chorus.until_phases(READY, WorkerPhase.STARTING)
                 assert not replacing.done()
             processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await replacing
             assert not has_ended(old[0])
 
@@ -140,5 +140,5 @@ async def test_a_worker_that_does_not_run_is_waited_for(run_dir: Path) -> None:
             await chorus.until_phases(READY, WorkerPhase.GONE)
             replacing = asyncio.create_task(upkeep.replace(1))
             processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT):
                 await replacing

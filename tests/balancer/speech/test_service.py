@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import PATIENCE, Server, serve_stub, wait_until
+from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,7 @@ def test_no_cache_has_it_made_anew_and_kept(server: Server) -> None:
 def together(server: Server, number: int, **body: Any) -> list[Future[httpx.Response]]:
     pool = ThreadPoolExecutor(number)
     futures = [
-        pool.submit(httpx.post, f"{server.url}/tts", json=body, timeout=PATIENCE, trust_env=False)
-        for _ in range(number)
+        pool.submit(httpx.post, f"{server.url}/tts", json=body, timeout=TIMEOUT, trust_env=False) for _ in range(number)
     ]
     pool.shutdown(wait=False)
     return futures
@@ -123,7 +122,7 @@ def test_the_first_to_ask_may_leave() -> None:
         first.start()
         wait_until(lambda: bool(server.stub.state().in_flight))
         (second,) = together(server, 1, text="slow")
-        left.wait(PATIENCE)
+        left.wait(TIMEOUT)
         first.join()
         assert server.stub.state().in_flight, "it goes on for the second"
         (server.stub.path.parent / "go").touch()

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.benchmarks.backends import backend as module
 from scripts.benchmarks.backends.backend import NAMES, Contender, Runtime, contenders
-from tests.support.bench import PATIENCE, started
+from tests.support.bench import TIMEOUT, started
 from worker.precision import Precision, Processor, processor
 
 FRAMES = 50
@@ -52,7 +52,7 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
     options = ["--rows", "1,3", "--threads", "1", "--rounds", "1", "--seconds", "0", "--frames", str(FRAMES)]
     with started("backends", tiny_turbo, *options) as bench:
         process = bench.start("--json", str(file))
-        tables, messages = process.communicate(timeout=PATIENCE)
+        tables, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
         assert bench.left() == []
 
@@ -85,7 +85,7 @@ def test_an_interruption_leaves_no_contender_behind(tiny_turbo: Path) -> None:
         # The first has had its turn by then, the second is on its way.
         assert any("round 1" in before and "round 1" in line for before, line in pairwise(process.stderr))
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=PATIENCE)
+        process.communicate(timeout=TIMEOUT)
         assert process.returncode not in {0, None}
         assert bench.left() == []
 

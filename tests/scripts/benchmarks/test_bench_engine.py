@@ -15,7 +15,7 @@ from scripts.benchmarks.burst import Run, spread
 from scripts.benchmarks.engine.result import Footprint, Result
 from scripts.benchmarks.engine.run import Trial
 from scripts.support.memory import Memory
-from tests.support.bench import PATIENCE, started
+from tests.support.bench import TIMEOUT, started
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.precision import Precision, processor
 
@@ -99,7 +99,7 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{LEAST}-{MOST}", "--concurrency", "1"]
     with started("engine", tiny_turbo, *options) as bench:
         process = bench.start("--workers", "1", "--slots", "2", "--prompt-seconds", "4", "--json", str(file))
-        tables, messages = process.communicate(timeout=PATIENCE)
+        tables, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
         assert bench.left() == []
 
@@ -149,7 +149,7 @@ def test_what_makes_no_sense_is_refused(options: tuple[str, str], message: str) 
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env=os.environ | {"COLUMNS": "200"},
     )
     assert done.returncode == 2

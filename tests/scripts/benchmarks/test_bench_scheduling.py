@@ -27,7 +27,7 @@ from tests.support.harness import environment
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
 
 PROGRAM = ("-m", "scripts.benchmarks.balancer_comparison")
-PATIENCE = 300  # seconds until something that should have happened did not
+TIMEOUT = 300  # seconds until something that should have happened did not
 REQUESTS = 24
 LENGTHS = ("short", "medium", "long")
 
@@ -278,7 +278,7 @@ def bench(run_dir: Path) -> Iterator[Bench]:
 def test_both_fronts_answer_the_same_texts_and_the_report_adds_up(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     process = bench.start("--levels=80", "--sjf-window=2", f"--json={file}")
-    tables, messages = process.communicate(timeout=PATIENCE)
+    tables, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, messages
     assert bench.left() == []
@@ -325,7 +325,7 @@ def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Sign
     assert any(moment in line for line in process.stderr)
 
     process.send_signal(signum)
-    process.communicate(timeout=PATIENCE)
+    process.communicate(timeout=TIMEOUT)
 
     assert process.returncode not in {0, None}
     assert bench.left() == []
@@ -333,7 +333,7 @@ def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Sign
 
 def test_without_haproxy_it_says_how_to_come_by_it(bench: Bench) -> None:
     process = bench.start("--haproxy=haproxy-that-is-not-here")
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
     assert "apt-get install -y --no-install-recommends haproxy" in messages
@@ -344,7 +344,7 @@ def test_a_haproxy_that_does_not_start_is_named_with_the_end_of_its_log(bench: B
     program.write_text("#!/bin/sh\necho out of order; exit 3\n")
     program.chmod(0o755)
     process = bench.start(f"--haproxy={program}")
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
     assert bench.left() == []
@@ -354,7 +354,7 @@ def test_a_haproxy_that_does_not_start_is_named_with_the_end_of_its_log(bench: B
 @pytest.mark.parametrize("levels", ["", "80,", "80,80", "eighty", "0", "-5", "1.5"])
 def test_levels_that_are_none_are_refused(bench: Bench, levels: str) -> None:
     process = bench.start(f"--levels={levels}")
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 2
     assert "--levels" in messages

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks.burst import jobs, texts
-from tests.support.bench import PATIENCE, Bench, started
+from tests.support.bench import TIMEOUT, Bench, started
 from worker.engines.chatterbox.token_budget import token_budget
 
 TOKENS = 58
@@ -48,7 +48,7 @@ def test_texts_and_seeds_differ_within_a_round_and_between_rounds() -> None:
 def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     process = bench.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
-    tables, messages = process.communicate(timeout=PATIENCE)
+    tables, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, messages
     assert bench.left() == []
@@ -88,7 +88,7 @@ def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Sign
     assert any(moment in line for line in process.stderr)
 
     process.send_signal(signum)
-    process.communicate(timeout=PATIENCE)
+    process.communicate(timeout=TIMEOUT)
 
     assert process.returncode not in {0, None}
     assert bench.left() == []
@@ -99,7 +99,7 @@ def test_a_side_that_does_not_start_is_named_with_the_end_of_its_log(bench: Benc
     vocabulary.unlink()
     vocabulary.write_text('{"a": 0, "<|endoftext|>": 1}')
     process = bench.start()
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
     assert bench.left() == []
@@ -111,7 +111,7 @@ def test_what_is_no_checkpoint_is_not_written_over(bench: Bench) -> None:
     weights = bench.home / "tiny/turbo/t3_turbo_v1.safetensors"
     weights.unlink()
     process = bench.start()
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
     assert "lack t3_turbo_v1.safetensors" in messages
@@ -124,7 +124,7 @@ def test_an_unknown_engine_is_refused_by_name(tmp_path: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         env=os.environ | {"TMPDIR": str(tmp_path), "COLUMNS": "200"},
     )
 

@@ -20,14 +20,14 @@ from scripts.faults.texts import Line, digest, lines
 from tests.support.harness import ROOT, environment, start_balancer, start_stub
 
 SECONDS = 30
-PATIENCE = 300
+TIMEOUT = 300
 
 
 def test_nothing_is_lost_under_fire(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = (f"--duration={SECONDS}", "--least=0", "--texts=20", "--workers=2", f"--json={file}")
     command = [str(ROOT / "scripts/chaos"), *options]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     result = json.loads(file.read_text())
     assert result["lost"] == {}

@@ -22,7 +22,7 @@ from scripts.load import arrivals, client, texts
 ROOT = Path(__file__).parents[3]
 LOADTEST = str(ROOT / "scripts" / "loadtest")
 SLOW_SERVER = str(ROOT / "tests" / "support" / "slow_server.py")
-PATIENCE = 60  # seconds until something that should have happened did not
+TIMEOUT = 60  # seconds until something that should have happened did not
 
 Serve = Callable[..., str]
 
@@ -56,7 +56,7 @@ class Result:
             check=False,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             env=os.environ | environment,
         )
         report = json.loads(file.read_text()) if file.exists() else {}
@@ -67,7 +67,7 @@ class Result:
 
 def seen(url: str, at_least: int) -> list[dict[str, Any]]:
     """Wait until the server was asked that often; what it was asked."""
-    requests: list[dict[str, Any]] = httpx.get(f"{url}/seen?at_least={at_least}", timeout=PATIENCE).json()
+    requests: list[dict[str, Any]] = httpx.get(f"{url}/seen?at_least={at_least}", timeout=TIMEOUT).json()
     return requests
 
 
@@ -275,7 +275,7 @@ def test_errors_are_counted_by_kind(serve: Serve, tmp_path: Path, fault: str, ki
 
 
 def test_time_outs_are_errors_and_stay_in_the_latencies(serve: Serve, tmp_path: Path) -> None:
-    url = serve(slots=2, stall_at=2, stall=PATIENCE)
+    url = serve(slots=2, stall_at=2, stall=TIMEOUT)
     result = Result(tmp_path, url, "--requests", "6", "--concurrency", "1", "--timeout", "1")
     assert result.process.returncode == 1
     assert result.summary["errors"] == {"timeout": 1}
@@ -332,7 +332,7 @@ def test_ctrl_c_stops_and_still_reports(serve: Serve, tmp_path: Path, pace: tupl
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         seen(url, 10)
         process.send_signal(signal.SIGINT)
-        table, _ = process.communicate(timeout=PATIENCE)
+        table, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     counted = re.search(r"succeeded\D+(\d+)", table)
     assert counted
@@ -340,7 +340,7 @@ def test_ctrl_c_stops_and_still_reports(serve: Serve, tmp_path: Path, pace: tupl
 
 
 def test_a_second_ctrl_c_abandons_the_outstanding(serve: Serve, tmp_path: Path) -> None:
-    url = serve(stall_at=3, stall=10 * PATIENCE)
+    url = serve(stall_at=3, stall=10 * TIMEOUT)
     file = tmp_path / "result.json"
     command = [LOADTEST, "--url", url, "--concurrency", "1", "--timeout", "1000", "--json", str(file)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -349,7 +349,7 @@ def test_a_second_ctrl_c_abandons_the_outstanding(serve: Serve, tmp_path: Path) 
         assert process.stderr
         assert "1 outstanding" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        table, _ = process.communicate(timeout=PATIENCE)
+        table, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0
     assert "abandoned" in table
     summary = json.loads(file.read_text())["summary"]

@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from balancer.access.api_keys import KeyRing
 from balancer.api.middleware.authentication import AuthenticationMiddleware
-from tests.support.harness import PATIENCE, Server, serve_stub, start_balancer, start_stub
+from tests.support.harness import TIMEOUT, Server, serve_stub, start_balancer, start_stub
 
 KEY, OTHER = "first-key-0123456789", "second-key-0123456789"
 HELLO = {"text": "Hello."}
@@ -174,7 +174,7 @@ def test_no_spelling_of_a_path_gets_past_the_gate(server: Server, method: str, p
         f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
-    with socket.create_connection((url.host, url.port), timeout=PATIENCE) as client:
+    with socket.create_connection((url.host, url.port), timeout=TIMEOUT) as client:
         client.sendall(head.encode() + content)
         received = b"".join(iter(lambda: client.recv(65536), b""))
     status = int(received.split(b" ", 2)[1])
@@ -188,8 +188,8 @@ def test_no_spelling_of_a_path_gets_past_the_gate(server: Server, method: str, p
 
 def test_without_keys_everyone_is_let_in(run_dir: Path) -> None:
     with start_stub(run_dir), start_balancer(run_dir) as url:
-        assert httpx.post(f"{url}/tts", json=HELLO, timeout=PATIENCE).status_code == 200
-        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer sk-none"}, timeout=PATIENCE)
+        assert httpx.post(f"{url}/tts", json=HELLO, timeout=TIMEOUT).status_code == 200
+        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer sk-none"}, timeout=TIMEOUT)
         assert answer.status_code == 200
 
 

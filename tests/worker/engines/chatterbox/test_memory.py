@@ -49,7 +49,7 @@ async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Pa
     draw = random.Random(0)
     used: list[int] = []
     with start_worker(run_dir, engine="turbo", model_dir=tiny_checkpoint("turbo"), voices=voices) as worker:
-        wait_until(lambda: worker.state().ready, patience=START_SECONDS)
+        wait_until(lambda: worker.state().ready, timeout=START_SECONDS)
         async with worker.client() as client:
             for number in range(UTTERANCES):
                 spoken = utterance(
