@@ -17,13 +17,14 @@ from rich.table import Table
 
 from balancer.cli.console import fail, messages, tell
 from balancer.cpu_lists import LayoutError
-from balancer.host.calibration import SLOTS, THREADS, Calibration, Measurement, shapes
-from balancer.host.calibration_run import Bounds, TrialError, run
-from balancer.host.calibration_store import keep
-from balancer.host.layout import Host, Layout, plan, whole_node_threads
-from balancer.host.memory_budget import Demand, many
-from balancer.host.topology import probe
-from balancer.launch.plan import conditions, weights_fingerprint, with_weights
+from balancer.host.calibration import DEFAULT_SLOTS, DEFAULT_THREADS, Calibration, Measurement, worker_configurations
+from balancer.host.calibration_run import CalibrationRunError, RunLimits, measure_layout
+from balancer.host.calibration_store import save
+from balancer.host.layout import Host, Layout, plan_layout, whole_node_threads
+from balancer.host.memory_budget import WorkerMemory
+from balancer.host.topology import detect_topology
+from balancer.host.wording import counted
+from balancer.launch.plan import calibration_conditions, weights_fingerprint, with_weights
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
 from worker.cards import CARDS, Runtime, described
@@ -58,17 +59,17 @@ def calibrate(
         settings = Settings.load(engine=engine, model_dir=model_dir, runtime=runtime, precision=precision)
         check_engine(settings)
         check_voices(settings)
-        host = probe()
+        host = detect_topology()
         layouts = _layouts(settings, host, _numbers("--threads", threads), _numbers("--slots", slots))
         settings = with_weights(settings)
-        held_for = conditions(settings, host, weights_fingerprint(settings))
+        held_for = calibration_conditions(settings, host, weights_fingerprint(settings))
         if CARDS[settings.engine].under(settings.runtime) is not None:
             for remark in remarks(settings.precision, processor()):
                 tell(remark)
-        measurements = _measure(settings, layouts, Bounds(utterances, seconds))
+        measurements = _measure(settings, layouts, RunLimits(utterances, seconds))
         calibration = Calibration(conditions=held_for, measured_at=datetime.now(UTC), measurements=tuple(measurements))
         Console().print(table(calibration))
-        place = keep(calibration, settings.cache_dir)
+        place = save(calibration, settings.cache_dir)
         tell(f"kept in {place}: `chorus serve` goes by it from now on, unless threads or slots are asked for")
 
 
@@ -92,23 +93,26 @@ def _layouts(
     batches = card.under(settings.runtime) is not None
     if not batches and slots is not None and max(slots) > 1:
         fail(card.misfit(settings.runtime, settings.precision, max(slots)) or "")
-    demand = Demand.of(card, settings.runtime, settings.precision)
+    demand = WorkerMemory.of(card, settings.runtime, settings.precision)
     most = whole_node_threads(host)
     if threads is not None and max(threads) > most:
         fail(f"{max(threads)} threads are more than the cores that a worker can have here: {most}")
-    chosen = shapes(threads or [number for number in THREADS if number <= most], slots or (SLOTS if batches else (1,)))
+    chosen = worker_configurations(
+        threads or [number for number in DEFAULT_THREADS if number <= most],
+        slots or (DEFAULT_SLOTS if batches else (1,)),
+    )
     layouts = []
     for each, several in chosen:
         try:
-            layouts.append(plan(host, demand, threads=each, slots=several))
+            layouts.append(plan_layout(host, demand, threads=each, slots=several))
         except LayoutError as error:
-            tell(f"left out, {many(each, 'thread')} and {many(several, 'slot')}: {error}")
+            tell(f"left out, {counted(each, 'thread')} and {counted(several, 'slot')}: {error}")
     if not layouts:
         fail("no shape is left to try")
     return layouts
 
 
-def _measure(settings: Settings, layouts: Sequence[Layout], bounds: Bounds) -> Iterator[Measurement]:
+def _measure(settings: Settings, layouts: Sequence[Layout], bounds: RunLimits) -> Iterator[Measurement]:
     """Try one layout after the other, with progress on a terminal, else with a line for each."""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -122,10 +126,10 @@ def _measure(settings: Settings, layouts: Sequence[Layout], bounds: Bounds) -> I
     )
     with bar:
         for number, layout in enumerate(layouts, 1):
-            workers = f"{many(len(layout.workers), 'worker')} of {many(layout.workers[0].threads, 'thread')}"
-            name = f"{number}/{len(layouts)}: {workers} and {many(layout.slots, 'slot')}"
+            workers = f"{counted(len(layout.workers), 'worker')} of {counted(layout.workers[0].threads, 'thread')}"
+            name = f"{number}/{len(layouts)}: {workers} and {counted(layout.slots, 'slot')}"
             task = bar.add_task(name, total=len(layout.workers) * bounds.each(layout.slots))
-            measurement = run(settings, layout, bounds, lambda task=task: bar.advance(task))  # type: ignore[misc]
+            measurement = measure_layout(settings, layout, bounds, lambda task=task: bar.advance(task))  # type: ignore[misc]
             bar.remove_task(task)
             tell(f"{number}/{len(layouts)}: {measurement}")
             yield measurement
@@ -143,7 +147,7 @@ def table(calibration: Calibration) -> Table:
         "for each core",
         "s to an answer",
         "memory a worker",
-        title=f"Engine {way}, {many(held_for.cores, 'core')}",
+        title=f"Engine {way}, {counted(held_for.cores, 'core')}",
         title_justify="left",
     )
     for one in calibration.ranked:
@@ -171,7 +175,7 @@ def _ended_cleanly() -> Iterator[None]:
     before |= {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
-    except (SettingsError, LaunchError, LayoutError, TrialError, OSError) as error:
+    except (SettingsError, LaunchError, LayoutError, CalibrationRunError, OSError) as error:
         fail(str(error))
     except KeyboardInterrupt:
         tell("interrupted: nothing was kept")

@@ -10,15 +10,15 @@ from collections.abc import Iterable, Sequence
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from balancer.host.memory_budget import many
+from balancer.host.wording import counted
 from worker.cards import PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
-SLOTS = (1, 2, 4, 8, 16)
-THREADS = (1, 2, 4)
+DEFAULT_SLOTS = (1, 2, 4, 8, 16)
+DEFAULT_THREADS = (1, 2, 4)
 """What is tried unless the operator says otherwise."""
 
-AS_FAST = 0.97
+EQUAL_SPEED_SHARE = 0.97
 """Shapes of this share of the highest speed count as equal to it: two runs of one shape differ by as much."""
 
 
@@ -80,7 +80,9 @@ class Measurement(_Part):
         return self.audio_seconds / self.seconds
 
     def __str__(self) -> str:
-        shape = f"{many(self.workers, 'worker')} of {many(self.threads, 'thread')} and {many(self.slots, 'slot')}"
+        shape = (
+            f"{counted(self.workers, 'worker')} of {counted(self.threads, 'thread')} and {counted(self.slots, 'slot')}"
+        )
         return f"{shape}: {self.speed:.3g} audio seconds a second"
 
 
@@ -100,9 +102,9 @@ class Calibration(_Part):
 
 def _rank(measurement: Measurement, fastest: float) -> tuple[float, int, int]:
     speed = measurement.speed
-    return (-fastest if speed >= AS_FAST * fastest else -speed, measurement.slots, measurement.threads)
+    return (-fastest if speed >= EQUAL_SPEED_SHARE * fastest else -speed, measurement.slots, measurement.threads)
 
 
-def shapes(threads: Iterable[int], slots: Iterable[int]) -> Sequence[tuple[int, int]]:
+def worker_configurations(threads: Iterable[int], slots: Iterable[int]) -> Sequence[tuple[int, int]]:
     """Every pair of threads and slots, each once, the smallest first."""
     return [(each, many) for each in sorted(set(threads)) for many in sorted(set(slots))]

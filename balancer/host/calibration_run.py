@@ -31,7 +31,7 @@ START_SECONDS = 600.0
 """Until a worker must be ready: gigabytes of weights may come from a slow disk."""
 STATE_SECONDS = 60.0
 """Within which a worker must answer while it starts."""
-LOOK_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 TAIL_LINES = 15
 
 TEXTS = (
@@ -50,20 +50,20 @@ TOKENS_A_CHARACTER = 2
 """Most that a text may take: ordinary English takes 1.6. It ends a model that misses its own end."""
 
 
-class TrialError(RuntimeError):
+class CalibrationRunError(RuntimeError):
     """The workers did not start, or did not speak to the end; the message says why."""
 
 
-LEAST_SECONDS = 10.0
+MIN_SECONDS = 10.0
 """A quick engine speaks for so long, however many utterances that takes."""
 
 
 @dataclass(frozen=True)
-class Bounds:
+class RunLimits:
     """How long a trial goes on. What has begun is spoken to its end."""
 
     utterances: int | None
-    """Of each worker, or as many as it has slots; None: two for every slot, four at least, for `LEAST_SECONDS`."""
+    """Of each worker, or as many as it has slots; None: two for every slot, four at least, for `MIN_SECONDS`."""
     seconds: float
     """After which no utterance begins."""
 
@@ -73,7 +73,7 @@ class Bounds:
 
     def over(self, slots: int, begun: int, elapsed: float) -> bool:
         """Whether a worker that has begun so many utterances begins no more, so many seconds after the first."""
-        enough = begun >= self.each(slots) and (self.utterances is not None or elapsed >= LEAST_SECONDS)
+        enough = begun >= self.each(slots) and (self.utterances is not None or elapsed >= MIN_SECONDS)
         return enough or (begun > 0 and elapsed > self.seconds)
 
 
@@ -85,11 +85,11 @@ class _Spoken:
     answers: list[float] = field(default_factory=list)
 
 
-def run(settings: Settings, layout: Layout, bounds: Bounds, spoke: Callable[[], object]) -> Measurement:
+def measure_layout(settings: Settings, layout: Layout, bounds: RunLimits, spoke: Callable[[], object]) -> Measurement:
     """Start the workers of `layout`, have them speak, end them; `spoke` is told of each utterance.
 
-    The weights must be in `settings.model_dir`, where the engine has any. Raises TrialError. Nothing is left of it,
-    however it ends.
+    The weights must be in `settings.model_dir`, where the engine has any. Raises CalibrationRunError. Nothing is left of
+    it, however it ends.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder, _started(settings, layout, Path(folder)) as workers:
         return asyncio.run(_measure(settings, layout, bounds, workers, spoke))
@@ -102,10 +102,10 @@ class _Worker:
     socket: Path
     log: Path
 
-    def failure(self, what: str) -> TrialError:
+    def failure(self, what: str) -> CalibrationRunError:
         with self.log.open(errors="replace") as lines:
             tail = "".join(deque(lines, TAIL_LINES)).rstrip()
-        return TrialError(f"worker {self.index} {what}" + (f"; the end of its log:\n{tail}" if tail else ""))
+        return CalibrationRunError(f"worker {self.index} {what}" + (f"; the end of its log:\n{tail}" if tail else ""))
 
 
 @contextmanager
@@ -157,7 +157,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 async def _measure(
-    settings: Settings, layout: Layout, bounds: Bounds, workers: list[_Worker], spoke: Callable[[], object]
+    settings: Settings, layout: Layout, bounds: RunLimits, workers: list[_Worker], spoke: Callable[[], object]
 ) -> Measurement:
     async with _connected(workers) as connections:
         await asyncio.gather(*map(_ready, workers, connections))
@@ -195,7 +195,7 @@ async def _measure(
     )
 
 
-def _utterances(worker: int, slots: int, bounds: Bounds, started: float) -> Iterator[Utterance]:
+def _utterances(worker: int, slots: int, bounds: RunLimits, started: float) -> Iterator[Utterance]:
     """What a worker is to speak, as long as it should; each worker begins at another text."""
     for number in count():
         if bounds.over(slots, number, time.perf_counter() - started):
@@ -222,7 +222,7 @@ async def _connected(workers: list[_Worker]) -> AsyncIterator[list[Connection]]:
 
 
 async def _ready(worker: _Worker, connection: Connection) -> None:
-    """Wait until a worker can speak. Raises TrialError."""
+    """Wait until a worker can speak. Raises CalibrationRunError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if worker.process.poll() is not None:
@@ -232,10 +232,10 @@ async def _ready(worker: _Worker, connection: Connection) -> None:
             if state.phase is Phase.READY:
                 return
             if state.phase is Phase.FAILED:
-                raise TrialError(f"worker {worker.index} cannot load its model: {state.reason}")
+                raise CalibrationRunError(f"worker {worker.index} cannot load its model: {state.reason}")
         if time.monotonic() > deadline:
             raise worker.failure(f"was not ready after {START_SECONDS:g} s")
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 async def _state(worker: _Worker, connection: Connection) -> WorkerState:

@@ -13,18 +13,18 @@ from balancer.host.calibration import Calibration, Conditions
 
 log = logging.getLogger(__name__)
 
-UNKNOWN = ""
+UNKNOWN_WEIGHTS = ""
 """Fingerprint of weights that were not read yet."""
 
 
-def folder(cache: Path) -> Path:
+def calibrations_folder(cache: Path) -> Path:
     """The folder of all calibrations."""
     return cache / "calibrations"
 
 
-def keep(calibration: Calibration, cache: Path) -> Path:
+def save(calibration: Calibration, cache: Path) -> Path:
     """Write a calibration, in one step, in the place of an earlier one of the same conditions. Raises OSError."""
-    place = folder(cache) / f"{calibration.conditions.name}.json"
+    place = calibrations_folder(cache) / f"{calibration.conditions.name}.json"
     place.parent.mkdir(parents=True, exist_ok=True)
     aside = place.with_name(f"{place.name}.{os.getpid()}")
     try:
@@ -35,7 +35,9 @@ def keep(calibration: Calibration, cache: Path) -> Path:
     return place
 
 
-def find(conditions: Conditions, cache: Path, fingerprint: Callable[[], str]) -> tuple[Calibration | None, str | None]:
+def find_calibration(
+    conditions: Conditions, cache: Path, fingerprint: Callable[[], str]
+) -> tuple[Calibration | None, str | None]:
     """The calibration of these conditions, else None and what differs in those there are, in a sentence.
 
     `fingerprint` tells the weights, which `conditions` leave out: it may read gigabytes, and is asked only where all
@@ -43,7 +45,7 @@ def find(conditions: Conditions, cache: Path, fingerprint: Callable[[], str]) ->
     """
     others: set[str] = set()
     candidates = []
-    for file in sorted(folder(cache).glob(f"{conditions.prefix}*.json")):
+    for file in sorted(calibrations_folder(cache).glob(f"{conditions.prefix}*.json")):
         try:
             kept = Calibration.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:

@@ -1,6 +1,6 @@
 """Which workers run, on which CPUs and with how many threads each; pure.
 
-Called once by `chorus serve`, before any worker starts. `host.probe` says what the host has.
+Called once by `chorus serve`, before any worker starts. `host.topology` finds what the host has.
 
 Many small workers beat one big one: decoding reads all weights for every token and hardly gains from a
 second thread. So each physical core gets a worker of one thread, with the slots that the engine's card names, unless
@@ -20,7 +20,8 @@ from itertools import islice
 
 from balancer.cpu_lists import LayoutError, format_cpus
 from balancer.host.calibration import Measurement
-from balancer.host.memory_budget import Demand, Memory, many
+from balancer.host.memory_budget import MemoryBudget, WorkerMemory
+from balancer.host.wording import counted
 
 _QUOTA_FOR_BALANCER = 0.5
 """CPUs of a cgroup quota kept from the workers: throttling would stop the balancer along with them."""
@@ -53,7 +54,7 @@ class Host:
 
 
 @dataclass(frozen=True)
-class WorkerPlan:
+class WorkerPlacement:
     """One worker's place."""
 
     cpus: tuple[int, ...]
@@ -66,7 +67,7 @@ class WorkerPlan:
 class Layout:
     """The workers to start, in order of their index."""
 
-    workers: tuple[WorkerPlan, ...]
+    workers: tuple[WorkerPlacement, ...]
     slots: int
     """Utterances that each of them speaks at once."""
     reasons: tuple[str, ...]
@@ -78,9 +79,9 @@ class Layout:
         return ";".join(f"{','.join(map(str, worker.cpus))}/{worker.threads}" for worker in self.workers)
 
 
-def plan(
+def plan_layout(
     host: Host,
-    demand: Demand,
+    demand: WorkerMemory,
     *,
     workers: int | None = None,
     threads: int | None = None,
@@ -99,37 +100,37 @@ def plan(
     is asked.
     """
     room = _room(host)
-    memory = Memory(host.available_bytes, demand)
+    memory = MemoryBudget(host.available_bytes, demand)
     _check_numbers(workers, threads, slots, cores)
     best = None
     if cores is not None:
         _check_groups(cores, room)
         memory.check(len(cores), slots or 1)
-        plans = _with_threads(room, [tuple(sorted(cpus)) for cpus in cores], threads)
-        bound = f"{many(len(plans), 'worker')} on the CPUs asked for."
+        placements = _with_threads(room, [tuple(sorted(cpus)) for cpus in cores], threads)
+        bound = f"{counted(len(placements), 'worker')} on the CPUs asked for."
     elif workers is not None:
         memory.check(workers, slots or 1)
-        plans = _shared(room, workers, threads)
-        bound = f"{many(workers, 'worker')}, as asked."
+        placements = _shared(room, workers, threads)
+        bound = f"{counted(workers, 'worker')}, as asked."
     else:
         memory.check(1, slots or 1)
         best = next((one for one in measured if _fits(one, room, memory, threads, slots)), None)
         if best is not None:
             threads, slots = best.threads, best.slots
         wanted, held = _wanted(room, threads or 1), memory.workers(slots or 1)
-        plans = _shared(room, min(wanted, held), threads)
-        bound = f"Memory holds {many(held, 'worker')}: {memory}."
+        placements = _shared(room, min(wanted, held), threads)
+        bound = f"Memory holds {counted(held, 'worker')}: {memory}."
         if wanted <= held:
             limit = "cores" if room.quota is None else "quota"
-            bound = f"{many(wanted, 'worker')} of {many(threads or 1, 'thread')}: as many as fit the {limit}."
+            bound = f"{counted(wanted, 'worker')} of {counted(threads or 1, 'thread')}: as many as fit the {limit}."
     if best is None and slots is None:
-        alike = (one for one in measured if one.threads == plans[0].threads)
-        best = next((one for one in alike if memory.slots(len(plans)) >= one.slots), None)
-    given = _slots(len(plans), memory, slots, best)
-    remarks = [_slots_remark(given, memory, slots, best), *_remarks(plans, room, host)]
+        alike = (one for one in measured if one.threads == placements[0].threads)
+        best = next((one for one in alike if memory.slots(len(placements)) >= one.slots), None)
+    given = _slots(len(placements), memory, slots, best)
+    remarks = [_slots_remark(given, memory, slots, best), *_remarks(placements, room, host)]
     if threads is None:
-        remarks += _left_over(plans, room)
-    return Layout(plans, given, (bound, *remarks))
+        remarks += _left_over(placements, room)
+    return Layout(placements, given, (bound, *remarks))
 
 
 def usable_cores(host: Host) -> int:
@@ -194,21 +195,21 @@ def _room(host: Host) -> _Room:
     return _Room(tuple(cores), host.quota if binds else None)
 
 
-def _fits(one: Measurement, room: _Room, memory: Memory, threads: int | None, slots: int | None) -> bool:
+def _fits(one: Measurement, room: _Room, memory: MemoryBudget, threads: int | None, slots: int | None) -> bool:
     """Whether a measured shape is what was asked for, and memory holds as many such workers as the cores do."""
     asked = threads in (None, one.threads) and slots in (None, one.slots)
     return asked and _wanted(room, one.threads) <= memory.workers(one.slots)
 
 
-def _slots(workers: int, memory: Memory, asked: int | None, best: Measurement | None) -> int:
+def _slots(workers: int, memory: MemoryBudget, asked: int | None, best: Measurement | None) -> int:
     if asked is not None:
         return asked
     return best.slots if best is not None else min(memory.demand.slots, memory.slots(workers))
 
 
-def _slots_remark(given: int, memory: Memory, asked: int | None, best: Measurement | None) -> str:
+def _slots_remark(given: int, memory: MemoryBudget, asked: int | None, best: Measurement | None) -> str:
     """Say how many slots each worker has, and why."""
-    has = f"{many(given, 'slot')} a worker"
+    has = f"{counted(given, 'slot')} a worker"
     if best is not None:
         return f"{has}, by this host's calibration: {best}."
     if not memory.demand.slot:
@@ -249,7 +250,7 @@ def _wanted(room: _Room, threads: int) -> int:
     return max(1, min(whole, room.threads // threads))
 
 
-def _shared(room: _Room, workers: int, threads: int | None) -> tuple[WorkerPlan, ...]:
+def _shared(room: _Room, workers: int, threads: int | None) -> tuple[WorkerPlacement, ...]:
     """Let so many workers share the cores evenly."""
     groups = _split(room.pool(workers * (threads or 1)), workers)
     # A quota bounds time, not place: each worker then roams over its whole share of the cores. Were it pinned
@@ -258,10 +259,10 @@ def _shared(room: _Room, workers: int, threads: int | None) -> tuple[WorkerPlan,
     return _with_threads(room, [_cpus(group[:pinned]) for group in groups], threads)
 
 
-def _with_threads(room: _Room, places: Sequence[tuple[int, ...]], threads: int | None) -> tuple[WorkerPlan, ...]:
+def _with_threads(room: _Room, places: Sequence[tuple[int, ...]], threads: int | None) -> tuple[WorkerPlacement, ...]:
     """Give the workers on these CPUs so many threads each, or the least of their shares."""
     each = threads or min(_shares(room, places))
-    return tuple(WorkerPlan(cpus, each) for cpus in places)
+    return tuple(WorkerPlacement(cpus, each) for cpus in places)
 
 
 def _shares(room: _Room, places: Sequence[tuple[int, ...]]) -> list[int]:
@@ -305,45 +306,46 @@ def _cpus(cores: Iterable[Core]) -> tuple[int, ...]:
     return tuple(sorted(cpu for core in cores for cpu in core.cpus))
 
 
-def _remarks(plans: Sequence[WorkerPlan], room: _Room, host: Host) -> Iterator[str]:
+def _remarks(placements: Sequence[WorkerPlacement], room: _Room, host: Host) -> Iterator[str]:
     """Describe the finished layout, so that every sentence is true however it came about."""
     if len(room.cores) < len(host.cores):
-        yield f"The affinity mask leaves {len(room.cores)} of {many(len(host.cores), 'physical core')}."
-    total = sum(plan.threads for plan in plans)
-    covered = len(room.touched(cpu for plan in plans for cpu in plan.cpus))
+        yield f"The affinity mask leaves {len(room.cores)} of {counted(len(host.cores), 'physical core')}."
+    total = sum(worker.threads for worker in placements)
+    covered = len(room.touched(cpu for worker in placements for cpu in worker.cpus))
     yield _balancer_remark(room, total, free=len(room.cores) - covered)
-    if total > covered or any(plan.threads > len(room.touched(plan.cpus)) for plan in plans):
+    if total > covered or any(worker.threads > len(room.touched(worker.cpus)) for worker in placements):
         yield (
-            f"Over-committed: {many(total, 'worker thread')} on {many(covered, 'physical core')} slow each other down."
+            f"Over-committed: {counted(total, 'worker thread')} on {counted(covered, 'physical core')} "
+            "slow each other down."
         )
-    homes = [{core.node for core in room.touched(plan.cpus)} for plan in plans]
+    homes = [{core.node for core in room.touched(worker.cpus)} for worker in placements]
     if idle := len({core.node for core in room.cores}.difference(*homes)):
-        yield f"{many(idle, 'NUMA node')} without a worker: a worker does not span nodes unless told to."
+        yield f"{counted(idle, 'NUMA node')} without a worker: a worker does not span nodes unless told to."
     if spread := sum(len(home) > 1 for home in homes):
-        yield f"{many(spread, 'worker')} across NUMA nodes, as asked: their memory is partly far away."
+        yield f"{counted(spread, 'worker')} across NUMA nodes, as asked: their memory is partly far away."
 
 
-def _left_over(plans: Sequence[WorkerPlan], room: _Room) -> Iterator[str]:
+def _left_over(placements: Sequence[WorkerPlacement], room: _Room) -> Iterator[str]:
     """Say what the workers would have room for, were it not for equal numbers of threads."""
-    threads = sum(plan.threads for plan in plans)
-    if spare := sum(_shares(room, [plan.cpus for plan in plans])) - threads:
+    threads = sum(worker.threads for worker in placements)
+    if spare := sum(_shares(room, [worker.cpus for worker in placements])) - threads:
         what = "core" if room.quota is None else "CPU"
-        yield f"{many(spare, what)} left over: only workers of equally many threads sound alike, seed for seed."
+        yield f"{counted(spare, what)} left over: only workers of equally many threads sound alike, seed for seed."
 
 
 def _balancer_remark(room: _Room, threads: int, free: int) -> str:
     if room.quota is not None and threads > room.quota - _QUOTA_FOR_BALANCER:
         return (
-            f"{many(threads, 'worker thread')} can use up the quota of {room.quota:g} CPUs and have the "
+            f"{counted(threads, 'worker thread')} can use up the quota of {room.quota:g} CPUs and have the "
             f"balancer throttled too: a quota of {threads + _QUOTA_FOR_BALANCER:g} would prevent it."
         )
     if room.quota is not None:
         return (
-            f"The quota of {room.quota:g} CPUs holds {many(threads, 'worker thread')} and leaves the rest "
+            f"The quota of {room.quota:g} CPUs holds {counted(threads, 'worker thread')} and leaves the rest "
             "to the balancer, which is never throttled by them."
         )
     if room.siblings:
         return "The balancer runs on the hyper-threads beside the workers; no core is given up for it."
     if free:
-        return f"{many(free, 'core')} left free for the balancer."
+        return f"{counted(free, 'core')} left free for the balancer."
     return "The balancer shares the workers' cores and is served first: workers run at a lower priority."

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from balancer.cpu_lists import LayoutError
+from balancer.host.wording import counted, gibibytes
 from worker.cards import EngineCard, Runtime
 from worker.precision import Precision
 
@@ -15,7 +16,7 @@ _RESERVED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
-class Demand:
+class WorkerMemory:
     """What workers of an engine, run in one way, take of memory, in bytes."""
 
     each: int
@@ -37,11 +38,11 @@ class Demand:
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryBudget:
     """How many workers of how many slots memory holds."""
 
     available: int
-    demand: Demand
+    demand: WorkerMemory
 
     @property
     def reserve(self) -> int:
@@ -67,8 +68,8 @@ class Memory:
         """Raise LayoutError where so many workers of so many slots do not fit."""
         if workers <= self.workers(slots):
             return
-        need = size(workers * self.worker_bytes(slots) + self.demand.shared + self.reserve)
-        what = many(workers, "worker") + (f" of {many(slots, 'slot')}" if self.demand.slot else "")
+        need = gibibytes(workers * self.worker_bytes(slots) + self.demand.shared + self.reserve)
+        what = counted(workers, "worker") + (f" of {counted(slots, 'slot')}" if self.demand.slot else "")
         raise LayoutError(f"{what} would need {need} of memory ({self}): {self._way_out(workers, slots)}")
 
     def worker_bytes(self, slots: int) -> int:
@@ -78,25 +79,15 @@ class Memory:
     def _way_out(self, workers: int, slots: int) -> str:
         ways = []
         if slots > 1 and (fewer := self.slots(workers)):
-            ways.append(f"ask for at most {many(fewer, 'slot')}")
+            ways.append(f"ask for at most {counted(fewer, 'slot')}")
         if fewer := self.workers(slots):
-            ways.append(f"ask for at most {many(fewer, 'worker')}")
+            ways.append(f"ask for at most {counted(fewer, 'worker')}")
         return " or ".join(ways) or "free memory or run a smaller engine"
 
     def __str__(self) -> str:
-        slot = f" and {size(self.demand.slot)} a slot" if self.demand.slot else ""
-        shared = f", {size(self.demand.shared)} shared" if self.demand.shared else ""
+        slot = f" and {gibibytes(self.demand.slot)} a slot" if self.demand.slot else ""
+        shared = f", {gibibytes(self.demand.shared)} shared" if self.demand.shared else ""
         return (
-            f"{size(self.demand.each)} each{slot}{shared}, {size(self.available)} available, "
-            f"{size(self.reserve)} kept in reserve"
+            f"{gibibytes(self.demand.each)} each{slot}{shared}, {gibibytes(self.available)} available, "
+            f"{gibibytes(self.reserve)} kept in reserve"
         )
-
-
-def many(number: int, noun: str) -> str:
-    """A number of things, in words."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def size(count: int) -> str:
-    """So many bytes, in words."""
-    return f"{count / 2**30:.1f} GiB"

@@ -16,7 +16,9 @@ from balancer.cpu_lists import LayoutError, parse_cpus
 from balancer.host.layout import Core, Host
 
 
-def probe(root: Path = Path("/"), *, allowed: Set[int] | None = None, available_bytes: int | None = None) -> Host:
+def detect_topology(
+    root: Path = Path("/"), *, allowed: Set[int] | None = None, available_bytes: int | None = None
+) -> Host:
     """Describe the host whose /proc and /sys are under `root`.
 
     `allowed` (CPU numbers of the affinity mask) and `available_bytes` (free memory of the machine, before any

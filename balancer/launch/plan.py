@@ -8,11 +8,10 @@ from pathlib import Path
 from balancer.cli.console import tell
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Conditions
-from balancer.host.calibration_store import UNKNOWN
-from balancer.host.calibration_store import find as find_calibration
-from balancer.host.layout import Host, Layout, binding_quota, plan, usable_cores
-from balancer.host.memory_budget import Demand
-from balancer.host.topology import probe
+from balancer.host.calibration_store import UNKNOWN_WEIGHTS, find_calibration
+from balancer.host.layout import Host, Layout, binding_quota, plan_layout, usable_cores
+from balancer.host.memory_budget import WorkerMemory
+from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, check_way
 from balancer.settings import Settings
@@ -32,14 +31,14 @@ from worker.precision import processor
 def choose_layout(settings: Settings) -> Layout:
     """What serve would start on this host. Raises LaunchError."""
     check_way(settings)
-    host = probe()
+    host = detect_topology()
     try:
         calibration, remark = find_calibration(
-            conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
+            calibration_conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
         )
-        layout = plan(
+        layout = plan_layout(
             host,
-            Demand.of(CARDS[settings.engine], settings.runtime, settings.precision),
+            WorkerMemory.of(CARDS[settings.engine], settings.runtime, settings.precision),
             workers=settings.workers,
             threads=settings.threads,
             slots=settings.slots,
@@ -51,7 +50,7 @@ def choose_layout(settings: Settings) -> Layout:
     return layout if remark is None else replace(layout, reasons=(*layout.reasons, remark))
 
 
-def conditions(settings: Settings, host: Host, weights: str = UNKNOWN) -> Conditions:
+def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> Conditions:
     """What a calibration of this host with these settings holds for."""
     return Conditions(
         engine=settings.engine,

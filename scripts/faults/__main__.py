@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from balancer.host.topology import probe
+from balancer.host.topology import detect_topology
 from scripts.faults.clients import Clients, Seen, speak
 from scripts.faults.disk import small_disk
 from scripts.faults.faults import Troubles
@@ -104,7 +104,7 @@ def main(
 ) -> None:
     """Start a server of its own, make trouble, and tell what came of it. Exit code 1: not all was as it must be."""
     heed_signals()
-    chosen = workers or max(2, len(probe().cores))
+    chosen = workers or max(2, len(detect_topology().cores))
     plan = Plan(duration, least, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
     try:
         outcome = run(plan)

@@ -17,7 +17,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from balancer.host.topology import probe
+from balancer.host.topology import detect_topology
 from balancer.settings import PREFIX, REPOSITORY, variable
 from scripts.support.checkpoints import Size
 from worker.contract import WorkerState
@@ -107,7 +107,7 @@ def heed_signals() -> None:
 
 def physical_cores() -> int:
     """Those that this process may use."""
-    host = probe()
+    host = detect_topology()
     return sum(1 for core in host.cores if host.allowed.intersection(core.cpus)) or 1
 
 

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from balancer.host.topology import probe
+from balancer.host.topology import detect_topology
 from scripts.benchmarks.backends.backend import DECODE, ESTIMATOR, EXTRA, Contender, Runtime, contenders
 from scripts.benchmarks.backends.report import Plan, Result, report, write_json
 from scripts.benchmarks.backends.runner import FieldError, Outcome, Task, compare, prepare
@@ -104,7 +104,7 @@ def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]
 
 def _cpus(number: int) -> list[int]:
     """A CPU of each of so many physical cores that this process may use."""
-    host = probe()
+    host = detect_topology()
     cpus = [min(own) for core in host.cores if (own := host.allowed.intersection(core.cpus))]
     if number > len(cpus):
         raise typer.BadParameter(f"--threads: {number} threads want as many cores, and there are {len(cpus)}")

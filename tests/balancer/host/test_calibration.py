@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from balancer.host.calibration import AS_FAST, SLOTS, THREADS, Calibration, Conditions, Measurement, shapes
+from balancer.host.calibration import (
+    DEFAULT_SLOTS,
+    DEFAULT_THREADS,
+    EQUAL_SPEED_SHARE,
+    Calibration,
+    Conditions,
+    Measurement,
+    worker_configurations,
+)
 
 CONDITIONS = Conditions.model_validate(
     {
@@ -56,9 +64,9 @@ def test_of_those_that_are_as_fast_the_one_with_the_fewest_slots() -> None:
 @given(st.lists(st.builds(measurement, st.integers(1, 8), st.integers(1, 32), st.floats(1, 1000)), min_size=1))
 def test_the_best_is_nearly_the_fastest_and_nothing_is_lost(measurements: list[Measurement]) -> None:
     order = calibration(*measurements).ranked
-    assert order[0].speed >= AS_FAST * max(one.speed for one in measurements)
+    assert order[0].speed >= EQUAL_SPEED_SHARE * max(one.speed for one in measurements)
     assert sorted(map(str, order)) == sorted(map(str, measurements))
-    rest = [one.speed for one in order if one.speed < AS_FAST * max(two.speed for two in measurements)]
+    rest = [one.speed for one in order if one.speed < EQUAL_SPEED_SHARE * max(two.speed for two in measurements)]
     assert rest == sorted(rest, reverse=True)
 
 
@@ -101,5 +109,5 @@ def test_a_calibration_survives_json() -> None:
 
 
 def test_shapes_come_once_each_the_smallest_first() -> None:
-    assert shapes([2, 1, 2], [4, 1]) == [(1, 1), (1, 4), (2, 1), (2, 4)]
-    assert len(shapes(THREADS, SLOTS)) == 15
+    assert worker_configurations([2, 1, 2], [4, 1]) == [(1, 1), (1, 4), (2, 1), (2, 4)]
+    assert len(worker_configurations(DEFAULT_THREADS, DEFAULT_SLOTS)) == 15

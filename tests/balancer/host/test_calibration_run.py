@@ -11,13 +11,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from balancer.host.calibration_run import LEAST_SECONDS, TEXTS, Bounds, TrialError, run
-from balancer.host.layout import Layout, WorkerPlan
+from balancer.host.calibration_run import MIN_SECONDS, TEXTS, CalibrationRunError, RunLimits, measure_layout
+from balancer.host.layout import Layout, WorkerPlacement
 from balancer.settings import Settings
 from worker.cards import CARDS
 
 CPUS = sorted(os.sched_getaffinity(0))
-TWO = Layout((WorkerPlan((CPUS[0],), 1), WorkerPlan((CPUS[-1],), 1)), 1, ())
+TWO = Layout((WorkerPlacement((CPUS[0],), 1), WorkerPlacement((CPUS[-1],), 1)), 1, ())
 FOREVER = 1e9
 
 
@@ -42,22 +42,22 @@ def started() -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("bounds", "slots", "begun", "elapsed", "over"),
     [
-        (Bounds(3, 60), 1, 2, 0.0, False),
-        (Bounds(3, 60), 1, 3, 0.0, True),
-        (Bounds(3, 60), 8, 7, 0.0, False),  # every slot is to be taken
-        (Bounds(3, 60), 8, 8, 0.0, True),
-        (Bounds(3, 60), 1, 1, 61.0, True),
-        (Bounds(3, 0), 1, 0, 1.0, False),  # one is always spoken
-        (Bounds(3, 0), 1, 1, 1.0, True),
-        (Bounds(None, 60), 1, 4, LEAST_SECONDS - 1, False),
-        (Bounds(None, 60), 1, 4, LEAST_SECONDS, True),
-        (Bounds(None, 60), 1, 3, LEAST_SECONDS, False),
-        (Bounds(None, 60), 8, 15, LEAST_SECONDS, False),
-        (Bounds(None, 60), 8, 16, LEAST_SECONDS, True),
-        (Bounds(None, 60), 8, 15, 61.0, True),
+        (RunLimits(3, 60), 1, 2, 0.0, False),
+        (RunLimits(3, 60), 1, 3, 0.0, True),
+        (RunLimits(3, 60), 8, 7, 0.0, False),  # every slot is to be taken
+        (RunLimits(3, 60), 8, 8, 0.0, True),
+        (RunLimits(3, 60), 1, 1, 61.0, True),
+        (RunLimits(3, 0), 1, 0, 1.0, False),  # one is always spoken
+        (RunLimits(3, 0), 1, 1, 1.0, True),
+        (RunLimits(None, 60), 1, 4, MIN_SECONDS - 1, False),
+        (RunLimits(None, 60), 1, 4, MIN_SECONDS, True),
+        (RunLimits(None, 60), 1, 3, MIN_SECONDS, False),
+        (RunLimits(None, 60), 8, 15, MIN_SECONDS, False),
+        (RunLimits(None, 60), 8, 16, MIN_SECONDS, True),
+        (RunLimits(None, 60), 8, 15, 61.0, True),
     ],
 )
-def test_when_a_worker_begins_no_more(bounds: Bounds, slots: int, begun: int, elapsed: float, over: bool) -> None:
+def test_when_a_worker_begins_no_more(bounds: RunLimits, slots: int, begun: int, elapsed: float, over: bool) -> None:
     assert bounds.over(slots, begun, elapsed) is over
 
 
@@ -69,7 +69,7 @@ def test_the_texts_are_all_different_and_about_as_long() -> None:
 
 def test_all_workers_speak_and_what_came_of_it_is_told(settings: Settings) -> None:
     told = []
-    measured = run(settings, TWO, Bounds(3, FOREVER), lambda: told.append(len(started())))
+    measured = measure_layout(settings, TWO, RunLimits(3, FOREVER), lambda: told.append(len(started())))
     assert told == [2] * 6, "both workers are there while either speaks"
     assert (measured.threads, measured.slots, measured.workers, measured.utterances) == (1, 1, 2, 6)
     assert 6 * 2 < measured.audio_seconds < 6 * 8
@@ -83,25 +83,25 @@ def test_a_worker_that_dies_ends_it(settings: Settings) -> None:
         for worker in started():
             worker.kill()
 
-    with pytest.raises(TrialError, match=r"worker \d did not speak '"):
-        run(settings, TWO, Bounds(100, FOREVER), kill)
+    with pytest.raises(CalibrationRunError, match=r"worker \d did not speak '"):
+        measure_layout(settings, TWO, RunLimits(100, FOREVER), kill)
 
 
 def test_a_worker_that_ends_at_once_is_quoted(settings: Settings) -> None:
-    beyond = Layout((WorkerPlan((max(CPUS) + 1,), 1),), 1, ())
+    beyond = Layout((WorkerPlacement((max(CPUS) + 1,), 1),), 1, ())
     with pytest.raises(
-        TrialError, match=r"worker 0 did not start: it ended with 1; the end of its log:\n.*cannot run on"
+        CalibrationRunError, match=r"worker 0 did not start: it ended with 1; the end of its log:\n.*cannot run on"
     ):
-        run(settings, beyond, Bounds(1, FOREVER), lambda: None)
+        measure_layout(settings, beyond, RunLimits(1, FOREVER), lambda: None)
 
 
 def test_a_worker_whose_model_does_not_load_says_why(settings: Settings, tmp_path: Path) -> None:
     voices = tmp_path / "voices"
     voices.mkdir()
-    with pytest.raises(TrialError, match=r"worker \d cannot load its model: .*there is no voice 'default'"):
-        run(settings.model_copy(update={"voices_dir": voices}), TWO, Bounds(1, FOREVER), lambda: None)
+    with pytest.raises(CalibrationRunError, match=r"worker \d cannot load its model: .*there is no voice 'default'"):
+        measure_layout(settings.model_copy(update={"voices_dir": voices}), TWO, RunLimits(1, FOREVER), lambda: None)
 
 
 def test_an_interruption_ends_the_workers(settings: Settings) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(settings, TWO, Bounds(100, FOREVER), lambda: signal.raise_signal(signal.SIGINT))
+        measure_layout(settings, TWO, RunLimits(100, FOREVER), lambda: signal.raise_signal(signal.SIGINT))

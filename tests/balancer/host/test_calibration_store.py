@@ -10,10 +10,10 @@ from typing import Any, NoReturn
 import pytest
 
 from balancer.host.calibration import Calibration, Conditions
-from balancer.host.calibration_store import UNKNOWN, find, folder, keep
+from balancer.host.calibration_store import UNKNOWN_WEIGHTS, calibrations_folder, find_calibration, save
 from tests.balancer.host.test_calibration import CONDITIONS, calibration, measurement
 
-ASKED = CONDITIONS.model_copy(update={"weights": UNKNOWN})
+ASKED = CONDITIONS.model_copy(update={"weights": UNKNOWN_WEIGHTS})
 
 
 def made(slots: int = 4, **conditions: Any) -> Calibration:
@@ -34,13 +34,16 @@ def other(*names: str) -> str:
 
 
 def test_where_there_is_none_nothing_is_said(tmp_path: Path) -> None:
-    assert find(ASKED, tmp_path, unasked) == (None, None)
+    assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
 
 
 def test_what_is_kept_is_found(tmp_path: Path) -> None:
-    place = keep(made(), tmp_path)
-    assert list(folder(tmp_path).iterdir()) == [place]
-    assert find(ASKED, tmp_path, weights()) == (made().model_copy(update={"measured_at": _when(place)}), None)
+    place = save(made(), tmp_path)
+    assert list(calibrations_folder(tmp_path).iterdir()) == [place]
+    assert find_calibration(ASKED, tmp_path, weights()) == (
+        made().model_copy(update={"measured_at": _when(place)}),
+        None,
+    )
 
 
 def _when(place: Path) -> object:
@@ -48,46 +51,46 @@ def _when(place: Path) -> object:
 
 
 def test_a_later_one_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
-    assert keep(made(slots=4), tmp_path) == keep(made(slots=8), tmp_path)
-    found, _ = find(ASKED, tmp_path, weights())
+    assert save(made(slots=4), tmp_path) == save(made(slots=8), tmp_path)
+    found, _ = find_calibration(ASKED, tmp_path, weights())
     assert found is not None
     assert found.measurements[0].slots == 8
 
 
 def test_checkpoints_have_one_each(tmp_path: Path) -> None:
-    keep(made(slots=4), tmp_path)
-    keep(made(slots=8, weights="another"), tmp_path)
-    found, _ = find(ASKED, tmp_path, weights("another"))
+    save(made(slots=4), tmp_path)
+    save(made(slots=8, weights="another"), tmp_path)
+    found, _ = find_calibration(ASKED, tmp_path, weights("another"))
     assert found is not None
     assert found.measurements[0].slots == 8
-    assert find(ASKED, tmp_path, weights("a third")) == (None, other("weights"))
+    assert find_calibration(ASKED, tmp_path, weights("a third")) == (None, other("weights"))
 
 
 @pytest.mark.parametrize("conditions", [{"cores": 4}, {"processor": "EPYC"}, {"quota": 1.5}])
 def test_of_another_host_it_is_left_aside_and_the_weights_are_not_read(
     tmp_path: Path, conditions: dict[str, Any]
 ) -> None:
-    keep(made(**conditions), tmp_path)
-    assert find(ASKED, tmp_path, unasked) == (None, other(*conditions))
+    save(made(**conditions), tmp_path)
+    assert find_calibration(ASKED, tmp_path, unasked) == (None, other(*conditions))
 
 
 @pytest.mark.parametrize("conditions", [{"engine": "nano"}, {"precision": "fp32"}, {"runtime": "stock"}])
 def test_of_another_way_to_run_it_is_no_matter(tmp_path: Path, conditions: dict[str, Any]) -> None:
-    keep(made(**conditions), tmp_path)
-    assert find(ASKED, tmp_path, unasked) == (None, None)
+    save(made(**conditions), tmp_path)
+    assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "null", '{"conditions": 1}', "\0"])
 def test_a_damaged_one_counts_for_nothing(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
-    place = keep(made(), tmp_path)
+    place = save(made(), tmp_path)
     place.write_text(content)
     with caplog.at_level(logging.WARNING):
-        assert find(ASKED, tmp_path, unasked) == (None, None)
+        assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
     assert f"the calibration in {place} cannot be read, and counts for nothing" in caplog.text
 
 
 def test_what_cannot_be_kept_leaves_nothing_half(tmp_path: Path) -> None:
-    (folder(tmp_path) / f"{CONDITIONS.name}.json").mkdir(parents=True)
+    (calibrations_folder(tmp_path) / f"{CONDITIONS.name}.json").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
-        keep(made(), tmp_path)
-    assert [path.suffix for path in folder(tmp_path).iterdir()] == [".json"]
+        save(made(), tmp_path)
+    assert [path.suffix for path in calibrations_folder(tmp_path).iterdir()] == [".json"]

@@ -8,17 +8,17 @@ from hypothesis import strategies as st
 
 from balancer.cpu_lists import LayoutError, format_cores, parse_cores
 from balancer.host.calibration import Measurement
-from balancer.host.layout import Core, Host, Layout, WorkerPlan, plan
-from balancer.host.memory_budget import Demand
+from balancer.host.layout import Core, Host, Layout, WorkerPlacement, plan_layout
+from balancer.host.memory_budget import WorkerMemory
 from worker.cards import CARDS, Runtime
 from worker.precision import Precision
 
 GB = 10**9
-HIBARI = Demand.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)
-BIG = Demand(4_300_000_000)
-MAPPED = Demand(1_600_000_000, 3_000_000_000)
+HIBARI = WorkerMemory.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)
+BIG = WorkerMemory(4_300_000_000)
+MAPPED = WorkerMemory(1_600_000_000, 3_000_000_000)
 """Workers of it read their weights from one copy."""
-BATCHED = Demand(2 * GB, 3 * GB, GB // 2, 8)
+BATCHED = WorkerMemory(2 * GB, 3 * GB, GB // 2, 8)
 """Workers of it speak eight utterances at once, if memory holds what these take."""
 
 
@@ -56,7 +56,7 @@ def cpus(layout: Layout) -> list[tuple[int, ...]]:
     return [worker.cpus for worker in layout.workers]
 
 
-def nodes_of(host: Host, worker: WorkerPlan) -> set[int]:
+def nodes_of(host: Host, worker: WorkerPlacement) -> set[int]:
     return {core.node for core in host.cores if set(core.cpus) & set(worker.cpus)}
 
 
@@ -65,7 +65,7 @@ class Case:
     host: Host
     threads: list[int]
     reason: str
-    demand: Demand = HIBARI
+    demand: WorkerMemory = HIBARI
     asked: dict[str, Any] = field(default_factory=dict)
 
 
@@ -173,46 +173,46 @@ ASKED = {
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (CHOSEN | ASKED).items()])
 def test_plan(case: Case) -> None:
-    layout = plan(case.host, case.demand, **case.asked)
+    layout = plan_layout(case.host, case.demand, **case.asked)
     assert threads(layout) == case.threads
     assert case.reason in " ".join(layout.reasons)
 
 
 def test_a_worker_may_use_all_hyper_threads_of_its_cores() -> None:
-    assert cpus(plan(c6i_4xlarge(), HIBARI)) == [(core, core + 8) for core in range(8)]
+    assert cpus(plan_layout(c6i_4xlarge(), HIBARI)) == [(core, core + 8) for core in range(8)]
 
 
 def test_a_core_left_over_is_one_to_move_to() -> None:
-    layout = plan(c6i_4xlarge(), BIG)
+    layout = plan_layout(c6i_4xlarge(), BIG)
     assert cpus(layout) == [(0, 1, 8, 9), *((core, core + 8) for core in range(2, 8))]
 
 
 def test_workers_on_two_sockets_are_spread_and_never_span_nodes() -> None:
     host = c7i_48xlarge()
-    layout = plan(host, BIG)
+    layout = plan_layout(host, BIG)
     homes = [nodes_of(host, worker) for worker in layout.workers]
     assert homes == [{0}] * 42 + [{1}] * 42
     assert sum(threads(layout)) == 84
 
 
 def test_the_core_left_free_is_the_first() -> None:
-    assert cpus(plan(make_host(6), HIBARI)) == [(1,), (2,), (3,), (4,), (5,)]
+    assert cpus(plan_layout(make_host(6), HIBARI)) == [(1,), (2,), (3,), (4,), (5,)]
 
 
 def test_under_a_quota_workers_roam_over_their_share_of_the_cores() -> None:
-    assert cpus(plan(make_host(16, quota=3), HIBARI)) == [tuple(range(8)), tuple(range(8, 16))]
+    assert cpus(plan_layout(make_host(16, quota=3), HIBARI)) == [tuple(range(8)), tuple(range(8, 16))]
 
 
 def test_a_mask_limits_the_hyper_threads_of_a_core() -> None:
-    assert cpus(plan(c6i_4xlarge(allowed={1, 2, 10}), HIBARI)) == [(1,), (2, 10)]
+    assert cpus(plan_layout(c6i_4xlarge(allowed={1, 2, 10}), HIBARI)) == [(1,), (2, 10)]
 
 
 def test_more_workers_than_cores_take_turns() -> None:
-    assert cpus(plan(make_host(2), HIBARI, workers=5)) == [(0,), (1,), (0,), (1,), (0,)]
+    assert cpus(plan_layout(make_host(2), HIBARI, workers=5)) == [(0,), (1,), (0,), (1,), (0,)]
 
 
 def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
-    assert cpus(plan(make_host(8), HIBARI, threads=3)) == [(1, 2, 3), (5, 6, 7)]
+    assert cpus(plan_layout(make_host(8), HIBARI, threads=3)) == [(1, 2, 3), (5, 6, 7)]
 
 
 @pytest.mark.parametrize(
@@ -231,11 +231,11 @@ def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
 def test_nothing_is_called_left_over_where_all_is_used_or_threads_were_asked_for(
     host: Host, asked: dict[str, Any]
 ) -> None:
-    assert "left over" not in " ".join(plan(host, HIBARI, **asked).reasons)
+    assert "left over" not in " ".join(plan_layout(host, HIBARI, **asked).reasons)
 
 
 def test_named_cores_are_taken_as_they_are() -> None:
-    assert cpus(plan(c6i_4xlarge(), HIBARI, cores=((9, 0), (2,)))) == [(0, 9), (2,)]
+    assert cpus(plan_layout(c6i_4xlarge(), HIBARI, cores=((9, 0), (2,)))) == [(0, 9), (2,)]
 
 
 @pytest.mark.parametrize(
@@ -274,17 +274,17 @@ def test_named_cores_are_taken_as_they_are() -> None:
         (make_host(4), HIBARI, {"threads": -1}, "threads is -1: ask for at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(host: Host, demand: Demand, asked: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(host: Host, demand: WorkerMemory, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan(host, demand, **asked)
+        plan_layout(host, demand, **asked)
 
 
 # Slots
 
 
-def slots_of(host: Host, demand: Demand = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
+def slots_of(host: Host, demand: WorkerMemory = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
     """Threads of each worker, slots of all, and what is said of the slots."""
-    layout = plan(host, demand, **asked)
+    layout = plan_layout(host, demand, **asked)
     return threads(layout), layout.slots, layout.reasons[1]
 
 
@@ -346,7 +346,7 @@ def test_slots_that_were_asked_for_cost_workers_instead() -> None:
 )
 def test_too_little_memory_for_what_was_asked(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan(c6i_4xlarge(memory=32 * GB), BATCHED, **asked)
+        plan_layout(c6i_4xlarge(memory=32 * GB), BATCHED, **asked)
 
 
 def test_a_calibration_decides_on_threads_and_slots() -> None:
@@ -402,7 +402,7 @@ def hosts(draw: st.DrawFn) -> Host:
 slots_alone = st.tuples(st.just(0), st.just(1))
 several_slots = st.tuples(st.integers(1, GB), st.integers(1, 16))
 demands = st.builds(
-    lambda each, shared, several: Demand(each, shared, *several),
+    lambda each, shared, several: WorkerMemory(each, shared, *several),
     st.integers(GB // 10, 3 * GB),
     st.just(0) | st.integers(1, GB),
     slots_alone | several_slots,
@@ -426,7 +426,7 @@ def assert_sound(host: Host, layout: Layout) -> None:
     assert over_committed or len(used) == len(set(used))
 
 
-def fit(host: Host, demand: Demand, workers: int, slots: int = 1) -> bool:
+def fit(host: Host, demand: WorkerMemory, workers: int, slots: int = 1) -> bool:
     """Whether memory holds so many workers of so many slots beside the reserve."""
     free = host.available_bytes - max(2**29, 0.05 * host.available_bytes)
     return workers * (demand.each + slots * demand.slot) + demand.shared <= free
@@ -438,11 +438,11 @@ def usable_cores(host: Host) -> int:
 
 @unhurried
 @given(hosts(), demands)
-def test_any_chosen_layout_is_sound(host: Host, demand: Demand) -> None:
+def test_any_chosen_layout_is_sound(host: Host, demand: WorkerMemory) -> None:
     assume(fit(host, demand, 1))
-    layout = plan(host, demand)
+    layout = plan_layout(host, demand)
     assert_sound(host, layout)
-    assert layout == plan(host, demand)
+    assert layout == plan_layout(host, demand)
     total = sum(threads(layout))
     assert total <= usable_cores(host)
     if host.quota is not None and host.quota < usable_cores(host):
@@ -457,10 +457,10 @@ def test_any_chosen_layout_is_sound(host: Host, demand: Demand) -> None:
 
 @unhurried
 @given(hosts(), demands)
-def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, demand: Demand) -> None:
+def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, demand: WorkerMemory) -> None:
     assume(fit(host, demand, 1))
     sizes: dict[int, list[int]] = {}
-    for worker in plan(host, demand).workers:
+    for worker in plan_layout(host, demand).workers:
         (node,) = nodes_of(host, worker)
         sizes.setdefault(node, []).append(sum(not set(worker.cpus).isdisjoint(core.cpus) for core in host.cores))
     assert all(max(group) - min(group) <= 1 for group in sizes.values())
@@ -468,9 +468,9 @@ def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, demand: Dem
 
 @unhurried
 @given(hosts(), demands, st.integers(1, 8))
-def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, demand: Demand, workers: int) -> None:
+def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, demand: WorkerMemory, workers: int) -> None:
     assume(fit(host, demand, workers))
-    layout = plan(Host(host.cores, host.allowed, None, host.available_bytes), demand, workers=workers)
+    layout = plan_layout(Host(host.cores, host.allowed, None, host.available_bytes), demand, workers=workers)
     sizes = [sum(not set(own).isdisjoint(core.cpus) for core in host.cores) for own in cpus(layout)]
     assert set(threads(layout)) == {min(sizes)}
     spare = sum(size - min(sizes) for size in sizes)
@@ -481,13 +481,13 @@ def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, demand
 @unhurried
 @given(hosts(), demands, counts, counts)
 def test_what_is_asked_is_granted_or_refused(
-    host: Host, demand: Demand, workers: int | None, threads_each: int | None
+    host: Host, demand: WorkerMemory, workers: int | None, threads_each: int | None
 ) -> None:
     if not fit(host, demand, workers or 1):
         with pytest.raises(LayoutError, match=r"ask for at most \d+ worker|free memory or run a smaller engine"):
-            plan(host, demand, workers=workers, threads=threads_each)
+            plan_layout(host, demand, workers=workers, threads=threads_each)
         return
-    layout = plan(host, demand, workers=workers, threads=threads_each)
+    layout = plan_layout(host, demand, workers=workers, threads=threads_each)
     assert_sound(host, layout)
     assert workers is None or len(layout.workers) == workers
     assert threads_each is None or set(threads(layout)) == {threads_each}
@@ -495,10 +495,10 @@ def test_what_is_asked_is_granted_or_refused(
 
 @unhurried
 @given(hosts(), demands)
-def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, demand: Demand) -> None:
+def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, demand: WorkerMemory) -> None:
     assume(fit(host, demand, 1))
-    chosen = plan(host, demand)
-    assert plan(host, demand, cores=tuple(cpus(chosen))).workers == chosen.workers
+    chosen = plan_layout(host, demand)
+    assert plan_layout(host, demand, cores=tuple(cpus(chosen))).workers == chosen.workers
 
 
 # Text

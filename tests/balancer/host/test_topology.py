@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from balancer.host.layout import Core, Host, plan
-from balancer.host.memory_budget import Demand
-from balancer.host.topology import probe
+from balancer.host.layout import Core, Host, plan_layout
+from balancer.host.memory_budget import WorkerMemory
+from balancer.host.topology import detect_topology
 from worker.cards import CARDS, Runtime
 from worker.precision import Precision
 
@@ -43,8 +43,8 @@ class FakeRoot:
         for name, text in files.items():
             self.write(f"sys/fs/cgroup/{folder}/{name.replace('__', '.')}", text)
 
-    def probe(self, allowed: set[int] | None = None, available: int = 32 * GIB) -> Host:
-        return probe(self.path, allowed={0, 1} if allowed is None else allowed, available_bytes=available)
+    def host(self, allowed: set[int] | None = None, available: int = 32 * GIB) -> Host:
+        return detect_topology(self.path, allowed={0, 1} if allowed is None else allowed, available_bytes=available)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_host_with_hyper_threads(root: FakeRoot) -> None:
     for cpu in range(8):
         root.core(cpu, cpu + 8)
     root.node(0, "0-15")
-    host = root.probe(set(range(16)))
+    host = root.host(set(range(16)))
     assert host.cores == tuple(Core((cpu, cpu + 8), node=0) for cpu in range(8))
     assert host.allowed == frozenset(range(16))
     assert host.quota is None
@@ -75,7 +75,7 @@ def test_a_host_with_two_sockets(root: FakeRoot) -> None:
         root.core(cpu, cpu + 96, package=cpu // 48)
     root.node(0, "0-47,96-143")
     root.node(1, "48-95,144-191")
-    host = root.probe(set(range(192)))
+    host = root.host(set(range(192)))
     assert len(host.cores) == 96
     assert {core.node for core in host.cores if core.cpus[0] < 48} == {0}
     assert {core.node for core in host.cores if core.cpus[0] >= 48} == {1}
@@ -84,12 +84,12 @@ def test_a_host_with_two_sockets(root: FakeRoot) -> None:
 def test_nodes_count_more_than_sockets(root: FakeRoot) -> None:
     root.node(0, "0")
     root.node(1, "1")
-    assert [core.node for core in root.probe().cores] == [0, 1]
+    assert [core.node for core in root.host().cores] == [0, 1]
 
 
 def test_a_node_of_memory_alone_has_no_cores(root: FakeRoot) -> None:
     root.node(1, "")
-    assert [core.node for core in root.probe().cores] == [0, 0]
+    assert [core.node for core in root.host().cores] == [0, 0]
 
 
 def test_without_nodes_the_socket_stands_in(tmp_path: Path) -> None:
@@ -97,29 +97,29 @@ def test_without_nodes_the_socket_stands_in(tmp_path: Path) -> None:
     fake.core(0, package=0)
     fake.core(1, package=1)
     fake.core(2, package=-1)
-    assert [core.node for core in fake.probe().cores] == [0, 1, 0]
+    assert [core.node for core in fake.host().cores] == [0, 1, 0]
 
 
 def test_the_older_name_of_the_siblings(tmp_path: Path) -> None:
     fake = FakeRoot(tmp_path)
     fake.core(0, 1, siblings="thread_siblings_list")
-    assert fake.probe().cores == (Core((0, 1), node=0),)
+    assert fake.host().cores == (Core((0, 1), node=0),)
 
 
 def test_cpus_that_are_offline_are_no_cores(root: FakeRoot) -> None:
     (root.path / "sys/devices/system/cpu/cpu2").mkdir()
     (root.path / "sys/devices/system/cpu/cpufreq").mkdir()
-    assert [core.cpus for core in root.probe().cores] == [(0,), (1,)]
+    assert [core.cpus for core in root.host().cores] == [(0,), (1,)]
 
 
 def test_contradictory_siblings_put_no_cpu_into_two_cores(root: FakeRoot) -> None:
     root.write("sys/devices/system/cpu/cpu1/topology/core_cpus_list", "0-1")
-    assert [core.cpus for core in root.probe().cores] == [(0,)]
+    assert [core.cpus for core in root.host().cores] == [(0,)]
 
 
 def test_without_sys_the_cores_are_guessed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 4 if logical else 2)
-    host = probe(tmp_path, allowed={1, 3}, available_bytes=GIB)
+    host = detect_topology(tmp_path, allowed={1, 3}, available_bytes=GIB)
     assert host.cores == (Core((0, 2), node=0), Core((1, 3), node=0))
 
 
@@ -127,7 +127,7 @@ def test_without_anything_there_is_one_core_for_each_allowed_cpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: None)
-    host = probe(tmp_path, allowed={0, 3}, available_bytes=GIB)
+    host = detect_topology(tmp_path, allowed={0, 3}, available_bytes=GIB)
     assert host == Host((Core((0,), node=0), Core((3,), node=0)), frozenset({0, 3}), None, GIB)
 
 
@@ -137,7 +137,7 @@ def test_without_anything_there_is_one_core_for_each_allowed_cpu(
 def test_a_container_on_cgroup_v2(root: FakeRoot) -> None:
     root.cgroup("0::/")
     root.limits("", cpu__max="300000 100000")
-    assert root.probe().quota == 3.0
+    assert root.host().quota == 3.0
 
 
 @pytest.mark.parametrize(
@@ -154,33 +154,33 @@ def test_the_tightest_of_the_ancestors_counts(root: FakeRoot, own: str, slice_: 
     root.limits("system.slice/chorus.service", cpu__max=own)
     root.limits("system.slice", cpu__max=slice_)
     root.limits("other.slice", cpu__max="1000 100000")
-    assert root.probe().quota == quota
+    assert root.host().quota == quota
 
 
 @pytest.mark.parametrize(("us", "quota"), [("-1", None), ("350000", 3.5)])
 def test_a_quota_on_cgroup_v1(root: FakeRoot, us: str, quota: float | None) -> None:
     root.cgroup("4:memory:/docker/abc", "3:cpu,cpuacct:/docker/abc", "1:name=systemd:/docker/abc")
     root.limits("cpu,cpuacct/docker/abc", cpu__cfs_quota_us=us, cpu__cfs_period_us=100000)
-    assert root.probe().quota == quota
+    assert root.host().quota == quota
 
 
 def test_a_container_on_cgroup_v1_sees_its_group_as_the_root(root: FakeRoot) -> None:
     root.cgroup("3:cpu,cpuacct:/docker/abc", "0::/docker/abc")
     root.limits("cpu", cpu__cfs_quota_us=200000, cpu__cfs_period_us=100000)
-    assert root.probe().quota == 2.0
+    assert root.host().quota == 2.0
 
 
 def test_a_hybrid_host_has_v2_under_unified(root: FakeRoot) -> None:
     root.cgroup("0::/a.slice")
     root.limits("unified/a.slice", cpu__max="50000 100000")
-    assert root.probe().quota == 0.5
+    assert root.host().quota == 0.5
 
 
 def test_a_path_outside_the_namespace_stays_inside_the_mount(root: FakeRoot) -> None:
     root.cgroup("0::/../../a")
     root.limits("", cpu__max="100000 100000")
     root.limits("a", cpu__max="50000 100000")
-    assert root.probe().quota == 0.5
+    assert root.host().quota == 0.5
 
 
 # Memory
@@ -189,22 +189,22 @@ def test_a_path_outside_the_namespace_stays_inside_the_mount(root: FakeRoot) -> 
 def test_memory_without_a_limit_is_the_hosts(root: FakeRoot) -> None:
     root.cgroup("0::/a")
     root.limits("a", memory__max="max", memory__current=GIB)
-    assert root.probe(available=5 * GIB).available_bytes == 5 * GIB
+    assert root.host(available=5 * GIB).available_bytes == 5 * GIB
 
 
 def test_memory_within_a_limit(root: FakeRoot) -> None:
     root.cgroup("0::/a/b")
     root.limits("a/b", memory__max=8 * GIB, memory__current=GIB)
     root.limits("a", memory__max=6 * GIB, memory__current=2 * GIB)
-    assert root.probe().available_bytes == 4 * GIB
-    assert root.probe(available=3 * GIB).available_bytes == 3 * GIB
+    assert root.host().available_bytes == 4 * GIB
+    assert root.host(available=3 * GIB).available_bytes == 3 * GIB
 
 
 def test_cached_files_are_free(root: FakeRoot) -> None:
     root.cgroup("0::/")
     root.limits("", memory__max=8 * GIB, memory__current=7 * GIB)
     root.limits("", memory__stat=f"anon {GIB}\ninactive_file {4 * GIB}\nactive_file {2 * GIB}\nfile {6 * GIB}")
-    assert root.probe().available_bytes == 7 * GIB
+    assert root.host().available_bytes == 7 * GIB
 
 
 def test_memory_on_cgroup_v1(root: FakeRoot) -> None:
@@ -212,13 +212,13 @@ def test_memory_on_cgroup_v1(root: FakeRoot) -> None:
     root.limits("memory", memory__limit_in_bytes=9223372036854771712, memory__usage_in_bytes=20 * GIB)
     root.limits("memory/docker/abc", memory__limit_in_bytes=4 * GIB, memory__usage_in_bytes=2 * GIB)
     root.limits("memory/docker/abc", memory__stat=f"inactive_file 5\ntotal_inactive_file {GIB}")
-    assert root.probe().available_bytes == 3 * GIB
+    assert root.host().available_bytes == 3 * GIB
 
 
 def test_a_group_over_its_limit_has_nothing(root: FakeRoot) -> None:
     root.cgroup("0::/")
     root.limits("", memory__max=GIB, memory__current=2 * GIB)
-    assert root.probe().available_bytes == 0
+    assert root.host().available_bytes == 0
 
 
 # Whatever may be wrong
@@ -228,7 +228,7 @@ def test_nonsense_counts_as_no_limit(root: FakeRoot) -> None:
     root.cgroup("0::/", "nonsense", "1:cpu")
     root.limits("", cpu__max="3 0", memory__max="lots", memory__current="", memory__stat="a\nb c\n1 2 3")
     root.node(7, "nonsense")
-    host = root.probe()
+    host = root.host()
     assert (host.quota, host.available_bytes) == (None, 32 * GIB)
     assert len(host.cores) == 2
 
@@ -237,18 +237,18 @@ def test_unreadable_files_count_as_no_limit(root: FakeRoot) -> None:
     root.cgroup("0::/")
     (root.path / "sys/fs/cgroup/cpu.max").mkdir(parents=True)  # fails to open even for the superuser
     (root.path / "sys/fs/cgroup/memory.max").write_bytes(b"\xff\xfe")
-    host = root.probe()
+    host = root.host()
     assert (host.quota, host.available_bytes) == (None, 32 * GIB)
 
 
 def test_this_host_has_a_layout() -> None:
-    host = probe()
+    host = detect_topology()
     assert host.allowed == os.sched_getaffinity(0)
     assert host.available_bytes <= psutil.virtual_memory().total
-    assert plan(host, Demand.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)).workers
+    assert plan_layout(host, WorkerMemory.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)).workers
 
 
 def test_without_affinity_every_cpu_is_allowed(root: FakeRoot, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    assert probe(root.path).allowed == {0, 1}
+    assert detect_topology(root.path).allowed == {0, 1}

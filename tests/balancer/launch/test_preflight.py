@@ -18,8 +18,8 @@ import pytest
 
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Calibration
-from balancer.host.calibration_store import keep
-from balancer.host.layout import Core, Host, Layout, WorkerPlan
+from balancer.host.calibration_store import save
+from balancer.host.layout import Core, Host, Layout, WorkerPlacement
 from balancer.launch import plan, preflight
 from balancer.launch import supervisor as supervisor_module
 from balancer.launch.plan import choose_layout, with_weights
@@ -32,7 +32,7 @@ from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
 from worker.precision import Processor
 
 KEY = "0123456789abcdef"
-TWO = Layout((WorkerPlan((0,), 1), WorkerPlan((1,), 1)), 1, ("because",))
+TWO = Layout((WorkerPlacement((0,), 1), WorkerPlacement((1,), 1)), 1, ("because",))
 
 
 @pytest.fixture
@@ -474,7 +474,7 @@ def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     def impossible(*_: object, **__: object) -> NoReturn:
         raise LayoutError("memory holds no worker")
 
-    monkeypatch.setattr(plan, "plan", impossible)
+    monkeypatch.setattr(plan, "plan_layout", impossible)
     with pytest.raises(LaunchError, match="memory holds no worker"):
         choose_layout(Settings())
 
@@ -483,7 +483,7 @@ def test_a_layout_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
 def roomy(ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> Host:
     """Whatever the tests run on, it counts as a host of two cores with memory for all."""
     host = Host((Core((0,), 0), Core((1,), 0)), frozenset({0, 1}), None, 256 * 2**30)
-    monkeypatch.setattr(plan, "probe", lambda: host)
+    monkeypatch.setattr(plan, "detect_topology", lambda: host)
     return host
 
 
@@ -491,9 +491,9 @@ def calibrated(settings: Settings, host: Host) -> None:
     """Keep a calibration for these settings on that host: three slots are the fastest."""
     shape = {"threads": 1, "workers": 2, "utterances": 4, "seconds": 10, "answer_seconds": 5, "worker_bytes": 1}
     measurements = [shape | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))]
-    held_for = plan.conditions(settings, host, plan.weights_fingerprint(settings))
+    held_for = plan.calibration_conditions(settings, host, plan.weights_fingerprint(settings))
     made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
-    keep(Calibration.model_validate(made), settings.cache_dir)
+    save(Calibration.model_validate(made), settings.cache_dir)
 
 
 def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Host, tmp_path: Path) -> None:
@@ -524,9 +524,9 @@ def test_a_calibration_of_other_conditions_is_left_aside_and_that_is_said(
         case "processor":
             monkeypatch.setattr(plan, "processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
         case "cores":
-            monkeypatch.setattr(plan, "probe", lambda: replace(roomy, allowed=frozenset({0})))
+            monkeypatch.setattr(plan, "detect_topology", lambda: replace(roomy, allowed=frozenset({0})))
         case "quota":
-            monkeypatch.setattr(plan, "probe", lambda: replace(roomy, quota=1.5))
+            monkeypatch.setattr(plan, "detect_topology", lambda: replace(roomy, quota=1.5))
     chosen = choose_layout(settings)
     assert chosen.slots == 8
     assert f"No calibration is for this host as it is: other {other}; run `chorus calibrate`." in chosen.reasons
@@ -572,8 +572,8 @@ def become(settings: Settings, layout: Layout, environ: dict[str, str], monkeypa
     ("layout", "places", "cores"),
     [
         (TWO, "0/1;1/1", "0;1"),
-        (Layout((WorkerPlan((0, 1, 4), 2),), 1, ()), "0,1,4/2", "0-1,4"),
-        (Layout((WorkerPlan((0, 1), 2), WorkerPlan((2, 3), 1)), 8, ()), "0,1/2;2,3/1", "0-1;2-3"),
+        (Layout((WorkerPlacement((0, 1, 4), 2),), 1, ()), "0,1,4/2", "0-1,4"),
+        (Layout((WorkerPlacement((0, 1), 2), WorkerPlacement((2, 3), 1)), 8, ()), "0,1/2;2,3/1", "0-1;2-3"),
     ],
 )
 def test_the_layout_is_exported(
