@@ -88,8 +88,8 @@ class _Spoken:
 def measure_layout(settings: Settings, layout: Layout, bounds: RunLimits, spoke: Callable[[], object]) -> Measurement:
     """Start the workers of `layout`, have them speak, end them; `spoke` is told of each utterance.
 
-    The weights must be in `settings.model_dir`, where the engine has any. Raises CalibrationRunError. Nothing is left of
-    it, however it ends.
+    The weights must be in `settings.model_dir`, where the engine has any. However it ends, no process and no file is
+    left. Raises CalibrationRunError.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder, _started(settings, layout, Path(folder)) as workers:
         return asyncio.run(_measure(settings, layout, bounds, workers, spoke))
