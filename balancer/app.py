@@ -28,12 +28,12 @@ from balancer.api.responses import (
     http_error_response,
     internal_error_response,
 )
-from balancer.cache.best_effort import AudioCache
+from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher, Patience
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
-from balancer.jobs.executor import Runner
-from balancer.jobs.service import Desk
+from balancer.jobs.executor import JobExecutor
+from balancer.jobs.service import JobService
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
 from balancer.operations import loop_lag
@@ -41,7 +41,7 @@ from balancer.operations.fleet_collector import FleetMetrics
 from balancer.operations.process_cpu import CpuWatch
 from balancer.operations.ready_banner import announce
 from balancer.operations.recycling import Limits, Upkeep
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
 from balancer.speech.cache_keys import CacheKeys
@@ -74,17 +74,17 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     )
     patience = Patience(settings.attempt_seconds, settings.attempt_factor, settings.hedge_factor)
     dispatcher = Dispatcher(fleet, scheduler, metrics, card, patience)
-    intake = Intake(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
+    validator = RequestValidator(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
     stores = open_stores(settings)
-    cache = AudioCache(stores.audio, metrics)
+    cache = BestEffortCache(stores.audio, metrics)
     speech = SpeechService(
         dispatcher, metrics, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
     )
     limits = RateLimits(
         shape=settings.rate_mode == "shape",
-        link=stores.link,
+        redis=stores.redis,
         open_without_redis=settings.rate_without_redis == "open",
-        kept=stores.counts,
+        daily_counters=stores.daily_counters,
     )
     quota = Quota(
         settings.rate_requests_per_minute,
@@ -93,22 +93,22 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         concurrency=settings.rate_concurrency,
     )
     admission = Admission(limits, quota, metrics, timeout=settings.request_timeout)
-    runner = Runner(
+    executor = JobExecutor(
         stores.jobs,
         speech,
-        intake,
+        validator,
         dispatcher,
         metrics,
         attempts=settings.job_attempts,
         retention=settings.job_days * DAY_SECONDS,
     )
     secret = settings.webhook_secret
-    desk = Desk(
+    job_service = JobService(
         stores.jobs,
         dispatcher,
-        runner,
-        most=settings.jobs_limit,
-        tells_webhooks=secret is not None,
+        executor,
+        max_queued=settings.jobs_limit,
+        webhooks_enabled=secret is not None,
         allow_private=settings.webhook_private,
     )
     cpu = CpuWatch()
@@ -121,7 +121,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
             speech.keys = await asyncio.to_thread(_sound_keys, settings)
         beside = [
             fleet.run(dispatcher),
-            runner.run(),
+            executor.run(),
             announce(settings, dispatcher),
             upkeep.run(),
             loop_lag.watch(metrics.loop_lag),
@@ -142,19 +142,19 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
 
     app = Starlette(
         routes=[
-            *openai.routes(speech, intake, admission, settings.max_body_bytes, int(time.time())),
-            *tts.routes(speech, intake, admission, settings.max_body_bytes),
+            *openai.routes(speech, validator, admission, settings.max_body_bytes, int(time.time())),
+            *tts.routes(speech, validator, admission, settings.max_body_bytes),
             *queue.QueueRoutes(
-                desk,
-                intake,
+                job_service,
+                validator,
                 admission,
                 max_body_bytes=settings.max_body_bytes,
                 max_batch_bytes=settings.max_batch_bytes,
                 public_url=settings.public_url,
             ).routes(),
-            *voices_route.routes(intake),
+            *voices_route.routes(validator),
             *health.routes(dispatcher, metrics, cpu),
-            *docs.routes(intake),
+            *docs.routes(validator),
         ],
         exception_handlers={
             ChorusError: error_response,

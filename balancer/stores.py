@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from balancer.access.sqlite_counters import KeptCounts
+from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.cache.file_store import FileStore
 from balancer.cache.redis_store import RedisStore
 from balancer.cache.store import AudioStore, StoreError
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobStore, JobStoreError
-from balancer.redis_client import RedisLink
+from balancer.redis_client import RedisClient
 from balancer.settings import Settings
 
 DAY_SECONDS = 86_400.0
@@ -25,8 +25,8 @@ class Stores:
     audio: AudioStore | None
     """None where nothing is to be kept."""
     jobs: JobStore
-    link: RedisLink | None = None
-    counts: KeptCounts | None = None
+    redis: RedisClient | None = None
+    daily_counters: SqliteCounterStorage | None = None
     """Counts over a day; None where Redis has them."""
 
     async def aclose(self) -> None:
@@ -36,10 +36,10 @@ class Stores:
                 await self.audio.aclose()
         with suppress(JobStoreError):
             await self.jobs.aclose()
-        if self.link is not None:
-            await self.link.aclose()
-        if self.counts is not None:
-            self.counts.close()
+        if self.redis is not None:
+            await self.redis.aclose()
+        if self.daily_counters is not None:
+            self.daily_counters.close()
 
 
 def open_stores(settings: Settings) -> Stores:
@@ -47,8 +47,8 @@ def open_stores(settings: Settings) -> Stores:
     limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
     if settings.redis is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
-        counts = KeptCounts(settings.data_dir / "counts.sqlite3")
-        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), counts=counts)
-    link = RedisLink(settings.redis)
-    audio = RedisStore(link, limit=limit, lifetime=lifetime)
-    return Stores(audio if limit else None, RedisJobStore(link, settings.cache_dir / "job-audio"), link)
+        counters = SqliteCounterStorage(settings.data_dir / "counts.sqlite3")
+        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), daily_counters=counters)
+    redis = RedisClient(settings.redis)
+    audio = RedisStore(redis, limit=limit, lifetime=lifetime)
+    return Stores(audio if limit else None, RedisJobStore(redis, settings.cache_dir / "job-audio"), redis)

@@ -11,10 +11,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 from balancer.access.caller import Caller
-from balancer.access.rate_limits import Demand, Quota, RateLimits
+from balancer.access.rate_limits import Quota, RateLimitRequest, RateLimits
 from balancer.errors import ChorusError, NotAllowedError
 from balancer.metrics import Metrics
-from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
+from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.priority import Priority
 
 
@@ -29,7 +29,7 @@ class Admission:
 
     @asynccontextmanager
     async def admit_speech(
-        self, caller: Caller, request: SpeechRequest, origin: Origin
+        self, caller: Caller, request: SpeechRequest, context: RequestContext
     ) -> AsyncIterator[tuple[SpeechRequest, dict[str, str]]]:
         """A block for one request; it gives the request as the key allows it, and headers for its answer.
 
@@ -37,7 +37,7 @@ class Admission:
         """
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
-        hold = seconds_given(request, origin)
+        hold = time_limit(request, context)
         async with self.admit(caller, len(request.text), [request.voice.name], hold=hold) as headers:
             yield request, headers
 
@@ -47,11 +47,11 @@ class Admission:
     ) -> AsyncIterator[dict[str, str]]:
         """The same for so many characters in those voices, held for `hold` seconds at most if those are fewer."""
         until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
-        demand = Demand(caller.name, self._quota.of(caller.key), characters, until)
+        request = RateLimitRequest(caller.name, self._quota.of(caller.key), characters, until)
         async with AsyncExitStack() as admitted:
             try:
                 _check_voices(caller, voices)
-                headers = await admitted.enter_async_context(self._limits.admit(demand))
+                headers = await admitted.enter_async_context(self._limits.admit(request))
             except ChorusError as error:
                 self._metrics.record_refusal(error.code)
                 raise

@@ -31,9 +31,9 @@ from limits.aio.strategies import (
 from limits.errors import StorageError
 
 from balancer.access.api_keys import ApiKey
-from balancer.access.sqlite_counters import KeptCounts
+from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
-from balancer.redis_client import RedisLink
+from balancer.redis_client import RedisClient
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Quota:
 
 
 @dataclass(frozen=True)
-class Demand:
+class RateLimitRequest:
     """What a request asks of its caller's quota. `deadline` is on the event loop's clock."""
 
     caller: str
@@ -86,14 +86,14 @@ class RateLimits:
         self,
         *,
         shape: bool = False,
-        link: RedisLink | None = None,
+        redis: RedisClient | None = None,
         open_without_redis: bool = True,
-        kept: KeptCounts | None = None,
+        daily_counters: SqliteCounterStorage | None = None,
     ) -> None:
-        """`shape` holds requests instead of refusing them; without Redis, `kept` holds what is counted over a day."""
-        self._kept = kept
+        """`shape` holds requests instead of refusing them. `daily_counters` count over a day, unless Redis does."""
+        self._daily_counters = daily_counters
         self._shape = shape
-        self._link = link
+        self._redis = redis
         self._open = open_without_redis
         # Its background task needs a running loop: made with the first request.
         self._storage: MemoryStorage | RedisStorage | None = None
@@ -101,19 +101,19 @@ class RateLimits:
         self._under_way: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def admit(self, demand: Demand) -> AsyncIterator[dict[str, str]]:
+    async def admit(self, request: RateLimitRequest) -> AsyncIterator[dict[str, str]]:
         """A block for the request; it gives the headers that tell the caller where they stand.
 
         Raises RateLimitedError, LimitsUnavailableError.
         """
-        quota, caller = demand.quota, demand.caller
+        quota, caller = request.quota, request.caller
         if quota == Quota():
             yield {}
             return
         turn = self._turns.setdefault(caller, asyncio.Lock())
         async with turn:  # one caller's requests are held in the order of their arrival
-            await self._await_slot(demand)
-            headers = await self._spend(demand)
+            await self._await_slot(request)
+            headers = await self._spend(request)
             self._under_way[caller] += 1
         try:
             yield headers
@@ -122,10 +122,10 @@ class RateLimits:
             if not self._under_way[caller]:
                 del self._under_way[caller]
 
-    async def _await_slot(self, demand: Demand) -> None:
-        most = demand.quota.concurrency
-        while most is not None and self._under_way[demand.caller] >= most:
-            if not self._shape or _now() >= demand.deadline:
+    async def _await_slot(self, request: RateLimitRequest) -> None:
+        most = request.quota.concurrency
+        while most is not None and self._under_way[request.caller] >= most:
+            if not self._shape or _now() >= request.deadline:
                 raise RateLimitedError(
                     f"{most} requests of yours are under way, which is the most at once; wait for one to end",
                     code="concurrency_limit_exceeded",
@@ -134,20 +134,20 @@ class RateLimits:
                 )
             await asyncio.sleep(SHORTEST_HOLD)
 
-    async def _spend(self, demand: Demand) -> dict[str, str]:
+    async def _spend(self, request: RateLimitRequest) -> dict[str, str]:
         """Count the request against every limit, once none is in its way."""
-        if self._link is not None and self._link.gone is not None:
-            return self._without_redis(self._link.gone)
+        if self._redis is not None and self._redis.unavailable_reason is not None:
+            return self._without_redis(self._redis.unavailable_reason)
         try:
-            rules = self._rules(demand)
-            while (full := await self._first_full(demand.caller, rules)) is not None:
-                await self._hold(demand, *full)
+            rules = self._rules(request)
+            while (full := await self._first_full(request.caller, rules)) is not None:
+                await self._hold(request, *full)
             for rule in rules:
-                await rule.limiter.hit(rule.item, demand.caller, cost=rule.cost)
-            return await self._headers(demand.caller, rules)
+                await rule.limiter.hit(rule.item, request.caller, cost=rule.cost)
+            return await self._headers(request.caller, rules)
         except StorageError as error:
-            if self._link is not None:
-                self._link.lost(str(error.storage_error))
+            if self._redis is not None:
+                self._redis.mark_unavailable(str(error.storage_error))
             log.warning("rate limits cannot be checked: %s", error.storage_error)
             return self._without_redis(str(error.storage_error))
 
@@ -160,10 +160,10 @@ class RateLimits:
                 full.append((rule, max(0.0, stats.reset_time - time.time())))
         return max(full, key=lambda found: found[1], default=None)
 
-    async def _hold(self, demand: Demand, rule: _Rule, seconds: float) -> None:
+    async def _hold(self, request: RateLimitRequest, rule: _Rule, seconds: float) -> None:
         """Wait until the rule lets the request pass. Raises RateLimitedError where it may not wait, or for so long."""
         never = rule.cost > rule.item.amount
-        if not self._shape or never or _now() + seconds > demand.deadline:
+        if not self._shape or never or _now() + seconds > request.deadline:
             raise _refusal(rule, None if never else seconds)
         await asyncio.sleep(max(seconds, SHORTEST_HOLD))
 
@@ -177,8 +177,8 @@ class RateLimits:
                 nearest = share, _standing(rule, stats.remaining, stats.reset_time - time.time())
         return nearest[1] if nearest is not None else {}
 
-    def _rules(self, demand: Demand) -> list[_Rule]:
-        quota, characters = demand.quota, demand.characters
+    def _rules(self, request: RateLimitRequest) -> list[_Rule]:
+        quota, characters = request.quota, request.characters
         storage = self._open_storage()
         moving, sliding = MovingWindowRateLimiter(storage), SlidingWindowCounterRateLimiter(storage)
         rules = []
@@ -191,12 +191,12 @@ class RateLimits:
             rules.append(_Rule(sliding, minute, "characters", characters))
         if quota.characters_per_day is not None:
             day = RateLimitItemPerDay(quota.characters_per_day, namespace="CHARACTERS")
-            rules.append(_Rule(FixedWindowRateLimiter(self._kept or storage), day, "characters", characters))
+            rules.append(_Rule(FixedWindowRateLimiter(self._daily_counters or storage), day, "characters", characters))
         return rules
 
     def _open_storage(self) -> MemoryStorage | RedisStorage:
         if self._storage is None:
-            self._storage = MemoryStorage() if self._link is None else _redis_storage(self._link)
+            self._storage = MemoryStorage() if self._redis is None else _redis_storage(self._redis)
         return self._storage
 
     def _without_redis(self, why: str) -> dict[str, str]:
@@ -207,14 +207,14 @@ class RateLimits:
         )
 
 
-def _redis_storage(link: RedisLink) -> RedisStorage:
-    """Over the link's own connections."""
+def _redis_storage(redis: RedisClient) -> RedisStorage:
+    """Shares the connections of `redis`."""
     return RedisStorage(
-        f"async+{link.url}",
+        f"async+{redis.url}",
         wrap_exceptions=True,
         implementation="redispy",
         key_prefix="chorus:rates",
-        connection_pool=link.client.connection_pool,
+        connection_pool=redis.raw.connection_pool,
     )
 
 

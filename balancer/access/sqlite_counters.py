@@ -20,7 +20,7 @@ _SCHEMA = "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGE
 T = TypeVar("T")
 
 
-class KeptCounts(Storage):
+class SqliteCounterStorage(Storage):
     """A storage of the limits library, for its fixed windows. `clock` gives Unix time."""
 
     STORAGE_SCHEME = None

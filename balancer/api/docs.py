@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from balancer.api.openapi import describe
 from balancer.api.responses import JSONResponse
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -31,9 +31,9 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def routes(intake: Intake) -> list[BaseRoute]:
+def routes(validator: RequestValidator) -> list[BaseRoute]:
     """The routes."""
-    document = describe(intake, version("chorus-tts"))
+    document = describe(validator, version("chorus-tts"))
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document)

@@ -8,17 +8,17 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
-from balancer.api.reading import origin, read, while_connected
+from balancer.api.reading import read, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_response
 from balancer.errors import ModelNotFoundError
 from balancer.requests.bodies import OpenAISpeechBody
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from balancer.speech.service import SpeechService
 
 
 def routes(
-    speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int, started_at: int
+    speech: SpeechService, validator: RequestValidator, admission: Admission, max_body_bytes: int, started_at: int
 ) -> list[Route]:
     """The routes; `started_at` (Unix seconds) stands as the models' time of creation."""
 
@@ -26,8 +26,8 @@ def routes(
         return {"id": name, "object": "model", "created": started_at, "owned_by": "chorus"}
 
     async def create_speech(request: Request) -> Response:
-        context = origin(request)
-        speech_request = intake.accept(await read(request, OpenAISpeechBody, max_body_bytes))
+        context = request_context(request)
+        speech_request = validator.validate(await read(request, OpenAISpeechBody, max_body_bytes))
         async with (
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
@@ -35,12 +35,12 @@ def routes(
             return audio_response(await speech.synthesize(admitted, context), limit_headers)
 
     async def list_models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [card(name) for name in intake.models]})
+        return JSONResponse({"object": "list", "data": [card(name) for name in validator.models]})
 
     async def get_model(request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in intake.models:
-            raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(intake.models)}")
+        if name not in validator.models:
+            raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
         return JSONResponse(card(name))
 
     return [

@@ -10,7 +10,7 @@ from pydantic.json_schema import models_json_schema
 from balancer.audio.formats import AudioFormat
 from balancer.jobs.job import JobState
 from balancer.requests.bodies import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -95,12 +95,12 @@ _RECEIPTS_SCHEMA = {
 }
 
 
-def describe(intake: Intake, version: str) -> dict[str, Any]:
+def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
     """The document for the engine that runs, whose parameters are fields of the request bodies."""
     _, definitions = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
     schemas = definitions["$defs"]
     for body in _BODIES:
-        _name_parameters(schemas[body.__name__], intake)
+        _name_parameters(schemas[body.__name__], validator)
     schemas |= {
         "Error": _ERROR_SCHEMA,
         "TtsJson": _TTS_JSON_SCHEMA,
@@ -115,7 +115,7 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
             "title": "Chorus",
             "version": version,
             "summary": "Text to speech from ordinary CPU hosts.",
-            "description": f"Engine: `{intake.card.name}`. {intake.card.description}",
+            "description": f"Engine: `{validator.card.name}`. {validator.card.description}",
         },
         "paths": {
             "/v1/audio/speech": {"post": _speak("Speak, as OpenAI's API does", OpenAISpeechBody, _audio())},
@@ -155,15 +155,15 @@ def describe(intake: Intake, version: str) -> dict[str, Any]:
     }
 
 
-def _name_parameters(schema: dict[str, Any], intake: Intake) -> None:
+def _name_parameters(schema: dict[str, Any], validator: RequestValidator) -> None:
     schema["additionalProperties"] = False
-    for parameter in intake.card.parameters:
+    for parameter in validator.card.parameters:
         schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
     text = schema["properties"].get("text") or schema["properties"]["input"]
-    text["maxLength"] = intake.longest_text
+    text["maxLength"] = validator.longest_text
     text["examples"] = ["Hello from Chorus."]
     schema["properties"]["voice"]["examples"] = [DEFAULT_VOICE]
-    schema["properties"]["model"]["examples"] = [intake.card.name]
+    schema["properties"]["model"]["examples"] = [validator.card.name]
 
 
 def _field(parameter: Parameter | Choice) -> dict[str, Any]:

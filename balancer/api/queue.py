@@ -18,9 +18,9 @@ from balancer.api.responses import JSONResponse
 from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
 from balancer.jobs.job import Job
-from balancer.jobs.service import Client, Desk, Standing
+from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 
 STREAM_LOOK_SECONDS = 0.25
 STREAM_SECONDS = 60.0
@@ -34,16 +34,16 @@ class QueueRoutes:
 
     def __init__(
         self,
-        desk: Desk,
-        intake: Intake,
+        job_service: JobService,
+        validator: RequestValidator,
         admission: Admission,
         *,
         max_body_bytes: int,
         max_batch_bytes: int,
         public_url: str | None = None,
     ) -> None:
-        self._desk = desk
-        self._intake = intake
+        self._job_service = job_service
+        self._validator = validator
         self._admission = admission
         self._max_body_bytes = max_body_bytes
         self._max_batch_bytes = max_batch_bytes
@@ -64,45 +64,47 @@ class QueueRoutes:
         body = await read(request, QueueBody, self._max_body_bytes)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
-            body = validated(body.told | {"idempotencyKey": key}, QueueBody)
+            body = validated(body.as_sent | {"idempotencyKey": key}, QueueBody)
         self._check(body)
-        (standing,), headers = await self._accept([body], request)
-        return JSONResponse(receipt(standing), 202, headers | {"Location": standing.report()["statusUrl"]})
+        (view,), headers = await self._accept([body], request)
+        return JSONResponse(receipt(view), 202, headers | {"Location": view.report()["statusUrl"]})
 
     async def batch(self, request: Request) -> Response:
         """Take many jobs in, all or none."""
         bodies = await read_lines(request, QueueBody, self._max_batch_bytes, self._check)
-        standings, headers = await self._accept(bodies, request)
-        return JSONResponse({"jobs": [receipt(standing) for standing in standings]}, 202, headers)
+        views, headers = await self._accept(bodies, request)
+        return JSONResponse({"jobs": [receipt(view) for view in views]}, 202, headers)
 
     async def status(self, request: Request) -> Response:
         """Tell how a job stands: once, or at each change."""
         job_id, asking = request.path_params["id"], self._client(request)
-        standing = await self._desk.standing(job_id, asking)
+        view = await self._job_service.status(job_id, asking)
         unkept = {"Cache-Control": "no-store"}
         if "text/event-stream" in request.headers.get("accept", ""):
-            events = _events(self._desk, job_id, asking)
+            events = _events(self._job_service, job_id, asking)
             return StreamingResponse(events, media_type="text/event-stream", headers=unkept)
-        return JSONResponse(standing.report(), headers=unkept)
+        return JSONResponse(view.report(), headers=unkept)
 
     async def audio(self, request: Request) -> Response:
         """The audio of a job that is done."""
-        return _file(request, *await self._desk.audio(request.path_params["id"], self._client(request)))
+        return _file(request, *await self._job_service.audio(request.path_params["id"], self._client(request)))
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job."""
-        return JSONResponse((await self._desk.cancel(request.path_params["id"], self._client(request))).report())
+        return JSONResponse((await self._job_service.cancel(request.path_params["id"], self._client(request))).report())
 
     def _check(self, body: QueueBody) -> None:
         """Refuse now what could not be spoken later."""
-        self._intake.accept(body)
-        self._desk.check(body)
+        self._validator.validate(body)
+        self._job_service.check(body)
 
-    async def _accept(self, bodies: Sequence[QueueBody], request: Request) -> tuple[list[Standing], dict[str, str]]:
-        characters = sum(len(body.words) for body in bodies)
-        voices = {self._intake.voice_of(body).name for body in bodies}
+    async def _accept(
+        self, bodies: Sequence[QueueBody], request: Request
+    ) -> tuple[list[JobStatusView], dict[str, str]]:
+        characters = sum(len(body.spoken_text) for body in bodies)
+        voices = {self._validator.voice_of(body).name for body in bodies}
         async with while_connected(request), self._admission.admit(caller_of(request), characters, voices) as headers:
-            return await self._desk.accept(bodies, self._client(request)), headers
+            return await self._job_service.accept(bodies, self._client(request)), headers
 
     def _client(self, request: Request) -> Client:
         caller = caller_of(request)
@@ -110,13 +112,13 @@ class QueueRoutes:
         return Client(caller.name, None if caller.key is None else caller.key.name, base.rstrip("/"))
 
 
-def receipt(standing: Standing) -> dict[str, object]:
+def receipt(view: JobStatusView) -> dict[str, object]:
     """What a client is told on handing a job in."""
-    whole = standing.report()
+    whole = view.report()
     return {name: whole[name] for name in ("requestId", "statusUrl", "position", "etaSeconds", "state")}
 
 
-async def _events(desk: Desk, job_id: str, client: Client) -> AsyncIterator[str]:
+async def _events(job_service: JobService, job_id: str, client: Client) -> AsyncIterator[str]:
     """One event at each change, until nothing more can change."""
     loop = asyncio.get_running_loop()
     until = loop.time() + STREAM_SECONDS
@@ -124,15 +126,15 @@ async def _events(desk: Desk, job_id: str, client: Client) -> AsyncIterator[str]
     yield "retry: 1000\n\n"
     while loop.time() < until:
         try:
-            standing = await desk.standing(job_id, client)
+            view = await job_service.status(job_id, client)
         except ChorusError as error:
             yield f"event: error\ndata: {json.dumps(error.body()['error'])}\n\n"
             return
-        report = standing.report()
+        report = view.report()
         if report != last:
             last = report
             yield f"event: status\ndata: {json.dumps(report)}\n\n"
-        if standing.job.state.final:
+        if view.job.state.final:
             return
         await asyncio.sleep(STREAM_LOOK_SECONDS)
 

@@ -16,7 +16,7 @@ from balancer.access.caller import caller_of
 from balancer.api.responses import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
-from balancer.requests.speech_request import Origin
+from balancer.requests.speech_request import RequestContext
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -81,10 +81,10 @@ def validated(value: Any, schema: type[Body]) -> Body:
         raise _invalid(error) from error
 
 
-def origin(request: Request) -> Origin:
+def request_context(request: Request) -> RequestContext:
     """Who asks, and by when. Raises InvalidRequestError."""
     facts = request.state.speech = {}
-    return Origin(
+    return RequestContext(
         request_id=request.state.request_id,
         caller=caller_of(request).name,
         arrived=asyncio.get_running_loop().time(),

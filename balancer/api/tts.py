@@ -12,20 +12,22 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
-from balancer.api.reading import origin, read, while_connected
+from balancer.api.reading import read, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.requests.bodies import TtsBody
 from balancer.requests.cache_control import CacheOutcome
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from balancer.speech.service import Audio, SpeechService
 
 
-def routes(speech: SpeechService, intake: Intake, admission: Admission, max_body_bytes: int) -> list[Route]:
+def routes(
+    speech: SpeechService, validator: RequestValidator, admission: Admission, max_body_bytes: int
+) -> list[Route]:
     """The routes."""
 
     async def tts(request: Request) -> Response:
-        context = origin(request)
-        speech_request = intake.accept(await read(request, TtsBody, max_body_bytes))
+        context = request_context(request)
+        speech_request = validator.validate(await read(request, TtsBody, max_body_bytes))
         async with (
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
@@ -33,9 +35,9 @@ def routes(speech: SpeechService, intake: Intake, admission: Admission, max_body
             return audio_response(await speech.synthesize(admitted, context), limit_headers)
 
     async def tts_json(request: Request) -> Response:
-        context = origin(request)
+        context = request_context(request)
         body = await read(request, TtsBody, max_body_bytes)
-        speech_request = intake.accept(body)
+        speech_request = validator.validate(body)
         _, character = body.chosen_voice
         async with (
             while_connected(request),

@@ -7,12 +7,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.api.responses import JSONResponse
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from voices.registry import Voice
 from worker.cards import CARDS, EngineCard
 
 
-def routes(intake: Intake) -> list[Route]:
+def routes(validator: RequestValidator) -> list[Route]:
     """The route."""
 
     async def list_voices(_: Request) -> Response:
@@ -27,11 +27,11 @@ def routes(intake: Intake) -> list[Route]:
                 "synthetic": voice.synthetic,
                 "cloned": voice.reference is not None,
             }
-            for voice in intake.speakable
+            for voice in validator.speakable
         ]
-        every = tuple(intake.voices)
+        every = tuple(validator.voices)
         engines = {name: [voice.name for voice in every if _speaks(card, voice)] for name, card in CARDS.items()}
-        return JSONResponse({"object": "list", "engine": intake.card.name, "data": voices, "engines": engines})
+        return JSONResponse({"object": "list", "engine": validator.card.name, "data": voices, "engines": engines})
 
     return [Route("/v1/audio/voices", list_voices)]
 

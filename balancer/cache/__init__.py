@@ -2,7 +2,7 @@
 
 sounds       what makes one sound another: the keys
 policy       what a request may read and write, by its Cache-Control
-store        the protocol of a store, and the seal on what it keeps
+store        the protocol of a store, and the checksum of its entries
 file_store   files and an SQLite index on this host
 redis_store  one Redis for several hosts
 audio_cache  what the speech service asks; a broken store costs it nothing but the hits

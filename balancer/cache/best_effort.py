@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from balancer.cache.store import AudioStore, Kept, StoreError
+from balancer.cache.store import AudioStore, CachedAudio, StoreError
 from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ LOG_SECONDS = 30.0
 """Between two lines about a store that fails: each request would have one to write."""
 
 
-class AudioCache:
+class BestEffortCache:
     """A store, whose failures are counted and logged. With no store, it keeps nothing."""
 
     def __init__(self, store: AudioStore | None, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,7 +24,7 @@ class AudioCache:
         self._clock = clock
         self._logged: float | None = None
 
-    async def look(self, key: str) -> Kept | None:
+    async def get(self, key: str) -> CachedAudio | None:
         """What is kept under the key, as far as the store can tell."""
         if self._store is None:
             return None
@@ -34,12 +34,12 @@ class AudioCache:
             self._failed(error)
             return None
 
-    async def keep(self, key: str, data: bytes, seconds: float) -> None:
+    async def put(self, key: str, data: bytes, seconds: float) -> None:
         """Keep audio, if the store can."""
         if self._store is None:
             return
         try:
-            await self._store.put(key, Kept(data, seconds, time.time()))
+            await self._store.put(key, CachedAudio(data, seconds, time.time()))
         except StoreError as error:
             self._failed(error)
 

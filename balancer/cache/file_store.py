@@ -1,7 +1,7 @@
 """The embedded store: one file a sound, and an SQLite index of sizes and last use. Several processes may share it.
 
-A hit reads one file and nothing else: what it says of itself (age, digest) is in its seal. When it was used is noted in
-the index every few seconds. An entry is in the index before its file is there and after it is gone, so no file is ever
+A hit reads one file and nothing else: its header holds age and checksum. When it was used is noted in the index every
+few seconds. An entry is in the index before its file is there and after it is gone, so no file is ever
 forgotten, and a file comes into being whole or not at all.
 """
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from balancer.cache.store import BrokenSealError, Kept, Stats, StoreError, seal, unseal
+from balancer.cache.store import CachedAudio, ChecksumError, Stats, StoreError, pack_entry, unpack_entry
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +62,11 @@ class FileStore:
         self._used: dict[str, float] = {}
         self._touched = 0.0
 
-    async def get(self, key: str) -> Kept | None:
+    async def get(self, key: str) -> CachedAudio | None:
         """See AudioStore."""
         return await self._off_the_loop(lambda: self._get(key))
 
-    async def put(self, key: str, kept: Kept) -> None:
+    async def put(self, key: str, kept: CachedAudio) -> None:
         """See AudioStore."""
         await self._off_the_loop(lambda: self._put(key, kept))
 
@@ -88,15 +88,15 @@ class FileStore:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the audio cache in {self._folder} cannot be used: {error}") from error
 
-    def _get(self, key: str) -> Kept | None:
+    def _get(self, key: str) -> CachedAudio | None:
         file = self._file(key)
         try:
             content = file.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            kept = unseal(key, content)
-        except BrokenSealError as error:
+            kept = unpack_entry(key, content)
+        except ChecksumError as error:
             log.warning("%s is damaged and dropped: %s", file, error)
             self._drop([key])
             return None
@@ -113,9 +113,9 @@ class FileStore:
                 log.warning("what is used cannot be noted in %s: %s", self._folder, error)
         return kept
 
-    def _put(self, key: str, kept: Kept) -> None:
+    def _put(self, key: str, kept: CachedAudio) -> None:
         file = self._file(key)
-        content = seal(key, kept)
+        content = pack_entry(key, kept)
         if len(content) > self._limit:
             return
         with self._open() as index:

@@ -9,8 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from balancer.cache.store import BrokenSealError, Kept, Stats, StoreError, seal, unseal
-from balancer.redis_client import RedisGoneError, RedisLink
+from balancer.cache.store import CachedAudio, ChecksumError, Stats, StoreError, pack_entry, unpack_entry
+from balancer.redis_client import RedisClient, RedisUnavailableError
 
 PREFIX = "chorus:audio:"
 USED = "chorus:audio-used"
@@ -68,27 +68,29 @@ return #keys / 2
 class RedisStore:
     """Keeps audio for `lifetime` seconds, within `limit` bytes. `clock` gives Unix time."""
 
-    def __init__(self, link: RedisLink, *, limit: int, lifetime: float, clock: Callable[[], float] = time.time) -> None:
-        self._link = link
+    def __init__(
+        self, redis: RedisClient, *, limit: int, lifetime: float, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._redis = redis
         self._limit = limit
         self._lifetime = lifetime
         self._clock = clock
-        self._put, self._get, self._clear = (link.client.register_script(script) for script in (_PUT, _GET, _CLEAR))
+        self._put, self._get, self._clear = (redis.raw.register_script(script) for script in (_PUT, _GET, _CLEAR))
 
-    async def get(self, key: str) -> Kept | None:
+    async def get(self, key: str) -> CachedAudio | None:
         """See AudioStore."""
         content = await self._run(self._get, key, self._clock())
         if content is None:
             return None
         try:
-            kept = unseal(key, content)
-        except BrokenSealError:
+            kept = unpack_entry(key, content)
+        except ChecksumError:
             return None  # the next that is made takes its place
         return kept if self._clock() - kept.created <= self._lifetime else None
 
-    async def put(self, key: str, kept: Kept) -> None:
+    async def put(self, key: str, kept: CachedAudio) -> None:
         """See AudioStore."""
-        content = seal(key, kept)
+        content = pack_entry(key, kept)
         if len(content) <= self._limit:
             milliseconds = max(1, round(self._lifetime * 1000))
             await self._run(self._put, key, content, self._clock(), milliseconds, self._limit)
@@ -97,7 +99,7 @@ class RedisStore:
         """See AudioStore."""
         entries = await self._ask(lambda redis: redis.zcard(USED))
         size = await self._ask(lambda redis: redis.get(TOTAL))
-        return Stats(entries, int(size or 0), self._limit, self._link.where)
+        return Stats(entries, int(size or 0), self._limit, self._redis.address)
 
     async def clear(self) -> int:
         """See AudioStore."""
@@ -107,13 +109,13 @@ class RedisStore:
         return dropped
 
     async def aclose(self) -> None:
-        """The link is closed by whoever opened it."""
+        """Does nothing: whoever opened the Redis client closes it."""
 
     async def _run(self, script: Any, *arguments: Any) -> Any:
         return await self._ask(lambda _: script([USED, SIZES, TOTAL], [PREFIX, *arguments]))
 
     async def _ask(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         try:
-            return await self._link.do(work)
-        except RedisGoneError as error:
+            return await self._redis.execute(work)
+        except RedisUnavailableError as error:
             raise StoreError(str(error)) from error

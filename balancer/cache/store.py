@@ -1,4 +1,4 @@
-"""The protocol of a store of audio, and the seal that keeps torn or altered audio from being served."""
+"""The protocol of a store of audio, and the checksum that keeps torn or altered audio from being served."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HEAD = struct.Struct(">8s32sdd")
 
 
 @dataclass(frozen=True)
-class Kept:
+class CachedAudio:
     """Audio in a store: a sound's PCM, or a finished file."""
 
     data: bytes
@@ -36,17 +36,17 @@ class StoreError(Exception):
     """The store cannot be used just now; the message says which and why."""
 
 
-class BrokenSealError(ValueError):
+class ChecksumError(ValueError):
     """These bytes are not what was kept under that key: torn, altered or of another key."""
 
 
 class AudioStore(Protocol):
     """Keeps audio for a while, within a size; what was used least lately goes first. Every method raises StoreError."""
 
-    async def get(self, key: str) -> Kept | None:
+    async def get(self, key: str) -> CachedAudio | None:
         """What is kept under the key; None where there is nothing, or nothing whole."""
 
-    async def put(self, key: str, kept: Kept) -> None:
+    async def put(self, key: str, kept: CachedAudio) -> None:
         """Keep it, instead of what was kept under the key."""
 
     async def stats(self) -> Stats:
@@ -59,24 +59,24 @@ class AudioStore(Protocol):
         """Let go of files and connections."""
 
 
-def seal(key: str, kept: Kept) -> bytes:
+def pack_entry(key: str, kept: CachedAudio) -> bytes:
     """What a store writes: a header with a digest over all the rest and the key, then the audio."""
-    digest = _digest(key, kept.seconds, kept.created, kept.data)
+    digest = _checksum(key, kept.seconds, kept.created, kept.data)
     return _HEAD.pack(_MAGIC, digest, kept.seconds, kept.created) + kept.data
 
 
-def unseal(key: str, content: bytes) -> Kept:
-    """What was sealed. Raises BrokenSealError."""
+def unpack_entry(key: str, content: bytes) -> CachedAudio:
+    """What was sealed. Raises ChecksumError."""
     if len(content) < _HEAD.size:
-        raise BrokenSealError(f"{len(content)} bytes are no kept audio")
+        raise ChecksumError(f"{len(content)} bytes are no kept audio")
     magic, digest, seconds, created = _HEAD.unpack_from(content)
     data = content[_HEAD.size :]
-    if magic != _MAGIC or digest != _digest(key, seconds, created, data):
-        raise BrokenSealError("the digest does not fit")
-    return Kept(data, seconds, created)
+    if magic != _MAGIC or digest != _checksum(key, seconds, created, data):
+        raise ChecksumError("the digest does not fit")
+    return CachedAudio(data, seconds, created)
 
 
-def _digest(key: str, seconds: float, created: float, data: bytes) -> bytes:
+def _checksum(key: str, seconds: float, created: float, data: bytes) -> bytes:
     digest = hashlib.blake2b(data, digest_size=32)
     digest.update(struct.pack(">dd", seconds, created))
     digest.update(key.encode())

@@ -40,7 +40,7 @@ def failed(most: Annotated[int, typer.Option(min=1, help="At most so many.")] = 
 @app.command()
 def retry(job_id: Annotated[str, typer.Argument(help="As `chorus jobs failed` shows it.")]) -> None:
     """Queue a job that failed once more."""
-    if _ask(lambda store: store.revive(job_id)) is None:
+    if _ask(lambda store: store.requeue(job_id)) is None:
         fail(f"there is no failed job {job_id}", EXIT_REFUSED)
     tell(f"job {job_id} is queued again")
 

@@ -24,24 +24,24 @@ from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import JobStore, JobStoreError, Result
 from balancer.metrics import Metrics
 from balancer.requests.bodies import TtsBody
-from balancer.requests.speech_request import Origin
-from balancer.requests.validation import Intake
+from balancer.requests.speech_request import RequestContext
+from balancer.requests.validation import RequestValidator
 from balancer.scheduling.priority import Priority
 from balancer.speech.service import SpeechService
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
+POLL_INTERVAL_SECONDS = 0.5
 """Between two looks for what others have handed in, or for what has come due."""
-BUSY_SECONDS = 0.02
+SLOT_POLL_INTERVAL_SECONDS = 0.02
 """Between two looks whether there is room."""
-FIRST_PAUSE = 2.0
+MIN_RETRY_SECONDS = 2.0
 """Before a failed job's second attempt; each further pause is twice as long."""
-LONGEST_PAUSE = 300.0
-DEATHS = 4
+MAX_RETRY_SECONDS = 300.0
+MAX_CRASHES_PER_ATTEMPT = 4
 """So many times the attempts may end with the death of this process, which need not be the job's fault."""
-FORGET_SECONDS = 60.0
-"""Between two looks for jobs that are old enough to forget."""
+PURGE_INTERVAL_SECONDS = 60.0
+"""Between two looks for jobs that are old enough to purge."""
 
 
 class Slots(Protocol):
@@ -56,14 +56,14 @@ class Slots(Protocol):
         """Whether one more would start at once, or none of its kind waits yet."""
 
 
-class Runner:
+class JobExecutor:
     """Takes jobs of the store, as many at once as there is room for."""
 
     def __init__(
         self,
         store: JobStore,
         speech: SpeechService,
-        intake: Intake,
+        validator: RequestValidator,
         slots: Slots,
         metrics: Metrics,
         *,
@@ -73,21 +73,21 @@ class Runner:
         """`retention` is for how many seconds a job is kept after its end."""
         self._store = store
         self._speech = speech
-        self._intake = intake
+        self._validator = validator
         self._slots = slots
         self._metrics = metrics
         self._attempts = attempts
         self._retention = retention
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
-        self._awake = asyncio.Event()
-        self._complained = False
+        self._wake = asyncio.Event()
+        self._failing = False
 
     def wake(self) -> None:
         """Look at once: there is a new job."""
-        self._awake.set()
+        self._wake.set()
 
-    def stop(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> None:
         """Stop speaking a job that was cancelled."""
         task = self._running.get(job_id)
         if task is not None:
@@ -98,50 +98,50 @@ class Runner:
         """Run jobs until cancelled; what is then under way is queued again."""
         try:
             async with asyncio.TaskGroup() as beside:
-                beside.create_task(self._upkeep())
+                beside.create_task(self._maintain())
                 while True:
-                    self._awake.clear()
-                    await self._pause(await self._take())
+                    self._wake.clear()
+                    await self._wait(await self._start_next())
         finally:
             for task in self._running.values():
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _take(self) -> float:
+    async def _start_next(self) -> float:
         """Begin the next job, if there is one and room for it; seconds until the next look, if nothing happens."""
         if not self._slots.room_for_batch or len(self._running) > self._slots.slots:
-            return BUSY_SECONDS
+            return SLOT_POLL_INTERVAL_SECONDS
         try:
             job = await self._store.claim()
         except JobStoreError as error:
-            self._complain(error)
-            return LOOK_SECONDS
-        self._complained = False
+            self._report_failure(error)
+            return POLL_INTERVAL_SECONDS
+        self._failing = False
         if job is None:
-            return LOOK_SECONDS
-        self._running[job.id] = task = asyncio.create_task(self._carry_out(job))
+            return POLL_INTERVAL_SECONDS
+        self._running[job.id] = task = asyncio.create_task(self._execute(job))
         task.add_done_callback(lambda _: self._ended(job.id))
         return 0.0
 
-    async def _pause(self, seconds: float) -> None:
+    async def _wait(self, seconds: float) -> None:
         """For so long, or until there may be something to do: a new job, or the end of one."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._awake.wait()
+                await self._wake.wait()
 
     def _ended(self, job_id: str) -> None:
         del self._running[job_id]
         self._cancelled.discard(job_id)
-        self._awake.set()
+        self._wake.set()
 
-    def _complain(self, error: JobStoreError) -> None:
-        if not self._complained:
-            self._complained = True
+    def _report_failure(self, error: JobStoreError) -> None:
+        if not self._failing:
+            self._failing = True
             log.error("no jobs are run: %s", error)
 
-    async def _carry_out(self, job: Job) -> None:
+    async def _execute(self, job: Job) -> None:
         """Speak a claimed job, and tell the store what came of it."""
-        if job.attempts > self._attempts * DEATHS:
+        if job.attempts > self._attempts * MAX_CRASHES_PER_ATTEMPT:
             await self._fail(job, SynthesisError(f"whoever ran it died, {job.attempts - 1} times"))
             return
         try:
@@ -149,73 +149,75 @@ class Runner:
         except asyncio.CancelledError:
             if job.id not in self._cancelled:  # this process ends
                 with suppress(JobStoreError):  # then the store sees by itself that we are gone
-                    await self._store.give_back(job)
+                    await self._store.release(job)
             raise
         except NotServingError as error:  # no fault of the job
             log.info("job %s waits: %s", job.id, error)
-            await self._told(job, "released", lambda: self._give_back(job))
+            await self._record(job, "released", lambda: self._release(job))
         except (InvalidRequestError, PoisonedError) as error:
             await self._fail(job, error)
         except ChorusError as error:
-            await self._try_again(job, error)
+            await self._retry_later(job, error)
         except Exception:
             log.exception("job %s met a defect", job.id)
-            await self._try_again(job, ChorusError("internal error; the server's log has the details"))
+            await self._retry_later(job, ChorusError("internal error; the server's log has the details"))
         else:
-            await self._told(job, "done", lambda: self._store.finish(job, result))
+            await self._record(job, "done", lambda: self._store.finish(job, result))
 
     async def _speak(self, job: Job) -> Result:
-        request = self._intake.accept(TtsBody.model_validate(job.body))
+        request = self._validator.validate(TtsBody.model_validate(job.body))
         request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
-        origin = Origin(job.id, job.caller, asyncio.get_running_loop().time(), patient=True)
-        audio = await self._speech.synthesize(request, origin)
-        log.info("job %s spoken", job.id, extra={"fields": {"request": job.id, "attempt": job.attempts} | origin.facts})
+        context = RequestContext(job.id, job.caller, asyncio.get_running_loop().time(), waits_indefinitely=True)
+        audio = await self._speech.synthesize(request, context)
+        log.info(
+            "job %s spoken", job.id, extra={"fields": {"request": job.id, "attempt": job.attempts} | context.facts}
+        )
         return Result(audio.data, audio.seconds, sha256(audio.data).hexdigest())
 
-    async def _give_back(self, job: Job) -> bool:
-        await self._store.give_back(job)
+    async def _release(self, job: Job) -> bool:
+        await self._store.release(job)
         return True
 
     async def _fail(self, job: Job, error: ChorusError) -> None:
         log.warning("job %s failed after %d attempts: %s", job.id, job.attempts, error)
         reason = JobError(code=error.code, message=error.message)
-        await self._told(job, "failed", lambda: self._store.fail(job, reason))
+        await self._record(job, "failed", lambda: self._store.fail(job, reason))
 
-    async def _try_again(self, job: Job, error: ChorusError) -> None:
+    async def _retry_later(self, job: Job, error: ChorusError) -> None:
         """After a pause, unless it has been tried often enough."""
         if job.attempts >= self._attempts and not isinstance(error, QueueFullError):
             await self._fail(job, error)
             return
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (job.attempts - 1))
+        pause = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2 ** (job.attempts - 1))
         log.info("job %s is tried again in %g s: %s", job.id, pause, error)
         reason = JobError(code=error.code, message=error.message)
         due = time.time() + pause
-        await self._told(job, "postponed", lambda: self._store.postpone(job, reason, due))
+        await self._record(job, "postponed", lambda: self._store.retry_later(job, reason, due))
 
-    async def _told(self, job: Job, outcome: str, tell: Callable[[], Awaitable[bool]]) -> None:
+    async def _record(self, job: Job, outcome: str, tell: Callable[[], Awaitable[bool]]) -> None:
         """Tell the store, again until it has heard: a job that it took for running would stay so."""
         while True:
             try:
                 held = await tell()
             except JobStoreError as error:
-                self._complain(error)
-                await asyncio.sleep(LOOK_SECONDS)
+                self._report_failure(error)
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
                 continue
             self._metrics.record_job_attempt(outcome if held else "superseded")
             return
 
-    async def _upkeep(self) -> None:
+    async def _maintain(self) -> None:
         """Drop what is old enough, and keep the gauges."""
         forgotten = 0.0
         while True:
             now = time.time()
             try:
-                if now - forgotten > FORGET_SECONDS:
+                if now - forgotten > PURGE_INTERVAL_SECONDS:
                     forgotten = now
-                    while await self._store.forget(now - self._retention):
+                    while await self._store.purge(now - self._retention):
                         pass
                 counts = await self._store.counts()
                 self._metrics.set_job_counts({state.value: counts[state] for state in JobState})
             except JobStoreError as error:
-                self._complain(error)
-            await asyncio.sleep(LOOK_SECONDS * 4)
+                self._report_failure(error)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS * 4)

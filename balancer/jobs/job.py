@@ -96,11 +96,11 @@ class Job(BaseModel):
         """Not wanted any more."""
         return self._ended(JobState.CANCELLED, now)
 
-    def postponed(self, error: JobError, due: float) -> Job:
+    def queued_for_retry(self, error: JobError, due: float) -> Job:
         """Queued again, not before `due`."""
         return self._with(state=JobState.QUEUED, error=error, due=due)
 
-    def given_back(self) -> Job:
+    def released(self) -> Job:
         """Queued again as if it had not been claimed."""
         return self._with(state=JobState.QUEUED, attempts=self.attempts - 1, due=0.0)
 
@@ -108,11 +108,11 @@ class Job(BaseModel):
         """Queued again: whoever claimed it has died."""
         return self._with(state=JobState.QUEUED)
 
-    def revived(self) -> Job:
+    def requeued(self) -> Job:
         """Queued again as if it were new."""
         return self._with(state=JobState.QUEUED, attempts=0, due=0.0, finished=None, error=None)
 
-    def told(self, *, due: float | None, error: str | None) -> Job:
+    def after_webhook_attempt(self, *, due: float | None, error: str | None) -> Job:
         """After a try to tell its webhook, which is told again at `due`, or never."""
         return self._with(webhook_attempts=self.webhook_attempts + 1, webhook_due=due, webhook_error=error)
 

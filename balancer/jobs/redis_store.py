@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 from redis.exceptions import ResponseError
 
 from balancer.jobs.job import Job, JobError, JobState
-from balancer.jobs.store import Ahead, IdempotencyError, JobStoreError, Result
-from balancer.redis_client import RedisGoneError, RedisLink
+from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
+from balancer.redis_client import RedisClient, RedisUnavailableError
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +170,9 @@ class RedisJobStore:
     """Keeps jobs in Redis; `spool` is a folder of this host for audio on its way to clients."""
 
     def __init__(
-        self, link: RedisLink, spool: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.time
+        self, redis: RedisClient, spool: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.time
     ) -> None:
-        self._link = link
+        self._redis = redis
         self._spool = spool
         self._lease = lease
         self._clock = clock
@@ -200,10 +200,10 @@ class RedisJobStore:
         content = await self._do(lambda redis: redis.hget(f"{JOB}{job_id}", "content"))
         return None if content is None else Job.model_validate_json(content)
 
-    async def ahead(self, job: Job) -> Ahead:
+    async def ahead(self, job: Job) -> QueuedAhead:
         """See JobStore."""
         jobs, characters = await self._script(_AHEAD, job.id)
-        return Ahead(jobs, characters)
+        return QueuedAhead(jobs, characters)
 
     async def claim(self) -> Job | None:
         """See JobStore."""
@@ -229,13 +229,13 @@ class RedisJobStore:
         """See JobStore."""
         return await self._end(job, job.failed(self._clock(), error))
 
-    async def postpone(self, job: Job, error: JobError, due: float) -> bool:
+    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
         """See JobStore."""
-        return await self._end(job, job.postponed(error, due))
+        return await self._end(job, job.queued_for_retry(error, due))
 
-    async def give_back(self, job: Job) -> None:
+    async def release(self, job: Job) -> None:
         """See JobStore."""
-        await self._end(job, job.given_back())
+        await self._end(job, job.released())
 
     async def cancel(self, job_id: str) -> Job | None:
         """See JobStore."""
@@ -263,39 +263,42 @@ class RedisJobStore:
         found = await self._do(lambda redis: redis.hgetall(COUNTS))
         return {state: int(found.get(state.value.encode(), 0)) for state in JobState}
 
-    async def failed(self, most: int) -> list[Job]:
+    async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
-        ids = await self._do(lambda redis: redis.zrevrange(FAILED, 0, most - 1))
+        ids = await self._do(lambda redis: redis.zrevrange(FAILED, 0, limit - 1))
         return await self._jobs(ids)
 
-    async def revive(self, job_id: str) -> Job | None:
+    async def requeue(self, job_id: str) -> Job | None:
         """See JobStore."""
         job = await self.get(job_id)
         if job is None:
             return None
-        again = job.revived()
+        again = job.requeued()
         return again if await self._move(job, again, from_states=(JobState.FAILED,)) else None
 
     async def webhooks_due(self, now: float) -> list[Job]:
         """See JobStore. No other host is given them for the next minute."""
         return await self._jobs(await self._script(_TAKE_WEBHOOKS, now, now + WEBHOOK_LEASE_SECONDS))
 
-    async def told(self, job: Job, *, due: float | None, error: str | None) -> None:
+    async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """See JobStore."""
         now = await self.get(job.id)
         if now is not None:
             await self._script(
-                _TELL, job.id, now.told(due=due, error=error).model_dump_json(), "" if due is None else due
+                _TELL,
+                job.id,
+                now.after_webhook_attempt(due=due, error=error).model_dump_json(),
+                "" if due is None else due,
             )
 
-    async def forget(self, before: float) -> int:
+    async def purge(self, before: float) -> int:
         """See JobStore."""
         await asyncio.to_thread(_remove_old, self._spool, before)
         dropped: int = await self._script(_FORGET, before)
         return dropped
 
     async def aclose(self) -> None:
-        """See JobStore. What this host has claimed is another's after the lease; the link is its opener's to close."""
+        """See JobStore. Other hosts take over this host's claims after the lease. The Redis client stays open."""
         if self._beating is not None:
             self._beating.cancel()
             with suppress(asyncio.CancelledError):
@@ -384,8 +387,8 @@ class RedisJobStore:
 
     async def _do(self, work: Callable[[Any], Awaitable[T]]) -> T:
         try:
-            return await self._link.do(work)
-        except RedisGoneError as error:
+            return await self._redis.execute(work)
+        except RedisUnavailableError as error:
             raise JobStoreError(str(error)) from error
 
 

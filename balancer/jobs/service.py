@@ -22,14 +22,14 @@ from balancer.errors import (
 )
 from balancer.jobs.job import Job, JobState, new_id
 from balancer.jobs.public_network import check_url
-from balancer.jobs.store import Ahead, IdempotencyError, JobStore, JobStoreError
+from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead
 from balancer.requests.bodies import QueueBody
 
-NEARLY = 0.99
+MAX_UNFINISHED_PROGRESS = 0.99
 """Most progress of a job that is not done."""
 
 
-class Pace(Protocol):
+class ThroughputSource(Protocol):
     """How fast the workers here speak."""
 
     @property
@@ -37,13 +37,13 @@ class Pace(Protocol):
         """Of all of them together."""
 
 
-class Runs(Protocol):
+class JobCanceller(Protocol):
     """Whoever runs jobs here."""
 
     def wake(self) -> None:
         """There is something new."""
 
-    def stop(self, job_id: str) -> None:
+    def cancel(self, job_id: str) -> None:
         """That job was cancelled."""
 
 
@@ -59,7 +59,7 @@ class Client:
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobStatusView:
     """A job as it is now, and what is queued before it."""
 
     job: Job
@@ -80,38 +80,38 @@ class Standing:
         match self.job.state:
             case JobState.RUNNING:
                 elapsed = time.time() - (self.job.started or time.time())
-                return round(min(NEARLY, elapsed / max(elapsed + self.eta_seconds, 0.001)), 2)
+                return round(min(MAX_UNFINISHED_PROGRESS, elapsed / max(elapsed + self.eta_seconds, 0.001)), 2)
             case JobState.DONE:
                 return 1.0
         return 0.0
 
 
-class Desk:
+class JobService:
     """Takes jobs in, `most` queued at once, and tells what became of them."""
 
     def __init__(
         self,
         store: JobStore,
-        pace: Pace,
-        runner: Runs,
+        throughput: ThroughputSource,
+        executor: JobCanceller,
         *,
-        most: int,
-        tells_webhooks: bool = False,
+        max_queued: int,
+        webhooks_enabled: bool = False,
         allow_private: bool = False,
     ) -> None:
         """`allow_private` lets webhooks be at addresses of private networks."""
         self._store = store
-        self._pace = pace
-        self._runner = runner
-        self._most = most
-        self._tells_webhooks = tells_webhooks
+        self._throughput = throughput
+        self._executor = executor
+        self._max_queued = max_queued
+        self._webhooks_enabled = webhooks_enabled
         self._allow_private = allow_private
 
     def check(self, body: QueueBody) -> None:
         """Refuse a webhook that could not be told. Raises InvalidRequestError."""
         if body.webhook is None:
             return
-        if not self._tells_webhooks:
+        if not self._webhooks_enabled:
             raise InvalidRequestError(
                 "this server tells no webhooks (its operator has not set CHORUS_WEBHOOK_SECRET); ask statusUrl instead",
                 param="webhook",
@@ -121,7 +121,7 @@ class Desk:
         except ValueError as error:
             raise InvalidRequestError(f"webhook {error}", param="webhook") from error
 
-    async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[Standing]:
+    async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[JobStatusView]:
         """Take all of them in, or none; from here on they are not lost. The bodies have been checked.
 
         Raises JobsFullError, IdempotencyConflictError, JobsUnavailableError.
@@ -129,13 +129,13 @@ class Desk:
         jobs = [_job(body, client) for body in bodies]
         try:
             waiting = (await self._store.counts())[JobState.QUEUED]
-            if waiting + len(jobs) > self._most:
+            if waiting + len(jobs) > self._max_queued:
                 raise JobsFullError(
-                    f"{waiting} jobs are queued, and the limit is {self._most}; try again later",
+                    f"{waiting} jobs are queued, and the limit is {self._max_queued}; try again later",
                     retry_after=self._seconds(sum(job.characters for job in jobs)),
                 )
             added = await self._store.add(jobs)
-            self._runner.wake()
+            self._executor.wake()
             first = await self._ahead(added[0])
         except IdempotencyError as error:
             raise IdempotencyConflictError(
@@ -143,21 +143,21 @@ class Desk:
             ) from error
         except JobStoreError as error:
             raise unavailable(error) from error
-        standings, jobs_ahead, characters = [], first.jobs, first.characters
+        views, jobs_ahead, characters = [], first.jobs, first.characters
         for job in added:  # they lie one behind the other
-            standings.append(self._standing(job, Ahead(jobs_ahead, characters)))
+            views.append(self._view(job, QueuedAhead(jobs_ahead, characters)))
             jobs_ahead, characters = jobs_ahead + 1, characters + job.characters
-        return standings
+        return views
 
-    async def standing(self, job_id: str, client: Client) -> Standing:
+    async def status(self, job_id: str, client: Client) -> JobStatusView:
         """A job as it is now. Raises JobNotFoundError, JobsUnavailableError."""
         try:
             job = await self._store.get(job_id)
-            return self._standing(job := _of(job, client), await self._ahead(job))
+            return self._view(job := _of(job, client), await self._ahead(job))
         except JobStoreError as error:
             raise unavailable(error) from error
 
-    async def cancel(self, job_id: str, client: Client) -> Standing:
+    async def cancel(self, job_id: str, client: Client) -> JobStatusView:
         """Cancel a job, which is done once. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
         try:
             _of(await self._store.get(job_id), client)
@@ -166,8 +166,8 @@ class Desk:
             raise unavailable(error) from error
         if job.state is not JobState.CANCELLED:
             raise JobNotDoneError(f"the job is {job.state.value} already: there is nothing to cancel", code="job_final")
-        self._runner.stop(job_id)
-        return self._standing(job, Ahead(0, 0))
+        self._executor.cancel(job_id)
+        return self._view(job, QueuedAhead(0, 0))
 
     async def audio(self, job_id: str, client: Client) -> tuple[Job, Path]:
         """A finished job and its audio. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
@@ -182,21 +182,21 @@ class Desk:
             raise JobNotFoundError(f"the audio of job {job_id} is gone")
         return job, file
 
-    async def _ahead(self, job: Job) -> Ahead:
-        return await self._store.ahead(job) if job.state is JobState.QUEUED else Ahead(0, 0)
+    async def _ahead(self, job: Job) -> QueuedAhead:
+        return await self._store.ahead(job) if job.state is JobState.QUEUED else QueuedAhead(0, 0)
 
-    def _standing(self, job: Job, ahead: Ahead) -> Standing:
+    def _view(self, job: Job, ahead: QueuedAhead) -> JobStatusView:
         match job.state:
             case JobState.QUEUED:
                 wait = max(0.0, job.due - time.time())
-                return Standing(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + job.characters))
+                return JobStatusView(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + job.characters))
             case JobState.RUNNING:
                 elapsed = time.time() - (job.started or time.time())
-                return Standing(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
-        return Standing(job, 0, 0.0)
+                return JobStatusView(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
+        return JobStatusView(job, 0, 0.0)
 
     def _seconds(self, characters: int) -> float:
-        return characters / self._pace.characters_per_second
+        return characters / self._throughput.characters_per_second
 
 
 def report(job: Job) -> dict[str, Any]:
@@ -236,7 +236,7 @@ def _job(body: QueueBody, client: Client) -> Job:
         user_id=body.user_id,
         body=request,
         base_url=client.base_url,
-        characters=len(body.words),
+        characters=len(body.spoken_text),
         created=time.time(),
         idempotency_key=body.idempotency_key,
         request_digest=hashlib.sha256(json.dumps([request, body.webhook], sort_keys=True).encode()).hexdigest(),

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from balancer.jobs.job import Job, JobError, JobState
-from balancer.jobs.store import Ahead, IdempotencyError, JobStoreError, Result
+from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
 
 log = logging.getLogger(__name__)
 
@@ -74,17 +74,17 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._off_the_loop(lambda: self._get(job_id))
 
-    async def ahead(self, job: Job) -> Ahead:
+    async def ahead(self, job: Job) -> QueuedAhead:
         """See JobStore."""
 
-        def look() -> Ahead:
+        def look() -> QueuedAhead:
             with self._open() as database:
                 jobs, characters = database.execute(
                     "SELECT COUNT(*), COALESCE(SUM(characters), 0) FROM jobs "
                     "WHERE state = 'queued' AND number < (SELECT number FROM jobs WHERE id = ?)",
                     (job.id,),
                 ).fetchone()
-                return Ahead(jobs, characters)
+                return QueuedAhead(jobs, characters)
 
         return await self._off_the_loop(look)
 
@@ -105,13 +105,13 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._off_the_loop(lambda: self._replace(job, job.failed(self._clock(), error)))
 
-    async def postpone(self, job: Job, error: JobError, due: float) -> bool:
+    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
         """See JobStore."""
-        return await self._off_the_loop(lambda: self._replace(job, job.postponed(error, due)))
+        return await self._off_the_loop(lambda: self._replace(job, job.queued_for_retry(error, due)))
 
-    async def give_back(self, job: Job) -> None:
+    async def release(self, job: Job) -> None:
         """See JobStore."""
-        await self._off_the_loop(lambda: self._replace(job, job.given_back()))
+        await self._off_the_loop(lambda: self._replace(job, job.released()))
 
     async def cancel(self, job_id: str) -> Job | None:
         """See JobStore."""
@@ -142,13 +142,13 @@ class SqliteJobStore:
 
         return await self._off_the_loop(count)
 
-    async def failed(self, most: int) -> list[Job]:
+    async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
         return await self._off_the_loop(
-            lambda: self._select("WHERE state = 'failed' ORDER BY finished DESC LIMIT ?", most)
+            lambda: self._select("WHERE state = 'failed' ORDER BY finished DESC LIMIT ?", limit)
         )
 
-    async def revive(self, job_id: str) -> Job | None:
+    async def requeue(self, job_id: str) -> Job | None:
         """See JobStore."""
 
         def again() -> Job | None:
@@ -156,7 +156,7 @@ class SqliteJobStore:
                 job = _find(database, job_id)
                 if job is None or job.state is not JobState.FAILED:
                     return None
-                job = job.revived()
+                job = job.requeued()
                 _update(database, job)
                 return job
 
@@ -167,18 +167,18 @@ class SqliteJobStore:
         where = "WHERE webhook_due <= ? ORDER BY webhook_due LIMIT 100"
         return await self._off_the_loop(lambda: self._select(where, now) if self._runs() else [])
 
-    async def told(self, job: Job, *, due: float | None, error: str | None) -> None:
+    async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """See JobStore."""
 
         def note() -> None:
             with self._open() as database:
                 now = _find(database, job.id)
                 if now is not None:
-                    _update(database, now.told(due=due, error=error))
+                    _update(database, now.after_webhook_attempt(due=due, error=error))
 
         await self._off_the_loop(note)
 
-    async def forget(self, before: float) -> int:
+    async def purge(self, before: float) -> int:
         """See JobStore."""
 
         def drop() -> int:

@@ -19,7 +19,7 @@ class IdempotencyError(Exception):
 
 
 @dataclass(frozen=True)
-class Ahead:
+class QueuedAhead:
     """What is queued before a job."""
 
     jobs: int
@@ -48,7 +48,7 @@ class JobStore(Protocol):
     async def get(self, job_id: str) -> Job | None:
         """The job as it is now."""
 
-    async def ahead(self, job: Job) -> Ahead:
+    async def ahead(self, job: Job) -> QueuedAhead:
         """What is queued before it."""
 
     async def claim(self) -> Job | None:
@@ -60,10 +60,10 @@ class JobStore(Protocol):
     async def fail(self, job: Job, error: JobError) -> bool:
         """A claimed job will not be tried again. False as above."""
 
-    async def postpone(self, job: Job, error: JobError, due: float) -> bool:
+    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
         """A claimed job is queued again, not before `due`. False as above."""
 
-    async def give_back(self, job: Job) -> None:
+    async def release(self, job: Job) -> None:
         """A claimed job is queued again as if it had not been claimed."""
 
     async def cancel(self, job_id: str) -> Job | None:
@@ -75,19 +75,19 @@ class JobStore(Protocol):
     async def counts(self) -> dict[JobState, int]:
         """How many there are in each state."""
 
-    async def failed(self, most: int) -> list[Job]:
+    async def failed(self, limit: int) -> list[Job]:
         """The latest jobs that failed."""
 
-    async def revive(self, job_id: str) -> Job | None:
+    async def requeue(self, job_id: str) -> Job | None:
         """Queue a job that failed again, its attempts forgotten; None where there is no such job."""
 
     async def webhooks_due(self, now: float) -> list[Job]:
         """Final jobs whose webhooks are to be told."""
 
-    async def told(self, job: Job, *, due: float | None, error: str | None) -> None:
+    async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """A webhook was tried: it is tried again at `due`, or never."""
 
-    async def forget(self, before: float) -> int:
+    async def purge(self, before: float) -> int:
         """Drop final jobs that ended before then, with their audio; how many."""
 
     async def aclose(self) -> None:

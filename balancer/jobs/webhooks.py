@@ -24,11 +24,11 @@ from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.5
-ANSWER_SECONDS = 10.0
-PAUSES = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
+POLL_INTERVAL_SECONDS = 0.5
+TIMEOUT_SECONDS = 10.0
+RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Between tries; after the last one it is given up."""
-AT_ONCE = 20
+MAX_CONCURRENT_DELIVERIES = 20
 
 _FAILURES = (
     httpcore.NetworkError,
@@ -47,7 +47,7 @@ class Webhooks:
         self._metrics = metrics
         self._signer = Webhook(secret)
         self._allow_private = allow_private
-        self._some = asyncio.Semaphore(AT_ONCE)
+        self._deliveries = asyncio.Semaphore(MAX_CONCURRENT_DELIVERIES)
 
     async def run(self) -> None:
         """Deliver, until cancelled."""
@@ -56,25 +56,25 @@ class Webhooks:
             while True:
                 try:
                     due = await self._store.webhooks_due(time.time())
-                    await asyncio.gather(*(self._tell(http, job) for job in due))
+                    await asyncio.gather(*(self._deliver(http, job) for job in due))
                 except JobStoreError as error:
                     log.debug("no webhooks: %s", error)
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    async def _tell(self, http: httpcore.AsyncConnectionPool, job: Job) -> None:
-        async with self._some:
+    async def _deliver(self, http: httpcore.AsyncConnectionPool, job: Job) -> None:
+        async with self._deliveries:
             problem = await self._post(http, job)
         tried = job.webhook_attempts
         if problem is None:
             self._metrics.record_webhook("delivered")
-            await self._store.told(job, due=None, error=None)
-        elif tried < len(PAUSES):
+            await self._store.record_webhook_attempt(job, due=None, error=None)
+        elif tried < len(RETRY_SECONDS):
             self._metrics.record_webhook("failed")
-            await self._store.told(job, due=time.time() + PAUSES[tried], error=problem)
+            await self._store.record_webhook_attempt(job, due=time.time() + RETRY_SECONDS[tried], error=problem)
         else:
             self._metrics.record_webhook("given_up")
             log.error("the webhook of job %s is given up after %d tries: %s", job.id, tried + 1, problem)
-            await self._store.told(job, due=None, error=problem)
+            await self._store.record_webhook_attempt(job, due=None, error=problem)
 
     async def _post(self, http: httpcore.AsyncConnectionPool, job: Job) -> str | None:
         """Why it was not heard; None where it was. Redirects are not followed: they could lead anywhere."""
@@ -89,9 +89,9 @@ class Webhooks:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signer.sign(message, now, body),
         }
-        limits = dict.fromkeys(("connect", "read", "write", "pool"), ANSWER_SECONDS)
+        limits = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 answer = await http.request(
                     "POST", job.webhook or "", headers=headers, content=body.encode(), extensions={"timeout": limits}
                 )

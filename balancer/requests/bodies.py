@@ -101,7 +101,7 @@ class _Body(BaseModel):
 class OpenAISpeechBody(_Body):
     """Body of `POST /v1/audio/speech`."""
 
-    words_field: ClassVar[str] = "input"
+    text_field: ClassVar[str] = "input"
 
     model: Annotated[Line, Field(description="The running engine's name, or one of OpenAI's.")]
     input: Annotated[Text, Field(description="The text to speak.")]
@@ -110,7 +110,7 @@ class OpenAISpeechBody(_Body):
     stream_format: Annotated[Literal["audio"], Field(description="The answer is the audio itself.")] = "audio"
 
     @property
-    def words(self) -> str:
+    def spoken_text(self) -> str:
         """The text to speak."""
         return self.input
 
@@ -128,7 +128,7 @@ class OpenAISpeechBody(_Body):
 class TtsBody(_Body):
     """Body of `POST /tts` and `POST /tts-json`."""
 
-    words_field: ClassVar[str] = "text"
+    text_field: ClassVar[str] = "text"
 
     text: Annotated[Text, Field(description="The text to speak.")]
     character: Annotated[Line | None, Field(description="A voice's name or alias; left out: `default`.")] = None
@@ -144,7 +144,7 @@ class TtsBody(_Body):
         return voice
 
     @property
-    def words(self) -> str:
+    def spoken_text(self) -> str:
         """The text to speak."""
         return self.text
 
@@ -174,7 +174,7 @@ class QueueBody(TtsBody):
     ] = None
 
     @property
-    def told(self) -> dict[str, Any]:
+    def as_sent(self) -> dict[str, Any]:
         """The body as it came."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 

@@ -32,7 +32,7 @@ class SpeechRequest:
 
 
 @dataclass(frozen=True)
-class Origin:
+class RequestContext:
     """Who asks, and by when; `arrived` is on the event loop's clock."""
 
     request_id: str
@@ -43,11 +43,11 @@ class Origin:
     facts: dict[str, Any] = field(default_factory=dict)
     """What becomes of the request, for its line in the log."""
     cache: CacheUse = field(default_factory=CacheUse)
-    patient: bool = False
+    waits_indefinitely: bool = False
     """Whether it waits for as long as it takes: nobody holds a connection for it."""
 
 
-def seconds_given(request: SpeechRequest, origin: Origin) -> float | None:
+def time_limit(request: SpeechRequest, context: RequestContext) -> float | None:
     """What the client gives from the request's arrival on, in its body or a header: the shorter; None: no limit."""
-    given = [limit for limit in (request.deadline_ms, origin.deadline_ms) if limit is not None]
+    given = [limit for limit in (request.deadline_ms, context.deadline_ms) if limit is not None]
     return min(given) / 1000 if given else None

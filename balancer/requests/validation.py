@@ -26,7 +26,7 @@ _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 
 
 @dataclass(frozen=True)
-class Intake:
+class RequestValidator:
     """The checks for one engine and one set of voices."""
 
     card: EngineCard
@@ -48,7 +48,7 @@ class Intake:
         """The voices that this engine can speak, by name."""
         return tuple(voice for voice in self.voices if self._fits(voice))
 
-    def accept(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
+    def validate(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
         """The request that a body asks for. Raises InvalidRequestError, ModelNotFoundError."""
         if body.model is not None and body.model not in self.models:
             raise ModelNotFoundError(
@@ -57,8 +57,8 @@ class Intake:
         self._check_length(body)
         voice = self.voice_of(body)
         return SpeechRequest(
-            text=body.words,
-            text_field=body.words_field,
+            text=body.spoken_text,
+            text_field=body.text_field,
             voice=voice,
             parameters=self._parameters(body, voice),
             seed=secrets.randbits(32) if body.seed is None else body.seed,
@@ -74,7 +74,7 @@ class Intake:
         return self._voice(*body.chosen_voice)
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:
-        length, limit = len(body.words), self.longest_text
+        length, limit = len(body.spoken_text), self.longest_text
         if length <= limit:
             return
         why = f"the limit is {limit}"
@@ -84,7 +84,7 @@ class Intake:
                 "split the text into several requests"
             )
         raise InvalidRequestError(
-            f"{body.words_field} has {length} characters; {why}", param=body.words_field, code="text_too_long"
+            f"{body.text_field} has {length} characters; {why}", param=body.text_field, code="text_too_long"
         )
 
     def _fits(self, voice: Voice) -> bool:

@@ -15,12 +15,12 @@ from typing import Any
 
 from balancer.audio.encoder import duration, encode, is_cheap
 from balancer.audio.formats import AudioFormat
-from balancer.cache.best_effort import AudioCache
+from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher, Terms
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
-from balancer.requests.speech_request import Origin, SpeechRequest, seconds_given
+from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.single_flight import SingleFlight
 from worker.cards import EngineCard
@@ -53,7 +53,7 @@ class _Task:
     """One request on its way through the service."""
 
     request: SpeechRequest
-    origin: Origin
+    context: RequestContext
     deadline: float | None
     """The client's own, on the event loop's clock."""
     sound: str
@@ -65,7 +65,7 @@ class _Task:
 
         A refresh must not join work begun before it, nor an interactive request wait at the priority of batch work.
         """
-        return f"{self.request.priority.value}{'' if self.origin.cache.reads else ' refresh'}"
+        return f"{self.request.priority.value}{'' if self.context.cache.reads else ' refresh'}"
 
 
 class SpeechService:
@@ -79,7 +79,7 @@ class SpeechService:
         *,
         timeout: float,
         log_text: bool = False,
-        cache: AudioCache,
+        cache: BestEffortCache,
     ) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
@@ -92,15 +92,15 @@ class SpeechService:
         self.keys: CacheKeys | None = None
         """Makes the keys of audio; as long as it is not set, nothing is kept or shared."""
 
-    async def synthesize(self, request: SpeechRequest, origin: Origin) -> Audio:
+    async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
         """Speak and encode. Raises ChorusError; cancelling it cancels the utterance, unless others want it, too."""
-        origin.facts.update(characters=len(request.text), voice=request.voice.name, caller=origin.caller)
+        context.facts.update(characters=len(request.text), voice=request.voice.name, caller=context.caller)
         if self._log_text:
-            origin.facts["text"] = request.text
-        limit, deadline = self._limit(request, origin)
+            context.facts["text"] = request.text
+        limit, deadline = self._limit(request, context)
         try:
-            async with asyncio.timeout_at(None if limit is None else origin.arrived + limit):
-                made = await self._make(request, origin, deadline)
+            async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
+                made = await self._make(request, context, deadline)
         except InvalidRequestError as error:
             # Only the engine could tell that it cannot say this.
             self._metrics.record_refusal(error.code)
@@ -114,25 +114,25 @@ class SpeechService:
             late = DeadlineExceededError(f"not spoken within {limit:g} s; try a shorter text or a later deadline")
             self._metrics.record_refusal(late.code)
             raise late from error
-        origin.facts.update(made.facts, cache=made.outcome.value, audio_seconds=round(made.seconds, 3))
+        context.facts.update(made.facts, cache=made.outcome.value, audio_seconds=round(made.seconds, 3))
         self._metrics.record_cache_outcome(made.outcome.value)
         self._metrics.record_audio(made.seconds)
         return Audio(made.data, request.format, self._card.sample_rate, made.seconds / request.speed, made.outcome)
 
-    def _limit(self, request: SpeechRequest, origin: Origin) -> tuple[float | None, float | None]:
+    def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """Seconds for the whole request, and the client's deadline on the event loop's clock."""
-        given = seconds_given(request, origin)
+        given = time_limit(request, context)
         if given is None:
-            return None if origin.patient else self._timeout, None
-        return min(given, self._timeout), origin.arrived + given
+            return None if context.waits_indefinitely else self._timeout, None
+        return min(given, self._timeout), context.arrived + given
 
     # A file, and the sound that it is made of.
 
-    async def _make(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> CachedResult:
+    async def _make(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
         keys = self.keys
-        if keys is None or not origin.cache.writes:
-            return await self._encoded(await self._spoken(request, origin, deadline), request)
-        task = _Task(request, origin, deadline, sound=keys.sound(request))
+        if keys is None or not context.cache.writes:
+            return await self._encoded(await self._spoken(request, context, deadline), request)
+        task = _Task(request, context, deadline, sound=keys.sound(request))
         if request.speed == 1 and request.format in (AudioFormat.PCM, AudioFormat.WAV):
             return await self._encoded(await self._sound(task), request)  # a copy of the sound: not kept twice
         key = keys.file(task.sound, request.speed, request.format)
@@ -144,7 +144,7 @@ class SpeechService:
 
     async def _sound(self, task: _Task) -> CachedResult:
         return await self._once(
-            self._sounds, task.sound, task, lambda: self._spoken(task.request, task.origin, task.deadline)
+            self._sounds, task.sound, task, lambda: self._spoken(task.request, task.context, task.deadline)
         )
 
     async def _once(
@@ -158,7 +158,7 @@ class SpeechService:
 
         async def look_or_make() -> CachedResult:
             nonlocal found
-            kept = await self._cache.look(key) if task.origin.cache.reads else None
+            kept = await self._cache.get(key) if task.context.cache.reads else None
             if kept is None:
                 return await make()
             found = True
@@ -166,7 +166,7 @@ class SpeechService:
 
         async def keep(made: CachedResult) -> None:
             if not found:
-                await self._cache.keep(key, made.data, made.seconds)
+                await self._cache.put(key, made.data, made.seconds)
 
         flight = (key, task.coalescing_key)
         if task.deadline is not None and flight not in under_way:
@@ -180,7 +180,7 @@ class SpeechService:
 
     # The work itself.
 
-    async def _spoken(self, request: SpeechRequest, origin: Origin, deadline: float | None) -> CachedResult:
+    async def _spoken(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
         spoken = await self._dispatcher.synthesize(
             Utterance(
                 id=secrets.token_hex(8),
@@ -188,9 +188,9 @@ class SpeechService:
                 voice=request.voice.name,
                 seed=request.seed,
                 parameters=request.parameters,
-                request_id=origin.request_id,
+                request_id=context.request_id,
             ),
-            Terms(origin.caller, request.priority, deadline),
+            Terms(context.caller, request.priority, deadline),
         )
         facts = {
             "worker": spoken.worker,

@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
-from balancer.requests.validation import Intake
+from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
 from voices.registry import Registry
@@ -204,7 +204,7 @@ def test_an_engines_parameters_are_fields() -> None:
             Choice(name="language", choices=("de", "en"), description="Which."),
         ),
     )
-    document = describe(Intake(card, Registry({}, Path()), max_characters=77), "1.2.3")
+    document = describe(RequestValidator(card, Registry({}, Path()), max_characters=77), "1.2.3")
     for path in ("/tts", "/v1/audio/speech"):
         found = schema(document, path)["properties"]
         assert found["top_k"] == {
@@ -228,20 +228,22 @@ def test_an_engines_parameters_are_fields() -> None:
 
 
 def test_a_text_is_as_long_as_the_engine_speaks_at_once() -> None:
-    document = describe(Intake(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
+    document = describe(RequestValidator(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
     assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].longest_text
     assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].longest_text
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
 def test_every_engine_can_be_described(card: EngineCard) -> None:
-    found = schema(describe(Intake(card, Registry({}, Path()), 10), "1"), "/tts")["properties"]
+    found = schema(describe(RequestValidator(card, Registry({}, Path()), 10), "1"), "/tts")["properties"]
     assert found.keys() >= {parameter.name for parameter in card.parameters}
     assert all(field.get("description") for field in found.values())
 
 
 def test_describing_one_engine_leaves_the_next_description_alone() -> None:
-    first, second = (describe(Intake(CARDS["hibari"], Registry({}, Path()), limit), "1") for limit in (10, 20))
+    first, second = (
+        describe(RequestValidator(CARDS["hibari"], Registry({}, Path()), limit), "1") for limit in (10, 20)
+    )
     assert schema(first, "/tts")["properties"]["text"]["maxLength"] == 10
     assert schema(second, "/tts")["properties"]["text"]["maxLength"] == 20
 

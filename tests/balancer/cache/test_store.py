@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
-from balancer.cache.store import AudioStore, BrokenSealError, Kept, StoreError, seal, unseal
-from balancer.redis_client import RedisLink
+from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
+from balancer.redis_client import RedisClient
 from tests.support.harness import ROOT, environment, wait_until
 from tests.support.redis_server import RedisServer, start_redis
 
@@ -37,8 +37,8 @@ class Clock:
         return self.now
 
 
-def kept(data: bytes = b"audio", created: float = 1000.0) -> Kept:
-    return Kept(data, 1.5, created)
+def kept(data: bytes = b"audio", created: float = 1000.0) -> CachedAudio:
+    return CachedAudio(data, 1.5, created)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +62,9 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
             yield store
             await store.aclose()
             return
-        link = RedisLink(url)
-        yield RedisStore(link, limit=limit, lifetime=100.0, clock=clock)
-        await link.aclose()
+        client = RedisClient(url)
+        yield RedisStore(client, limit=limit, lifetime=100.0, clock=clock)
+        await client.aclose()
 
     return open_store
 
@@ -85,7 +85,7 @@ async def test_the_latest_takes_the_place_of_the_one_before(opened: Opened) -> N
         await store.put(KEY, kept(b"another"))
         assert (await store.get(KEY)).data == b"another"
         stats = await store.stats()
-        assert (stats.entries, stats.bytes) == (1, len(seal(KEY, kept(b"another"))))
+        assert (stats.entries, stats.bytes) == (1, len(pack_entry(KEY, kept(b"another"))))
 
 
 async def test_it_ends_with_its_lifetime(opened: Opened) -> None:
@@ -100,7 +100,7 @@ async def test_it_ends_with_its_lifetime(opened: Opened) -> None:
 
 async def test_what_was_used_least_lately_makes_room(opened: Opened) -> None:
     clock = Clock()
-    size = len(seal(KEY, kept(bytes(1000))))
+    size = len(pack_entry(KEY, kept(bytes(1000))))
     async with opened(limit=3 * size, clock=clock) as store:
         for key in "cde":
             clock.now += 1
@@ -134,15 +134,15 @@ async def test_clear_drops_everything(opened: Opened) -> None:
 
 @given(st.binary(max_size=200), st.data())
 def test_no_altered_content_is_ever_unsealed(data: bytes, draw: st.DataObject) -> None:
-    whole = seal(KEY, kept(data))
-    assert unseal(KEY, whole) == kept(data)
+    whole = pack_entry(KEY, kept(data))
+    assert unpack_entry(KEY, whole) == kept(data)
     altered = bytearray(whole)
     position = draw.draw(st.integers(0, len(whole) - 1))
     altered[position] ^= draw.draw(st.integers(1, 255))
     cut = whole[: draw.draw(st.integers(0, len(whole) - 1))]
     for broken, key in ((bytes(altered), KEY), (cut, KEY), (whole + b"x", KEY), (whole, OTHER)):
-        with pytest.raises(BrokenSealError):
-            unseal(key, broken)
+        with pytest.raises(ChecksumError):
+            unpack_entry(key, broken)
 
 
 async def test_files_that_were_altered_or_cut_are_never_served(tmp_path: Path) -> None:
@@ -197,13 +197,13 @@ async def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> 
 WRITER = """
 import asyncio, pathlib, random, sys, time
 from balancer.cache.file_store import FileStore
-from balancer.cache.store import Kept
+from balancer.cache.store import CachedAudio
 async def main():
     store = FileStore(pathlib.Path(sys.argv[1]), limit=400_000, lifetime=1000.0)
     rng = random.Random()
     while True:
         number = rng.randrange(40)
-        await store.put(f"{number:064}", Kept(bytes([number]) * rng.randrange(1, 50_000), 1.0, time.time()))
+        await store.put(f"{number:064}", CachedAudio(bytes([number]) * rng.randrange(1, 50_000), 1.0, time.time()))
 asyncio.run(main())
 """
 
@@ -246,14 +246,14 @@ async def test_a_half_written_file_is_removed_when_it_is_old(tmp_path: Path) -> 
 
 async def test_redis_gone_and_back(tmp_path: Path) -> None:
     with start_redis() as server:
-        link = RedisLink(server.url)
-        store = RedisStore(link, limit=10**6, lifetime=100.0)
+        client = RedisClient(server.url)
+        store = RedisStore(client, limit=10**6, lifetime=100.0)
         await store.put(KEY, kept(created=time.time()))
         server.stop()
-        with pytest.raises(StoreError, match="Redis is gone"):
+        with pytest.raises(StoreError, match="Redis is unavailable"):
             await store.get(KEY)
         server.start()
-        while link.gone is not None:
+        while client.unavailable_reason is not None:
             await asyncio.sleep(0.05)
         assert await store.get(KEY) is not None, "it had been kept"
         server.freeze()
@@ -263,34 +263,34 @@ async def test_redis_gone_and_back(tmp_path: Path) -> None:
                 await store.get(KEY)
         assert time.monotonic() - before < 3, "only the first waits"
         server.thaw()
-        while link.gone is not None:
+        while client.unavailable_reason is not None:
             await asyncio.sleep(0.05)
         assert await store.get(KEY) is not None
-        await link.aclose()
+        await client.aclose()
 
 
 async def test_altered_audio_in_redis_is_not_served(redis: RedisServer) -> None:
-    link = RedisLink(redis.url)
-    store = RedisStore(link, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    client = RedisClient(redis.url)
+    store = RedisStore(client, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
     await store.put(KEY, kept())
-    await link.client.setrange(f"{PREFIX}{KEY}", 70, b"!")
+    await client.raw.setrange(f"{PREFIX}{KEY}", 70, b"!")
     assert await store.get(KEY) is None
-    await link.aclose()
+    await client.aclose()
 
 
 async def test_a_redis_that_is_full_refuses_and_is_not_gone(redis: RedisServer) -> None:
-    link = RedisLink(redis.url)
-    store = RedisStore(link, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    client = RedisClient(redis.url)
+    store = RedisStore(client, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
     await store.put(KEY, kept())
-    await link.client.config_set("maxmemory", 1)
+    await client.raw.config_set("maxmemory", 1)
     try:
         with pytest.raises(StoreError, match="Redis refuses"):
             await store.put(OTHER, kept())
-        assert link.gone is None
+        assert client.unavailable_reason is None
     finally:
-        await link.client.config_set("maxmemory", 0)
+        await client.raw.config_set("maxmemory", 0)
     assert await store.get(KEY) == kept()
-    await link.aclose()
+    await client.aclose()
 
 
 async def test_a_hit_needs_no_index(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from balancer.cache.store import Kept
+from balancer.cache.store import CachedAudio
 from balancer.cli.main import app
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.settings import Settings
@@ -33,7 +33,7 @@ async def fill() -> None:
     stores = open_stores(Settings.load())
     assert stores.audio is not None
     for number in range(3):
-        await stores.audio.put(f"{number:064}", Kept(bytes(1000), 1.0, time.time()))
+        await stores.audio.put(f"{number:064}", CachedAudio(bytes(1000), 1.0, time.time()))
     jobs = [
         Job(
             id=f"job-{number}", caller="shop", body={"text": f"Text {number}."}, characters=7, created=0.0, format="wav"
@@ -77,7 +77,7 @@ def test_on_redis(monkeypatch: pytest.MonkeyPatch) -> None:
         server.stop()
         for command in (("cache", "stats"), ("cache", "clear"), ("jobs", "stats"), ("jobs", "retry", "x")):
             failed = run(*command)
-            assert (failed.exit_code, "Redis is gone" in failed.stderr) == (1, True)
+            assert (failed.exit_code, "Redis is unavailable" in failed.stderr) == (1, True)
 
 
 def test_without_a_cache_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The runner of jobs over a real store; what it asks to speak is a stand-in that does as its text says."""
+"""The executor of jobs over a real store; what it asks to speak is a stand-in that does as its text says."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from balancer.audio.formats import AudioFormat
 from balancer.errors import NotServingError, PoisonedError, QueueFullError
 from balancer.jobs import executor as module
-from balancer.jobs.executor import DEATHS, Runner
+from balancer.jobs.executor import MAX_CRASHES_PER_ATTEMPT, JobExecutor
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.metrics import Metrics
-from balancer.requests.speech_request import Origin, SpeechRequest
-from balancer.requests.validation import Intake
+from balancer.requests.speech_request import RequestContext, SpeechRequest
+from balancer.requests.validation import RequestValidator
 from balancer.speech.service import Audio, SpeechService
 from tests.support.harness import ROOT, TIMEOUT
 from voices.registry import Registry
@@ -31,10 +31,10 @@ class Speech:
     """Speaks, or raises what its text names as often as it says: `NotServingError 2`."""
 
     def __init__(self) -> None:
-        self.spoken: list[tuple[str, Origin]] = []
+        self.spoken: list[tuple[str, RequestContext]] = []
 
-    async def synthesize(self, request: SpeechRequest, origin: Origin) -> Audio:
-        self.spoken.append((request.text, origin))
+    async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
+        self.spoken.append((request.text, context))
         name, _, times = request.text.partition(" ")
         failures = {"full": QueueFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
         if name in failures and self.attempts(request.text) <= int(times):
@@ -67,14 +67,14 @@ def speech() -> Speech:
 @pytest.fixture
 async def running(
     store: SqliteJobStore, speech: Speech, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[tuple[Runner, asyncio.Task[None]]]:
-    monkeypatch.setattr(module, "FIRST_PAUSE", 0.01)
-    intake = Intake(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
-    runner = Runner(
-        store, cast(SpeechService, speech), intake, Slots(), Metrics("hibari"), attempts=ATTEMPTS, retention=1000.0
+) -> AsyncIterator[tuple[JobExecutor, asyncio.Task[None]]]:
+    monkeypatch.setattr(module, "MIN_RETRY_SECONDS", 0.01)
+    validator = RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
+    executor = JobExecutor(
+        store, cast(SpeechService, speech), validator, Slots(), Metrics("hibari"), attempts=ATTEMPTS, retention=1000.0
     )
-    task = asyncio.create_task(runner.run())
-    yield runner, task
+    task = asyncio.create_task(executor.run())
+    yield executor, task
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
@@ -91,15 +91,15 @@ async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
     return now
 
 
-Running = tuple[Runner, asyncio.Task[None]]
+Running = tuple[JobExecutor, asyncio.Task[None]]
 
 
 async def test_a_job_is_spoken_at_batch_priority_for_as_long_as_it_takes(
     store: SqliteJobStore, speech: Speech, running: Running
 ) -> None:
     assert (await ended(store, "Hello.")).state is JobState.DONE
-    ((_, origin),) = speech.spoken
-    assert (origin.caller, origin.patient, origin.deadline_ms) == ("shop", True, None)
+    ((_, context),) = speech.spoken
+    assert (context.caller, context.waits_indefinitely, context.deadline_ms) == ("shop", True, None)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ async def test_what_fails_is_tried_as_often_as_it_deserves(
 async def test_a_job_whose_runners_die_again_and_again_is_given_up(
     store: SqliteJobStore, speech: Speech, running: Running
 ) -> None:
-    job = await ended(store, "Hello.", attempts=ATTEMPTS * DEATHS)
+    job = await ended(store, "Hello.", attempts=ATTEMPTS * MAX_CRASHES_PER_ATTEMPT)
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert "whoever ran it died" in job.error.message

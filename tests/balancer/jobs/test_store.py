@@ -16,8 +16,8 @@ import pytest
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import Ahead, IdempotencyError, JobStore, JobStoreError, Result
-from balancer.redis_client import RedisLink
+from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead, Result
+from balancer.redis_client import RedisClient
 from tests.support.harness import ROOT, environment
 from tests.support.redis_server import RedisServer, start_redis
 
@@ -68,11 +68,11 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
             yield store
             await store.aclose()
             return
-        link = RedisLink(url)
-        store = RedisJobStore(link, tmp_path / "spool", lease=LEASE, clock=clock)
+        client = RedisClient(url)
+        store = RedisJobStore(client, tmp_path / "spool", lease=LEASE, clock=clock)
         yield store
         await store.aclose()
-        await link.aclose()
+        await client.aclose()
 
     return open_store
 
@@ -109,10 +109,10 @@ async def test_a_finished_job_has_its_audio_and_no_second_result(opened: Opened)
 async def test_what_is_ahead(opened: Opened) -> None:
     async with opened() as store:
         added = await store.add([job(number, characters=number * 10) for number in range(1, 5)])
-        assert await store.ahead(added[0]) == Ahead(0, 0)
-        assert await store.ahead(added[3]) == Ahead(3, 60)
+        assert await store.ahead(added[0]) == QueuedAhead(0, 0)
+        assert await store.ahead(added[3]) == QueuedAhead(3, 60)
         await store.claim()
-        assert await store.ahead(added[3]) == Ahead(2, 50)
+        assert await store.ahead(added[3]) == QueuedAhead(2, 50)
 
 
 async def test_a_postponed_job_comes_back_when_it_is_due(opened: Opened) -> None:
@@ -120,7 +120,7 @@ async def test_a_postponed_job_comes_back_when_it_is_due(opened: Opened) -> None
     async with opened(clock) as store:
         await store.add([job(1), job(2)])
         claimed = await store.claim()
-        assert await store.postpone(claimed, ERROR, clock.now + 5)
+        assert await store.retry_later(claimed, ERROR, clock.now + 5)
         assert (await store.claim()).id == "job-2"
         assert await store.claim() is None
         found = await store.get("job-1")
@@ -133,7 +133,7 @@ async def test_a_postponed_job_comes_back_when_it_is_due(opened: Opened) -> None
 async def test_a_job_given_back_has_not_been_tried(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1)])
-        await store.give_back(await store.claim())
+        await store.release(await store.claim())
         assert (await store.counts())[JobState.QUEUED] == 1
         assert (await store.claim()).attempts == 1
 
@@ -141,12 +141,12 @@ async def test_a_job_given_back_has_not_been_tried(opened: Opened) -> None:
 async def test_a_failed_job_keeps_its_reason_until_it_is_revived(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1)])
-        assert await store.revive("job-1") is None
+        assert await store.requeue("job-1") is None
         assert await store.fail(await store.claim(), ERROR)
         assert await store.claim() is None
         (failed,) = await store.failed(10)
         assert (failed.state, failed.error) == (JobState.FAILED, ERROR)
-        await store.revive("job-1")
+        await store.requeue("job-1")
         assert await store.failed(10) == []
         assert (await store.claim()).attempts == 1
 
@@ -190,11 +190,11 @@ async def test_webhooks_are_due_at_the_end_and_again_when_told_so(opened: Opened
         assert await store.webhooks_due(999.0) == []
         (due,) = await store.webhooks_due(1000.0)
         assert (due.id, due.webhook_attempts) == ("job-1", 0)
-        await store.told(due, due=1010.0, error="refused")
+        await store.record_webhook_attempt(due, due=1010.0, error="refused")
         assert await store.webhooks_due(1000.0) == []
         (due,) = await store.webhooks_due(1010.0)
         assert (due.webhook_attempts, due.webhook_error) == (1, "refused")
-        await store.told(due, due=None, error=None)
+        await store.record_webhook_attempt(due, due=None, error=None)
         assert await store.webhooks_due(1e6) == []
 
 
@@ -204,15 +204,15 @@ async def test_old_jobs_are_forgotten_with_their_audio_once_their_webhooks_are_t
         done = await store.claim()
         await store.finish(done, RESULT)
         await store.finish(await store.claim(), RESULT)
-        assert await store.forget(1000.0) == 0
-        assert await store.forget(1000.1) == 1
+        assert await store.purge(1000.0) == 0
+        assert await store.purge(1000.1) == 1
         assert await store.get("job-1") is None
         assert await store.audio(done) is None or done.created < 1000.1
         assert (await store.get("job-3")).state is JobState.QUEUED
         (again,) = await store.add([job(4, idempotency_key="k")])
         assert again.id == "job-4"
-        await store.told((await store.webhooks_due(1e6))[0], due=None, error=None)
-        assert await store.forget(1000.1) == 1
+        await store.record_webhook_attempt((await store.webhooks_due(1e6))[0], due=None, error=None)
+        assert await store.purge(1000.1) == 1
         counts = await store.counts()
         assert {state: count for state, count in counts.items() if count} == {JobState.QUEUED: 2}
 
@@ -221,10 +221,10 @@ CLAIMER = """
 import asyncio, pathlib, sys
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.redis_client import RedisLink
+from balancer.redis_client import RedisClient
 async def main():
     folder, url, lease = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-    store = RedisJobStore(RedisLink(url), folder / "spool", lease=lease) if url else SqliteJobStore(folder)
+    store = RedisJobStore(RedisClient(url), folder / "spool", lease=lease) if url else SqliteJobStore(folder)
     while (job := await store.claim()) is None:
         await asyncio.sleep(0.05)
     print(job.id, flush=True)
@@ -265,7 +265,7 @@ async def test_only_the_latest_claim_ends_a_job(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1)])
         first = await store.claim()
-        await store.postpone(first, ERROR, 0.0)
+        await store.retry_later(first, ERROR, 0.0)
         second = await store.claim()
         assert not await store.finish(first, Result(b"first", 1.0, "first"))
         assert await store.finish(second, RESULT)
@@ -316,17 +316,17 @@ async def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> 
 
 async def test_redis_gone_and_back_loses_no_job(tmp_path: Path) -> None:
     with start_redis() as server:
-        link = RedisLink(server.url)
-        store = RedisJobStore(link, tmp_path, lease=LEASE)
+        client = RedisClient(server.url)
+        store = RedisJobStore(client, tmp_path, lease=LEASE)
         await store.add([job(1), job(2)])
         claimed = found(await store.claim())
         server.kill()
-        with pytest.raises(JobStoreError, match="Redis is gone"):
+        with pytest.raises(JobStoreError, match="Redis is unavailable"):
             await store.add([job(3)])
         server.start()
-        while link.gone is not None:
+        while client.unavailable_reason is not None:
             await asyncio.sleep(0.05)
         assert await store.finish(claimed, RESULT)
         assert found(await store.claim()).id == "job-2"
         await store.aclose()
-        await link.aclose()
+        await client.aclose()

@@ -62,7 +62,7 @@ async def test_a_webhook_is_signed_and_told_once(hook: Hook, tmp_path: Path) -> 
         assert headers["webhook-id"] == "msg_one"
         with pytest.raises(WebhookVerificationError):
             Webhook(SECRET).verify(body.replace(b"one", b"two"), headers)
-        await asyncio.sleep(2 * webhooks.LOOK_SECONDS)
+        await asyncio.sleep(2 * webhooks.POLL_INTERVAL_SECONDS)
         assert len(hook.heard) == 1
         told = await store.get("one")
         assert told is not None
@@ -70,7 +70,7 @@ async def test_a_webhook_is_signed_and_told_once(hook: Hook, tmp_path: Path) -> 
 
 
 async def test_it_is_told_again_until_it_has_heard(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "PAUSES", (0.01, 0.01, 0.01))
+    monkeypatch.setattr(webhooks, "RETRY_SECONDS", (0.01, 0.01, 0.01))
     hook.answers = [500, 302]
     async with delivering(tmp_path) as store:
         await done(store, hook.url)
@@ -80,7 +80,7 @@ async def test_it_is_told_again_until_it_has_heard(hook: Hook, tmp_path: Path, m
 
 
 async def test_it_is_given_up_in_the_end(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "PAUSES", (0.01,))
+    monkeypatch.setattr(webhooks, "RETRY_SECONDS", (0.01,))
     hook.answers = [500] * 10
     async with delivering(tmp_path) as store:
         await done(store, hook.url)

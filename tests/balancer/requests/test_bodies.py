@@ -15,14 +15,14 @@ OPENAI = {"model": "tts-1", "input": "Hello.", "voice": "alloy"}
 
 def test_the_least_that_openais_body_needs() -> None:
     body = OpenAISpeechBody.model_validate(OPENAI)
-    assert body.words == "Hello."
+    assert body.spoken_text == "Hello."
     assert body.chosen_voice == ("voice", "alloy")
     assert (body.audio_format, body.speed, body.seed, body.extras) == (AudioFormat.MP3, 1.0, None, {})
 
 
 def test_the_least_that_our_body_needs() -> None:
     body = TtsBody.model_validate({"text": "Hello."})
-    assert body.words == "Hello."
+    assert body.spoken_text == "Hello."
     assert body.chosen_voice == ("character", "default")
     assert (body.audio_format, body.speed, body.seed, body.extras) == (AudioFormat.WAV, 1.0, None, {})
 
@@ -81,13 +81,13 @@ def test_other_fields_are_kept_for_the_engine() -> None:
     "text", ["a", "1", "½", "日本語", "é", "e\u0301", "Hello\tyou\r\nthere", "\u200ba", "\U0001f600 hi", "ﷺ", "९"]
 )
 def test_what_can_be_spoken_is_taken_as_it_is(text: str) -> None:
-    assert TtsBody.model_validate({"text": text}).words == text
+    assert TtsBody.model_validate({"text": text}).spoken_text == text
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "Z", "S", "M", "Cf", "Co", "Cn")), max_size=50))
 def test_a_text_is_taken_exactly_if_it_has_a_letter_or_digit(text: str) -> None:
     if any(character.isalnum() for character in text):
-        assert TtsBody.model_validate({"text": text}).words == text
+        assert TtsBody.model_validate({"text": text}).spoken_text == text
     else:
         with pytest.raises(ValidationError, match=r"empty|nothing to speak"):
             TtsBody.model_validate({"text": text})

@@ -9,7 +9,7 @@ from balancer.audio.formats import AudioFormat
 from balancer.errors import InvalidRequestError, ModelNotFoundError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.speech_request import SpeechRequest
-from balancer.requests.validation import OPENAI_MODELS, Intake
+from balancer.requests.validation import OPENAI_MODELS, RequestValidator
 from voices.registry import Registry, Voice
 from worker.cards import CARDS, Choice, EngineCard, Parameter
 
@@ -45,12 +45,12 @@ BROKEN = {"broken": "voice.toml: no name"}
 REGISTRY = Registry({voice.name: voice for voice in VOICES}, Path("/voices"), BROKEN)
 
 
-def intake(card: EngineCard = CARD) -> Intake:
-    return Intake(card, REGISTRY, max_characters=10)
+def validator(card: EngineCard = CARD) -> RequestValidator:
+    return RequestValidator(card, REGISTRY, max_characters=10)
 
 
 def accept(card: EngineCard = CARD, **fields: Any) -> SpeechRequest:
-    return intake(card).accept(TtsBody.model_validate({"text": "Hello."} | fields))
+    return validator(card).validate(TtsBody.model_validate({"text": "Hello."} | fields))
 
 
 def refuse(card: EngineCard = CARD, **fields: Any) -> InvalidRequestError:
@@ -75,7 +75,7 @@ def test_a_whole_request() -> None:
 
 def test_both_surfaces_end_in_the_same_request() -> None:
     openai = {"model": "tts-1", "input": "Hello.", "voice": "polly", "response_format": "wav", "seed": 1}
-    assert intake().accept(OpenAISpeechBody.model_validate(openai)) == accept(voice="polly", format="wav", seed=1)
+    assert validator().validate(OpenAISpeechBody.model_validate(openai)) == accept(voice="polly", format="wav", seed=1)
 
 
 @pytest.mark.parametrize("name", ["alloy", "ash", "default"])
@@ -117,7 +117,7 @@ def test_whole_numbers_within_their_range(value: int) -> None:
 
 def test_a_voices_own_numbers_are_of_the_right_kind_too() -> None:
     voice = Voice(name="default", engine="*", parameters={"temperature": 1, "top_k": 5})
-    own = Intake(CARD, Registry({"default": voice}, Path("/voices")), 10).accept(TtsBody(text="Hello."))
+    own = RequestValidator(CARD, Registry({"default": voice}, Path("/voices")), 10).validate(TtsBody(text="Hello."))
     assert {name: type(value) for name, value in own.parameters.items()} == {"temperature": float, "top_k": int}
 
 
@@ -176,7 +176,7 @@ def test_a_text_over_the_limit() -> None:
 def test_a_text_over_the_limit_under_openais_name() -> None:
     body = OpenAISpeechBody.model_validate({"model": "tts-1", "input": "a" * 11, "voice": "alloy"})
     with pytest.raises(InvalidRequestError, match="input has 11 characters") as caught:
-        intake().accept(body)
+        validator().validate(body)
     assert caught.value.param == "input"
 
 
@@ -192,7 +192,7 @@ def test_a_text_over_what_the_engine_speaks_at_once() -> None:
 @pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
 def test_the_lesser_limit_counts_and_is_named(longest: int | None, limit: int, said: str) -> None:
     card = CARD.model_copy(update={"longest_text": longest})
-    assert intake(card).longest_text == limit
+    assert validator(card).longest_text == limit
     accept(card, text="a" * limit)
     assert refuse(card, text="a" * 11).message.startswith(f"text has 11 characters; {said}")
 
@@ -225,7 +225,7 @@ def test_a_voice_that_this_engine_cannot_speak(name: str) -> None:
 
 def test_an_engine_that_clones_speaks_clones() -> None:
     assert accept(CLONING, voice="clone").voice.name == "clone"
-    more = {voice.name for voice in intake(CLONING).speakable} - {voice.name for voice in intake().speakable}
+    more = {voice.name for voice in validator(CLONING).speakable} - {voice.name for voice in validator().speakable}
     assert more == {"clone"}
 
 
