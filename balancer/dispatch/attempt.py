@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from balancer.fleet.fleet import Incarnation
-from balancer.fleet.worker_client import Spoken
+from balancer.fleet.fleet import WorkerProcess
+from balancer.fleet.worker_client import SynthesisResult
 from balancer.scheduling.fair_queue import Order
 from worker.contract import Utterance
 
@@ -23,7 +23,7 @@ class Attempt:
 
     order: Order
     utterance: Utterance
-    incarnation: Incarnation
+    process: WorkerProcess
     expected: float
     limit: float
     cancelled_as: str = "cancelled"
@@ -34,7 +34,7 @@ class Attempt:
         """What the worker knows it by: a worker that still has an earlier attempt must not take it for that one."""
         return self.order.ticket
 
-    async def run(self) -> Spoken:
+    async def run(self) -> SynthesisResult:
         """The whole utterance. Cancelling it hangs up, which cancels the utterance in the worker.
 
         Raises AttemptExpiredError, WorkerLostError, WorkerFullError, UtteranceRefusedError.
@@ -44,6 +44,6 @@ class Attempt:
             utterance = utterance.model_copy(update={"id": self.utterance_id})
         try:
             async with asyncio.timeout(self.limit):
-                return await self.incarnation.connection.synthesize(utterance)
+                return await self.process.client.synthesize(utterance)
         except TimeoutError as error:
             raise AttemptExpiredError(f"had not spoken it within {self.limit:.0f} s") from error

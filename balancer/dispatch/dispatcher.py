@@ -16,9 +16,9 @@ from balancer.dispatch.attempt import Attempt, AttemptExpiredError
 from balancer.dispatch.crash_window import Deaths
 from balancer.dispatch.retry_policy import RetryBudget
 from balancer.errors import ChorusError, InvalidRequestError, NotServingError, PoisonedError, SynthesisError
-from balancer.fleet.fleet import Fleet, Incarnation, WorkerPhase
+from balancer.fleet.fleet import Fleet, WorkerPhase, WorkerProcess
 from balancer.fleet.view import WorkerView
-from balancer.fleet.worker_client import Spoken, UtteranceRefusedError, WorkerFullError, WorkerLostError
+from balancer.fleet.worker_client import SynthesisResult, UtteranceRefusedError, WorkerFullError, WorkerLostError
 from balancer.metrics import Metrics
 from balancer.scheduling.cost_model import CostModel
 from balancer.scheduling.fair_queue import Order
@@ -70,18 +70,6 @@ class Terms:
     deadline: float | None = None
 
 
-@dataclass(frozen=True)
-class Dispatched:
-    """A whole utterance, and what it took."""
-
-    pcm: bytes
-    waited: float
-    """Seconds in line, over all attempts."""
-    compute_seconds: float
-    attempts: int
-    worker: int
-
-
 class Dispatcher:
     """Runs utterances on the fleet. It is the fleet's listener."""
 
@@ -102,13 +90,13 @@ class Dispatcher:
         self._budget = RetryBudget()
         self._deaths = Deaths()
         self._most_slots = 0
-        self._incarnations: dict[str, Incarnation] = {}
-        self._waiting: dict[str, asyncio.Future[Incarnation]] = {}
+        self._processes: dict[str, WorkerProcess] = {}
+        self._waiting: dict[str, asyncio.Future[WorkerProcess]] = {}
         self._settling: set[asyncio.Task[None]] = set()
         self.draining = False
         """Whether this host wants no new clients: `/ready` says so, while what comes is served."""
 
-    async def synthesize(self, utterance: Utterance, terms: Terms = Terms()) -> Dispatched:
+    async def synthesize(self, utterance: Utterance, terms: Terms = Terms()) -> SynthesisResult:
         """The whole utterance as PCM. Cancelling it cancels the utterance wherever it stands.
 
         Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError, NotServingError, PoisonedError,
@@ -139,11 +127,11 @@ class Dispatcher:
                 pass  # no fault of the utterance, nor of the worker
             except (WorkerLostError, AttemptExpiredError) as error:
                 if error.accepted:  # one that never took the utterance did not die of it
-                    victims.append(attempt.incarnation.name)
+                    victims.append(attempt.process.name)
                 self._judge(attempt, error, victims)
             else:
                 self._learn(winner, spoken)
-                return Dispatched(spoken.pcm, waited, spoken.end.compute_seconds, attempts, winner.incarnation.index)
+                return replace(spoken, queue_seconds=waited, attempts=attempts, worker=winner.process.index)
             order = replace(order, ticket=f"{utterance.id}.{attempts}")
             self._scheduler.resubmit(order)
 
@@ -152,11 +140,11 @@ class Dispatcher:
     async def _begin(self, order: Order, utterance: Utterance) -> Attempt:
         """Wait in line for a slot."""
         started = self._now()
-        assigned: asyncio.Future[Incarnation] = asyncio.get_running_loop().create_future()
+        assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiting[order.ticket] = assigned
         try:
             self._hand_out()
-            incarnation = await assigned
+            process = await assigned
         except BaseException as error:
             left = isinstance(error, asyncio.CancelledError)
             self._metrics.record_queue_wait(self._now() - started, "cancelled" if left else "failed")
@@ -167,20 +155,20 @@ class Dispatcher:
         finally:
             del self._waiting[order.ticket]
         self._metrics.record_queue_wait(self._now() - started)
-        return self._attempt(order, utterance, incarnation)
+        return self._attempt(order, utterance, process)
 
-    def _attempt(self, order: Order, utterance: Utterance, incarnation: Incarnation) -> Attempt:
-        expected = order.audio_seconds / self._costs.speed(incarnation.name)
-        return Attempt(order, utterance, incarnation, expected=expected, limit=self._patience.limit(expected))
+    def _attempt(self, order: Order, utterance: Utterance, process: WorkerProcess) -> Attempt:
+        expected = order.audio_seconds / self._costs.speed(process.name)
+        return Attempt(order, utterance, process, expected=expected, limit=self._patience.limit(expected))
 
-    async def _listen(self, attempt: Attempt) -> tuple[Spoken, Attempt]:
+    async def _listen(self, attempt: Attempt) -> tuple[SynthesisResult, Attempt]:
         """What the attempt, or one hedged beside it, brings; the slots are free afterwards, or will be."""
         hedge_after = self._patience.hedge(attempt.expected)
         if hedge_after is None:
             return await self._run(attempt), attempt
         return await self._race(attempt, hedge_after)
 
-    async def _race(self, attempt: Attempt, hedge_after: float) -> tuple[Spoken, Attempt]:
+    async def _race(self, attempt: Attempt, hedge_after: float) -> tuple[SynthesisResult, Attempt]:
         """The attempt against a second one, should an idle worker take it: the first to succeed wins."""
         tasks = {asyncio.create_task(self._run(attempt)): attempt}
         try:
@@ -207,14 +195,14 @@ class Dispatcher:
         if assignment is None:
             return None
         self._metrics.hedges.inc()
-        return self._attempt(order, attempt.utterance, self._incarnations[assignment.worker])
+        return self._attempt(order, attempt.utterance, self._processes[assignment.worker])
 
-    async def _run(self, attempt: Attempt) -> Spoken:
+    async def _run(self, attempt: Attempt) -> SynthesisResult:
         """Run an attempt on the worker that it has a slot of."""
         ticket = attempt.order.ticket
         outcome = "failed"
         started = self._now()
-        spoken: Spoken | None = None
+        spoken: SynthesisResult | None = None
         try:
             spoken = await attempt.run()
         except asyncio.CancelledError:
@@ -232,7 +220,7 @@ class Dispatcher:
         except WorkerLostError as error:
             outcome = "lost"
             self._metrics.record_wasted_seconds("worker_lost", self._now() - started)
-            self._fleet.lose(attempt.incarnation, str(error))
+            self._fleet.lose(attempt.process, str(error))
             self._release(ticket)
             raise
         except UtteranceRefusedError:
@@ -258,18 +246,18 @@ class Dispatcher:
         if not self._budget.spend(self._now(), slots=self._most_slots):
             raise not_serving("they die faster than they speak, so nothing is tried again") from error
         self._metrics.retries.inc()
-        log.warning("utterance %s runs again: worker %d %s", utterance.id, attempt.incarnation.index, error)
+        log.warning("utterance %s runs again: worker %d %s", utterance.id, attempt.process.index, error)
 
-    def _learn(self, attempt: Attempt, spoken: Spoken) -> None:
+    def _learn(self, attempt: Attempt, spoken: SynthesisResult) -> None:
         self._budget.earn()
-        name = attempt.incarnation.name
-        if name not in self._incarnations:
+        name = attempt.process.name
+        if name not in self._processes:
             return  # it has just gone
         self._costs.learn(
             name,
             characters=len(attempt.utterance.text),
             audio_seconds=self._seconds(spoken.pcm),
-            compute_seconds=spoken.end.compute_seconds,
+            compute_seconds=spoken.compute_seconds,
         )
         self._scheduler.update(name, speed=self._costs.speed(name))
 
@@ -282,7 +270,7 @@ class Dispatcher:
         for assignment in self._scheduler.assign(self._now()):
             assigned = self._waiting.get(assignment.ticket)
             if assigned is not None and not assigned.done():
-                assigned.set_result(self._incarnations[assignment.worker])
+                assigned.set_result(self._processes[assignment.worker])
 
     def _release(self, ticket: str) -> None:
         self._scheduler.release(ticket)
@@ -305,10 +293,10 @@ class Dispatcher:
 
     async def _settled(self, attempt: Attempt) -> None:
         """Wait until the worker has given up that attempt and has a free slot, or is lost."""
-        incarnation = attempt.incarnation
-        while not incarnation.lost:
+        process = attempt.process
+        while not process.lost:
             try:
-                state = await incarnation.connection.state()
+                state = await process.client.state()
             except WorkerLostError:
                 pass  # the fleet's next look decides what became of it
             else:
@@ -322,29 +310,26 @@ class Dispatcher:
 
     # What the fleet tells.
 
-    def worker_ready(self, incarnation: Incarnation) -> None:
+    def worker_ready(self, process: WorkerProcess) -> None:
         """Count on its slots."""
-        name = incarnation.name
-        self._incarnations[name] = incarnation
-        self._scheduler.join(name, slots=incarnation.state.slots, speed=self._costs.speed(name))
+        name = process.name
+        self._processes[name] = process
+        self._scheduler.join(name, slots=process.state.slots, speed=self._costs.speed(name))
         self._most_slots = max(self._most_slots, self._scheduler.slots)
         self._hand_out()
 
-    def worker_seen(self, incarnation: Incarnation) -> None:
-        """Nothing to do: what it spoke has told of its speed."""
-
-    def worker_draining(self, incarnation: Incarnation) -> None:
+    def worker_draining(self, process: WorkerProcess) -> None:
         """Give it nothing more."""
-        self._scheduler.close(incarnation.name)
+        self._scheduler.close(process.name)
 
-    def worker_lost(self, incarnation: Incarnation) -> None:
+    def worker_lost(self, process: WorkerProcess) -> None:
         """Forget its slots; the attempts that ran there see `lost` by themselves."""
-        if not incarnation.retired:
+        if not process.retired:
             self._metrics.workers_lost.inc()
-            self._deaths.note(incarnation.name, self._now())
-        self._scheduler.leave(incarnation.name)
-        self._costs.forget(incarnation.name)
-        self._incarnations.pop(incarnation.name, None)
+            self._deaths.note(process.name, self._now())
+        self._scheduler.leave(process.name)
+        self._costs.forget(process.name)
+        self._processes.pop(process.name, None)
 
     def fleet_down(self, reason: str) -> None:
         """Tell everyone in line."""
@@ -356,16 +341,16 @@ class Dispatcher:
 
     async def retire(self, index: int) -> None:
         """Have that worker finish what it has and end, to be started afresh. Raises WorkerLostError."""
-        incarnation = self._fleet.workers[index].incarnation
-        if incarnation is None:
+        process = self._fleet.workers[index].process
+        if process is None:
             raise WorkerLostError("it does not run")
-        incarnation.retired = True
-        self._scheduler.close(incarnation.name)
+        process.retired = True
+        self._scheduler.close(process.name)
         try:
-            await incarnation.connection.drain()
+            await process.client.drain()
         except WorkerLostError:
-            incarnation.retired = False
-            self._scheduler.reopen(incarnation.name)
+            process.retired = False
+            self._scheduler.reopen(process.name)
             self._hand_out()
             raise
 
@@ -400,7 +385,7 @@ class Dispatcher:
     @property
     def characters_per_second(self) -> float:
         """What the workers speak together; where none is ready, what one would."""
-        speeds = [self._costs.speed(name) * incarnation.state.slots for name, incarnation in self._incarnations.items()]
+        speeds = [self._costs.speed(name) * process.state.slots for name, process in self._processes.items()]
         return (sum(speeds) or self._card.speed) / self._costs.audio_seconds(1)
 
     @property
@@ -418,19 +403,19 @@ class Dispatcher:
         """Every worker known, by number."""
         views = []
         for index, worker in sorted(self._fleet.workers.items()):
-            incarnation = worker.incarnation
-            if incarnation is None:
+            process = worker.process
+            if process is None:
                 views.append(WorkerView(index, WorkerPhase.GONE, worker.reason, None))
             else:
-                views.append(WorkerView(index, self._phase(incarnation), incarnation.state.reason, incarnation.state))
+                views.append(WorkerView(index, self._phase(process), process.state.reason, process.state))
         return views
 
-    def _phase(self, incarnation: Incarnation) -> WorkerPhase:
-        if incarnation.retired:
+    def _phase(self, process: WorkerProcess) -> WorkerPhase:
+        if process.retired:
             return WorkerPhase.DRAINING
-        match incarnation.state.phase:
+        match process.state.phase:
             case Phase.READY:
-                full = self._scheduler.running_on(incarnation.name) >= incarnation.state.slots
+                full = self._scheduler.running_on(process.name) >= process.state.slots
                 return WorkerPhase.BUSY if full else WorkerPhase.READY
             case other:
                 return WorkerPhase(other.value)

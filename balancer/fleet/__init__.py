@@ -1,1 +1,1 @@
-"""The worker processes as the balancer sees them, and the client that talks to one."""
+"""The worker processes as the balancer sees them, and the HTTP client of a worker."""

@@ -1,7 +1,7 @@
-"""The workers as seen from the balancer: found by their sockets, looked at in turn, told apart by their phase.
+"""The worker processes of this host: found by their sockets, probed in turn, reported to the dispatcher.
 
-A worker is known by its number; each process that plays it is an incarnation. When one is lost, whoever runs an
-utterance on it is told at once, and the next process on the same socket is a new incarnation.
+A worker is a number; the process behind its socket changes with every restart. When a process is lost, the dispatcher
+is notified at once, and the next process on the same socket is a new WorkerProcess.
 """
 
 from __future__ import annotations
@@ -18,100 +18,97 @@ from typing import Protocol
 
 import psutil
 
-from balancer.fleet.worker_client import Connection, WorkerLostError
+from balancer.fleet.worker_client import WorkerClient, WorkerLostError
 from worker.contract import Phase, WorkerState
 
 log = logging.getLogger(__name__)
 
 STARTING_PROBE_SECONDS = 0.1
-"""Pause between looks at a worker that is not ready: its first listener should not wait for the next slow look."""
+"""Pause between probes of a worker that is not ready, so that the first request need not wait for a slow probe."""
 
-
-STARTING_PATIENCE = 6
-"""A worker that starts may be silent so many times longer than one that works, before it counts as hung."""
+STARTING_FACTOR = 6
+"""A process that is starting may be unresponsive for this many times `unresponsive_seconds`: libraries that load and
+compile may keep it from answering."""
 
 
 class WorkerPhase(StrEnum):
-    """A worker's life as the balancer sees it."""
+    """The phase of a worker as the balancer sees it."""
 
-    STARTING = "starting"  # its socket answers; the model loads
-    WARMING = "warming"  # the model speaks its first words, to nobody
+    STARTING = "starting"  # the process answers; its model is loading
+    WARMING = "warming"  # the model runs its warm-up synthesis
     READY = "ready"  # has a free slot
-    BUSY = "busy"  # every slot holds an utterance
-    DRAINING = "draining"  # finishes what it has; is given nothing more
-    FAILED = "failed"  # its model cannot load, or crashed at every start
-    GONE = "gone"  # nobody answers on its socket
+    BUSY = "busy"  # every slot is taken
+    DRAINING = "draining"  # finishes its utterances and takes no new ones
+    FAILED = "failed"  # the model cannot be loaded, or every start crashed
+    GONE = "gone"  # no process answers on its socket
 
 
 @dataclass(eq=False)
-class Incarnation:
-    """One process playing a worker. `lost` tells that it no longer counts; its connection is closed then."""
+class WorkerProcess:
+    """One process of a worker. `lost` is set when it no longer counts; its client is closed then."""
 
     index: int
     state: WorkerState
-    connection: Connection
+    client: WorkerClient
     lost: bool = False
     retired: bool = False
-    """Its end is wanted: it was asked to drain."""
+    """Whether it was asked to drain, so that its end is expected."""
 
     @property
     def name(self) -> str:
-        """Number and process id: unique over restarts."""
+        """`index:pid`, unique over restarts."""
         return f"{self.index}:{self.state.pid}"
 
     @property
     def alive(self) -> bool:
-        """Whether it speaks, or will once its model is loaded."""
+        """Whether it takes utterances, or will once its model is loaded."""
         return self.state.phase is not Phase.FAILED
 
 
 @dataclass(frozen=True)
-class Silence:
+class Unresponsive:
     """A process that holds its socket and does not answer."""
 
     state: WorkerState
-    """The last that was heard of it."""
+    """Its last answer."""
     since: float
 
 
 @dataclass
 class Worker:
-    """One worker of this host, whatever process plays it at the moment."""
+    """One worker of this host, whichever process runs it at the moment."""
 
     index: int
     path: Path
-    incarnation: Incarnation | None = None
+    process: WorkerProcess | None = None
     reason: str | None = None
-    """Why the last incarnation was lost."""
+    """Why the last process was lost."""
     failures: int = 0
-    """Looks in a row that brought no answer."""
-    silent: Silence | None = None
+    """Probes in a row that failed."""
+    unresponsive: Unresponsive | None = None
     """The process that has stopped answering, if there is one."""
-    look: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set to have the next look at once."""
+    probe_now: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set to have the next probe at once."""
 
 
-class Listener(Protocol):
-    """Who is told of changes: the dispatcher."""
+class FleetListener(Protocol):
+    """Is notified of changes in the fleet: the dispatcher."""
 
-    def worker_ready(self, incarnation: Incarnation) -> None:
-        """It takes utterances from now on."""
+    def worker_ready(self, process: WorkerProcess) -> None:
+        """The process takes utterances from now on."""
 
-    def worker_seen(self, incarnation: Incarnation) -> None:
-        """A ready worker was looked at again."""
+    def worker_draining(self, process: WorkerProcess) -> None:
+        """The process finishes its utterances and takes no new ones."""
 
-    def worker_draining(self, incarnation: Incarnation) -> None:
-        """It finishes what it has and takes nothing more."""
-
-    def worker_lost(self, incarnation: Incarnation) -> None:
-        """It takes none any more, and what it ran is lost."""
+    def worker_lost(self, process: WorkerProcess) -> None:
+        """The process takes no more utterances, and those that ran on it are lost."""
 
     def fleet_down(self, reason: str) -> None:
-        """No worker is left and none came back in time."""
+        """No worker is left and none has come back in time."""
 
 
 class Fleet:
-    """Finds and watches the workers whose sockets lie in `folder`; times in seconds."""
+    """Discovers and probes the workers whose sockets lie in `folder`. Times in seconds."""
 
     def __init__(
         self,
@@ -133,8 +130,8 @@ class Fleet:
         self._closing: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
 
-    async def run(self, listener: Listener) -> None:
-        """Watch until cancelled."""
+    async def run(self, listener: FleetListener) -> None:
+        """Discover and probe workers until cancelled."""
         self._listener = listener
         try:
             async with asyncio.TaskGroup() as watches:
@@ -146,137 +143,132 @@ class Fleet:
                     await asyncio.sleep(min(self._probe_seconds, STARTING_PROBE_SECONDS))
         finally:
             for worker in self.workers.values():
-                if worker.incarnation is not None:
-                    await worker.incarnation.connection.close()
+                if worker.process is not None:
+                    await worker.process.client.close()
 
     def down(self) -> str | None:
-        """Why nobody can speak, once the workers have had their time to come back; None while there is hope."""
+        """Why no worker is available, once `recovery_seconds` have passed without one; None before that."""
         now = asyncio.get_running_loop().time()
-        incarnations = [worker.incarnation for worker in self.workers.values() if worker.incarnation is not None]
-        if self._last_alive is None or any(incarnation.alive for incarnation in incarnations):
+        processes = [worker.process for worker in self.workers.values() if worker.process is not None]
+        if self._last_alive is None or any(process.alive for process in processes):
             self._last_alive = now
             return None
         if now - self._last_alive < self._recovery_seconds:
             return None
-        reasons = {incarnation.state.reason for incarnation in incarnations}
+        reasons = {process.state.reason for process in processes}
         if failed := "; ".join(sorted(reason for reason in reasons if reason)):
             return f"no worker can load its model: {failed}"
         if not self.workers:
             return f"no worker has opened its socket in {self._folder}"
-        return f"no worker answers ({len(self.workers)} known); they are restarted as soon as they can be"
+        return f"no worker answers ({len(self.workers)} known); they are being restarted"
 
-    def lose(self, incarnation: Incarnation, reason: str) -> None:
-        """Stop counting on a process; if it answers again, it is ready again."""
-        worker = self.workers[incarnation.index]
-        if incarnation.lost:
+    def lose(self, process: WorkerProcess, reason: str) -> None:
+        """Stop using a process. If it answers again, it becomes a new WorkerProcess."""
+        worker = self.workers[process.index]
+        if process.lost:
             return
-        if incarnation.retired:
-            log.info("worker %d (pid %d) has ended as it was asked to", worker.index, incarnation.state.pid)
+        if process.retired:
+            log.info("worker %d (pid %d) has drained and ended", worker.index, process.state.pid)
         else:
-            log.warning("worker %d (pid %d) is lost: %s", worker.index, incarnation.state.pid, reason)
-        incarnation.lost = True
+            log.warning("worker %d (pid %d) is lost: %s", worker.index, process.state.pid, reason)
+        process.lost = True
         worker.reason = reason
-        worker.incarnation = None
-        worker.look.set()
-        if incarnation.state.phase in (Phase.READY, Phase.DRAINING):
-            self._listener.worker_lost(incarnation)
-        # Whoever listens to it is told by the closed connection: it may hang without a word.
-        closing = asyncio.create_task(incarnation.connection.close())
+        worker.process = None
+        worker.probe_now.set()
+        if process.state.phase in (Phase.READY, Phase.DRAINING):
+            self._listener.worker_lost(process)
+        # Closing ends the attempts that wait for an answer of the process, which may never come.
+        closing = asyncio.create_task(process.client.close())
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
     def _discover(self) -> list[Worker]:
-        found = []
+        discovered = []
         for path in self._folder.glob("worker-*.sock"):
             match = re.fullmatch(r"worker-(\d+)\.sock", path.name)
             if match is not None and int(match[1]) not in self.workers:
                 worker = Worker(int(match[1]), path)
                 self.workers[worker.index] = worker
-                found.append(worker)
-        return found
+                discovered.append(worker)
+        return discovered
 
     async def _watch(self, worker: Worker) -> None:
         while True:
-            worker.look.clear()
-            await self._look(worker)
-            incarnation = worker.incarnation
-            ready = incarnation is not None and incarnation.state.ready
+            worker.probe_now.clear()
+            await self._probe(worker)
+            process = worker.process
+            ready = process is not None and process.state.ready
             try:
                 async with asyncio.timeout(self._probe_seconds if ready else STARTING_PROBE_SECONDS):
-                    await worker.look.wait()
+                    await worker.probe_now.wait()
             except TimeoutError:
                 continue
 
-    async def _look(self, worker: Worker) -> None:
-        incarnation = worker.incarnation
-        connection = (
-            incarnation.connection
-            if incarnation is not None
-            else Connection(worker.path, state_timeout=self._probe_timeout)
-        )
+    async def _probe(self, worker: Worker) -> None:
+        process = worker.process
+        client = process.client if process is not None else WorkerClient(worker.path, state_timeout=self._probe_timeout)
         try:
-            state = await connection.state()
+            state = await client.state()
         except WorkerLostError as error:
             worker.failures += 1
-            self._note_silence(worker, error)
-            if incarnation is None:
+            self._track_unresponsive(worker, error)
+            if process is None:
                 worker.reason = str(error)
             elif error.dead or worker.failures >= self._probe_failures:
-                self.lose(incarnation, str(error))
+                self.lose(process, str(error))
         else:
             worker.failures = 0
-            worker.silent = None
-            # One that was lost while we looked has its connection closed: the next look starts afresh.
-            if incarnation is None or not incarnation.lost:
-                self._see(worker, state, connection)
+            worker.unresponsive = None
+            # The client of a process that was lost during this probe is closed: the next probe opens another.
+            if process is None or not process.lost:
+                self._update(worker, state, client)
         finally:
-            if worker.incarnation is None or worker.incarnation.connection is not connection:
-                await connection.close()
+            if worker.process is None or worker.process.client is not client:
+                await client.close()
 
-    def _note_silence(self, worker: Worker, error: WorkerLostError) -> None:
-        """End a process that holds its socket without a word for too long: supervisord sees only that it lives."""
+    def _track_unresponsive(self, worker: Worker, error: WorkerLostError) -> None:
+        """Kill a process that has been unresponsive for too long: supervisord only sees that it is running."""
         now = asyncio.get_running_loop().time()
-        if not error.silent:
-            worker.silent = None
-        elif worker.incarnation is not None and worker.silent is None:
-            worker.silent = Silence(worker.incarnation.state, now)
-        if worker.silent is not None and now - worker.silent.since >= self._patience(worker.silent.state):
-            state, worker.silent = worker.silent.state, None
-            log.error("worker %d (pid %d) hangs; it is killed", worker.index, state.pid)
-            _kill(state)
+        if not error.unresponsive:
+            worker.unresponsive = None
+        elif worker.process is not None and worker.unresponsive is None:
+            worker.unresponsive = Unresponsive(worker.process.state, now)
+        unresponsive = worker.unresponsive
+        if unresponsive is not None and now - unresponsive.since >= self._unresponsive_limit(unresponsive.state):
+            worker.unresponsive = None
+            log.error("worker %d (pid %d) does not answer; killing it", worker.index, unresponsive.state.pid)
+            _kill(unresponsive.state)
 
-    def _patience(self, state: WorkerState) -> float:
-        """How long a process may be silent: libraries that load and compile may keep it from answering."""
+    def _unresponsive_limit(self, state: WorkerState) -> float:
         starting = state.phase in (Phase.STARTING, Phase.WARMING)
-        return self._unresponsive_seconds * (STARTING_PATIENCE if starting else 1)
+        return self._unresponsive_seconds * (STARTING_FACTOR if starting else 1)
 
-    def _see(self, worker: Worker, state: WorkerState, connection: Connection) -> None:
-        before = worker.incarnation
-        if before is None:
-            worker.incarnation = before = Incarnation(worker.index, state, connection)
+    def _update(self, worker: Worker, state: WorkerState, client: WorkerClient) -> None:
+        """Take over the state that a probe returned, and notify the listener of a change of phase."""
+        process = worker.process
+        if process is None:
+            worker.process = process = WorkerProcess(worker.index, state, client)
             log.info("worker %d (pid %d) is %s", worker.index, state.pid, state.phase)
             if state.ready:
-                self._listener.worker_ready(before)
+                self._listener.worker_ready(process)
             return
-        if before.state.pid != state.pid:
-            # The old process ended and the new one answered between two looks.
-            self.lose(before, "another process took its place")
+        if process.state.pid != state.pid:
+            # The old process ended and the new one answered between two probes.
+            self.lose(process, "another process took its place")
             return
-        phase = before.state.phase
-        before.state = state
-        if state.phase is not phase:
+        previous = process.state.phase
+        process.state = state
+        if state.phase is not previous:
             log.info("worker %d (pid %d) is %s", worker.index, state.pid, state.phase)
-        if state.ready and phase is not Phase.READY:
-            self._listener.worker_ready(before)
-        elif state.ready:
-            self._listener.worker_seen(before)
-        elif phase is Phase.READY:
-            before.retired = state.phase is Phase.DRAINING
-            self._listener.worker_draining(before)
+        if state.ready and previous is not Phase.READY:
+            self._listener.worker_ready(process)
+        elif previous is Phase.READY and not state.ready:
+            process.retired = state.phase is Phase.DRAINING
+            self._listener.worker_draining(process)
 
 
 def _kill(state: WorkerState) -> None:
-    """End that process, unless it has ended and its number belongs to another by now."""
+    """Kill the process of that state, unless it has ended and another process has its pid by now."""
     try:
         if psutil.Process(state.pid).create_time() <= state.started_at:
             os.kill(state.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One worker as operators see it."""
+"""The state of one worker for `/health`, `/metrics` and `chorus status`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from worker.contract import WorkerState
 
 @dataclass(frozen=True)
 class WorkerView:
-    """One worker for operators: the balancer's view of it and its own last report."""
+    """One worker: its phase as the balancer sees it, and `state`, its own last report (None: no process answers)."""
 
     index: int
     phase: WorkerPhase

@@ -1,4 +1,4 @@
-"""One worker's socket: the contract, spoken over HTTP, whose errors are translated here and nowhere else."""
+"""The client of one worker: the contract over HTTP on its Unix socket. Transport errors are translated here only."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import httptools
 from pydantic import ValidationError
 
-from balancer.fleet.unix_http import UnixHttp
+from balancer.fleet.unix_http import UnixHttpClient
 from worker.contract import (
     SAMPLE_BYTES,
     EndOfUtterance,
@@ -24,31 +24,31 @@ from worker.contract import (
 
 OK, ACCEPTED = 200, 202
 
-NOT_ACCEPTED = (errno.EAGAIN, errno.ENOTCONN)
-"""What comes of dialling a socket whose owner accepts nobody, once its queue is full; which one depends on the event
-loop."""
+QUEUE_FULL_ERRNOS = (errno.EAGAIN, errno.ENOTCONN)
+"""Errors of connecting to a socket whose process does not accept and whose queue is full; which one depends on the
+event loop."""
 
 
 class WorkerLostError(Exception):
-    """The worker did not answer to the end.
+    """The worker did not answer completely.
 
-    `dead`: there is nobody behind the socket. `silent`: somebody is, and says nothing. `accepted`: it had begun the
-    utterance.
+    `dead`: no process listens on the socket. `unresponsive`: a process listens and does not answer. `accepted`: the
+    worker had begun the utterance.
     """
 
-    def __init__(self, reason: str, *, dead: bool = False, silent: bool = False, accepted: bool = False) -> None:
+    def __init__(self, reason: str, *, dead: bool = False, unresponsive: bool = False, accepted: bool = False) -> None:
         super().__init__(reason)
         self.dead = dead
-        self.silent = silent
+        self.unresponsive = unresponsive
         self.accepted = accepted
 
 
 class WorkerFullError(Exception):
-    """The worker has no free slot, or is not ready: no fault of the utterance."""
+    """The worker has no free slot, or is not ready. The utterance is not at fault."""
 
 
 class UtteranceRefusedError(Exception):
-    """The worker will not, or could not, speak this utterance: trying elsewhere would end the same."""
+    """The worker refused the utterance, or its engine failed on it: another worker would do the same."""
 
     def __init__(self, error: UtteranceError) -> None:
         super().__init__(error.message)
@@ -56,84 +56,99 @@ class UtteranceRefusedError(Exception):
 
 
 @dataclass(frozen=True)
-class Spoken:
-    """A whole utterance: its PCM, and what the worker says of it."""
+class SynthesisResult:
+    """A complete utterance. The worker's client sets the first two fields, the dispatcher the others."""
 
     pcm: bytes
-    end: EndOfUtterance
+    """Signed 16-bit little-endian mono at the engine's sample rate."""
+    compute_seconds: float
+    """Seconds of work that the worker reports."""
+    queue_seconds: float = 0.0
+    """Time in the queue, over all attempts."""
+    attempts: int = 1
+    worker: int | None = None
+    """Index of the worker."""
+
+    @property
+    def samples(self) -> int:
+        """Number of samples in `pcm`."""
+        return len(self.pcm) // SAMPLE_BYTES
 
 
-class Connection:
-    """A client of the worker at `path`. Synthesis has no time limit here: each attempt has one."""
+class WorkerClient:
+    """HTTP client of the worker whose socket is `path`.
+
+    `state_timeout` (seconds) limits every request but synthesis, which is limited by the attempt.
+    """
 
     def __init__(self, path: Path, *, state_timeout: float) -> None:
-        self._http = UnixHttp(path)
+        self._http = UnixHttpClient(path)
         self._state_timeout = state_timeout
 
     async def state(self) -> WorkerState:
         """The worker's state. Raises WorkerLostError."""
-        answer = await self._ask("GET", "/state")
+        body = await self._request("GET", "/state")
         try:
-            return WorkerState.model_validate_json(answer)
+            return WorkerState.model_validate_json(body)
         except ValidationError as error:
-            raise WorkerLostError(f"its state is not of this version: {error}") from error
+            raise WorkerLostError(f"its state does not match this version: {error}") from error
 
     async def drain(self) -> None:
-        """Have it finish what it has and end. Raises WorkerLostError."""
-        await self._ask("POST", "/drain")
+        """Ask the worker to finish its utterances and exit. Raises WorkerLostError."""
+        await self._request("POST", "/drain")
 
-    async def synthesize(self, utterance: Utterance) -> Spoken:
-        """The whole utterance. Cancelling it cancels the utterance.
+    async def synthesize(self, utterance: Utterance) -> SynthesisResult:
+        """Synthesize the utterance. Cancelling the call closes the connection, which cancels it in the worker.
 
         Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
-        answer = _Synthesis()
+        response = _SynthesisResponse()
         try:
-            await self._http.ask("POST", "/synthesize", utterance.model_dump_json().encode(), answer)
-            return answer.whole()
+            await self._http.request("POST", "/synthesize", utterance.model_dump_json().encode(), response)
+            return response.result()
         except OSError as error:
-            raise WorkerLostError(_reason(error), dead=True, accepted=answer.accepted) from error
+            raise WorkerLostError(_message(error), dead=True, accepted=response.accepted) from error
         except (httptools.HttpParserError, FramingError, ValidationError) as error:
-            raise WorkerLostError(f"it does not speak the contract: {error}", accepted=answer.accepted) from error
+            raise WorkerLostError(f"its answer violates the contract: {error}", accepted=response.accepted) from error
 
     async def close(self) -> None:
-        """Close every connection; what is under way on them breaks off."""
+        """Close every connection; requests under way fail with WorkerLostError."""
         self._http.close()
 
-    async def _ask(self, method: str, target: str) -> bytes:
-        answer = _Report()
+    async def _request(self, method: str, target: str) -> bytes:
+        response = _ShortResponse()
         try:
             async with asyncio.timeout(self._state_timeout):
-                await self._http.ask(method, target, b"", answer)
+                await self._http.request(method, target, b"", response)
         except TimeoutError as error:
-            raise WorkerLostError(f"no answer within {self._state_timeout} s", silent=True) from error
+            raise WorkerLostError(f"no answer within {self._state_timeout} s", unresponsive=True) from error
         except OSError as error:
-            silent = error.errno in NOT_ACCEPTED
-            raise WorkerLostError(_reason(error), silent=silent, dead=not silent) from error
+            unresponsive = error.errno in QUEUE_FULL_ERRNOS
+            raise WorkerLostError(_message(error), unresponsive=unresponsive, dead=not unresponsive) from error
         except httptools.HttpParserError as error:
-            raise WorkerLostError(f"it does not speak HTTP: {error}") from error
-        if answer.status not in (OK, ACCEPTED):
-            raise WorkerLostError(f"it answered {answer.status} to {target}")
-        return bytes(answer.body)
+            raise WorkerLostError(f"its answer is not HTTP: {error}") from error
+        if response.status not in (OK, ACCEPTED):
+            raise WorkerLostError(f"it answered {response.status} to {target}")
+        return bytes(response.body)
 
 
 @dataclass
-class _Report:
-    """An answer that is short."""
+class _ShortResponse:
+    """Status and body of a response, kept in memory."""
 
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
 
-    def begin(self, status: int) -> None:
+    def on_status(self, status: int) -> None:
         self.status = status
 
-    def take(self, part: bytes) -> None:
-        self.body += part
+    def on_data(self, data: bytes) -> None:
+        self.body += data
 
 
 @dataclass
-class _Synthesis:
-    """What has come of an utterance."""
+class _SynthesisResponse:
+    """The response to `POST /synthesize`, as far as it has arrived."""
 
     accepted: bool = False
     _decoder: FrameDecoder = field(default_factory=FrameDecoder)
@@ -141,22 +156,22 @@ class _Synthesis:
     _closing: EndOfUtterance | UtteranceError | None = None
     _refusal: bytes = b""
 
-    def begin(self, status: int) -> None:
+    def on_status(self, status: int) -> None:
         self.accepted = status == OK
 
-    def take(self, part: bytes) -> None:
+    def on_data(self, data: bytes) -> None:
         if not self.accepted:
-            self._refusal += part
+            self._refusal += data
             return
-        for kind, payload in self._decoder.feed(part):
+        for kind, payload in self._decoder.feed(data):
             if kind is FrameKind.PCM:
                 self._pcm.append(payload)
             else:
                 message = EndOfUtterance if kind is FrameKind.END else UtteranceError
                 self._closing = message.model_validate_json(payload)
 
-    def whole(self) -> Spoken:
-        """The utterance, now that the body has ended; else why there is none."""
+    def result(self) -> SynthesisResult:
+        """The complete utterance, once the body has ended; otherwise raises the reason why there is none."""
         if not self.accepted:
             raise _refused(UtteranceError.model_validate_json(self._refusal))
         match self._closing:
@@ -164,17 +179,17 @@ class _Synthesis:
                 pcm = self._pcm[0] if len(self._pcm) == 1 else b"".join(self._pcm)
                 if len(pcm) != end.samples * SAMPLE_BYTES:
                     raise WorkerLostError(
-                        f"it sent {len(pcm)} bytes and says it made {end.samples} samples", accepted=True
+                        f"it sent {len(pcm)} bytes of audio but reported {end.samples} samples", accepted=True
                     )
-                return Spoken(pcm, end)
+                return SynthesisResult(pcm, end.compute_seconds)
             case UtteranceError() as error:
                 raise _refused(error)
-        raise WorkerLostError("the audio broke off", accepted=True)
+        raise WorkerLostError("the audio ended without its closing frame", accepted=True)
 
 
 def _refused(error: UtteranceError) -> WorkerFullError | UtteranceRefusedError:
     return WorkerFullError(error.message) if error.code in ("full", "not_ready") else UtteranceRefusedError(error)
 
 
-def _reason(error: OSError) -> str:
+def _message(error: OSError) -> str:
     return str(error) or type(error).__name__

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from balancer.fleet.worker_client import Connection, UtteranceRefusedError, WorkerFullError, WorkerLostError
+from balancer.fleet.worker_client import UtteranceRefusedError, WorkerClient, WorkerFullError, WorkerLostError
 from balancer.host.calibration import Measurement
 from balancer.host.layout import Layout
 from balancer.requests.bodies import DEFAULT_VOICE
@@ -159,17 +159,17 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 async def _measure(
     settings: Settings, layout: Layout, bounds: RunLimits, workers: list[_Worker], spoke: Callable[[], object]
 ) -> Measurement:
-    async with _connected(workers) as connections:
-        await asyncio.gather(*map(_ready, workers, connections))
+    async with _connected(workers) as clients:
+        await asyncio.gather(*map(_ready, workers, clients))
         spoken = _Spoken()
         rate = CARDS[settings.engine].sample_rate * SAMPLE_BYTES
         started = time.perf_counter()
 
-        async def speak(worker: _Worker, connection: Connection, utterances: Iterator[Utterance]) -> None:
+        async def speak(worker: _Worker, client: WorkerClient, utterances: Iterator[Utterance]) -> None:
             for utterance in utterances:
                 sent = time.perf_counter()
                 try:
-                    answer = await connection.synthesize(utterance)
+                    answer = await client.synthesize(utterance)
                 except (WorkerLostError, WorkerFullError, UtteranceRefusedError) as error:
                     raise worker.failure(f"did not speak {utterance.text!r}: {error}") from error
                 spoken.audio += len(answer.pcm) / rate
@@ -177,12 +177,12 @@ async def _measure(
                 spoke()
 
         slots = []
-        for worker, connection in zip(workers, connections, strict=True):
+        for worker, client in zip(workers, clients, strict=True):
             utterances = _utterances(worker.index, layout.slots, bounds, started)
-            slots += [speak(worker, connection, utterances) for _ in range(layout.slots)]
+            slots += [speak(worker, client, utterances) for _ in range(layout.slots)]
         await asyncio.gather(*slots)
         seconds = time.perf_counter() - started
-        states = [await _state(worker, connection) for worker, connection in zip(workers, connections, strict=True)]
+        states = [await _state(worker, client) for worker, client in zip(workers, clients, strict=True)]
     return Measurement(
         threads=layout.workers[0].threads,
         slots=layout.slots,
@@ -211,24 +211,24 @@ def _utterances(worker: int, slots: int, bounds: RunLimits, started: float) -> I
 
 
 @asynccontextmanager
-async def _connected(workers: list[_Worker]) -> AsyncIterator[list[Connection]]:
-    connections = [Connection(worker.socket, state_timeout=STATE_SECONDS) for worker in workers]
+async def _connected(workers: list[_Worker]) -> AsyncIterator[list[WorkerClient]]:
+    clients = [WorkerClient(worker.socket, state_timeout=STATE_SECONDS) for worker in workers]
     try:
-        yield connections
+        yield clients
     finally:
-        for connection in connections:
-            await connection.close()
+        for client in clients:
+            await client.close()
         await asyncio.sleep(0)  # the sockets are closed at the loop's next turn
 
 
-async def _ready(worker: _Worker, connection: Connection) -> None:
+async def _ready(worker: _Worker, client: WorkerClient) -> None:
     """Wait until a worker can speak. Raises CalibrationRunError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if worker.process.poll() is not None:
             raise worker.failure(f"did not start: it ended with {worker.process.returncode}")
         if worker.socket.exists():
-            state = await _state(worker, connection)
+            state = await _state(worker, client)
             if state.phase is Phase.READY:
                 return
             if state.phase is Phase.FAILED:
@@ -238,8 +238,8 @@ async def _ready(worker: _Worker, connection: Connection) -> None:
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
-async def _state(worker: _Worker, connection: Connection) -> WorkerState:
+async def _state(worker: _Worker, client: WorkerClient) -> WorkerState:
     try:
-        return await connection.state()
+        return await client.state()
     except WorkerLostError as error:
         raise worker.failure(f"does not answer: {error}") from error

@@ -195,7 +195,7 @@ class SpeechService:
         facts = {
             "worker": spoken.worker,
             "attempts": spoken.attempts,
-            "waited": round(spoken.waited, 4),
+            "waited": round(spoken.queue_seconds, 4),
             "compute_seconds": round(spoken.compute_seconds, 4),
         }
         return CachedResult(spoken.pcm, duration(spoken.pcm, self._card.sample_rate), CacheOutcome.MISS, facts)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.dispatch.dispatcher import Dispatched, Dispatcher, Patience, Terms
+from balancer.dispatch.dispatcher import Dispatcher, Patience, Terms
 from balancer.dispatch.retry_policy import LEAST_RESERVE
 from balancer.errors import (
     DeadlineUnreachableError,
@@ -24,7 +24,7 @@ from balancer.errors import (
     SynthesisError,
 )
 from balancer.fleet.fleet import Fleet, WorkerPhase
-from balancer.fleet.worker_client import Connection
+from balancer.fleet.worker_client import SynthesisResult, WorkerClient
 from balancer.metrics import Metrics
 from balancer.scheduling.scheduler import Scheduler
 from tests.support.harness import TIMEOUT, start_stub
@@ -47,7 +47,7 @@ class Front:
     metrics: Metrics
     dispatcher: Dispatcher
 
-    async def dispatch(self, text: str, name: str = "u", terms: Terms = NO_TERMS) -> Dispatched:
+    async def dispatch(self, text: str, name: str = "u", terms: Terms = NO_TERMS) -> SynthesisResult:
         utterance = Utterance(id=name, text=text, voice="default", seed=1)
         async with asyncio.timeout(TIMEOUT):
             return await self.dispatcher.synthesize(utterance, terms)
@@ -247,7 +247,7 @@ async def test_giving_up_on_a_worker_that_others_keep_full_leaves_no_slot_taken(
         stubs(run_dir, 1, processes)
         async with front(run_dir) as chorus:
             await chorus.until_phases(READY)
-            someone_else = Connection(run_dir / "worker-0.sock", state_timeout=TIMEOUT)
+            someone_else = WorkerClient(run_dir / "worker-0.sock", state_timeout=TIMEOUT)
             theirs = Utterance(id="theirs", text="hang", voice="default", seed=1)
             occupying = asyncio.create_task(someone_else.synthesize(theirs))
             await chorus.until_running(1)

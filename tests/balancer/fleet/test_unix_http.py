@@ -11,7 +11,7 @@ from pathlib import Path
 import httptools
 import pytest
 
-from balancer.fleet.unix_http import UnixHttp
+from balancer.fleet.unix_http import UnixHttpClient
 from tests.support.unix_server import unix_server
 
 HELLO = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
@@ -22,11 +22,11 @@ class Taken:
     statuses: list[int] = field(default_factory=list)
     body: bytes = b""
 
-    def begin(self, status: int) -> None:
+    def on_status(self, status: int) -> None:
         self.statuses.append(status)
 
-    def take(self, part: bytes) -> None:
-        self.body += part
+    def on_data(self, data: bytes) -> None:
+        self.body += data
 
 
 @dataclass
@@ -60,16 +60,16 @@ async def serving(folder: Path, *answers: bytes, close: bool = False) -> AsyncIt
         yield server
 
 
-async def ask(http: UnixHttp, body: bytes = b"") -> Taken:
+async def ask(http: UnixHttpClient, body: bytes = b"") -> Taken:
     taken = Taken()
     async with asyncio.timeout(30):
-        await http.ask("POST", "/path", body, taken)
+        await http.request("POST", "/path", body, taken)
     return taken
 
 
 async def test_a_request_and_its_answer(run_dir: Path) -> None:
     async with serving(run_dir, HELLO) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         assert await ask(http, b"data") == Taken([200], b"hello")
         http.close()
     assert server.requests == [b"POST /path HTTP/1.1\r\nHost: worker\r\nContent-Length: 4\r\n\r\ndata"]
@@ -78,14 +78,14 @@ async def test_a_request_and_its_answer(run_dir: Path) -> None:
 async def test_a_body_in_chunks(run_dir: Path) -> None:
     answer = b"HTTP/1.1 429 No\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
     async with serving(run_dir, answer) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         assert await ask(http) == Taken([429], b"hello")
         http.close()
 
 
 async def test_connections_are_used_again(run_dir: Path) -> None:
     async with serving(run_dir, *[HELLO] * 3) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         for _ in range(3):
             await ask(http)
         http.close()
@@ -94,7 +94,7 @@ async def test_connections_are_used_again(run_dir: Path) -> None:
 
 async def test_exchanges_at_once_have_connections_of_their_own(run_dir: Path) -> None:
     async with serving(run_dir, *[HELLO] * 3) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         await asyncio.gather(*[ask(http) for _ in range(3)])
         http.close()
     assert server.connections == 3
@@ -103,7 +103,7 @@ async def test_exchanges_at_once_have_connections_of_their_own(run_dir: Path) ->
 async def test_a_connection_that_the_server_will_close_is_not_used_again(run_dir: Path) -> None:
     last = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
     async with serving(run_dir, last, HELLO) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         await ask(http)
         assert (await ask(http)).body == b"hello"
         http.close()
@@ -112,7 +112,7 @@ async def test_a_connection_that_the_server_will_close_is_not_used_again(run_dir
 
 async def test_a_connection_that_was_closed_in_the_meantime_is_not_used_again(run_dir: Path) -> None:
     async with serving(run_dir, HELLO, close=True) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         await ask(http)
         await server.hung_up.wait()
         while http._idle[0].reusable:
@@ -127,7 +127,7 @@ async def test_a_connection_that_was_closed_in_the_meantime_is_not_used_again(ru
 )
 async def test_an_answer_that_breaks_off(run_dir: Path, answer: bytes) -> None:
     async with serving(run_dir, answer, close=True) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         with pytest.raises(ConnectionError):
             await ask(http)
         http.close()
@@ -135,7 +135,7 @@ async def test_an_answer_that_breaks_off(run_dir: Path, answer: bytes) -> None:
 
 async def test_what_is_not_http(run_dir: Path) -> None:
     async with serving(run_dir, b"SSH-2.0\r\n") as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         with pytest.raises(httptools.HttpParserError):
             await ask(http)
         await server.hung_up.wait()
@@ -143,24 +143,24 @@ async def test_what_is_not_http(run_dir: Path) -> None:
 
 async def test_what_the_taker_raises_ends_the_exchange(run_dir: Path) -> None:
     class Picky(Taken):
-        def take(self, part: bytes) -> None:
-            raise KeyError(part.decode())
+        def on_data(self, data: bytes) -> None:
+            raise KeyError(data.decode())
 
     async with serving(run_dir, HELLO) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         with pytest.raises(KeyError, match="hello"):
-            await http.ask("GET", "/", b"", Picky())
+            await http.request("GET", "/", b"", Picky())
         await server.hung_up.wait()
 
 
 async def test_nobody_there(run_dir: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await ask(UnixHttp(run_dir / "none"))
+        await ask(UnixHttpClient(run_dir / "none"))
 
 
 async def test_cancelling_hangs_up(run_dir: Path) -> None:
     async with serving(run_dir, b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel") as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         asking = asyncio.create_task(ask(http))
         while not server.requests:
             await asyncio.sleep(0)
@@ -172,7 +172,7 @@ async def test_cancelling_hangs_up(run_dir: Path) -> None:
 
 async def test_closing_breaks_off_what_is_under_way_and_ends_it_for_good(run_dir: Path) -> None:
     async with serving(run_dir, b"", HELLO) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         asking = asyncio.create_task(ask(http))
         while not server.requests:
             await asyncio.sleep(0)
@@ -185,7 +185,7 @@ async def test_closing_breaks_off_what_is_under_way_and_ends_it_for_good(run_dir
 
 async def test_closing_while_a_connection_is_dialled(run_dir: Path) -> None:
     async with serving(run_dir, HELLO) as server:
-        http = UnixHttp(server.path)
+        http = UnixHttpClient(server.path)
         asking = asyncio.create_task(ask(http))
         await asyncio.sleep(0)
         http.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.fleet.worker_client import Connection, UtteranceRefusedError, WorkerFullError, WorkerLostError
+from balancer.fleet.worker_client import UtteranceRefusedError, WorkerClient, WorkerFullError, WorkerLostError
 from tests.support.harness import start_stub
 from tests.support.unix_server import unix_server
 from worker.contract import EndOfUtterance, FrameKind, Utterance, encode_frame
@@ -21,16 +21,16 @@ def utterance(text: str = "Hello.") -> Utterance:
 
 
 @asynccontextmanager
-async def connected(path: Path) -> AsyncIterator[Connection]:
-    connection = Connection(path, state_timeout=30)
+async def connected(path: Path) -> AsyncIterator[WorkerClient]:
+    client = WorkerClient(path, state_timeout=30)
     try:
-        yield connection
+        yield client
     finally:
-        await connection.close()
+        await client.close()
 
 
 @asynccontextmanager
-async def answering(run_dir: Path, answer: bytes) -> AsyncIterator[Connection]:
+async def answering(run_dir: Path, answer: bytes) -> AsyncIterator[WorkerClient]:
     """A server that gives the same answer to everything, and closes."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -38,8 +38,8 @@ async def answering(run_dir: Path, answer: bytes) -> AsyncIterator[Connection]:
         writer.write(answer)
         await reader.read()
 
-    async with unix_server(run_dir / "s", serve), connected(run_dir / "s") as connection:
-        yield connection
+    async with unix_server(run_dir / "s", serve), connected(run_dir / "s") as client:
+        yield client
 
 
 def http(body: bytes, status: str = "200 OK") -> bytes:
@@ -53,34 +53,34 @@ def end(samples: int) -> bytes:
 
 async def test_a_whole_utterance(run_dir: Path) -> None:
     with start_stub(run_dir, audio_bytes=5000) as stub:
-        async with connected(stub.path) as connection:
+        async with connected(stub.path) as client:
             for _ in range(3):
-                spoken = await connection.synthesize(utterance())
-                assert (spoken.pcm, spoken.end.samples) == (bytes(5000), 2500)
+                spoken = await client.synthesize(utterance())
+                assert (spoken.pcm, spoken.samples) == (bytes(5000), 2500)
 
 
 async def test_pieces_are_joined(run_dir: Path) -> None:
     body = encode_frame(FrameKind.PCM, b"abcd") + encode_frame(FrameKind.PCM, b"ef") + end(3)
-    async with answering(run_dir, http(body)) as connection:
-        assert (await connection.synthesize(utterance())).pcm == b"abcdef"
+    async with answering(run_dir, http(body)) as client:
+        assert (await client.synthesize(utterance())).pcm == b"abcdef"
 
 
 async def test_a_worker_that_dies(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
+        async with connected(stub.path) as client:
             with pytest.raises(WorkerLostError) as lost:
-                await connection.synthesize(utterance("die"))
-            assert (lost.value.dead, lost.value.accepted, lost.value.silent) == (True, True, False)
+                await client.synthesize(utterance("die"))
+            assert (lost.value.dead, lost.value.accepted, lost.value.unresponsive) == (True, True, False)
             with pytest.raises(WorkerLostError) as lost:
-                await connection.synthesize(utterance())
+                await client.synthesize(utterance())
             assert (lost.value.dead, lost.value.accepted) == (True, False)
 
 
 async def test_a_worker_that_dies_before_the_first_sound(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
-            speaking = asyncio.create_task(connection.synthesize(utterance("hang")))
-            while not (await connection.state()).in_flight:
+        async with connected(stub.path) as client:
+            speaking = asyncio.create_task(client.synthesize(utterance("hang")))
+            while not (await client.state()).in_flight:
                 await asyncio.sleep(0.01)
             stub.process.kill()
             with pytest.raises(WorkerLostError) as lost:
@@ -90,103 +90,103 @@ async def test_a_worker_that_dies_before_the_first_sound(run_dir: Path) -> None:
 
 async def test_a_body_without_its_closing_frame(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
-            with pytest.raises(WorkerLostError, match="broke off") as lost:
-                await connection.synthesize(utterance("truncate"))
+        async with connected(stub.path) as client:
+            with pytest.raises(WorkerLostError, match="without its closing frame") as lost:
+                await client.synthesize(utterance("truncate"))
     assert lost.value.accepted
 
 
 @pytest.mark.parametrize("pcm", [b"", b"ab", b"abcdef"])
 async def test_audio_of_another_length_than_its_closing_frame_says(run_dir: Path, pcm: bytes) -> None:
-    async with answering(run_dir, http(encode_frame(FrameKind.PCM, pcm) + end(2))) as connection:
+    async with answering(run_dir, http(encode_frame(FrameKind.PCM, pcm) + end(2))) as client:
         with pytest.raises(WorkerLostError, match=f"{len(pcm)} bytes.* 2 samples"):
-            await connection.synthesize(utterance())
+            await client.synthesize(utterance())
 
 
 @pytest.mark.parametrize(
     "body", [b"Q\0\0\0\1x", encode_frame(FrameKind.END, b"{}"), encode_frame(FrameKind.ERROR, b"?")]
 )
 async def test_frames_that_are_none(run_dir: Path, body: bytes) -> None:
-    async with answering(run_dir, http(body)) as connection:
-        with pytest.raises(WorkerLostError, match="does not speak the contract") as lost:
-            await connection.synthesize(utterance())
+    async with answering(run_dir, http(body)) as client:
+        with pytest.raises(WorkerLostError, match="violates the contract") as lost:
+            await client.synthesize(utterance())
     assert lost.value.accepted
     assert not lost.value.dead
 
 
 async def test_a_refusal_that_is_none(run_dir: Path) -> None:
-    async with answering(run_dir, http(b"Internal Server Error", "500 No")) as connection:
-        with pytest.raises(WorkerLostError, match="does not speak the contract") as lost:
-            await connection.synthesize(utterance())
+    async with answering(run_dir, http(b"Internal Server Error", "500 No")) as client:
+        with pytest.raises(WorkerLostError, match="violates the contract") as lost:
+            await client.synthesize(utterance())
     assert not lost.value.accepted
 
 
 @pytest.mark.parametrize(("text", "code"), [("fail", "internal"), ("unspeakable", "unspeakable")])
 async def test_an_utterance_that_is_refused(run_dir: Path, text: str, code: str) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
+        async with connected(stub.path) as client:
             with pytest.raises(UtteranceRefusedError) as refused:
-                await connection.synthesize(utterance(text))
+                await client.synthesize(utterance(text))
     assert refused.value.error.code == code
 
 
 async def test_a_full_worker(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
+        async with connected(stub.path) as client:
             with pytest.raises(WorkerFullError, match="slots are taken"):
-                await connection.synthesize(utterance("full"))
+                await client.synthesize(utterance("full"))
 
 
 async def test_cancelling_frees_the_slot(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
-            speaking = asyncio.create_task(connection.synthesize(utterance("hang")))
-            while not (await connection.state()).in_flight:
+        async with connected(stub.path) as client:
+            speaking = asyncio.create_task(client.synthesize(utterance("hang")))
+            while not (await client.state()).in_flight:
                 await asyncio.sleep(0.01)
             speaking.cancel()
             async with asyncio.timeout(30):
-                while (await connection.state()).in_flight:
+                while (await client.state()).in_flight:
                     await asyncio.sleep(0.01)
 
 
 async def test_a_worker_drains(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
-        async with connected(stub.path) as connection:
-            await connection.drain()
+        async with connected(stub.path) as client:
+            await client.drain()
             with pytest.raises(WorkerFullError, match="draining"):
-                await connection.synthesize(utterance())
+                await client.synthesize(utterance())
         assert await asyncio.to_thread(stub.process.wait, 30) == 0
 
 
 async def test_a_worker_that_cannot_drain(run_dir: Path) -> None:
-    async with answering(run_dir, http(b"", "404 Not Found")) as connection:
+    async with answering(run_dir, http(b"", "404 Not Found")) as client:
         with pytest.raises(WorkerLostError, match="404"):
-            await connection.drain()
+            await client.drain()
 
 
 async def test_a_state_of_another_version(run_dir: Path) -> None:
-    async with answering(run_dir, http(b"{}")) as connection:
-        with pytest.raises(WorkerLostError, match="not of this version") as lost:
-            await connection.state()
+    async with answering(run_dir, http(b"{}")) as client:
+        with pytest.raises(WorkerLostError, match="does not match this version") as lost:
+            await client.state()
     assert not lost.value.dead
-    assert not lost.value.silent
+    assert not lost.value.unresponsive
 
 
 async def test_nobody_accepts(run_dir: Path) -> None:
     with listen(run_dir / "s"):
-        connection = Connection(run_dir / "s", state_timeout=0.05)
+        client = WorkerClient(run_dir / "s", state_timeout=0.05)
         with pytest.raises(WorkerLostError, match="no answer within") as lost:
-            await connection.state()
-        await connection.close()
-    assert lost.value.silent
+            await client.state()
+        await client.close()
+    assert lost.value.unresponsive
     assert not lost.value.dead
 
 
 async def test_a_socket_whose_queue_is_full(run_dir: Path) -> None:
     with listen(run_dir / "s") as listener:
         listener.listen(0)
-        connection = Connection(run_dir / "s", state_timeout=0.2)
-        looks = [asyncio.create_task(connection.state()) for _ in range(4)]
-        errors = await asyncio.gather(*looks, return_exceptions=True)
-        await connection.close()
-    assert all(isinstance(error, WorkerLostError) and error.silent and not error.dead for error in errors)
+        client = WorkerClient(run_dir / "s", state_timeout=0.2)
+        probes = [asyncio.create_task(client.state()) for _ in range(4)]
+        errors = await asyncio.gather(*probes, return_exceptions=True)
+        await client.close()
+    assert all(isinstance(error, WorkerLostError) and error.unresponsive and not error.dead for error in errors)
