@@ -31,11 +31,11 @@ class Process:
     def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
         self._settings = settings
         self._listeners = listeners
-        self._farewell = ConnectionCloseMiddleware(create_app(settings, self._replace))
+        self._connection_close = ConnectionCloseMiddleware(create_app(settings, self._replace))
         self._again = False
         self._server = uvicorn.Server(
             uvicorn.Config(
-                self._farewell,
+                self._connection_close,
                 loop="uvloop",
                 http="httptools",
                 log_config=None,
@@ -58,7 +58,7 @@ class Process:
             os.execv(sys.executable, [sys.executable, "-m", "balancer"])
 
     def _replace(self) -> None:
-        self._farewell.leaving = True
+        self._connection_close.closing = True
         asyncio.get_running_loop().call_later(LEAVING_SECONDS, self._leave)
 
     def _leave(self) -> None:

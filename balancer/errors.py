@@ -1,26 +1,26 @@
-"""Every error that a client can be answered with, each knowing its HTTP status and OpenAI-shaped body.
+"""Errors that are sent to clients. Each class has an HTTP status, and a body in the shape of OpenAI's API errors.
 
 ChorusError
-├── InvalidRequestError            400  the body does not say what to speak, or asks what is not offered
+├── InvalidRequestError            400  the request is malformed, or asks for something this server does not offer
 │   ├── BodyTooLargeError          413
 │   ├── UnsupportedMediaTypeError  415
-│   ├── DeadlineTooShortError      400  the text takes longer than its deadline leaves, whoever else waits
+│   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
-│   ├── JobNotFoundError           404  no such job, or none that this caller may know of
-│   ├── JobNotDoneError            409  the job is in a state that does not allow it
-│   └── IdempotencyConflictError   409  the idempotency key has stood for another request
+│   ├── JobNotFoundError           404  no such job, or it belongs to another API key
+│   ├── JobNotDoneError            409  the state of the job does not allow the operation
+│   └── IdempotencyConflictError   409  the idempotency key was used for a different request
 ├── NotAuthenticatedError          401
-├── NotAllowedError                403  the key does not allow it
-├── RateLimitedError               429  more than the caller's limits allow
-├── LimitsUnavailableError         503  the limits cannot be checked, and nothing is served without
+├── NotAllowedError                403  the API key does not permit it
+├── RateLimitedError               429  the caller's rate limit is exceeded
+├── LimitsUnavailableError         503  the rate limits cannot be checked, and the server refuses requests without them
 ├── JobsFullError                  503  too many jobs are queued
-├── JobsUnavailableError           503  jobs cannot be kept just now
-├── NotServingError                503  no worker can speak just now
+├── JobsUnavailableError           503  the job store is unavailable
+├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
-├── DeadlineUnreachableError       503  it would not be spoken by its deadline, so it is not begun
-├── DeadlineExceededError          504  not spoken in time
+├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
+├── DeadlineExceededError          504  the deadline passed before the audio was complete
 └── SynthesisError                 500  the engine failed on this utterance
-    └── PoisonedError              500  the utterance killed two workers
+    └── PoisonedError              500  the utterance crashed two workers
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ from typing import Any, ClassVar, Self
 
 
 class ChorusError(Exception):
-    """Base of all; `message` tells the client what is wrong and what to do, `param` names the field at fault."""
+    """Base class.
+
+    `message` tells the client what is wrong and what to do; `param` is the invalid field, or None. `retry_after` is in
+    seconds. `headers` are added to the response.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
@@ -53,27 +57,27 @@ class ChorusError(Exception):
         self.retry_after = retry_after
         self.headers = dict(headers or {})
 
-    def naming(self, param: str) -> Self:
-        """The same error, with the field at fault. A copy: several requests may share one failure."""
+    def with_param(self, param: str) -> Self:
+        """A copy with `param` set. A copy, because coalesced requests share one error object."""
         error = copy(self)
         error.param = param
         return error
 
-    def at(self, place: str) -> Self:
-        """The same error, of one part of the request."""
+    def with_location(self, location: str) -> Self:
+        """A copy whose message is prefixed with `location`, such as `line 4`."""
         error = copy(self)
-        error.message = f"{place}: {self.message}"
+        error.message = f"{location}: {self.message}"
         return error
 
     def body(self) -> dict[str, Any]:
-        """The error as OpenAI's clients expect it."""
+        """The JSON body, in the shape that OpenAI's clients expect."""
         return {
             "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
         }
 
 
 class InvalidRequestError(ChorusError):
-    """The request itself is at fault: sending it again will not help."""
+    """The request is invalid: repeating it unchanged fails again."""
 
     status = 400
     type = "invalid_request_error"
@@ -81,55 +85,55 @@ class InvalidRequestError(ChorusError):
 
 
 class BodyTooLargeError(InvalidRequestError):
-    """The body is over the limit; it was not read to its end."""
+    """The body exceeds the size limit; the rest of it was not read."""
 
     status = 413
     code = "body_too_large"
 
 
 class UnsupportedMediaTypeError(InvalidRequestError):
-    """The body is not said to be JSON."""
+    """The Content-Type header does not name JSON."""
 
     status = 415
     code = "unsupported_media_type"
 
 
 class DeadlineTooShortError(InvalidRequestError):
-    """The text takes longer to speak than its deadline leaves, even if nobody else waits."""
+    """Synthesis alone takes longer than the deadline allows, even on an idle server."""
 
     code = "deadline_too_short"
 
 
 class ModelNotFoundError(InvalidRequestError):
-    """The model asked for is not the one that runs here."""
+    """The requested model is not the one that this server runs."""
 
     status = 404
     code = "model_not_found"
 
 
 class JobNotFoundError(InvalidRequestError):
-    """No such job, or none that this caller may know of."""
+    """There is no such job, or it belongs to another API key."""
 
     status = 404
     code = "job_not_found"
 
 
 class JobNotDoneError(InvalidRequestError):
-    """The job's state does not allow what is asked."""
+    """The state of the job does not allow the operation."""
 
     status = 409
     code = "job_not_done"
 
 
 class IdempotencyConflictError(InvalidRequestError):
-    """One idempotency key for two different requests."""
+    """The idempotency key was already used for a different request."""
 
     status = 409
     code = "idempotency_key_reused"
 
 
 class NotAuthenticatedError(ChorusError):
-    """No valid API key came with the request."""
+    """The request has no valid API key."""
 
     status = 401
     type = "authentication_error"
@@ -137,7 +141,7 @@ class NotAuthenticatedError(ChorusError):
 
 
 class NotAllowedError(ChorusError):
-    """The key is valid, and does not allow this."""
+    """The API key is valid but does not permit this request."""
 
     status = 403
     type = "permission_error"
@@ -145,7 +149,7 @@ class NotAllowedError(ChorusError):
 
 
 class RateLimitedError(ChorusError):
-    """The caller asks more often, or for more, than its limits allow."""
+    """The caller has exceeded its rate limit."""
 
     status = 429
     type = "rate_limit_error"
@@ -153,28 +157,28 @@ class RateLimitedError(ChorusError):
 
 
 class LimitsUnavailableError(ChorusError):
-    """Redis is gone, and the operator wants nothing served without limits."""
+    """Redis is unreachable, and the server is configured to refuse requests it cannot rate-limit."""
 
     status = 503
     code = "limits_unavailable"
 
 
 class JobsFullError(ChorusError):
-    """More jobs are queued than the limit allows."""
+    """The number of queued jobs has reached its limit."""
 
     status = 503
     code = "jobs_full"
 
 
 class JobsUnavailableError(ChorusError):
-    """The store of the jobs cannot be used just now."""
+    """The job store cannot be read or written at the moment."""
 
     status = 503
     code = "jobs_unavailable"
 
 
 class NotServingError(ChorusError):
-    """No worker is up, or will be soon."""
+    """No worker is ready, and none is expected to be soon."""
 
     status = 503
     code = "no_worker"
@@ -188,26 +192,26 @@ class QueueFullError(ChorusError):
 
 
 class DeadlineUnreachableError(ChorusError):
-    """What waits already leaves too little of the time that the client gives."""
+    """The utterances already queued make the client's deadline unreachable."""
 
     status = 503
     code = "deadline_unreachable"
 
 
 class DeadlineExceededError(ChorusError):
-    """The time for the request ran out."""
+    """The time limit of the request passed before the audio was complete."""
 
     status = 504
     code = "deadline_exceeded"
 
 
 class SynthesisError(ChorusError):
-    """The engine failed on this text."""
+    """The engine failed on this utterance."""
 
     code = "synthesis_failed"
 
 
 class PoisonedError(SynthesisError):
-    """Two workers died of this utterance; it is not tried on a third."""
+    """The utterance crashed two workers, so it is not given to a third."""
 
     code = "utterance_poisoned"

@@ -58,7 +58,7 @@ async def read_lines(
                 found.append(validated(_parse(line), schema))
                 check(found[-1])
             except InvalidRequestError as error:
-                raise error.at(f"line {number}") from error
+                raise error.with_location(f"line {number}") from error
         return found
 
     # Thousands of lines would hold up everybody else.

@@ -1,7 +1,7 @@
-"""From the engines' PCM to a finished audio file: tempo change, then one of six formats.
+"""Encodes PCM from the engines as an audio file: an optional tempo change, then one of six formats.
 
-PCM is signed 16-bit little-endian mono throughout. Everything here is blocking work for the CPU without
-shared state: the speech service runs it in threads, off the event loop, as many at a time as it likes.
+PCM is signed 16-bit little-endian mono throughout. All functions block and are CPU-bound. They share no state, so the
+speech service runs any number of them at a time in threads.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from balancer.audio.formats import AudioFormat
 from worker.contract import SAMPLE_BYTES
 
 MIN_SPEED = 0.25
-"""Least speed, as a multiple of the spoken tempo."""
+"""Lowest speed, as a multiple of the original tempo."""
 MAX_SPEED = 4.0
-"""Greatest speed, as a multiple of the spoken tempo."""
+"""Highest speed, as a multiple of the original tempo."""
 
 _TEMPO_TAIL_SECONDS = 0.25
-"""Silence fed to the tempo filter after the audio. The filter drops up to two of its windows, each of up to
-1/12 s, at the end of its input: what goes missing must be this silence, not the last syllable."""
+"""Silence appended to the input of the tempo filter. The filter drops up to two of its windows, each of up to 1/12 s,
+at the end of its input: it must drop this silence, not the last syllable."""
 
 
 @dataclass(frozen=True)
 class _Codec:
-    """How one format is made by ffmpeg's libraries."""
+    """Parameters of ffmpeg's libraries for one format."""
 
     muxer: str
     encoder: Literal["libmp3lame", "libopus", "aac", "flac"]
     options: Mapping[str, str] = field(default_factory=dict)
-    least_samples: int = 0
-    """Shorter audio is filled up with silence: players do not recognise a file of no or too few frames."""
+    min_samples: int = 0
+    """Shorter audio is padded with silence to this length: players do not recognise a file with too few frames."""
 
 
-# The encoders share the cores with the models. Compared on speech at 24 kHz, the higher efforts took up to
-# four times as long as these and came no closer to the source.
+# The encoders share the cores with the models. On speech at 24 kHz, higher compression levels took up to four times as
+# long and came no closer to the source.
 _CODECS = {
-    AudioFormat.MP3: _Codec("mp3", "libmp3lame", {"b": "96000", "compression_level": "7"}, least_samples=1),
-    AudioFormat.OPUS: _Codec("opus", "libopus", {"b": "48000", "compression_level": "5"}, least_samples=1),
-    # ADTS has no header: it is known by three frames of 1024 samples in a row, of which the encoder adds one.
-    AudioFormat.AAC: _Codec("adts", "aac", {"b": "64000", "aac_coder": "fast"}, least_samples=2048),
+    AudioFormat.MP3: _Codec("mp3", "libmp3lame", {"b": "96000", "compression_level": "7"}, min_samples=1),
+    AudioFormat.OPUS: _Codec("opus", "libopus", {"b": "48000", "compression_level": "5"}, min_samples=1),
+    # ADTS has no file header: players recognise it by three consecutive frames of 1024 samples. The encoder adds one.
+    AudioFormat.AAC: _Codec("adts", "aac", {"b": "64000", "aac_coder": "fast"}, min_samples=2048),
     AudioFormat.FLAC: _Codec("flac", "flac"),
 }
 
 
 class EncodingAbandonedError(Exception):
-    """Nobody wants the file any more."""
+    """Encoding stopped because `abandoned()` returned true."""
 
 
-INLINE_BYTES = 2 * 2**20
-"""Most PCM that is cheaper to copy behind a WAV header than to hand to a thread."""
+MAX_INLINE_BYTES = 2 * 2**20
+"""Largest PCM, in bytes, for which copying it behind a WAV header is cheaper than a switch to a thread."""
 
 
 def is_cheap(pcm: bytes, audio_format: AudioFormat, speed: float) -> bool:
-    """Whether encoding is but a copy, which does not hold up an event loop."""
-    return speed == 1 and audio_format in (AudioFormat.PCM, AudioFormat.WAV) and len(pcm) <= INLINE_BYTES
+    """Whether encoding only copies bytes, so that it may run on the event loop."""
+    return speed == 1 and audio_format in (AudioFormat.PCM, AudioFormat.WAV) and len(pcm) <= MAX_INLINE_BYTES
 
 
 def encode(
@@ -73,11 +73,11 @@ def encode(
     speed: float = 1.0,
     abandoned: Callable[[], bool] = lambda: False,
 ) -> bytes:
-    """Make the whole file for `pcm` (at `sample_rate` samples a second), spoken `speed` times as fast.
+    """Encode `pcm` (`sample_rate` in Hz) as a complete file that plays `speed` times as fast.
 
-    The same arguments give the same bytes. Blocking and heavy on the CPU unless it `is_cheap`: callers run it off the
-    event loop, in any number of threads. Raises ValueError on half a sample, a rate that is not positive, or a speed
-    outside [MIN_SPEED, MAX_SPEED]; EncodingAbandonedError once `abandoned()`, which is called after each second of
+    The same arguments give the same bytes. Unless `is_cheap`, this blocks and is CPU-bound: call it off the event loop,
+    in any number of threads. Raises ValueError if `pcm` ends within a sample, the rate is not positive, or the speed
+    lies outside [MIN_SPEED, MAX_SPEED]. Raises EncodingAbandonedError if `abandoned()`, called once per second of
     audio, returns true.
     """
     pcm = change_tempo(pcm, sample_rate, speed, abandoned)
@@ -89,13 +89,13 @@ def encode(
 
 
 def change_tempo(pcm: bytes, sample_rate: int, speed: float, abandoned: Callable[[], bool] = lambda: False) -> bytes:
-    """PCM that lasts 1/`speed` times as long, to the sample, at the same pitch; at speed 1 `pcm` itself.
+    """PCM at the same pitch whose length is 1/`speed` of `pcm`'s, to the sample; `pcm` itself at speed 1.
 
-    Blocking and heavy on the CPU: callers run it off the event loop. Raises ValueError on half a sample, a
-    rate that is not positive, or a speed outside [MIN_SPEED, MAX_SPEED].
+    Blocks and is CPU-bound: call it off the event loop. Raises ValueError if `pcm` ends within a sample, the rate is
+    not positive, or the speed lies outside [MIN_SPEED, MAX_SPEED].
     """
     _check(pcm, sample_rate)
-    if not MIN_SPEED <= speed <= MAX_SPEED:  # so put, it refuses NaN, too
+    if not MIN_SPEED <= speed <= MAX_SPEED:  # this form also refuses NaN
         raise ValueError(f"speed must be from {MIN_SPEED} to {MAX_SPEED}, not {speed}")
     if speed == 1:
         return pcm
@@ -108,7 +108,7 @@ def change_tempo(pcm: bytes, sample_rate: int, speed: float, abandoned: Callable
 
 
 def duration(pcm: bytes, sample_rate: int) -> float:
-    """Seconds that `pcm` lasts. Raises ValueError on half a sample or a rate that is not positive."""
+    """Length of `pcm` in seconds. Raises ValueError if it ends within a sample or the rate is not positive."""
     _check(pcm, sample_rate)
     return len(pcm) / SAMPLE_BYTES / sample_rate
 
@@ -125,7 +125,7 @@ def _silence(samples: int) -> bytes:
 
 
 def _frames(pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> Iterator[av.AudioFrame]:
-    """Cut the samples into frames of up to a second, so that no encoder converts the whole at once."""
+    """Frames of up to one second of `pcm`, so that no encoder converts all of it at once."""
     samples = np.frombuffer(pcm, np.int16)
     for start in range(0, len(samples), sample_rate):
         if abandoned():
@@ -139,9 +139,9 @@ def _frames(pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> Iter
 
 
 def _tempo_graph(sample_rate: int, speed: float) -> av.filter.Graph:
-    """Chain filters that change the tempo by `speed`, in as few equal steps within [1/2, 2] as it takes.
+    """A filter graph that changes the tempo by `speed`, in the fewest equal steps that lie within [1/2, 2].
 
-    One step beyond 2 would leave out samples instead of blending them.
+    A single step beyond 2 would skip samples instead of blending them.
     """
     steps = ceil(abs(log2(speed)))
     graph = av.filter.Graph()
@@ -154,7 +154,7 @@ def _tempo_graph(sample_rate: int, speed: float) -> av.filter.Graph:
 
 
 def _drain(graph: av.filter.Graph) -> bytes:
-    """PCM of all frames that come out of a flushed graph."""
+    """PCM of all remaining frames of a flushed graph."""
     pcm = bytearray()
     while True:
         try:
@@ -174,9 +174,9 @@ def _wav(pcm: bytes, sample_rate: int) -> bytes:
 
 
 def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> bytes:
-    # A file to seek in, so that lengths known only at the end (LAME tag, STREAMINFO) reach its header.
+    # A seekable file, so that lengths known only at the end (LAME tag, STREAMINFO) can be written into the header.
     file = io.BytesIO()
-    pcm = pcm.ljust(codec.least_samples * SAMPLE_BYTES, b"\0")
+    pcm = pcm.ljust(codec.min_samples * SAMPLE_BYTES, b"\0")
     # Without bitexact, an Ogg stream gets a random serial number.
     with av.open(file, "w", format=codec.muxer, options={"fflags": "+bitexact"}) as container:
         rate = _encoder_rate(codec.encoder, sample_rate)
@@ -188,8 +188,8 @@ def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int, abandoned: Callabl
 
 
 def _encoder_rate(encoder: str, sample_rate: int) -> int:
-    """Choose the lowest rate the encoder takes that keeps all of the sound, else its highest."""
+    """The lowest rate in Hz that the encoder supports and that loses no bandwidth; otherwise its highest rate."""
     rates = av.Codec(encoder, "w").audio_rates
-    if not rates:  # takes any
+    if not rates:  # it supports any rate
         return sample_rate
     return min((rate for rate in rates if rate >= sample_rate), default=max(rates))

@@ -1,4 +1,4 @@
-"""The audio formats that clients may ask for."""
+"""The audio formats that the API offers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class AudioFormat(StrEnum):
-    """A kind of audio file that a client may ask for."""
+    """An audio file format. The value is its name in the API."""
 
     MP3 = "mp3"
     OPUS = "opus"
@@ -17,12 +17,12 @@ class AudioFormat(StrEnum):
 
     @property
     def media_type(self) -> str:
-        """Value for a Content-Type header."""
+        """The value of the Content-Type header."""
         return _MEDIA_TYPES[self]
 
     @property
     def suffix(self) -> str:
-        """Ending of a file's name, with its dot."""
+        """File name extension, with its dot."""
         return f".{self.value}"
 
 

@@ -104,7 +104,7 @@ class SpeechService:
         except InvalidRequestError as error:
             # Only the engine could tell that it cannot say this.
             self._metrics.record_refusal(error.code)
-            raise error.naming(error.param or request.text_field) from error
+            raise error.with_param(error.param or request.text_field) from error
         except ChorusError as error:
             self._metrics.record_refusal(error.code)
             raise

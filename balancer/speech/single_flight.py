@@ -1,4 +1,7 @@
-"""Work that several ask for at once is done once, and is ended only when the last of them has left."""
+"""Single flight: concurrent calls with the same key share one execution.
+
+The execution is cancelled only when its last caller has been cancelled.
+"""
 
 from __future__ import annotations
 
@@ -10,44 +13,45 @@ T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    """One piece of work under way, and how many wait for it."""
+    """One running execution, and the number of callers that wait for it."""
 
     def __init__(self) -> None:
         self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self.listeners = 0
+        self.callers = 0
         self.task: asyncio.Task[None] | None = None
 
 
 class SingleFlight(Generic[T]):
-    """Work under way, by key."""
+    """The running executions, by key."""
 
     def __init__(self) -> None:
         self._flights: dict[Hashable, _Flight[T]] = {}
 
     def __contains__(self, key: Hashable) -> bool:
-        """Whether there is such work to join."""
+        """Whether an execution with this key is running."""
         return key in self._flights
 
     async def do(
         self, key: Hashable, work: Callable[[], Awaitable[T]], after: Callable[[T], Awaitable[None]] | None = None
     ) -> tuple[T, bool]:
-        """The result of `work`, and whether somebody else had begun it.
+        """The result of `work`, and whether it came from an execution that another caller started.
 
-        `after` is done with the result once everyone has it; who comes meanwhile still gets it. What `work` raises,
-        everyone gets. Cancelling a caller leaves the work alone while another one waits for it.
+        Every caller gets the result of `work`, or the exception that it raises. `after` runs with the result once the
+        callers have it; a call made meanwhile still gets that result. Cancelling one caller does not cancel the
+        execution while another waits for it.
         """
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
             flight = self._flights[key] = _Flight()
             flight.task = asyncio.create_task(self._run(key, flight, work, after))
-        flight.listeners += 1
+        flight.callers += 1
         try:
             return await asyncio.shield(flight.result), joined
         finally:
-            flight.listeners -= 1
-            if not flight.listeners and not flight.result.done():
-                self._forget(key, flight)
+            flight.callers -= 1
+            if not flight.callers and not flight.result.done():
+                self._remove(key, flight)
                 assert flight.task is not None  # noqa: S101 - set with the flight
                 flight.task.cancel()
 
@@ -64,16 +68,16 @@ class SingleFlight(Generic[T]):
             except asyncio.CancelledError:
                 flight.result.cancel()
                 raise
-            except Exception as error:  # noqa: BLE001 - it belongs to those who wait
+            except Exception as error:  # noqa: BLE001 - re-raised in every caller
                 flight.result.set_exception(error)
-                flight.result.exception()  # not to be complained of where the last of them has just left
+                flight.result.exception()  # marks it as retrieved: the last caller may just have been cancelled
                 return
             flight.result.set_result(result)
             if after is not None:
                 await after(result)
         finally:
-            self._forget(key, flight)
+            self._remove(key, flight)
 
-    def _forget(self, key: Hashable, flight: _Flight[T]) -> None:
+    def _remove(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]

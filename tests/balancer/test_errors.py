@@ -1,4 +1,4 @@
-"""The error tree, and the answers made of it."""
+"""The error classes, and the responses made of them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def request(path: str = "/x") -> Request:
 
 def tree(error: type[ChorusError], depth: int = 0) -> Iterator[tuple[type[ChorusError], int]]:
     yield error, depth
-    for below in error.__subclasses__():
-        yield from tree(below, depth + 1)
+    for subclass in error.__subclasses__():
+        yield from tree(subclass, depth + 1)
 
 
 ALL = [error for error, _ in tree(ChorusError)]
 
 
-def test_the_tree_is_drawn_as_it_is() -> None:
+def test_the_docstring_draws_the_class_tree() -> None:
     drawing = (errors.__doc__ or "").partition("\n\n")[2].rstrip().splitlines()
     drawn = []
     for line in drawing:
@@ -47,27 +47,27 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 
 @pytest.mark.parametrize("error", ALL)
 def test_every_error_has_openais_shape(error: type[ChorusError]) -> None:
-    answer = error_response(request(), error("no", param="text"))
-    assert answer.status_code == error.status
-    assert answer.media_type == "application/json"
-    assert json.loads(bytes(answer.body)) == {
+    response = error_response(request(), error("no", param="text"))
+    assert response.status_code == error.status
+    assert response.media_type == "application/json"
+    assert json.loads(bytes(response.body)) == {
         "error": {"message": "no", "type": error.type, "param": "text", "code": error.code}
     }
 
 
 @pytest.mark.parametrize("error", ALL)
-def test_the_type_tells_whose_fault_it_is(error: type[ChorusError]) -> None:
-    # As OpenAI's clients tell them apart.
+def test_the_type_follows_from_the_status(error: type[ChorusError]) -> None:
+    # OpenAI's clients distinguish errors by these types.
     special = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
     expected = "server_error" if error.status >= 500 else "invalid_request_error"
     assert error.type == special.get(error.status, expected)
 
 
-def test_every_kind_of_error_has_a_code_of_its_own() -> None:
+def test_every_error_class_has_a_unique_code() -> None:
     assert len({error.code for error in ALL}) == len(ALL)
 
 
-def test_an_error_may_have_a_code_of_the_case() -> None:
+def test_a_code_can_be_set_per_error() -> None:
     assert InvalidRequestError("no", code="text_too_long").code == "text_too_long"
     assert InvalidRequestError("no").code == "invalid_request"
 
@@ -76,49 +76,49 @@ def test_an_error_may_have_a_code_of_the_case() -> None:
     ("seconds", "header"),
     [(None, None), (0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (59.5, "60"), (inf, None), (nan, None)],
 )
-def test_retry_after_is_whole_seconds_from_one_on(seconds: float | None, header: str | None) -> None:
+def test_retry_after_is_a_whole_number_of_seconds_and_at_least_one(seconds: float | None, header: str | None) -> None:
     for error in (QueueFullError, NotServingError):
         assert error_response(request(), error("no", retry_after=seconds)).headers.get("Retry-After") == header
 
 
-def test_only_who_needs_a_key_is_asked_for_one() -> None:
+def test_only_authentication_errors_have_www_authenticate() -> None:
     assert error_response(request(), NotAuthenticatedError("no")).headers["WWW-Authenticate"] == "Bearer"
     assert "WWW-Authenticate" not in error_response(request(), InvalidRequestError("no")).headers
 
 
-def test_starlettes_refusals_have_the_same_shape() -> None:
-    answer = http_error_response(request("/there"), HTTPException(405, headers={"Allow": "POST"}))
-    assert answer.status_code == 405
-    assert answer.headers["Allow"] == "POST"
-    assert json.loads(bytes(answer.body))["error"] == {
-        "message": "GET /there: Method Not Allowed; see /docs for what there is",
+def test_errors_of_starlette_have_the_same_shape() -> None:
+    response = http_error_response(request("/there"), HTTPException(405, headers={"Allow": "POST"}))
+    assert response.status_code == 405
+    assert response.headers["Allow"] == "POST"
+    assert json.loads(bytes(response.body))["error"] == {
+        "message": "GET /there: Method Not Allowed; see /docs for the available endpoints",
         "type": "invalid_request_error",
         "param": None,
         "code": "method_not_allowed",
     }
 
 
-def test_a_defect_tells_the_client_nothing_of_itself() -> None:
-    answer = internal_error_response(request(), KeyError("/etc/secret"))
-    assert answer.status_code == 500
-    error = json.loads(bytes(answer.body))["error"]
+def test_an_internal_error_reveals_no_details() -> None:
+    response = internal_error_response(request(), KeyError("/etc/secret"))
+    assert response.status_code == 500
+    error = json.loads(bytes(response.body))["error"]
     assert error["type"] == "server_error"
     assert error["code"] == "internal_error"
     assert "X-Request-Id" in error["message"]
-    assert b"secret" not in bytes(answer.body)
+    assert b"secret" not in bytes(response.body)
 
 
-def test_who_is_gone_is_counted_as_such() -> None:
+def test_a_disconnected_client_is_counted_as_499() -> None:
     assert client_gone_response(request(), ClientGoneError()).status_code == 499
 
 
 @pytest.mark.parametrize("text", ["é", "\ud800", "\0", "\u2028", "\U0001f600"])
-def test_json_carries_whatever_the_client_sent_in_ascii(text: str) -> None:
+def test_json_is_ascii_whatever_the_client_sent(text: str) -> None:
     body = bytes(JSONResponse({"x": text}).body)
     assert body.isascii()
     assert json.loads(body) == {"x": text}
 
 
-def test_json_has_no_numbers_that_json_lacks() -> None:
+def test_json_refuses_nan() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         JSONResponse({"x": nan})

@@ -43,7 +43,7 @@ def sample(metrics: Metrics, name: str, **labels: str) -> float | None:
     return values[0] if values else None
 
 
-def test_at_first_there_is_nothing_to_tell(metrics: Metrics) -> None:
+def test_the_summary_starts_at_zero(metrics: Metrics) -> None:
     assert metrics.summary(0) == {"queue_size": 0, "avg_wait_time": 0.0, "requests_per_minute": 0}
 
 
@@ -55,7 +55,7 @@ def test_the_summary(metrics: Metrics) -> None:
     assert metrics.summary(7) == {"queue_size": 7, "avg_wait_time": 3.0, "requests_per_minute": 2}
 
 
-def test_the_last_minute_counts_and_no_more(metrics: Metrics, clock: Clock) -> None:
+def test_the_summary_covers_the_last_minute_only(metrics: Metrics, clock: Clock) -> None:
     metrics.record_queue_wait(1.0)
     metrics.record_audio(1.0)
     clock.now += 30
@@ -70,14 +70,14 @@ def test_the_last_minute_counts_and_no_more(metrics: Metrics, clock: Clock) -> N
 
 
 @pytest.mark.parametrize("event", ["record_queue_wait", "record_audio"])
-def test_what_is_long_past_is_forgotten_without_being_asked(metrics: Metrics, clock: Clock, event: str) -> None:
+def test_old_events_are_dropped_as_new_ones_arrive(metrics: Metrics, clock: Clock, event: str) -> None:
     for _ in range(1000):
         getattr(metrics, event)(1.0)
         clock.now += 1.0
-    assert len(metrics._waits) + len(metrics._requests) <= 61
+    assert len(metrics._recent_waits) + len(metrics._recent_requests) <= 61
 
 
-def test_counters_never_forget(metrics: Metrics, clock: Clock) -> None:
+def test_counters_keep_their_totals(metrics: Metrics, clock: Clock) -> None:
     metrics.record_audio(2.5)
     metrics.record_queue_wait(0.2)
     clock.now += 3600
@@ -87,7 +87,7 @@ def test_counters_never_forget(metrics: Metrics, clock: Clock) -> None:
     assert sample(metrics, "chorus_queue_wait_seconds_sum") == 0.2
 
 
-def test_answers_are_counted_by_surface_and_status(metrics: Metrics) -> None:
+def test_responses_are_counted_by_surface_and_status(metrics: Metrics) -> None:
     metrics.record_response("/tts", 200, 0.3)
     metrics.record_response("/tts", 200, 0.5)
     metrics.record_response("/tts", 503, 0.001)
@@ -113,11 +113,11 @@ def test_answers_are_counted_by_surface_and_status(metrics: Metrics) -> None:
         (0, "failed"),
     ],
 )
-def test_statuses_become_few_outcomes(status: int, outcome: str) -> None:
+def test_outcome_of_a_status(status: int, outcome: str) -> None:
     assert outcome_of(status) == outcome
 
 
-def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(metrics: Metrics) -> None:
+def test_attempts_are_timed_by_outcome_and_only_complete_ones_have_a_real_time_factor(metrics: Metrics) -> None:
     metrics.record_attempt("ok", 0.5, 10.0)
     metrics.record_attempt("lost", 0.5, 0.0)
     assert sample(metrics, "chorus_synthesis_seconds_count", engine="hibari", outcome="ok") == 1.0
@@ -133,20 +133,20 @@ def test_an_attempt_is_timed_by_its_outcome_and_only_whole_ones_have_a_factor(me
         ("chorus_real_time_factor", {"0.005", "1.0", "20.0"}),
     ],
 )
-def test_buckets_lie_where_limits_are_told(metrics: Metrics, histogram: str, bounds: set[str]) -> None:
+def test_buckets_include_the_documented_limits(metrics: Metrics, histogram: str, bounds: set[str]) -> None:
     metrics.record_attempt("ok", 1.0, 1.0)
     for bound in bounds:
         assert sample(metrics, f"{histogram}_bucket", le=bound) is not None
 
 
-def test_who_left_the_line_without_a_slot_did_not_wait_for_one(metrics: Metrics) -> None:
+def test_a_cancelled_wait_does_not_count_in_the_summary(metrics: Metrics) -> None:
     metrics.record_queue_wait(9.0, "cancelled")
     metrics.record_queue_wait(1.0)
     assert metrics.summary(0)["avg_wait_time"] == 1.0
     assert sample(metrics, "chorus_queue_wait_seconds_sum", outcome="cancelled") == 9.0
 
 
-def test_what_went_wrong_is_counted_by_why(metrics: Metrics) -> None:
+def test_failures_are_counted_by_reason(metrics: Metrics) -> None:
     metrics.record_refusal("queue_full")
     metrics.record_cancellation("running")
     metrics.record_wasted_seconds("worker_lost", 1.5)
@@ -161,12 +161,12 @@ def test_the_first_byte(metrics: Metrics) -> None:
     assert sample(metrics, "chorus_first_byte_seconds_bucket", surface="/tts", le="0.25") == 1.0
 
 
-def test_the_balancers_own_process_is_measured_too(metrics: Metrics) -> None:
+def test_the_process_of_the_balancer_is_measured(metrics: Metrics) -> None:
     assert (sample(metrics, "process_resident_memory_bytes") or 0) > 2**20
     assert (sample(metrics, "process_open_fds") or 0) > 2
 
 
-def test_every_metric_is_documented_and_every_documented_one_is_there(metrics: Metrics) -> None:
+def test_the_documentation_lists_exactly_the_existing_metrics(metrics: Metrics) -> None:
     metrics.registry.register(FleetMetrics(_Idle(), CpuWatch()))  # type: ignore[arg-type]
     families = {family.name for family in text_string_to_metric_families(metrics.exposition().decode())}
     ours = {name for name in families if name.startswith("chorus_") and not name.endswith("_created")}
@@ -176,7 +176,7 @@ def test_every_metric_is_documented_and_every_documented_one_is_there(metrics: M
 
 
 class _Idle:
-    """A dispatcher without workers, as far as the metrics ask it."""
+    """A dispatcher without workers, as far as FleetMetrics needs one."""
 
     depths = dict.fromkeys(Priority, 0)
     slots = free_slots = 0
@@ -186,7 +186,7 @@ class _Idle:
         return []
 
 
-def test_two_servers_in_one_process_count_apart(metrics: Metrics) -> None:
+def test_two_instances_count_separately(metrics: Metrics) -> None:
     other = Metrics("hibari")
     metrics.retries.inc()
     assert sample(metrics, "chorus_retries_total") == 1.0

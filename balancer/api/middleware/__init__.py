@@ -1,1 +1,1 @@
-"""ASGI middleware around the whole API, one class per module."""
+"""ASGI middleware that wraps the whole API, one class per module."""

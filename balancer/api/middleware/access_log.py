@@ -1,4 +1,7 @@
-"""One line and one metric a request; gives each its id, honoured if the client sent one, and returns it."""
+"""Access log: one log line and one metric per request, and the id of each request.
+
+A valid X-Request-Id of the client is kept; otherwise an id is generated. The response returns it.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,14 @@ from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-PROBED = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
-"""What machines ask again and again: logged at level debug only."""
+PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
+"""Routes that machines poll: logged at level DEBUG only."""
 
-_ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class AccessLogMiddleware:
-    """Wraps the whole application, so that no answer goes without its id. `routes` are those of the application."""
+    """Wraps the whole application, so that every response has a request id. `routes` are the application's."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route]) -> None:
         self._app = app
@@ -32,7 +35,7 @@ class AccessLogMiddleware:
         self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request and count it."""
+        """Handle a request, then log and count it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -51,7 +54,7 @@ class AccessLogMiddleware:
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
                 awaiting_audio = status == 200 and "speech" in state
             elif awaiting_audio and message.get("body"):
-                # Not at the head: that leaves before a streamed answer has any audio.
+                # Not at the response head: a streamed response sends it before there is any audio.
                 awaiting_audio = False
                 self._metrics.record_first_byte(surface, time.perf_counter() - started)
             await send(message)
@@ -61,18 +64,18 @@ class AccessLogMiddleware:
         finally:
             seconds = time.perf_counter() - started
             self._metrics.record_response(surface, status, seconds)
-            level = logging.DEBUG if surface in PROBED else logging.INFO
+            level = logging.DEBUG if surface in PROBE_PATHS else logging.INFO
             if log.isEnabledFor(level):
                 fields = {"request": request_id, "seconds": round(seconds, 4)} | state.get("speech", {})
                 log.log(level, "%s %s %d", scope["method"], surface, status, extra={"fields": fields})
 
     def _surface(self, path: str) -> str:
-        """The path of the route. Paths that do not exist share one label: a scanner must not grow the metrics."""
+        """The path of the route, or `other` for unknown paths: a scanner must not create label values."""
         if path in self._paths:
             return path
         return next((template for regex, template in self._templates if regex.match(path)), "other")
 
 
 def _request_id(headers: Headers) -> str:
-    offered = headers.get("x-request-id", "")
-    return offered if _ACCEPTABLE_ID.fullmatch(offered) else secrets.token_hex(8)
+    sent = headers.get("x-request-id", "")
+    return sent if _VALID_REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, checked before anything else is looked at."""
+"""API key authentication, before any other part of a request is processed."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 
 OPEN_PATHS = ("/health", "/ready")
-"""What load balancers and probes ask without a key, with all that lies below."""
+"""Paths that load balancers and probes request without a key, including all paths below them."""
 
 
 class AuthenticationMiddleware:
-    """Lets only requests with a key of the ring through to `app`; where the ring guards nothing, every request."""
+    """Passes a request on to `app` if its API key is in the key ring, or if no keys are configured."""
 
     def __init__(self, app: ASGIApp, keys: KeyRing, open_paths: Iterable[str] = OPEN_PATHS) -> None:
         self._app = app
         self._keys = keys
-        self._open = tuple(open_paths)
+        self._open_paths = tuple(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or answer 401."""
-        guarded = scope["type"] == "http" and self._keys.guards and not self._is_open(scope["path"])
-        if not guarded:
+        """Pass the request on, or respond with 401. Sets `request.state.caller`."""
+        needs_key = scope["type"] == "http" and self._keys.guards and not self._is_open(scope["path"])
+        if not needs_key:
             await self._app(scope, receive, send)
             return
-        if (key := self._keys.find(_offered(HTTPConnection(scope)))) is not None:
+        if (key := self._keys.find(_sent_key(HTTPConnection(scope)))) is not None:
             scope.setdefault("state", {})["caller"] = Caller(key.name, key)
             await self._app(scope, receive, send)
             return
         error = NotAuthenticatedError(
-            "a valid API key is needed: send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
+            "a valid API key is required: send it as `Authorization: Bearer <key>` or `X-API-Key: <key>`"
         )
         await error_response(Request(scope), error)(scope, receive, send)
 
     def _is_open(self, path: str) -> bool:
-        return any(path == known or path.startswith(f"{known}/") for known in self._open)
+        return any(path == open_path or path.startswith(f"{open_path}/") for open_path in self._open_paths)
 
 
-def _offered(connection: HTTPConnection) -> str:
+def _sent_key(connection: HTTPConnection) -> str:
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else connection.headers.get("x-api-key", "")

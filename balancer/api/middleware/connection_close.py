@@ -1,6 +1,6 @@
-"""Tells clients to come back on a new connection, shortly before this process closes those that they have.
+"""Tells clients to open a new connection, shortly before this process closes their current one.
 
-A client that keeps its connection open may send its next request just as it is closed, and would see that as an error.
+Without it, a client with a keep-alive connection may send its next request just as the connection closes, and fail.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class ConnectionCloseMiddleware:
-    """Around the application; once `leaving` is set, each answer closes its connection."""
+    """Wraps the application. Once `closing` is true, every response has `Connection: close`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self.leaving = False
+        self.closing = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
+        """Handle a request."""
 
         async def send_and_close(message: Message) -> None:
-            if message["type"] == "http.response.start" and self.leaving:
+            if message["type"] == "http.response.start" and self.closing:
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 

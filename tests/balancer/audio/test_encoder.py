@@ -1,4 +1,4 @@
-"""What is encoded must play: every file is decoded by a real ffmpeg, of another build than the encoder's."""
+"""Every encoded file is decoded by a real ffmpeg, of another build than the encoder's."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ EXACT = (AudioFormat.WAV, AudioFormat.PCM, AudioFormat.FLAC)
 LOSSY = (AudioFormat.MP3, AudioFormat.OPUS, AudioFormat.AAC)
 
 AAC_FRAME = 1024
-"""Samples. ADTS has no place to say how much of its frames is padding, so a decoder plays all of it: one
-frame that primes the encoder, then the source filled up to whole frames."""
+"""Samples. ADTS cannot say how much of its frames is padding, so a decoder plays all of it: one frame that primes the
+encoder, then the source padded to whole frames."""
 
 
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> bytes:
@@ -44,7 +44,7 @@ def ffmpeg(*arguments: str, stdin: bytes) -> subprocess.CompletedProcess[bytes]:
 
 
 def decode(file: bytes, audio_format: AudioFormat) -> bytes:
-    """What a player makes of the file, as PCM at RATE."""
+    """The file decoded by ffmpeg, as PCM at RATE."""
     raw = ("-f", "s16le", "-ar", str(RATE), "-ac", "1")
     source = (*raw, "-i", "-") if audio_format is AudioFormat.PCM else ("-i", "-")
     played = ffmpeg("-v", "error", "-xerror", *source, *raw, "-", stdin=file)
@@ -66,14 +66,14 @@ def loudness(pcm: bytes) -> float:
 
 
 def energy_near(hertz: float, pcm: bytes, rate: int) -> float:
-    """Energy within a fifth of that frequency, in squared 16-bit steps, summed over samples."""
+    """Energy within 20 % of `hertz`, in squared 16-bit steps, summed over samples."""
     signal = np.frombuffer(pcm, "<i2").astype(float)
     near = np.abs(np.fft.rfftfreq(len(signal), 1 / rate) - hertz) < hertz / 5
     return float(2 * np.sum(np.abs(np.fft.rfft(signal)[near]) ** 2) / len(signal))
 
 
 @pytest.mark.parametrize("audio_format", EXACT)
-def test_lossless_formats_give_back_every_sample(audio_format: AudioFormat) -> None:
+def test_lossless_formats_preserve_every_sample(audio_format: AudioFormat) -> None:
     pcm = np.random.default_rng(1).integers(-(2**15), 2**15, 30_001).astype("<i2").tobytes()
     assert decode(encode(pcm, RATE, audio_format), audio_format) == pcm
 
@@ -81,7 +81,7 @@ def test_lossless_formats_give_back_every_sample(audio_format: AudioFormat) -> N
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.345])
 @pytest.mark.parametrize("audio_format", [AudioFormat.MP3, AudioFormat.OPUS])
 def test_padding_of_mp3_and_opus_is_trimmed_by_the_player(audio_format: AudioFormat, seconds: float) -> None:
-    # LAME's tag, and pre-skip with the last granule position, tell it to the sample.
+    # LAME's tag, and pre-skip with the last granule position, state the padding to the sample.
     pcm = tone(seconds)
     assert samples(decode(encode(pcm, RATE, audio_format), audio_format)) == samples(pcm)
 
@@ -100,7 +100,7 @@ def test_pitch_stays_and_duration_scales(audio_format: AudioFormat, speed: float
     played = decode(encode(pcm, RATE, audio_format, speed), audio_format)
     padding = 2 * AAC_FRAME if audio_format is AudioFormat.AAC else 0
     assert 0 <= samples(played) - round(samples(pcm) / speed) <= padding
-    # The shortest is half a second long: blended windows blur its peak by some hertz at most.
+    # The shortest result lasts half a second: blended windows blur its peak by a few hertz at most.
     assert peak_hertz(played) == pytest.approx(440, abs=4)
     # A quarter of full scale: the lossy codecs must not change the level.
     assert loudness(played[: len(pcm) // 5]) == pytest.approx(8_192 / math.sqrt(2), rel=0.1)
@@ -126,7 +126,7 @@ def test_other_engine_rates_keep_pitch_and_duration(audio_format: AudioFormat, r
         (AudioFormat.WAV, "wav", "pcm_s16le"),
     ],
 )
-def test_file_is_of_the_kind_asked_for(audio_format: AudioFormat, container: str, codec: str) -> None:
+def test_file_has_the_requested_format(audio_format: AudioFormat, container: str, codec: str) -> None:
     report = ffmpeg("-i", "-", stdin=encode(tone(0.5), RATE, audio_format)).stderr.decode()
     assert re.search(rf"Input #0, {container}, from", report)
     assert re.search(rf"Audio: {codec}\b.*\bmono\b", report)
@@ -165,8 +165,8 @@ def test_tempo_scales_to_the_sample(speed: float, rate: int) -> None:
     assert samples(change_tempo(pcm, rate, speed)) == round(samples(pcm) / speed)
 
 
-# Blending windows shifts sounds by some milliseconds, which weighs more the shorter the tail becomes: hence
-# up to double speed only. At 25 kHz the windows are the longest there are.
+# Blending windows shifts sounds by some milliseconds, which matters more the shorter the tail becomes: hence up to
+# double speed only. At 25 kHz the windows are the longest.
 @pytest.mark.parametrize("rate", [24_000, 25_000, 44_100])
 @pytest.mark.parametrize("speed", [MIN_SPEED, 0.5, 0.8, 1.5, 2.0])
 def test_tempo_keeps_the_tail(speed: float, rate: int) -> None:
@@ -175,22 +175,22 @@ def test_tempo_keeps_the_tail(speed: float, rate: int) -> None:
     assert energy_near(1_500, changed, rate) > 0.7 * energy_near(1_500, tail, rate) / speed
 
 
-def test_tempo_does_not_leave_sounds_out() -> None:
-    # Clicks of 10 ms. A single filter at 4 times the speed jumps over almost half of them; two at twice the
-    # speed weaken one now and then that falls between two windows.
+def test_tempo_does_not_skip_sounds() -> None:
+    # Clicks of 10 ms. A single filter at 4 times the speed skips almost half of them; two at twice the speed
+    # occasionally weaken one that falls between two windows.
     click = 16_000 * np.sin(np.arange(240) / 2)
     noise = np.random.default_rng(1).normal(0, 30, RATE)
     places = range(0, RATE, 250)
-    heard = 0
+    audible = 0
     for place in places:
         signal = noise.copy()
         signal[place : place + len(click)] += click
         changed = change_tempo(signal.astype("<i2").tobytes(), RATE, 4.0)
-        heard += np.abs(np.frombuffer(changed, "<i2")).max() > 2_000
-    assert heard > 0.9 * len(places)
+        audible += np.abs(np.frombuffer(changed, "<i2")).max() > 2_000
+    assert audible > 0.9 * len(places)
 
 
-def test_speed_one_returns_the_input_untouched() -> None:
+def test_speed_one_rerotated_the_input_untouched() -> None:
     pcm = tone(0.1)
     assert change_tempo(pcm, RATE, 1.0) is pcm
 
@@ -198,7 +198,7 @@ def test_speed_one_returns_the_input_untouched() -> None:
 @pytest.mark.parametrize("speed", [MIN_SPEED, 0.8, 1.0, 3.0, MAX_SPEED])
 @pytest.mark.parametrize("count", [0, 1, 2, 240, 1_000])
 @pytest.mark.parametrize("audio_format", AudioFormat)
-def test_shortest_audio_makes_a_playable_file(audio_format: AudioFormat, count: int, speed: float) -> None:
+def test_the_shortest_audio_makes_a_playable_file(audio_format: AudioFormat, count: int, speed: float) -> None:
     pcm = tone(count / RATE)
     assert samples(pcm) == count
     played = decode(encode(pcm, RATE, audio_format, speed), audio_format)
@@ -212,15 +212,15 @@ def test_encoding_is_deterministic(audio_format: AudioFormat) -> None:
     assert encode(pcm, RATE, audio_format, 1.3) == encode(pcm, RATE, audio_format, 1.3)
 
 
-def test_threads_encode_side_by_side() -> None:
+def test_threads_encode_concurrently() -> None:
     jobs = [(tone(0.5 + n / 10), list(AudioFormat)[n % len(AudioFormat)], (1.0, 1.7)[n % 2]) for n in range(8)]
     alone = [encode(pcm, RATE, audio_format, speed) for pcm, audio_format, speed in jobs]
     start = Barrier(len(jobs))
 
     def work(n: int) -> list[bytes]:
         start.wait(timeout=30)
-        turns = [*jobs[n:], *jobs[:n]]
-        return [encode(pcm, RATE, audio_format, speed) for pcm, audio_format, speed in turns]
+        rotated = [*jobs[n:], *jobs[:n]]
+        return [encode(pcm, RATE, audio_format, speed) for pcm, audio_format, speed in rotated]
 
     with ThreadPoolExecutor(len(jobs)) as pool:
         for n, files in enumerate(pool.map(work, range(len(jobs)))):

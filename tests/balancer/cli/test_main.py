@@ -345,7 +345,7 @@ def test_a_server_with_keys(run_dir: Path) -> None:
         for arguments in (["say", "Hello.", "-o", "a.wav"], ["voices"]):
             for refused in (run(*arguments, url=url), run(*arguments, "--api-key", "wrong", url=url)):
                 assert refused.exit_code == 1
-                assert refused.stderr.startswith("chorus: a valid API key is needed")
+                assert refused.stderr.startswith("chorus: a valid API key is required")
             assert run(*arguments, "--api-key", KEY, url=url).exit_code == 0
             assert run(*arguments, url=url, CHORUS_API_KEY=KEY).exit_code == 0
         assert run("status", "--once", url=url).exit_code == 0

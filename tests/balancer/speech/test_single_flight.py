@@ -8,15 +8,15 @@ from balancer.speech.single_flight import SingleFlight
 
 
 class Work:
-    """Counts how often it was begun; it ends when told to."""
+    """Counts its executions; each ends when `result` is set."""
 
     def __init__(self) -> None:
-        self.begun = 0
+        self.executions = 0
         self.cancelled = 0
         self.result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def __call__(self) -> str:
-        self.begun += 1
+        self.executions += 1
         try:
             return await asyncio.shield(self.result)
         except asyncio.CancelledError:
@@ -24,39 +24,39 @@ class Work:
             raise
 
 
-async def joined(
-    coalescer: SingleFlight[str], work: Work, number: int, key: str = "a"
+async def call_concurrently(
+    flights: SingleFlight[str], work: Work, number: int, key: str = "a"
 ) -> list[asyncio.Task[tuple[str, bool]]]:
-    tasks = [asyncio.create_task(coalescer.do(key, work)) for _ in range(number)]
+    tasks = [asyncio.create_task(flights.do(key, work)) for _ in range(number)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_fifty_at_once_are_one_piece_of_work() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_fifty_concurrent_calls_share_one_execution() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     work = Work()
-    tasks = await joined(coalescer, work, 50)
+    tasks = await call_concurrently(flights, work, 50)
     work.result.set_result("audio")
     assert await asyncio.gather(*tasks) == [("audio", False)] + [("audio", True)] * 49
-    assert work.begun == 1
-    assert "a" not in coalescer
+    assert work.executions == 1
+    assert "a" not in flights
 
 
-async def test_other_keys_are_other_work() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_different_keys_do_not_share() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     one, other = Work(), Work()
-    tasks = await joined(coalescer, one, 2, "a") + await joined(coalescer, other, 2, "b")
+    tasks = await call_concurrently(flights, one, 2, "a") + await call_concurrently(flights, other, 2, "b")
     one.result.set_result("one")
     other.result.set_result("other")
     assert [result for result, _ in await asyncio.gather(*tasks)] == ["one", "one", "other", "other"]
-    assert (one.begun, other.begun) == (1, 1)
+    assert (one.executions, other.executions) == (1, 1)
 
 
-async def test_the_first_to_come_may_leave() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_the_first_caller_may_be_cancelled() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     work = Work()
-    first, second = await joined(coalescer, work, 2)
+    first, second = await call_concurrently(flights, work, 2)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -65,44 +65,44 @@ async def test_the_first_to_come_may_leave() -> None:
     assert await second == ("audio", True)
 
 
-async def test_when_all_have_left_the_work_ends_and_the_next_begins_anew() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_the_execution_is_cancelled_with_its_last_caller() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     work = Work()
-    for task in await joined(coalescer, work, 3):
+    for task in await call_concurrently(flights, work, 3):
         task.cancel()
     await asyncio.sleep(0)
-    assert "a" not in coalescer
-    (task,) = await joined(coalescer, work, 1)
+    assert "a" not in flights
+    (task,) = await call_concurrently(flights, work, 1)
     work.result.set_result("audio")
     assert await task == ("audio", False)
-    assert (work.begun, work.cancelled) == (2, 1)
+    assert (work.executions, work.cancelled) == (2, 1)
 
 
-async def test_a_failure_is_everybodys_and_is_not_remembered() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_a_failure_reaches_every_caller_and_is_not_kept() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     work = Work()
-    tasks = await joined(coalescer, work, 3)
+    tasks = await call_concurrently(flights, work, 3)
     work.result.set_exception(ValueError("no"))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [str(result) for result in results] == ["no"] * 3
-    assert "a" not in coalescer
+    assert "a" not in flights
 
 
-async def test_who_comes_while_the_result_is_put_away_still_gets_it() -> None:
-    coalescer: SingleFlight[str] = SingleFlight()
+async def test_a_call_while_after_runs_gets_the_same_result() -> None:
+    flights: SingleFlight[str] = SingleFlight()
     work = Work()
     work.result.set_result("audio")
-    away = asyncio.Event()
-    kept: list[str] = []
+    may_store = asyncio.Event()
+    stored: list[str] = []
 
-    async def keep(result: str) -> None:
-        await away.wait()
-        kept.append(result)
+    async def store(result: str) -> None:
+        await may_store.wait()
+        stored.append(result)
 
-    assert await coalescer.do("a", work, keep) == ("audio", False)
-    assert await coalescer.do("a", work, keep) == ("audio", True)
-    assert (work.begun, kept) == (1, [])
-    away.set()
-    while "a" in coalescer:
+    assert await flights.do("a", work, store) == ("audio", False)
+    assert await flights.do("a", work, store) == ("audio", True)
+    assert (work.executions, stored) == (1, [])
+    may_store.set()
+    while "a" in flights:
         await asyncio.sleep(0)
-    assert kept == ["audio"]
+    assert stored == ["audio"]

@@ -1,4 +1,4 @@
-"""The access log around a small application."""
+"""The access log middleware around a small application."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from balancer.api.middleware.access_log import PROBED, AccessLogMiddleware
+from balancer.api.middleware.access_log import PROBE_PATHS, AccessLogMiddleware
 from balancer.metrics import Metrics
 
 
@@ -35,7 +35,7 @@ class SpyMetrics(Metrics):
         super().record_first_byte(surface, seconds)
 
 
-def facts(record: logging.LogRecord) -> dict[str, Any]:
+def log_fields(record: logging.LogRecord) -> dict[str, Any]:
     fields: dict[str, Any] = vars(record)["fields"]
     return fields
 
@@ -67,60 +67,63 @@ async def get(app: AccessLogMiddleware, path: str, headers: dict[str, str] | Non
         return await client.get(path, headers=headers)
 
 
-async def test_the_routes_know_the_id_that_the_client_gets(app: AccessLogMiddleware) -> None:
-    answer = await get(app, "/here")
-    assert answer.text == answer.headers["X-Request-Id"]
-    assert re.fullmatch("[0-9a-f]{16}", answer.text)
+async def test_routes_see_the_request_id_that_the_client_gets(app: AccessLogMiddleware) -> None:
+    response = await get(app, "/here")
+    assert response.text == response.headers["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{16}", response.text)
 
 
-async def test_ids_differ(app: AccessLogMiddleware) -> None:
+async def test_generated_ids_differ(app: AccessLogMiddleware) -> None:
     assert len({(await get(app, "/here")).text for _ in range(10)}) == 10
 
 
-async def test_an_id_of_the_clients_is_kept(app: AccessLogMiddleware) -> None:
-    answer = await get(app, "/here", {"X-Request-Id": "abc-1"})
-    assert answer.text == answer.headers["X-Request-Id"] == "abc-1"
+async def test_a_request_id_of_the_client_is_kept(app: AccessLogMiddleware) -> None:
+    response = await get(app, "/here", {"X-Request-Id": "abc-1"})
+    assert response.text == response.headers["X-Request-Id"] == "abc-1"
 
 
-async def test_a_line_each(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
+async def test_every_request_has_one_log_line(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
     await get(app, "/here", {"X-Request-Id": "abc-1"})
     await get(app, "/nothing%0aabc-2 GET /here 200", {"X-Request-Id": "abc-3"})
     first, second = caplog.records
     assert first.getMessage() == "GET /here 200"
-    assert facts(first)["request"] == "abc-1"
-    assert 0 <= facts(first)["seconds"] < 60
+    assert log_fields(first)["request"] == "abc-1"
+    assert 0 <= log_fields(first)["seconds"] < 60
     assert second.getMessage() == "GET other 404"
-    assert facts(second)["request"] == "abc-3"
+    assert log_fields(second)["request"] == "abc-3"
 
 
-async def test_what_became_of_a_speech_request_is_in_its_line(
+async def test_the_line_of_a_speech_request_has_its_fields(
     app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
     await get(app, "/audio/1", {"X-Request-Id": "abc-1"})
     [line] = caplog.records
     assert line.getMessage() == "GET /audio/{id} 200"
-    assert facts(line) == {"request": "abc-1", "seconds": facts(line)["seconds"], "characters": 5, "worker": 1}
+    assert log_fields(line) == {
+        "request": "abc-1",
+        "seconds": log_fields(line)["seconds"],
+        "characters": 5,
+        "worker": 1,
+    }
 
 
-async def test_probes_are_not_worth_a_line(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
+async def test_probes_are_not_logged_at_info(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
-    probed = AccessLogMiddleware(app._app, app._metrics, [Route(path, lambda _: None) for path in PROBED])
-    for path in PROBED:
+    probed = AccessLogMiddleware(app._app, app._metrics, [Route(path, lambda _: None) for path in PROBE_PATHS])
+    for path in PROBE_PATHS:
         await get(probed, path)
     assert caplog.records == []
 
 
-async def test_paths_share_the_label_of_their_route(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
+async def test_paths_of_one_route_share_its_label(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     for path in ("/audio/1", "/audio/2", "/audio/1/more"):
         await get(app, path)
     assert metrics.seen == [("/audio/{id}", 200), ("/audio/{id}", 500), ("other", 404)]
 
 
-async def test_the_first_byte_of_audio_is_timed_and_of_nothing_else(
-    app: AccessLogMiddleware, metrics: SpyMetrics
-) -> None:
+async def test_only_the_first_byte_of_audio_is_timed(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     for path in ("/here", "/audio/1", "/audio/2"):
         await get(app, path)
     assert metrics.first_bytes == ["/audio/{id}"]
@@ -144,24 +147,24 @@ async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(metrics: SpyM
     assert metrics.first_bytes == ["/streamed"]
 
 
-async def test_paths_that_do_not_exist_share_one_label(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
+async def test_unknown_paths_share_one_label(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
     for path in ("/here", "/a", "/b", "/here/"):
         await get(app, path)
     assert metrics.seen == [("/here", 200), ("other", 404), ("other", 404), ("other", 307)]
 
 
-async def test_a_defect_is_counted_and_has_its_id(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
-    answer = await get(app, "/broken", {"X-Request-Id": "abc-4"})
-    assert answer.status_code == 500
-    assert answer.headers["X-Request-Id"] == "abc-4"
+async def test_an_internal_error_is_counted_and_has_a_request_id(app: AccessLogMiddleware, metrics: SpyMetrics) -> None:
+    response = await get(app, "/broken", {"X-Request-Id": "abc-4"})
+    assert response.status_code == 500
+    assert response.headers["X-Request-Id"] == "abc-4"
     assert metrics.seen == [("/broken", 500)]
 
 
-async def test_an_id_that_the_application_set_itself_gives_way(metrics: SpyMetrics) -> None:
+async def test_a_request_id_set_by_the_application_is_replaced(metrics: SpyMetrics) -> None:
     async def here(_: Request) -> Response:
         return PlainTextResponse("", headers={"X-Request-Id": "its own"})
 
     routes = [Route("/here", here)]
     app = AccessLogMiddleware(Starlette(routes=routes), metrics, routes)
-    answer = await get(app, "/here", {"X-Request-Id": "ours"})
-    assert answer.headers.get_list("X-Request-Id") == ["ours"]
+    response = await get(app, "/here", {"X-Request-Id": "ours"})
+    assert response.headers.get_list("X-Request-Id") == ["ours"]

@@ -1,4 +1,4 @@
-"""API keys: at the gate itself, and over HTTP to the real balancer."""
+"""API key authentication: over HTTP to the real balancer, and the middleware alone."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def refused(answer: httpx.Response) -> dict[str, Any]:
-    assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert answer.headers["X-Request-Id"]
-    error: dict[str, Any] = answer.json()["error"]
+def refused(response: httpx.Response) -> dict[str, Any]:
+    assert response.status_code == 401
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert response.headers["X-Request-Id"]
+    error: dict[str, Any] = response.json()["error"]
     assert (error["type"], error["param"], error["code"]) == ("authentication_error", None, "invalid_api_key")
     return error
 
@@ -56,7 +56,7 @@ GUARDED = [
 
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
-def test_without_a_key_nothing_is_answered(server: Server, method: str, path: str) -> None:
+def test_without_a_key_every_guarded_path_responds_with_401(server: Server, method: str, path: str) -> None:
     error = refused(server.client.request(method, path, json=HELLO))
     assert "Authorization: Bearer" in error["message"]
     assert "X-API-Key" in error["message"]
@@ -87,7 +87,7 @@ def test_a_wrong_key_is_refused(server: Server, headers: dict[str, str]) -> None
     assert KEY not in error["message"]
 
 
-def test_a_key_in_the_address_is_no_key(server: Server) -> None:
+def test_a_key_in_the_query_is_ignored(server: Server) -> None:
     refused(server.client.get("/v1/models", params={"api_key": KEY, "key": KEY}))
 
 
@@ -102,37 +102,37 @@ def test_a_key_in_the_address_is_no_key(server: Server) -> None:
         ("x-api-key", "{}"),
     ],
 )
-def test_each_key_opens_in_either_header(server: Server, key: str, header: str, form: str) -> None:
-    answer = server.client.get("/v1/models", headers={header: form.format(key)})
-    assert answer.status_code == 200
-    assert "WWW-Authenticate" not in answer.headers
+def test_each_key_is_accepted_in_either_header(server: Server, key: str, header: str, form: str) -> None:
+    response = server.client.get("/v1/models", headers={header: form.format(key)})
+    assert response.status_code == 200
+    assert "WWW-Authenticate" not in response.headers
 
 
-def test_a_key_of_ours_counts_beside_a_proxys_own_sign_in(server: Server) -> None:
+def test_x_api_key_is_accepted_beside_basic_authorization(server: Server) -> None:
     headers = {"Authorization": "Basic dXNlcjpwYXNz", "X-API-Key": KEY}
     assert server.client.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_with_a_key_speech_is_made(server: Server) -> None:
-    answer = server.client.post("/tts", json=HELLO, headers={"X-API-Key": KEY})
-    assert answer.status_code == 200
-    assert answer.content.startswith(b"RIFF")
+def test_with_a_key_speech_is_synthesized(server: Server) -> None:
+    response = server.client.post("/tts", json=HELLO, headers={"X-API-Key": KEY})
+    assert response.status_code == 200
+    assert response.content.startswith(b"RIFF")
 
 
 @pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css"])
-def test_what_probes_and_readers_need_stays_open(server: Server, path: str) -> None:
+def test_probes_and_documentation_need_no_key(server: Server, path: str) -> None:
     assert server.client.get(path).status_code == 200
     assert server.client.get(path, headers={"X-API-Key": "wrong"}).status_code == 200
 
 
 @pytest.mark.parametrize("header", [b"Authorization", b"X-API-Key"])
 @pytest.mark.parametrize("value", [b"\xff\xfe\x80", "Bearer ключ".encode(), b"Bearer \xe9" * 100, b"Bearer \x80"])
-def test_bytes_beyond_ascii_are_just_a_wrong_key(server: Server, header: bytes, value: bytes) -> None:
+def test_a_key_with_non_ascii_bytes_is_refused(server: Server, header: bytes, value: bytes) -> None:
     refused(server.client.get("/v1/models", headers={header: value}))
     assert "Traceback" not in server.log.read_text()
 
 
-# Written by hand, for httpx would tidy them up.
+# Sent over a plain socket: httpx would normalise them.
 TRICKS = [
     "//tts",
     "/./tts",
@@ -165,7 +165,7 @@ TRICKS = [
 
 @pytest.mark.parametrize("path", TRICKS)
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_no_spelling_of_a_path_gets_past_the_gate(server: Server, method: str, path: str) -> None:
+def test_no_spelling_of_a_path_bypasses_authentication(server: Server, method: str, path: str) -> None:
     url = server.client.base_url
     assert url.port is not None
     before = server.stub.state().done
@@ -186,35 +186,35 @@ def test_no_spelling_of_a_path_gets_past_the_gate(server: Server, method: str, p
     assert server.stub.state().done == before
 
 
-def test_without_keys_everyone_is_let_in(run_dir: Path) -> None:
+def test_without_configured_keys_every_request_is_accepted(run_dir: Path) -> None:
     with start_stub(run_dir), start_balancer(run_dir) as url:
         assert httpx.post(f"{url}/tts", json=HELLO, timeout=TIMEOUT).status_code == 200
-        answer = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer sk-none"}, timeout=TIMEOUT)
-        assert answer.status_code == 200
+        response = httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer sk-none"}, timeout=TIMEOUT)
+        assert response.status_code == 200
 
 
-# The gate itself
+# The middleware alone
 
 
-async def asked(keys: list[str], headers: list[tuple[bytes, bytes]]) -> int:
+async def status_of(keys: list[str], headers: list[tuple[bytes, bytes]]) -> int:
     async def here(_: Request) -> Response:
         return PlainTextResponse("in")
 
-    gate = AuthenticationMiddleware(Starlette(routes=[Route("/here", here)]), KeyRing(keys))
-    transport = httpx.ASGITransport(app=gate)
+    middleware = AuthenticationMiddleware(Starlette(routes=[Route("/here", here)]), KeyRing(keys))
+    transport = httpx.ASGITransport(app=middleware)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
         return (await client.get("/here", headers=headers)).status_code
 
 
-async def test_no_keys_no_gate() -> None:
-    assert await asked([], []) == 200
+async def test_without_keys_the_middleware_accepts_all() -> None:
+    assert await status_of([], []) == 200
 
 
-async def test_the_first_of_two_keys_counts() -> None:
+async def test_the_first_of_two_headers_counts() -> None:
     right, wrong = (b"X-API-Key", KEY.encode()), (b"X-API-Key", b"wrong")
-    assert await asked([KEY], [right, wrong]) == 200
-    assert await asked([KEY], [wrong, right]) == 401
+    assert await status_of([KEY], [right, wrong]) == 200
+    assert await status_of([KEY], [wrong, right]) == 401
 
 
-async def test_a_bearer_goes_before_the_other_header() -> None:
-    assert await asked([KEY], [(b"Authorization", b"Bearer wrong"), (b"X-API-Key", KEY.encode())]) == 401
+async def test_bearer_takes_precedence_over_x_api_key() -> None:
+    assert await status_of([KEY], [(b"Authorization", b"Bearer wrong"), (b"X-API-Key", KEY.encode())]) == 401

@@ -13,9 +13,9 @@ async def hello(_: Request) -> Response:
     return PlainTextResponse("hello")
 
 
-async def test_answers_close_their_connections_once_it_is_leaving() -> None:
-    farewell = ConnectionCloseMiddleware(Starlette(routes=[Route("/", hello)]))
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(farewell), base_url="http://test") as client:
+async def test_responses_close_the_connection_once_closing_is_set() -> None:
+    middleware = ConnectionCloseMiddleware(Starlette(routes=[Route("/", hello)]))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(middleware), base_url="http://test") as client:
         assert "connection" not in (await client.get("/")).headers
-        farewell.leaving = True
+        middleware.closing = True
         assert (await client.get("/")).headers["connection"] == "close"
