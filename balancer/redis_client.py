@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from importlib.resources import files
+from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
@@ -25,7 +26,14 @@ T = TypeVar("T")
 
 
 class RedisUnavailableError(Exception):
-    """Redis cannot be used just now."""
+    """Redis cannot be used at the moment; the message says why."""
+
+
+class Script(Protocol):
+    """A Lua script, registered with Redis when it is first called."""
+
+    async def __call__(self, keys: Sequence[str], args: Iterable[Any]) -> Any:
+        """Run it with these KEYS and ARGV, and return its result."""
 
 
 class RedisClient:
@@ -46,6 +54,11 @@ class RedisClient:
     def unavailable_reason(self) -> str | None:
         """Why it cannot be used; None where it can, as far as is known."""
         return self._unavailable_reason
+
+    def load_script(self, package: str, name: str) -> Script:
+        """The script `lua/<name>.lua` of a package."""
+        script: Script = self.raw.register_script(files(package).joinpath("lua", f"{name}.lua").read_text("utf-8"))
+        return script
 
     async def execute(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """What `work` gives for the client. Raises RedisUnavailableError."""
