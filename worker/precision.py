@@ -1,7 +1,7 @@
-"""In which numbers a batched engine computes, and which of them this host's processor has instructions for.
+"""The number formats that a batched engine can compute in, and which of them this host's processor supports.
 
-Imports no engine library: `chorus serve` says what a precision gains, and refuses one that gains nothing, before any
-worker starts. All but `processor` is a function of what Linux says of the processor.
+Imports no engine library: `chorus serve` prints what each precision gains, and refuses one that this processor does not
+support, before any worker starts. Everything but `detect_processor` is pure.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from pathlib import Path
 
 
 class Precision(StrEnum):
-    """How products are computed; what is between them is always float32."""
+    """How matrix products are computed; everything between them is float32."""
 
     FP32 = "fp32"
     """As upstream computes: equal to it but for the order of additions."""
     BF16 = "bf16"
-    """Weights and activations of the products in bfloat16, summed up in float32."""
+    """Weights and activations of the products in bfloat16, accumulated in float32."""
     INT8 = "int8"
     """Weights in 8 bits with a scale for each channel, activations in 8 bits with a scale for each position."""
 
 
-LABELS = {
+INSTRUCTION_SET_NAMES = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
     "avx512_vnni": "AVX512-VNNI",
@@ -32,22 +32,22 @@ LABELS = {
     "amx_bf16": "AMX-BF16",
     "bf16": "BF16",
 }
-"""Instruction sets that decide how fast products are, by Linux's names: those of x86, then those of Arm."""
+"""Instruction sets that decide how fast products are: Linux's flag -> the vendor's name; first x86, then Arm."""
 
-INSTRUCTIONS = {
+REQUIRED_INSTRUCTION_SETS = {
     Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
     Precision.INT8: ("avx512_vnni",),
 }
-"""A precision gains where the processor has one of these; fp32 takes whatever there is."""
+"""A precision needs one of these instruction sets; fp32 runs on any processor."""
 
-_NEEDS = {
+_REQUIREMENTS = {
     Precision.BF16: "AVX512-BF16 or AMX-BF16 (on Arm: BF16)",
     Precision.INT8: "AVX512-VNNI",
 }
 
-_WITHOUT = {
+_WITHOUT_THEM = {
     Precision.BF16: "its products would be emulated, slower than fp32",
-    Precision.INT8: "its kernels are made for vectors of 512 bits",
+    Precision.INT8: "its kernels need 512-bit vectors",
 }
 
 _GAINS = {
@@ -59,22 +59,22 @@ _GAINS = {
 
 @dataclass(frozen=True)
 class Processor:
-    """What counts of a host's processor."""
+    """The properties of a processor that decide which precisions it supports."""
 
     name: str
-    has: frozenset[str]
-    """Its instruction sets among `LABELS`, those that all of its cores have."""
+    instruction_sets: frozenset[str]
+    """The keys of `INSTRUCTION_SET_NAMES` that all of its cores have."""
 
-    def gains(self, precision: Precision) -> bool:
-        """Whether the precision is worth its loss here: fp32, which loses nothing, always."""
-        return precision is Precision.FP32 or not self.has.isdisjoint(INSTRUCTIONS[precision])
+    def supports(self, precision: Precision) -> bool:
+        """Whether the precision is faster than fp32 here; always true of fp32 itself."""
+        return precision is Precision.FP32 or not self.instruction_sets.isdisjoint(REQUIRED_INSTRUCTION_SETS[precision])
 
     def __str__(self) -> str:
-        return f"{self.name}, with {_listed(self.has) or 'none of the instruction sets that count here'}"
+        return f"{self.name}, with {_listed(self.instruction_sets) or 'none of the instruction sets that matter here'}"
 
 
-def parse(cpuinfo: str, *, machine: str) -> Processor:
-    """The processor that the text of /proc/cpuinfo describes; `machine` names one that has no name there."""
+def parse_cpuinfo(cpuinfo: str, *, machine: str) -> Processor:
+    """Read a processor from the text of /proc/cpuinfo; `machine` names it where that text has no model name."""
     name, common = machine, None
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -84,40 +84,42 @@ def parse(cpuinfo: str, *, machine: str) -> Processor:
             case "flags" | "Features":
                 flags = frozenset(value.split())
                 common = flags if common is None else common & flags
-    return Processor(name, (common or frozenset()) & LABELS.keys())
+    return Processor(name, (common or frozenset()) & INSTRUCTION_SET_NAMES.keys())
 
 
-def processor(root: Path = Path("/")) -> Processor:
-    """The one of this host, as its /proc tells; nothing is known of one whose /proc cannot be read."""
+def detect_processor(root: Path = Path("/")) -> Processor:
+    """Read this host's processor from the /proc under `root`; without instruction sets where that cannot be read."""
     try:
         text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    return parse(text, machine=platform.machine())
+    return parse_cpuinfo(text, machine=platform.machine())
 
 
-def unsupported(precision: Precision, found: Processor) -> str | None:
-    """Why a precision is refused on this processor, with what to choose; None where it gains."""
-    if found.gains(precision):
+def unsupported_reason(precision: Precision, processor: Processor) -> str | None:
+    """Why the processor does not support the precision, with the ones to choose instead; None where it does."""
+    if processor.supports(precision):
         return None
-    others = " or ".join(other for other in reversed(Precision) if found.gains(other))
+    others = " or ".join(other for other in reversed(Precision) if processor.supports(other))
     return (
-        f"precision {precision} needs a processor with {_NEEDS[precision]}, and this is {found}: "
-        f"{_WITHOUT[precision]}; choose {others} (CHORUS_PRECISION, --precision)"
+        f"precision {precision} needs a processor with {_REQUIREMENTS[precision]}, and this is {processor}: "
+        f"{_WITHOUT_THEM[precision]}; choose {others} (CHORUS_PRECISION, --precision)"
     )
 
 
-def remarks(chosen: Precision, found: Processor) -> Iterator[str]:
-    """What each precision gains on this processor: a sentence each."""
-    yield f"Processor: {found}."
+def precision_remarks(chosen: Precision, processor: Processor) -> Iterator[str]:
+    """Describe the processor, then what each precision gains on it: a sentence each."""
+    yield f"Processor: {processor}."
     for precision in Precision:
         name = f"{precision}, as chosen" if precision is chosen else precision
-        if found.gains(precision):
-            by = found.has.intersection(INSTRUCTIONS.get(precision, ("avx2", "avx512f")))
-            yield f"{name}: {_GAINS[precision]}{f', products by {_listed(by)}' if by else ''}."
+        if processor.supports(precision):
+            used = processor.instruction_sets.intersection(
+                REQUIRED_INSTRUCTION_SETS.get(precision, ("avx2", "avx512f"))
+            )
+            yield f"{name}: {_GAINS[precision]}{f', products by {_listed(used)}' if used else ''}."
         else:
-            yield f"{name}: not on this processor, which lacks {_NEEDS[precision]}."
+            yield f"{name}: not on this processor, which lacks {_REQUIREMENTS[precision]}."
 
 
 def _listed(flags: frozenset[str]) -> str:
-    return ", ".join(label for flag, label in LABELS.items() if flag in flags)
+    return ", ".join(name for flag, name in INSTRUCTION_SET_NAMES.items() if flag in flags)

@@ -20,7 +20,7 @@ from worker.contract import Phase
 from worker.crash_history import Past
 from worker.engines import load
 from worker.engines.base import Engine
-from worker.precision import Precision, processor, remarks
+from worker.precision import Precision, detect_processor, precision_remarks
 from worker.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def serve(
     def begin() -> Engine:
         past.begin()
         if CARDS[engine].under(runtime) is not None:
-            for remark in remarks(precision, processor()):
+            for remark in precision_remarks(precision, detect_processor()):
                 log.info("%s", remark)
         return load(
             engine,

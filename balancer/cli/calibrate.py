@@ -28,7 +28,7 @@ from balancer.launch.plan import calibration_conditions, weights_fingerprint, wi
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
 from worker.cards import CARDS, Runtime, described
-from worker.precision import Precision, processor, remarks
+from worker.precision import Precision, detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130
 
@@ -64,7 +64,7 @@ def calibrate(
         settings = with_weights(settings)
         held_for = calibration_conditions(settings, host, weights_fingerprint(settings))
         if CARDS[settings.engine].under(settings.runtime) is not None:
-            for remark in remarks(settings.precision, processor()):
+            for remark in precision_remarks(settings.precision, detect_processor()):
                 tell(remark)
         measurements = _measure(settings, layouts, RunLimits(utterances, seconds))
         calibration = Calibration(conditions=held_for, measured_at=datetime.now(UTC), measurements=tuple(measurements))

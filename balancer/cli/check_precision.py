@@ -29,7 +29,7 @@ from balancer.settings import REPOSITORY, Settings, SettingsError
 from voices.registry import Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS, Choice, EngineCard
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, missing_extra
-from worker.precision import Precision, processor, unsupported
+from worker.precision import Precision, detect_processor, unsupported_reason
 
 EXIT_BAD_INPUT = 2
 EXIT_BROKEN = 3
@@ -206,11 +206,11 @@ def _language(card: EngineCard, voice: Voice, asked: str | None) -> str:
 
 
 def _precisions(asked: Sequence[Precision] | None) -> list[Precision]:
-    found = processor()
+    found = detect_processor()
     if not asked:
-        return [each for each in Precision if found.gains(each)]
+        return [each for each in Precision if found.supports(each)]
     for each in asked:
-        if refused := unsupported(each, found):
+        if refused := unsupported_reason(each, found):
             fail(refused, EXIT_BAD_INPUT)
     return list(dict.fromkeys(asked))
 

@@ -28,7 +28,7 @@ from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, table
 from worker.cards import CARDS, Runtime, described
-from worker.precision import Precision, processor, remarks
+from worker.precision import Precision, detect_processor, precision_remarks
 
 LOOK_SECONDS = 1.0
 
@@ -234,7 +234,7 @@ def print_layout(chosen: Layout, settings: Settings) -> None:
         listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))
     console = Console()
     console.print(listing)
-    for reason in (*chosen.reasons, *(remarks(settings.precision, processor()) if batches else ())):
+    for reason in (*chosen.reasons, *(precision_remarks(settings.precision, detect_processor()) if batches else ())):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 

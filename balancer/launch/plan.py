@@ -25,7 +25,7 @@ from worker.checkpoints.catalogue import (
     find,
 )
 from worker.checkpoints.fingerprint import fingerprint
-from worker.precision import processor
+from worker.precision import detect_processor
 
 
 def choose_layout(settings: Settings) -> Layout:
@@ -58,7 +58,7 @@ def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOW
         precision=settings.precision,
         prompt_seconds=settings.prompt_seconds,
         weights=weights,
-        processor=processor().name,
+        processor=detect_processor().name,
         cores=usable_cores(host),
         quota=binding_quota(host),
     )

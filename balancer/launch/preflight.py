@@ -15,7 +15,7 @@ from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     missing_extra,
 )
-from worker.precision import processor, unsupported
+from worker.precision import detect_processor, unsupported_reason
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux (`man 7 unix`), without the closing NUL."""
@@ -51,7 +51,7 @@ def check_way(settings: Settings) -> None:
     way = settings.runtime, settings.precision, settings.slots, settings.prompt_seconds
     if misfit := CARDS[settings.engine].misfit(*way):
         raise LaunchError(misfit)
-    if refused := unsupported(settings.precision, processor()):
+    if refused := unsupported_reason(settings.precision, detect_processor()):
         raise LaunchError(refused)
 
 

@@ -10,7 +10,7 @@ from statistics import median
 
 import psutil
 
-from worker.precision import processor
+from worker.precision import detect_processor
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -40,4 +40,4 @@ def machine(*packages: str) -> str:
     memory = psutil.virtual_memory().total / 2**30
     cores = f"{psutil.cpu_count(logical=False)} cores, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs allowed"
     versions = "".join(f", {package} {version(package)}" for package in packages)
-    return f"{processor()}; {cores}, {memory:.0f} GiB; Python {platform.python_version()}{versions}"
+    return f"{detect_processor()}; {cores}, {memory:.0f} GiB; Python {platform.python_version()}{versions}"

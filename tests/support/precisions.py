@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
-HERE = tuple(precision for precision in Precision if processor().gains(precision))
+HERE = tuple(precision for precision in Precision if detect_processor().supports(precision))
 """fp32 always, and what else there is."""
 
 LOSS = {Precision.FP32: 1e-5, Precision.BF16: 2e-2, Precision.INT8: 3e-2}

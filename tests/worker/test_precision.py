@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from worker.precision import LABELS, Precision, Processor, parse, processor, remarks, unsupported
+from worker.precision import (
+    INSTRUCTION_SET_NAMES,
+    Precision,
+    Processor,
+    detect_processor,
+    parse_cpuinfo,
+    precision_remarks,
+    unsupported_reason,
+)
 
 FP32, BF16, INT8 = Precision
 
@@ -43,51 +51,51 @@ def arm(flags: str) -> str:
 
 @pytest.mark.parametrize(("flags", "gain"), HOSTS.values(), ids=HOSTS)
 def test_what_gains_on_x86(flags: str, gain: set[Precision]) -> None:
-    found = parse(x86(flags), machine="x86_64")
+    found = parse_cpuinfo(x86(flags), machine="x86_64")
     assert found.name == "A processor @ 3 GHz"
-    assert {precision for precision in Precision if found.gains(precision)} == gain
-    assert {precision for precision in Precision if unsupported(precision, found) is None} == gain
+    assert {precision for precision in Precision if found.supports(precision)} == gain
+    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == gain
 
 
 @pytest.mark.parametrize(("flags", "gain"), ARM.values(), ids=ARM)
 def test_what_gains_on_arm(flags: str, gain: set[Precision]) -> None:
-    found = parse(arm(flags), machine="aarch64")
+    found = parse_cpuinfo(arm(flags), machine="aarch64")
     assert found.name == "aarch64"
-    assert {precision for precision in Precision if unsupported(precision, found) is None} == gain
+    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == gain
 
 
 def test_what_only_some_cores_have_counts_for_nothing() -> None:
     text = x86("avx2 avx512f avx512_vnni", cores=1) + x86("avx2 avx512f", cores=1)
-    assert parse(text, machine="x86_64").has == {"avx2", "avx512f"}
+    assert parse_cpuinfo(text, machine="x86_64").instruction_sets == {"avx2", "avx512f"}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "flags", "model name :", "flags :\nFeatures :"])
 def test_of_one_that_says_nothing_nothing_is_known(text: str) -> None:
-    assert parse(text, machine="riscv64") == Processor("riscv64", frozenset())
-    assert unsupported(FP32, parse(text, machine="riscv64")) is None
+    assert parse_cpuinfo(text, machine="riscv64") == Processor("riscv64", frozenset())
+    assert unsupported_reason(FP32, parse_cpuinfo(text, machine="riscv64")) is None
 
 
 def test_a_refusal_names_what_is_missing_what_is_there_and_what_to_choose() -> None:
-    ice_lake = parse(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
-    assert unsupported(BF16, ice_lake) == (
+    ice_lake = parse_cpuinfo(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
+    assert unsupported_reason(BF16, ice_lake) == (
         "precision bf16 needs a processor with AVX512-BF16 or AMX-BF16 (on Arm: BF16), and this is Xeon 8375C, with "
         "AVX2, AVX-512, AVX512-VNNI: its products would be emulated, slower than fp32; choose int8 or fp32 "
         "(CHORUS_PRECISION, --precision)"
     )
-    zen_3 = parse(x86(HOSTS["c6a (Zen 3)"][0], "EPYC 7R13"), machine="x86_64")
-    refusal = unsupported(INT8, zen_3)
+    zen_3 = parse_cpuinfo(x86(HOSTS["c6a (Zen 3)"][0], "EPYC 7R13"), machine="x86_64")
+    refusal = unsupported_reason(INT8, zen_3)
     assert refusal is not None
     assert "needs a processor with AVX512-VNNI, and this" in refusal
     assert "this is EPYC 7R13, with AVX2: " in refusal
     assert "choose fp32 (" in refusal
-    nothing = unsupported(INT8, Processor("i486", frozenset()))
+    nothing = unsupported_reason(INT8, Processor("i486", frozenset()))
     assert nothing is not None
-    assert "this is i486, with none of the instruction sets that count here" in nothing
+    assert "this is i486, with none of the instruction sets that matter here" in nothing
 
 
 def test_what_is_said_at_the_start_on_ice_lake() -> None:
-    found = parse(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
-    assert list(remarks(INT8, found)) == [
+    found = parse_cpuinfo(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
+    assert list(precision_remarks(INT8, found)) == [
         "Processor: Xeon 8375C, with AVX2, AVX-512, AVX512-VNNI.",
         "fp32: as upstream computes, products by AVX2, AVX-512.",
         "bf16: not on this processor, which lacks AVX512-BF16 or AMX-BF16 (on Arm: BF16).",
@@ -96,8 +104,8 @@ def test_what_is_said_at_the_start_on_ice_lake() -> None:
 
 
 def test_what_is_said_at_the_start_on_sapphire_rapids() -> None:
-    found = parse(x86(HOSTS["c7i (Sapphire Rapids)"][0], "Xeon 8488C"), machine="x86_64")
-    assert list(remarks(FP32, found))[1:] == [
+    found = parse_cpuinfo(x86(HOSTS["c7i (Sapphire Rapids)"][0], "Xeon 8488C"), machine="x86_64")
+    assert list(precision_remarks(FP32, found))[1:] == [
         "fp32, as chosen: as upstream computes, products by AVX2, AVX-512.",
         "bf16: half of the weights to read, products by AVX512-BF16, AMX-BF16.",
         "int8: a quarter of the weights to read, products by AVX512-VNNI.",
@@ -105,17 +113,17 @@ def test_what_is_said_at_the_start_on_sapphire_rapids() -> None:
 
 
 def test_what_is_said_of_one_without_any() -> None:
-    assert list(remarks(FP32, Processor("i486", frozenset())))[1] == "fp32, as chosen: as upstream computes."
+    assert list(precision_remarks(FP32, Processor("i486", frozenset())))[1] == "fp32, as chosen: as upstream computes."
 
 
 def test_the_text_is_read_where_linux_has_it(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "cpuinfo").write_text(x86("avx2", "Ünreadable"), encoding="latin-1")
-    assert processor(tmp_path).has == {"avx2"}
-    assert processor(tmp_path / "nowhere") == Processor(os.uname().machine, frozenset())
+    assert detect_processor(tmp_path).instruction_sets == {"avx2"}
+    assert detect_processor(tmp_path / "nowhere") == Processor(os.uname().machine, frozenset())
 
 
 def test_this_host_has_a_processor() -> None:
-    found = processor()
+    found = detect_processor()
     assert found.name
-    assert found.has <= LABELS.keys()
+    assert found.instruction_sets <= INSTRUCTION_SET_NAMES.keys()

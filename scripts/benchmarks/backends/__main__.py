@@ -23,7 +23,7 @@ from scripts.benchmarks.backends.runner import FieldError, Outcome, Task, compar
 from scripts.support.checkpoints import Size, checkpoint, home_of
 from scripts.support.servers import heed_signals
 from worker.checkpoints.catalogue import CheckpointError
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
 ENGINES = ("turbo", "nano")
 WORKS = (DECODE, ESTIMATOR)
@@ -71,7 +71,7 @@ def main(  # noqa: PLR0917 - each is an option
 
 def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]) -> Iterator[Result]:
     """Export the steps and have all contenders take them; what there is after each turn. Raises FieldError."""
-    wanted = [contender for contender in contenders(processor()) if any(contender.does(work) for work in works)]
+    wanted = [contender for contender in contenders(detect_processor()) if any(contender.does(work) for work in works)]
     able = [contender for contender in wanted if not contender.missing]
     left_out = [
         f"Not measured: {contender} {contender.precision}, for lack of {', '.join(contender.missing)}; the extra "

@@ -75,7 +75,7 @@ def contenders(found: Processor) -> Iterator[Contender]:
     """All that this processor has instructions for."""
     for runtime, precisions in PRECISIONS.items():
         for precision in precisions:
-            if found.gains(precision):
+            if found.supports(precision):
                 yield Contender(runtime, precision)
         if runtime is Runtime.OWN:
             yield Contender(runtime, Precision.FP32, shared=False)

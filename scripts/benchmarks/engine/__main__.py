@@ -29,7 +29,7 @@ from scripts.support.servers import SideError, heed_signals, physical_cores
 from worker.cards import PROMPT_SECONDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MOST_TOKENS
-from worker.precision import Precision, processor, unsupported
+from worker.precision import Precision, detect_processor, unsupported_reason
 
 REDUCED = (Precision.BF16, Precision.INT8)
 
@@ -156,13 +156,13 @@ def _numbers(concurrency: str) -> tuple[int, ...]:
 
 
 def _precisions(asked: Sequence[Precision] | None) -> list[Precision]:
-    found = processor()
+    found = detect_processor()
     if asked is None:
-        return [precision for precision in REDUCED if found.gains(precision)]
+        return [precision for precision in REDUCED if found.supports(precision)]
     for precision in asked:
         if precision not in REDUCED:
             raise typer.BadParameter(f"--precision: (c) is measured in {precision}; there are: {', '.join(REDUCED)}")
-        if (refused := unsupported(precision, found)) is not None:
+        if (refused := unsupported_reason(precision, found)) is not None:
             raise typer.BadParameter(refused)
     return list(dict.fromkeys(asked))
 

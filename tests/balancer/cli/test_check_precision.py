@@ -204,7 +204,7 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
 
 
 def test_a_precision_that_this_processor_lacks(unloadable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check_precision, "processor", lambda: Processor("Old One", frozenset({"avx2"})))
+    monkeypatch.setattr(check_precision, "detect_processor", lambda: Processor("Old One", frozenset({"avx2"})))
     result = run("--engine", "turbo", "--model-dir", unloadable, "--precision", "fp32", "--precision", "int8")
     assert result.exit_code == 2
     assert result.stderr.startswith("chorus: precision int8 needs a processor with AVX512-VNNI")
@@ -234,7 +234,7 @@ def told(result: Result) -> tuple[list[str], list[str]]:
 
 def test_what_is_left_out(unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     instead(tmp_path, monkeypatch, ECHO)
-    monkeypatch.setattr(check_precision, "processor", lambda: Processor("New", frozenset({"avx512_bf16"})))
+    monkeypatch.setattr(check_precision, "detect_processor", lambda: Processor("New", frozenset({"avx512_bf16"})))
     arguments, texts = told(run("--engine", "turbo", "--model-dir", unloadable))
     assert texts == list(TEXTS)
     joined = " ".join(arguments)

@@ -395,8 +395,8 @@ OLD = Processor("an old one", frozenset({"avx2"}))
 @pytest.fixture
 def ice_lake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the tests run on, it counts as one with VNNI and without BF16; turbo's libraries are installed."""
-    monkeypatch.setattr(preflight, "processor", lambda: ICE_LAKE)
-    monkeypatch.setattr(plan, "processor", lambda: ICE_LAKE)
+    monkeypatch.setattr(preflight, "detect_processor", lambda: ICE_LAKE)
+    monkeypatch.setattr(plan, "detect_processor", lambda: ICE_LAKE)
     monkeypatch.setattr(preflight, "missing_extra", lambda _: None)
 
 
@@ -462,7 +462,7 @@ def test_what_they_can_do_is_not(folder: Path, settings: dict[str, object]) -> N
 
 
 def test_an_old_processor_speaks_in_fp32(folder: Path, ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "processor", lambda: OLD)
+    monkeypatch.setattr(preflight, "detect_processor", lambda: OLD)
     check(configured(folder, engine="turbo"))
     assert "choose fp32 (CHORUS_PRECISION" in refusal(folder, engine="turbo", precision="int8")
 
@@ -522,7 +522,7 @@ def test_a_calibration_of_other_conditions_is_left_aside_and_that_is_said(
         case "weights":
             (weights / "conds.pt").unlink()
         case "processor":
-            monkeypatch.setattr(plan, "processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
+            monkeypatch.setattr(plan, "detect_processor", lambda: replace(ICE_LAKE, name="Sky Lake"))
         case "cores":
             monkeypatch.setattr(plan, "detect_topology", lambda: replace(roomy, allowed=frozenset({0})))
         case "quota":

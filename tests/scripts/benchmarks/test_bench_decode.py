@@ -13,7 +13,7 @@ import pytest
 from scripts.benchmarks.backends import backend as module
 from scripts.benchmarks.backends.backend import NAMES, Contender, Runtime, contenders
 from tests.support.bench import TIMEOUT, started
-from worker.precision import Precision, Processor, processor
+from worker.precision import Precision, Processor, detect_processor
 
 FRAMES = 50
 ROWS = (1, 3)
@@ -58,7 +58,7 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
 
     result = json.loads(file.read_text())
     for work, sizes in (("decode", ROWS), ("estimator", (FRAMES,))):
-        able = [one for one in contenders(processor()) if not one.missing and one.does(work)]
+        able = [one for one in contenders(detect_processor()) if not one.missing and one.does(work)]
         outcomes = {contender(outcome): outcome for outcome in result["outcomes"] if outcome["work"] == work}
         assert list(outcomes) == able
         for one, outcome in outcomes.items():
@@ -70,7 +70,7 @@ def test_all_runtimes_compute_the_same_and_the_tables_tell_how_fast(tiny_turbo: 
     torch = result["outcomes"][0]
     rates = [size / torch["seconds"][str(size)][0] for size in ROWS]
     assert f"| torch | fp32 | 1 | {rates[0]:.0f} | {rates[1]:.0f} | 0 |" in tables
-    for one in contenders(processor()):
+    for one in contenders(detect_processor()):
         if one.missing:
             assert (
                 f"Not measured: {one} {one.precision}, for lack of {', '.join(one.missing)}; the extra `bench`"

@@ -17,7 +17,7 @@ from scripts.benchmarks.engine.run import Trial
 from scripts.support.memory import Memory
 from tests.support.bench import TIMEOUT, started
 from worker.engines.chatterbox.token_budget import token_budget
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
 UTTERANCES = 2
 LEAST, MOST = 54, 62
@@ -104,7 +104,7 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
         assert bench.left() == []
 
     [engine] = json.loads(file.read_text())["engines"]
-    reduced = [precision for precision in (Precision.BF16, Precision.INT8) if processor().gains(precision)]
+    reduced = [precision for precision in (Precision.BF16, Precision.INT8) if detect_processor().supports(precision)]
     batched = {"c-fp32", *(f"d-{precision}" for precision in reduced)}
     assert set(engine["sides"]) == {"a", "b"} | batched | {f"{side}-4s" for side in batched}
     trials = {trial["side"]: trial for trial in engine["trials"]}

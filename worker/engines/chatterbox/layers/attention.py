@@ -13,7 +13,7 @@ from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
 from worker.engines.chatterbox.kernels.attention_tiles import WIDTH
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
 RelativeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Takes queries, keys and values, other queries, which meet distances, and those: all (time, heads * width), but the
@@ -29,7 +29,7 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precis
         mix = linear(torch.cat([query, key, value]), None, precision)
         return lambda states: attention_int8(mix(states), heads)
     layers = [linear(weight, None, precision) for weight in (query, key, value)]
-    if precision is Precision.FP32 and len(query) == heads * WIDTH and "avx512f" in processor().has:
+    if precision is Precision.FP32 and len(query) == heads * WIDTH and "avx512f" in detect_processor().instruction_sets:
         return lambda states: attention_float(*(layer(states) for layer in layers))
     return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
 
@@ -39,7 +39,7 @@ def relative_attention(heads: int, width: int, precision: Precision) -> Relative
 
     In float32 in every precision but bf16.
     """
-    if precision is not Precision.BF16 and width == WIDTH and "avx512f" in processor().has:
+    if precision is not Precision.BF16 and width == WIDTH and "avx512f" in detect_processor().instruction_sets:
         return lambda queries, keys, values, further, apart: attention_float(queries, keys, values, (further, apart))
 
     def attend(queries: Tensor, keys: Tensor, values: Tensor, further: Tensor, apart: Tensor) -> Tensor:

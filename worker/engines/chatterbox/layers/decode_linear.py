@@ -12,7 +12,7 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
 FEW = 2
 """Without AVX-512, float32 products of so many rows are a sixth quicker by MKL with the weights where they lie."""
@@ -20,7 +20,7 @@ FEW = 2
 
 def product(weight: Tensor, bias: Tensor | None, precision: Precision, *, rows: int, activation: str = "none") -> Layer:
     """A linear layer as `kernels.linear` makes it, for steps of up to about `rows` rows."""
-    has = processor().has
+    has = detect_processor().instruction_sets
     if precision is Precision.INT8 or (precision is Precision.FP32 and "avx512f" in has):
         return (ByteStrips if precision is Precision.INT8 else FloatStrips)(weight, bias, activation)
     many = linear(weight, bias, precision, rows=rows, activation=activation)

@@ -11,13 +11,15 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from tests.support.precisions import HERE, LOSS, loss
 from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
 from worker.engines.chatterbox.layers.onednn import Layer
-from worker.precision import Precision, processor
+from worker.precision import Precision, detect_processor
 
 KINDS: dict[Precision, Callable[..., Layer]] = {
     Precision.FP32: FloatStrips,
     Precision.INT8: ByteStrips,
 }
-in_each = pytest.mark.parametrize("precision", [one for one in KINDS if one in HERE and "avx512f" in processor().has])
+in_each = pytest.mark.parametrize(
+    "precision", [one for one in KINDS if one in HERE and "avx512f" in detect_processor().instruction_sets]
+)
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def test_a_product_of_any_number_of_rows(precision: Precision, activation: str, 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 70])
 def test_without_avx_512(monkeypatch: pytest.MonkeyPatch, activation: str, rows: int) -> None:
-    monkeypatch.setattr(decode_linear, "processor", lambda: Processor("old", frozenset({"avx2"})))
+    monkeypatch.setattr(decode_linear, "detect_processor", lambda: Processor("old", frozenset({"avx2"})))
     layer = nn.Linear(128, 192).requires_grad_(False)
     states = torch.randn(rows, 128)
     found = product(layer.weight, layer.bias, Precision.FP32, rows=8, activation=activation)(states)
