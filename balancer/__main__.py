@@ -43,9 +43,9 @@ class Process:
                 server_header=False,
                 timeout_keep_alive=75,
                 # Its own default would believe anybody on this host.
-                proxy_headers=settings.trusted_proxies is not None,
-                forwarded_allow_ips=settings.trusted_proxies,
-                timeout_graceful_shutdown=settings.stop_seconds,
+                proxy_headers=settings.server.trusted_proxies is not None,
+                forwarded_allow_ips=settings.server.trusted_proxies,
+                timeout_graceful_shutdown=settings.server.stop_seconds,
             )
         )
 
@@ -64,7 +64,7 @@ class Process:
     def _leave(self) -> None:
         self._again = True
         # Nothing hurries: connections wait in the kernel, and every request has its own limit.
-        self._server.config.timeout_graceful_shutdown = ceil(self._settings.request_timeout)
+        self._server.config.timeout_graceful_shutdown = ceil(self._settings.limits.request_timeout)
         self._server.should_exit = True
 
 
@@ -73,10 +73,10 @@ def main() -> None:
     try:
         settings = Settings.load()
         check_reach(settings)  # once more: it may have been started without `chorus serve`
-        configure("balancer", level=settings.log_level, log_format=settings.log_format)
-        process = Process(settings, taken_over(os.environ) or listen(settings.host, settings.port))
+        configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
+        process = Process(settings, taken_over(os.environ) or listen(settings.server.host, settings.server.port))
     except OSError as error:
-        sys.exit(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
+        sys.exit(f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}")
     except (SettingsError, LaunchError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):

@@ -48,7 +48,7 @@ from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
 from balancer.stores import DAY_SECONDS, open_stores
 from voices.registry import LiveRegistry
-from worker.cards import CARDS, described
+from worker.cards import described
 from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -59,61 +59,69 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
 
     Raises VoiceError where the voices cannot be read, KeysFileError where the keys cannot.
     """
-    card = CARDS[settings.engine].expected(settings.runtime)
-    metrics = Metrics(settings.engine)
+    card = settings.engine.card.expected(settings.engine.runtime)
+    metrics = Metrics(settings.engine.engine)
     fleet = Fleet(
-        settings.sockets,
-        probe_seconds=settings.probe_seconds,
-        probe_timeout=settings.probe_timeout,
-        probe_failures=settings.probe_failures,
-        recovery_seconds=settings.recovery_seconds,
-        unresponsive_seconds=settings.unresponsive_seconds,
+        settings.server.socket_dir,
+        probe_seconds=settings.probes.probe_seconds,
+        probe_timeout=settings.probes.probe_timeout,
+        probe_failures=settings.probes.probe_failures,
+        recovery_seconds=settings.probes.recovery_seconds,
+        unresponsive_seconds=settings.probes.unresponsive_seconds,
     )
+    scheduling, attempts = settings.scheduling, settings.attempts
     scheduler = Scheduler(
-        settings.queue_limit, sjf_window=settings.sjf_window, batch_ageing_seconds=settings.batch_ageing_seconds
+        scheduling.queue_limit,
+        sjf_window=scheduling.sjf_window,
+        batch_ageing_seconds=scheduling.batch_ageing_seconds,
     )
-    patience = Patience(settings.attempt_seconds, settings.attempt_factor, settings.hedge_factor)
+    patience = Patience(attempts.attempt_seconds, attempts.attempt_factor, attempts.hedge_factor)
     dispatcher = Dispatcher(fleet, scheduler, metrics, card, patience)
-    validator = RequestValidator(card, LiveRegistry(settings.voices_dir), settings.max_text_characters)
-    stores = open_stores(settings)
+    validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), settings.limits.max_text_characters)
+    stores = open_stores(settings.storage)
     cache = BestEffortCache(stores.audio, metrics)
     speech = SpeechService(
-        dispatcher, metrics, card, timeout=settings.request_timeout, log_text=settings.log_text, cache=cache
+        dispatcher,
+        metrics,
+        card,
+        timeout=settings.limits.request_timeout,
+        log_text=settings.logging.log_text,
+        cache=cache,
     )
     limits = RateLimits(
-        shape=settings.rate_mode == "shape",
+        shape=settings.rates.rate_mode == "shape",
         redis=stores.redis,
-        open_without_redis=settings.rate_without_redis == "open",
+        open_without_redis=settings.rates.rate_without_redis == "open",
         daily_counters=stores.daily_counters,
     )
     quota = Quota(
-        settings.rate_requests_per_minute,
-        settings.rate_interval_seconds,
-        settings.rate_characters_per_minute,
-        concurrency=settings.rate_concurrency,
+        settings.rates.rate_requests_per_minute,
+        settings.rates.rate_interval_seconds,
+        settings.rates.rate_characters_per_minute,
+        concurrency=settings.rates.rate_concurrency,
     )
-    admission = Admission(limits, quota, metrics, timeout=settings.request_timeout)
+    admission = Admission(limits, quota, metrics, timeout=settings.limits.request_timeout)
     executor = JobExecutor(
         stores.jobs,
         speech,
         validator,
         dispatcher,
         metrics,
-        attempts=settings.job_attempts,
-        retention=settings.job_days * DAY_SECONDS,
+        attempts=settings.jobs.job_attempts,
+        retention=settings.jobs.job_days * DAY_SECONDS,
     )
-    secret = settings.webhook_secret
+    secret = settings.jobs.webhook_secret
     job_service = JobService(
         stores.jobs,
         dispatcher,
         executor,
-        max_queued=settings.jobs_limit,
+        max_queued=settings.jobs.jobs_limit,
         webhooks_enabled=secret is not None,
-        allow_private=settings.webhook_private,
+        allow_private=settings.jobs.webhook_private,
     )
     cpu = CpuWatch()
     metrics.registry.register(FleetMetrics(dispatcher, cpu))
-    upkeep = Upkeep(dispatcher, Limits(settings.recycle_utterances, _bytes(settings.recycle_mib)))
+    upkeep = Upkeep(dispatcher, Limits(settings.recycling.recycle_utterances, _bytes(settings.recycling.recycle_mib)))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -125,10 +133,10 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
             announce(settings, dispatcher),
             upkeep.run(),
             loop_lag.watch(metrics.loop_lag),
-            control.serve(control.create_control(dispatcher, upkeep, replace_balancer), settings.control_socket),
+            control.serve(control.create_control(dispatcher, upkeep, replace_balancer), settings.server.control_socket),
         ]
         if secret is not None:
-            key, private = secret.get_secret_value(), settings.webhook_private
+            key, private = secret.get_secret_value(), settings.jobs.webhook_private
             beside.append(Webhooks(stores.jobs, metrics, key, allow_private=private).run())
         tasks = [asyncio.create_task(part) for part in beside]
         for task in tasks:
@@ -142,15 +150,15 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
 
     app = Starlette(
         routes=[
-            *openai.routes(speech, validator, admission, settings.max_body_bytes, int(time.time())),
-            *tts.routes(speech, validator, admission, settings.max_body_bytes),
+            *openai.routes(speech, validator, admission, settings.limits.max_body_bytes, int(time.time())),
+            *tts.routes(speech, validator, admission, settings.limits.max_body_bytes),
             *queue.QueueRoutes(
                 job_service,
                 validator,
                 admission,
-                max_body_bytes=settings.max_body_bytes,
-                max_batch_bytes=settings.max_batch_bytes,
-                public_url=settings.public_url,
+                max_body_bytes=settings.limits.max_body_bytes,
+                max_batch_bytes=settings.limits.max_batch_bytes,
+                public_url=settings.server.public_url,
             ).routes(),
             *voices_route.routes(validator),
             *health.routes(dispatcher, metrics, cpu),
@@ -167,27 +175,27 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
     routes = [route for route in app.routes if isinstance(route, Route)]
-    ring = KeyRing([key.get_secret_value() for key in settings.api_keys], settings.keys)
+    ring = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
     return AccessLogMiddleware(AuthenticationMiddleware(app, ring, _open_paths(settings)), metrics, routes)
 
 
 def _open_paths(settings: Settings) -> tuple[str, ...]:
-    metrics_path = ("/metrics",) if settings.open_metrics else ()
-    documents = ("/openapi.json", "/docs") if settings.open_docs else ()
+    metrics_path = ("/metrics",) if settings.access.open_metrics else ()
+    documents = ("/openapi.json", "/docs") if settings.access.open_docs else ()
     return (*OPEN_PATHS, *metrics_path, *documents)
 
 
 def _sound_keys(settings: Settings) -> CacheKeys:
     """Blocking: weights that are new here are read once."""
-    card = CARDS[settings.engine]
+    engine = settings.engine
     weights = fingerprint(
-        card,
-        model_dir=settings.model_dir,
-        revision=settings.model_revision,
-        notes=settings.cache_dir / "weights.json",
+        engine.card,
+        model_dir=engine.model_dir,
+        revision=engine.model_revision,
+        notes=settings.storage.cache_dir / "weights.json",
     )
-    way = described(card.name, settings.runtime, settings.precision, settings.prompt_seconds)
-    return CacheKeys(way, weights, settings.voices_dir)
+    way = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
+    return CacheKeys(way, weights, settings.storage.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

@@ -13,7 +13,7 @@ from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobStore, JobStoreError
 from balancer.redis_client import RedisClient
-from balancer.settings import Settings
+from balancer.settings_groups import StorageSettings
 
 DAY_SECONDS = 86_400.0
 
@@ -42,13 +42,13 @@ class Stores:
             self.daily_counters.close()
 
 
-def open_stores(settings: Settings) -> Stores:
-    """The stores that the settings ask for. Nothing is opened before it is used."""
+def open_stores(settings: StorageSettings) -> Stores:
+    """Returns the stores for these settings. A store opens its files and connections when it is first used."""
     limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
-    if settings.redis is None:
+    if settings.redis_url is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
         counters = SqliteCounterStorage(settings.data_dir / "counts.sqlite3")
         return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), daily_counters=counters)
-    redis = RedisClient(settings.redis)
+    redis = RedisClient(settings.redis_url.get_secret_value())
     audio = RedisStore(redis, limit=limit, lifetime=lifetime)
     return Stores(audio if limit else None, RedisJobStore(redis, settings.cache_dir / "job-audio"), redis)

@@ -40,7 +40,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.dispatch", "balancer.cache"),
     ("balancer.fleet", "balancer.requests"),
     ("balancer.scheduling", "balancer.audio"),
-    ("balancer.settings", "balancer.listening_sockets"),
+    ("balancer.settings",),
+    ("balancer.settings_groups", "balancer.listening_sockets"),
     ("balancer.errors", "balancer.metrics", "balancer.redis_client", "balancer.cpu_lists"),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),

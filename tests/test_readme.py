@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the README and docs/configuration.md say is so."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from balancer.cli.main import app, settings_markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
 
 
-def test_the_table_of_settings_is_the_generated_one() -> None:
-    table = re.search(r"<!-- settings: .*? -->\n(.*?)<!-- end of settings -->", README, re.DOTALL)
-    assert table is not None
-    assert table[1] == settings_markdown(), "run `chorus settings --markdown` and put its output there"
+def test_the_tables_of_settings_are_the_generated_ones() -> None:
+    tables = re.search(r"<!-- settings: .*? -->\n(.*?)<!-- end of settings -->", CONFIGURATION, re.DOTALL)
+    assert tables is not None
+    assert tables[1] == settings_markdown(), "run `chorus settings --markdown` and put its output there"
 
 
 def test_every_command_it_names_exists() -> None:

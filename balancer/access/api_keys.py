@@ -15,12 +15,9 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.scheduling.priority import Priority
+from balancer.settings_groups import DIGEST_PATTERN, DIGEST_PREFIX
 
 log = logging.getLogger(__name__)
-
-DIGEST = r"^[0-9a-f]{64}$"
-DIGEST_PREFIX = "sha256:"
-"""Before a digest that stands in a key's place, in the environment."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -35,7 +32,7 @@ class ApiKey(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-    digest: Annotated[str, Field(pattern=DIGEST)]
+    digest: Annotated[str, Field(pattern=DIGEST_PATTERN)]
     """SHA-256 of the key, in hex. Keys are random and long: a slow hash would protect them no better."""
     created: datetime | None = None
     priority: Priority = Priority.INTERACTIVE

@@ -37,7 +37,7 @@ def clear() -> None:
 
 def _ask(question: Callable[[AudioStore], Awaitable[T]]) -> T:
     async def ask() -> T:
-        stores = open_stores(Settings.load())
+        stores = open_stores(Settings.load().storage)
         if stores.audio is None:
             fail("nothing is kept: CHORUS_CACHE_MIB is 0")
         try:

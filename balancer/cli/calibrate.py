@@ -63,13 +63,13 @@ def calibrate(
         layouts = _layouts(settings, host, _numbers("--threads", threads), _numbers("--slots", slots))
         settings = with_weights(settings)
         held_for = calibration_conditions(settings, host, weights_fingerprint(settings))
-        if CARDS[settings.engine].under(settings.runtime) is not None:
-            for remark in precision_remarks(settings.precision, detect_processor()):
+        if settings.engine.card.under(settings.engine.runtime) is not None:
+            for remark in precision_remarks(settings.engine.precision, detect_processor()):
                 tell(remark)
         measurements = _measure(settings, layouts, RunLimits(utterances, seconds))
         calibration = Calibration(conditions=held_for, measured_at=datetime.now(UTC), measurements=tuple(measurements))
         Console().print(table(calibration))
-        place = save(calibration, settings.cache_dir)
+        place = save(calibration, settings.storage.cache_dir)
         tell(f"kept in {place}: `chorus serve` goes by it from now on, unless threads or slots are asked for")
 
 
@@ -89,11 +89,11 @@ def _layouts(
     settings: Settings, host: Host, threads: Sequence[int] | None, slots: Sequence[int] | None
 ) -> list[Layout]:
     """The layouts of all shapes to try, as many workers each as there is room for; says which are left out."""
-    card = CARDS[settings.engine]
-    batches = card.under(settings.runtime) is not None
+    card = settings.engine.card
+    batches = card.under(settings.engine.runtime) is not None
     if not batches and slots is not None and max(slots) > 1:
-        fail(card.misfit(settings.runtime, settings.precision, max(slots)) or "")
-    demand = WorkerMemory.of(card, settings.runtime, settings.precision)
+        fail(card.misfit(settings.engine.runtime, settings.engine.precision, max(slots)) or "")
+    demand = WorkerMemory.of(card, settings.engine.runtime, settings.engine.precision)
     most = whole_node_threads(host)
     if threads is not None and max(threads) > most:
         fail(f"{max(threads)} threads are more than the cores that a worker can have here: {most}")

@@ -25,9 +25,10 @@ from balancer.cli import precision_report
 from balancer.cli.console import EXIT_REFUSED, fail, messages, tell
 from balancer.host.calibration_run import TEXTS
 from balancer.requests.bodies import DEFAULT_VOICE
-from balancer.settings import REPOSITORY, Settings, SettingsError
+from balancer.settings import Settings, SettingsError
+from balancer.settings_groups import REPOSITORY
 from voices.registry import Registry, UnknownVoiceError, Voice, VoiceError
-from worker.cards import CARDS, Choice, EngineCard
+from worker.cards import Choice, EngineCard
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.precision import Precision, detect_processor, unsupported_reason
 
@@ -83,13 +84,14 @@ def check_precision(
         settings = Settings.load(engine=engine, model_dir=model_dir)
     except SettingsError as error:
         fail(str(error), EXIT_BAD_INPUT)
-    card, checkpoint = CARDS[settings.engine], _checkpoint(settings)
+    card, checkpoint = settings.engine.card, _checkpoint(settings)
     chosen = _voice(settings, card, voice)
     command = [
         *(sys.executable, *PROGRAM, "--engine", card.name, "--model-dir", str(checkpoint)),
-        *("--cache-dir", str(settings.cache_dir), "--voices", str(settings.voices_dir), "--voice", chosen.name),
+        *("--cache-dir", str(settings.storage.cache_dir)),
+        *("--voices", str(settings.storage.voices_dir), "--voice", chosen.name),
         *("--language", _language(card, chosen, language), "--seed", str(seed)),
-        *("--threads", str(settings.threads or _cores())),
+        *("--threads", str(settings.layout.threads or _cores())),
         *(word for each in _precisions(precision) for word in ("--precision", each)),
         *(("--most-tokens", str(most_tokens)) if most_tokens is not None else ()),
         *(("--recognise",) if recognise else ()),
@@ -169,7 +171,7 @@ def _hand_over(pipe: IO[str], texts: Sequence[str]) -> None:
 
 
 def _checkpoint(settings: Settings) -> Path:
-    card = CARDS[settings.engine]
+    card = settings.engine.card
     if card.name not in CHECKPOINTS:
         fail(
             f"engine {card.name} has one precision only; name another with --engine: {', '.join(CHECKPOINTS)}",
@@ -178,14 +180,15 @@ def _checkpoint(settings: Settings) -> Path:
     if missing := missing_extra(card):
         fail(missing, EXIT_BAD_INPUT)
     try:
-        return find(CHECKPOINTS[card.name], model_dir=settings.model_dir, revision=settings.model_revision)
+        engine = settings.engine
+        return find(CHECKPOINTS[card.name], model_dir=engine.model_dir, revision=engine.model_revision)
     except CheckpointError as error:
         fail(str(error), EXIT_BAD_INPUT)
 
 
 def _voice(settings: Settings, card: EngineCard, name: str) -> Voice:
     try:
-        voice = Registry.load(settings.voices_dir).resolve(name)
+        voice = Registry.load(settings.storage.voices_dir).resolve(name)
     except (VoiceError, UnknownVoiceError) as error:
         fail(str(error), EXIT_BAD_INPUT)
     if not voice.fits(card.name, clones_voices=card.clones_voices):

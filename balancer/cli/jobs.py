@@ -47,7 +47,7 @@ def retry(job_id: Annotated[str, typer.Argument(help="As `chorus jobs failed` sh
 
 def _ask(question: Callable[[JobStore], Awaitable[T]]) -> T:
     async def ask() -> T:
-        stores = open_stores(Settings.load())
+        stores = open_stores(Settings.load().storage)
         try:
             return await question(stores.jobs)
         finally:

@@ -95,7 +95,7 @@ def revoke(name: Annotated[str, typer.Argument(help="As `chorus keys list` has i
 
 def _keys() -> tuple[Path, tuple[ApiKey, ...]]:
     try:
-        file = Settings.load().keys
+        file = Settings.load().keys_path
         return file, read_keys(file)
     except (SettingsError, KeysFileError) as error:
         fail(str(error))

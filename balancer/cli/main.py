@@ -26,7 +26,7 @@ from balancer.host.layout import Layout
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
-from balancer.settings import Settings, SettingsError, table
+from balancer.settings import Settings, SettingsError, SettingsTable, tables
 from worker.cards import CARDS, Runtime, described
 from worker.precision import Precision, detect_processor, precision_remarks
 
@@ -133,16 +133,20 @@ def layout(
 
 @app.command()
 def settings(
-    markdown: Annotated[bool, typer.Option("--markdown", help="As a Markdown table.")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown: a heading and a table for each group.")
+    ] = False,
 ) -> None:
-    """List every setting: its environment variable, default and meaning."""
+    """List every setting by group: environment variable, default and meaning."""
     if markdown:
         typer.echo(settings_markdown(), nl=False)
         return
-    listing = Table("variable", "default", "meaning")
-    for row in table():
-        listing.add_row(*row)
-    Console().print(listing)
+    console = Console()
+    for group in tables():
+        listing = Table("variable", "default", "meaning", title=group.title, title_justify="left")
+        for row in group.rows:
+            listing.add_row(*row)
+        console.print(listing)
 
 
 @app.command()
@@ -227,21 +231,26 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
 
 def print_layout(chosen: Layout, settings: Settings) -> None:
     """Print a layout, its reasons and what the processor is good for below it."""
-    batches = CARDS[settings.engine].under(settings.runtime) is not None
-    way = described(settings.engine, settings.runtime, settings.precision, settings.prompt_seconds)
+    engine = settings.engine
+    batches = engine.card.under(engine.runtime) is not None
+    way = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
     listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {way}", title_justify="left")
     for index, worker in enumerate(chosen.workers):
         listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))
     console = Console()
     console.print(listing)
-    for reason in (*chosen.reasons, *(precision_remarks(settings.precision, detect_processor()) if batches else ())):
+    for reason in (*chosen.reasons, *(precision_remarks(engine.precision, detect_processor()) if batches else ())):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 
 def settings_markdown() -> str:
-    """The table of settings as the README holds it."""
-    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in table()]
-    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows, ""])
+    """Returns the settings as docs/configuration.md holds them: a heading and a table for each group."""
+    return "\n".join(_group_markdown(group) for group in tables())
+
+
+def _group_markdown(group: SettingsTable) -> str:
+    rows = [f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" for name, default, meaning in group.rows]
+    return "\n".join([f"## {group.title}", "", "| variable | default | meaning |", "|---|---|---|", *rows, ""])
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class _Control:
             settings = Settings.load(port=port, run_dir=run_dir)
         except SettingsError as error:
             fail(str(error))
-        self._path = settings.control_socket
+        self._path = settings.server.control_socket
 
     def ask(self, method: str, path: str) -> dict[str, Any]:
         """The answer; ends the command where nobody answers."""

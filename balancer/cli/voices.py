@@ -76,7 +76,7 @@ def add(
     given_on = consent_date.date() if consent_date is not None else date.today()
     with _refusing():
         settings = Settings.load(voices_dir=voices_dir)
-        folder = settings.voices_dir
+        folder = settings.storage.voices_dir
         before = _contents(folder / name) if replace else ()
         voice = voice_editor.add(
             folder,
@@ -90,7 +90,7 @@ def add(
             replace=replace,
         )
         measured = clips.inspect(folder / voice.name / str(voice.reference))
-        _forget(settings.cache_dir, before)
+        _forget(settings.storage.cache_dir, before)
     tell(f"voice {voice.name}: {_sound(measured)}")
     for note in clips.notes(measured):
         tell(f"note: {note}")
@@ -106,7 +106,7 @@ def remove(
     """Delete a voice: its recording, what engines computed of it, and the record of consent."""
     with _refusing():
         settings = Settings.load(voices_dir=voices_dir)
-        folder = settings.voices_dir
+        folder = settings.storage.voices_dir
         voice_editor.check_removable(folder, name)
         if not yes:
             if not sys.stdin.isatty():
@@ -114,7 +114,7 @@ def remove(
             typer.confirm(f"Delete voice {name!r} and its recording in {folder / name} for good?", abort=True, err=True)
         before = _contents(folder / name)
         voice_editor.remove(folder, name)
-        _forget(settings.cache_dir, before)
+        _forget(settings.storage.cache_dir, before)
     tell(f"voice {name} is deleted")
 
 
@@ -192,7 +192,7 @@ def _speakers(voice: Voice) -> str:
 
 
 def _folder(given: Path | None) -> Path:
-    return Settings.load(voices_dir=given).voices_dir
+    return Settings.load(voices_dir=given).storage.voices_dir
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from balancer.host.calibration import Measurement
 from balancer.host.layout import Layout
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
-from worker.cards import CARDS
 from worker.contract import SAMPLE_BYTES, Phase, Utterance, WorkerState
 
 START_SECONDS = 600.0
@@ -88,8 +87,8 @@ class _Spoken:
 def measure_layout(settings: Settings, layout: Layout, bounds: RunLimits, spoke: Callable[[], object]) -> Measurement:
     """Start the workers of `layout`, have them speak, end them; `spoke` is told of each utterance.
 
-    The weights must be in `settings.model_dir`, where the engine has any. However it ends, no process and no file is
-    left. Raises CalibrationRunError.
+    The weights must be in `settings.engine.model_dir`, where the engine has any. However it ends, no process and no
+    file is left. Raises CalibrationRunError.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder, _started(settings, layout, Path(folder)) as workers:
         return asyncio.run(_measure(settings, layout, bounds, workers, spoke))
@@ -134,16 +133,16 @@ def _command(settings: Settings, layout: Layout, index: int, folder: Path) -> li
     """What `supervisord.conf` says, but for the watchdog and what happens in a server's life only."""
     options = {
         "index": index,
-        "engine": settings.engine,
+        "engine": settings.engine.engine,
         "layout": layout.places,
-        "runtime": settings.runtime,
-        "precision": settings.precision,
-        "prompt-seconds": settings.prompt_seconds,
+        "runtime": settings.engine.runtime,
+        "precision": settings.engine.precision,
+        "prompt-seconds": settings.engine.prompt_seconds,
         "slots": layout.slots,
-        "model-dir": settings.model_dir or "",
-        "cache-dir": settings.cache_dir,
+        "model-dir": settings.engine.model_dir or "",
+        "cache-dir": settings.storage.cache_dir,
         "run-dir": folder,
-        "voices": settings.voices_dir,
+        "voices": settings.storage.voices_dir,
         "log-level": "warning",
     }
     ended_with_this_one = ["setpriv", "--pdeathsig", "KILL", "--", "nice", "-n", "5"]
@@ -162,7 +161,7 @@ async def _measure(
     async with _connected(workers) as clients:
         await asyncio.gather(*map(_ready, workers, clients))
         spoken = _Spoken()
-        rate = CARDS[settings.engine].sample_rate * SAMPLE_BYTES
+        rate = settings.engine.card.sample_rate * SAMPLE_BYTES
         started = time.perf_counter()
 
         async def speak(worker: _Worker, client: WorkerClient, utterances: Iterator[Utterance]) -> None:

@@ -15,7 +15,6 @@ from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, check_way
 from balancer.settings import Settings
-from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     Checkpoint,
@@ -34,15 +33,15 @@ def choose_layout(settings: Settings) -> Layout:
     host = detect_topology()
     try:
         calibration, remark = find_calibration(
-            calibration_conditions(settings, host), settings.cache_dir, lambda: weights_fingerprint(settings)
+            calibration_conditions(settings, host), settings.storage.cache_dir, lambda: weights_fingerprint(settings)
         )
         layout = plan_layout(
             host,
-            WorkerMemory.of(CARDS[settings.engine], settings.runtime, settings.precision),
-            workers=settings.workers,
-            threads=settings.threads,
-            slots=settings.slots,
-            cores=parse_cores(settings.cores) if settings.cores is not None else None,
+            WorkerMemory.of(settings.engine.card, settings.engine.runtime, settings.engine.precision),
+            workers=settings.layout.workers,
+            threads=settings.layout.threads,
+            slots=settings.layout.slots,
+            cores=parse_cores(settings.layout.cores) if settings.layout.cores is not None else None,
             measured=calibration.ranked if calibration is not None else (),
         )
     except LayoutError as error:
@@ -53,10 +52,10 @@ def choose_layout(settings: Settings) -> Layout:
 def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> Conditions:
     """What a calibration of this host with these settings holds for."""
     return Conditions(
-        engine=settings.engine,
-        runtime=settings.runtime,
-        precision=settings.precision,
-        prompt_seconds=settings.prompt_seconds,
+        engine=settings.engine.engine,
+        runtime=settings.engine.runtime,
+        precision=settings.engine.precision,
+        prompt_seconds=settings.engine.prompt_seconds,
         weights=weights,
         processor=detect_processor().name,
         cores=usable_cores(host),
@@ -67,10 +66,10 @@ def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOW
 def weights_fingerprint(settings: Settings) -> str:
     """The name of the engine's weights; blocking, where they are new here and no file of the hub's cache."""
     return fingerprint(
-        CARDS[settings.engine],
-        model_dir=settings.model_dir,
-        revision=settings.model_revision,
-        notes=settings.cache_dir / "weights.json",
+        settings.engine.card,
+        model_dir=settings.engine.model_dir,
+        revision=settings.engine.model_revision,
+        notes=settings.storage.cache_dir / "weights.json",
     )
 
 
@@ -80,7 +79,7 @@ def with_weights(settings: Settings) -> Settings:
     What is not in the hub's cache is downloaded now, once: that takes minutes, and comes after whatever else could keep
     the server from starting. Raises LaunchError.
     """
-    checkpoint = CHECKPOINTS.get(settings.engine)
+    checkpoint = CHECKPOINTS.get(settings.engine.engine)
     if checkpoint is None:
         return settings
     try:
@@ -88,13 +87,13 @@ def with_weights(settings: Settings) -> Settings:
         check_fit(checkpoint, folder)
     except CheckpointError as error:
         raise LaunchError(str(error)) from error
-    return settings.model_copy(update={"model_dir": folder})
+    return settings.updated(model_dir=folder)
 
 
 def _weights(checkpoint: Checkpoint, settings: Settings) -> Path:
     try:
-        return find(checkpoint, model_dir=settings.model_dir, revision=settings.model_revision)
+        return find(checkpoint, model_dir=settings.engine.model_dir, revision=settings.engine.model_revision)
     except MissingCheckpointError:
-        if settings.model_dir is not None:
+        if settings.engine.model_dir is not None:
             raise
-    return download(checkpoint, revision=settings.model_revision, announce=tell)
+    return download(checkpoint, revision=settings.engine.model_revision, announce=tell)

@@ -10,7 +10,6 @@ from pathlib import Path
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
 from voices.registry import Registry, UnknownVoiceError, VoiceError
-from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     missing_extra,
@@ -31,15 +30,16 @@ def check(settings: Settings) -> None:
     check_engine(settings)
     check_voices(settings)
     _check_port(settings)
-    _check_run_dir(settings.sockets)
+    _check_run_dir(settings.server.socket_dir)
 
 
 def check_reach(settings: Settings) -> None:
     """Raise LaunchError where whoever reaches this host could use the server."""
-    if settings.loopback or settings.api_keys or settings.allow_anonymous or settings.keys.exists():
+    access = settings.access
+    if settings.server.loopback or access.api_keys or access.allow_anonymous or settings.keys_path.exists():
         return
     raise LaunchError(
-        f"refusing to listen on {settings.host} without API keys: whoever reaches this port could use it.\n"
+        f"refusing to listen on {settings.server.host} without API keys: whoever reaches this port could use it.\n"
         "Either make a key:     chorus keys add NAME, or export CHORUS_API_KEYS=$(openssl rand -hex 32)\n"
         "or stay on this host:  --host 127.0.0.1, with a proxy of yours in front\n"
         "or, behind a firewall: --allow-anonymous"
@@ -48,33 +48,35 @@ def check_reach(settings: Settings) -> None:
 
 def check_way(settings: Settings) -> None:
     """Raise LaunchError where the engine, or this processor, cannot do what runtime, precision and slots ask for."""
-    way = settings.runtime, settings.precision, settings.slots, settings.prompt_seconds
-    if misfit := CARDS[settings.engine].misfit(*way):
+    way = settings.engine.runtime, settings.engine.precision, settings.layout.slots, settings.engine.prompt_seconds
+    if misfit := settings.engine.card.misfit(*way):
         raise LaunchError(misfit)
-    if refused := unsupported_reason(settings.precision, detect_processor()):
+    if refused := unsupported_reason(settings.engine.precision, detect_processor()):
         raise LaunchError(refused)
 
 
 def check_engine(settings: Settings) -> None:
     """Raise LaunchError for what keeps the engine from running, save its weights."""
     check_way(settings)
-    if missing := missing_extra(CARDS[settings.engine]):
+    if missing := missing_extra(settings.engine.card):
         raise LaunchError(missing)
-    if settings.model_dir is not None and settings.engine not in CHECKPOINTS:
-        raise LaunchError(f"engine {settings.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)")
+    if settings.engine.model_dir is not None and settings.engine.engine not in CHECKPOINTS:
+        raise LaunchError(
+            f"engine {settings.engine.engine} comes with its weights; unset CHORUS_MODEL_DIR (--model-dir)"
+        )
 
 
 def check_voices(settings: Settings) -> None:
     """Raise LaunchError where the voice that every worker warms up with is not there."""
-    card = CARDS[settings.engine]
+    card, folder = settings.engine.card, settings.storage.voices_dir
     try:
-        voice = Registry.load(settings.voices_dir).resolve(DEFAULT_VOICE)
+        voice = Registry.load(folder).resolve(DEFAULT_VOICE)
     except VoiceError as error:
         raise LaunchError(str(error)) from error
     except UnknownVoiceError as error:
-        raise LaunchError(f"the voice `{DEFAULT_VOICE}` is needed in {settings.voices_dir}: {error}") from error
+        raise LaunchError(f"the voice `{DEFAULT_VOICE}` is needed in {folder}: {error}") from error
     if not voice.fits(card.name, clones_voices=card.clones_voices):
-        raise LaunchError(f"engine {card.name} cannot speak the voice `{DEFAULT_VOICE}` in {settings.voices_dir}")
+        raise LaunchError(f"engine {card.name} cannot speak the voice `{DEFAULT_VOICE}` in {folder}")
 
 
 def _check_run_dir(folder: Path) -> None:
@@ -103,7 +105,7 @@ def _answers(path: Path) -> bool:
 def _check_port(settings: Settings) -> None:
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            settings.server.host, settings.server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -112,5 +114,5 @@ def _check_port(settings: Settings) -> None:
         # UnicodeError: a host that the encoding of domain names cannot take.
         reason = error.strerror if isinstance(error, OSError) else "this is no host name"
         raise LaunchError(
-            f"cannot listen on {settings.host}:{settings.port}: {reason}; choose another --port or --host"
+            f"cannot listen on {settings.server.host}:{settings.server.port}: {reason}; choose another --port or --host"
         ) from error

@@ -10,14 +10,15 @@ from typing import NoReturn
 
 from balancer.cpu_lists import format_cores
 from balancer.host.layout import Layout
-from balancer.settings import REPOSITORY, Settings
+from balancer.settings import Settings
+from balancer.settings_groups import REPOSITORY
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 
 
 def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> NoReturn:
     """Replace this process by supervisord, which starts the balancer and the workers of `layout`."""
-    for leftover in settings.sockets.glob("worker-*.sock"):
+    for leftover in settings.server.socket_dir.glob("worker-*.sock"):
         leftover.unlink()
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
     sys.stdout.flush()
@@ -40,12 +41,10 @@ def _pipe_output() -> None:
 
 
 def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
-    chosen = settings.model_copy(
-        update={
-            "slots": layout.slots,
-            "workers": len(layout.workers),
-            "cores": format_cores(worker.cpus for worker in layout.workers),
-        }
+    chosen = settings.updated(
+        slots=layout.slots,
+        workers=len(layout.workers),
+        cores=format_cores(worker.cpus for worker in layout.workers),
     )
     return {
         "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set

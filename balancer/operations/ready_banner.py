@@ -22,7 +22,7 @@ async def announce(settings: Settings, dispatcher: Dispatcher) -> None:
     while dispatcher.why_not_serving() is not None:
         await asyncio.sleep(LOOK_SECONDS)
     waited = 0.0
-    while _ready(dispatcher) < (settings.workers or 1) and waited < PATIENCE_SECONDS:
+    while _ready(dispatcher) < (settings.layout.workers or 1) and waited < PATIENCE_SECONDS:
         await asyncio.sleep(LOOK_SECONDS)
         waited += LOOK_SECONDS
     sys.stdout.write(_message(settings, _ready(dispatcher)))
@@ -34,12 +34,14 @@ def _ready(dispatcher: Dispatcher) -> int:
 
 
 def _message(settings: Settings, ready: int) -> str:
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - what to dial
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    server = settings.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 - an address to connect to
+    url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
     chorus = shlex.quote(str(Path(sys.executable).with_name("chorus")))
-    key = " \\\n       -H 'Authorization: Bearer <your key>'" if settings.api_keys or settings.keys.exists() else ""
+    keyed = settings.access.api_keys or settings.keys_path.exists()
+    key = " \\\n       -H 'Authorization: Bearer <your key>'" if keyed else ""
     return f"""
-Chorus is ready: {ready} of {settings.workers or ready} workers, engine {settings.engine}, at {url}
+Chorus is ready: {ready} of {settings.layout.workers or ready} workers, engine {settings.engine.engine}, at {url}
 
   curl {url}/tts -H 'Content-Type: application/json'{key} \\
        -d '{{"text": "Hello from Chorus.", "character": "default"}}' -o hello.wav

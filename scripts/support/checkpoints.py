@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from balancer.settings import REPOSITORY
+from balancer.settings_groups import REPOSITORY
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
 
 

@@ -18,7 +18,8 @@ import httpx
 import psutil
 
 from balancer.host.topology import detect_topology
-from balancer.settings import PREFIX, REPOSITORY, variable
+from balancer.settings import PREFIX, variable
+from balancer.settings_groups import REPOSITORY
 from scripts.support.checkpoints import Size
 from worker.contract import WorkerState
 from worker.cpu_affinity import THREAD_VARIABLES

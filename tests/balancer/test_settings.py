@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.settings import OTHER_VARIABLES, REPOSITORY, Settings, SettingsError, table, variable
+from balancer.settings import OTHER_VARIABLES, Settings, SettingsError, tables, variable
+from balancer.settings_groups import REPOSITORY
 from worker.cards import Runtime
 from worker.precision import Precision
 
@@ -19,6 +20,11 @@ SECRETS = ("hunter2", "pässword-of-the-operator", f"{KEY}\u00e9", f"{KEY}\x07",
 
 def load(**variables: str) -> Settings:
     return Settings.load({variable(name): value for name, value in variables.items()})
+
+
+def fields(settings: Settings) -> dict[str, object]:
+    """The settings of all groups."""
+    return {name: value for _, group in settings for name, value in group}
 
 
 def fault(**variables: str) -> str:
@@ -33,18 +39,19 @@ def fault(**variables: str) -> str:
 def test_without_variables_there_are_the_defaults() -> None:
     settings = Settings.load({})
     assert settings == Settings()
-    assert (settings.host, settings.port, settings.engine) == ("127.0.0.1", 5000, "hibari")
-    assert (settings.workers, settings.threads, settings.cores, settings.run_dir) == (None, None, None, None)
-    assert (settings.slots, settings.runtime, settings.precision) == (None, Runtime.BATCHED, Precision.FP32)
-    assert settings.voices_dir == REPOSITORY / "voices"
-    assert (settings.model_dir, settings.model_revision) == (None, None)
-    assert settings.cache_dir == Path.home() / ".cache" / "chorus"
+    assert (settings.server.host, settings.server.port, settings.server.run_dir) == ("127.0.0.1", 5000, None)
+    engine, layout = settings.engine, settings.layout
+    assert (engine.engine, engine.runtime, engine.precision) == ("hibari", Runtime.BATCHED, Precision.FP32)
+    assert (layout.workers, layout.threads, layout.cores, layout.slots) == (None, None, None, None)
+    assert settings.storage.voices_dir == REPOSITORY / "voices"
+    assert (settings.engine.model_dir, settings.engine.model_revision) == (None, None)
+    assert settings.storage.cache_dir == Path.home() / ".cache" / "chorus"
 
 
 def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORUS_PORT", "1234")
-    assert Settings.load({}).port == 5000
-    assert Settings.load().port == 1234
+    assert Settings.load({}).server.port == 5000
+    assert Settings.load().server.port == 1234
 
 
 def test_variables_of_others_are_no_concern_of_ours() -> None:
@@ -75,63 +82,63 @@ def test_variables_of_others_are_no_concern_of_ours() -> None:
     ],
 )
 def test_a_variable_sets_its_field(name: str, text: str, value: object) -> None:
-    assert getattr(load(**{name: text}), name) == value
+    assert fields(load(**{name: text}))[name] == value
 
 
 @pytest.mark.parametrize("text", ["false", "False", "0", "no", "off", ""])
 def test_false_is_false(text: str) -> None:
-    assert load(allow_anonymous=text).allow_anonymous is False
+    assert load(allow_anonymous=text).access.allow_anonymous is False
 
 
 @pytest.mark.parametrize("text", ["true", "True", "1", "yes", "on"])
 def test_true_is_true(text: str) -> None:
-    assert load(allow_anonymous=text).allow_anonymous is True
+    assert load(allow_anonymous=text).access.allow_anonymous is True
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", fields(Settings()))
 def test_a_variable_set_to_nothing_counts_as_not_set(name: str) -> None:
     assert load(**{name: ""}) == Settings()
 
 
 def test_keys_are_separated_by_commas() -> None:
-    keys = load(api_keys=f" {KEY}a, {KEY}b ,,").api_keys
+    keys = load(api_keys=f" {KEY}a, {KEY}b ,,").access.api_keys
     assert [key.get_secret_value() for key in keys] == [f"{KEY}a", f"{KEY}b"]
 
 
 def test_overrides_go_before_variables_unless_they_are_none() -> None:
     settings = Settings.load({"CHORUS_PORT": "1", "CHORUS_WORKERS": "2"}, port=3, workers=None, threads=None)
-    assert (settings.port, settings.workers, settings.threads) == (3, 2, None)
+    assert (settings.server.port, settings.layout.workers, settings.layout.threads) == (3, 2, None)
 
 
 def test_an_override_takes_the_place_of_a_bad_variable() -> None:
-    assert Settings.load({"CHORUS_PORT": "bad"}, port=3).port == 3
+    assert Settings.load({"CHORUS_PORT": "bad"}, port=3).server.port == 3
 
 
 def test_relative_folders_count_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load(voices_dir="voices", run_dir="run", model_dir="model", cache_dir="cache")
     monkeypatch.chdir("/")
-    assert (settings.voices_dir, settings.run_dir) == (tmp_path / "voices", tmp_path / "run")
-    assert (settings.model_dir, settings.cache_dir) == (tmp_path / "model", tmp_path / "cache")
-    assert settings.sockets == tmp_path / "run"
+    assert (settings.storage.voices_dir, settings.server.run_dir) == (tmp_path / "voices", tmp_path / "run")
+    assert (settings.engine.model_dir, settings.storage.cache_dir) == (tmp_path / "model", tmp_path / "cache")
+    assert settings.server.socket_dir == tmp_path / "run"
 
 
 def test_the_folder_of_all_caches_may_lie_elsewhere() -> None:
     caches = {"XDG_CACHE_HOME": "/var/caches"}
-    assert Settings.load(caches).cache_dir == Path("/var/caches/chorus")
-    assert Settings.load(caches | {"CHORUS_CACHE_DIR": "/own"}).cache_dir == Path("/own")
-    assert Settings.load(caches, cache_dir=Path("/mine")).cache_dir == Path("/mine")
+    assert Settings.load(caches).storage.cache_dir == Path("/var/caches/chorus")
+    assert Settings.load(caches | {"CHORUS_CACHE_DIR": "/own"}).storage.cache_dir == Path("/own")
+    assert Settings.load(caches, cache_dir=Path("/mine")).storage.cache_dir == Path("/mine")
     for ignored in ("", "relative"):
         assert Settings.load({"XDG_CACHE_HOME": ignored}) == Settings()
 
 
 def test_a_home_that_nobody_knows() -> None:
-    assert fault(model_dir="~nobody-of-that-name/weights").startswith("CHORUS_MODEL_DIR: nothing is known of that home")
+    assert fault(model_dir="~nobody-of-that-name/weights").startswith("CHORUS_MODEL_DIR: the home directory")
 
 
 def test_the_sockets_of_two_ports_lie_apart() -> None:
-    assert load(port="1").sockets != load(port="2").sockets
-    assert load(port="1").sockets.is_absolute()
+    assert load(port="1").server.socket_dir != load(port="2").server.socket_dir
+    assert load(port="1").server.socket_dir.is_absolute()
 
 
 # What is refused
@@ -194,7 +201,7 @@ def test_an_unknown_variable_is_refused_by_name(name: str) -> None:
         Settings.load({name: "5001"})
     message = str(caught.value)
     assert message.startswith(f"{name} is no setting; there are: ")
-    assert all(variable(field) in message for field in Settings.model_fields)
+    assert all(variable(field) in message for field in fields(Settings()))
 
 
 def test_a_bad_override_is_named_as_well() -> None:
@@ -238,7 +245,7 @@ def test_keys_are_not_shown_by_repr() -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.255.255.254", "::1", "0:0:0:0:0:0:0:1", "localhost"])
 def test_loopback(host: str) -> None:
-    assert load(host=host).loopback
+    assert load(host=host).server.loopback
 
 
 @pytest.mark.parametrize(
@@ -255,7 +262,7 @@ def test_loopback(host: str) -> None:
     ],
 )
 def test_not_loopback(host: str) -> None:
-    assert not load(host=host).loopback
+    assert not load(host=host).server.loopback
 
 
 # The way back
@@ -303,10 +310,10 @@ def _numbers(least: float, most: float = 1e9) -> st.SearchStrategy[float]:
     )
 )
 def test_settings_survive_the_way_through_the_environment(values: dict[str, object]) -> None:
-    settings = Settings.model_validate(values)
+    settings = Settings.load({}, **values)
     environ = settings.environ()
     # Unset, the folder of the sockets is chosen; the balancer must not choose another.
-    assert Settings.load(environ) == settings.model_copy(update={"run_dir": settings.sockets})
+    assert Settings.load(environ) == settings.updated(run_dir=settings.server.socket_dir)
     assert Settings.load(environ).environ() == environ
     assert json.dumps(environ)  # text throughout
 
@@ -314,15 +321,15 @@ def test_settings_survive_the_way_through_the_environment(values: dict[str, obje
 def test_what_is_unset_is_not_exported() -> None:
     names = Settings().environ().keys()
     assert not names & {"CHORUS_WORKERS", "CHORUS_THREADS", "CHORUS_CORES", "CHORUS_API_KEYS", "CHORUS_MODEL_DIR"}
-    assert names <= {variable(field) for field in Settings.model_fields}
+    assert names <= {variable(field) for field in fields(Settings())}
 
 
 # The table
 
 
 def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
-    rows = {name: (default, meaning) for name, default, meaning in table()}
-    assert set(rows) == {variable(field) for field in Settings.model_fields}
+    rows = {name: (default, meaning) for group in tables() for name, default, meaning in group.rows}
+    assert set(rows) == {variable(field) for field in fields(Settings())}
     assert rows["CHORUS_PORT"] == ("5000", "Port to listen on.")
     assert rows["CHORUS_ALLOW_ANONYMOUS"][0] == "false"
     assert rows["CHORUS_CACHE_DIR"][0] == "~/.cache/chorus"
@@ -331,7 +338,7 @@ def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
 
 
 def test_the_defaults_in_the_table_are_accepted_and_mean_themselves() -> None:
-    variables = {name: default for name, default, _ in table() if name != "CHORUS_VOICES_DIR"}
+    variables = {name: default for group in tables() for name, default, _ in group.rows if name != "CHORUS_VOICES_DIR"}
     assert Settings.load(variables) == Settings()
 
 
@@ -339,10 +346,10 @@ def test_the_defaults_in_the_table_are_accepted_and_mean_themselves() -> None:
 
 
 def test_the_data_folder_follows_its_variables() -> None:
-    assert Settings.load({}).data_dir == Path.home() / ".local/share/chorus"
-    assert Settings.load({"XDG_DATA_HOME": "/data"}).data_dir == Path("/data/chorus")
-    assert Settings.load({"XDG_DATA_HOME": "/data", "CHORUS_DATA_DIR": "/mine"}).keys == Path("/mine/keys.json")
-    assert load(keys_file="/etc/chorus/keys.json").keys == Path("/etc/chorus/keys.json")
+    assert Settings.load({}).storage.data_dir == Path.home() / ".local/share/chorus"
+    assert Settings.load({"XDG_DATA_HOME": "/data"}).storage.data_dir == Path("/data/chorus")
+    assert Settings.load({"XDG_DATA_HOME": "/data", "CHORUS_DATA_DIR": "/mine"}).keys_path == Path("/mine/keys.json")
+    assert load(keys_file="/etc/chorus/keys.json").keys_path == Path("/etc/chorus/keys.json")
 
 
 @pytest.mark.parametrize(
@@ -377,4 +384,6 @@ def test_secrets_are_handed_on_to_the_balancer() -> None:
     settings = Settings.load(given)
     assert settings.environ().items() >= given.items()
     assert "hunter2" not in repr(settings)
-    assert Settings.load(settings.environ()).redis == given["CHORUS_REDIS_URL"]
+    redis_url = Settings.load(settings.environ()).storage.redis_url
+    assert redis_url is not None
+    assert redis_url.get_secret_value() == given["CHORUS_REDIS_URL"]

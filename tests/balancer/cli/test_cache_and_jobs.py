@@ -30,7 +30,7 @@ def run(*arguments: str) -> Result:
 
 
 async def fill() -> None:
-    stores = open_stores(Settings.load())
+    stores = open_stores(Settings.load().storage)
     assert stores.audio is not None
     for number in range(3):
         await stores.audio.put(f"{number:064}", CachedAudio(bytes(1000), 1.0, time.time()))

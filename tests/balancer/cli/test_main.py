@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from balancer.cli.main import app
-from balancer.settings import table
+from balancer.settings import tables
 from tests.support.harness import (
     ROOT,
     TIMEOUT,
@@ -411,16 +411,20 @@ def test_serve_on_a_port_that_is_taken(run_dir: Path) -> None:
 
 def test_settings_as_markdown() -> None:
     lines = run("settings", "--markdown").stdout.splitlines()
-    assert lines[:2] == ["| variable | default | meaning |", "|---|---|---|"]
+    assert lines[:4] == ["## Server", "", "| variable | default | meaning |", "|---|---|---|"]
     assert "| `CHORUS_PORT` | `5000` | Port to listen on. |" in lines
-    assert len(lines) == 2 + len(table())
+    assert [line.removeprefix("## ") for line in lines if line.startswith("#")] == [group.title for group in tables()]
+    rows = [line for line in lines if line.startswith("| `")]
+    assert len(rows) == sum(len(group.rows) for group in tables())
     # A bar within a cell would end it.
-    assert all(line.count("|") == 4 for line in lines[2:])
+    assert all(row.count("|") == 4 for row in rows)
 
 
 def test_settings_as_a_table() -> None:
     output = run("settings").stdout
-    assert all(name in output and meaning.split(".")[0] in output for name, _, meaning in table())
+    for group in tables():
+        assert group.title in output
+        assert all(name in output and meaning.split(".")[0] in output for name, _, meaning in group.rows)
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)], ids=str)

@@ -99,7 +99,7 @@ def test_a_worker_whose_model_does_not_load_says_why(settings: Settings, tmp_pat
     voices = tmp_path / "voices"
     voices.mkdir()
     with pytest.raises(CalibrationRunError, match=r"worker \d cannot load its model: .*there is no voice 'default'"):
-        measure_layout(settings.model_copy(update={"voices_dir": voices}), TWO, RunLimits(1, FOREVER), lambda: None)
+        measure_layout(settings.updated(voices_dir=voices), TWO, RunLimits(1, FOREVER), lambda: None)
 
 
 def test_an_interruption_ends_the_workers(settings: Settings) -> None:

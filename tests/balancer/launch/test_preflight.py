@@ -25,7 +25,8 @@ from balancer.launch import supervisor as supervisor_module
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
-from balancer.settings import REPOSITORY, Settings
+from balancer.settings import Settings
+from balancer.settings_groups import REPOSITORY
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment, free_port
 from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
@@ -132,11 +133,11 @@ def test_the_longest_socket_must_fit(folder: Path, over: int, fits: bool) -> Non
     room = 107 - len("/worker-1023.sock.4194304")
     name = "x" * (room - len(os.fsencode(folder)) - 1 + over)
     settings = configured(folder, run_dir=folder / name)
-    assert len(str(settings.sockets)) == room + over
+    assert len(str(settings.server.socket_dir)) == room + over
     if fits:
         check(settings)
         with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(str(settings.sockets / "worker-1023.sock.4194304"))
+            listener.bind(str(settings.server.socket_dir / "worker-1023.sock.4194304"))
     else:
         with pytest.raises(LaunchError, match=r"too long for sockets: .*; set CHORUS_RUN_DIR"):
             check(settings)
@@ -299,7 +300,7 @@ def test_weights_in_the_cache_are_taken_from_there(folder: Path, cache: Path, do
     write(TURBO, cache)
     settings = configured(folder, engine="turbo")
     check(settings)
-    assert with_weights(settings) == settings.model_copy(update={"model_dir": cache})
+    assert with_weights(settings) == settings.updated(model_dir=cache)
     assert downloads == []
 
 
@@ -313,8 +314,8 @@ def test_what_is_missing_is_downloaded_once(
         write(TURBO, place)
         (place / TURBO.files[0]).unlink()
     settings = configured(folder, engine="turbo", model_revision=revision)
-    assert with_weights(settings).model_dir == place
-    assert with_weights(settings).model_dir == place
+    assert with_weights(settings).engine.model_dir == place
+    assert with_weights(settings).engine.model_dir == place
     assert downloads == [revision]
 
 
@@ -376,14 +377,14 @@ def test_the_place_of_the_weights_is_exported(
     environ = become(settings, TWO, {"CHORUS_MODEL_DIR": "elsewhere"}, monkeypatch).environ
     assert environ["CHORUS_MODEL_DIR"] == str(cache)
     assert environ["CHORUS_CACHE_DIR"] == str(folder / "computed")
-    assert Settings.load(environ).model_dir == cache
+    assert Settings.load(environ).engine.model_dir == cache
 
 
 def test_where_there_is_none_the_variable_is_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = become(configured(folder), TWO, {}, monkeypatch).environ
     assert environ["CHORUS_MODEL_DIR"] == ""
     assert Path(environ["CHORUS_CACHE_DIR"]).is_absolute()
-    assert Settings.load(environ).model_dir is None
+    assert Settings.load(environ).engine.model_dir is None
 
 
 # The way it is run
@@ -493,7 +494,7 @@ def calibrated(settings: Settings, host: Host) -> None:
     measurements = [shape | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))]
     held_for = plan.calibration_conditions(settings, host, plan.weights_fingerprint(settings))
     made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
-    save(Calibration.model_validate(made), settings.cache_dir)
+    save(Calibration.model_validate(made), settings.storage.cache_dir)
 
 
 def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Host, tmp_path: Path) -> None:
@@ -507,8 +508,8 @@ def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Ho
         "3 slots a worker, by this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio"
         in chosen.reasons[1]
     )
-    assert choose_layout(settings.model_copy(update={"slots": 5})).slots == 5
-    assert choose_layout(settings.model_copy(update={"cores": "0"})).slots == 3
+    assert choose_layout(settings.updated(slots=5)).slots == 5
+    assert choose_layout(settings.updated(cores="0")).slots == 3
 
 
 @pytest.mark.parametrize("other", ["weights", "processor", "cores", "quota"])
@@ -543,9 +544,9 @@ def test_a_calibration_of_another_way_to_run_says_nothing(
 
 
 def test_the_settings_reach_the_layout() -> None:
-    layout = choose_layout(Settings(cores="0"))
+    layout = choose_layout(Settings.load({}, cores="0"))
     assert [worker.cpus for worker in layout.workers] == [(0,)]
-    assert [worker.threads for worker in choose_layout(Settings(workers=1, threads=1)).workers] == [1]
+    assert [worker.threads for worker in choose_layout(Settings.load({}, workers=1, threads=1)).workers] == [1]
 
 
 # What is handed on
@@ -593,7 +594,7 @@ def test_the_balancer_reads_the_same_settings_again(folder: Path, monkeypatch: p
     assert environ["PATH"] == "/bin"
     assert environ["CHORUS_UID"] == str(os.getuid())
     assert Path(environ["CHORUS_PYTHON"]).is_file()
-    expected = settings.model_copy(update={"workers": 2, "cores": "0;1", "slots": 1})
+    expected = settings.updated(workers=2, cores="0;1", slots=1)
     assert Settings.load(environ) == expected
 
 
@@ -622,9 +623,9 @@ def test_sockets_of_an_earlier_layout_are_cleared_away(folder: Path, monkeypatch
     settings = configured(folder)
     check(settings)
     for name in ("worker-0.sock", "worker-9.sock", "other.sock"):
-        (settings.sockets / name).touch()
+        (settings.server.socket_dir / name).touch()
     become(settings, TWO, {}, monkeypatch)
-    assert [path.name for path in settings.sockets.iterdir()] == ["other.sock"]
+    assert [path.name for path in settings.server.socket_dir.iterdir()] == ["other.sock"]
 
 
 def test_a_balancer_started_by_hand_keeps_to_itself_as_well(folder: Path) -> None:

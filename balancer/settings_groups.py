@@ -1,0 +1,443 @@
+"""The groups of settings, each of which is given whole to the part of the program that needs it.
+
+The environment knows no groups: the variable of a setting is `CHORUS_` and the field's name in upper case, so no two
+groups may have a field of one name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from base64 import b64decode
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from balancer.cpu_lists import parse_cores
+from worker.cards import CARDS, PROMPT_SECONDS, EngineCard, Runtime
+from worker.precision import Precision
+
+DIGEST_PATTERN = r"^[0-9a-f]{64}$"
+"""The SHA-256 digest of an API key, in hexadecimal."""
+DIGEST_PREFIX = "sha256:"
+"""Stands before a digest that is given in place of an API key."""
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _make_absolute(path: Path) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError("the home directory of that user is unknown; write the path in full") from error
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
+"""A path of which `~` and the current directory have been resolved."""
+
+
+class SettingsGroup(BaseModel):
+    """Base of the groups. Sizes are in bytes and times in seconds, unless a name says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    title: ClassVar[str]
+    """Heading of the group's table."""
+
+
+class ServerSettings(SettingsGroup):
+    """The address that the server listens on, and how it starts and stops."""
+
+    title = "Server"
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="Address to listen on; any other than loopback requires API keys."
+    )
+    port: int = Field(5000, ge=1, le=65535, description="Port to listen on.")
+    public_url: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s?#]+$",
+        description="Address at which clients reach this server, used for the URLs in its answers; unset: taken from "
+        "each request.",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, separated by commas, whose `X-Forwarded-For` header is "
+        "believed; unset: none.",
+    )
+    run_dir: AbsolutePath | None = Field(
+        None,
+        description="Directory of the Unix sockets, mode 0700; unset: `chorus-<user id>-<port>` in the temporary "
+        "directory.",
+    )
+    stop_seconds: int = Field(
+        30, ge=1, description="Grace period in seconds for requests in flight when the server is stopped."
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, proxies: str | None) -> str | None:
+        for part in (proxies or "").split(","):
+            if part.strip():
+                ip_network(part.strip(), strict=False)
+        return proxies
+
+    @property
+    def socket_dir(self) -> Path:
+        """The directory of the sockets: `run_dir`, or the default for this user and port."""
+        return self.run_dir or Path(tempfile.gettempdir()) / f"chorus-{os.getuid()}-{self.port}"
+
+    @property
+    def control_socket(self) -> Path:
+        """The socket on which the balancer takes the operator's commands."""
+        return self.socket_dir / "control.sock"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether `host` can be reached from this host only."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+class AccessSettings(SettingsGroup):
+    """Who may use the server."""
+
+    title = "Access"
+
+    api_keys: tuple[SecretStr, ...] = Field(
+        (),
+        description="API keys, separated by commas, one of which each request must carry; unset: the keys of the keys "
+        "file apply, and if there are none either, no key is needed.",
+    )
+    keys_file: AbsolutePath | None = Field(
+        None, description="File of API keys, written by `chorus keys`; unset: `keys.json` in the data directory."
+    )
+    allow_anonymous: bool = Field(
+        False,
+        description="Whether to listen beyond loopback without API keys; only safe behind your own firewall or proxy.",
+    )
+    open_metrics: bool = Field(False, description="Whether `/metrics` is served without a key.")
+    open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` are served without a key.")
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(key for part in value.split(",") if (key := part.strip()))
+        return value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _usable(cls, keys: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        for key in keys:
+            text = key.get_secret_value()
+            if text.startswith(DIGEST_PREFIX):
+                if not re.fullmatch(DIGEST_PATTERN, text.removeprefix(DIGEST_PREFIX)):
+                    raise ValueError(f"after {DIGEST_PREFIX} comes a SHA-256 digest, 64 hexadecimal digits")
+                continue
+            # Clients encode other characters in different ways, or cannot send them in a header.
+            if len(text) < 16 or not text.isascii() or not text.isprintable():
+                raise ValueError("a key needs at least 16 characters, all ASCII; make one with `openssl rand -hex 32`")
+        return keys
+
+
+class EngineSettings(SettingsGroup):
+    """The speech engine, its checkpoint and its arithmetic."""
+
+    title = "Engine"
+
+    engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
+    model_dir: AbsolutePath | None = Field(
+        None, description="Directory of the engine's checkpoint; unset: the cache of the Hugging Face hub."
+    )
+    model_revision: str | None = Field(
+        None, description="Revision of the checkpoint on the Hugging Face hub; unset: the one this version supports."
+    )
+    runtime: Runtime = Field(
+        Runtime.BATCHED,
+        description="Implementation of the Chatterbox engines: `batched` decodes several utterances at once, `stock` "
+        "runs the upstream classes, one utterance at a time.",
+    )
+    precision: Precision = Field(
+        Precision.FP32,
+        description="Number format of the batched runtime: `fp32` (equal to `stock` within a tolerance), or `bf16` or "
+        "`int8`, if the processor has instructions for it.",
+    )
+    prompt_seconds: int = Field(
+        PROMPT_SECONDS,
+        ge=2,
+        le=PROMPT_SECONDS,
+        description="Seconds from the end of a voice's reference clip that condition the batched runtime's S3Gen "
+        "decoder: fewer decode faster, but the voice resembles the speaker less; listen before you change it.",
+    )
+
+    @field_validator("engine")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in CARDS:
+            raise ValueError(f"there is no such engine; there are: {', '.join(sorted(CARDS))}")
+        return name
+
+    @property
+    def card(self) -> EngineCard:
+        """The engine's card."""
+        return CARDS[self.engine]
+
+
+class LayoutSettings(SettingsGroup):
+    """How many workers run, and on which CPUs. `chorus serve` chooses what is unset."""
+
+    title = "Workers"
+
+    workers: int | None = Field(
+        None, ge=1, le=1024, description="Number of worker processes; unset: chosen for the host."
+    )
+    threads: int | None = Field(None, ge=1, le=256, description="Threads of each worker; unset: chosen for the host.")
+    slots: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Utterances that each worker synthesizes at once in the batched runtime; unset: chosen for the "
+        "host.",
+    )
+    cores: str | None = Field(
+        None,
+        description="CPUs of each worker, workers separated by semicolons, such as `0-1;2-3`; unset: chosen for the "
+        "host.",
+    )
+
+    @field_validator("cores")
+    @classmethod
+    def _parses(cls, cores: str | None) -> str | None:
+        if cores is not None:
+            parse_cores(cores)
+        return cores
+
+
+class StorageSettings(SettingsGroup):
+    """Where data lies, and how long the audio cache keeps audio."""
+
+    title = "Storage"
+
+    data_dir: AbsolutePath = Field(
+        Path("~/.local/share/chorus"),
+        validate_default=True,
+        description="Directory of persistent data: jobs and API keys; unset: `chorus` in `XDG_DATA_HOME`, if that is "
+        "set.",
+    )
+    cache_dir: AbsolutePath = Field(
+        Path("~/.cache/chorus"),
+        validate_default=True,
+        description="Directory of data that can be computed again: the audio cache, voices' conditionals, compiled "
+        "kernels; unset: `chorus` in `XDG_CACHE_HOME`, if that is set.",
+    )
+    voices_dir: AbsolutePath = Field(REPOSITORY / "voices", description="Directory of voices, one subdirectory each.")
+    redis_url: SecretStr | None = Field(
+        None,
+        description="Redis in which several hosts share audio cache, rate limits and jobs, such as "
+        "`redis://host:6379/0`; unset: this host keeps its own files.",
+    )
+    cache_mib: int = Field(
+        1024,
+        ge=0,
+        description="Maximum size of the audio cache in MiB; 0: no audio is kept, and identical requests in flight are "
+        "not merged.",
+    )
+    cache_days: float = Field(7.0, gt=0, description="Days after which audio in the cache expires.")
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"rediss?://[^/]", url.get_secret_value()):
+            raise ValueError("must look like redis://host:6379/0, or rediss:// for TLS")
+        return url
+
+
+class LoggingSettings(SettingsGroup):
+    """What is logged, and in which form."""
+
+    title = "Logging"
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Lowest level that is logged.")
+    log_format: Literal["text", "json"] = Field(
+        "text", description="`text`: lines for people; `json`: one JSON object per line."
+    )
+    log_text: bool = Field(False, description="Whether the texts of requests appear in the log.")
+
+
+class LimitSettings(SettingsGroup):
+    """Limits of a single request."""
+
+    title = "Request limits"
+
+    max_text_characters: int = Field(
+        5000, ge=1, le=1_000_000, description="Maximum length of a request's text in characters."
+    )
+    max_body_bytes: int = Field(262_144, ge=1024, description="Maximum size of a request body in bytes.")
+    max_batch_bytes: int = Field(
+        8_388_608, ge=1024, description="Maximum size of the body of `POST /queue/batch` in bytes."
+    )
+    request_timeout: float = Field(
+        300.0,
+        gt=0,
+        description="Maximum duration of a request in seconds, waiting included; after that the answer is 504.",
+    )
+
+
+class RateLimitSettings(SettingsGroup):
+    """How much one caller may ask for. An API key's own limits replace these."""
+
+    title = "Rate limits"
+
+    rate_requests_per_minute: int | None = Field(
+        None,
+        ge=1,
+        description="Maximum requests per minute of each caller, which is an API key or, without keys, a client "
+        "address; unset: unlimited.",
+    )
+    rate_interval_seconds: int | None = Field(
+        None, ge=1, description="Minimum seconds between two requests of a caller; unset: none."
+    )
+    rate_characters_per_minute: int | None = Field(
+        None, ge=1, description="Maximum characters of text per minute of each caller; unset: unlimited."
+    )
+    rate_concurrency: int | None = Field(
+        None, ge=1, description="Maximum requests that a caller may have in flight at once; unset: unlimited."
+    )
+    rate_mode: Literal["reject", "shape"] = Field(
+        "reject",
+        description="What happens to a request over a limit: `reject` answers 429, `shape` holds it until it is "
+        "within the limit.",
+    )
+    rate_without_redis: Literal["open", "closed"] = Field(
+        "open",
+        description="What happens while Redis, which counts for the limits, is unavailable: `open` serves without "
+        "limits, `closed` answers 503.",
+    )
+
+
+class JobSettings(SettingsGroup):
+    """Jobs of `POST /queue`, and the webhooks that report their end."""
+
+    title = "Jobs and webhooks"
+
+    jobs_limit: int = Field(
+        10_000, ge=1, description="Maximum number of queued jobs; above it `POST /queue` answers 503."
+    )
+    job_attempts: int = Field(5, ge=1, description="Number of attempts after which a job has failed.")
+    job_days: float = Field(7.0, gt=0, description="Days for which a finished job and its audio are kept.")
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="Key that signs webhooks: `whsec_` and 24 to 64 bytes in base64; unset: webhooks are not offered.",
+    )
+    webhook_private: bool = Field(False, description="Whether webhooks may be sent to addresses of private networks.")
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _can_sign(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                size = len(b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True))
+            except ValueError:
+                size = 0
+            if not 24 <= size <= 64:
+                raise ValueError(
+                    "must be 24 to 64 bytes in base64, perhaps behind whsec_; make one with `openssl rand -base64 32`"
+                )
+        return secret
+
+
+class SchedulingSettings(SettingsGroup):
+    """The queue of utterances that wait for a slot."""
+
+    title = "Scheduling"
+
+    queue_limit: int = Field(
+        1000,
+        ge=1,
+        description="Maximum number of queued utterances of each priority; above it the answer is 503.",
+    )
+    sjf_window: float = Field(
+        1.75,
+        ge=0,
+        le=1000,
+        description="Shortest job first, within a window: a text may overtake a longer one that arrived at most this "
+        "many times the longer one's expected duration earlier; 0: each caller's texts go in order of arrival.",
+    )
+    batch_ageing_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="Seconds for which a batch utterance waits before every fourth turn goes to batch work.",
+    )
+
+
+class AttemptSettings(SettingsGroup):
+    """When an attempt to synthesize an utterance has taken too long."""
+
+    title = "Timeouts and hedging"
+
+    attempt_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="Minimum time limit in seconds of one attempt, after which the utterance goes to another worker.",
+    )
+    attempt_factor: float = Field(
+        10.0,
+        ge=1,
+        description="Time limit of one attempt as a multiple of the utterance's expected duration; the longer of the "
+        "two limits counts.",
+    )
+    hedge_factor: float | None = Field(
+        None,
+        ge=1,
+        description="Multiple of the expected duration after which an idle worker synthesizes the same utterance as "
+        "well, if nothing is queued; unset: never.",
+    )
+
+
+class ProbeSettings(SettingsGroup):
+    """How the balancer notices that a worker is gone or hangs."""
+
+    title = "Worker health"
+
+    probe_seconds: float = Field(0.5, gt=0, le=60, description="Interval between two probes of a worker in seconds.")
+    probe_timeout: float = Field(2.0, gt=0, le=60, description="Seconds after which an unanswered probe has failed.")
+    probe_failures: int = Field(3, ge=1, description="Consecutive failed probes after which a worker counts as gone.")
+    recovery_seconds: float = Field(
+        5.0,
+        ge=0,
+        description="Seconds for which requests wait for a worker to return when none is left; after that the answer "
+        "is 503.",
+    )
+    unresponsive_seconds: float = Field(
+        10.0,
+        gt=0,
+        description="Seconds without an answer after which the balancer kills a worker process, so that it is "
+        "restarted.",
+    )
+    watchdog_seconds: float = Field(
+        60.0, ge=0, description="Seconds without progress in its model after which a worker ends itself; 0: never."
+    )
+
+
+class RecyclingSettings(SettingsGroup):
+    """When a worker that still works is replaced, one worker at a time."""
+
+    title = "Worker recycling"
+
+    recycle_utterances: int | None = Field(
+        None, ge=1, description="Number of utterances after which a worker is replaced; unset: never."
+    )
+    recycle_mib: int | None = Field(
+        None,
+        ge=1,
+        description="Memory of its own in MiB, shared weights not counted, above which a worker is replaced; unset: "
+        "never.",
+    )
