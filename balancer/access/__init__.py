@@ -1,1 +1,1 @@
-"""Who may ask, and for how much: API keys, voices and priorities per key, rate limits."""
+"""Access control: API keys, callers, and what each caller may ask for (voices, priority, rate limits)."""

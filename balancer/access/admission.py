@@ -1,6 +1,6 @@
-"""What a caller may ask for, and how often: the key's voices and priority, and the rate limits.
+"""Admission of requests: checks the voices and priority of the caller's API key, then the rate limits.
 
-Called by the routes once a request is understood, before anything is done for it.
+The routes call it once a request has been validated, before any work is done for it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from balancer.scheduling.priority import Priority
 
 
 class Admission:
-    """`quota` is for whoever has no other by their key; a request is held for `timeout` seconds at most."""
+    """`quota` applies where the caller's API key sets no other. A request is held for at most `timeout` seconds."""
 
     def __init__(self, limits: RateLimits, quota: Quota, metrics: Metrics, *, timeout: float) -> None:
         self._limits = limits
@@ -31,21 +31,26 @@ class Admission:
     async def admit_speech(
         self, caller: Caller, request: SpeechRequest, context: RequestContext
     ) -> AsyncIterator[tuple[SpeechRequest, dict[str, str]]]:
-        """A block for one request; it gives the request as the key allows it, and headers for its answer.
+        """Admit one request for the time of the block.
 
-        Raises NotAllowedError, RateLimitedError, LimitsUnavailableError.
+        Yields the request with the priority that its API key allows, and rate limit headers for its response. Raises
+        NotAllowedError, RateLimitedError, LimitsUnavailableError.
         """
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
-        hold = time_limit(request, context)
-        async with self.admit(caller, len(request.text), [request.voice.name], hold=hold) as headers:
+        limit = time_limit(request, context)
+        async with self.admit(caller, len(request.text), [request.voice.name], hold=limit) as headers:
             yield request, headers
 
     @asynccontextmanager
     async def admit(
         self, caller: Caller, characters: int, voices: Collection[str], *, hold: float | None = None
     ) -> AsyncIterator[dict[str, str]]:
-        """The same for so many characters in those voices, held for `hold` seconds at most if those are fewer."""
+        """Admit a request of so many characters in these voices for the time of the block.
+
+        Yields rate limit headers. `hold` is the maximum number of seconds that the request may be held, if that is less
+        than the server's timeout. Raises NotAllowedError, RateLimitedError, LimitsUnavailableError.
+        """
         until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
         request = RateLimitRequest(caller.name, self._quota.of(caller.key), characters, until)
         async with AsyncExitStack() as admitted:
@@ -60,9 +65,9 @@ class Admission:
 
 def _check_voices(caller: Caller, voices: Collection[str]) -> None:
     allowed = None if caller.key is None else caller.key.voices
-    if allowed is not None and (others := sorted(set(voices).difference(allowed))):
+    if allowed is not None and (forbidden := sorted(set(voices).difference(allowed))):
         raise NotAllowedError(
-            f"your key does not allow voice {others[0]!r}; it allows: {', '.join(allowed)}",
+            f"your API key does not allow voice {forbidden[0]!r}; it allows: {', '.join(allowed)}",
             param="voice",
             code="voice_not_allowed",
         )

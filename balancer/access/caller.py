@@ -11,15 +11,15 @@ from balancer.access.api_keys import ApiKey
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sent a request: limits are theirs, and callers take turns."""
+    """The sender of a request. Rate limits are counted per caller, and callers take turns in the queue."""
 
     name: str
-    """The key's name, or the address: it tells nothing of the key."""
+    """The API key's name, or the client's address; never the key itself."""
     key: ApiKey | None = None
 
 
 def caller_of(request: Request) -> Caller:
-    """Who sent it: the owner of its key, else its address."""
+    """The caller of a request: the owner of its API key, else the client's address."""
     known: Caller | None = getattr(request.state, "caller", None)
     if known is not None:
         return known

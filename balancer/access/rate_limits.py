@@ -1,6 +1,7 @@
-"""Rate limits: requests a minute, an interval between requests, characters a minute and a day, requests at once.
+"""Rate limits: requests per minute, interval between requests, characters per minute and per day, concurrent requests.
 
-Each holds for an API key, or for an address where no key came. What is over a limit is refused, or held until its turn.
+Each applies to an API key, or to the client's address where a request has no key. A request over a limit is refused, or
+held until its turn comes.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ from balancer.redis_client import RedisClient
 
 log = logging.getLogger(__name__)
 
-SHORTEST_HOLD = 0.01
-"""Between two looks at a limit while a request is held."""
+MIN_HOLD_SECONDS = 0.01
+"""Minimum pause between two checks of a limit while a request is held."""
 
 
 @dataclass(frozen=True)
 class Quota:
-    """What one caller may do; None: without limit."""
+    """The limits of one caller; None: no limit."""
 
     requests_per_minute: int | None = None
     interval_seconds: int | None = None
@@ -52,7 +53,7 @@ class Quota:
     concurrency: int | None = None
 
     def of(self, key: ApiKey | None) -> Quota:
-        """The same for the owner of a key: what the key says goes before it."""
+        """The quota of an API key's owner: the key's own limits replace those of this quota."""
         if key is None:
             return self
         own = {name: value for name in vars(self) if (value := getattr(key, name)) is not None}
@@ -61,7 +62,7 @@ class Quota:
 
 @dataclass(frozen=True)
 class RateLimitRequest:
-    """What a request asks of its caller's quota. `deadline` is on the event loop's clock."""
+    """A request as its caller's quota counts it. It may be held until `deadline`, on the event loop's clock."""
 
     caller: str
     quota: Quota
@@ -71,7 +72,7 @@ class RateLimitRequest:
 
 @dataclass(frozen=True)
 class _Rule:
-    """One limit as it applies to one request, which counts for `cost`."""
+    """One limit as it applies to one request, which adds `cost` to its counter."""
 
     limiter: RateLimiter
     item: RateLimitItem
@@ -80,7 +81,7 @@ class _Rule:
 
 
 class RateLimits:
-    """Counts in this process, or in Redis for several hosts; what is under way is counted by each host for itself."""
+    """Counts requests in this process, or in Redis for several hosts. Concurrent requests are counted per host."""
 
     def __init__(
         self,
@@ -90,19 +91,23 @@ class RateLimits:
         open_without_redis: bool = True,
         daily_counters: SqliteCounterStorage | None = None,
     ) -> None:
-        """`shape` holds requests instead of refusing them. `daily_counters` count over a day, unless Redis does."""
+        """Without Redis, counts are kept in memory, and those of a day in `daily_counters` if given.
+
+        `shape` holds requests over a limit instead of refusing them. `open_without_redis` admits every request while
+        counters cannot be read; otherwise every request is refused.
+        """
         self._daily_counters = daily_counters
         self._shape = shape
         self._redis = redis
         self._open = open_without_redis
-        # Its background task needs a running loop: made with the first request.
+        # Opened by the first request: its background task needs a running event loop.
         self._storage: MemoryStorage | RedisStorage | None = None
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._under_way: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
 
     @asynccontextmanager
     async def admit(self, request: RateLimitRequest) -> AsyncIterator[dict[str, str]]:
-        """A block for the request; it gives the headers that tell the caller where they stand.
+        """Admit a request for the time of the block, and yield rate limit headers for its response.
 
         Raises RateLimitedError, LimitsUnavailableError.
         """
@@ -112,69 +117,81 @@ class RateLimits:
             return
         turn = self._turns.setdefault(caller, asyncio.Lock())
         async with turn:  # one caller's requests are held in the order of their arrival
-            await self._await_slot(request)
+            await self._await_concurrency(request)
             headers = await self._spend(request)
-            self._under_way[caller] += 1
+            self._in_flight[caller] += 1
         try:
             yield headers
         finally:
-            self._under_way[caller] -= 1
-            if not self._under_way[caller]:
-                del self._under_way[caller]
+            self._in_flight[caller] -= 1
+            if not self._in_flight[caller]:
+                del self._in_flight[caller]
 
-    async def _await_slot(self, request: RateLimitRequest) -> None:
-        most = request.quota.concurrency
-        while most is not None and self._under_way[request.caller] >= most:
+    async def _await_concurrency(self, request: RateLimitRequest) -> None:
+        limit = request.quota.concurrency
+        while limit is not None and self._in_flight[request.caller] >= limit:
             if not self._shape or _now() >= request.deadline:
                 raise RateLimitedError(
-                    f"{most} requests of yours are under way, which is the most at once; wait for one to end",
+                    f"{limit} of your requests are in progress, which is the limit; wait for one to end",
                     code="concurrency_limit_exceeded",
                     retry_after=1.0,
-                    headers={"RateLimit-Limit": str(most), "RateLimit-Remaining": "0"},
+                    headers={"RateLimit-Limit": str(limit), "RateLimit-Remaining": "0"},
                 )
-            await asyncio.sleep(SHORTEST_HOLD)
+            await asyncio.sleep(MIN_HOLD_SECONDS)
 
     async def _spend(self, request: RateLimitRequest) -> dict[str, str]:
-        """Count the request against every limit, once none is in its way."""
+        """Count the request towards every limit, once it is within all of them."""
         if self._redis is not None and self._redis.unavailable_reason is not None:
-            return self._without_redis(self._redis.unavailable_reason)
+            return self._without_counters(self._redis.unavailable_reason)
         try:
             rules = self._rules(request)
-            while (full := await self._first_full(request.caller, rules)) is not None:
-                await self._hold(request, *full)
-            for rule in rules:
-                await rule.limiter.hit(rule.item, request.caller, cost=rule.cost)
+            uncounted = rules
+            while uncounted:
+                exceeded = await self._exceeded(request.caller, uncounted)
+                if not exceeded:
+                    uncounted = await self._count(request.caller, uncounted)
+                    # Other hosts count as well: one of them may have used up a limit since it was checked.
+                    exceeded = uncounted[:1]
+                if exceeded:
+                    await self._hold(request, exceeded)
             return await self._headers(request.caller, rules)
         except StorageError as error:
             if self._redis is not None:
                 self._redis.mark_unavailable(str(error.storage_error))
             log.warning("rate limits cannot be checked: %s", error.storage_error)
-            return self._without_redis(str(error.storage_error))
+            return self._without_counters(str(error.storage_error))
 
-    async def _first_full(self, caller: str, rules: Sequence[_Rule]) -> tuple[_Rule, float] | None:
-        """The rule that the request would break for longest, and for how many seconds."""
-        full = []
-        for rule in rules:
-            if not await rule.limiter.test(rule.item, caller, cost=rule.cost):
-                stats = await rule.limiter.get_window_stats(rule.item, caller)
-                full.append((rule, max(0.0, stats.reset_time - time.time())))
-        return max(full, key=lambda found: found[1], default=None)
+    async def _exceeded(self, caller: str, rules: Sequence[_Rule]) -> list[_Rule]:
+        """The rules that the request would break."""
+        return [rule for rule in rules if not await rule.limiter.test(rule.item, caller, cost=rule.cost)]
 
-    async def _hold(self, request: RateLimitRequest, rule: _Rule, seconds: float) -> None:
-        """Wait until the rule lets the request pass. Raises RateLimitedError where it may not wait, or for so long."""
+    async def _count(self, caller: str, rules: list[_Rule]) -> list[_Rule]:
+        """Count the request towards one rule after another, until one refuses it; the rules still to be counted."""
+        for index, rule in enumerate(rules):
+            if not await rule.limiter.hit(rule.item, caller, cost=rule.cost):
+                return rules[index:]
+        return []
+
+    async def _hold(self, request: RateLimitRequest, exceeded: Sequence[_Rule]) -> None:
+        """Wait until the last of the exceeded rules resets. Raises RateLimitedError where the request may not wait."""
+        resets = []
+        for rule in exceeded:
+            stats = await rule.limiter.get_window_stats(rule.item, request.caller)
+            resets.append((max(0.0, stats.reset_time - time.time()), rule))
+        seconds, rule = max(resets, key=lambda reset: reset[0])
         never = rule.cost > rule.item.amount
         if not self._shape or never or _now() + seconds > request.deadline:
             raise _refusal(rule, None if never else seconds)
-        await asyncio.sleep(max(seconds, SHORTEST_HOLD))
+        await asyncio.sleep(max(seconds, MIN_HOLD_SECONDS))
 
     async def _headers(self, caller: str, rules: Sequence[_Rule]) -> dict[str, str]:
-        """Of the limit that is nearest."""
+        """Rate limit headers of the rule that has the smallest share of its limit left."""
         nearest: tuple[float, dict[str, str]] | None = None
         for rule in rules:
             stats = await rule.limiter.get_window_stats(rule.item, caller)
             share = stats.remaining / rule.item.amount
             if rule.kind != "interval" and (nearest is None or share < nearest[0]):
-                nearest = share, _standing(rule, stats.remaining, stats.reset_time - time.time())
+                nearest = share, _limit_headers(rule, stats.remaining, stats.reset_time - time.time())
         return nearest[1] if nearest is not None else {}
 
     def _rules(self, request: RateLimitRequest) -> list[_Rule]:
@@ -199,16 +216,16 @@ class RateLimits:
             self._storage = MemoryStorage() if self._redis is None else _redis_storage(self._redis)
         return self._storage
 
-    def _without_redis(self, why: str) -> dict[str, str]:
+    def _without_counters(self, reason: str) -> dict[str, str]:
         if self._open:
             return {}
         raise LimitsUnavailableError(
-            f"rate limits cannot be checked, and this server serves nothing without them: {why}", retry_after=5.0
+            f"rate limits cannot be checked, and this server refuses requests without them: {reason}", retry_after=5.0
         )
 
 
 def _redis_storage(redis: RedisClient) -> RedisStorage:
-    """Shares the connections of `redis`."""
+    """A storage of the `limits` library over the connections of `redis`."""
     return RedisStorage(
         f"async+{redis.url}",
         wrap_exceptions=True,
@@ -222,19 +239,19 @@ def _refusal(rule: _Rule, seconds: float | None) -> RateLimitedError:
     item = rule.item
     window = item.get_expiry()
     if rule.kind == "interval":
-        limit = f"at least {window} s must pass between two requests"
+        limit = f"requests must be at least {window} s apart"
     else:
         limit = f"the limit is {item.amount} {rule.kind} in {window} s"
     advice = (
         f"try again in {max(1, ceil(seconds))} s"
         if seconds is not None
-        else f"this text alone has {rule.cost}; send a shorter one"
+        else f"this text alone has {rule.cost}; send a shorter text"
     )
-    return RateLimitedError(f"{limit}; {advice}", retry_after=seconds, headers=_standing(rule, 0, seconds or 0.0))
+    return RateLimitedError(f"{limit}; {advice}", retry_after=seconds, headers=_limit_headers(rule, 0, seconds or 0.0))
 
 
-def _standing(rule: _Rule, remaining: int, seconds: float) -> dict[str, str]:
-    """The fields of the IETF's draft on rate limit headers, as of its sixth version: what clients read today."""
+def _limit_headers(rule: _Rule, remaining: int, seconds: float) -> dict[str, str]:
+    """Headers of the IETF draft on rate limit headers, version 06 (draft-ietf-httpapi-ratelimit-headers-06)."""
     return {
         "RateLimit-Limit": str(rule.item.amount),
         "RateLimit-Remaining": str(remaining),

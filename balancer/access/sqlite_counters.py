@@ -1,6 +1,6 @@
-"""Counters of rate limits that outlive a restart, in one SQLite file: for what is counted over a day.
+"""Rate limit counters that survive a restart, in one SQLite file. Limits per day use them.
 
-Shorter windows are counted in memory, where a restart costs a minute's memory at most.
+Shorter windows are counted in memory: a restart loses at most one minute of those counts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class SqliteCounterStorage(Storage):
-    """A storage of the limits library, for its fixed windows. `clock` gives Unix time."""
+    """A storage for the fixed windows of the `limits` library. `clock` gives Unix time."""
 
     STORAGE_SCHEME = None
 
@@ -34,13 +34,13 @@ class SqliteCounterStorage(Storage):
 
     @property
     def base_exceptions(self) -> type[Exception] | tuple[type[Exception], ...]:
-        """What goes wrong with a file."""
+        """The errors that the base class wraps in StorageError."""
         return (sqlite3.Error, OSError)
 
     async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        """Count; the sum since the window began."""
+        """Add `amount`, and return the sum of the window, which lasts `expiry` seconds from its first count."""
 
-        def count(database: sqlite3.Connection) -> int:
+        def add(database: sqlite3.Connection) -> int:
             now = self._clock()
             database.execute("DELETE FROM counts WHERE expires <= ?", (now,))
             (counted,) = database.execute(
@@ -50,48 +50,48 @@ class SqliteCounterStorage(Storage):
             ).fetchone()
             return int(counted)
 
-        return await self._ask(count)
+        return await self._run(add)
 
     async def get(self, key: str) -> int:
-        """The sum so far."""
+        """The sum of the current window."""
         return int((await self._row(key))[0])
 
     async def get_expiry(self, key: str) -> float:
-        """When the window ends; now, where none has begun."""
+        """End of the current window in Unix time; now, if there is none."""
         return (await self._row(key))[1]
 
     async def check(self) -> bool:
-        """Whether it can be used."""
+        """True; raises StorageError if the file cannot be used."""
         await self.get("")
         return True
 
     async def reset(self) -> int | None:
-        """Forget everything."""
-        return await self._ask(lambda database: database.execute("DELETE FROM counts").rowcount)
+        """Delete every counter, and return how many there were."""
+        return await self._run(lambda database: database.execute("DELETE FROM counts").rowcount)
 
     async def clear(self, key: str) -> None:
-        """Forget one."""
-        await self._ask(lambda database: database.execute("DELETE FROM counts WHERE key = ?", (key,)).rowcount)
+        """Delete one counter."""
+        await self._run(lambda database: database.execute("DELETE FROM counts WHERE key = ?", (key,)).rowcount)
 
     async def _row(self, key: str) -> tuple[int, float]:
-        def look(database: sqlite3.Connection) -> tuple[int, float]:
+        def select(database: sqlite3.Connection) -> tuple[int, float]:
             now = self._clock()
             found = database.execute(
                 "SELECT count, expires FROM counts WHERE key = ? AND expires > ?", (key, now)
             ).fetchone()
             return found or (0, now)
 
-        return await self._ask(look)
+        return await self._run(select)
 
-    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
-        def ask() -> T:
+    async def _run(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        def transaction() -> T:
             with self._lock:
                 if self._database is None:
                     self._database = self._connect()
                 with self._database:
-                    return question(self._database)
+                    return query(self._database)
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.to_thread(transaction)
 
     def _connect(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -106,7 +106,7 @@ class SqliteCounterStorage(Storage):
         return database
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             if self._database is not None:
                 self._database.close()

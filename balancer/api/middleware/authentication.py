@@ -26,7 +26,7 @@ class AuthenticationMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or respond with 401. Sets `request.state.caller`."""
-        needs_key = scope["type"] == "http" and self._keys.guards and not self._is_open(scope["path"])
+        needs_key = scope["type"] == "http" and self._keys.key_required and not self._is_open(scope["path"])
         if not needs_key:
             await self._app(scope, receive, send)
             return

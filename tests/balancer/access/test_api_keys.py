@@ -53,13 +53,13 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path: Path, content: s
 
 
 def test_two_keys_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="two keys have one name"):
+    with pytest.raises(ValueError, match="two API keys have the same name"):
         write_keys(tmp_path / "keys.json", [key("a"), key("a", "x" * 20)])
 
 
 def test_a_ring_knows_the_keys_of_the_environment_and_their_digests() -> None:
     ring = KeyRing([KEY, f"sha256:{digest_of('another-key-of-somebody')}"])
-    assert ring.guards
+    assert ring.key_required
     for known in (KEY, "another-key-of-somebody"):
         found = ring.find(known)
         assert found is not None
@@ -69,22 +69,22 @@ def test_a_ring_knows_the_keys_of_the_environment_and_their_digests() -> None:
 
 
 def test_with_no_keys_nothing_is_guarded(tmp_path: Path) -> None:
-    assert not KeyRing(file=tmp_path / "keys.json").guards
+    assert not KeyRing(file=tmp_path / "keys.json").key_required
 
 
 def test_keys_that_are_added_and_revoked_count_at_once(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     ring = KeyRing(file=file)
     write_keys(file, [key("shop")])
-    assert ring.guards
+    assert ring.key_required
     found = ring.find(KEY)
     assert found is not None
     assert found.name == "shop"
     write_keys(file, [])
     assert ring.find(KEY) is None
-    assert ring.guards, "revoking the last key lets nobody in"
+    assert ring.key_required, "revoking the last key lets nobody in"
     file.unlink()
-    assert ring.guards
+    assert ring.key_required
 
 
 def test_a_file_that_gets_damaged_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -95,4 +95,4 @@ def test_a_file_that_gets_damaged_changes_nothing(tmp_path: Path, caplog: pytest
     os.utime(file, ns=(1, 1))
     assert ring.find(KEY) is not None
     assert ring.find(KEY) is not None
-    assert caplog.text.count("the keys stay as they were") == 1
+    assert caplog.text.count("the previous keys stay valid") == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from limits.aio.strategies import MovingWindowRateLimiter
 
 from balancer.access.api_keys import ApiKey
 from balancer.access.rate_limits import Quota, RateLimitRequest, RateLimits
@@ -73,7 +74,7 @@ async def test_requests_a_minute(client: RedisClient | None) -> None:
 async def test_an_interval_between_requests(client: RedisClient | None) -> None:
     rates, quota = limits(client), Quota(interval_seconds=2)
     await spend(rates, request_of(quota))
-    with pytest.raises(RateLimitedError, match="at least 2 s must pass"):
+    with pytest.raises(RateLimitedError, match="at least 2 s apart"):
         await spend(rates, request_of(quota))
 
 
@@ -104,12 +105,43 @@ async def test_a_refused_request_counts_against_no_limit(client: RedisClient | N
     await spend(rates, request_of(quota, characters=10))
 
 
+@pytest.fixture
+def stale_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every check of a moving window passes: another host takes the last place between the check and the count."""
+
+    async def passes(*_: object, **__: object) -> bool:
+        return True
+
+    monkeypatch.setattr(MovingWindowRateLimiter, "test", passes)
+
+
+async def test_a_request_is_refused_if_another_host_has_taken_the_last_place(
+    client: RedisClient | None, stale_checks: None
+) -> None:
+    rates, quota = limits(client), Quota(requests_per_minute=1)
+    await spend(rates, request_of(quota))
+    with pytest.raises(RateLimitedError, match="1 requests in 60 s") as refused:
+        await spend(rates, request_of(quota))
+    assert refused.value.retry_after is not None
+    assert 50 < refused.value.retry_after <= 60
+
+
+async def test_a_request_is_held_if_another_host_has_taken_the_last_place_and_counts_once(
+    client: RedisClient | None, stale_checks: None
+) -> None:
+    rates, quota = limits(client, shape=True), Quota(requests_per_minute=10, interval_seconds=1)
+    began = asyncio.get_running_loop().time()
+    remaining = [(await spend(rates, request_of(quota)))["RateLimit-Remaining"] for _ in range(2)]
+    assert asyncio.get_running_loop().time() - began >= 0.9
+    assert remaining == ["9", "8"]
+
+
 async def test_requests_at_once_are_refused_and_let_in_again() -> None:
     rates, quota = limits(), Quota(concurrency=2)
     async with AsyncExitStack() as under_way:
         for _ in range(2):
             await under_way.enter_async_context(rates.admit(request_of(quota)))
-        with pytest.raises(RateLimitedError, match="2 requests of yours are under way"):
+        with pytest.raises(RateLimitedError, match="2 of your requests are in progress"):
             await spend(rates, request_of(quota))
         await spend(rates, request_of(quota, caller="another"))
     await spend(rates, request_of(quota))
