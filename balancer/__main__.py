@@ -18,6 +18,7 @@ from balancer.app import create_app
 from balancer.launch.preflight import LaunchError, check_reach
 from balancer.listening_sockets import hand_on, listen, taken_over
 from balancer.settings import Settings, SettingsError
+from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
 from worker.logs import configure
 
@@ -74,9 +75,7 @@ def main() -> None:
         settings = Settings.load()
         check_reach(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
-        process = Process(settings, taken_over(os.environ) or listen(settings.server.host, settings.server.port))
-    except OSError as error:
-        sys.exit(f"cannot listen on {settings.server.host}:{settings.server.port}: {error.strerror}")
+        process = Process(settings, taken_over(os.environ) or _listen(settings.server))
     except (SettingsError, LaunchError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):
@@ -84,6 +83,13 @@ def main() -> None:
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     process.run()
+
+
+def _listen(server: ServerSettings) -> list[socket.socket]:
+    try:
+        return listen(server.host, server.port)
+    except OSError as error:
+        sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror}")
 
 
 if __name__ == "__main__":

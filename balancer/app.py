@@ -55,9 +55,10 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGIApp:
-    """The whole balancer. `replace_balancer` has this process start afresh without losing a connection.
+    """The balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
 
-    Raises VoiceError where the voices cannot be read, KeysFileError where the keys cannot.
+    Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
+    VoiceError if the voices cannot be read, KeysFileError if the API keys cannot.
     """
     card = settings.engine.card.expected(settings.engine.runtime)
     metrics = Metrics(settings.engine.engine)
@@ -85,8 +86,9 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         metrics,
         card,
         timeout=settings.limits.request_timeout,
-        log_text=settings.logging.log_text,
         cache=cache,
+        keys=None if stores.audio is None else _cache_keys(settings),
+        log_text=settings.logging.log_text,
     )
     limits = RateLimits(
         shape=settings.rates.rate_mode == "shape",
@@ -125,8 +127,6 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        if stores.audio is not None:
-            speech.keys = await asyncio.to_thread(_sound_keys, settings)
         beside = [
             fleet.run(dispatcher),
             executor.run(),
@@ -185,17 +185,17 @@ def _open_paths(settings: Settings) -> tuple[str, ...]:
     return (*OPEN_PATHS, *metrics_path, *documents)
 
 
-def _sound_keys(settings: Settings) -> CacheKeys:
-    """Blocking: weights that are new here are read once."""
+def _cache_keys(settings: Settings) -> CacheKeys:
+    """The keys of the audio cache. Reads weight files that are new to this host to their end: that takes seconds."""
     engine = settings.engine
-    weights = fingerprint(
+    weights_fingerprint = fingerprint(
         engine.card,
         model_dir=engine.model_dir,
         revision=engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",
     )
-    way = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
-    return CacheKeys(way, weights, settings.storage.voices_dir)
+    label = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
+    return CacheKeys(label, weights_fingerprint, settings.storage.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

@@ -83,13 +83,12 @@ def validated(value: Any, schema: type[Body]) -> Body:
 
 def request_context(request: Request) -> RequestContext:
     """Who asks, and by when. Raises InvalidRequestError."""
-    facts = request.state.speech = {}
     return RequestContext(
         request_id=request.state.request_id,
         caller=caller_of(request).name,
         arrived=asyncio.get_running_loop().time(),
         deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
-        facts=facts,
+        log_fields=request.state.log_fields,
         cache=CacheUse.of(request.headers.get("cache-control")),
     )
 

@@ -170,7 +170,9 @@ class JobExecutor:
         context = RequestContext(job.id, job.caller, asyncio.get_running_loop().time(), waits_indefinitely=True)
         audio = await self._speech.synthesize(request, context)
         log.info(
-            "job %s spoken", job.id, extra={"fields": {"request": job.id, "attempt": job.attempts} | context.facts}
+            "job %s spoken",
+            job.id,
+            extra={"fields": {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()},
         )
         return Result(audio.data, audio.seconds, sha256(audio.data).hexdigest())
 

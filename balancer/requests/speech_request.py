@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from balancer.audio.formats import AudioFormat
 from balancer.requests.cache_control import CacheUse
+from balancer.requests.log_fields import RequestLogFields
 from balancer.scheduling.priority import Priority
 from voices.registry import Voice
 from worker.contract import ParameterValue
@@ -40,8 +40,7 @@ class RequestContext:
     """API key or address: callers take turns."""
     arrived: float
     deadline_ms: float | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    """What becomes of the request, for its line in the log."""
+    log_fields: RequestLogFields = field(default_factory=RequestLogFields)
     cache: CacheUse = field(default_factory=CacheUse)
     waits_indefinitely: bool = False
     """Whether it waits for as long as it takes: nobody holds a connection for it."""

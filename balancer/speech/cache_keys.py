@@ -1,7 +1,8 @@
-"""Keys of audio: digests over everything that changes the sound.
+"""Keys of cached audio: SHA-256 digests of everything that determines its bytes.
 
-Two steps, so that one synthesis serves every format: a *sound* is what a worker speaks (engine and the way it is run,
-weights, voice, text, parameters, seed); a *file* is a sound at one speed in one format.
+There are two kinds of entries, so that one synthesis serves every format. *PCM* is what a worker returns: it depends on
+the engine and its options, the weights, the voice, the text, the parameters and the seed. A *file* is PCM at one speed
+in one format.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from worker.checkpoints.fingerprint import digest_of
 
 
 class CacheKeys:
-    """The keys for one engine whose weights have that `fingerprint`; `voices` is the folder of the voices' clips.
+    """The cache keys of one engine.
 
-    `engine` is its name with the way it is run, as `cards.described` has it: each sounds a little different.
+    `engine` is its name with the options that change its audio, as `cards.described` puts them. `fingerprint`
+    identifies its weights and code. `voices` is the folder of the voices.
     """
 
     def __init__(self, engine: str, fingerprint: str, voices: Path) -> None:
@@ -27,14 +29,14 @@ class CacheKeys:
         self._voices = voices
         self._clips: dict[Path, tuple[tuple[int, int], str]] = {}
 
-    def sound(self, request: SpeechRequest) -> str:
-        """What a worker is to speak. A request without a seed is content with any, so it has a key of its own."""
+    def pcm(self, request: SpeechRequest) -> str:
+        """The key of the PCM for a request. All requests without a seed share one key: any seed satisfies them."""
         return digest_of(
             [
                 self._engine,
                 self._fingerprint,
                 request.voice.name,
-                self._clip(request.voice),
+                self._clip_digest(request.voice),
                 request.text,
                 request.parameters,
                 request.seed if request.seeded else None,
@@ -42,21 +44,21 @@ class CacheKeys:
         )
 
     @staticmethod
-    def file(sound: str, speed: float, audio_format: AudioFormat) -> str:
-        """A finished file."""
-        return digest_of([sound, speed, audio_format.value])
+    def file(pcm_key: str, speed: float, audio_format: AudioFormat) -> str:
+        """The key of the file that is encoded from the PCM with key `pcm_key`."""
+        return digest_of([pcm_key, speed, audio_format.value])
 
-    def _clip(self, voice: Voice) -> str | None:
-        """The digest of the voice's clip, read again when the file has changed."""
+    def _clip_digest(self, voice: Voice) -> str | None:
+        """SHA-256 of the voice's reference clip, computed again when the file's time or size has changed."""
         if voice.reference is None:
             return None
         path = self._voices / voice.name / voice.reference
         try:
             status = path.stat()
-            seen = (status.st_mtime_ns, status.st_size)
-            known = self._clips.get(path)
-            if known is None or known[0] != seen:
-                self._clips[path] = known = seen, hashlib.sha256(path.read_bytes()).hexdigest()
+            version = (status.st_mtime_ns, status.st_size)
+            cached = self._clips.get(path)
+            if cached is None or cached[0] != version:
+                self._clips[path] = cached = version, hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
-            return "unreadable"  # the worker will say so; nothing spoken gets this key
-        return known[1]
+            return "unreadable"  # the worker will fail on it, so no audio is stored under this key
+        return cached[1]

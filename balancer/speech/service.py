@@ -1,7 +1,8 @@
-"""The speech service: one request to one finished piece of audio, kept, shared with an identical request, or made.
+"""The speech service: turns one speech request into one audio file.
 
-Two steps, each looked up and done once for all who ask at the same time: a *sound* is what a worker speaks, as PCM; a
-*file* is a sound at one speed in one format. Splitting belongs here, too, around the dispatch.
+There are two steps: a worker synthesizes PCM, then the encoder makes a file of it. The result of either is taken from
+the cache, or from an identical request that is already running, or else computed. Splitting a text into several
+utterances belongs here, too, around the dispatch.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import asyncio
 import secrets
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from balancer.audio.encoder import duration, encode, is_cheap
 from balancer.audio.formats import AudioFormat
@@ -29,35 +29,49 @@ from worker.contract import Utterance
 
 @dataclass(frozen=True)
 class Audio:
-    """Finished audio: the bytes of a file in `format`, `seconds` long."""
+    """A finished audio file."""
 
     data: bytes
     format: AudioFormat
     sample_rate: int
+    """Of the engine, in Hz."""
     seconds: float
+    """Duration, after the tempo change."""
     outcome: CacheOutcome = CacheOutcome.MISS
 
 
 @dataclass(frozen=True)
+class SynthesisStats:
+    """What the synthesis of one utterance took."""
+
+    worker: int | None
+    """Index of the worker."""
+    attempts: int
+    queue_seconds: float
+    compute_seconds: float
+
+
+@dataclass(frozen=True)
 class CachedResult:
-    """A sound or a file, how long the sound lasts at speed 1, and whether it was made for this."""
+    """PCM or a file, as the cache stores it."""
 
     data: bytes
     seconds: float
+    """Duration at speed 1."""
     outcome: CacheOutcome
-    facts: dict[str, Any] = field(default_factory=dict)
+    stats: SynthesisStats | None = None
+    """None if no worker synthesized it for this request."""
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One request on its way through the service."""
+    """One request that may use the cache and share the work of others."""
 
     request: SpeechRequest
     context: RequestContext
     deadline: float | None
     """The client's own, on the event loop's clock."""
-    sound: str
-    """Key of the sound."""
+    pcm_key: str
 
     @property
     def coalescing_key(self) -> str:
@@ -69,7 +83,10 @@ class _Task:
 
 
 class SpeechService:
-    """Speaks requests with one engine within `timeout` seconds each."""
+    """Synthesizes requests with one engine, each within `timeout` seconds.
+
+    With `keys` None, nothing is cached or shared.
+    """
 
     def __init__(
         self,
@@ -78,31 +95,37 @@ class SpeechService:
         card: EngineCard,
         *,
         timeout: float,
-        log_text: bool = False,
         cache: BestEffortCache,
+        keys: CacheKeys | None,
+        log_text: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
         self._metrics = metrics
         self._card = card
         self._timeout = timeout
-        self._log_text = log_text
         self._cache = cache
-        self._sounds: SingleFlight[CachedResult] = SingleFlight()
-        self._files: SingleFlight[CachedResult] = SingleFlight()
-        self.keys: CacheKeys | None = None
-        """Makes the keys of audio; as long as it is not set, nothing is kept or shared."""
+        self._keys = keys
+        self._log_text = log_text
+        self._pcm_flights: SingleFlight[CachedResult] = SingleFlight()
+        self._file_flights: SingleFlight[CachedResult] = SingleFlight()
 
     async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
-        """Speak and encode. Raises ChorusError; cancelling it cancels the utterance, unless others want it, too."""
-        context.facts.update(characters=len(request.text), voice=request.voice.name, caller=context.caller)
+        """Synthesize and encode.
+
+        Raises ChorusError. Cancelling this cancels the utterance, unless another request shares it.
+        """
+        fields = context.log_fields
+        fields.characters = len(request.text)
+        fields.voice = request.voice.name
+        fields.caller = context.caller
         if self._log_text:
-            context.facts["text"] = request.text
+            fields.text = request.text
         limit, deadline = self._limit(request, context)
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
-                made = await self._make(request, context, deadline)
+                result = await self._result(request, context, deadline)
         except InvalidRequestError as error:
-            # Only the engine could tell that it cannot say this.
+            # The engine refused the text: validation cannot foresee this.
             self._metrics.record_refusal(error.code)
             raise error.with_param(error.param or request.text_field) from error
         except ChorusError as error:
@@ -111,77 +134,87 @@ class SpeechService:
         except TimeoutError as error:
             if limit is None:
                 raise
-            late = DeadlineExceededError(f"not spoken within {limit:g} s; try a shorter text or a later deadline")
+            late = DeadlineExceededError(
+                f"the audio was not complete within {limit:g} s; send a shorter text or a later deadline"
+            )
             self._metrics.record_refusal(late.code)
             raise late from error
-        context.facts.update(made.facts, cache=made.outcome.value, audio_seconds=round(made.seconds, 3))
-        self._metrics.record_cache_outcome(made.outcome.value)
-        self._metrics.record_audio(made.seconds)
-        return Audio(made.data, request.format, self._card.sample_rate, made.seconds / request.speed, made.outcome)
+        if result.stats is not None:
+            fields.worker = result.stats.worker
+            fields.attempts = result.stats.attempts
+            fields.waited = round(result.stats.queue_seconds, 4)
+            fields.compute_seconds = round(result.stats.compute_seconds, 4)
+        fields.cache = result.outcome.value
+        fields.audio_seconds = round(result.seconds, 3)
+        self._metrics.record_cache_outcome(result.outcome.value)
+        self._metrics.record_audio(result.seconds)
+        seconds = result.seconds / request.speed
+        return Audio(result.data, request.format, self._card.sample_rate, seconds, result.outcome)
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
-        """Seconds for the whole request, and the client's deadline on the event loop's clock."""
+        """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""
         given = time_limit(request, context)
         if given is None:
             return None if context.waits_indefinitely else self._timeout, None
         return min(given, self._timeout), context.arrived + given
 
-    # A file, and the sound that it is made of.
+    # From the cache, from a running request, or computed
 
-    async def _make(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
-        keys = self.keys
-        if keys is None or not context.cache.writes:
-            return await self._encoded(await self._spoken(request, context, deadline), request)
-        task = _Task(request, context, deadline, sound=keys.sound(request))
+    async def _result(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
+        if self._keys is None or not context.cache.writes:
+            return await self._encode(await self._synthesize(request, context, deadline), request)
+        task = _Task(request, context, deadline, pcm_key=self._keys.pcm(request))
         if request.speed == 1 and request.format in (AudioFormat.PCM, AudioFormat.WAV):
-            return await self._encoded(await self._sound(task), request)  # a copy of the sound: not kept twice
-        key = keys.file(task.sound, request.speed, request.format)
+            return await self._encode(await self._pcm(task), request)  # a copy of the PCM: not stored twice
+        key = self._keys.file(task.pcm_key, request.speed, request.format)
 
-        async def encode_sound() -> CachedResult:
-            return await self._encoded(await self._sound(task), request)
+        async def encode_pcm() -> CachedResult:
+            return await self._encode(await self._pcm(task), request)
 
-        return await self._once(self._files, key, task, encode_sound)
+        return await self._cached(self._file_flights, key, task, encode_pcm)
 
-    async def _sound(self, task: _Task) -> CachedResult:
-        return await self._once(
-            self._sounds, task.sound, task, lambda: self._spoken(task.request, task.context, task.deadline)
+    async def _pcm(self, task: _Task) -> CachedResult:
+        return await self._cached(
+            self._pcm_flights, task.pcm_key, task, lambda: self._synthesize(task.request, task.context, task.deadline)
         )
 
-    async def _once(
-        self, under_way: SingleFlight[CachedResult], key: str, task: _Task, make: Callable[[], Awaitable[CachedResult]]
+    async def _cached(
+        self, flights: SingleFlight[CachedResult], key: str, task: _Task, compute: Callable[[], Awaitable[CachedResult]]
     ) -> CachedResult:
-        """What is kept under the key; else what is being made; else made now, and kept.
+        """The cached result under `key`, or that of a running request, or else a computed one, which is then stored.
 
-        A request with a deadline of its own joins others but has none join it: they would share its refusal.
+        A request with a deadline of its own may join others, but none may join it: they would share its refusal.
         """
         found = False
 
-        async def look_or_make() -> CachedResult:
+        async def get_or_compute() -> CachedResult:
             nonlocal found
-            kept = await self._cache.get(key) if task.context.cache.reads else None
-            if kept is None:
-                return await make()
+            cached = await self._cache.get(key) if task.context.cache.reads else None
+            if cached is None:
+                return await compute()
             found = True
-            return CachedResult(kept.data, kept.seconds, CacheOutcome.HIT)
+            return CachedResult(cached.data, cached.seconds, CacheOutcome.HIT)
 
-        async def keep(made: CachedResult) -> None:
+        async def store(result: CachedResult) -> None:
             if not found:
-                await self._cache.put(key, made.data, made.seconds)
+                await self._cache.put(key, result.data, result.seconds)
 
-        flight = (key, task.coalescing_key)
-        if task.deadline is not None and flight not in under_way:
-            made = await look_or_make()
-            await keep(made)
-            return made
-        made, joined = await under_way.do(flight, look_or_make, keep)
-        if joined and made.outcome is CacheOutcome.MISS:
-            return CachedResult(made.data, made.seconds, CacheOutcome.COALESCED)
-        return made
+        flight_key = (key, task.coalescing_key)
+        if task.deadline is not None and flight_key not in flights:
+            result = await get_or_compute()
+            await store(result)
+            return result
+        result, joined = await flights.do(flight_key, get_or_compute, store)
+        if joined and result.outcome is CacheOutcome.MISS:
+            return CachedResult(result.data, result.seconds, CacheOutcome.COALESCED)
+        return result
 
-    # The work itself.
+    # The work itself
 
-    async def _spoken(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
-        spoken = await self._dispatcher.synthesize(
+    async def _synthesize(
+        self, request: SpeechRequest, context: RequestContext, deadline: float | None
+    ) -> CachedResult:
+        synthesis = await self._dispatcher.synthesize(
             Utterance(
                 id=secrets.token_hex(8),
                 text=request.text,
@@ -192,25 +225,21 @@ class SpeechService:
             ),
             Terms(context.caller, request.priority, deadline),
         )
-        facts = {
-            "worker": spoken.worker,
-            "attempts": spoken.attempts,
-            "waited": round(spoken.queue_seconds, 4),
-            "compute_seconds": round(spoken.compute_seconds, 4),
-        }
-        return CachedResult(spoken.pcm, duration(spoken.pcm, self._card.sample_rate), CacheOutcome.MISS, facts)
+        stats = SynthesisStats(synthesis.worker, synthesis.attempts, synthesis.queue_seconds, synthesis.compute_seconds)
+        return CachedResult(synthesis.pcm, duration(synthesis.pcm, self._card.sample_rate), CacheOutcome.MISS, stats)
 
-    async def _encoded(self, sound: CachedResult, request: SpeechRequest) -> CachedResult:
-        rate, pcm = self._card.sample_rate, sound.data
-        if is_cheap(pcm, request.format, request.speed):
-            data = encode(pcm, rate, request.format)
+    async def _encode(self, pcm: CachedResult, request: SpeechRequest) -> CachedResult:
+        rate = self._card.sample_rate
+        if is_cheap(pcm.data, request.format, request.speed):
+            data = encode(pcm.data, rate, request.format)
         else:
             abandoned = threading.Event()
             try:
-                data = await asyncio.to_thread(encode, pcm, rate, request.format, request.speed, abandoned.is_set)
+                data = await asyncio.to_thread(encode, pcm.data, rate, request.format, request.speed, abandoned.is_set)
             except asyncio.CancelledError:
                 abandoned.set()
                 self._metrics.record_cancellation("encoding")
-                self._metrics.record_wasted_seconds("cancelled", sound.facts.get("compute_seconds", 0.0))
+                wasted = 0.0 if pcm.stats is None else pcm.stats.compute_seconds
+                self._metrics.record_wasted_seconds("cancelled", wasted)
                 raise
-        return CachedResult(data, sound.seconds, sound.outcome, sound.facts)
+        return CachedResult(data, pcm.seconds, pcm.outcome, pcm.stats)

@@ -9,18 +9,22 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from balancer.metrics import Metrics
+from balancer.requests.log_fields import RequestLogFields
 
 log = logging.getLogger(__name__)
 
 PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
 """Routes that machines poll: logged at level DEBUG only."""
+
+SPEECH_PATHS = frozenset({"/v1/audio/speech", "/tts", "/tts-json"})
+"""Routes that synthesize: the time to the first byte of their audio is recorded."""
 
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
@@ -28,9 +32,12 @@ _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 class AccessLogMiddleware:
     """Wraps the whole application, so that every response has a request id. `routes` are the application's."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route]) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route], speech_paths: Collection[str] = SPEECH_PATHS
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._speech_paths = speech_paths
         self._paths = frozenset(route.path for route in routes if not route.param_convertors)
         self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
 
@@ -42,6 +49,7 @@ class AccessLogMiddleware:
         request_id = _request_id(Headers(scope=scope))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
+        state["log_fields"] = log_fields = RequestLogFields()
         surface = self._surface(scope["path"])
         started = time.perf_counter()
         status = 0
@@ -52,7 +60,7 @@ class AccessLogMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                awaiting_audio = status == 200 and "speech" in state
+                awaiting_audio = status == 200 and surface in self._speech_paths
             elif awaiting_audio and message.get("body"):
                 # Not at the response head: a streamed response sends it before there is any audio.
                 awaiting_audio = False
@@ -66,7 +74,7 @@ class AccessLogMiddleware:
             self._metrics.record_response(surface, status, seconds)
             level = logging.DEBUG if surface in PROBE_PATHS else logging.INFO
             if log.isEnabledFor(level):
-                fields = {"request": request_id, "seconds": round(seconds, 4)} | state.get("speech", {})
+                fields = {"request": request_id, "seconds": round(seconds, 4)} | log_fields.as_dict()
                 log.log(level, "%s %s %d", scope["method"], surface, status, extra={"fields": fields})
 
     def _surface(self, path: str) -> str:

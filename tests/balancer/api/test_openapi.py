@@ -13,7 +13,7 @@ import httpx
 import pytest
 from starlette.routing import BaseRoute, Route
 
-from balancer.api.middleware.access_log import AccessLogMiddleware
+from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
 from balancer.requests.validation import RequestValidator
@@ -142,6 +142,10 @@ def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> 
         if method != "HEAD"
     }
     assert {(path, method) for path, method, _ in operations(document)} == routes
+
+
+def test_the_access_log_knows_every_route_that_synthesizes(document: dict[str, Any]) -> None:
+    assert {path for path, _, operation in operations(document) if operation["tags"] == ["Speech"]} == SPEECH_PATHS
 
 
 def test_what_can_be_looked_up_is_there(document: dict[str, Any], client: httpx.Client) -> None:

@@ -22,15 +22,15 @@ REQUEST = SpeechRequest(
 
 
 @pytest.fixture
-def sounds(tmp_path: Path) -> CacheKeys:
+def keys(tmp_path: Path) -> CacheKeys:
     (tmp_path / "ada").mkdir()
     (tmp_path / "ada" / "clip.wav").write_bytes(b"a clip")
     return CacheKeys("turbo, batched, fp32", "weights", tmp_path)
 
 
-def test_equal_requests_are_one_sound_whatever_their_format(sounds: CacheKeys) -> None:
+def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
     same = replace(REQUEST, format=AudioFormat.MP3, speed=2.0, deadline_ms=5.0, text_field="input")
-    assert sounds.sound(same) == sounds.sound(REQUEST)
+    assert keys.pcm(same) == keys.pcm(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -44,33 +44,33 @@ def test_equal_requests_are_one_sound_whatever_their_format(sounds: CacheKeys) -
         replace(REQUEST, seeded=False),
     ],
 )
-def test_what_changes_the_sound_changes_the_key(sounds: CacheKeys, other: SpeechRequest) -> None:
-    assert sounds.sound(other) != sounds.sound(REQUEST)
+def test_whatever_changes_the_pcm_changes_the_key(keys: CacheKeys, other: SpeechRequest) -> None:
+    assert keys.pcm(other) != keys.pcm(REQUEST)
 
 
-def test_without_a_seed_any_will_do(sounds: CacheKeys) -> None:
-    one, other = (sounds.sound(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2))
+def test_requests_without_a_seed_share_a_key(keys: CacheKeys) -> None:
+    one, other = (keys.pcm(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2))
     assert one == other
 
 
-def test_audio_of_an_engine_run_in_one_way_is_not_anothers(sounds: CacheKeys, tmp_path: Path) -> None:
-    assert CacheKeys("turbo, batched, int8", "weights", tmp_path).sound(REQUEST) != sounds.sound(REQUEST)
+def test_engine_options_change_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    assert CacheKeys("turbo, batched, int8", "weights", tmp_path).pcm(REQUEST) != keys.pcm(REQUEST)
 
 
-def test_another_clip_is_another_voice(sounds: CacheKeys, tmp_path: Path) -> None:
-    before = sounds.sound(REQUEST)
+def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    before = keys.pcm(REQUEST)
     (tmp_path / "ada" / "clip.wav").write_bytes(b"another clip")
-    assert sounds.sound(REQUEST) != before
+    assert keys.pcm(REQUEST) != before
     (tmp_path / "ada" / "clip.wav").unlink()
-    assert sounds.sound(REQUEST) != before
+    assert keys.pcm(REQUEST) != before
 
 
-def test_a_file_is_a_sound_at_a_speed_in_a_format() -> None:
-    keys = {CacheKeys.file("a", speed, kind) for speed in (1.0, 2.0) for kind in (AudioFormat.MP3, AudioFormat.FLAC)}
-    assert len(keys) == 4
+def test_a_file_key_depends_on_speed_and_format() -> None:
+    found = {CacheKeys.file("a", speed, kind) for speed in (1.0, 2.0) for kind in (AudioFormat.MP3, AudioFormat.FLAC)}
+    assert len(found) == 4
 
 
-def test_a_fingerprint_is_that_of_the_files_contents(tmp_path: Path) -> None:
+def test_a_fingerprint_depends_on_the_contents_of_files(tmp_path: Path) -> None:
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         write(CHECKPOINTS["turbo"], folder)

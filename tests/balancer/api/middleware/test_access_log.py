@@ -54,11 +54,12 @@ def app(metrics: SpyMetrics) -> AccessLogMiddleware:
         raise RuntimeError("broken")
 
     async def spoken(request: Request) -> Response:
-        request.state.speech = {"characters": 5, "worker": 1}
+        request.state.log_fields.characters = 5
+        request.state.log_fields.worker = 1
         return PlainTextResponse("audio", 200 if request.path_params["id"] == "1" else 500)
 
     routes = [Route("/here", here), Route("/broken", broken), Route("/audio/{id}", spoken)]
-    return AccessLogMiddleware(Starlette(routes=routes), metrics, routes)
+    return AccessLogMiddleware(Starlette(routes=routes), metrics, routes, speech_paths={"/audio/{id}"})
 
 
 async def get(app: AccessLogMiddleware, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
@@ -137,12 +138,11 @@ async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(metrics: SpyM
             seen.append(list(metrics.first_bytes))
             yield piece
 
-    async def streamed(request: Request) -> Response:
-        request.state.speech = {}
+    async def streamed(_: Request) -> Response:
         return StreamingResponse(audio())
 
     routes = [Route("/streamed", streamed)]
-    await get(AccessLogMiddleware(Starlette(routes=routes), metrics, routes), "/streamed")
+    await get(AccessLogMiddleware(Starlette(routes=routes), metrics, routes, {"/streamed"}), "/streamed")
     assert seen == [[], [], ["/streamed"]]
     assert metrics.first_bytes == ["/streamed"]
 

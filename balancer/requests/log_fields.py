@@ -1,0 +1,33 @@
+"""Fields of a speech request's log line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass
+class RequestLogFields:
+    """Fields that a speech request adds to its log line, set while it is processed. A field that is None is omitted."""
+
+    characters: int | None = None
+    """Length of the text."""
+    voice: str | None = None
+    caller: str | None = None
+    """Name of the API key, or the client's address."""
+    text: str | None = None
+    """Only where the operator has texts logged."""
+    worker: int | None = None
+    """Index of the worker that synthesized the audio; None if no worker did for this request. So are the next three."""
+    attempts: int | None = None
+    waited: float | None = None
+    """Seconds in the queue."""
+    compute_seconds: float | None = None
+    """Seconds of work that the worker reports."""
+    cache: str | None = None
+    """Source of the audio: `hit`, `miss` or `coalesced`."""
+    audio_seconds: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields that are set, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
