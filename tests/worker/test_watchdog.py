@@ -66,7 +66,7 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
         from pathlib import Path
         from worker import server
         from worker.crash_history import Past
-        from tests.services.held_engine import HeldEngine
+        from tests.support.held_engine import HeldEngine
 
         class Hanging(HeldEngine):
             def synthesize(self, utterance, source, cancellation):
