@@ -19,11 +19,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from balancer.host.processes import free_port
 from scripts.benchmarks.minimal_client import (
     AUDIO_BYTES,
     Client,
     Figures,
-    await_ready,
+    await_slots,
     balancer_on,
     cpu_seconds,
     rate,
@@ -32,7 +33,6 @@ from scripts.benchmarks.minimal_client import (
     tcp,
     unix,
 )
-from scripts.support.servers import free_port
 
 DIRECT, BALANCED = "worker directly", "through the balancer"
 
@@ -57,8 +57,9 @@ def main(
             "CHORUS_PORT": str(port),
             "CHORUS_LOG_LEVEL": "warning",
         }
-        balancer = psutil.Process(processes.enter_context(running(balancer_on(cores[0]), environ)).pid)
-        await_ready(f"http://127.0.0.1:{port}/health", concurrency)
+        process = processes.enter_context(running(balancer_on(cores[0]), environ))
+        await_slots(process, f"http://127.0.0.1:{port}/health", concurrency)
+        balancer = psutil.Process(process.pid)
 
         utterance = b'{"id": "%d", "text": "Hello.", "voice": "default", "seed": 1}'
         ways: dict[str, Callable[[int], Client]] = {

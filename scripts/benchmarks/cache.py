@@ -20,11 +20,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from balancer.host.processes import free_port
 from scripts.benchmarks.minimal_client import (
     AUDIO_BYTES,
     Client,
     Figures,
-    await_ready,
+    await_slots,
     balancer_on,
     cpu_seconds,
     rate,
@@ -32,7 +33,6 @@ from scripts.benchmarks.minimal_client import (
     stub,
     tcp,
 )
-from scripts.support.servers import free_port
 
 HIT, MISS = "hit", "miss"
 
@@ -83,7 +83,7 @@ def _balancer(folder: Path, environ: dict[str, str], core: int) -> Iterator[tupl
         "CHORUS_LOG_LEVEL": "warning",
     }
     with running(stub(run_dir, 0), {}), running(balancer_on(core), settings | environ) as process:
-        await_ready(f"http://127.0.0.1:{port}/health", 1)
+        await_slots(process, f"http://127.0.0.1:{port}/health", 1)
         yield psutil.Process(process.pid), port
 
 

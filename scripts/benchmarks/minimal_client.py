@@ -16,9 +16,12 @@ from pathlib import Path
 import httpx
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from balancer.host import processes
+from balancer.settings_groups import REPOSITORY
+
 AUDIO_BYTES = 100_000
 START_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 Dial = Callable[[], socket.socket]
 
@@ -104,26 +107,22 @@ def rate(clients: list[Client], requests: int) -> float:
 
 @contextmanager
 def running(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program until the end of the block."""
-    process = subprocess.Popen(command, env={**os.environ, **environ}, cwd=ROOT)
-    try:
+    """Run a program, with these variables added to the environment, until the end of the block."""
+    env = {**os.environ, **environ}
+    with processes.running(command, env=env, cwd=REPOSITORY, grace_seconds=STOP_SECONDS) as process:
         yield process
-    finally:
-        process.terminate()
-        process.wait()
 
 
-def await_ready(url: str, workers: int) -> None:
-    """Return once the server at `url` has so many slots."""
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+def await_slots(process: subprocess.Popen[bytes], url: str, slots: int) -> None:
+    """Return once the server has so many slots, as `GET /health` at `url` says."""
+
+    def has_slots() -> bool:
         try:
-            if httpx.get(url).json()["slots"] == workers:
-                return
+            return bool(httpx.get(url, trust_env=False).json()["slots"] == slots)
         except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    raise TimeoutError(f"{url} is not ready after {START_SECONDS} s")
+            return False
+
+    processes.await_ready(process, has_slots, timeout=START_SECONDS)
 
 
 def unix(path: Path) -> socket.socket:
@@ -143,7 +142,7 @@ def tcp(port: int) -> socket.socket:
 def stub(folder: Path, index: int) -> list[str]:
     """The command of a stub worker that answers AUDIO_BYTES of silence at once."""
     options = ["--folder", folder, "--audio-bytes", AUDIO_BYTES, "--index", index]
-    return [sys.executable, str(ROOT / "scripts/support/stub_worker.py"), *map(str, options)]
+    return [sys.executable, str(REPOSITORY / "scripts/support/stub_worker.py"), *map(str, options)]
 
 
 def balancer_on(core: int) -> list[str]:

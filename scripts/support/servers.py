@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from balancer.host.processes import ProcessEndedError, await_ready, free_port, log_tail, process_tree, running
 from balancer.host.topology import detect_topology
 from balancer.settings import PREFIX, variable
 from balancer.settings_groups import REPOSITORY
@@ -30,14 +29,12 @@ STOP_SECONDS = 5
 """Grace for a side that is ended in the middle of its work."""
 ANSWER_SECONDS = 60
 """Until a worker has told its state, which it does within milliseconds unless the machine is overcrowded."""
-TAIL_LINES = 15
 
 UPSTREAM_LOADS = ("turbo", "chatterbox", "multilingual")
 """What upstream's own loaders know, in full size."""
 UNHURRIED = {"request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
 """Settings for loads in which everything waits in line on purpose, and has to."""
 
-_LOOK_SECONDS = 0.05
 _EXIT_SECONDS = STOP_SECONDS + 15.0
 _RESTARTS = b"exited: worker-"
 """What supervisord logs."""
@@ -64,7 +61,7 @@ class Server:
 
     def processes(self) -> list[psutil.Process]:
         """Its own process and all below."""
-        return _tree(self.process.pid)
+        return process_tree(self.process.pid)
 
     def cpu_seconds(self) -> float:
         """CPU time of all its processes so far."""
@@ -119,7 +116,7 @@ def start_locked(engine: str, model_dir: Path, *, size: Size, folder: Path) -> I
     port = free_port()
     options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
     command = [sys.executable, str(_LOCKED_SERVER), *flat(options)]
-    with running("locked", command, environment(), folder / "locked.log", port, lambda report: True) as server:
+    with running_server("locked", command, environment(), folder / "locked.log", port, lambda report: True) as server:
         yield server
 
 
@@ -156,7 +153,7 @@ def start_chorus(
     command = [str(_CHORUS), "serve", *flat(options)]
     variables = {variable(name): str(value) for name, value in chosen.items()}
     sockets = tuple(Path(str(chosen["run_dir"])) / f"worker-{index}.sock" for index in range(workers))
-    with running(name, command, environment() | variables, log, port, ready) as server:
+    with running_server(name, command, environment() | variables, log, port, ready) as server:
         yield replace(server, sockets=sockets)
 
 
@@ -165,7 +162,7 @@ class _NeverReadyError(Exception):
 
 
 @contextmanager
-def running(
+def running_server(
     name: str,
     command: Sequence[str],
     environment: dict[str, str],
@@ -173,88 +170,37 @@ def running(
     port: int,
     ready: Callable[[dict[str, object]], bool],
 ) -> Iterator[Server]:
-    """Run a server until the end of the block; `ready` judges its answer to `GET /health`."""
+    """Run a server until the end of the block; `ready` judges its answer to `GET /health`. Raises ServerError."""
     url = f"http://127.0.0.1:{port}"
-    process = None
-    try:
-        started = time.perf_counter()
-        with _uninterrupted(), log.open("wb") as output:
-            process = subprocess.Popen(
-                # So that none stays behind if this process is killed.
-                ["setpriv", "--pdeathsig", "TERM", "--", *command],
-                cwd=REPOSITORY,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                # A Ctrl-C is for this process, which ends the others in order.
-                start_new_session=True,
-            )
+    started = time.perf_counter()
+    with running(command, log=log, env=environment, cwd=REPOSITORY, grace_seconds=_EXIT_SECONDS) as process:
         _await_ready(name, process, url, log, ready)
         yield Server(name, url, process, log, time.perf_counter() - started)
-    finally:
-        if process is not None:
-            _end(process)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A block that a Ctrl-C interrupts only at its end: in the middle, a process would be started and then lost."""
-    pending = []
-    before = signal.signal(signal.SIGINT, lambda *_: pending.append(True))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if pending:
-            signal.raise_signal(signal.SIGINT)
 
 
 def _await_ready(
     name: str, process: subprocess.Popen[bytes], url: str, log: Path, ready: Callable[[dict[str, object]], bool]
 ) -> None:
-    deadline = time.monotonic() + START_SECONDS
     with httpx.Client(trust_env=False, timeout=START_SECONDS) as client:
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise _failure(f"{name} did not start: it ended with {process.returncode}", log)
+
+        def is_ready() -> bool:
             try:
-                if ready(client.get(f"{url}/health").json()):
-                    return
+                return ready(client.get(f"{url}/health").json())
             except httpx.TransportError:
-                pass
-            except _NeverReadyError as error:
-                raise _failure(f"{name} did not start: {error}", log) from error
-            time.sleep(_LOOK_SECONDS)
-    raise _failure(f"{name} did not start: it was not ready after {START_SECONDS:g} s", log)
+                return False
 
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End it and all that it started: by asking, and after a while by force."""
-    processes = _tree(process.pid)
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    psutil.wait_procs(processes, timeout=_EXIT_SECONDS)
-    # It may have started others meanwhile.
-    left = [survivor for survivor in {*processes, *_tree(process.pid)} if survivor.is_running()]
-    for survivor in left:
-        with suppress(psutil.NoSuchProcess):
-            survivor.kill()
-    process.wait()
-    psutil.wait_procs(left)
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []
+        try:
+            await_ready(process, is_ready, timeout=START_SECONDS)
+        except ProcessEndedError as error:
+            raise _failure(f"{name} did not start: it ended with {error.returncode}", log) from error
+        except _NeverReadyError as error:
+            raise _failure(f"{name} did not start: {error}", log) from error
+        except TimeoutError as error:
+            raise _failure(f"{name} did not start: it was not ready after {START_SECONDS:g} s", log) from error
 
 
 def _failure(message: str, log: Path) -> SideError:
-    with log.open(errors="replace") as lines:
-        tail = "".join(deque(lines, TAIL_LINES)).rstrip()
-    return SideError(f"{message}\nThe end of its log:\n{tail or '(it is empty)'}")
+    return SideError(f"{message}\nThe end of its log:\n{log_tail(log) or '(it is empty)'}")
 
 
 def environment() -> dict[str, str]:
@@ -269,11 +215,3 @@ def environment() -> dict[str, str]:
 def flat(options: Mapping[str, object]) -> list[str]:
     """Options as the words of a command line."""
     return [str(word) for option in options.items() for word in option]
-
-
-def free_port() -> int:
-    """A port of this host that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 
+from balancer.host.processes import free_port
 from balancer.listening_sockets import VARIABLE, hand_on, listen, taken_over
-from tests.support.harness import ROOT, environment, free_port
+from tests.support.harness import ROOT, environment
 
 SUCCESSOR = """
 import os

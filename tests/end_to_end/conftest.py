@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,7 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.harness import ROOT, TIMEOUT, environment, free_port, wait_until
+from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.real_worker import Worker
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import WorkerState
@@ -85,30 +84,24 @@ def start_chorus(
         log = Path(folder) / "log"
         run_dir = Path(folder) / "run"
         own = {"data_dir": Path(folder) / "data", "cache_mib": 0}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [CHORUS, "serve", "--port", str(port), *options],
-                cwd=ROOT,
-                env=environment(**(own | settings | {"run_dir": run_dir})) | (variables or {}),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        chorus = Chorus(f"http://{host_name}:{port}", run_dir, process, log)
-        try:
-            wait_until(lambda: process.poll() is not None or b"Chorus is ready" in log.read_bytes(), timeout=timeout)
-            assert process.poll() is None, log.read_text()
-            yield chorus
-        finally:
-            if process.poll() is None:
-                os.kill(process.pid, signal.SIGTERM)
+        env = environment(**(own | settings | {"run_dir": run_dir})) | (variables or {})
+        with running([CHORUS, "serve", "--port", str(port), *options], log=log, cwd=ROOT, env=env) as process:
+            try:
+                await_ready(process, lambda: b"Chorus is ready" in log.read_bytes(), timeout=timeout)
+                yield Chorus(f"http://{host_name}:{port}", run_dir, process, log)
+            except ProcessEndedError as error:
+                raise AssertionError(log.read_text()) from error
+            finally:
+                # A server that does not stop by itself within its time fails the test.
+                process.terminate()
                 process.wait(STOP_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def chorus() -> Iterator[Chorus]:
     """A server with two workers, shared by the module's tests."""
-    with start_chorus("--workers", "2") as running:
-        yield running
+    with start_chorus("--workers", "2") as chorus:
+        yield chorus
 
 
 class Home(NamedTuple):
@@ -147,16 +140,16 @@ def start_model(
     chosen = ["--engine", engine, "--workers", str(workers), *options]
     if model_dir is not None:
         chosen += ["--model-dir", str(model_dir)]
-    with start_chorus(*chosen, variables=variables, timeout=MODEL_TIMEOUT, **home.settings(), **settings) as running:
-        running.await_ready(workers, timeout=MODEL_TIMEOUT)
-        yield running
+    with start_chorus(*chosen, variables=variables, timeout=MODEL_TIMEOUT, **home.settings(), **settings) as chorus:
+        chorus.await_ready(workers, timeout=MODEL_TIMEOUT)
+        yield chorus
 
 
 @pytest.fixture(scope="module")
 def turbo(tiny_checkpoint: TinyCheckpoint, home: Home) -> Iterator[Chorus]:
     """A server with two workers that run a tiny Turbo through upstream's own classes, shared by the module's tests."""
-    with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2, runtime="stock") as running:
-        yield running
+    with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2, runtime="stock") as chorus:
+        yield chorus
 
 
 def link_files(folder: Path, files: Iterable[Path]) -> Path:

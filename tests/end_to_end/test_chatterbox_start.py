@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from balancer.host.processes import free_port
 from tests.end_to_end.conftest import CHORUS, MODEL_TIMEOUT, Home, post_tts, start_model, synthesize
 from tests.support.checkpoint_files import write
-from tests.support.harness import ROOT, environment, free_port, start_balancer, wait_until
+from tests.support.harness import ROOT, environment, start_balancer, wait_until
 from tests.support.real_worker import start_worker
 from tests.support.recogniser import seconds
 from tests.support.tiny_models import TinyCheckpoint

@@ -14,7 +14,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from typing import NamedTuple
 
 import httpx
 
+from balancer.host import processes
+from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
 from balancer.settings import PREFIX, variable
 from worker.contract import Phase, WorkerState
 
@@ -30,7 +31,8 @@ ROOT = Path(__file__).parents[2]
 STUB = ROOT / "scripts" / "support" / "stub_worker.py"
 
 TIMEOUT = 30.0
-"""Seconds until something that should have happened did not."""
+"""Seconds after which a test that waits for an event fails."""
+POLL_INTERVAL_SECONDS = 0.01
 
 _PORTS_TRIED = 5
 _TAKEN = "address already in use"
@@ -56,47 +58,45 @@ def start_stub(
 ) -> Iterator[Stub]:
     """Run `stub_worker.py` as worker `index`; it answers on its socket when the block begins.
 
-    A socket left by an earlier process of that number is taken over. The block's end kills the process.
+    It takes over a socket that an earlier process of that index has left. The end of the block kills it.
     """
     arguments = [f"--index={index}", f"--folder={run_dir}", f"--audio-bytes={audio_bytes}", f"--phase={phase}"]
-    process = subprocess.Popen([sys.executable, STUB, *arguments], cwd=ROOT, env=environment())
-    stub = Stub(process, run_dir / f"worker-{index}.sock")
+    with running([sys.executable, STUB, *arguments], cwd=ROOT, env=environment()) as process:
+        stub = Stub(process, run_dir / f"worker-{index}.sock")
 
-    def answers() -> bool:
-        assert process.poll() is None, f"the stub ended with {process.returncode}"
-        # Connected to by hand first: httpx would leave the socket open where nobody listens.
-        with socket.socket(socket.AF_UNIX) as client:
-            listening = client.connect_ex(str(stub.path)) == 0
-        return listening and stub.state().pid == process.pid
+        def answers() -> bool:
+            return listens(stub.path) and stub.state().pid == process.pid
 
-    with _ending(process):
-        wait_until(answers)
+        await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
         yield stub
 
 
 @contextmanager
 def start_balancer(run_dir: Path, *, ready: int = 1, **settings: object) -> Iterator[str]:
-    """Run `python -m balancer` with these settings (`queue_limit=3`) on a free port; its address, such as http://….
+    """Run `python -m balancer` with these settings (`queue_limit=3`) on a free port; gives its URL.
 
-    The block begins when that many workers are ready; with `ready=0`, when the balancer answers at all. Its output goes
-    to `balancer.log` in the run directory. The block's end kills it. Nothing is cached unless `cache_mib` says so.
+    The block begins when `ready` workers are ready; with `ready=0`, when the balancer answers at all. The output goes
+    to `balancer.log` in the run directory. The end of the block kills the balancer. The audio cache is off unless
+    `cache_mib` is set.
     """
     for _ in range(_PORTS_TRIED):
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         own = {"data_dir": run_dir / "data", "cache_dir": run_dir / "cache", "cache_mib": 0}
-        chosen = environment(**(own | settings | {"port": port, "run_dir": run_dir}))
+        env = environment(**(own | settings | {"port": port, "run_dir": run_dir}))
         log = run_dir / "balancer.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "balancer"], cwd=ROOT, env=chosen, stdout=output, stderr=subprocess.STDOUT
-            )
-        with _ending(process):
-            wait_until(lambda: process.poll() is not None or _ready(url) >= ready)  # noqa: B023 - called here only
-            if process.poll() is None:
-                yield url
-                return
-        assert _TAKEN in log.read_text(), f"the balancer ended with {process.returncode}: {log.read_text()}"
+
+        def is_ready(url: str = url) -> bool:
+            return _ready_workers(url) >= ready
+
+        with running([sys.executable, "-m", "balancer"], log=log, cwd=ROOT, env=env) as process:
+            try:
+                await_ready(process, is_ready, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
+            except ProcessEndedError:
+                assert _TAKEN in log.read_text(), log.read_text()
+                continue
+            yield url
+            return
     raise AssertionError(f"no free port in {_PORTS_TRIED} tries")
 
 
@@ -129,36 +129,22 @@ def environment(**settings: object) -> dict[str, str]:
     return others | {variable(name): str(value) for name, value in settings.items()}
 
 
-def free_port() -> int:
-    """A port of this host that nobody listens on just now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def wait_until(condition: Callable[[], bool], *, timeout: float = TIMEOUT) -> None:
-    """Return once `condition()` is true; raise TimeoutError where that takes longer than `timeout` seconds."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so within {timeout} s")
-        time.sleep(0.01)
+    """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds."""
+    processes.wait_until(condition, timeout=timeout, poll_interval=POLL_INTERVAL_SECONDS)
 
 
-def _ready(url: str) -> int:
-    """How many workers are ready; -1 where the balancer does not answer."""
+def listens(path: Path) -> bool:
+    """Whether a server accepts connections at a Unix socket."""
+    # By hand: httpx would leave its socket open where nothing listens.
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
+def _ready_workers(url: str) -> int:
+    """The number of ready workers; -1 if the balancer does not answer."""
     try:
         workers = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False).json()["workers"]
     except httpx.TransportError:
         return -1
     return sum(worker["phase"] in ("ready", "busy") for worker in workers)
-
-
-@contextmanager
-def _ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()

@@ -1,4 +1,4 @@
-"""A real Redis of the test's own, on a free port, that keeps what it is given."""
+"""A real Redis server of the test's own, on a free port, with its data in a temporary folder."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.support.harness import free_port, wait_until
+from balancer.host.processes import await_ready, free_port, running
+from tests.support.harness import TIMEOUT
 
 
 class RedisServer:
-    """Runs `redis-server` in `folder`; it can be stopped and started again with all that it kept."""
+    """Runs `redis-server` in `folder`; after a stop it can be started again with its data."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
         self._folder = folder
+        self._running = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -28,20 +30,20 @@ class RedisServer:
     def start(self) -> None:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes", "save": ""}
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-        self._process = subprocess.Popen(
-            ["redis-server", *arguments], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        self._process = self._running.enter_context(
+            running(["redis-server", *arguments], log=self._folder / "redis.log")
         )
-        wait_until(self._answers)
+        await_ready(self._process, lambda: self._ask(b"PING").startswith(b"+PONG"), timeout=TIMEOUT)
 
     def stop(self) -> None:
-        """As its operator does."""
+        """End it with SIGTERM, as its operator does."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
         self._end(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """It keeps its connections and says nothing."""
+        """Stop it with SIGSTOP: it keeps its connections and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -50,7 +52,7 @@ class RedisServer:
         self._process.send_signal(signal.SIGCONT)
 
     def empty(self) -> None:
-        """Forget everything."""
+        """Delete all data."""
         assert self._ask(b"FLUSHALL") == b"+OK\r\n"
 
     def _end(self, signum: int) -> None:
@@ -59,14 +61,10 @@ class RedisServer:
             self._process.send_signal(signum)
             self._process.wait()
             self._process = None
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, f"redis-server ended with {self._process.returncode}"
-        return self._ask(b"PING").startswith(b"+PONG")
+        self._running.close()
 
     def _ask(self, command: bytes) -> bytes:
-        """Its answer; nothing where it does not listen."""
+        """The answer to a command; empty if the server does not listen."""
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", self.port)) != 0:
                 return b""
@@ -76,7 +74,7 @@ class RedisServer:
 
 @contextmanager
 def start_redis() -> Iterator[RedisServer]:
-    """A running server; the block's end kills it."""
+    """Run a server, which the end of the block kills."""
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
         server = RedisServer(Path(folder))
         server.start()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from scripts.support.servers import Server, SideError, environment, free_port, running, start_chorus
+from balancer.host.processes import free_port
+from scripts.support.servers import Server, SideError, environment, running_server, start_chorus
 
 ENGINE = "hibari"
 HAPROXY = "haproxy"
@@ -114,7 +115,7 @@ def _start_haproxy(program: str, sockets: list[Path], folder: Path) -> Iterator[
     configuration.write_text(configure(port, sockets), encoding="utf-8")
     command = [program, "-db", "-f", str(configuration)]
     log = folder / "haproxy.log"
-    with running(Side.HAPROXY, command, environment(), log, port, lambda report: True) as server:
+    with running_server(Side.HAPROXY, command, environment(), log, port, lambda report: True) as server:
         yield server
 
 

@@ -20,13 +20,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from balancer.cli.main import app
+from balancer.host.processes import free_port
 from balancer.settings import tables
 from tests.support.harness import (
     ROOT,
     TIMEOUT,
     Server,
     environment,
-    free_port,
     serve_stub,
     start_balancer,
     start_stub,

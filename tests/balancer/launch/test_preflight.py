@@ -20,6 +20,7 @@ from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Calibration
 from balancer.host.calibration_store import save
 from balancer.host.layout import Core, Host, Layout, WorkerPlacement
+from balancer.host.processes import free_port
 from balancer.launch import plan, preflight
 from balancer.launch import supervisor as supervisor_module
 from balancer.launch.plan import choose_layout, with_weights
@@ -28,7 +29,7 @@ from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings
 from balancer.settings_groups import REPOSITORY
 from tests.support.checkpoint_files import write
-from tests.support.harness import ROOT, environment, free_port
+from tests.support.harness import ROOT, environment
 from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
 from worker.precision import Processor
 
