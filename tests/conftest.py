@@ -8,11 +8,34 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoints
+from tests.support import shared_folder, tiny_models
+from tests.support.tiny_models import TinyCheckpoint
+from worker.engines.chatterbox.kernels.disk_cache import keep
+
+TESTS = Path(__file__).parent
+LONGEST = (TESTS / "end_to_end", TESTS / "scripts", TESTS / "worker" / "engines", TESTS / "balancer" / "cli")
+"""Folders of tests that take minutes."""
 
 # How long an example takes says more of the machine's other work than of the code.
 settings.register_profile("chorus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("chorus")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared_folder.create()
+    # Before any kernel is imported: those that a test compiles are there for all others.
+    keep(shared_folder.kernels_folder())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Whole files go to the processes of a run in this order: the longest ones first, so that all end together.
+    items.sort(key=lambda item: not any(folder in item.path.parents for folder in LONGEST))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared_folder.remove()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -29,7 +52,6 @@ def run_dir() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint() -> Iterator[TinyCheckpoint]:
+def tiny_checkpoint() -> TinyCheckpoint:
     """The folder of an engine's tiny checkpoint, `tiny_checkpoint("turbo")`, made when it is first asked for."""
-    with tiny_checkpoints() as tiny:
-        yield tiny
+    return tiny_models.tiny_checkpoint

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support.harness import ROOT, environment
+from tests.support.shared_folder import make_once
 
 TinyCheckpoint = Callable[[str], Path]
 """The folder of an engine's tiny checkpoint, made if it is not there yet. Tests leave it as it is."""
 
 
-@contextmanager
-def tiny_checkpoints() -> Iterator[TinyCheckpoint]:
-    """A place for tiny checkpoints, of 0.5 to 0.8 GB each, that is gone when the block ends."""
-    made: dict[str, Path] = {}
-
-    with tempfile.TemporaryDirectory(prefix="chorus-tiny-") as home:
-
-        def tiny(engine: str) -> Path:
-            if engine not in made:
-                make_elsewhere(engine, Path(home) / engine)
-                made[engine] = Path(home) / engine
-            return made[engine]
-
-        yield tiny
+def tiny_checkpoint(engine: str) -> Path:
+    """The folder of an engine's tiny checkpoint, 0.5 to 0.8 GB, made once for the whole test run."""
+    return make_once(f"tiny-{engine}", lambda folder: make_elsewhere(engine, folder))
 
 
 def make_elsewhere(engine: str, folder: Path, *options: str) -> None:
