@@ -29,7 +29,8 @@ from balancer.api.responses import (
     internal_error_response,
 )
 from balancer.cache.best_effort import BestEffortCache
-from balancer.dispatch.dispatcher import Dispatcher, Patience
+from balancer.dispatch.attempt import AttemptTimeouts
+from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
@@ -76,8 +77,8 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         sjf_window=scheduling.sjf_window,
         batch_ageing_seconds=scheduling.batch_ageing_seconds,
     )
-    patience = Patience(attempts.attempt_seconds, attempts.attempt_factor, attempts.hedge_factor)
-    dispatcher = Dispatcher(fleet, scheduler, metrics, card, patience)
+    timeouts = AttemptTimeouts(attempts.attempt_seconds, attempts.attempt_factor, attempts.hedge_factor)
+    dispatcher = Dispatcher(fleet, scheduler, metrics, card, timeouts)
     validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), settings.limits.max_text_characters)
     stores = open_stores(settings.storage)
     cache = BestEffortCache(stores.audio, metrics)

@@ -1,4 +1,4 @@
-"""One attempt at an utterance: one worker, one slot, one limit of time. The dispatcher decides what comes after it."""
+"""One attempt at an utterance, on one worker, in one slot, within a time limit; and how the limit is computed."""
 
 from __future__ import annotations
 
@@ -7,35 +7,62 @@ from dataclasses import dataclass
 
 from balancer.fleet.fleet import WorkerProcess
 from balancer.fleet.worker_client import SynthesisResult
-from balancer.scheduling.fair_queue import Order
+from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
 from worker.contract import Utterance
+
+MIN_HEDGE_SECONDS = 0.05
+"""Below it, estimates that are slightly too short would have every utterance synthesized twice."""
+
+
+@dataclass(frozen=True)
+class AttemptTimeouts:
+    """When an attempt has taken too long. Factors are multiples of its expected duration."""
+
+    seconds: float = 30.0
+    factor: float = 10.0
+    hedge_factor: float | None = None
+
+    def limit(self, expected: float) -> float:
+        """Seconds after which an attempt is cancelled: the longer of `seconds` and `factor` times the expectation."""
+        return max(self.seconds, self.factor * expected)
+
+    def hedge_after(self, expected: float) -> float | None:
+        """Seconds after which an idle worker is given the same utterance; None: never."""
+        return None if self.hedge_factor is None else max(MIN_HEDGE_SECONDS, self.hedge_factor * expected)
 
 
 class AttemptExpiredError(Exception):
-    """The worker had the utterance for longer than its limit. It counts as accepted: the fault may be the text's."""
+    """The attempt exceeded its time limit. It counts as accepted, since the text may be the cause."""
 
     accepted = True
 
 
 @dataclass(eq=False)
 class Attempt:
-    """`order` holds the slot, `expected` and `limit` are seconds."""
+    """An attempt that holds a slot of `process`."""
 
-    order: Order
+    queued: QueuedUtterance
     utterance: Utterance
     process: WorkerProcess
     expected: float
+    """Expected duration in seconds."""
     limit: float
+    """Time limit in seconds."""
     cancelled_as: str = "cancelled"
-    """What its work counts as, should it be cancelled."""
+    """The reason in `chorus_wasted_seconds_total` if the attempt is cancelled."""
+
+    @property
+    def id(self) -> AttemptId:
+        """Holds the slot."""
+        return self.queued.attempt_id
 
     @property
     def utterance_id(self) -> str:
-        """What the worker knows it by: a worker that still has an earlier attempt must not take it for that one."""
-        return self.order.ticket
+        """The utterance id that the worker is given: unique, so that an earlier attempt is not taken for this one."""
+        return str(self.id)
 
     async def run(self) -> SynthesisResult:
-        """The whole utterance. Cancelling it hangs up, which cancels the utterance in the worker.
+        """Synthesize the utterance. Cancelling the call cancels the utterance in the worker.
 
         Raises AttemptExpiredError, WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
@@ -46,4 +73,4 @@ class Attempt:
             async with asyncio.timeout(self.limit):
                 return await self.process.client.synthesize(utterance)
         except TimeoutError as error:
-            raise AttemptExpiredError(f"had not spoken it within {self.limit:.0f} s") from error
+            raise AttemptExpiredError(f"not finished within {self.limit:.0f} s") from error

@@ -1,7 +1,8 @@
-"""What an utterance will cost, learnt from what utterances have cost: pure, fed and asked by the dispatcher.
+"""Predicts the cost of an utterance from the costs of earlier ones. Pure: the dispatcher reports the costs.
 
-Two ratios of sums that forget exponentially: audio seconds a character for the engine, and audio seconds a second of
-work for each worker. Sums, not an average of ratios, so that a long text counts for as much as it says.
+It learns two ratios: audio seconds per character for the engine, and audio seconds per second of work for each worker.
+Each is a ratio of exponentially weighted sums, not an average of ratios, so that a long text has the weight of its
+length.
 """
 
 from __future__ import annotations
@@ -14,29 +15,30 @@ from worker.cards import EngineCard
 SMOOTHING = 0.05
 """Weight of the newest utterance in both sums."""
 
-WIDEST = 20.0
-"""A learnt ratio stays within this factor of its prior: one freak utterance must not make every estimate absurd."""
+MAX_DEVIATION = 20.0
+"""A learnt ratio stays within this factor of its prior, so that one outlier does not ruin every estimate."""
 
 
 @dataclass
 class _Ratio:
-    """`over` per `under`, each a sum that forgets; it starts as the prior, which `under` says the weight of."""
+    """`numerator / denominator`, two exponentially weighted sums. The initial values give the prior and its weight."""
 
     prior: float
-    over: float
-    under: float
+    numerator: float
+    denominator: float
 
     @property
     def value(self) -> float:
-        return min(max(self.over / self.under, self.prior / WIDEST), self.prior * WIDEST)
+        ratio = self.numerator / self.denominator
+        return min(max(ratio, self.prior / MAX_DEVIATION), self.prior * MAX_DEVIATION)
 
-    def learn(self, over: float, under: float) -> None:
-        self.over += SMOOTHING * (over - self.over)
-        self.under += SMOOTHING * (under - self.under)
+    def learn(self, numerator: float, denominator: float) -> None:
+        self.numerator += SMOOTHING * (numerator - self.numerator)
+        self.denominator += SMOOTHING * (denominator - self.denominator)
 
 
 class CostModel:
-    """Estimates for one engine, whose card gives the priors. Workers are known by the names of their incarnations."""
+    """Estimates for one engine. Its card gives the priors. Workers are named as in WorkerProcess.name."""
 
     def __init__(self, card: EngineCard) -> None:
         characters = 100.0
@@ -46,22 +48,24 @@ class CostModel:
         self._workers: dict[str, _Ratio] = {}
 
     def audio_seconds(self, characters: int) -> float:
-        """Expected audio of a text of that length, in seconds."""
+        """Expected audio of a text with that many characters, in seconds."""
         return characters * self._length.value
 
     def speed(self, worker: str) -> float:
-        """Audio seconds that the worker makes a second; before its first utterance, what the others make."""
+        """Audio seconds that the worker makes per second; before its first utterance, the average of the fleet."""
         return self._workers.get(worker, self._fleet).value
 
     def learn(self, worker: str, *, characters: int, audio_seconds: float, compute_seconds: float) -> None:
-        """An utterance of that length became so much audio in so much time."""
+        """Learn from a finished utterance. Amounts that are not positive and finite are ignored."""
         if not all(0 < amount < inf for amount in (characters, audio_seconds, compute_seconds)):
-            return  # says nothing of the next
+            return
         self._length.learn(audio_seconds, characters)
-        known = self._workers.setdefault(worker, _Ratio(self._fleet.prior, self._fleet.over, self._fleet.under))
-        known.learn(audio_seconds, compute_seconds)
+        ratio = self._workers.setdefault(
+            worker, _Ratio(self._fleet.prior, self._fleet.numerator, self._fleet.denominator)
+        )
+        ratio.learn(audio_seconds, compute_seconds)
         self._fleet.learn(audio_seconds, compute_seconds)
 
     def forget(self, worker: str) -> None:
-        """The worker is gone."""
+        """Drop the speed of a worker that is gone."""
         self._workers.pop(worker, None)

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Priority(StrEnum):
-    """Who goes first."""
+    """Decides which utterances are dispatched first."""
 
-    INTERACTIVE = "interactive"  # somebody waits for it
-    BATCH = "batch"  # takes what interactive work leaves over
+    INTERACTIVE = "interactive"  # a client waits for the answer
+    BATCH = "batch"  # uses the slots that interactive work leaves free

@@ -1,11 +1,11 @@
-"""Which utterance goes to which worker, and when. Pure: no I/O and no clock; decisions follow from calls and `now`.
+"""Decides which utterance goes to which worker, and when. Pure: no I/O and no clock; every call is given `now`.
 
-A free slot goes to the ready worker with the least seconds of work in flight, ties to the one used least lately (least
-outstanding work, as HAProxy's `leastconn` counts it, but in seconds). Utterances that lost their worker go first, then
-interactive ones, then batch; a batch utterance that has waited for `batch_ageing_seconds` seconds makes every fourth
-assignment a batch one, so that neither side starves. Within a priority, see `line`.
+A free slot goes to the ready worker with the fewest seconds of work in flight, ties to the one used least recently
+(least outstanding work, as HAProxy's `leastconn`, but in seconds). Retries go first, then interactive utterances, then
+batch. Once a batch utterance has waited `batch_ageing_seconds`, every fourth assignment is a batch one, so that neither
+priority starves. For the order within a priority, see `fair_queue`.
 
-All times are seconds on one clock that never goes back.
+All times are seconds on one monotonic clock.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from itertools import pairwise
 from math import inf
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
-from balancer.scheduling.fair_queue import Line, Order
+from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority
+from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
 
 BATCH_TURN = 4
-"""One in so many assignments goes to batch work that has waited its patience out."""
+"""Every so many assignments, one goes to batch work that has waited `batch_ageing_seconds`."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """The utterance of `ticket` goes to worker `worker` now."""
+    """The attempt gets a slot of the worker."""
 
-    ticket: str
+    attempt_id: AttemptId
     worker: str
 
 
 @dataclass(frozen=True)
 class _Running:
-    order: Order
+    utterance: QueuedUtterance
     since: float
 
 
@@ -42,100 +43,101 @@ class _Running:
 class _Worker:
     slots: int
     speed: float
+    """Audio seconds made per second."""
     open: bool = True
     """Whether it is given utterances."""
-    running: dict[str, _Running] = field(default_factory=dict)
-    used: int = 0
-    """Number of the assignment that used it last."""
+    running: dict[AttemptId, _Running] = field(default_factory=dict)
+    last_used: int = 0
+    """Number of the last assignment to it."""
 
     @property
     def free(self) -> int:
         return max(0, self.slots - len(self.running)) if self.open else 0
 
-    def left(self, now: float) -> list[float]:
-        """Seconds of work left in each slot that is taken, by what was expected of it."""
-        return [max(0.0, run.order.audio_seconds / self.speed - (now - run.since)) for run in self.running.values()]
+    def remaining(self, now: float) -> list[float]:
+        """Expected seconds of work left in each taken slot."""
+        return [max(0.0, run.utterance.audio_seconds / self.speed - (now - run.since)) for run in self.running.values()]
 
     def backlog(self, now: float) -> float:
-        """Seconds of work left in flight."""
-        return sum(self.left(now))
+        """Expected seconds of work in flight."""
+        return sum(self.remaining(now))
 
 
 class Scheduler:
-    """Tickets in lines and in slots. `limit` bounds each priority's line, not the slots."""
+    """Attempts in queues and in slots. `limit` bounds the queue of each priority; utterances in slots do not count."""
 
     def __init__(self, limit: int, *, sjf_window: float = 0.0, batch_ageing_seconds: float = 60.0) -> None:
         self._limit = limit
         self._batch_ageing_seconds = batch_ageing_seconds
-        self._lines = {priority: Line(sjf_window) for priority in Priority}
-        self._again: OrderedDict[str, Order] = OrderedDict()
+        self._queues = {priority: FairQueue(sjf_window) for priority in Priority}
+        self._retries: OrderedDict[AttemptId, QueuedUtterance] = OrderedDict()
         self._workers: dict[str, _Worker] = {}
-        self._assigned = 0
+        self._assignments = 0
         self._since_batch = 0
 
-    # What it knows.
+    # State.
 
     @property
     def depth(self) -> int:
-        """Utterances in line."""
-        return len(self._again) + sum(map(len, self._lines.values()))
+        """Number of queued utterances."""
+        return len(self._retries) + sum(map(len, self._queues.values()))
 
     @property
     def depths(self) -> Mapping[Priority, int]:
-        """Utterances in line by priority; those that wait to run again count as what they are."""
-        again = [order.priority for order in self._again.values()]
-        return {priority: len(line) + again.count(priority) for priority, line in self._lines.items()}
+        """Number of queued utterances by priority, retries included."""
+        retries = [utterance.terms.priority for utterance in self._retries.values()]
+        return {priority: len(queue) + retries.count(priority) for priority, queue in self._queues.items()}
 
     @property
     def running(self) -> int:
-        """Slots that are taken."""
+        """Number of taken slots."""
         return sum(len(worker.running) for worker in self._workers.values())
 
     @property
     def free_slots(self) -> int:
-        """Slots without an utterance, over all workers that are given any."""
+        """Number of free slots of the open workers."""
         return sum(worker.free for worker in self._workers.values())
 
     @property
     def slots(self) -> int:
-        """Slots of all workers that are given utterances."""
+        """Number of slots of the open workers."""
         return sum(worker.slots for worker in self._workers.values() if worker.open)
 
-    def worker_of(self, ticket: str) -> str | None:
-        """The worker that a ticket holds a slot of; None while it stands in line."""
-        return next((name for name, worker in self._workers.items() if ticket in worker.running), None)
+    def worker_of(self, attempt_id: AttemptId) -> str | None:
+        """The worker that runs the attempt; None if it has no slot."""
+        return next((name for name, worker in self._workers.items() if attempt_id in worker.running), None)
 
     def running_on(self, worker: str) -> int:
-        """Utterances that hold a slot of that worker."""
+        """Number of taken slots of that worker."""
         return len(self._workers[worker].running) if worker in self._workers else 0
 
-    def expected_wait(self, order: Order, now: float) -> float:
-        """Seconds until an utterance that joined now would get its slot; infinite without workers."""
+    def expected_wait(self, utterance: QueuedUtterance, now: float) -> float:
+        """Seconds until an utterance queued now would get its slot; infinite without open workers."""
         if self.free_slots > self.depth:
             return 0.0
         if not self.slots:
             return inf
-        duration = self._duration(order)
-        work = sum(self._duration(again) for again in self._again.values())
-        work += self._lines[order.priority].ahead_of(order, duration=duration, now=now)
-        if order.priority is Priority.BATCH:
-            work += self._lines[Priority.INTERACTIVE].work
-        left = [seconds for worker in self._workers.values() if worker.open for seconds in worker.left(now)]
-        return _filled([0.0] * self.free_slots + left, work)
+        priority, duration = utterance.terms.priority, self._duration(utterance)
+        ahead = sum(self._duration(retry) for retry in self._retries.values())
+        ahead += self._queues[priority].seconds_ahead_of(utterance, duration=duration, now=now)
+        if priority is Priority.BATCH:
+            ahead += self._queues[Priority.INTERACTIVE].seconds
+        in_flight = [seconds for worker in self._workers.values() if worker.open for seconds in worker.remaining(now)]
+        return _seconds_until_free([0.0] * self.free_slots + in_flight, ahead)
 
     # Workers.
 
     def join(self, worker: str, *, slots: int, speed: float) -> None:
-        """A worker is ready, with so many slots, making `speed` audio seconds a second."""
+        """Add a worker that is ready. `speed`: audio seconds made per second."""
         self._workers[worker] = _Worker(slots, speed)
 
     def update(self, worker: str, *, speed: float) -> None:
-        """What is known of a worker's speed changed."""
+        """Set the speed of a worker, if it is known."""
         if worker in self._workers and speed > 0:
             self._workers[worker].speed = speed
 
     def close(self, worker: str) -> None:
-        """Give a worker no more utterances; what it has, it finishes."""
+        """Give a worker no new utterances; those that run on it stay."""
         if worker in self._workers:
             self._workers[worker].open = False
 
@@ -144,69 +146,72 @@ class Scheduler:
         if worker in self._workers:
             self._workers[worker].open = True
 
-    def leave(self, worker: str) -> tuple[str, ...]:
-        """A worker is gone; the tickets that ran there, which hold no slot any more."""
-        gone = self._workers.pop(worker, None)
-        return tuple(gone.running) if gone is not None else ()
+    def leave(self, worker: str) -> None:
+        """Remove a worker, with the slots that attempts have of it."""
+        self._workers.pop(worker, None)
 
     # Utterances.
 
-    def submit(self, order: Order, now: float) -> None:
-        """Put an utterance in line. Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError.
+    def submit(self, utterance: QueuedUtterance, now: float) -> None:
+        """Queue an utterance. Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError.
 
-        The line is full only when nobody could take the utterance at once.
+        Free slots extend the limit of the queue, since they take utterances from it at once.
         """
-        line = self._lines[order.priority]
-        if len(line) >= self._limit + self.free_slots:
+        terms = utterance.terms
+        queue = self._queues[terms.priority]
+        if len(queue) >= self._limit + self.free_slots:
             raise QueueFullError(
-                f"{len(line)} utterances wait already; try again later", retry_after=self.expected_wait(order, now)
+                f"{len(queue)} utterances are queued already; try again later",
+                retry_after=self.expected_wait(utterance, now),
             )
-        if order.deadline is not None and self.slots:
-            wait = self.expected_wait(order, now)
-            self._check_deadline(order, order.deadline - now, wait)
-        line.add(order, duration=self._duration(order), now=now)
+        if terms.deadline is not None and self.slots:
+            self._check_deadline(utterance, terms.deadline - now, self.expected_wait(utterance, now))
+        queue.add(utterance, duration=self._duration(utterance), now=now)
 
-    def resubmit(self, order: Order) -> None:
-        """Put an utterance back, before all others: it has waited its turn already."""
-        self._again[order.ticket] = order
+    def resubmit(self, utterance: QueuedUtterance) -> None:
+        """Queue a retry, before all other utterances: this one has waited its turn already."""
+        self._retries[utterance.attempt_id] = utterance
 
-    def release(self, ticket: str) -> None:
-        """The utterance is over, wherever it stood: line and slot are free of it."""
-        self._again.pop(ticket, None)
-        for line in self._lines.values():
-            line.remove(ticket)
+    def release(self, attempt_id: AttemptId) -> None:
+        """Remove an attempt from the queue and from its slot, wherever it is."""
+        self._retries.pop(attempt_id, None)
+        for queue in self._queues.values():
+            queue.remove(attempt_id)
         for worker in self._workers.values():
-            worker.running.pop(ticket, None)
+            worker.running.pop(attempt_id, None)
 
     def assign(self, now: float) -> list[Assignment]:
-        """Hand waiting utterances to free slots until one of both runs out."""
+        """Give free slots to queued utterances until there are no more of one of them."""
         assignments = []
         while self.depth and (worker := self._least_busy(now)) is not None:
-            order = self._next(now)
-            self._start(order, worker, now)
-            assignments.append(Assignment(order.ticket, worker))
+            utterance = self._next(now)
+            self._start(utterance, worker, now)
+            assignments.append(Assignment(utterance.attempt_id, worker))
         return assignments
 
-    def hedge(self, order: Order, now: float, *, beside: str) -> Assignment | None:
-        """A second slot for what runs as ticket `beside`, on another worker; None unless one idles and nobody waits."""
+    def hedge(self, hedge: QueuedUtterance, now: float, *, beside: AttemptId) -> Assignment | None:
+        """Give a hedge a slot on another worker than attempt `beside` has.
+
+        None if no other worker has a free slot, or utterances are queued.
+        """
         if self.depth:
             return None
         worker = self._least_busy(now, without=self.worker_of(beside))
         if worker is None:
             return None
-        self._start(order, worker, now)
-        return Assignment(order.ticket, worker)
+        self._start(hedge, worker, now)
+        return Assignment(hedge.attempt_id, worker)
 
-    def _start(self, order: Order, worker: str, now: float) -> None:
-        self._assigned += 1
-        self._workers[worker].running[order.ticket] = _Running(order, now)
-        self._workers[worker].used = self._assigned
+    def _start(self, utterance: QueuedUtterance, worker: str, now: float) -> None:
+        self._assignments += 1
+        self._workers[worker].running[utterance.attempt_id] = _Running(utterance, now)
+        self._workers[worker].last_used = self._assignments
 
-    def _next(self, now: float) -> Order:
-        if self._again:
-            return self._again.popitem(last=False)[1]
-        interactive, batch = self._lines[Priority.INTERACTIVE], self._lines[Priority.BATCH]
-        oldest = batch.oldest()
+    def _next(self, now: float) -> QueuedUtterance:
+        if self._retries:
+            return self._retries.popitem(last=False)[1]
+        interactive, batch = self._queues[Priority.INTERACTIVE], self._queues[Priority.BATCH]
+        oldest = batch.oldest_arrival()
         aged = oldest is not None and now - oldest >= self._batch_ageing_seconds
         if interactive and not (aged and self._since_batch >= BATCH_TURN - 1):
             self._since_batch += 1
@@ -216,35 +221,41 @@ class Scheduler:
 
     def _least_busy(self, now: float, without: str | None = None) -> str | None:
         free = [name for name, worker in self._workers.items() if worker.free and name != without]
-        return min(free, key=lambda name: (self._workers[name].backlog(now), self._workers[name].used), default=None)
+        return min(
+            free, key=lambda name: (self._workers[name].backlog(now), self._workers[name].last_used), default=None
+        )
 
-    def _duration(self, order: Order) -> float:
-        """Expected seconds on a worker of middling speed."""
+    def _duration(self, utterance: QueuedUtterance) -> float:
+        """Expected seconds on a worker of average speed."""
         speeds = [worker.speed for worker in self._workers.values()]
-        return order.audio_seconds * len(speeds) / sum(speeds) if speeds else order.audio_seconds
+        return utterance.audio_seconds * len(speeds) / sum(speeds) if speeds else utterance.audio_seconds
 
-    def _check_deadline(self, order: Order, left: float, wait: float) -> None:
-        duration = self._duration(order)
-        if wait + duration <= left:
+    def _check_deadline(self, utterance: QueuedUtterance, remaining: float, wait: float) -> None:
+        duration = self._duration(utterance)
+        if wait + duration <= remaining:
             return
-        if duration > left:
+        if duration > remaining:
             raise DeadlineTooShortError(
-                f"this text takes about {duration:.2g} s to speak, and the deadline leaves {max(0.0, left):.2g} s; "
-                "send a shorter text or a later deadline",
+                f"this text takes about {duration:.2g} s to speak, and the deadline leaves "
+                f"{max(0.0, remaining):.2g} s; send a shorter text or a later deadline",
                 param="deadline_ms",
             )
         raise DeadlineUnreachableError(
-            f"about {wait:.1f} s of work wait before this text, and the deadline leaves {left:.1f} s; "
+            f"about {wait:.1f} s of work are queued before this text, and the deadline leaves {remaining:.1f} s; "
             "try again later or elsewhere",
-            retry_after=wait + duration - left,
+            retry_after=wait + duration - remaining,
         )
 
 
-def _filled(left: list[float], work: float) -> float:
-    """Seconds until work is done that always goes to the slot with the least of it left: the first then free."""
-    poured = work
-    for slots, (seconds, following) in enumerate(pairwise([*sorted(left), inf]), start=1):
-        poured += seconds
-        if poured <= slots * following:
+def _seconds_until_free(remaining: list[float], ahead: float) -> float:
+    """Seconds until a slot is free for the next utterance.
+
+    `remaining` are the seconds of work left in each slot, `ahead` those queued before the utterance; they are taken to
+    be spread evenly over the slots that become free first.
+    """
+    total = ahead
+    for slots, (seconds, following) in enumerate(pairwise([*sorted(remaining), inf]), start=1):
+        total += seconds
+        if total <= slots * following:
             break
-    return poured / slots
+    return total / slots

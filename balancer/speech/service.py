@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from balancer.audio.encoder import duration, encode, is_cheap
 from balancer.audio.formats import AudioFormat
 from balancer.cache.best_effort import BestEffortCache
-from balancer.dispatch.dispatcher import Dispatcher, Terms
+from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
+from balancer.scheduling.queued_utterance import Terms
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.single_flight import SingleFlight
 from worker.cards import EngineCard

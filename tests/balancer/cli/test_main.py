@@ -334,7 +334,7 @@ def test_status_of_a_server_that_cannot_speak(run_dir: Path) -> None:
     assert "unhealthy, 0 in line: no worker can load its model: there are no weights" in once.stdout
     assert "failed (there are no weights; run: make weights)" in once.stdout
     assert json.loads(as_json.stdout)["status"] == "unhealthy"
-    assert spoken.stderr.startswith("chorus: no worker can speak now: no worker can load its model")
+    assert spoken.stderr.startswith("chorus: no worker is available: no worker can load its model")
 
 
 # Keys

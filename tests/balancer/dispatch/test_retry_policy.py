@@ -1,40 +1,100 @@
+"""The decisions of the retry policy, without processes."""
+
 from __future__ import annotations
 
-from balancer.dispatch.retry_policy import LEAST_RESERVE, REFILL_SECONDS, RESERVE_A_SLOT, RETRIES_A_SUCCESS, RetryBudget
+import pytest
+
+from balancer.dispatch.retry_policy import (
+    CRASH_WINDOW_SECONDS,
+    MAX_STRIKES,
+    MIN_RESERVE,
+    POISON_THRESHOLD,
+    REFILL_SECONDS,
+    RETRIES_PER_SUCCESS,
+    RetryDecision,
+    RetryPolicy,
+)
+
+NOW = 100.0
+RETRY, POISONED, SUSPENDED = RetryDecision.RETRY, RetryDecision.POISONED, RetryDecision.SUSPENDED
 
 
-def spent_at(budget: RetryBudget, now: float, slots: int = 1) -> int:
-    """How many retries it grants at that time."""
-    granted = 0
-    while budget.spend(now, slots=slots):
-        granted += 1
-    return granted
+def decide(policy: RetryPolicy, strikes: int, now: float = NOW) -> RetryDecision:
+    """The decision on an utterance whose first so many workers have crashed: w0, w1, and so on."""
+    return policy.decide([f"w{number}" for number in range(strikes)], now, slots=1)
 
 
-def test_a_reserve_is_there_from_the_start_and_ends() -> None:
-    assert spent_at(RetryBudget(), 100.0) == LEAST_RESERVE
+def policy_after(*crashed: str, now: float = NOW) -> RetryPolicy:
+    policy = RetryPolicy()
+    for worker in crashed:
+        policy.record_crash(worker, now)
+    return policy
 
 
-def test_a_large_fleet_may_die_as_a_whole() -> None:
-    assert spent_at(RetryBudget(), 100.0, slots=192) == RESERVE_A_SLOT * 192
+@pytest.mark.parametrize("strikes", range(POISON_THRESHOLD))
+def test_below_the_threshold_an_utterance_is_retried(strikes: int) -> None:
+    assert decide(policy_after("w0"), strikes) is RETRY
 
 
-def test_successes_earn_retries() -> None:
-    budget = RetryBudget()
-    spent_at(budget, 100.0)
-    for _ in range(round(3 / RETRIES_A_SUCCESS)):
-        budget.earn()
-    assert spent_at(budget, 100.0) == 3
+@pytest.mark.parametrize("strikes", [POISON_THRESHOLD, POISON_THRESHOLD + 1])
+def test_at_the_threshold_an_utterance_is_poisoned(strikes: int) -> None:
+    assert decide(policy_after("w0", "w1"), strikes) is POISONED
 
 
-def test_successes_earn_no_more_than_the_reserve() -> None:
-    budget = RetryBudget()
-    for _ in range(10_000):
-        budget.earn()
-    assert spent_at(budget, 100.0) == LEAST_RESERVE
+def test_timeouts_are_strikes_although_no_worker_crashed() -> None:
+    assert decide(RetryPolicy(), POISON_THRESHOLD) is POISONED
 
 
-def test_time_refills_the_reserve() -> None:
-    budget = RetryBudget()
-    spent_at(budget, 100.0)
-    assert spent_at(budget, 100.0 + 4 * REFILL_SECONDS) == 4
+def test_a_worker_that_times_out_twice_gives_two_strikes() -> None:
+    assert RetryPolicy().decide(["w0", "w0"], NOW, slots=1) is POISONED
+
+
+@pytest.mark.parametrize("strikes", range(POISON_THRESHOLD, MAX_STRIKES))
+def test_where_as_many_other_workers_crash_an_utterance_is_retried(strikes: int) -> None:
+    others = [f"other{number}" for number in range(strikes)]
+    assert decide(policy_after("w0", "w1", *others), strikes) is RETRY
+    assert decide(policy_after("w0", "w1", *others[1:]), strikes) is POISONED, "one fewer is not enough"
+
+
+def test_at_the_maximum_an_utterance_is_poisoned_whatever_else_crashes() -> None:
+    others = [f"other{number}" for number in range(10 * MAX_STRIKES)]
+    assert decide(policy_after(*others), MAX_STRIKES - 1) is RETRY
+    assert decide(policy_after(*others), MAX_STRIKES) is POISONED
+
+
+def test_other_crashes_count_only_within_the_window() -> None:
+    policy = policy_after("other0", "other1")
+    assert decide(policy, POISON_THRESHOLD, NOW + CRASH_WINDOW_SECONDS) is RETRY
+    assert decide(policy, POISON_THRESHOLD, NOW + CRASH_WINDOW_SECONDS + 0.1) is POISONED
+
+
+def exhausted() -> RetryPolicy:
+    policy = RetryPolicy()
+    assert [decide(policy, 1) for _ in range(MIN_RESERVE)] == [RETRY] * MIN_RESERVE
+    return policy
+
+
+def test_without_budget_retries_are_suspended() -> None:
+    policy = exhausted()
+    assert decide(policy, 0) is SUSPENDED
+    assert decide(policy, 1) is SUSPENDED
+
+
+def test_a_poisoned_utterance_is_poisoned_without_budget_too() -> None:
+    assert decide(exhausted(), POISON_THRESHOLD) is POISONED
+
+
+def test_a_poisoned_utterance_takes_no_retry_from_the_budget() -> None:
+    policy = RetryPolicy()
+    for _ in range(10 * MIN_RESERVE):
+        assert decide(policy, POISON_THRESHOLD) is POISONED
+    assert decide(policy, 1) is RETRY
+
+
+def test_successes_and_time_end_the_suspension() -> None:
+    policy = exhausted()
+    for _ in range(round(1 / RETRIES_PER_SUCCESS)):
+        policy.record_success()
+    assert [decide(policy, 1), decide(policy, 1)] == [RETRY, SUSPENDED]
+    later = NOW + REFILL_SECONDS
+    assert [decide(policy, 1, later), decide(policy, 1, later)] == [RETRY, SUSPENDED]

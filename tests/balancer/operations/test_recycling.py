@@ -10,7 +10,7 @@ from pathlib import Path
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.operations.recycling import Limits, Upkeep
-from tests.balancer.dispatch.test_dispatcher import AUDIO_BYTES, READY, Front, front
+from tests.support.dispatcher import AUDIO_BYTES, READY, RunningDispatcher, running_dispatcher
 from tests.support.harness import TIMEOUT, Stub, start_stub
 from worker.contract import Phase, WorkerState
 
@@ -63,8 +63,8 @@ def test_a_worker_that_does_not_serve_is_not_due() -> None:
 
 
 @asynccontextmanager
-async def kept_up(run_dir: Path, limits: Limits) -> AsyncIterator[tuple[Front, Upkeep]]:
-    async with front(run_dir) as chorus:
+async def kept_up(run_dir: Path, limits: Limits) -> AsyncIterator[tuple[RunningDispatcher, Upkeep]]:
+    async with running_dispatcher(run_dir) as chorus:
         upkeep = Upkeep(chorus.dispatcher, limits)
         running = asyncio.create_task(upkeep.run())
         yield chorus, upkeep
@@ -85,7 +85,7 @@ async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(r
     with ExitStack() as processes:
         first = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
         async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
-            await chorus.speak("Hello.")
+            await chorus.synthesize("Hello.")
             # The limit is passed and seen, but there is no other.
             async with asyncio.timeout(TIMEOUT):
                 while (chorus.dispatcher.workers()[0].state or first.state()).done < 1:
@@ -103,7 +103,7 @@ async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Pa
         old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
         async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
             await chorus.until_phases(READY, READY)
-            await asyncio.gather(*(chorus.speak("Hello.", f"u{number}") for number in range(2)))
+            await asyncio.gather(*(chorus.synthesize("Hello.", f"u{number}") for number in range(2)))
             async with asyncio.timeout(TIMEOUT):
                 while not any(map(has_ended, old)):
                     await asyncio.sleep(0.01)

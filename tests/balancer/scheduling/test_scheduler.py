@@ -1,4 +1,4 @@
-"""The scheduler by example, and under whatever may happen in any order."""
+"""The scheduler by example, and under events in any order."""
 
 from __future__ import annotations
 
@@ -10,44 +10,53 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
-from balancer.scheduling.fair_queue import Order
 from balancer.scheduling.priority import Priority
+from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 LIMIT = 4
 
 
-def order(
-    ticket: str,
+def queued(
+    name: str,
     seconds: float = 1.0,
     *,
     caller: str = "",
     priority: Priority = INTERACTIVE,
     deadline: float | None = None,
-) -> Order:
-    return Order(ticket, seconds, caller, priority, deadline)
+) -> QueuedUtterance:
+    return QueuedUtterance(AttemptId(name), seconds, Terms(caller, priority, deadline))
 
 
-def scheduler(*speeds: float, slots: int = 1, limit: int = 100, **settings: float) -> Scheduler:
-    """With a worker of each speed, named w0, w1, and so on."""
-    made = Scheduler(limit, **settings)
+def hedge_of(name: str) -> QueuedUtterance:
+    return QueuedUtterance(AttemptId(name).hedged(), 1.0)
+
+
+def make_scheduler(*speeds: float, slots: int = 1, limit: int = 100, **settings: float) -> Scheduler:
+    """A scheduler with one worker of each speed, named w0, w1, and so on."""
+    scheduler = Scheduler(limit, **settings)
     for number, speed in enumerate(speeds):
-        made.join(f"w{number}", slots=slots, speed=speed)
-    return made
+        scheduler.join(f"w{number}", slots=slots, speed=speed)
+    return scheduler
+
+
+def assignments(scheduler: Scheduler, now: float = 0.0) -> list[tuple[str, str]]:
+    """The utterances that get slots now, each with its worker."""
+    return [(assignment.attempt_id.utterance, assignment.worker) for assignment in scheduler.assign(now)]
 
 
 def assigned(scheduler: Scheduler, now: float = 0.0) -> list[str]:
-    return [assignment.ticket for assignment in scheduler.assign(now)]
+    return [name for name, _ in assignments(scheduler, now)]
 
 
 def served(scheduler: Scheduler, now: float = 0.0) -> list[str]:
-    """The order in which all that wait get the slots, each being released at once."""
+    """The order in which all queued utterances get slots, when each is released at once."""
     order = []
-    while tickets := assigned(scheduler, now):
-        order += tickets
-        for ticket in tickets:
-            scheduler.release(ticket)
+    while names := assigned(scheduler, now):
+        order += names
+        for name in names:
+            scheduler.release(AttemptId(name))
     return order
 
 
@@ -55,250 +64,253 @@ def served(scheduler: Scheduler, now: float = 0.0) -> list[str]:
 
 
 def test_the_least_busy_worker_counted_in_seconds_of_work() -> None:
-    line = scheduler(1.0, 1.0, slots=2)
-    line.submit(order("long", 10.0), 0.0)
-    line.submit(order("short", 1.0), 0.0)
-    line.submit(order("next", 1.0), 0.0)
-    assert line.assign(0.0) == [Assignment("long", "w0"), Assignment("short", "w1"), Assignment("next", "w1")]
+    scheduler = make_scheduler(1.0, 1.0, slots=2)
+    scheduler.submit(queued("long", 10.0), 0.0)
+    scheduler.submit(queued("short", 1.0), 0.0)
+    scheduler.submit(queued("next", 1.0), 0.0)
+    assert assignments(scheduler) == [("long", "w0"), ("short", "w1"), ("next", "w1")]
 
 
 def test_workers_of_several_slots_are_filled_side_by_side() -> None:
-    line = scheduler(1.0, 1.0, slots=4)
+    scheduler = make_scheduler(1.0, 1.0, slots=4)
     for number in range(10):
-        line.submit(order(f"t{number}"), 0.0)
-    filled = [assignment.worker for assignment in line.assign(0.0)]
+        scheduler.submit(queued(f"t{number}"), 0.0)
+    filled = [assignment.worker for assignment in scheduler.assign(0.0)]
     assert filled == ["w0", "w1"] * 4
-    assert (line.running_on("w0"), line.running_on("w1"), line.free_slots, line.depth) == (4, 4, 0, 2)
-    line.release("t3")
-    line.release("t5")
-    assert line.assign(0.0) == [Assignment("t8", "w1"), Assignment("t9", "w1")], "where slots have become free"
+    assert (scheduler.running_on("w0"), scheduler.running_on("w1")) == (4, 4)
+    assert (scheduler.free_slots, scheduler.depth) == (0, 2)
+    scheduler.release(AttemptId("t3"))
+    scheduler.release(AttemptId("t5"))
+    assert assignments(scheduler) == [("t8", "w1"), ("t9", "w1")], "where slots have become free"
 
 
-def test_with_slots_free_everywhere_work_counts_and_not_its_number() -> None:
-    line = scheduler(1.0, 1.0, slots=4)
-    line.submit(order("long", 10.0), 0.0)
-    line.assign(0.0)
+def test_the_work_in_flight_counts_and_not_the_number_of_utterances() -> None:
+    scheduler = make_scheduler(1.0, 1.0, slots=4)
+    scheduler.submit(queued("long", 10.0), 0.0)
+    scheduler.assign(0.0)
     for number in range(4):
-        line.submit(order(f"short{number}", 2.0), 0.0)
-    assert [assignment.worker for assignment in line.assign(0.0)] == ["w1"] * 4
-    line.submit(order("last", 2.0), 0.0)
-    assert line.assign(0.0) == [Assignment("last", "w0")], "the other worker is full"
+        scheduler.submit(queued(f"short{number}", 2.0), 0.0)
+    assert [assignment.worker for assignment in scheduler.assign(0.0)] == ["w1"] * 4
+    scheduler.submit(queued("last", 2.0), 0.0)
+    assert assignments(scheduler) == [("last", "w0")], "the other worker is full"
 
 
-def test_work_that_is_done_by_now_counts_no_more() -> None:
-    line = scheduler(1.0, 1.0, slots=2)
-    line.submit(order("long", 10.0), 0.0)
-    line.assign(0.0)
-    line.submit(order("late", 2.0), 9.0)
-    line.assign(9.0)
-    assert line.worker_of("late") == "w1"
-    line.submit(order("later", 1.0), 9.5)  # 0.5 s are left of the long one, 1.5 s of the late one
-    assert line.assign(9.5) == [Assignment("later", "w0")]
+def test_work_that_is_done_does_not_count() -> None:
+    scheduler = make_scheduler(1.0, 1.0, slots=2)
+    scheduler.submit(queued("long", 10.0), 0.0)
+    scheduler.assign(0.0)
+    scheduler.submit(queued("late", 2.0), 9.0)
+    scheduler.assign(9.0)
+    assert scheduler.worker_of(AttemptId("late")) == "w1"
+    scheduler.submit(queued("later", 1.0), 9.5)  # 0.5 s are left of the long one, 1.5 s of the late one
+    assert assignments(scheduler, 9.5) == [("later", "w0")]
 
 
 def test_a_fast_worker_has_less_work_of_the_same_audio() -> None:
-    line = scheduler(1.0, 4.0, slots=2)
+    scheduler = make_scheduler(1.0, 4.0, slots=2)
     for number in range(2):
-        line.submit(order(f"t{number}", 8.0), 0.0)
-    line.assign(0.0)
-    line.submit(order("next"), 0.0)
-    assert line.assign(0.0) == [Assignment("next", "w1")]
-    line.update("w1", speed=0.5)
-    line.submit(order("after"), 0.0)
-    assert line.assign(0.0) == [Assignment("after", "w0")]
+        scheduler.submit(queued(f"t{number}", 8.0), 0.0)
+    scheduler.assign(0.0)
+    scheduler.submit(queued("next"), 0.0)
+    assert assignments(scheduler) == [("next", "w1")]
+    scheduler.update("w1", speed=0.5)
+    scheduler.submit(queued("after"), 0.0)
+    assert assignments(scheduler) == [("after", "w0")]
 
 
-def test_ties_go_to_the_worker_used_least_lately() -> None:
-    line = scheduler(1.0, 1.0, 1.0)
+def test_ties_go_to_the_worker_used_least_recently() -> None:
+    scheduler = make_scheduler(1.0, 1.0, 1.0)
     used = []
     for number in range(6):
-        line.submit(order(f"t{number}"), 0.0)
-        used += [assignment.worker for assignment in line.assign(0.0)]
-        line.release(f"t{number}")
+        scheduler.submit(queued(f"t{number}"), 0.0)
+        used += [assignment.worker for assignment in scheduler.assign(0.0)]
+        scheduler.release(AttemptId(f"t{number}"))
     assert used == ["w0", "w1", "w2", "w0", "w1", "w2"]
 
 
 def test_a_closed_worker_gets_nothing_until_it_is_opened() -> None:
-    line = scheduler(1.0)
-    line.close("w0")
-    line.submit(order("t"), 0.0)
-    assert (assigned(line), line.slots, line.free_slots) == ([], 0, 0)
-    line.reopen("w0")
-    assert assigned(line) == ["t"]
+    scheduler = make_scheduler(1.0)
+    scheduler.close("w0")
+    scheduler.submit(queued("t"), 0.0)
+    assert (assigned(scheduler), scheduler.slots, scheduler.free_slots) == ([], 0, 0)
+    scheduler.reopen("w0")
+    assert assigned(scheduler) == ["t"]
 
 
 def test_what_runs_on_a_closed_worker_goes_on() -> None:
-    line = scheduler(1.0)
-    line.submit(order("t"), 0.0)
-    line.assign(0.0)
-    line.close("w0")
-    assert (line.running, line.running_on("w0"), line.worker_of("t")) == (1, 1, "w0")
-    line.release("t")
-    assert line.running == 0
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("t"), 0.0)
+    scheduler.assign(0.0)
+    scheduler.close("w0")
+    assert (scheduler.running, scheduler.running_on("w0"), scheduler.worker_of(AttemptId("t"))) == (1, 1, "w0")
+    scheduler.release(AttemptId("t"))
+    assert scheduler.running == 0
 
 
-def test_a_worker_that_leaves_tells_what_ran_there() -> None:
-    line = scheduler(1.0, slots=2)
-    for ticket in ("a", "b", "c"):
-        line.submit(order(ticket), 0.0)
-    line.assign(0.0)
-    assert sorted(line.leave("w0")) == ["a", "b"]
-    assert line.leave("w0") == ()
-    assert (line.depth, line.running, line.slots) == (1, 0, 0)
+def test_a_worker_that_leaves_takes_its_slots_along() -> None:
+    scheduler = make_scheduler(1.0, slots=2)
+    for name in ("a", "b", "c"):
+        scheduler.submit(queued(name), 0.0)
+    scheduler.assign(0.0)
+    assert [scheduler.worker_of(AttemptId(name)) for name in ("a", "b", "c")] == ["w0", "w0", None]
+    for _ in range(2):  # the second time, nothing is left of it
+        scheduler.leave("w0")
+    assert [scheduler.worker_of(AttemptId(name)) for name in ("a", "b", "c")] == [None, None, None]
+    assert (scheduler.depth, scheduler.running, scheduler.slots) == (1, 0, 0)
 
 
-# Whose turn
+# Which utterance
 
 
-def test_what_runs_again_goes_before_everything() -> None:
-    line = scheduler(1.0)
-    line.submit(order("waiting"), 0.0)
-    line.resubmit(order("again", priority=BATCH))
-    line.resubmit(order("again too"))
-    assert line.depths == {INTERACTIVE: 2, BATCH: 1}
-    assert served(line) == ["again", "again too", "waiting"]
+def test_retries_go_first() -> None:
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("waiting"), 0.0)
+    scheduler.resubmit(queued("again", priority=BATCH))
+    scheduler.resubmit(queued("again too"))
+    assert scheduler.depths == {INTERACTIVE: 2, BATCH: 1}
+    assert served(scheduler) == ["again", "again too", "waiting"]
 
 
 def test_interactive_goes_before_batch() -> None:
-    line = scheduler(1.0)
-    line.submit(order("batch", priority=BATCH), 0.0)
-    line.submit(order("interactive"), 5.0)
-    assert served(line, 5.0) == ["interactive", "batch"]
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("batch", priority=BATCH), 0.0)
+    scheduler.submit(queued("interactive"), 5.0)
+    assert served(scheduler, 5.0) == ["interactive", "batch"]
 
 
-def test_batch_that_waited_its_patience_out_gets_one_turn_in_four() -> None:
-    line = scheduler(1.0, batch_ageing_seconds=60.0)
+def test_batch_that_has_aged_gets_one_turn_in_four() -> None:
+    scheduler = make_scheduler(1.0, batch_ageing_seconds=60.0)
     for number in range(2):
-        line.submit(order(f"b{number}", priority=BATCH), 0.0)
+        scheduler.submit(queued(f"b{number}", priority=BATCH), 0.0)
     for number in range(8):
-        line.submit(order(f"i{number}"), 1.0)
-    assert served(line, 60.0) == ["i0", "i1", "i2", "b0", "i3", "i4", "i5", "b1", "i6", "i7"]
+        scheduler.submit(queued(f"i{number}"), 1.0)
+    assert served(scheduler, 60.0) == ["i0", "i1", "i2", "b0", "i3", "i4", "i5", "b1", "i6", "i7"]
 
 
-def test_batch_that_has_not_waits_for_all_interactive_work() -> None:
-    line = scheduler(1.0, batch_ageing_seconds=60.0)
-    line.submit(order("batch", priority=BATCH), 0.0)
+def test_batch_that_has_not_aged_waits_for_all_interactive_work() -> None:
+    scheduler = make_scheduler(1.0, batch_ageing_seconds=60.0)
+    scheduler.submit(queued("batch", priority=BATCH), 0.0)
     for number in range(8):
-        line.submit(order(f"i{number}"), 1.0)
-    assert served(line, 59.9)[-1] == "batch"
+        scheduler.submit(queued(f"i{number}"), 1.0)
+    assert served(scheduler, 59.9)[-1] == "batch"
 
 
-def test_a_turn_that_batch_had_in_idle_time_counts() -> None:
-    line = scheduler(1.0, batch_ageing_seconds=0.0)
+def test_a_batch_turn_in_idle_time_counts() -> None:
+    scheduler = make_scheduler(1.0, batch_ageing_seconds=0.0)
     for number in range(3):
-        line.submit(order(f"b{number}", priority=BATCH), 0.0)
-    assert assigned(line) == ["b0"]
-    line.release("b0")
+        scheduler.submit(queued(f"b{number}", priority=BATCH), 0.0)
+    assert assigned(scheduler) == ["b0"]
+    scheduler.release(AttemptId("b0"))
     for number in range(4):
-        line.submit(order(f"i{number}"), 0.0)
-    assert served(line) == ["i0", "i1", "i2", "b1", "i3", "b2"]
+        scheduler.submit(queued(f"i{number}"), 0.0)
+    assert served(scheduler) == ["i0", "i1", "i2", "b1", "i3", "b2"]
 
 
 # The limit, the wait and the deadline
 
 
-def test_the_line_is_bounded_and_slots_come_on_top() -> None:
-    line = scheduler(1.0, 1.0, limit=LIMIT)
+def test_the_queue_is_bounded_and_free_slots_come_on_top() -> None:
+    scheduler = make_scheduler(1.0, 1.0, limit=LIMIT)
     for number in range(LIMIT + 2):
-        line.submit(order(f"t{number}"), 0.0)
+        scheduler.submit(queued(f"t{number}"), 0.0)
     with pytest.raises(QueueFullError) as caught:
-        line.submit(order("one too many"), 0.0)
-    assert line.depth == LIMIT + 2
-    line.assign(0.0)
-    assert line.depth == LIMIT
+        scheduler.submit(queued("one too many"), 0.0)
+    assert scheduler.depth == LIMIT + 2
+    scheduler.assign(0.0)
+    assert scheduler.depth == LIMIT
     with pytest.raises(QueueFullError) as caught:
-        line.submit(order("one too many"), 0.0)
+        scheduler.submit(queued("one too many"), 0.0)
     # One second is left in either slot, and four seconds of work wait.
     assert caught.value.retry_after == pytest.approx(3.0)
 
 
-def test_a_line_full_of_batch_work_takes_interactive_work() -> None:
-    line = scheduler(1.0, limit=1)
-    line.submit(order("running"), 0.0)
-    line.assign(0.0)
-    line.submit(order("batch", priority=BATCH), 0.0)
+def test_a_queue_full_of_batch_work_takes_interactive_work() -> None:
+    scheduler = make_scheduler(1.0, limit=1)
+    scheduler.submit(queued("running"), 0.0)
+    scheduler.assign(0.0)
+    scheduler.submit(queued("batch", priority=BATCH), 0.0)
     with pytest.raises(QueueFullError):
-        line.submit(order("more batch", priority=BATCH), 0.0)
-    line.submit(order("interactive"), 0.0)
-    assert line.depths == {INTERACTIVE: 1, BATCH: 1}
+        scheduler.submit(queued("more batch", priority=BATCH), 0.0)
+    scheduler.submit(queued("interactive"), 0.0)
+    assert scheduler.depths == {INTERACTIVE: 1, BATCH: 1}
 
 
-def test_nobody_waits_where_a_slot_is_free() -> None:
-    assert scheduler(1.0).expected_wait(order("t"), 0.0) == 0.0
+def test_the_wait_is_zero_while_a_slot_is_free() -> None:
+    assert make_scheduler(1.0).expected_wait(queued("t"), 0.0) == 0.0
 
 
-def test_without_workers_the_wait_is_endless() -> None:
-    assert scheduler().expected_wait(order("t"), 0.0) == inf
+def test_the_wait_is_infinite_without_workers() -> None:
+    assert make_scheduler().expected_wait(queued("t"), 0.0) == inf
 
 
-def test_the_wait_is_for_what_runs_and_what_goes_before() -> None:
-    line = scheduler(1.0, 1.0)
-    line.submit(order("a", 4.0), 0.0)
-    line.submit(order("b", 6.0), 0.0)
-    line.assign(0.0)
-    assert line.expected_wait(order("next"), 0.0) == pytest.approx(4.0)
-    assert line.expected_wait(order("next"), 3.0) == pytest.approx(1.0)
-    line.submit(order("c", 4.0), 0.0)
-    assert line.expected_wait(order("next"), 0.0) == pytest.approx(7.0)  # poured in: (4 + 6 + 4) / 2
+def test_the_wait_counts_running_and_queued_work() -> None:
+    scheduler = make_scheduler(1.0, 1.0)
+    scheduler.submit(queued("a", 4.0), 0.0)
+    scheduler.submit(queued("b", 6.0), 0.0)
+    scheduler.assign(0.0)
+    assert scheduler.expected_wait(queued("next"), 0.0) == pytest.approx(4.0)
+    assert scheduler.expected_wait(queued("next"), 3.0) == pytest.approx(1.0)
+    scheduler.submit(queued("c", 4.0), 0.0)
+    assert scheduler.expected_wait(queued("next"), 0.0) == pytest.approx(7.0)  # (4 + 6 + 4) / 2
 
 
 def test_batch_work_waits_for_interactive_work_and_not_the_other_way_round() -> None:
-    line = scheduler(1.0)
-    line.submit(order("running", 1.0), 0.0)
-    line.assign(0.0)
-    line.submit(order("i", 2.0), 0.0)
-    line.submit(order("b", 4.0, priority=BATCH), 0.0)
-    assert line.expected_wait(order("next"), 0.0) == pytest.approx(3.0)
-    assert line.expected_wait(order("next", priority=BATCH), 0.0) == pytest.approx(7.0)
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("running", 1.0), 0.0)
+    scheduler.assign(0.0)
+    scheduler.submit(queued("i", 2.0), 0.0)
+    scheduler.submit(queued("b", 4.0, priority=BATCH), 0.0)
+    assert scheduler.expected_wait(queued("next"), 0.0) == pytest.approx(3.0)
+    assert scheduler.expected_wait(queued("next", priority=BATCH), 0.0) == pytest.approx(7.0)
 
 
-def test_what_cannot_be_done_in_time_is_refused_at_once_with_when_it_could() -> None:
-    line = scheduler(1.0)
-    line.submit(order("running", 5.0), 0.0)
-    line.assign(0.0)
-    line.submit(order("just in time", 1.0, deadline=6.0), 0.0)
-    with pytest.raises(DeadlineUnreachableError, match=r"6\.0 s of work wait") as caught:
-        line.submit(order("too late", 1.0, deadline=6.5), 0.0)
+def test_an_unreachable_deadline_is_refused_at_once_with_the_missing_time() -> None:
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("running", 5.0), 0.0)
+    scheduler.assign(0.0)
+    scheduler.submit(queued("just in time", 1.0, deadline=6.0), 0.0)
+    with pytest.raises(DeadlineUnreachableError, match=r"6\.0 s of work are queued") as caught:
+        scheduler.submit(queued("too late", 1.0, deadline=6.5), 0.0)
     assert caught.value.retry_after == pytest.approx(0.5)
-    assert line.depth == 1
+    assert scheduler.depth == 1
 
 
 def test_a_text_that_takes_longer_than_its_deadline_is_refused_for_good() -> None:
     with pytest.raises(DeadlineTooShortError, match="shorter text") as caught:
-        scheduler(1.0).submit(order("t", 3.0, deadline=2.0), 0.0)
+        make_scheduler(1.0).submit(queued("t", 3.0, deadline=2.0), 0.0)
     assert caught.value.retry_after is None
 
 
-def test_while_no_worker_is_there_a_deadline_is_no_reason_to_refuse() -> None:
-    line = scheduler()
-    line.submit(order("t", 1.0, deadline=5.0), 0.0)
-    assert line.depth == 1
+def test_without_workers_a_deadline_is_no_reason_to_refuse() -> None:
+    scheduler = make_scheduler()
+    scheduler.submit(queued("t", 1.0, deadline=5.0), 0.0)
+    assert scheduler.depth == 1
 
 
-# A second attempt
+# Hedges
 
 
 def test_a_hedge_takes_an_idle_worker_and_not_its_own() -> None:
-    line = scheduler(1.0, 1.0, slots=2)
-    line.submit(order("t", 1.0), 0.0)
-    line.assign(0.0)
-    assert line.hedge(order("t+"), 0.0, beside="t") == Assignment("t+", "w1")
-    assert (line.worker_of("t+"), line.running) == ("w1", 2)
+    scheduler = make_scheduler(1.0, 1.0, slots=2)
+    scheduler.submit(queued("t", 1.0), 0.0)
+    scheduler.assign(0.0)
+    assert scheduler.hedge(hedge_of("t"), 0.0, beside=AttemptId("t")) == Assignment(AttemptId("t").hedged(), "w1")
+    assert (scheduler.worker_of(AttemptId("t").hedged()), scheduler.running) == ("w1", 2)
 
 
-def test_there_is_no_hedge_while_anybody_waits_or_nobody_idles() -> None:
-    line = scheduler(1.0, 1.0)
-    for ticket in ("a", "b", "c"):
-        line.submit(order(ticket), 0.0)
-    line.assign(0.0)
-    assert line.hedge(order("a+"), 0.0, beside="a") is None
-    line.release("c")
-    assert line.hedge(order("a+"), 0.0, beside="a") is None
-    line.release("b")
-    assert line.hedge(order("a+"), 0.0, beside="a") == Assignment("a+", "w1")
+def test_there_is_no_hedge_while_utterances_are_queued_or_no_worker_is_idle() -> None:
+    scheduler = make_scheduler(1.0, 1.0)
+    for name in ("a", "b", "c"):
+        scheduler.submit(queued(name), 0.0)
+    scheduler.assign(0.0)
+    assert scheduler.hedge(hedge_of("a"), 0.0, beside=AttemptId("a")) is None
+    scheduler.release(AttemptId("c"))
+    assert scheduler.hedge(hedge_of("a"), 0.0, beside=AttemptId("a")) is None
+    scheduler.release(AttemptId("b"))
+    assert scheduler.hedge(hedge_of("a"), 0.0, beside=AttemptId("a")) == Assignment(AttemptId("a").hedged(), "w1")
 
 
-# What comes about
+# Properties
 
 
 @given(
@@ -307,41 +319,42 @@ def test_there_is_no_hedge_while_anybody_waits_or_nobody_idles() -> None:
     st.sampled_from([0.5, 1.0, 4.0]),
     st.sampled_from([0.0, 4.0]),
 )
-def test_the_expected_wait_comes_about_within_the_longest_text(
-    waiting: list[float], slots: int, mine: float, sjf_window: float
+def test_the_expected_wait_is_right_within_the_longest_text(
+    waiting: list[float], slots: int, last: float, sjf_window: float
 ) -> None:
-    """With one caller, nobody later, and durations as expected: off by less than one text, as work is poured evenly."""
-    line = scheduler(*[1.0] * slots, sjf_window=sjf_window)
+    """With one caller, no later arrivals and exact durations, the error is less than one text: the estimate spreads
+    work evenly over the slots."""
+    scheduler = make_scheduler(*[1.0] * slots, sjf_window=sjf_window)
     for number, seconds in enumerate(waiting):
-        line.submit(order(f"t{number}", seconds), 0.0)
-    line.assign(0.0)
-    expected = line.expected_wait(order("mine", mine), 0.0)
-    line.submit(order("mine", mine), 0.0)
-    seconds_of = {f"t{number}": seconds for number, seconds in enumerate(waiting)} | {"mine": mine}
-    ends = {ticket: seconds for ticket, seconds in seconds_of.items() if line.worker_of(ticket)}
+        scheduler.submit(queued(f"t{number}", seconds), 0.0)
+    scheduler.assign(0.0)
+    expected = scheduler.expected_wait(queued("last", last), 0.0)
+    scheduler.submit(queued("last", last), 0.0)
+    seconds_of = {f"t{number}": seconds for number, seconds in enumerate(waiting)} | {"last": last}
+    ends = {name: seconds for name, seconds in seconds_of.items() if scheduler.worker_of(AttemptId(name))}
     now = 0.0
-    while "mine" not in ends:
-        for ticket in assigned(line, now):
-            ends[ticket] = now + seconds_of[ticket]
-        if "mine" not in ends:
-            now, done = min((end, ticket) for ticket, end in ends.items() if line.worker_of(ticket))
-            line.release(done)
-    started = ends["mine"] - mine
+    while "last" not in ends:
+        for name in assigned(scheduler, now):
+            ends[name] = now + seconds_of[name]
+        if "last" not in ends:
+            now, done = min((end, name) for name, end in ends.items() if scheduler.worker_of(AttemptId(name)))
+            scheduler.release(AttemptId(done))
+    started = ends["last"] - last
     assert abs(started - expected) <= max([*waiting, 0.0])
 
 
 class Events(RuleBasedStateMachine):
-    """Whatever may happen, in any order, against a model that knows who must be where."""
+    """Events in any order, against a model that tracks where each attempt must be."""
 
     def __init__(self) -> None:
         super().__init__()
         self.scheduler = Scheduler(LIMIT, sjf_window=2.0, batch_ageing_seconds=5.0)
         self.now = 100.0
-        self.orders: dict[str, Order] = {}
-        self.line: set[str] = set()
-        self.running: dict[str, str] = {}
-        self.lost: set[str] = set()
-        """Their worker has gone; nobody has put them back yet."""
+        self.utterances: dict[AttemptId, QueuedUtterance] = {}
+        self.queue: set[AttemptId] = set()
+        self.running: dict[AttemptId, str] = {}
+        self.lost: set[AttemptId] = set()
+        """Attempts whose worker has left and that have not been resubmitted."""
         self.slots: dict[str, int] = {}
         self.open: set[str] = set()
         self.joined = 0
@@ -349,13 +362,13 @@ class Events(RuleBasedStateMachine):
 
     @property
     def free(self) -> int:
-        return sum(max(0, self.slots[name] - self.held(name)) for name in self.open)
+        return sum(max(0, self.slots[name] - self.taken(name)) for name in self.open)
 
-    def held(self, worker: str) -> int:
+    def taken(self, worker: str) -> int:
         return list(self.running.values()).count(worker)
 
     def waiting(self, priority: Priority) -> int:
-        return sum(self.orders[ticket].priority is priority for ticket in self.line)
+        return sum(self.utterances[attempt_id].terms.priority is priority for attempt_id in self.queue)
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 7.0]))
     def time_passes(self, seconds: float) -> None:
@@ -368,9 +381,8 @@ class Events(RuleBasedStateMachine):
         left=st.none() | st.sampled_from([0.1, 2.0, 50.0]),
     )
     def submit(self, seconds: float, caller: str, priority: Priority, left: float | None) -> None:
-        ticket = f"t{len(self.orders)}"
-        new = order(
-            ticket,
+        new = queued(
+            f"t{len(self.utterances)}",
             seconds,
             caller=caller,
             priority=priority,
@@ -383,12 +395,12 @@ class Events(RuleBasedStateMachine):
             assert self.waiting(priority) >= LIMIT
         except (DeadlineTooShortError, DeadlineUnreachableError):
             assert left is not None
-            assert wait + seconds * 2 > left  # the slowest worker makes half an audio second a second
+            assert wait + seconds * 2 > left  # the slowest worker makes half an audio second per second
         else:
-            # What waits to run again is not counted against the limit: it was in line before.
-            assert self.waiting(priority) < LIMIT + self.free + len(self.line)
-            self.orders[ticket] = new
-            self.line.add(ticket)
+            # Retries do not count against the limit: they have been queued before.
+            assert self.waiting(priority) < LIMIT + self.free + len(self.queue)
+            self.utterances[new.attempt_id] = new
+            self.queue.add(new.attempt_id)
 
     @rule(slots=st.integers(1, 3), speed=st.sampled_from([0.5, 1.0, 2.0]))
     def join(self, slots: int, speed: float) -> None:
@@ -402,9 +414,10 @@ class Events(RuleBasedStateMachine):
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.slots)))
-        gone = set(self.scheduler.leave(name))
-        assert gone == {ticket for ticket, worker in self.running.items() if worker == name}
-        self.running = {ticket: worker for ticket, worker in self.running.items() if worker != name}
+        gone = {attempt_id for attempt_id in self.utterances if self.scheduler.worker_of(attempt_id) == name}
+        assert gone == {attempt_id for attempt_id, worker in self.running.items() if worker == name}
+        self.scheduler.leave(name)
+        self.running = {attempt_id: worker for attempt_id, worker in self.running.items() if worker != name}
         del self.slots[name]
         self.open.discard(name)
         self.lost |= gone
@@ -428,54 +441,54 @@ class Events(RuleBasedStateMachine):
     @rule()
     def assign(self) -> None:
         for assignment in self.scheduler.assign(self.now):
-            assert assignment.ticket in self.line, "it was not there to be given"
+            assert assignment.attempt_id in self.queue, "the attempt was not queued"
             assert assignment.worker in self.open
-            assert self.held(assignment.worker) < self.slots[assignment.worker], "the slot was taken"
-            assert self.free, "there was none"
-            self.line.remove(assignment.ticket)
-            self.running[assignment.ticket] = assignment.worker
-        assert not (self.free and self.line), "a slot idles beside an utterance that could use it"
+            assert self.taken(assignment.worker) < self.slots[assignment.worker], "the slot was taken"
+            assert self.free, "there was no free slot"
+            self.queue.remove(assignment.attempt_id)
+            self.running[assignment.attempt_id] = assignment.worker
+        assert not (self.free and self.queue), "a slot idles while an utterance waits that could use it"
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())
     def hedge(self, data: st.DataObject) -> None:
-        ticket = data.draw(st.sampled_from(sorted(self.running)))
-        second = f"{ticket}+{len(self.orders)}"
-        made = self.scheduler.hedge(order(second), self.now, beside=ticket)
-        elsewhere = any(self.held(name) < self.slots[name] for name in self.open - {self.running[ticket]})
-        assert (made is not None) == (elsewhere and not self.line)
+        first = data.draw(st.sampled_from(sorted(self.running)))
+        hedge = queued(f"{first}+{len(self.utterances)}")
+        made = self.scheduler.hedge(hedge, self.now, beside=first)
+        elsewhere = any(self.taken(name) < self.slots[name] for name in self.open - {self.running[first]})
+        assert (made is not None) == (elsewhere and not self.queue)
         if made is not None:
-            assert made.worker != self.running[ticket]
-            self.orders[second] = order(second)
-            self.running[second] = made.worker
+            assert made.worker != self.running[first]
+            self.utterances[hedge.attempt_id] = hedge
+            self.running[hedge.attempt_id] = made.worker
 
-    @precondition(lambda self: self.orders)
+    @precondition(lambda self: self.utterances)
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
-        """It is over, was cancelled in line, or is released twice."""
-        ticket = data.draw(st.sampled_from(sorted(self.orders)))
-        self.scheduler.release(ticket)
-        self.line.discard(ticket)
-        self.running.pop(ticket, None)
-        self.lost.discard(ticket)
+        """The attempt has ended, was cancelled in the queue, or is released twice."""
+        attempt_id = data.draw(st.sampled_from(sorted(self.utterances)))
+        self.scheduler.release(attempt_id)
+        self.queue.discard(attempt_id)
+        self.running.pop(attempt_id, None)
+        self.lost.discard(attempt_id)
 
     @precondition(lambda self: self.lost)
     @rule()
-    def run_again(self) -> None:
-        ticket = min(self.lost)
-        self.lost.remove(ticket)
-        self.scheduler.resubmit(self.orders[ticket])
-        self.line.add(ticket)
+    def resubmit(self) -> None:
+        attempt_id = min(self.lost)
+        self.lost.remove(attempt_id)
+        self.scheduler.resubmit(self.utterances[attempt_id])
+        self.queue.add(attempt_id)
 
     @invariant()
-    def everyone_is_where_the_model_says(self) -> None:
-        assert self.scheduler.depth == len(self.line)
+    def every_attempt_is_where_the_model_says(self) -> None:
+        assert self.scheduler.depth == len(self.queue)
         assert self.scheduler.depths == {priority: self.waiting(priority) for priority in Priority}
         assert self.scheduler.running == len(self.running)
         assert self.scheduler.free_slots == self.free
         assert self.scheduler.slots == sum(self.slots[name] for name in self.open)
-        for ticket in self.orders:
-            assert self.scheduler.worker_of(ticket) == self.running.get(ticket)
+        for attempt_id in self.utterances:
+            assert self.scheduler.worker_of(attempt_id) == self.running.get(attempt_id)
 
 
 Events.TestCase.settings = settings(max_examples=100, stateful_step_count=40)
@@ -484,18 +497,18 @@ TestEvents = Events.TestCase
 
 @given(st.lists(st.sampled_from(["interactive", "batch", "serve"]), max_size=60))
 def test_neither_priority_starves(events: list[str]) -> None:
-    """Batch that has waited its patience out is assigned at least once in four turns, interactive in three of four."""
-    line = scheduler(1.0, limit=1000, batch_ageing_seconds=0.0)
+    """Batch work that has aged gets at least one turn in four, interactive work three in four."""
+    scheduler = make_scheduler(1.0, limit=1000, batch_ageing_seconds=0.0)
     since = dict.fromkeys(Priority, 0)
     for number, event in enumerate(events):
         if event != "serve":
-            line.submit(order(f"{event} {number}", priority=Priority(event)), 0.0)
+            scheduler.submit(queued(f"{event} {number}", priority=Priority(event)), 0.0)
             continue
-        waiting = {priority: depth > 0 for priority, depth in line.depths.items()}
-        for ticket in assigned(line):  # there is one slot
-            line.release(ticket)
+        waiting = {priority: depth > 0 for priority, depth in scheduler.depths.items()}
+        for name in assigned(scheduler):  # there is one slot
+            scheduler.release(AttemptId(name))
             for priority in Priority:
-                passed_over = waiting[priority] and not ticket.startswith(priority)
+                passed_over = waiting[priority] and not name.startswith(priority)
                 since[priority] = since[priority] + 1 if passed_over else 0
         assert since[BATCH] < BATCH_TURN
         assert since[INTERACTIVE] <= 1
