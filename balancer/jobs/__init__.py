@@ -1,11 +1,11 @@
-"""Durable jobs: text that was accepted is spoken, whatever dies in between.
+"""Durable jobs: a job that was accepted is synthesized, whichever process or host crashes meanwhile.
 
-job          one job, its states, and what moves it from one to the next
-store        the protocol of a store
-sqlite_store embedded: one SQLite file and a folder of results on this host
-redis_store  Redis streams with a consumer group: any host with an idle worker takes the next job
-job_service         accepts, tells the state, cancels: what the routes call
-executor       speaks queued jobs in idle slots, and tries again
-webhooks     tells the client's own server, signed, again until it has heard
-public_net   connections to public addresses only
+job             one job, its states, and the transitions between them
+store           the JobStore protocol
+sqlite_store    JobStore on this host: one SQLite file and a folder of results
+redis_store     JobStore for several hosts: a Redis stream with a consumer group, and Lua scripts in `lua/`
+service         accepts jobs, reports their status and cancels them; the API's routes call it
+executor        runs queued jobs in idle slots, and retries failed ones
+webhooks        delivers signed notifications of ended jobs, and retries until they are accepted
+public_network  HTTP connections to public addresses only
 """

@@ -1,6 +1,7 @@
-"""Connections to public addresses only: a client's webhook must not make this server speak to its own network.
+"""Connections to public addresses only, so that a client's webhook cannot reach this server's own network (SSRF).
 
-The address is checked when it is connected to, not when the URL comes in: a name may point elsewhere by then.
+Addresses are checked when the connection is made: by then a name may resolve to other addresses than when the URL was
+accepted.
 """
 
 from __future__ import annotations
@@ -15,36 +16,36 @@ import httpcore
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
-_TRANSLATED = ip_network("64:ff9b::/96")
-"""IPv4 within IPv6 (RFC 6052)."""
+_NAT64 = ip_network("64:ff9b::/96")
+"""IPv4 addresses embedded in IPv6 (RFC 6052)."""
 
 
 class PrivateAddressError(httpcore.ConnectError):
-    """The address is not a public one."""
+    """The address belongs to no public network."""
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet, also where it is an IPv4 one within an IPv6 one."""
+    """Whether an IP address is a public unicast address. An IPv4 address embedded in an IPv6 one decides for it."""
     ip: IPv4Address | IPv6Address = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
-        if ip in _TRANSLATED:
-            inner = IPv4Address(int(ip) & 0xFFFFFFFF)
-        ip = inner or ip
+        embedded = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            embedded = IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = embedded or ip
     return ip.is_global and not ip.is_multicast
 
 
 def check_url(url: str, *, allow_private: bool) -> None:
-    """Look at an address to POST to, before it is connected to. Raises ValueError."""
+    """Check the URL of a webhook when it is accepted. Raises ValueError, whose message follows the field's name."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ValueError("is no URL") from error
+        raise ValueError("is not a URL") from error
     if parts.scheme not in ("http", "https") or not host or not url.isascii() or not url.isprintable() or " " in url:
         raise ValueError("must be an http or https URL, in ASCII")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user or password; the signature tells who sends it")
+        raise ValueError("must not contain a user or password; the signature authenticates the sender")
     try:
         public = is_public(host)
     except ValueError:
@@ -54,7 +55,7 @@ def check_url(url: str, *, allow_private: bool) -> None:
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
-    """What connects for the HTTP client; every address of a name must be public."""
+    """Network backend of the HTTP client. It connects to a name only if all of its addresses are public."""
 
     def __init__(self, *, allow_private: bool = False) -> None:
         self._allow_private = allow_private
@@ -68,10 +69,10 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Resolve the name once, and connect to what was checked. Raises PrivateAddressError, ConnectError."""
+        """Resolve the name once, check its addresses and connect to one. Raises PrivateAddressError, ConnectError."""
         addresses = await _resolve(host, port)
-        if not self._allow_private and (private := [found for found in addresses if not is_public(found)]):
-            raise PrivateAddressError(f"{host} is {private[0]}, which is not a public address")
+        if not self._allow_private and (private := [address for address in addresses if not is_public(address)]):
+            raise PrivateAddressError(f"{host} resolves to {private[0]}, which is not a public address")
         failure: Exception | None = None
         for address in addresses:
             try:
@@ -86,8 +87,8 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         timeout: float | None = None,
         socket_options: Iterable[SocketOption] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """Nothing is asked for over such sockets."""
-        raise httpcore.ConnectError("no Unix sockets")
+        """Raise ConnectError: webhooks never use Unix sockets."""
+        raise httpcore.ConnectError("Unix sockets are not allowed")
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
@@ -97,6 +98,6 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 async def _resolve(host: str, port: int) -> list[str]:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # the latter for names that no name server could be asked for
-        raise httpcore.ConnectError(f"{host} is not known: {error}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: the name is no valid domain name
+        raise httpcore.ConnectError(f"{host} cannot be resolved: {error}") from error
     return list(dict.fromkeys(str(address[0]) for *_, address in found))

@@ -1,4 +1,4 @@
-"""Where jobs are handed in and asked for: what the routes of the queue call."""
+"""Accepts jobs, reports their status and cancels them. The routes of the job queue call it."""
 
 from __future__ import annotations
 
@@ -26,50 +26,51 @@ from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, Queue
 from balancer.requests.bodies import QueueBody
 
 MAX_UNFINISHED_PROGRESS = 0.99
-"""Most progress of a job that is not done."""
+"""The largest progress that is reported for a job that is not done."""
 
 
 class ThroughputSource(Protocol):
-    """How fast the workers here speak."""
+    """The throughput of this host's workers."""
 
     @property
     def characters_per_second(self) -> float:
-        """Of all of them together."""
+        """Characters that all workers together synthesize in one second."""
 
 
 class JobCanceller(Protocol):
-    """Whoever runs jobs here."""
+    """The executor as the service sees it: it starts new jobs and stops cancelled ones."""
 
     def wake(self) -> None:
-        """There is something new."""
+        """Poll the store at once, as there are new jobs."""
 
     def cancel(self, job_id: str) -> None:
-        """That job was cancelled."""
+        """Stop running a job, if it runs on this host."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """Who hands in or asks."""
+    """The client of a request about jobs."""
 
     caller: str
-    """The key's name, or the address."""
+    """The API key's name, or the client's address."""
     owner: str | None
-    """The key's name, where there is one."""
+    """The API key's name; None if the request has no key."""
     base_url: str = ""
+    """The address of this server for the client."""
 
 
 @dataclass(frozen=True)
 class JobStatusView:
-    """A job as it is now, and what is queued before it."""
+    """A job's current state and its place in the queue."""
 
     job: Job
     position: int
-    """1 is next; 0: not queued."""
+    """Place in the queue, 1 is next; 0: not queued."""
     eta_seconds: float
-    """Until it is done, as far as is known."""
+    """Estimated time until the job is done."""
 
     def report(self) -> dict[str, Any]:
-        """As clients see it."""
+        """The status as clients get it: see `report`, with place in the queue, estimated time and progress."""
         return report(self.job) | {
             "position": self.position,
             "etaSeconds": round(self.eta_seconds, 2),
@@ -87,7 +88,7 @@ class JobStatusView:
 
 
 class JobService:
-    """Takes jobs in, `most` queued at once, and tells what became of them."""
+    """Accepts jobs while fewer than `max_queued` are queued, reports their status and cancels them."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class JobService:
         webhooks_enabled: bool = False,
         allow_private: bool = False,
     ) -> None:
-        """`allow_private` lets webhooks be at addresses of private networks."""
+        """`webhooks_enabled`: jobs may have webhooks; `allow_private`: these may be in private networks."""
         self._store = store
         self._throughput = throughput
         self._executor = executor
@@ -108,12 +109,12 @@ class JobService:
         self._allow_private = allow_private
 
     def check(self, body: QueueBody) -> None:
-        """Refuse a webhook that could not be told. Raises InvalidRequestError."""
+        """Raise InvalidRequestError for a webhook that could not be delivered."""
         if body.webhook is None:
             return
         if not self._webhooks_enabled:
             raise InvalidRequestError(
-                "this server tells no webhooks (its operator has not set CHORUS_WEBHOOK_SECRET); ask statusUrl instead",
+                "this server sends no webhooks (CHORUS_WEBHOOK_SECRET is not set); poll statusUrl instead",
                 param="webhook",
             )
         try:
@@ -122,16 +123,16 @@ class JobService:
             raise InvalidRequestError(f"webhook {error}", param="webhook") from error
 
     async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[JobStatusView]:
-        """Take all of them in, or none; from here on they are not lost. The bodies have been checked.
+        """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
 
         Raises JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
         jobs = [_job(body, client) for body in bodies]
         try:
-            waiting = (await self._store.counts())[JobState.QUEUED]
-            if waiting + len(jobs) > self._max_queued:
+            queued = (await self._store.counts())[JobState.QUEUED]
+            if queued + len(jobs) > self._max_queued:
                 raise JobsFullError(
-                    f"{waiting} jobs are queued, and the limit is {self._max_queued}; try again later",
+                    f"{queued} jobs are queued, and the limit is {self._max_queued}; try again later",
                     retry_after=self._seconds(sum(job.characters for job in jobs)),
                 )
             added = await self._store.add(jobs)
@@ -139,47 +140,48 @@ class JobService:
             first = await self._ahead(added[0])
         except IdempotencyError as error:
             raise IdempotencyConflictError(
-                "this idempotencyKey has stood for another request; use a new one for each", param="idempotencyKey"
+                "this idempotencyKey was used for a different request; each request needs its own",
+                param="idempotencyKey",
             ) from error
         except JobStoreError as error:
             raise unavailable(error) from error
         views, jobs_ahead, characters = [], first.jobs, first.characters
-        for job in added:  # they lie one behind the other
+        for job in added:  # they are queued one after the other
             views.append(self._view(job, QueuedAhead(jobs_ahead, characters)))
             jobs_ahead, characters = jobs_ahead + 1, characters + job.characters
         return views
 
     async def status(self, job_id: str, client: Client) -> JobStatusView:
-        """A job as it is now. Raises JobNotFoundError, JobsUnavailableError."""
+        """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""
         try:
             job = await self._store.get(job_id)
-            return self._view(job := _of(job, client), await self._ahead(job))
+            return self._view(job := _visible(job, client), await self._ahead(job))
         except JobStoreError as error:
             raise unavailable(error) from error
 
     async def cancel(self, job_id: str, client: Client) -> JobStatusView:
-        """Cancel a job, which is done once. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
+        """Cancel a job that has not ended. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
         try:
-            _of(await self._store.get(job_id), client)
-            job = _of(await self._store.cancel(job_id), client)
+            _visible(await self._store.get(job_id), client)
+            job = _visible(await self._store.cancel(job_id), client)
         except JobStoreError as error:
             raise unavailable(error) from error
         if job.state is not JobState.CANCELLED:
-            raise JobNotDoneError(f"the job is {job.state.value} already: there is nothing to cancel", code="job_final")
+            raise JobNotDoneError(f"the job is already {job.state.value} and cannot be cancelled", code="job_final")
         self._executor.cancel(job_id)
         return self._view(job, QueuedAhead(0, 0))
 
     async def audio(self, job_id: str, client: Client) -> tuple[Job, Path]:
-        """A finished job and its audio. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
+        """A job that is done, and its audio file. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
         try:
-            job = _of(await self._store.get(job_id), client)
+            job = _visible(await self._store.get(job_id), client)
             if job.state is not JobState.DONE:
-                raise JobNotDoneError(f"the job is {job.state.value}: ask /status/{job_id} until it is ready")
+                raise JobNotDoneError(f"the job is {job.state.value}; poll /status/{job_id} until it is ready")
             file = await self._store.audio(job)
         except JobStoreError as error:
             raise unavailable(error) from error
         if file is None:
-            raise JobNotFoundError(f"the audio of job {job_id} is gone")
+            raise JobNotFoundError(f"the audio of job {job_id} no longer exists")
         return job, file
 
     async def _ahead(self, job: Job) -> QueuedAhead:
@@ -200,7 +202,7 @@ class JobService:
 
 
 def report(job: Job) -> dict[str, Any]:
-    """What clients are told of a job, but for its place in line."""
+    """A job as clients get it, in status responses and webhooks."""
     done = job.state is JobState.DONE
     return {
         "requestId": job.id,
@@ -220,9 +222,9 @@ def report(job: Job) -> dict[str, Any]:
 
 
 def unavailable(error: JobStoreError) -> JobsUnavailableError:
-    """The answer while jobs cannot be kept. What was accepted is still there."""
+    """The error for clients while the store cannot be used."""
     return JobsUnavailableError(
-        f"jobs cannot be taken in or looked up just now ({error}); those that were accepted are not lost",
+        f"jobs cannot be accepted or looked up at the moment ({error}); accepted jobs are not lost",
         retry_after=5.0,
     )
 
@@ -245,10 +247,12 @@ def _job(body: QueueBody, client: Client) -> Job:
     )
 
 
-def _of(job: Job | None, client: Client) -> Job:
-    """A job that this client may know of: who hands one in with a key keeps it from other keys."""
+def _visible(job: Job | None, client: Client) -> Job:
+    """The job, if this client may see it: a job of an API key is hidden from other keys. Raises JobNotFoundError."""
     if job is None or job.owner not in (None, client.owner):
-        raise JobNotFoundError("there is no such job; ids are what POST /queue answered, and are kept for a while")
+        raise JobNotFoundError(
+            "there is no such job; POST /queue returns the id of a job, and ended jobs are deleted after some days"
+        )
     return job
 
 

@@ -1,8 +1,8 @@
-"""The embedded store: jobs in one SQLite file, each result a file beside it.
+"""Jobs in one SQLite file on this host, with a file for the audio of each.
 
-One process at a time runs jobs from a folder: whoever holds its lock, which the kernel takes back when that process
-dies. So a job that is running when the lock is taken has lost its process, and is queued again. Other processes may
-still add jobs and ask for them.
+Only one process at a time runs the jobs of a folder: the holder of a lock file, which the kernel unlocks when the
+process dies. A job that is running when the lock is acquired has therefore lost its process, and is queued again.
+Other processes may add and read jobs meanwhile.
 """
 
 from __future__ import annotations
@@ -53,31 +53,31 @@ T = TypeVar("T")
 
 
 class SqliteJobStore:
-    """Keeps jobs in `folder`. `clock` gives Unix time."""
+    """A JobStore in `folder`. `clock` gives Unix time."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
         self._results = folder / "results"
         self._clock = clock
-        self._thread_lock = threading.Lock()
+        self._database_lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
-        self._one_at_a_time = threading.Lock()
-        self._lock: int | None = None
+        self._claim_lock = threading.Lock()
+        self._lock_fd: int | None = None
 
-    # What JobStore promises.
+    # The methods of JobStore.
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         """See JobStore."""
-        return await self._off_the_loop(lambda: self._add(jobs))
+        return await self._in_thread(lambda: self._add(jobs))
 
     async def get(self, job_id: str) -> Job | None:
         """See JobStore."""
-        return await self._off_the_loop(lambda: self._get(job_id))
+        return await self._in_thread(lambda: self._get(job_id))
 
     async def ahead(self, job: Job) -> QueuedAhead:
         """See JobStore."""
 
-        def look() -> QueuedAhead:
+        def count() -> QueuedAhead:
             with self._open() as database:
                 jobs, characters = database.execute(
                     "SELECT COUNT(*), COALESCE(SUM(characters), 0) FROM jobs "
@@ -86,32 +86,32 @@ class SqliteJobStore:
                 ).fetchone()
                 return QueuedAhead(jobs, characters)
 
-        return await self._off_the_loop(look)
+        return await self._in_thread(count)
 
     async def claim(self) -> Job | None:
         """See JobStore."""
-        return await self._off_the_loop(self._claim)
+        return await self._in_thread(self._claim)
 
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
 
         def end() -> bool:
-            self._write(job, result.audio)
+            self._write_audio(job, result.audio)
             return self._replace(job, job.done(self._clock(), seconds=result.seconds, digest=result.digest))
 
-        return await self._off_the_loop(end)
+        return await self._in_thread(end)
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
-        return await self._off_the_loop(lambda: self._replace(job, job.failed(self._clock(), error)))
+        return await self._in_thread(lambda: self._replace(job, job.failed(self._clock(), error)))
 
     async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
         """See JobStore."""
-        return await self._off_the_loop(lambda: self._replace(job, job.queued_for_retry(error, due)))
+        return await self._in_thread(lambda: self._replace(job, job.queued_for_retry(error, due)))
 
     async def release(self, job: Job) -> None:
         """See JobStore."""
-        await self._off_the_loop(lambda: self._replace(job, job.released()))
+        await self._in_thread(lambda: self._replace(job, job.released()))
 
     async def cancel(self, job_id: str) -> Job | None:
         """See JobStore."""
@@ -125,12 +125,12 @@ class SqliteJobStore:
                 _update(database, job)
                 return job
 
-        return await self._off_the_loop(end)
+        return await self._in_thread(end)
 
     async def audio(self, job: Job) -> Path | None:
         """See JobStore."""
-        file = self._file(job)
-        return file if await self._off_the_loop(file.exists) else None
+        file = self._audio_file(job)
+        return file if await self._in_thread(file.exists) else None
 
     async def counts(self) -> dict[JobState, int]:
         """See JobStore."""
@@ -140,18 +140,18 @@ class SqliteJobStore:
                 found = dict(database.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
             return {state: found.get(state.value, 0) for state in JobState}
 
-        return await self._off_the_loop(count)
+        return await self._in_thread(count)
 
     async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
-        return await self._off_the_loop(
+        return await self._in_thread(
             lambda: self._select("WHERE state = 'failed' ORDER BY finished DESC LIMIT ?", limit)
         )
 
     async def requeue(self, job_id: str) -> Job | None:
         """See JobStore."""
 
-        def again() -> Job | None:
+        def requeue() -> Job | None:
             with self._open() as database:
                 job = _find(database, job_id)
                 if job is None or job.state is not JobState.FAILED:
@@ -160,64 +160,64 @@ class SqliteJobStore:
                 _update(database, job)
                 return job
 
-        return await self._off_the_loop(again)
+        return await self._in_thread(requeue)
 
     async def webhooks_due(self, now: float) -> list[Job]:
         """See JobStore."""
         where = "WHERE webhook_due <= ? ORDER BY webhook_due LIMIT 100"
-        return await self._off_the_loop(lambda: self._select(where, now) if self._runs() else [])
+        return await self._in_thread(lambda: self._select(where, now) if self._acquire_lock() else [])
 
     async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """See JobStore."""
 
-        def note() -> None:
+        def record() -> None:
             with self._open() as database:
-                now = _find(database, job.id)
-                if now is not None:
-                    _update(database, now.after_webhook_attempt(due=due, error=error))
+                current = _find(database, job.id)
+                if current is not None:
+                    _update(database, current.after_webhook_attempt(due=due, error=error))
 
-        await self._off_the_loop(note)
+        await self._in_thread(record)
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
 
-        def drop() -> int:
+        def delete() -> int:
             old = self._select("WHERE finished < ? AND webhook_due IS NULL LIMIT 1000", before)
             for job in old:
-                self._file(job).unlink(missing_ok=True)
+                self._audio_file(job).unlink(missing_ok=True)
             with self._open() as database:
                 database.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in old])
             return len(old)
 
-        return await self._off_the_loop(drop)
+        return await self._in_thread(delete)
 
     async def aclose(self) -> None:
         """See JobStore."""
 
         def close() -> None:
-            with self._thread_lock:
+            with self._database_lock:
                 if self._database is not None:
                     self._database.close()
                     self._database = None
-                if self._lock is not None:
-                    os.close(self._lock)
-                    self._lock = None
+                if self._lock_fd is not None:
+                    os.close(self._lock_fd)
+                    self._lock_fd = None
 
-        await self._off_the_loop(close)
+        await self._in_thread(close)
 
-    # How.
+    # Helpers, which block; _in_thread runs them.
 
-    async def _off_the_loop(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(work)
         except (OSError, sqlite3.Error) as error:
-            raise JobStoreError(f"the jobs in {self._folder} cannot be used: {error}") from error
+            raise JobStoreError(f"the job store in {self._folder} cannot be used: {error}") from error
 
     def _add(self, jobs: Sequence[Job]) -> list[Job]:
         added = []
         with self._open() as database:
             for job in jobs:
-                earlier = _earlier(database, job)
+                earlier = _find_earlier(database, job)
                 if earlier is None:
                     database.execute(
                         "INSERT INTO jobs (id, state, due, characters, attempts, caller, idempotency_key, finished, "
@@ -234,7 +234,7 @@ class SqliteJobStore:
             return _find(database, job_id)
 
     def _claim(self) -> Job | None:
-        if not self._runs():
+        if not self._acquire_lock():
             return None
         with self._open() as database:
             row = database.execute(
@@ -247,12 +247,12 @@ class SqliteJobStore:
             _update(database, job)
             return job
 
-    def _runs(self) -> bool:
-        """Whether this process is the one that runs jobs; it becomes so where nobody is."""
-        with self._one_at_a_time:
-            return self._lock is not None or self._take_lock()
+    def _acquire_lock(self) -> bool:
+        """Whether this process runs the jobs of the folder; it takes the lock if no process holds it."""
+        with self._claim_lock:
+            return self._lock_fd is not None or self._try_lock()
 
-    def _take_lock(self) -> bool:
+    def _try_lock(self) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -264,54 +264,54 @@ class SqliteJobStore:
         except BaseException:
             os.close(lock)
             raise
-        self._lock = lock
+        self._lock_fd = lock
         return True
 
     def _recover(self) -> None:
-        """Queue again what a process that has died was running. It has no result: that comes with the state."""
+        """Queue the running jobs again: their process has died before it stored a result."""
         orphans = self._select("WHERE state = 'running'")
         with self._open() as database:
             for job in orphans:
                 _update(database, job.orphaned())
         if orphans:
-            log.warning("%d jobs run again: the process that ran them has died", len(orphans))
+            log.warning("%d jobs are queued again: the process that ran them has died", len(orphans))
 
     def _replace(self, claimed: Job, job: Job) -> bool:
-        """Put `job` in place, if that claim still holds."""
+        """Store the changed `job`; False if the claim no longer holds."""
         with self._open() as database:
-            now = _find(database, claimed.id)
-            if now is None or now.state is not JobState.RUNNING or now.attempts != claimed.attempts:
+            current = _find(database, claimed.id)
+            if current is None or current.state is not JobState.RUNNING or current.attempts != claimed.attempts:
                 return False
             _update(database, job)
             return True
 
     def _select(self, where: str, *values: object) -> list[Job]:
         with self._open() as database:
-            rows = database.execute(f"SELECT content FROM jobs {where}", values)  # noqa: S608 - our own words
+            rows = database.execute(f"SELECT content FROM jobs {where}", values)  # noqa: S608 - constants of this module
             return [Job.model_validate_json(content) for (content,) in rows]
 
-    def _write(self, job: Job, audio: bytes) -> None:
-        """The file is whole and on the disk before the job says so."""
+    def _write_audio(self, job: Job, audio: bytes) -> None:
+        """Write the audio durably, before the job's state says that it is done."""
         self._results.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = self._file(job)
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
+        file = self._audio_file(job)
+        temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
-            with aside.open("wb") as output:
+            with temporary.open("wb") as output:
                 output.write(audio)
                 output.flush()
                 os.fsync(output.fileno())
-            aside.replace(file)
+            temporary.replace(file)
         except BaseException:
-            aside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
-    def _file(self, job: Job) -> Path:
+    def _audio_file(self, job: Job) -> Path:
         return self._results / f"{job.id}{job.suffix}"
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database, for one transaction, which holds off every other from its beginning."""
-        with self._thread_lock:
+        """The database in a transaction, which locks out every other writer from its beginning."""
+        with self._database_lock:
             if self._database is None:
                 self._database = self._connect()
             database = self._database
@@ -320,7 +320,7 @@ class SqliteJobStore:
                 yield database
                 database.execute("COMMIT")
             except BaseException:
-                if database.in_transaction:  # a full disk may have ended it already
+                if database.in_transaction:  # SQLite rolls back by itself when the disk is full
                     database.execute("ROLLBACK")
                 raise
 
@@ -329,7 +329,7 @@ class SqliteJobStore:
         database = sqlite3.connect(self._folder / DATABASE, timeout=10.0, check_same_thread=False, isolation_level=None)
         try:
             database.execute("PRAGMA journal_mode = WAL")
-            # What was accepted outlives a power failure, too.
+            # Accepted jobs survive a power failure, too.
             database.execute("PRAGMA synchronous = FULL")
             database.executescript(_SCHEMA)
         except BaseException:
@@ -343,7 +343,7 @@ def _find(database: sqlite3.Connection, job_id: str) -> Job | None:
     return None if row is None else Job.model_validate_json(row[0])
 
 
-def _earlier(database: sqlite3.Connection, job: Job) -> Job | None:
+def _find_earlier(database: sqlite3.Connection, job: Job) -> Job | None:
     if job.idempotency_key is None:
         return None
     row = database.execute(
@@ -361,7 +361,7 @@ def _update(database: sqlite3.Connection, job: Job) -> None:
 
 
 def _columns(job: Job) -> tuple[object, ...]:
-    """What is looked for by, and the whole."""
+    """The columns of a job but for its id: the fields that queries use, and the whole job as JSON."""
     return (
         job.state.value,
         job.due,

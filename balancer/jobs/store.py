@@ -1,4 +1,4 @@
-"""The protocol of a store of jobs. What it has accepted it does not lose, and no job has two results."""
+"""The protocol of a store of jobs. A store does not lose a job that it has accepted, and no job has two results."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from balancer.jobs.job import Job, JobError, JobState
 
 
 class JobStoreError(Exception):
-    """The store cannot be used just now; the message says which and why."""
+    """The store cannot be used at the moment; the message says which store, and why."""
 
 
 class IdempotencyError(Exception):
-    """The idempotency key has stood for another request already."""
+    """The idempotency key was used for a different request."""
 
 
 @dataclass(frozen=True)
 class QueuedAhead:
-    """What is queued before a job."""
+    """The jobs that are queued before a job: how many, and the sum of their characters."""
 
     jobs: int
     characters: int
@@ -28,7 +28,7 @@ class QueuedAhead:
 
 @dataclass(frozen=True)
 class Result:
-    """The audio of a job: a finished file, and how long it plays."""
+    """The audio of a job: the content of its file, its duration, and the SHA-256 of the content in hexadecimal."""
 
     audio: bytes
     seconds: float
@@ -36,59 +36,68 @@ class Result:
 
 
 class JobStore(Protocol):
-    """Every method raises JobStoreError where the store is gone."""
+    """Keeps jobs. Every method raises JobStoreError if the store cannot be used.
+
+    A claim is one run of a job. It holds until the job leaves the state RUNNING, or another host claims the job.
+    """
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
-        """Keep them, all or none, for good once this returns.
+        """Add jobs to the queue, all or none, and return them. They are durable once this returns.
 
-        A job whose caller has used its idempotency key before is not added: the job of then is in its place. Raises
-        IdempotencyError where that was another request.
+        Where a job's caller has used its idempotency key before, the earlier job is returned in its place. Raises
+        IdempotencyError if the earlier job was a different request.
         """
 
     async def get(self, job_id: str) -> Job | None:
-        """The job as it is now."""
+        """The job in its current state; None if there is no such job."""
 
     async def ahead(self, job: Job) -> QueuedAhead:
-        """What is queued before it."""
+        """The jobs that are queued before this job."""
 
     async def claim(self) -> Job | None:
-        """The next job that is due, running from now on, its attempts counted; no other host gets it meanwhile."""
+        """Claim the next job that is due: its state is RUNNING and its attempts are incremented. None if none is due.
+
+        No other host gets the job while the claim holds.
+        """
 
     async def finish(self, job: Job, result: Result) -> bool:
-        """A claimed job is done. False, and nothing kept, where it is not this claim's any more."""
+        """Set a claimed job to DONE. Returns False, and stores nothing, if the claim no longer holds."""
 
     async def fail(self, job: Job, error: JobError) -> bool:
-        """A claimed job will not be tried again. False as above."""
+        """Set a claimed job to FAILED. Returns False if the claim no longer holds."""
 
     async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
-        """A claimed job is queued again, not before `due`. False as above."""
+        """Queue a claimed job again, not to be claimed before `due`. Returns False if the claim no longer holds."""
 
     async def release(self, job: Job) -> None:
-        """A claimed job is queued again as if it had not been claimed."""
+        """Queue a claimed job again; the claim does not count as an attempt."""
 
     async def cancel(self, job_id: str) -> Job | None:
-        """Cancel it, if it is not final already; the job as it then is."""
+        """Set a job to CANCELLED unless its state is final, and return it; None if there is no such job."""
 
     async def audio(self, job: Job) -> Path | None:
-        """A file with the audio of a job that is done; None where it has gone."""
+        """A file with the audio of a job that is done; None if it no longer exists."""
 
     async def counts(self) -> dict[JobState, int]:
-        """How many there are in each state."""
+        """The number of jobs in each state."""
 
     async def failed(self, limit: int) -> list[Job]:
-        """The latest jobs that failed."""
+        """The jobs that failed last, the latest first."""
 
     async def requeue(self, job_id: str) -> Job | None:
-        """Queue a job that failed again, its attempts forgotten; None where there is no such job."""
+        """Queue a failed job again with its attempts reset; None if there is no such failed job."""
 
     async def webhooks_due(self, now: float) -> list[Job]:
-        """Final jobs whose webhooks are to be told."""
+        """Jobs whose webhooks are due to be delivered at `now`, for this host to deliver."""
 
     async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
-        """A webhook was tried: it is tried again at `due`, or never."""
+        """Record an attempt to deliver a webhook: its error, if any, and when the next one is due; None: never."""
 
     async def purge(self, before: float) -> int:
-        """Drop final jobs that ended before then, with their audio; how many."""
+        """Delete jobs that ended before that time, with their audio, and return how many.
+
+        One call deletes a limited number; jobs whose webhooks are still to be delivered stay.
+        """
 
     async def aclose(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""

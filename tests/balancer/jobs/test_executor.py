@@ -126,7 +126,7 @@ async def test_a_job_whose_runners_die_again_and_again_is_given_up(
     job = await ended(store, "Hello.", attempts=ATTEMPTS * MAX_CRASHES_PER_ATTEMPT)
     assert job.state is JobState.FAILED
     assert job.error is not None
-    assert "whoever ran it died" in job.error.message
+    assert "the process that ran this job died" in job.error.message
     assert speech.spoken == []
 
 

@@ -54,8 +54,8 @@ def test_urls_to_tell(url: str) -> None:
         ("https://exämple.org/", "ASCII"),
         ("https://example.org/a b", "ASCII"),
         ("https://user:pass@example.org/", "user or password"),
-        ("https://example.org:99999/", "no URL"),
-        ("http://[::1", "no URL"),
+        ("https://example.org:99999/", "not a URL"),
+        ("http://[::1", "not a URL"),
         ("http://127.0.0.1/", "public address"),
         ("http://[::1]/", "public address"),
         ("http://localhost:8000/", "public address"),
@@ -85,5 +85,5 @@ async def test_no_name_leads_to_a_private_address(host: str) -> None:
 
 @pytest.mark.parametrize("name", ["no-such-name.invalid", "a..b", "x" * 300, "-", "."])
 async def test_a_name_that_does_not_exist_is_said_not_to(name: str) -> None:
-    with pytest.raises(httpcore.ConnectError, match="is not known"):
+    with pytest.raises(httpcore.ConnectError, match="cannot be resolved"):
         await PublicNetwork().connect_tcp(name, 80)

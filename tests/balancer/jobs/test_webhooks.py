@@ -86,7 +86,7 @@ async def test_it_is_given_up_in_the_end(hook: Hook, tmp_path: Path, monkeypatch
         await done(store, hook.url)
         while (job := await store.get("one")) is None or job.webhook_due is not None:
             await asyncio.sleep(0.01)
-        assert (len(hook.heard), job.webhook_attempts, job.webhook_error) == (2, 2, "it answered 500")
+        assert (len(hook.heard), job.webhook_attempts, job.webhook_error) == (2, 2, "the receiver answered 500")
 
 
 async def test_a_private_address_is_never_connected_to(hook: Hook, tmp_path: Path) -> None:
