@@ -16,7 +16,7 @@ from balancer.access.api_keys import KeysFileError
 from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.app import create_app
 from balancer.launch.preflight import LaunchError, check_reach
-from balancer.listening_sockets import hand_on, listen, taken_over
+from balancer.listening_sockets import listen, pass_on, take_over
 from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
@@ -55,7 +55,7 @@ class Process:
         # The server closes what it is given; these stay open for the next program.
         self._server.run(sockets=[listener.dup() for listener in self._listeners])
         if self._again:
-            hand_on(self._listeners, os.environ)
+            pass_on(self._listeners, os.environ)
             os.execv(sys.executable, [sys.executable, "-m", "balancer"])
 
     def _replace(self) -> None:
@@ -75,7 +75,7 @@ def main() -> None:
         settings = Settings.load()
         check_reach(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
-        process = Process(settings, taken_over(os.environ) or _listen(settings.server))
+        process = Process(settings, take_over(os.environ) or _listen(settings.server))
     except (SettingsError, LaunchError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):

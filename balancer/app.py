@@ -37,11 +37,11 @@ from balancer.jobs.executor import JobExecutor
 from balancer.jobs.service import JobService
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
-from balancer.operations import loop_lag
-from balancer.operations.fleet_collector import FleetMetrics
-from balancer.operations.process_cpu import CpuWatch
-from balancer.operations.ready_banner import announce
-from balancer.operations.recycling import Limits, Upkeep
+from balancer.operations.fleet_collector import FleetCollector
+from balancer.operations.loop_lag import observe_loop_lag
+from balancer.operations.process_cpu import ProcessCpu
+from balancer.operations.ready_banner import print_ready_banner
+from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
@@ -122,26 +122,30 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
         webhooks_enabled=secret is not None,
         allow_private=settings.jobs.webhook_private,
     )
-    cpu = CpuWatch()
-    metrics.registry.register(FleetMetrics(dispatcher, cpu))
-    upkeep = Upkeep(dispatcher, Limits(settings.recycling.recycle_utterances, _bytes(settings.recycling.recycle_mib)))
+    cpu = ProcessCpu()
+    metrics.registry.register(FleetCollector(dispatcher, cpu))
+    recycler = WorkerRecycler(
+        dispatcher, RecycleLimits(settings.recycling.recycle_utterances, _bytes(settings.recycling.recycle_mib))
+    )
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         beside = [
             fleet.run(dispatcher),
             executor.run(),
-            announce(settings, dispatcher),
-            upkeep.run(),
-            loop_lag.watch(metrics.loop_lag),
-            control.serve(control.create_control(dispatcher, upkeep, replace_balancer), settings.server.control_socket),
+            print_ready_banner(settings, dispatcher),
+            recycler.run(),
+            observe_loop_lag(metrics.loop_lag),
+            control.serve(
+                control.create_control_api(dispatcher, recycler, replace_balancer), settings.server.control_socket
+            ),
         ]
         if secret is not None:
             key, private = secret.get_secret_value(), settings.jobs.webhook_private
             beside.append(Webhooks(stores.jobs, metrics, key, allow_private=private).run())
         tasks = [asyncio.create_task(part) for part in beside]
         for task in tasks:
-            task.add_done_callback(_end_if_crashed)
+            task.add_done_callback(_terminate_if_crashed)
         yield
         for task in tasks:
             task.cancel()
@@ -203,7 +207,7 @@ def _bytes(mib: int | None) -> int | None:
     return None if mib is None else mib * 2**20
 
 
-def _end_if_crashed(part: asyncio.Task[None]) -> None:
+def _terminate_if_crashed(part: asyncio.Task[None]) -> None:
     """A balancer without its watch over the workers, its jobs or its operator's entrance is of no use: start afresh."""
     if not part.cancelled() and (error := part.exception()) is not None:
         log.critical("a part of the balancer failed: %s", part.get_name(), exc_info=error)

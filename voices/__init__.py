@@ -1,1 +1,1 @@
-"""Voices: one folder each, described by its voice.toml, read by the registry."""
+"""Voices: each has a folder with a voice.toml, which the registry reads."""

@@ -1,7 +1,7 @@
-"""Looks at a reference clip: whether it can be decoded, and whether its sound is good enough to clone a voice from.
+"""Inspects a reference clip: whether it can be decoded, and whether its sound is good enough to clone a voice from.
 
-Used when a voice is added, and by whoever wants to know why one does not sound as it should. Only numbers are kept
-of the sound, so that a recording of any length can be looked at.
+Used when a voice is added, and to find out why a voice does not sound as it should. Only measurements are kept, not the
+sound itself, so that a recording of any length can be inspected.
 """
 
 from __future__ import annotations
@@ -18,75 +18,77 @@ Planes = NDArray[np.float32]
 """Samples of shape (channels, samples), in [-1, 1] unless the recording goes beyond."""
 
 SUFFIXES = {"wav": ".wav", "mp3": ".mp3", "flac": ".flac", "ogg": ".ogg", "mov": ".m4a"}
-"""Kinds of file that are taken, by their name in ffmpeg, each with the ending of its own. A playlist or a
-description of other files is none of them: no clip leads elsewhere."""
+"""Accepted containers by their names in ffmpeg, each with its file name suffix. None of them refers to other files, as
+a playlist does."""
 KINDS = "wav, mp3, flac, ogg (Vorbis or Opus) or m4a"
 
-LEAST_SPEECH_SECONDS = 5.0
-"""The engines refuse shorter clips, or clone them badly."""
+MIN_SPEECH_SECONDS = 5.0
+"""The engines refuse clips with less speech, or clone them badly."""
 USED_SECONDS = 15.0
-"""The engines hear no more than the first 10 to 15 s of a clip."""
-LOOK_SECONDS = 600.0
-"""What comes later in a clip is not looked at."""
-LEAST_SAMPLE_RATE = 16_000
-"""In Hz. The engines hear the speaker at this rate; below it the upper consonants are missing."""
-QUIET_DBFS = -40.0
-"""Speech below this level is too near to its recording's noise."""
+"""The engines use only the first 10 to 15 s of a clip."""
+MAX_ANALYSED_SECONDS = 600.0
+"""The rest of a longer clip is not analysed."""
+MIN_SAMPLE_RATE = 16_000
+"""In Hz: the rate at which the engines analyse the speaker. At a lower rate the high frequencies of consonants are
+missing."""
+MIN_SPEECH_DBFS = -40.0
+"""Speech below this level is too close to the noise of the recording."""
 SILENCE_DBFS = -60.0
-"""What is below this level is no speech."""
+"""A frame below this level is not speech."""
 FULL_SCALE = 0.99
-"""A sample that reaches this counts as clipped; an encoder may have rounded it down from 1."""
-MOST_CLIPPED = 0.001
-"""Greatest share of clipped samples: a loud recording touches full scale now and then."""
+"""A sample of at least this magnitude counts as clipped; an encoder may have rounded it down from 1."""
+MAX_CLIPPED_SHARE = 0.001
+"""Maximum share of clipped samples: a loud recording reaches full scale now and then."""
 
 FRAME_SECONDS = 0.03
-"""Length of the frames that are speech or not."""
+"""Length of the frames that are classified as speech or not."""
 DYNAMIC_DB = 30.0
-"""A frame is speech where it is at most this much below the loudest second of the clip."""
+"""A frame is speech if its level is at most this much below that of the loudest second of the clip."""
 
 _EXACT_LENGTH = ("flac", "mov")
-"""Kinds whose header tells the length exactly; of the others it is an estimate, or goes by what is there."""
+"""Containers whose header states the exact length; in the others it is an estimate, or derived from the file's size."""
 _TOLERANCE_SECONDS = 0.1
-"""An encoder's padding may or may not be told with the length."""
+"""The stated length may or may not include the encoder's padding."""
 
 
 class ClipError(ValueError):
-    """A file that cannot be a reference clip; the message names it and what is wrong with it."""
+    """A file cannot be used as a reference clip; the message names the file and the reason."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What was measured of a clip, or of its first LOOK_SECONDS.
+    """Measurements of a clip, or of its first MAX_ANALYSED_SECONDS.
 
-    Speech is measured by energy alone: the clip is cut into frames of FRAME_SECONDS, and a frame counts as speech if
-    it is above SILENCE_DBFS and at most DYNAMIC_DB below what the loudest second's worth of frames reaches, wherever
-    they lie. So pauses do not count, a click does not drown the rest, but music or steady noise passes for speech.
+    Speech is detected by energy alone: the clip is cut into frames of FRAME_SECONDS, and a frame counts as speech if
+    its level is above SILENCE_DBFS and at most DYNAMIC_DB below the quietest of the loudest frames that make up one
+    second, wherever they lie. Pauses do not count and a click does not mask the rest, but music or steady noise passes
+    as speech.
     """
 
     suffix: str
-    """Ending that tells the file's kind, by its content: `.wav`, `.mp3`, `.flac`, `.ogg` or `.m4a`."""
+    """File name suffix for the container found in the file: `.wav`, `.mp3`, `.flac`, `.ogg` or `.m4a`."""
     sample_rate: int
     """In Hz."""
     seconds: float
-    """Length, LOOK_SECONDS at most."""
+    """Length, at most MAX_ANALYSED_SECONDS."""
     speech_seconds: float
-    """Of all of it."""
+    """Speech in the whole clip."""
     used_speech_seconds: float
-    """Of its first USED_SECONDS."""
+    """Speech in the first USED_SECONDS."""
     level: float
-    """RMS of the speech in dBFS, bangs that are louder than the loudest second aside; -inf where there is none."""
+    """RMS of the speech in dBFS, with peaks above the loudest second left out; -inf if there is no speech."""
     peak: float
-    """Greatest magnitude in any channel; 1 is full scale."""
+    """Maximum magnitude in any channel; 1 is full scale."""
     clipped: float
-    """Share of samples at full scale in any channel, in [0, 1]."""
+    """Share of samples that are clipped in any channel, in [0, 1]."""
 
 
 def inspect(path: Path) -> Clip:
-    """Decode a clip and measure it. Raises ClipError where it is no audio, of another kind, empty or garbled."""
+    """Decodes and measures a clip. Raises ClipError if it is not audio, or of another format, empty or damaged."""
     if not path.is_file():
         raise ClipError(f"there is no file {path}")
     try:
-        path.open("rb").close()  # ffmpeg's errors do not tell what cannot be read from what makes no sense
+        path.open("rb").close()  # ffmpeg's errors do not distinguish an unreadable file from an invalid one
         return _measure(path)
     except av.FFmpegError as error:
         raise ClipError(f"{path} cannot be decoded: it must be a whole file of {KINDS}") from error
@@ -95,42 +97,44 @@ def inspect(path: Path) -> Clip:
 
 
 def faults(clip: Clip) -> tuple[str, ...]:
-    """Everything that keeps a clip from being cloned well, each with its mend; none where it will do."""
+    """Returns every defect that keeps a clip from being cloned well, each with its remedy."""
     found = []
     if clip.level == -inf:
         found.append("it is silent: record it again, with the microphone on")
-    elif clip.speech_seconds < LEAST_SPEECH_SECONDS:
+    elif clip.speech_seconds < MIN_SPEECH_SECONDS:
         found.append(
-            f"it has {clip.speech_seconds:.1f} s of speech, and {LEAST_SPEECH_SECONDS:g} s are the least: "
+            f"it has {clip.speech_seconds:.1f} s of speech, and at least {MIN_SPEECH_SECONDS:g} s are needed: "
             f"record 10 to {USED_SECONDS:g} s"
         )
-    elif clip.used_speech_seconds < LEAST_SPEECH_SECONDS:
+    elif clip.used_speech_seconds < MIN_SPEECH_SECONDS:
         found.append(
-            f"only {clip.used_speech_seconds:.1f} s of its speech lie in its first {USED_SECONDS:g} s, which alone "
-            f"are used, and {LEAST_SPEECH_SECONDS:g} s are the least: cut off what comes before the speech"
+            f"only its first {USED_SECONDS:g} s are used; they have {clip.used_speech_seconds:.1f} s of speech, and at "
+            f"least {MIN_SPEECH_SECONDS:g} s are needed: cut off what comes before the speech"
         )
-    if -inf < clip.level < QUIET_DBFS:
+    if -inf < clip.level < MIN_SPEECH_DBFS:
         found.append(
-            f"it is too quiet, {clip.level:.0f} dBFS where {QUIET_DBFS:g} is the least: "
+            f"it is too quiet, {clip.level:.0f} dBFS, and at least {MIN_SPEECH_DBFS:g} dBFS are needed: "
             "record it again, closer to the microphone"
         )
-    if clip.clipped > MOST_CLIPPED:
+    if clip.clipped > MAX_CLIPPED_SHARE:
         found.append(
             f"it is clipped, {clip.clipped:.1%} of its samples are at full scale: record it again, with less gain"
         )
-    if clip.sample_rate < LEAST_SAMPLE_RATE:
+    if clip.sample_rate < MIN_SAMPLE_RATE:
         found.append(
-            f"its sample rate is {clip.sample_rate} Hz, and {LEAST_SAMPLE_RATE} Hz is the least: record it again at "
-            "24000 Hz or more (converting it brings nothing back)"
+            f"its sample rate is {clip.sample_rate} Hz, and at least {MIN_SAMPLE_RATE} Hz are needed: record it again "
+            "at 24000 Hz or more (resampling does not restore what is missing)"
         )
     return tuple(found)
 
 
 def notes(clip: Clip) -> tuple[str, ...]:
-    """What is worth knowing of a clip, though it will do."""
-    if clip.seconds < LOOK_SECONDS:
+    """Returns remarks on a clip that can be used nevertheless."""
+    if clip.seconds < MAX_ANALYSED_SECONDS:
         return ()
-    return (f"it lasts {LOOK_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are used",)
+    return (
+        f"it lasts {MAX_ANALYSED_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are used",
+    )
 
 
 def _measure(path: Path) -> Clip:
@@ -139,74 +143,75 @@ def _measure(path: Path) -> Clip:
     ) as container:
         kind = container.format.name.partition(",")[0]
         if not container.streams.audio:
-            raise ClipError(f"{path} holds no sound: it must be a whole file of {KINDS}")
+            raise ClipError(f"{path} has no audio stream: it must be a whole file of {KINDS}")
         meter: _Meter | None = None
-        to_floats = av.AudioResampler(format="fltp")  # of the same rate and channels
+        to_float = av.AudioResampler(format="fltp")  # keeps sample rate and channels
         for frame in container.decode(audio=0):
             shape = (frame.sample_rate, frame.layout.name)
             if meter is None:
                 meter, first = _Meter(frame.sample_rate), shape
             if shape != first:
-                raise ClipError(f"{path} changes its sample rate or channels midway: save it anew")
-            for converted in to_floats.resample(frame):
+                raise ClipError(f"{path} changes its sample rate or channels midway: save it again with one of each")
+            for converted in to_float.resample(frame):
                 planes = converted.to_ndarray().astype(np.float32, copy=False)
                 if not np.isfinite(planes).all():
-                    raise ClipError(f"{path} is garbled: some of its samples are no numbers")
+                    raise ClipError(f"{path} is damaged: some of its samples are not finite numbers")
                 meter.add(planes)
-            if meter.seconds >= LOOK_SECONDS:
+            if meter.seconds >= MAX_ANALYSED_SECONDS:
                 break
         declared = (container.duration or 0) / av.time_base if kind in _EXACT_LENGTH else 0.0
     if meter is None or not meter.samples:
-        raise ClipError(f"{path} holds not one sample of sound: it must be a whole file of {KINDS}")
-    if meter.seconds < min(declared, LOOK_SECONDS) - _TOLERANCE_SECONDS:
+        raise ClipError(f"{path} has no samples: it must be a whole file of {KINDS}")
+    if meter.seconds < min(declared, MAX_ANALYSED_SECONDS) - _TOLERANCE_SECONDS:
         raise ClipError(
-            f"{path} is cut off: it tells of {declared:.1f} s and holds {meter.seconds:.1f} s; copy it again"
+            f"{path} is truncated: its header states {declared:.1f} s, but it holds {meter.seconds:.1f} s; "
+            "copy it again"
         )
     return meter.clip(SUFFIXES[kind])
 
 
 class _Meter:
-    """Takes the sound piece by piece, and keeps numbers only."""
+    """Measures sound block by block, without keeping it."""
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.samples = 0
         self._size = max(round(rate * FRAME_SECONDS), 1)
-        self._rest = np.empty(0)
+        self._remainder = np.empty(0)
         self._energies: list[NDArray[np.float64]] = []
         self._peak = 0.0
         self._clipped = 0
 
     @property
     def seconds(self) -> float:
-        """How much it has taken."""
+        """Duration of the sound that was added."""
         return self.samples / self.rate
 
     def add(self, planes: Planes) -> None:
-        """Take the next piece."""
+        """Adds the next block."""
         magnitude = np.abs(planes).max(axis=0)
         self.samples += len(magnitude)
         self._peak = max(self._peak, float(magnitude.max(initial=0.0)))
         self._clipped += int(np.count_nonzero(magnitude >= FULL_SCALE))
-        mono = np.concatenate([self._rest, planes.mean(axis=0, dtype=np.float64)])
+        mono = np.concatenate([self._remainder, planes.mean(axis=0, dtype=np.float64)])
         whole = len(mono) // self._size * self._size
-        # The variance, not the mean square: a constant offset is no sound.
+        # Variance instead of mean square: a constant offset is not sound.
         self._energies.append(mono[:whole].reshape(-1, self._size).var(axis=1))
-        self._rest = mono[whole:]
+        self._remainder = mono[whole:]
 
     def clip(self, suffix: str) -> Clip:
-        """What was measured."""
+        """Returns the measurements."""
         energies = np.concatenate(self._energies)
         second = round(1 / FRAME_SECONDS)
         loud = np.sort(energies)[-second:].min(initial=np.inf)
-        spoken = energies > max(loud * 10 ** (-DYNAMIC_DB / 10), 10 ** (SILENCE_DBFS / 10))
+        is_speech = energies > max(loud * 10 ** (-DYNAMIC_DB / 10), 10 ** (SILENCE_DBFS / 10))
         return Clip(
             suffix=suffix,
             sample_rate=self.rate,
-            seconds=min(self.seconds, LOOK_SECONDS),
-            speech_seconds=float(spoken.sum() * FRAME_SECONDS),
-            used_speech_seconds=float(spoken[: round(USED_SECONDS / FRAME_SECONDS)].sum() * FRAME_SECONDS),
-            level=10 * log10(np.minimum(energies, loud)[spoken].mean()) if spoken.any() else -inf,
+            seconds=min(self.seconds, MAX_ANALYSED_SECONDS),
+            speech_seconds=float(is_speech.sum() * FRAME_SECONDS),
+            used_speech_seconds=float(is_speech[: round(USED_SECONDS / FRAME_SECONDS)].sum() * FRAME_SECONDS),
+            level=10 * log10(np.minimum(energies, loud)[is_speech].mean()) if is_speech.any() else -inf,
             peak=self._peak,
             clipped=self._clipped / self.samples,
         )

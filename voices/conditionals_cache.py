@@ -1,6 +1,6 @@
-"""Where what engines computed of a reference clip is kept: below the cache folder, named by the clip's content.
+"""Cache of voice conditionals: what a model computed from a reference clip, in files named by the clip's content.
 
-The workers keep it there; whoever deletes a voice deletes it too, since it is enough to speak with that voice.
+Workers write the files. Whoever deletes a voice deletes its files here as well, since they suffice to speak with it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ FOLDER = "conditionals"
 SUFFIX = ".safetensors"
 
 
-def content_of(clip: Path) -> str:
-    """Name of a clip's content: its SHA-256. Raises OSError."""
+def clip_digest(clip: Path) -> str:
+    """Returns the SHA-256 of a clip's content in hexadecimal. Raises OSError."""
     with clip.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def place(cache: Path, model: str, content: str) -> Path:
-    """The file for what `model`, by a name for all that it depends on, computed of that content."""
-    return cache / FOLDER / model / f"{content}{SUFFIX}"
+def cache_file(cache: Path, model: str, digest: str) -> Path:
+    """Returns the file for the conditionals of a clip.
+
+    `model` identifies everything else that the conditionals depend on, `digest` the clip.
+    """
+    return cache / FOLDER / model / f"{digest}{SUFFIX}"
 
 
-def forget(cache: Path, content: str) -> None:
-    """Delete what any model computed of that content. Raises OSError."""
-    for file in (cache / FOLDER).glob(f"*/{content}{SUFFIX}"):
+def delete_cached(cache: Path, digest: str) -> None:
+    """Deletes what any model computed from the clip. Raises OSError."""
+    for file in (cache / FOLDER).glob(f"*/{digest}{SUFFIX}"):
         file.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """The registry of voices: reads `<folder>/<name>/voice.toml`, checks it, and resolves names and aliases.
 
-Used by the balancer (which voices a request may name) and by the workers (where the reference clip lies).
-A request's voice is only ever looked up in a dictionary, never joined to a path.
+The balancer uses it to check the voice of a request, the workers to find the reference clip. The name in a request is
+only looked up in a dictionary, never joined to a path.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
 ANY_ENGINE = "*"
 
-LOOK_SECONDS = 1.0
-"""Least time between two looks at the folder of a LiveRegistry; what changes there counts after as long."""
-UNKNOWN_SECONDS = 0.05
-"""The same for a name that is unknown, which may be that of a new voice."""
+POLL_INTERVAL_SECONDS = 1.0
+"""Minimum time between two scans of the folder by a LiveRegistry, after which a change takes effect."""
+UNKNOWN_NAME_POLL_SECONDS = 0.05
+"""The same when an unknown name is requested, which may be that of a new voice."""
 
 log = logging.getLogger(__name__)
 
 
 class VoiceError(ValueError):
-    """A voice folder that cannot be used; the message names the file and the mend."""
+    """A voice or the folder of voices cannot be used; the message names the file and the remedy."""
 
 
 class UnknownVoiceError(LookupError):
-    """No voice has that name or alias; the message lists those there are."""
+    """No voice has that name or alias; the message lists the existing ones."""
 
     def __init__(self, name: str, known: tuple[str, ...], problem: str | None) -> None:
         if problem is not None:
@@ -58,8 +58,8 @@ class Consent(BaseModel):
 class Voice(BaseModel):
     """One voice, as its voice.toml describes it.
 
-    It is either an engine's built-in voice (`engine`: the engine's name, or `*` for whichever runs) or cloned from
-    a reference clip in its folder (`reference`: a file name).
+    It is either an engine's built-in voice (`engine`: the engine's name, or `*` for any engine) or cloned from a
+    reference clip in its folder (`reference`: a file name).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -73,7 +73,7 @@ class Voice(BaseModel):
     consent: Consent | None = None
     aliases: tuple[Name, ...] = ()
     parameters: dict[str, float | int | str | bool] = {}
-    """Defaults for engine parameters, which a request may override."""
+    """Defaults of engine parameters, which a request may override."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -91,7 +91,7 @@ class Voice(BaseModel):
         return self
 
     def fits(self, engine: str, *, clones_voices: bool) -> bool:
-        """Whether the engine of that name can speak it."""
+        """Whether the engine of that name can speak with this voice."""
         if self.reference is not None:
             return clones_voices
         return self.engine in (ANY_ENGINE, engine)
@@ -99,44 +99,44 @@ class Voice(BaseModel):
 
 @dataclass(frozen=True)
 class Registry:
-    """The voices of one folder. Build it with `load`."""
+    """The voices of one folder, as `load` read them."""
 
     voices: dict[str, Voice]
     folder: Path
     problems: dict[str, str] = field(default_factory=dict)
-    """Folder name to what is wrong with it; such a voice is left out, the others serve."""
+    """Errors by name of the voice's folder. Such a voice is left out; the others remain usable."""
 
     @classmethod
     def load(cls, folder: Path) -> Registry:
-        """Read every voice below `folder`. Raises VoiceError only where the folder itself cannot be read."""
+        """Reads every voice in `folder`. Raises VoiceError only if the folder itself cannot be read."""
         folders = _folders(folder)
         registry = cls(voices={}, folder=folder)
-        # A folder's name is its own voice's, even while that is broken: no other voice answers to it meanwhile.
-        taken = {own.name: own.name for own in folders}
+        # A folder's name is reserved for its own voice, even while that is broken: no other voice may take it.
+        owners = {own.name: own.name for own in folders}
         for file in sorted(own / "voice.toml" for own in folders):
             try:
                 voice = _read(file)
                 for alias in voice.aliases:
-                    if taken.get(alias, voice.name) != voice.name:
-                        raise VoiceError(f"{file}: {alias!r} is already the name or alias of voice {taken[alias]!r}")
+                    if owners.get(alias, voice.name) != voice.name:
+                        raise VoiceError(f"{file}: {alias!r} is already the name or alias of voice {owners[alias]!r}")
             except VoiceError as error:
                 registry.problems[file.parent.name] = str(error)
                 continue
-            taken |= dict.fromkeys(voice.aliases, voice.name)
+            owners |= dict.fromkeys(voice.aliases, voice.name)
             registry.voices[voice.name] = voice
         return registry
 
     def __iter__(self) -> Iterator[Voice]:
-        """The voices, sorted by name."""
+        """Yields the voices, sorted by name."""
         return iter([self.voices[name] for name in self.names])
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Canonical names, sorted."""
+        """Names of the voices without aliases, sorted."""
         return tuple(sorted(self.voices))
 
     def resolve(self, name: str) -> Voice:
-        """The voice of that name or alias. Raises UnknownVoiceError."""
+        """Returns the voice with that name or alias. Raises UnknownVoiceError."""
         if name in self.voices:
             return self.voices[name]
         for voice in self.voices.values():
@@ -145,60 +145,60 @@ class Registry:
         raise UnknownVoiceError(name, self.names, self.problems.get(name))
 
     def reference(self, voice: Voice) -> Path:
-        """Where the reference clip of a cloned voice lies."""
+        """Returns the path of the voice's reference clip. Raises VoiceError if the voice is built in."""
         if voice.reference is None:
             raise VoiceError(f"voice {voice.name!r} has no reference clip")
         return self.folder / voice.name / voice.reference
 
 
 class LiveRegistry:
-    """The voices of a folder as it is now: what is added, changed or removed there counts without a restart.
+    """The voices of a folder, kept up to date: a voice that is added, changed or removed needs no restart.
 
-    It answers as a Registry does, from memory. The folder is looked at LOOK_SECONDS after the last look, or
-    UNKNOWN_SECONDS after it for an unknown name, and read only where a file has changed. While the folder cannot be
-    read the voices last known go on serving. Any thread may call it.
+    It has the interface of Registry and answers from memory. It scans the folder when the last scan is
+    POLL_INTERVAL_SECONDS old, or UNKNOWN_NAME_POLL_SECONDS if an unknown name is requested, and reads the voices again
+    only if a file has changed. While the folder cannot be read, the last known voices remain in use. Thread-safe.
     """
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the folder for the first time. Raises VoiceError where it cannot be read."""
+        """Reads the folder. Raises VoiceError if it cannot be read."""
         self._folder = folder
         self._clock = clock
         self._lock = Lock()
-        self._trouble: str | None = None
+        self._error: str | None = None
         self._registry = Registry({}, folder)
-        self._take(_marks(folder))
-        self._looked = clock()
+        self._reload(_snapshot(folder))
+        self._refreshed_at = clock()
 
     @property
     def current(self) -> Registry:
-        """The voices at the last look, which is made now if it is due."""
-        self._look(LOOK_SECONDS)
+        """The current voices; scans the folder first if that is due."""
+        self._refresh(POLL_INTERVAL_SECONDS)
         return self._registry
 
     def __iter__(self) -> Iterator[Voice]:
-        """The voices, sorted by name."""
+        """Yields the voices, sorted by name."""
         return iter(self.current)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Canonical names, sorted."""
+        """Names of the voices without aliases, sorted."""
         return self.current.names
 
     def resolve(self, name: str) -> Voice:
-        """The voice of that name or alias. Raises UnknownVoiceError."""
+        """Returns the voice with that name or alias. Raises UnknownVoiceError."""
         with suppress(UnknownVoiceError):
             return self.current.resolve(name)
-        self._look(UNKNOWN_SECONDS)
+        self._refresh(UNKNOWN_NAME_POLL_SECONDS)
         return self._registry.resolve(name)
 
     def reference(self, voice: Voice) -> Path:
-        """Where the reference clip of a cloned voice lies."""
+        """Returns the path of the voice's reference clip. Raises VoiceError if the voice is built in."""
         return self._registry.reference(voice)
 
-    def stamp(self, voice: Voice) -> tuple[int, ...]:
-        """What changes whenever the reference clip does, read from the disk just now.
+    def fingerprint(self, voice: Voice) -> tuple[int, ...]:
+        """Returns numbers that differ whenever the reference clip has changed, read from its file's status now.
 
-        Raises VoiceError where there is no clip, or none any more.
+        Raises VoiceError if the voice is built in, or its clip cannot be read.
         """
         clip = self.reference(voice)
         try:
@@ -207,60 +207,62 @@ class LiveRegistry:
             raise VoiceError(f"cannot read the reference clip {clip}: {error.strerror}") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
-    def _look(self, after: float) -> None:
-        if self._clock() - self._looked < after:
+    def _refresh(self, max_age: float) -> None:
+        if self._clock() - self._refreshed_at < max_age:
             return
         with self._lock:
-            if self._clock() - self._looked < after:
-                return  # another thread was first
-            trouble = None
+            if self._clock() - self._refreshed_at < max_age:
+                return  # another thread has just refreshed it
+            error_text = None
             try:
-                # Before the files are read: what changes meanwhile is found at the next look.
-                marks = _marks(self._folder)
-                if marks != self._marks:
-                    self._take(marks)
-                    log.info("the voices have changed; there are: %s", ", ".join(self._registry.names) or "none at all")
+                # Taken before the files are read, so that the next scan finds what changes in between.
+                snapshot = _snapshot(self._folder)
+                if snapshot != self._snapshot:
+                    self._reload(snapshot)
+                    log.info(
+                        "the voices have changed; now there are: %s", ", ".join(self._registry.names) or "none at all"
+                    )
             except VoiceError as error:
-                trouble = str(error)
-                if trouble != self._trouble:
-                    log.error("the voices last known go on serving: %s", trouble)
-            self._trouble = trouble
-            self._looked = self._clock()
+                error_text = str(error)
+                if error_text != self._error:
+                    log.error("the last known voices remain in use: %s", error_text)
+            self._error = error_text
+            self._refreshed_at = self._clock()
 
-    def _take(self, marks: _Marks) -> None:
+    def _reload(self, snapshot: _Snapshot) -> None:
         registry = Registry.load(self._folder)
         for name, problem in registry.problems.items():
             if self._registry.problems.get(name) != problem:
                 log.error("voice %s is left out: %s", name, problem)
-        self._registry, self._marks = registry, marks
+        self._registry, self._snapshot = registry, snapshot
 
 
-_Marks = dict[Path, tuple[int, ...] | None]
+_Snapshot = dict[Path, tuple[int, ...] | None]
 
 
-def _marks(folder: Path) -> _Marks:
-    """What changes whenever a voice does: the marks of all their folders and files. Raises VoiceError."""
-    marks = {}
+def _snapshot(folder: Path) -> _Snapshot:
+    """Returns the state of all voices' folders and files, which differs after any change. Raises VoiceError."""
+    snapshot = {}
     for own in _folders(folder):
-        marks[own] = _mark(own)
-        with suppress(OSError):  # not to be read, or gone by now: a state like any other
-            marks |= {file: _mark(file) for file in own.iterdir()}
-    return marks
+        snapshot[own] = _file_state(own)
+        with suppress(OSError):  # unreadable or deleted meanwhile: a state like any other
+            snapshot |= {file: _file_state(file) for file in own.iterdir()}
+    return snapshot
 
 
-def _mark(path: Path) -> tuple[int, ...] | None:
+def _file_state(path: Path) -> tuple[int, ...] | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    # Its rights count, too: they change with the status alone.
+    # The status change time covers the permissions.
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders of the voices. Raises VoiceError."""
+    """Returns the voices' folders. Raises VoiceError."""
     try:
-        # No voice's name begins like those of caches and hidden folders.
+        # Caches and hidden folders begin with these characters, a voice's name does not.
         return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise VoiceError(f"there is no folder of voices at {folder}; set CHORUS_VOICES_DIR to one") from error
@@ -268,8 +270,8 @@ def _folders(folder: Path) -> list[Path]:
         raise VoiceError(f"cannot read the folder of voices {folder}: {error.strerror}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong with the description of a voice, field by field."""
+def describe_errors(error: ValidationError) -> str:
+    """Returns the errors in a voice's description, field by field."""
     return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'voice.toml'}: {fault['msg']}" for fault in error.errors())
 
 
@@ -277,7 +279,7 @@ def _read(file: Path) -> Voice:
     try:
         voice = Voice.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
     except ValidationError as error:
-        raise VoiceError(f"{file}: {explain(error)}") from error
+        raise VoiceError(f"{file}: {describe_errors(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise VoiceError(f"{file}: {error}") from error
     if voice.name != file.parent.name:

@@ -1,6 +1,6 @@
-"""Makes and removes voices of reference clips: each appears in the folder of voices whole, or not at all.
+"""Adds and removes cloned voices. A voice appears in the folder of voices completely or not at all.
 
-Called by the command line. Servers that run find what has changed by themselves.
+Called by the command line. Running servers notice the change by themselves.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pydantic import ValidationError
 
 from voices import clips
 from voices.clips import ClipError
-from voices.registry import Consent, Registry, Voice, VoiceError, explain
+from voices.registry import Consent, Registry, Voice, VoiceError, describe_errors
 
-KEPT = "default"
-"""The voice of requests that name none: a server does not start without it."""
+REQUIRED_VOICE = "default"
+"""The voice of requests that name no voice: a server does not start without it."""
 
 
 def add(
@@ -35,13 +35,13 @@ def add(
     aliases: tuple[str, ...] = (),
     replace: bool = False,
 ) -> Voice:
-    """Make a voice of a clip, which is copied. With `replace` it may take the place of the voice of that name.
+    """Adds a voice that is cloned from `clip`, of which it makes a copy, and returns it.
 
-    Raises ClipError, naming everything that is wrong with the clip, and VoiceError on anything else; the folder is
-    then as it was before.
+    With `replace`, an existing voice of that name is replaced. Raises ClipError, which lists all defects of the clip,
+    or VoiceError for any other reason; the folder is then unchanged.
     """
     registry = Registry.load(folder)
-    described = {
+    description_fields = {
         "name": name,
         "description": description,
         "language": language,
@@ -51,9 +51,9 @@ def add(
         "aliases": aliases,
     }
     try:
-        voice = Voice.model_validate(described)
+        voice = Voice.model_validate(description_fields)
     except ValidationError as error:
-        raise VoiceError(f"voice {name!r} cannot be made: {explain(error)}") from error
+        raise VoiceError(f"voice {name!r} cannot be added: {describe_errors(error)}") from error
     _check_names(voice, registry, replace=replace)
     measured = clips.inspect(clip)
     if faults := clips.faults(measured):
@@ -61,62 +61,67 @@ def add(
     voice = voice.model_copy(update={"reference": f"reference{measured.suffix}"})
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            made = Path(scratch) / name
-            _make(made, voice, clip)
-            # Renaming alone refuses what another has put there meanwhile.
-            with _aside(folder / name) if replace else nullcontext():
-                made.rename(folder / name)
+            new_folder = Path(scratch) / name
+            _write(new_folder, voice, clip)
+            # rename fails if another process has added a voice of that name meanwhile.
+            with _replaced(folder / name) if replace else nullcontext():
+                new_folder.rename(folder / name)
     except UnicodeEncodeError as error:
-        raise VoiceError(f"voice {name!r} cannot be made: what is said of it must be UTF-8") from error
+        raise VoiceError(f"voice {name!r} cannot be added: its description must be UTF-8") from error
     except OSError as error:
         raise VoiceError(f"cannot write voice {name!r} in {folder}: {error.strerror}") from error
     return voice
 
 
 def remove(folder: Path, name: str) -> None:
-    """Delete a voice, its clip included. Raises VoiceError where `check_removable` does, or it cannot be."""
+    """Deletes a voice and its clip. Raises VoiceError if `check_removable` does, or if deleting fails."""
     check_removable(folder, name)
     try:
-        with _aside(folder / name):
+        with _replaced(folder / name):
             pass
     except OSError as error:
         raise VoiceError(f"cannot remove voice {name!r} from {folder}: {error.strerror}") from error
 
 
 def check_removable(folder: Path, name: str) -> None:
-    """Raise VoiceError where there is no voice of that name, broken ones included, or it must stay."""
+    """Raises VoiceError if no voice, usable or broken, has that name, or if the server needs it."""
     registry = Registry.load(folder)
     names = sorted({*registry.voices, *registry.problems})
     if name not in names:
         raise VoiceError(f"there is no voice {name!r}; there are: {', '.join(names) or 'none at all'}")
-    if name == KEPT:
-        raise VoiceError(f"voice {KEPT!r} must stay: it is the voice of requests that name none")
+    if name == REQUIRED_VOICE:
+        raise VoiceError(f"voice {REQUIRED_VOICE!r} cannot be removed: it is the voice of requests that name none")
 
 
 def _check_names(voice: Voice, registry: Registry, *, replace: bool) -> None:
-    """Raise VoiceError where a name or alias is another's: the registry would leave one of the two out."""
+    """Raises VoiceError if another voice has the name or an alias: the registry would leave out one of the two."""
     owners = {alias: other.name for other in registry for alias in other.aliases}
     owners |= {name: name for name in (*registry.voices, *registry.problems)}
     if owners.get(voice.name) == voice.name and not replace:
-        raise VoiceError(f"there is a voice {voice.name!r} already; --replace puts this one in its place")
+        raise VoiceError(f"there is a voice {voice.name!r} already; use --replace to replace it")
     for name in (voice.name, *voice.aliases):
         if (owner := owners.get(name, voice.name)) != voice.name:
-            raise VoiceError(f"{name!r} is a name or alias of voice {owner!r} already; take another, or change that")
+            raise VoiceError(
+                f"{name!r} is a name or alias of voice {owner!r} already; choose another, or change that voice"
+            )
 
 
-def _make(own: Path, voice: Voice, clip: Path) -> None:
-    """Write the folder of a voice, and read it back as the registry does."""
+def _write(own: Path, voice: Voice, clip: Path) -> None:
+    """Writes the folder `own` of a voice, and reads it back as the registry does."""
     own.mkdir()
     shutil.copyfile(clip, own / str(voice.reference))
-    described = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
-    (own / "voice.toml").write_text(tomli_w.dumps(described), encoding="utf-8")
+    description_fields = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
+    (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
     if problems := Registry.load(own.parent).problems:
         raise VoiceError(problems[voice.name])
 
 
 @contextmanager
-def _aside(own: Path) -> Iterator[None]:
-    """Move a voice's folder, if there is one, out of the registry's sight; delete it once the block has gone well."""
+def _replaced(own: Path) -> Iterator[None]:
+    """Hides the folder `own` of a voice, if it exists, from the registry; deletes it if the block succeeds.
+
+    If the block fails, the folder is restored.
+    """
     if not own.is_dir():
         yield
         return
@@ -133,4 +138,4 @@ def _aside(own: Path) -> Iterator[None]:
         else:
             shutil.rmtree(hidden)
     except OSError as error:
-        raise VoiceError(f"done, but {hidden} is left over: delete it by hand ({error.strerror})") from error
+        raise VoiceError(f"done, but {hidden} could not be deleted ({error.strerror}): delete it by hand") from error

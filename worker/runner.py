@@ -202,7 +202,7 @@ class Runner:
     def _place(self, voice: Voice) -> VoiceSource:
         if voice.reference is None:
             return VoiceSource(voice, None)
-        return VoiceSource(voice, self._voices.reference(voice), self._voices.stamp(voice))
+        return VoiceSource(voice, self._voices.reference(voice), self._voices.fingerprint(voice))
 
     def _fits(self, voice: Voice, engine: Engine) -> bool:
         return voice.fits(engine.card.name, clones_voices=engine.card.clones_voices)

@@ -20,10 +20,12 @@ from starlette.routing import Route
 
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
-from balancer.operations.recycling import Upkeep
+from balancer.operations.recycling import WorkerRecycler
 
 
-def create_control(dispatcher: Dispatcher, upkeep: Upkeep, replace_balancer: Callable[[], None]) -> Starlette:
+def create_control_api(
+    dispatcher: Dispatcher, recycler: WorkerRecycler, replace_balancer: Callable[[], None]
+) -> Starlette:
     """The app. `replace_balancer` starts this process afresh, once it has answered all it has."""
     started_at = time.time()
 
@@ -55,7 +57,7 @@ def create_control(dispatcher: Dispatcher, upkeep: Upkeep, replace_balancer: Cal
 
         async def progress() -> AsyncIterator[str]:
             yield json.dumps({"replacing": index}) + "\n"
-            await upkeep.replace(index)
+            await recycler.replace(index)
             yield json.dumps({"ready": index}) + "\n"
 
         return StreamingResponse(progress(), media_type="application/jsonl")

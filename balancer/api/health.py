@@ -16,10 +16,10 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.metrics import Metrics
-from balancer.operations.process_cpu import CpuWatch
+from balancer.operations.process_cpu import ProcessCpu
 
 
-def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: CpuWatch) -> list[Route]:
+def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Route]:
     """The routes. `/ready` is for whoever sends clients here, `/health` for whoever would restart this host."""
 
     async def get_health(_: Request) -> Response:
@@ -64,13 +64,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat()
 
 
-def _worker(view: WorkerView, cpu: CpuWatch) -> dict[str, Any]:
+def _worker(view: WorkerView, cpu: ProcessCpu) -> dict[str, Any]:
     report: dict[str, Any] = {"index": view.index, "phase": view.phase.value, "reason": view.reason}
     if view.state is not None:
         report |= view.state.model_dump(
             mode="json", exclude={"index", "phase", "reason", "in_flight", "progress", "voices_prepared"}
         )
         report["in_flight"] = len(view.state.in_flight)
-        if (usage := cpu.look(view.state.pid)) is not None:
+        if (usage := cpu.usage(view.state.pid)) is not None:
             report["cpu_cores"] = round(usage.cores, 2)
     return report

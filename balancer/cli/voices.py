@@ -21,8 +21,8 @@ from balancer.cli.console import LOCAL, ApiKey, Url, ask, fail, tell
 from balancer.settings import Settings, SettingsError
 from voices import clips, voice_editor
 from voices.clips import Clip, ClipError
-from voices.conditionals_cache import content_of, forget
-from voices.registry import LOOK_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError
+from voices.conditionals_cache import clip_digest, delete_cached
+from voices.registry import POLL_INTERVAL_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS
 
 app = typer.Typer(help="The voices: those of a running server; adding, removing and showing one.")
@@ -77,7 +77,7 @@ def add(
     with _refusing():
         settings = Settings.load(voices_dir=voices_dir)
         folder = settings.storage.voices_dir
-        before = _contents(folder / name) if replace else ()
+        before = _clip_digests(folder / name) if replace else ()
         voice = voice_editor.add(
             folder,
             name,
@@ -90,11 +90,11 @@ def add(
             replace=replace,
         )
         measured = clips.inspect(folder / voice.name / str(voice.reference))
-        _forget(settings.storage.cache_dir, before)
+        _delete_conditionals(settings.storage.cache_dir, before)
     tell(f"voice {voice.name}: {_sound(measured)}")
     for note in clips.notes(measured):
         tell(f"note: {note}")
-    tell(f"A server that runs with this folder takes it within {LOOK_SECONDS:g} s; spoken by: {_speakers(voice)}")
+    tell(f"a running server offers it within {POLL_INTERVAL_SECONDS:g} s; supported by: {_supporting_engines(voice)}")
 
 
 @app.command()
@@ -112,9 +112,9 @@ def remove(
             if not sys.stdin.isatty():
                 fail(f"voice {name!r} would be deleted for good, and there is nobody to ask here: add --yes")
             typer.confirm(f"Delete voice {name!r} and its recording in {folder / name} for good?", abort=True, err=True)
-        before = _contents(folder / name)
+        before = _clip_digests(folder / name)
         voice_editor.remove(folder, name)
-        _forget(settings.storage.cache_dir, before)
+        _delete_conditionals(settings.storage.cache_dir, before)
     tell(f"voice {name} is deleted")
 
 
@@ -130,7 +130,7 @@ def show(
     with _refusing():
         registry = Registry.load(_folder(voices_dir))
         voice = registry.resolve(name)
-    rows = _described(voice) | {"folder": str(registry.folder / voice.name), "spoken by": _speakers(voice)}
+    rows = _described(voice) | {"folder": str(registry.folder / voice.name), "supported by": _supporting_engines(voice)}
     wrong: tuple[str, ...] = ()
     if voice.reference is not None:
         try:
@@ -148,18 +148,18 @@ def show(
         fail("\n  - ".join([f"the recording of voice {voice.name!r}:", *wrong]))
 
 
-def _contents(folder: Path) -> tuple[str, ...]:
+def _clip_digests(folder: Path) -> tuple[str, ...]:
     """The names of what the files of a voice hold."""
     try:
-        return tuple(content_of(file) for file in folder.iterdir() if file.is_file())
+        return tuple(clip_digest(file) for file in folder.iterdir() if file.is_file())
     except FileNotFoundError:
         return ()
 
 
-def _forget(cache: Path, contents: Iterable[str]) -> None:
+def _delete_conditionals(cache: Path, contents: Iterable[str]) -> None:
     """Delete what engines have computed of a recording, which is enough to speak with its voice."""
     for content in contents:
-        forget(cache, content)
+        delete_cached(cache, content)
 
 
 def _described(voice: Voice) -> dict[str, str]:
@@ -186,7 +186,7 @@ def _sound(clip: Clip) -> str:
     )
 
 
-def _speakers(voice: Voice) -> str:
+def _supporting_engines(voice: Voice) -> str:
     speakers = [card.name for card in CARDS.values() if voice.fits(card.name, clones_voices=card.clones_voices)]
     return ", ".join(speakers) or "no engine of this version"
 

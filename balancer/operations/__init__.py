@@ -1,1 +1,1 @@
-"""What keeps a running host healthy and observable: recycling, collectors, the ready banner."""
+"""Operations of a running host: recycling of workers, collectors of metrics, the ready banner."""

@@ -1,4 +1,4 @@
-"""What the dispatcher and its workers are like at the moment, as Prometheus gauges made when they are asked for."""
+"""Prometheus metrics of the queue and the workers, which are read at the moment of each scrape."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from prometheus_client.registry import Collector
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
-from balancer.operations.process_cpu import CpuWatch
+from balancer.operations.process_cpu import ProcessCpu
 
 
-class FleetMetrics(Collector):
-    """Collects from a dispatcher, and from the kernel what its workers' processes use."""
+class FleetCollector(Collector):
+    """Collects from the dispatcher, and the CPU time of the worker processes from the kernel."""
 
-    def __init__(self, dispatcher: Dispatcher, cpu: CpuWatch) -> None:
+    def __init__(self, dispatcher: Dispatcher, cpu: ProcessCpu) -> None:
         self._dispatcher = dispatcher
         self._cpu = cpu
 
     def collect(self) -> Iterator[Metric]:
-        """Every gauge as of now."""
+        """Yields all metrics with their current values."""
         dispatcher = self._dispatcher
-        depth = GaugeMetricFamily("chorus_queue_depth", "Utterances in line.", labels=["priority"])
+        depth = GaugeMetricFamily("chorus_queue_depth", "Queued utterances.", labels=["priority"])
         for priority, number in dispatcher.depths.items():
             depth.add_metric([priority.value], number)
         yield depth
-        yield GaugeMetricFamily("chorus_slots", "Slots of all workers that take utterances.", dispatcher.slots)
-        yield GaugeMetricFamily("chorus_slots_free", "Slots that are free.", dispatcher.free_slots)
-        yield GaugeMetricFamily("chorus_draining", "1 while the operator has the host drain.", int(dispatcher.draining))
+        yield GaugeMetricFamily("chorus_slots", "Slots of all workers that accept utterances.", dispatcher.slots)
+        yield GaugeMetricFamily("chorus_slots_free", "Free slots.", dispatcher.free_slots)
+        yield GaugeMetricFamily(
+            "chorus_draining", "1 while the host drains on the operator's command, else 0.", int(dispatcher.draining)
+        )
         views = dispatcher.workers()
         yield from _phases(views)
         yield from self._workers(views)
 
     def _workers(self, views: list[WorkerView]) -> Iterator[Metric]:
-        resident = _gauge("worker_resident_bytes", "Resident memory, shared memory included.")
-        shared = _gauge("worker_shared_bytes", "Of the resident memory, what is mapped from files.")
-        speed = _gauge("worker_speed", "Audio seconds made per second of work.")
-        in_flight = _gauge("worker_in_flight", "Utterances under way.")
-        share = _gauge("worker_cpu_ratio", "CPU use since the last look, in cores.")
-        cpu = CounterMetricFamily("chorus_worker_cpu_seconds", "CPU time of the process.", labels=["worker"])
-        done = CounterMetricFamily("chorus_worker_utterances", "Utterances spoken by the process.", labels=["worker"])
+        resident = _gauge("worker_resident_bytes", "Resident memory in bytes, shared memory included.")
+        shared = _gauge("worker_shared_bytes", "Part of the resident memory that is mapped from files, in bytes.")
+        speed = _gauge("worker_speed", "Audio seconds per second of synthesis.")
+        in_flight = _gauge("worker_in_flight", "Utterances in flight.")
+        cpu_ratio = _gauge("worker_cpu_ratio", "CPU use since the previous scrape, in cores.")
+        cpu = CounterMetricFamily("chorus_worker_cpu_seconds", "CPU time of the process in seconds.", labels=["worker"])
+        done = CounterMetricFamily(
+            "chorus_worker_utterances", "Utterances completed by the process.", labels=["worker"]
+        )
         for view in views:
             if view.state is None:
                 continue
@@ -53,20 +57,20 @@ class FleetMetrics(Collector):
             done.add_metric(worker, state.done)
             if state.speed is not None:
                 speed.add_metric(worker, state.speed)
-            if (usage := self._cpu.look(state.pid)) is not None:
+            if (usage := self._cpu.usage(state.pid)) is not None:
                 cpu.add_metric(worker, usage.seconds)
-                share.add_metric(worker, usage.cores)
-        yield from (resident, shared, speed, in_flight, share, cpu, done)
+                cpu_ratio.add_metric(worker, usage.cores)
+        yield from (resident, shared, speed, in_flight, cpu_ratio, cpu, done)
 
 
-def _gauge(name: str, what: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"chorus_{name}", what, labels=["worker"])
+def _gauge(name: str, description: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"chorus_{name}", description, labels=["worker"])
 
 
 def _phases(views: list[WorkerView]) -> Iterator[Metric]:
-    workers = GaugeMetricFamily("chorus_workers", "Workers by phase.", labels=["phase"])
+    workers = GaugeMetricFamily("chorus_workers", "Number of workers in each phase.", labels=["phase"])
     states = GaugeMetricFamily(
-        "chorus_worker_state", "1 for the phase that a worker is in.", labels=["worker", "phase"]
+        "chorus_worker_state", "1 for the phase that the worker is in, 0 for the others.", labels=["worker", "phase"]
     )
     counts = Counter(view.phase for view in views)
     for phase in WorkerPhase:

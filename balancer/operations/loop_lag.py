@@ -1,4 +1,4 @@
-"""How late the event loop is: whatever holds it up makes every request and every look at a worker wait."""
+"""Lag of the event loop: whatever blocks the loop delays every request and every probe of a worker."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 from prometheus_client import Histogram
 
 
-async def watch(histogram: Histogram, interval: float = 0.05) -> None:
-    """Sleep for `interval` seconds, over and over, and observe by how many it wakes too late; for ever."""
+async def observe_loop_lag(histogram: Histogram, interval: float = 0.05) -> None:
+    """Sleeps `interval` seconds repeatedly, and records by how many seconds it woke too late. Never returns."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval

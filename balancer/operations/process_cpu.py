@@ -1,4 +1,4 @@
-"""How much CPU processes use, as the kernel counts it."""
+"""CPU use of processes, as the kernel counts it."""
 
 from __future__ import annotations
 
@@ -8,51 +8,52 @@ from dataclasses import dataclass
 
 import psutil
 
-LEAST_SECONDS = 0.5
-"""Between two looks at a process: over less, the kernel's ticks are too coarse, and the last answer is given again."""
+MIN_INTERVAL_SECONDS = 0.5
+"""Minimum time between two readings of a process, within which the previous one is returned again: the kernel's ticks
+are too coarse for less."""
 
 
 @dataclass(frozen=True)
-class Usage:
-    """What one process used."""
+class CpuUsage:
+    """CPU use of one process."""
 
     seconds: float
-    """CPU time since its start."""
+    """CPU time since the process started."""
     cores: float
-    """Cores that it kept busy on average since the look before, at the first look since its start."""
-    born: float
-    """When it started, on the wall clock: the kernel gives a dead process's number away again."""
+    """Average number of busy cores since the previous reading, in the first reading since the process started."""
+    started_at: float
+    """Start of the process in Unix time: tells it from a later process that the kernel gave the same id."""
 
 
-class CpuWatch:
-    """Remembers its last look at each process. `clock` gives seconds that never go back."""
+class ProcessCpu:
+    """Reads the CPU use of processes, and remembers the last reading of each. `clock` must be monotonic, in seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._last: dict[int, tuple[float, Usage]] = {}
+        self._readings: dict[int, tuple[float, CpuUsage]] = {}
 
-    def look(self, pid: int) -> Usage | None:
-        """The use of a process; None where there is none."""
+    def usage(self, pid: int) -> CpuUsage | None:
+        """Returns the CPU use of a process, or None if there is no such process."""
         now = self._clock()
-        at, before = self._last.get(pid, (0.0, None))
-        if before is not None and now - at < LEAST_SECONDS:
-            return before
+        read_at, previous = self._readings.get(pid, (0.0, None))
+        if previous is not None and now - read_at < MIN_INTERVAL_SECONDS:
+            return previous
         try:
             process = psutil.Process(pid)
             times = process.cpu_times()
-            born = process.create_time()
+            started_at = process.create_time()
         except psutil.NoSuchProcess:
-            self._last.pop(pid, None)
+            self._readings.pop(pid, None)
             return None
         seconds = times.user + times.system
-        if before is None or before.born != born:
-            self._forget()  # somebody may have died for the new one
-            cores = seconds / max(time.time() - born, LEAST_SECONDS)
+        if previous is None or previous.started_at != started_at:
+            self._drop_ended()  # a new process may replace one that ended
+            cores = seconds / max(time.time() - started_at, MIN_INTERVAL_SECONDS)
         else:
-            cores = (seconds - before.seconds) / (now - at)
-        usage = Usage(seconds, cores, born)
-        self._last[pid] = now, usage
+            cores = (seconds - previous.seconds) / (now - read_at)
+        usage = CpuUsage(seconds, cores, started_at)
+        self._readings[pid] = now, usage
         return usage
 
-    def _forget(self) -> None:
-        self._last = {pid: seen for pid, seen in self._last.items() if psutil.pid_exists(pid)}
+    def _drop_ended(self) -> None:
+        self._readings = {pid: reading for pid, reading in self._readings.items() if psutil.pid_exists(pid)}

@@ -1,7 +1,7 @@
-"""Replaces workers, one at a time: those past their limits by itself, every one when the operator asks.
+"""Replaces workers one at a time: a worker that exceeds a limit, or any worker on the operator's command.
 
-A worker is asked to drain only while another is ready, and the next only when its successor is. It ends by itself, and
-supervisord starts it afresh, with whatever code is there by then.
+A worker is told to drain only while another one is ready, and the next worker only once the successor of the first is
+ready. The drained process ends, and supervisord starts a new one with the code that is installed by then.
 """
 
 from __future__ import annotations
@@ -18,74 +18,79 @@ from balancer.fleet.worker_client import WorkerLostError
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 
 SERVING = (WorkerPhase.READY, WorkerPhase.BUSY)
 
 
 @dataclass(frozen=True)
-class Limits:
-    """How long a worker is kept; None: for ever."""
+class RecycleLimits:
+    """Limits above which a worker is replaced; None: no limit."""
 
     utterances: int | None = None
+    """Utterances that the process has completed."""
     own_bytes: int | None = None
-    """Resident memory that it does not share."""
+    """Resident memory of the process in bytes, shared memory not counted."""
 
-    def passed(self, view: WorkerView) -> str | None:
-        """Why that worker is due, if it is."""
+    def reason_to_replace(self, view: WorkerView) -> str | None:
+        """Returns the limit that the worker has exceeded, or None."""
         state = view.state
         if state is None or view.phase not in SERVING:
             return None
         own = state.resident_bytes - state.shared_bytes
         if self.utterances is not None and state.done >= self.utterances:
-            return f"it has spoken {state.done} utterances"
+            return f"it has completed {state.done} utterances"
         if self.own_bytes is not None and own > self.own_bytes:
-            return f"it takes {own / 2**20:.0f} MiB"
+            return f"it uses {own / 2**20:.0f} MiB of memory of its own"
         return None
 
 
-class Upkeep:
-    """One replacement at a time, whoever asks for it."""
+class WorkerRecycler:
+    """Replaces workers, one at a time."""
 
-    def __init__(self, dispatcher: Dispatcher, limits: Limits) -> None:
+    def __init__(self, dispatcher: Dispatcher, limits: RecycleLimits) -> None:
         self._dispatcher = dispatcher
         self._limits = limits
-        self._one = asyncio.Lock()
+        self._lock = asyncio.Lock()
 
     async def run(self) -> None:
-        """Replace workers that pass their limits, until cancelled."""
+        """Replaces workers that exceed a limit, until cancelled."""
         while True:
-            due = [(view.index, why) for view in self._dispatcher.workers() if (why := self._limits.passed(view))]
-            for index, why in due:
-                # With a single worker there is never another: then it is better old than away.
-                if self._another(index):
-                    log.info("worker %d is replaced: %s", index, why)
+            due = [
+                (view.index, reason)
+                for view in self._dispatcher.workers()
+                if (reason := self._limits.reason_to_replace(view))
+            ]
+            for index, reason in due:
+                # A single worker is never replaced: an old one serves better than none.
+                if self._another_serves(index):
+                    log.info("replacing worker %d: %s", index, reason)
                     await self.replace(index)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def replace(self, index: int) -> None:
-        """Drain a worker, and wait until its successor speaks. A worker that does not run is only waited for."""
-        async with self._one:
-            await self._until(lambda: self._another(index) or len(self._dispatcher.workers()) == 1)
+        """Drains a worker and waits until its successor is ready. If the worker does not run, only waits for it."""
+        async with self._lock:
+            await self._until(lambda: self._another_serves(index) or len(self._dispatcher.workers()) == 1)
             before = self._view(index)
             if before is not None and before.state is not None and before.phase in SERVING:
                 try:
                     await self._dispatcher.retire(index)
                 except WorkerLostError as error:
                     log.warning("worker %d was lost before it could drain: %s", index, error)
-            old = before.state.pid if before is not None and before.state is not None else None
-            await self._until(lambda: self._succeeded(index, old))
+            old_pid = before.state.pid if before is not None and before.state is not None else None
+            await self._until(lambda: self._has_successor(index, old_pid))
 
     @staticmethod
     async def _until(condition: Callable[[], bool]) -> None:
         while not condition():
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
-    def _succeeded(self, index: int, old: int | None) -> bool:
+    def _has_successor(self, index: int, old_pid: int | None) -> bool:
         view = self._view(index)
-        return view is not None and view.phase in SERVING and view.state is not None and view.state.pid != old
+        return view is not None and view.phase in SERVING and view.state is not None and view.state.pid != old_pid
 
-    def _another(self, index: int) -> bool:
+    def _another_serves(self, index: int) -> bool:
         return any(view.phase in SERVING for view in self._dispatcher.workers() if view.index != index)
 
     def _view(self, index: int) -> WorkerView | None:

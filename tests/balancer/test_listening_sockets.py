@@ -6,13 +6,13 @@ import subprocess
 import sys
 
 from balancer.host.processes import free_port
-from balancer.listening_sockets import VARIABLE, hand_on, listen, taken_over
+from balancer.listening_sockets import VARIABLE, listen, pass_on, take_over
 from tests.support.harness import ROOT, environment
 
 SUCCESSOR = """
 import os
-from balancer.listening_sockets import taken_over
-(listener,) = taken_over(os.environ)
+from balancer.listening_sockets import take_over
+(listener,) = take_over(os.environ)
 listener.setblocking(True)
 connection, _ = listener.accept()
 connection.sendall(b"from the successor")
@@ -23,7 +23,7 @@ def test_a_connection_made_before_exec_is_answered_after_it() -> None:
     port = free_port()
     listeners = listen("127.0.0.1", port)
     environ = environment()
-    hand_on(listeners, environ)
+    pass_on(listeners, environ)
     with socket.create_connection(("127.0.0.1", port)) as client:
         subprocess.run(
             [sys.executable, "-c", SUCCESSOR], cwd=ROOT, env=environ, pass_fds=[listeners[0].fileno()], check=True
@@ -34,14 +34,14 @@ def test_a_connection_made_before_exec_is_answered_after_it() -> None:
 
 
 def test_without_a_predecessor_there_is_nothing_to_take_over() -> None:
-    assert taken_over({}) == []
+    assert take_over({}) == []
 
 
 def test_what_is_taken_over_is_not_handed_to_other_programs() -> None:
     (listener,) = listen("127.0.0.1", free_port())
     environ: dict[str, str] = {}
-    hand_on([listener], environ)
-    (taken,) = taken_over({VARIABLE: str(os.dup(int(environ[VARIABLE])))})
+    pass_on([listener], environ)
+    (taken,) = take_over({VARIABLE: str(os.dup(int(environ[VARIABLE])))})
     assert not taken.get_inheritable()
     taken.close()
     listener.close()

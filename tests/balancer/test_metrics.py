@@ -7,8 +7,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.fleet.view import WorkerView
 from balancer.metrics import Metrics, outcome_of
-from balancer.operations.fleet_collector import FleetMetrics
-from balancer.operations.process_cpu import CpuWatch
+from balancer.operations.fleet_collector import FleetCollector
+from balancer.operations.process_cpu import ProcessCpu
 from balancer.scheduling.priority import Priority
 from tests.support.harness import ROOT
 
@@ -167,7 +167,7 @@ def test_the_process_of_the_balancer_is_measured(metrics: Metrics) -> None:
 
 
 def test_the_documentation_lists_exactly_the_existing_metrics(metrics: Metrics) -> None:
-    metrics.registry.register(FleetMetrics(_Idle(), CpuWatch()))  # type: ignore[arg-type]
+    metrics.registry.register(FleetCollector(_Idle(), ProcessCpu()))  # type: ignore[arg-type]
     families = {family.name for family in text_string_to_metric_families(metrics.exposition().decode())}
     ours = {name for name in families if name.startswith("chorus_") and not name.endswith("_created")}
     listed = set(re.findall(r"`(chorus_\w+)", (ROOT / "docs/metrics.md").read_text()))
@@ -176,7 +176,7 @@ def test_the_documentation_lists_exactly_the_existing_metrics(metrics: Metrics) 
 
 
 class _Idle:
-    """A dispatcher without workers, as far as FleetMetrics needs one."""
+    """A dispatcher without workers, as far as FleetCollector needs one."""
 
     depths = dict.fromkeys(Priority, 0)
     slots = free_slots = 0

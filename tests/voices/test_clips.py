@@ -92,7 +92,7 @@ def test_the_louder_channel_is_what_clips(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.wav", speech(6), options=("-af", "pan=stereo|c0=0*c0|c1=4*c0"))
     clip = clips.inspect(path)
     assert clip.peak == pytest.approx(1, abs=0.001)
-    assert clip.clipped > clips.MOST_CLIPPED
+    assert clip.clipped > clips.MAX_CLIPPED_SHARE
 
 
 def test_a_click_does_not_drown_the_speech(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_what_is_no_speech_yet_is_not_used(tmp_path: Path) -> None:
 
 
 def test_no_more_is_looked_at_than_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "LOOK_SECONDS", 10.0)
+    monkeypatch.setattr(clips, "MAX_ANALYSED_SECONDS", 10.0)
     path = record(tmp_path / "clip.flac", speech(60))
     clip = clips.inspect(path)
     assert clip.seconds == 10
@@ -208,18 +208,20 @@ def test_other_kinds_of_audio(tmp_path: Path, name: str, options: tuple[str, ...
 
 def test_pictures_without_sound(tmp_path: Path) -> None:
     options = ("-f", "lavfi", "-i", "color=red:s=64x64:d=1", "-map", "1")
-    assert "holds no sound" in refused(record(tmp_path / "clip.mp4", speech(1), options=options))
+    assert "has no audio stream" in refused(record(tmp_path / "clip.mp4", speech(1), options=options))
 
 
 def test_a_file_without_a_sample(tmp_path: Path) -> None:
-    assert "holds not one sample of sound" in refused(float_wav(tmp_path / "clip.wav", silence(0)))
+    assert "has no samples" in refused(float_wav(tmp_path / "clip.wav", silence(0)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     samples = speech(6)
     samples[1000] = value
-    assert "is garbled: some of its samples are no numbers" in refused(float_wav(tmp_path / "clip.wav", samples))
+    assert "is damaged: some of its samples are not finite numbers" in refused(
+        float_wav(tmp_path / "clip.wav", samples)
+    )
 
 
 @pytest.mark.parametrize("name", ["clip.flac", "clip.m4a"])
@@ -234,7 +236,7 @@ def test_a_file_that_ends_before_it_says(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.flac", speech(8))
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.rfind(b"\xff\xf8", 0, len(whole) // 2)])  # up to where a frame begins
-    assert "is cut off: it tells of 8.0 s and holds" in refused(path)
+    assert "is truncated: its header states 8.0 s, but it holds" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["clip.mp3", "clip.m4a"])
@@ -287,13 +289,19 @@ def test_a_good_clip_has_none() -> None:
 @pytest.mark.parametrize(
     ("measured", "said"),
     [
-        ({"speech_seconds": 4.96, "used_speech_seconds": 4.96}, "it has 5.0 s of speech, and 5 s are the least: "),
-        ({"speech_seconds": 3.21, "used_speech_seconds": 3.21}, "it has 3.2 s of speech, and 5 s are the least: "),
-        ({"used_speech_seconds": 1.0}, "only 1.0 s of its speech lie in its first 15 s"),
-        ({"level": -40.6}, "it is too quiet, -41 dBFS where -40 is the least: "),
+        (
+            {"speech_seconds": 4.96, "used_speech_seconds": 4.96},
+            "it has 5.0 s of speech, and at least 5 s are needed: ",
+        ),
+        (
+            {"speech_seconds": 3.21, "used_speech_seconds": 3.21},
+            "it has 3.2 s of speech, and at least 5 s are needed: ",
+        ),
+        ({"used_speech_seconds": 1.0}, "only its first 15 s are used; they have 1.0 s of speech"),
+        ({"level": -40.6}, "it is too quiet, -41 dBFS, and at least -40 dBFS are needed: "),
         ({"level": -inf, "speech_seconds": 0.0, "used_speech_seconds": 0.0}, "it is silent: "),
         ({"clipped": 0.0123}, "it is clipped, 1.2% of its samples are at full scale: "),
-        ({"sample_rate": 8000}, "its sample rate is 8000 Hz, and 16000 Hz is the least: "),
+        ({"sample_rate": 8000}, "its sample rate is 8000 Hz, and at least 16000 Hz are needed: "),
     ],
 )
 def test_each_fault_with_its_mend(measured: dict[str, float], said: str) -> None:
@@ -327,6 +335,6 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
 
 
 def test_a_long_clip_is_noted_and_no_fault() -> None:
-    long = replace(GOOD, seconds=clips.LOOK_SECONDS, speech_seconds=500.0)
+    long = replace(GOOD, seconds=clips.MAX_ANALYSED_SECONDS, speech_seconds=500.0)
     assert clips.faults(long) == ()
     assert clips.notes(long) == ("it lasts 10 minutes or more, and only its first 10 to 15 s are used",)

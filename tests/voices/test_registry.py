@@ -341,16 +341,16 @@ def live(folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> LiveRe
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Every look at a folder."""
     made: list[Path] = []
-    marks = module._marks
+    snapshot = module._snapshot
 
     def noted(folder: Path) -> dict[Path, tuple[int, ...] | None]:
         made.append(folder)
-        return marks(folder)
+        return snapshot(folder)
 
-    monkeypatch.setattr(module, "_marks", noted)
+    monkeypatch.setattr(module, "_snapshot", noted)
     return made
 
 
@@ -389,26 +389,26 @@ def test_a_new_voice_speaks_at_once(live: LiveRegistry, folder: Path, clock: Clo
     assert live.resolve("bo").name == "bob"
 
 
-def test_a_flood_of_unknown_names_costs_few_looks(live: LiveRegistry, clock: Clock, looks: list[Path]) -> None:
+def test_a_flood_of_unknown_names_costs_few_looks(live: LiveRegistry, clock: Clock, reads: list[Path]) -> None:
     for _ in range(100):
         clock.now += 0.01
         with pytest.raises(UnknownVoiceError):
             live.resolve("bob")
-    assert 15 <= len(looks) <= 20
+    assert 15 <= len(reads) <= 20
 
 
 def test_known_names_cost_no_look_until_one_is_due(
-    live: LiveRegistry, clock: Clock, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+    live: LiveRegistry, clock: Clock, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.now += 0.9
     for _ in range(100):
         live.resolve("alice")
-    assert looks == []
+    assert reads == []
     clock.now += 0.2
     monkeypatch.setattr(Registry, "load", None)  # nothing has changed, nothing is read
     for _ in range(100):
         live.resolve("alice")
-    assert len(looks) == 1
+    assert len(reads) == 1
 
 
 def test_a_removed_voice_is_gone(live: LiveRegistry, folder: Path, clock: Clock) -> None:
@@ -445,7 +445,7 @@ def test_a_clip_that_goes_and_comes(
     alice = live.resolve("alice")
     clip.unlink()
     with pytest.raises(VoiceError, match=r"cannot read the reference clip .*clip.wav: No such file"):
-        live.stamp(alice)
+        live.fingerprint(alice)
     clock.now += 1.1
     with pytest.raises(UnknownVoiceError, match=r"the reference clip 'clip\.wav' is missing"):
         live.resolve("alice")
@@ -458,26 +458,26 @@ def test_a_clip_that_goes_and_comes(
 def test_the_stamp_changes_with_the_clip_alone(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     alice = live.resolve("alice")
     clip = folder / "alice" / "clip.wav"
-    first = live.stamp(alice)
+    first = live.fingerprint(alice)
     (folder / "alice" / "voice.toml").write_text((folder / "alice" / "voice.toml").read_text() + "# more\n")
     clip.chmod(0o600)
-    assert live.stamp(alice) == first
+    assert live.fingerprint(alice) == first
     other = clip.with_name("other")
     other.write_bytes(b"other")
     os.utime(other, ns=(first[0], first[0]))
     other.replace(clip)
-    second = live.stamp(alice)
+    second = live.fingerprint(alice)
     assert second != first
     clip.write_bytes(b"longer than before")
     os.utime(clip, ns=(first[0], first[0]))
-    assert live.stamp(alice) not in (first, second)
+    assert live.fingerprint(alice) not in (first, second)
 
 
 def test_a_built_in_voice_has_no_stamp(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     add(folder, "bob")
     clock.now += 1.1
     with pytest.raises(VoiceError, match="has no reference clip"):
-        live.stamp(live.resolve("bob"))
+        live.fingerprint(live.resolve("bob"))
 
 
 def test_a_problem_is_told_once(
@@ -511,7 +511,7 @@ def test_the_last_voices_serve_while_the_folder_is_away(
         assert live.names == ("alice",)
     with pytest.raises(UnknownVoiceError):
         live.resolve("bob")
-    assert caplog.text.count("the voices last known go on serving: there is no folder of voices") == 1
+    assert caplog.text.count("the last known voices remain in use: there is no folder of voices") == 1
     add(away, "bob")
     away.rename(folder)
     clock.now += 0.06
@@ -519,7 +519,7 @@ def test_the_last_voices_serve_while_the_folder_is_away(
     folder.rename(away)
     clock.now += 1.1
     assert live.names == ("alice", "bob")
-    assert caplog.text.count("go on serving") == 2
+    assert caplog.text.count("remain in use") == 2
 
 
 def test_a_change_is_told(live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
@@ -527,10 +527,10 @@ def test_a_change_is_told(live: LiveRegistry, folder: Path, clock: Clock, caplog
     add(folder, "bob")
     clock.now += 1.1
     assert live.names
-    assert "the voices have changed; there are: alice, bob" in caplog.text
+    assert "the voices have changed; now there are: alice, bob" in caplog.text
 
 
-def test_rights_that_are_mended_count(live: LiveRegistry, folder: Path, clock: Clock, looks: list[Path]) -> None:
+def test_rights_that_are_mended_count(live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path]) -> None:
     before = live.current
     (folder / "alice" / "voice.toml").chmod(0o600)
     clock.now += 1.1
@@ -552,7 +552,7 @@ def test_hidden_folders_are_not_looked_into(live: LiveRegistry, folder: Path, cl
 
 
 def test_many_threads_look_once(
-    live: LiveRegistry, folder: Path, clock: Clock, looks: list[Path], monkeypatch: pytest.MonkeyPatch
+    live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"voice-{number}" for number in range(8)]
     for name in names:
@@ -571,7 +571,7 @@ def test_many_threads_look_once(
     for thread in threads:
         thread.join()
     assert sorted(found) == names
-    assert len(looks) == 1
+    assert len(reads) == 1
 
 
 # What ships

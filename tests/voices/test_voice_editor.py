@@ -118,8 +118,8 @@ def test_any_words_are_written_as_they_are(tmp_path_factory: pytest.TempPathFact
     ("name", "options", "said"),
     [
         ("ada", {"synthetic": False}, "needs the speaker's consent on record"),
-        ("Ada", {}, "voice 'Ada' cannot be made: name: String should match"),
-        ("../ada", {}, "voice '../ada' cannot be made: name: String should match"),
+        ("Ada", {}, "voice 'Ada' cannot be added: name: String should match"),
+        ("../ada", {}, "voice '../ada' cannot be added: name: String should match"),
         (".ada", {}, "name: String should match"),
         ("", {}, "name: String should match"),
         ("ada", {"language": "English"}, "language: String should match"),
@@ -334,7 +334,7 @@ def test_only_a_voice_can_be_removed(folder: Path, clip: Path, name: str) -> Non
 
 
 def test_the_default_voice_stays(folder: Path) -> None:
-    with pytest.raises(VoiceError, match="voice 'default' must stay"):
+    with pytest.raises(VoiceError, match="voice 'default' cannot be removed"):
         voice_editor.remove(folder, "default")
     assert Registry.load(folder).names == ("default",)
 
@@ -348,6 +348,6 @@ def test_what_cannot_be_deleted_is_told_and_no_voice_any_more(
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(shutil, "rmtree", fail)
-    with pytest.raises(VoiceError, match=r"done, but .*\.old-ada-.* is left over: delete it by hand \(Input/output"):
+    with pytest.raises(VoiceError, match=r"done, but .*\.old-ada-.* could not be deleted \(Input/output"):
         voice_editor.remove(folder, "ada")
     assert Registry.load(folder).names == ("default",)

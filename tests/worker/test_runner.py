@@ -494,7 +494,7 @@ async def test_a_voice_whose_clip_changed_is_prepared_anew(tmp_path: Path) -> No
             await collect(runner.submit(utterance("1", id=str(number), voice="cloned")))
         before, after = (source for source in engine.prepared if source.voice.name == "cloned")
         assert before.reference == after.reference == tmp_path / "cloned" / "clip.wav"
-        assert before.stamp != after.stamp
+        assert before.fingerprint != after.fingerprint
 
 
 async def test_the_warm_up_is_short(voices: LiveRegistry) -> None:
@@ -510,7 +510,7 @@ async def test_a_cloned_default_voice_warms_up_with_its_clip(tmp_path: Path) -> 
     voice = registry.resolve("default")
     engine = CloningEngine()
     async with started(engine, registry):
-        assert engine.prepared == [VoiceSource(voice, tmp_path / "default" / "clip.wav", registry.stamp(voice))]
+        assert engine.prepared == [VoiceSource(voice, tmp_path / "default" / "clip.wav", registry.fingerprint(voice))]
 
 
 async def failure(load: Callable[[], Engine], voices: LiveRegistry) -> str:

@@ -74,7 +74,7 @@ class VoiceSource:
 
     voice: Voice
     reference: Path | None
-    stamp: tuple[int, ...] = ()
+    fingerprint: tuple[int, ...] = ()
     """Tells the clip from one that takes its place later."""
 
 

@@ -16,7 +16,7 @@ from balancer.cli.main import app
 from tests.support.harness import ROOT, TIMEOUT, Server, environment, serve_stub, start_balancer
 from tests.support.recordings import record, speech
 from voices import clips
-from voices.conditionals_cache import content_of, place
+from voices.conditionals_cache import cache_file, clip_digest
 from voices.registry import Consent, Registry
 
 CHORUS = str(Path(sys.executable).with_name("chorus"))
@@ -88,8 +88,7 @@ def test_add(folder: Path, clip: str) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.splitlines() == [
         "voice ada: 6.0 s, 6.0 s of it speech, at 24000 Hz, -16 dBFS, peak 0.30, 0.00% clipped",
-        "A server that runs with this folder takes it within 1 s; "
-        "spoken by: chatterbox, turbo, nano, multilingual, multilingual-v3",
+        "a running server offers it within 1 s; supported by: chatterbox, turbo, nano, multilingual, multilingual-v3",
     ]
     ada = Registry.load(folder).resolve("countess")
     assert ada.consent == Consent(given_by="Ada, by e-mail", given_on=date(2026, 1, 31))
@@ -136,7 +135,7 @@ def test_all_that_is_wrong_with_a_recording(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "LOOK_SECONDS", 6.0)
+    monkeypatch.setattr(clips, "MAX_ANALYSED_SECONDS", 6.0)
     result = run("add", "ada", clip, *ADA)
     assert result.exit_code == 0
     assert "note: it lasts 0.1 minutes or more, and only its first 10 to 15 s are used" in result.stderr
@@ -145,11 +144,11 @@ def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["Ada"], "voice 'Ada' cannot be made: name: "),
+        (["Ada"], "voice 'Ada' cannot be added: name: "),
         (["default"], "there is a voice 'default' already; --replace"),
         (["alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--alias", "alloy"], "'alloy' is a name or alias of voice 'default' already"),
-        (["ada", "--language", "English"], "voice 'ada' cannot be made: language: "),
+        (["ada", "--language", "English"], "voice 'ada' cannot be added: language: "),
     ],
 )
 def test_what_cannot_be_added(folder: Path, clip: str, arguments: list[str], said: str) -> None:
@@ -227,7 +226,7 @@ def test_show(folder: Path, clip: str) -> None:
         "consent": "Ada, by e-mail, on 2026-01-31",
         "consent's note": "The letter is in the safe",
         "folder": str(folder / "ada"),
-        "spoken by": "chatterbox, turbo, nano, multilingual, multilingual-v3",
+        "supported by": "chatterbox, turbo, nano, multilingual, multilingual-v3",
         "sound": "6.0 s, 6.0 s of it speech, at 24000 Hz, -16 dBFS, peak 0.30, 0.00% clipped",
     }
 
@@ -250,7 +249,7 @@ def test_show_what_is_wrong_with_a_recording(folder: Path, clip: str, tmp_path: 
     reference.write_text("hello")
     garbled = run("show", "ada")
     assert garbled.exit_code == 1
-    assert "holds not one sample of sound" in garbled.stderr
+    assert "has no samples" in garbled.stderr
     assert "reference.flac" in garbled.stdout
 
 
@@ -307,7 +306,7 @@ def test_on_a_terminal_it_asks(folder: Path, clip: str, answer: bytes, left: lis
     [
         ("bob", "there is no voice 'bob'; there are: default"),
         ("alloy", "there is no voice 'alloy'; there are: default"),
-        ("default", "voice 'default' must stay"),
+        ("default", "voice 'default' cannot be removed"),
     ],
 )
 @pytest.mark.parametrize("yes", [["--yes"], []])
@@ -340,7 +339,7 @@ def test_what_was_computed_of_a_recording_goes_with_it(
     arguments: list[str], folder: Path, clip: str, tmp_path: Path
 ) -> None:
     other = str(record(tmp_path / "other.wav", speech(7)))
-    kept = place(tmp_path / "cache", "some-model", content_of(Path(clip)))
+    kept = cache_file(tmp_path / "cache", "some-model", clip_digest(Path(clip)))
     unrelated = kept.with_name("0.safetensors")
     kept.parent.mkdir(parents=True)
     for file in (kept, unrelated):

@@ -12,8 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
-from balancer.operations.fleet_collector import FleetMetrics
-from balancer.operations.process_cpu import CpuWatch
+from balancer.operations.fleet_collector import FleetCollector
+from balancer.operations.process_cpu import ProcessCpu
 from balancer.scheduling.priority import Priority
 from worker.contract import Phase, WorkerState
 
@@ -61,7 +61,7 @@ def view(index: int, phase: WorkerPhase = WorkerPhase.READY, **told: object) -> 
 
 def registry(dispatcher: Dispatcher) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(FleetMetrics(dispatcher, CpuWatch()))  # type: ignore[arg-type]
+    made.register(FleetCollector(dispatcher, ProcessCpu()))  # type: ignore[arg-type]
     return made
 
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Histogram
 
-from balancer.operations.loop_lag import watch
+from balancer.operations.loop_lag import observe_loop_lag
 
 
 def lags(histogram: Histogram) -> dict[str, float]:
@@ -16,7 +16,7 @@ def lags(histogram: Histogram) -> dict[str, float]:
 
 async def test_a_loop_that_is_held_up_is_seen_to_be_late() -> None:
     histogram = Histogram("lag", "", buckets=(0.1, 1.0), registry=CollectorRegistry())
-    watching = asyncio.create_task(watch(histogram, 0.01))
+    watching = asyncio.create_task(observe_loop_lag(histogram, 0.01))
     while lags(histogram)["lag_count"] < 3:
         await asyncio.sleep(0.005)
     before = lags(histogram)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from balancer.operations.process_cpu import LEAST_SECONDS, CpuWatch, Usage
+from balancer.operations.process_cpu import MIN_INTERVAL_SECONDS, CpuUsage, ProcessCpu
 from tests.support.harness import wait_until
 
 
@@ -19,15 +19,15 @@ class Clock:
 
 def test_seconds_are_those_the_kernel_counts_and_cores_those_since_the_last_look() -> None:
     clock = Clock()
-    watch = CpuWatch(clock)
-    first = watch.look(os.getpid())
+    cpu = ProcessCpu(clock)
+    first = cpu.usage(os.getpid())
     assert first is not None
     assert first.seconds == pytest.approx(sum(os.times()[:2]), abs=0.5)
     start = sum(os.times()[:2])
     while sum(os.times()[:2]) < start + 0.1:
         pass
     clock.now += 2.0
-    second = watch.look(os.getpid())
+    second = cpu.usage(os.getpid())
     assert second is not None
     assert second.cores == pytest.approx((second.seconds - first.seconds) / 2.0)
     assert second.cores > 0.04
@@ -35,32 +35,32 @@ def test_seconds_are_those_the_kernel_counts_and_cores_those_since_the_last_look
 
 def test_two_looks_at_once_are_one() -> None:
     clock = Clock()
-    watch = CpuWatch(clock)
-    first = watch.look(os.getpid())
-    clock.now += LEAST_SECONDS / 2
-    assert watch.look(os.getpid()) is first
-    clock.now += LEAST_SECONDS
-    assert watch.look(os.getpid()) is not first
+    cpu = ProcessCpu(clock)
+    first = cpu.usage(os.getpid())
+    clock.now += MIN_INTERVAL_SECONDS / 2
+    assert cpu.usage(os.getpid()) is first
+    clock.now += MIN_INTERVAL_SECONDS
+    assert cpu.usage(os.getpid()) is not first
 
 
 def test_a_process_that_has_gone_has_no_use_and_is_forgotten() -> None:
     clock = Clock()
-    watch = CpuWatch(clock)
+    cpu = ProcessCpu(clock)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    wait_until(lambda: watch.look(process.pid) is not None)
+    wait_until(lambda: cpu.usage(process.pid) is not None)
     process.kill()
     process.communicate()
     clock.now += 1.0
-    watch.look(os.getpid())
-    assert process.pid not in watch._last
-    assert watch.look(process.pid) is None
+    cpu.usage(os.getpid())
+    assert process.pid not in cpu._readings
+    assert cpu.usage(process.pid) is None
 
 
 def test_a_number_that_the_kernel_gave_to_another_process_starts_from_nothing() -> None:
     clock = Clock()
-    watch = CpuWatch(clock)
-    watch._last[os.getpid()] = clock.now, Usage(seconds=1e6, cores=1.0, born=1.0)
+    cpu = ProcessCpu(clock)
+    cpu._readings[os.getpid()] = clock.now, CpuUsage(seconds=1e6, cores=1.0, started_at=1.0)
     clock.now += 1.0
-    usage = watch.look(os.getpid())
+    usage = cpu.usage(os.getpid())
     assert usage is not None
     assert usage.cores >= 0.0

@@ -1,4 +1,4 @@
-"""Upkeep over a real dispatcher and fleet, with stub workers that are real processes."""
+"""WorkerRecycler with a real dispatcher, a real fleet and stub workers that are real processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
-from balancer.operations.recycling import Limits, Upkeep
+from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from tests.support.dispatcher import AUDIO_BYTES, READY, RunningDispatcher, running_dispatcher
 from tests.support.harness import TIMEOUT, Stub, start_stub
 from worker.contract import Phase, WorkerState
@@ -42,32 +42,32 @@ def view(*, phase: WorkerPhase = READY, done: int = 0, own: int = 0, shared: int
 
 
 def test_without_limits_a_worker_is_kept() -> None:
-    assert Limits().passed(view(done=10**9, own=10**12)) is None
+    assert RecycleLimits().reason_to_replace(view(done=10**9, own=10**12)) is None
 
 
 def test_a_worker_is_due_after_so_many_utterances() -> None:
-    limits = Limits(utterances=100)
-    assert limits.passed(view(done=99)) is None
-    assert limits.passed(view(done=100)) == "it has spoken 100 utterances"
+    limits = RecycleLimits(utterances=100)
+    assert limits.reason_to_replace(view(done=99)) is None
+    assert limits.reason_to_replace(view(done=100)) == "it has completed 100 utterances"
 
 
 def test_a_worker_is_due_past_so_much_memory_of_its_own() -> None:
-    limits = Limits(own_bytes=100 * MIB)
-    assert limits.passed(view(own=100 * MIB, shared=1000 * MIB)) is None
-    assert limits.passed(view(own=101 * MIB)) == "it takes 101 MiB"
+    limits = RecycleLimits(own_bytes=100 * MIB)
+    assert limits.reason_to_replace(view(own=100 * MIB, shared=1000 * MIB)) is None
+    assert limits.reason_to_replace(view(own=101 * MIB)) == "it uses 101 MiB of memory of its own"
 
 
 def test_a_worker_that_does_not_serve_is_not_due() -> None:
     for phase in (WorkerPhase.DRAINING, WorkerPhase.WARMING, WorkerPhase.FAILED):
-        assert Limits(utterances=1).passed(view(phase=phase, done=5)) is None
+        assert RecycleLimits(utterances=1).reason_to_replace(view(phase=phase, done=5)) is None
 
 
 @asynccontextmanager
-async def kept_up(run_dir: Path, limits: Limits) -> AsyncIterator[tuple[RunningDispatcher, Upkeep]]:
+async def recycling(run_dir: Path, limits: RecycleLimits) -> AsyncIterator[tuple[RunningDispatcher, WorkerRecycler]]:
     async with running_dispatcher(run_dir) as chorus:
-        upkeep = Upkeep(chorus.dispatcher, limits)
-        running = asyncio.create_task(upkeep.run())
-        yield chorus, upkeep
+        recycler = WorkerRecycler(chorus.dispatcher, limits)
+        running = asyncio.create_task(recycler.run())
+        yield chorus, recycler
         assert not running.done()
         running.cancel()
 
@@ -84,9 +84,9 @@ def has_ended(stub: Stub) -> bool:
 async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(run_dir: Path) -> None:
     with ExitStack() as processes:
         first = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
-        async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
+        async with recycling(run_dir, RecycleLimits(utterances=1)) as (chorus, _):
             await chorus.synthesize("Hello.")
-            # The limit is passed and seen, but there is no other.
+            # The limit is exceeded and seen, but there is no other worker.
             async with asyncio.timeout(TIMEOUT):
                 while (chorus.dispatcher.workers()[0].state or first.state()).done < 1:
                     await asyncio.sleep(0.01)
@@ -101,7 +101,7 @@ async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(r
 async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Path) -> None:
     with ExitStack() as processes:
         old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
-        async with kept_up(run_dir, Limits(utterances=1)) as (chorus, _):
+        async with recycling(run_dir, RecycleLimits(utterances=1)) as (chorus, _):
             await chorus.until_phases(READY, READY)
             await asyncio.gather(*(chorus.synthesize("Hello.", f"u{number}") for number in range(2)))
             async with asyncio.timeout(TIMEOUT):
@@ -117,9 +117,9 @@ async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Pa
 async def test_replacing_waits_for_the_successor(run_dir: Path) -> None:
     with ExitStack() as processes:
         old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
-        async with kept_up(run_dir, Limits()) as (chorus, upkeep):
+        async with recycling(run_dir, RecycleLimits()) as (chorus, recycler):
             await chorus.until_phases(READY, READY)
-            replacing = asyncio.create_task(upkeep.replace(1))
+            replacing = asyncio.create_task(recycler.replace(1))
             assert await ended(old[1]) == 0
             with start_stub(run_dir, 1, phase=Phase.STARTING):
                 await chorus.until_phases(READY, WorkerPhase.STARTING)
@@ -134,11 +134,11 @@ async def test_a_worker_that_does_not_run_is_waited_for(run_dir: Path) -> None:
     with ExitStack() as processes:
         processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
         dead = processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
-        async with kept_up(run_dir, Limits()) as (chorus, upkeep):
+        async with recycling(run_dir, RecycleLimits()) as (chorus, recycler):
             await chorus.until_phases(READY, READY)
             dead.process.kill()
             await chorus.until_phases(READY, WorkerPhase.GONE)
-            replacing = asyncio.create_task(upkeep.replace(1))
+            replacing = asyncio.create_task(recycler.replace(1))
             processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
             async with asyncio.timeout(TIMEOUT):
                 await replacing

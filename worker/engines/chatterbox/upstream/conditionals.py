@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from voices.conditionals_cache import content_of, place
+from voices.conditionals_cache import cache_file, clip_digest
 from worker.cards import PROMPT_SECONDS
 from worker.engines.base import Samples, VoiceUnusableError
 from worker.engines.chatterbox.token_budget import TOKENS_PER_SECOND
@@ -63,7 +63,7 @@ class Conditionals:
     def of_clip(self, clip: Path) -> Kept:
         """Those of a reference clip. Raises VoiceUnusableError where the clip is none that the model can use."""
         try:
-            content = content_of(clip)
+            content = clip_digest(clip)
         except OSError as error:
             raise VoiceUnusableError(f"the reference clip {clip} cannot be read: {error.strerror}") from error
         return self._kept(content, lambda: self._read(clip))
@@ -76,7 +76,7 @@ class Conditionals:
         return self._own
 
     def _kept(self, name: str, clip: Callable[[], tuple[Samples, int]]) -> Kept:
-        file = place(self._cache, self._identity, name)
+        file = cache_file(self._cache, self._identity, name)
         if (kept := _load(file)) is not None:
             return kept
         samples, rate = clip()

@@ -171,13 +171,13 @@ def test_a_changed_checkpoint_finds_nothing_stale(tiny_checkpoint: TinyCheckpoin
 
 def test_the_hubs_cache_names_files_by_their_content(tmp_path: Path) -> None:
     names = []
-    for place, stamp in (("here", 1), ("there", 2)):
+    for place, fingerprint in (("here", 1), ("there", 2)):
         folder = tmp_path / place
         folder.mkdir()
         for name in ("ve.safetensors", "s3gen_meanflow.safetensors"):
             blob = folder / f"{name}-c0ffee"
             blob.write_bytes(b"some weights")
-            os.utime(blob, ns=(stamp, stamp))
+            os.utime(blob, ns=(fingerprint, fingerprint))
             (folder / name).symlink_to(blob)
         names.append(identity(MEMBERS["turbo"], folder))
     assert names[0] == names[1]
