@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
-from worker.cpu_affinity import CoresError, confine
-from worker.crash_history import Past
+from worker.cpu_affinity import AffinityError, confine
+from worker.crash_history import CrashHistory
 from worker.logs import configure
 from worker.precision import Precision
 
@@ -19,12 +19,12 @@ from worker.precision import Precision
 def main() -> None:
     """Read the command line, confine the process, serve until SIGTERM."""
     arguments = _arguments()
-    past = Past(arguments.run_dir, arguments.index)
+    history = CrashHistory(arguments.run_dir, arguments.index)
     configure(f"worker-{arguments.index}", level=arguments.log_level, log_format=arguments.log_format)
     cpus, threads = arguments.layout[arguments.index]
     try:
         confine(cpus, threads)
-    except CoresError as error:
+    except AffinityError as error:
         sys.exit(f"worker {arguments.index}: {error}")
     from worker.server import serve  # noqa: PLC0415 - numerical libraries load here, after the limits
 
@@ -40,7 +40,7 @@ def main() -> None:
         voices=arguments.voices,
         model_dir=arguments.model_dir,
         cache=arguments.cache_dir,
-        past=past,
+        history=history,
         watchdog_seconds=arguments.watchdog_seconds,
         log_text=arguments.log_text == "true",
     )

@@ -1,4 +1,4 @@
-"""The worker's HTTP face: a Starlette app on a Unix socket with the three endpoints of the contract."""
+"""The worker's HTTP API: a Starlette app on a Unix socket with the three endpoints of the contract."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUS = {"full": 429, "not_ready": 503, "invalid": 400}
 
 
 def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Starlette:
-    """The app around a runner, which it starts with itself. `index` is the worker's number on this host."""
+    """The app of a runner, which starts with the app. `index` is the worker's number on this host."""
     process = psutil.Process()
     started_at = time.time()
     cores = tuple(sorted(os.sched_getaffinity(0)))
@@ -85,7 +85,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
 
 
 class UtteranceResponse(StreamingResponse):
-    """Streams the frames of a run, and cancels it however the connection ends."""
+    """Streams the frames of a run, and cancels the run when the connection ends for whatever reason."""
 
     def __init__(self, run: Run) -> None:
         super().__init__(run.frames(), media_type="application/octet-stream")

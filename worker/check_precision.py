@@ -17,7 +17,7 @@ from typing import Any
 from voices.registry import Registry
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.cpu_affinity import confine, limit_torch
-from worker.memory import bound_caches
+from worker.memory import limit_primitive_cache
 from worker.precision import Precision
 
 REFUSED = 2
@@ -31,7 +31,7 @@ def main() -> None:
     texts = json.load(sys.stdin)
     confine(os.sched_getaffinity(0), arguments.threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
-    bound_caches()
+    limit_primitive_cache()
     limit_torch(arguments.threads)
     from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
     from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415

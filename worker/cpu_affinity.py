@@ -1,6 +1,6 @@
-"""CPU affinity and thread limits of this process, set before any numerical library loads.
+"""CPU affinity and thread limits of this process, set before any numerical library is imported.
 
-OpenMP, MKL and OpenBLAS read their limits once, when they are loaded, and size their pools by the affinity mask.
+OpenMP, MKL and OpenBLAS read their limits once, at import, and size their pools by the affinity mask.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ THREAD_VARIABLES = (
 NUMERICAL_LIBRARIES = ("numpy", "scipy", "torch", "onnxruntime")
 
 
-class CoresError(RuntimeError):
-    """The process cannot be confined as asked; the message says why."""
+class AffinityError(RuntimeError):
+    """The process cannot be pinned or limited as requested; the message says why."""
 
 
 def confine(cpus: Iterable[int], threads: int) -> None:
     """Pin the process to `cpus` (CPU numbers) and limit every numerical library to `threads` threads.
 
-    Raises CoresError where one of the libraries is loaded already, or the CPUs are not this process's to use.
+    Raises AffinityError if one of the libraries is already imported, or this process may not use the CPUs.
     """
     loaded = [name for name in NUMERICAL_LIBRARIES if name in sys.modules]
     if loaded:
-        raise CoresError(f"too late to limit threads: {', '.join(loaded)} loaded already")
-    wanted = set(cpus)
+        raise AffinityError(f"too late to limit threads: {', '.join(loaded)} loaded already")
+    requested = set(cpus)
     allowed = os.sched_getaffinity(0)
-    # The kernel itself would drop what it does not allow from the set, without a word.
-    if not wanted or not wanted <= allowed:
-        raise CoresError(f"cannot run on CPUs {_listed(wanted)}: allowed here are {_listed(allowed)}")
-    os.sched_setaffinity(0, wanted)
+    # The kernel would silently drop CPUs that are not allowed.
+    if not requested or not requested <= allowed:
+        raise AffinityError(f"cannot run on CPUs {_listed(requested)}: allowed here are {_listed(allowed)}")
+    os.sched_setaffinity(0, requested)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     # Spinning between parallel regions burns the core that the next utterance needs.

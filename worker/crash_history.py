@@ -1,7 +1,7 @@
-"""What became of a worker's last starts, so that one that crashes at each of them slows down and tells why.
+"""The crash history of a worker: a worker that crashes at every start backs off and says why.
 
-Kept in the run directory, for each worker the number of starts in a row that never got ready, and its last log lines.
-Both are a help, not a need: a full disk or a damaged file counts as no past.
+The run directory holds, for each worker, the number of consecutive starts that never became ready, and the last log
+lines. A worker runs without them: a full disk or a damaged file counts as an empty history.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 60.0
+MAX_WAIT_SECONDS = 60.0
 TAIL_LINES = 5
-LONGEST_TAIL = 2000
+MAX_TAIL_CHARACTERS = 2000
 LOG_BYTES = 65_536
 
 
 @dataclass(frozen=True)
 class Crashes:
-    """Starts in a row that never got ready, as the next one finds them."""
+    """Consecutive starts that never became ready, as the next start finds them."""
 
     starts: int = 0
     tail: str = ""
-    """The last lines that the last of them logged."""
+    """The last log lines of the last of these starts."""
 
     @property
     def wait(self) -> float:
-        """Seconds to wait before the next: none after a first crash, which may be chance."""
-        return 0.0 if self.starts < 2 else min(LONGEST_WAIT, 2.0 ** (self.starts - 1))
+        """Seconds to wait before the next start: none after a first crash, which may be chance."""
+        return 0.0 if self.starts < 2 else min(MAX_WAIT_SECONDS, 2.0 ** (self.starts - 1))
 
     @property
     def reason(self) -> str:
-        """What operators read while the worker waits."""
-        said = f"; the last lines of its log: {self.tail}" if self.tail else "; it logged nothing"
-        return f"crashed at each of its last {self.starts} starts, tries again after {self.wait:.0f} s{said}"
+        """The reason that operators read while the worker waits."""
+        logged = f"; the last lines of its log: {self.tail}" if self.tail else "; it logged nothing"
+        return f"crashed at each of its last {self.starts} starts, tries again after {self.wait:.0f} s{logged}"
 
 
 NO_CRASHES = Crashes()
 
 
-class Past:
-    """The past of worker `index`, in `folder`."""
+class CrashHistory:
+    """The crash history of worker `index`, in files in `folder`."""
 
     def __init__(self, folder: Path, index: int) -> None:
         self._starts = folder / f"worker-{index}.starts"
@@ -51,24 +51,24 @@ class Past:
         self._before = 0
 
     def read(self) -> Crashes:
-        """What came before this start."""
+        """Return the crashes before this start."""
         try:
             self._before = int(self._starts.read_text(encoding="ascii"))
             lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
             return Crashes(self._before)
         except (OSError, ValueError) as error:
-            log.warning("nothing is known of this worker's last starts: %s", error)
+            log.warning("the crash history of this worker cannot be read: %s", error)
             self._before = 0
             return Crashes()
-        return Crashes(self._before, " | ".join(lines[-TAIL_LINES:])[-LONGEST_TAIL:])
+        return Crashes(self._before, " | ".join(lines[-TAIL_LINES:])[-MAX_TAIL_CHARACTERS:])
 
     def begin(self) -> None:
-        """The start is under way: should nothing else be heard of it, it crashed."""
+        """Record that a start has begun: it counts as a crash unless `settle` or `end` follows."""
         self._write(self._before + 1)
 
     def settle(self) -> None:
-        """It got ready, or knows why it cannot."""
+        """Record that the worker became ready, or knows why it cannot."""
         self._before = 0
         try:
             self._starts.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ class Past:
             log.warning("the starts of this worker cannot be reset: %s", error)
 
     def end(self) -> None:
-        """It ends because it was asked to: that is no crash."""
+        """Record that the worker ends on request, which is no crash."""
         if self._before:
             self._write(self._before)
         else:
@@ -89,18 +89,18 @@ class Past:
             log.warning("the starts of this worker cannot be counted: %s", error)
 
     def logging(self) -> logging.Handler:
-        """A handler that keeps the last lines of this process's log for the next, and forgets those before it."""
+        """A log handler that keeps this process's last lines for the next start; it deletes those of the last start."""
         try:
             self._log.unlink(missing_ok=True)
         except OSError as error:
-            log.warning("the log of this worker's last start stays: %s", error)
+            log.warning("the log of this worker's last start cannot be deleted: %s", error)
         tail = _Tail(self._log, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8", delay=True)
         tail.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
         return tail
 
 
 class _Tail(RotatingFileHandler):
-    """Keeps a little of the log, where there is room for it."""
+    """Keeps the last lines of the log, if the disk has room for them."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's own name
-        """Nothing: whoever reads the log has this line from the other handler."""
+        """Ignore the error: the other handler has logged this line."""

@@ -1,6 +1,6 @@
-"""How both processes log: lines for people, or a JSON object each, with the facts of a line as fields of their own.
+"""Logging of balancer and worker: text lines for people, or one JSON object per line.
 
-A line's facts go along as `extra={"fields": {...}}`; its message need not repeat them.
+The values of a line are passed as `extra={"fields": {...}}`; its message need not repeat them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 
 def configure(process: str, *, level: str, log_format: str) -> None:
-    """Log everything from `level` on to standard error, as `text` or `json`; `process` is named in each line."""
+    """Log to standard error from `level` up, as `text` or `json`; every line names `process`."""
     handler = logging.StreamHandler()
     handler.setFormatter(_AsJson(process) if log_format == "json" else _AsText(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
@@ -29,21 +29,21 @@ class _AsText(logging.Formatter):
     """Time, process, level and message, then the fields as `name=value`."""
 
     def __init__(self, process: str) -> None:
-        super().__init__(f"%(asctime)s {process} %(levelname)s %(message)s%(facts)s")
+        super().__init__(f"%(asctime)s {process} %(levelname)s %(message)s%(fields_text)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.facts = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
+        record.fields_text = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
         return super().formatMessage(record)
 
 
 def _plain(value: object) -> str:
     text = str(value)
-    # Quoted, a value cannot be taken for the next field, nor for the next line.
+    # A quoted value cannot be mistaken for the next field or the next line.
     return text if text.isprintable() and text and not set(text) & set(' "=') else json.dumps(text, ensure_ascii=False)
 
 
 class _AsJson(JsonFormatter):
-    """One object a line."""
+    """One JSON object per line."""
 
     def __init__(self, process: str) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The runner owns the model: it loads it, warms it up and drives it, all from one thread of its own.
+"""The runner owns the model: it loads, warms up and drives it, all from one thread.
 
-That thread is the guard that the model, which is not thread-safe, is never run by two: nothing else in the
-process holds the engine. The event loop hands utterances over and receives their audio; it never waits for either.
+A model is not thread-safe; since nothing else in the process holds the engine, no second thread can run it. The event
+loop hands utterances over and receives their audio; it never waits for either.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 WARM_UP_TEXT = "Warming up, so that the first listener waits no longer than the tenth."
 WARM_UP_TOKENS = 50
-"""Two seconds of sound are enough for a token-making engine to have compiled and allocated all it will."""
+"""Two seconds of audio: by then an engine that decodes tokens has compiled and allocated everything."""
 DEFAULT_VOICE = "default"
 
 SPEED_SMOOTHING = 0.2
-"""Weight of the newest utterance in the running average of the speed."""
+"""Weight of the latest utterance in the moving average of the speed."""
 
 
 class RefusedError(Exception):
@@ -62,7 +62,7 @@ class Run:
 
     @property
     def ids(self) -> dict[str, object]:
-        """What it is known by in the logs: here, and on the whole of its way."""
+        """The ids of the utterance and of its request, for the log."""
         return {"utterance": self.utterance.id, "request": self.utterance.request_id}
 
     def put(self, kind: FrameKind, payload: bytes) -> None:
@@ -70,7 +70,7 @@ class Run:
         self._outbox.put_nowait((kind, payload))
 
     async def frames(self) -> AsyncIterator[bytes]:
-        """Encoded frames as they are made, the closing one last."""
+        """Encoded frames as they are made; the closing frame is the last."""
         kind = FrameKind.PCM
         while kind is FrameKind.PCM:
             kind, payload = await self._outbox.get()
@@ -78,22 +78,21 @@ class Run:
 
 
 @dataclass
-class _Speaking:
-    """An utterance in the hands of the model's thread."""
+class _Synthesis:
+    """A run on the model's thread."""
 
     run: Run
-    pieces: Iterator[Samples]
+    chunks: Iterator[Samples]
     started: float = field(default_factory=time.perf_counter)
     samples: int = 0
-    """Made so far."""
+    """Samples made so far."""
 
 
 class Runner:
-    """Slots, model thread, and what `/state` tells of both.
+    """The slots and the model's thread, and the part of `/state` that describes them.
 
-    `load` builds the engine and is called on the model's thread; `voices` resolves the utterances' voices; `crashes`
-    are those of the starts before this one. Everything but the thread's own methods belongs to the event loop that
-    called `start`.
+    `load` builds the engine, on the model's thread; `voices` resolves the voices of utterances; `crashes` are the
+    crashes before this start. All methods but those of the model's thread belong to the event loop that called `start`.
     """
 
     def __init__(
@@ -129,11 +128,11 @@ class Runner:
         threading.Thread(target=self._drive, name="model", daemon=True).start()
 
     async def settled(self) -> None:
-        """Wait until the model is ready, or turns out not to load."""
+        """Wait until the model is ready or has failed to load."""
         await self._settled.wait()
 
     def drain(self) -> None:
-        """Take no more utterances, and finish those that are under way."""
+        """Accept no more utterances, and finish those in flight."""
         self._draining = True
         if self.phase is Phase.READY:
             self.phase = Phase.DRAINING
@@ -142,11 +141,11 @@ class Runner:
 
     @property
     def draining(self) -> bool:
-        """Whether its end is wanted."""
+        """Whether `drain` was called."""
         return self._draining
 
     async def drained(self) -> None:
-        """Wait until nothing is under way any more after `drain`."""
+        """Wait until no utterance is in flight after `drain`."""
         await self._drained.wait()
 
     @property
@@ -156,25 +155,25 @@ class Runner:
 
     @property
     def slots(self) -> int:
-        """Utterances that may be under way at once; 1 before the model is loaded."""
+        """Utterances that may be in flight at once; 1 before the model is loaded."""
         return self.engine.slots if self.engine is not None else 1
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Where the engine's time went, if it counts; a copy."""
+        """Seconds that the engine spent in each stage, a copy; empty for an engine that does not count."""
         return dict(getattr(self.engine, "stage_seconds", {}))
 
     @property
     def voices_prepared(self) -> tuple[str, ...]:
-        """Voices that are ready to speak at once, sorted."""
+        """Voices that are prepared, sorted by name."""
         return tuple(sorted(self._prepared))
 
     def submit(self, utterance: Utterance) -> Run:
-        """Take an utterance into a free slot, or raise RefusedError at once: the line is in the balancer."""
+        """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's."""
         if self.engine is None or self.phase is not Phase.READY:
             raise RefusedError("not_ready", self.reason or f"the worker is {self.phase}")
         if utterance.id in self._runs:
-            raise RefusedError("invalid", f"utterance {utterance.id!r} is under way already")
+            raise RefusedError("invalid", f"utterance {utterance.id!r} is already in flight")
         if len(self._runs) >= self.slots:
             raise RefusedError("full", f"all {self.slots} slots are taken")
         source = self._source(utterance, self.engine)
@@ -195,11 +194,11 @@ class Runner:
         if not self._fits(voice, engine):
             raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
         try:
-            return self._place(voice)
+            return self._voice_source(voice)
         except VoiceError as error:
             raise RefusedError("invalid", str(error)) from error
 
-    def _place(self, voice: Voice) -> VoiceSource:
+    def _voice_source(self, voice: Voice) -> VoiceSource:
         if voice.reference is None:
             return VoiceSource(voice, None)
         return VoiceSource(voice, self._voices.reference(voice), self._voices.fingerprint(voice))
@@ -211,35 +210,35 @@ class Runner:
 
     def _drive(self) -> None:
         if self._crashes.wait:
-            self._tell(self._hold, self._crashes.reason)
+            self._call_on_loop(self._hold, self._crashes.reason)
             time.sleep(self._crashes.wait)
-            self._tell(self._begin)
+            self._call_on_loop(self._begin)
         try:
             engine = self._load()
-            self._tell(self._warming, engine)
+            self._call_on_loop(self._warming, engine)
             self._warm_up(engine)
         except ModelUnavailableError as error:
             log.error("the model cannot load: %s", error)
-            self._tell(self._fail, str(error))
+            self._call_on_loop(self._fail, str(error))
             return
         except Exception as error:
             log.exception("the model cannot load")
-            self._tell(self._fail, f"{type(error).__name__}: {error}")
+            self._call_on_loop(self._fail, f"{type(error).__name__}: {error}")
             return
-        self._tell(self._ready)
-        under_way: list[_Speaking] = []
+        self._call_on_loop(self._ready)
+        active: list[_Synthesis] = []
         while True:
-            while len(under_way) < engine.slots and (not under_way or not self._inbox.empty()):
+            while len(active) < engine.slots and (not active or not self._inbox.empty()):
                 run = self._inbox.get()
-                under_way.append(_Speaking(run, self._pieces(engine, run)))
-            # In turn, piece by piece: an engine of several slots makes progress on all of them with each.
-            under_way = [speaking for speaking in under_way if self._advance(engine, speaking)]
-            if not under_way:
+                active.append(_Synthesis(run, self._chunks(engine, run)))
+            # One chunk each in turn: an engine with several slots makes progress on all of them with each chunk.
+            active = [synthesis for synthesis in active if self._advance(engine, synthesis)]
+            if not active:
                 self._watchdog.rest()
 
     def _warm_up(self, engine: Engine) -> None:
         voice = self._voices.resolve(DEFAULT_VOICE)
-        source = self._place(voice)
+        source = self._voice_source(voice)
         self._prepare(engine, source)
         utterance = Utterance(id="warm-up", text=WARM_UP_TEXT, voice=voice.name, seed=0, token_budget=WARM_UP_TOKENS)
         for _ in engine.synthesize(utterance, source, Cancellation()):
@@ -247,13 +246,13 @@ class Runner:
         self._prepare_all(engine)
 
     def _prepare_all(self, engine: Engine) -> None:
-        """Prepare the voices there are, so that nobody's first request waits for that."""
+        """Prepare every voice, so that no first request waits for it."""
         names = [name for name in self._voices.names if self._fits(self._voices.resolve(name), engine)]
-        # Workers that start together begin at different voices: what one has computed the others find.
+        # Workers that start together begin with different voices: each finds what the others have computed.
         first = os.getpid() % max(1, len(names))
         for name in names[first:] + names[:first]:
             try:
-                self._prepare(engine, self._place(self._voices.resolve(name)))
+                self._prepare(engine, self._voice_source(self._voices.resolve(name)))
             except (VoiceError, VoiceUnusableError) as error:
                 log.error("voice %s cannot be used: %s", name, error)
             except Exception:  # one voice is no reason to be without the others
@@ -264,22 +263,22 @@ class Runner:
             engine.prepare(source)
             self._prepared[source.voice.name] = source
 
-    def _pieces(self, engine: Engine, run: Run) -> Iterator[Samples]:
+    def _chunks(self, engine: Engine, run: Run) -> Iterator[Samples]:
         run.cancellation.check()
         self._prepare(engine, run.source)
-        for piece in engine.synthesize(run.utterance, run.source, run.cancellation):
-            yield piece
+        for chunk in engine.synthesize(run.utterance, run.source, run.cancellation):
+            yield chunk
             run.cancellation.check()
 
-    def _advance(self, engine: Engine, speaking: _Speaking) -> bool:
-        """Have the next piece made; whether there is more to come."""
-        run = speaking.run
+    def _advance(self, engine: Engine, synthesis: _Synthesis) -> bool:
+        """Make the next chunk; returns whether the utterance goes on."""
+        run = synthesis.run
         outcome, error = "ok", None
         try:
-            piece = next(speaking.pieces)
-            if len(piece):
-                speaking.samples += len(piece)
-                self._tell(run.put, FrameKind.PCM, to_pcm(piece))
+            chunk = next(synthesis.chunks)
+            if len(chunk):
+                synthesis.samples += len(chunk)
+                self._call_on_loop(run.put, FrameKind.PCM, to_pcm(chunk))
             return True
         except StopIteration:
             pass
@@ -294,13 +293,13 @@ class Runner:
             log.exception("the engine failed", extra={"fields": run.ids})
             message = "the engine failed on this text; the worker's log has the details"
             outcome, error = "failed", UtteranceError(code="internal", message=message)
-        seconds = time.perf_counter() - speaking.started
-        audio_seconds = speaking.samples / engine.card.sample_rate
+        seconds = time.perf_counter() - synthesis.started
+        audio_seconds = synthesis.samples / engine.card.sample_rate
         self._log(run, outcome, seconds, audio_seconds)
         if outcome == "ok":
-            self._tell(self._finish, run, speaking.samples, seconds, audio_seconds / seconds)
+            self._call_on_loop(self._finish, run, synthesis.samples, seconds, audio_seconds / seconds)
         else:
-            self._tell(self._close, run, error)
+            self._call_on_loop(self._close, run, error)
         return False
 
     def _progressed(self) -> None:
@@ -318,14 +317,14 @@ class Runner:
             fields["text"] = run.utterance.text
         log.info("utterance %s", outcome, extra={"fields": fields})
 
-    def _tell(self, callback: Callable[..., None], *arguments: object) -> None:
+    def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *arguments)
         except RuntimeError:
-            # The loop is closed: the process is on its way out and nobody listens any more.
-            log.debug("nobody left to tell %s", callback.__name__)
+            # The loop is closed: the process is about to end.
+            log.debug("the event loop is closed; %s is not called", callback.__name__)
 
-    # What the model's thread tells the event loop, run on the loop.
+    # Called by the model's thread, run on the event loop.
 
     def _warming(self, engine: Engine) -> None:
         self.engine = engine
@@ -364,6 +363,6 @@ class Runner:
 
 
 def to_pcm(samples: Samples) -> bytes:
-    """Float samples in [-1, 1] as signed 16-bit little-endian; louder ones are clipped."""
+    """Float samples in [-1, 1] as signed 16-bit little-endian PCM; samples out of range are clipped."""
     pcm: bytes = np.round(np.clip(samples, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
     return pcm

@@ -17,7 +17,7 @@ from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
 from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.contract import Phase
-from worker.crash_history import Past
+from worker.crash_history import CrashHistory
 from worker.engines import load
 from worker.engines.base import Engine
 from worker.precision import Precision, detect_processor, precision_remarks
@@ -45,7 +45,7 @@ def serve(
     voices: Path,
     model_dir: Path | None,
     cache: Path,
-    past: Past,
+    history: CrashHistory,
     watchdog_seconds: float,
     log_text: bool,
     failed_seconds: float = FAILED_SECONDS,
@@ -54,7 +54,7 @@ def serve(
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     def end_well(*_: object) -> NoReturn:
-        past.end()
+        history.end()
         _end(0)
 
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
@@ -65,7 +65,7 @@ def serve(
         sys.exit(f"worker {index}: {error}")
 
     def begin() -> Engine:
-        past.begin()
+        history.begin()
         if CARDS[engine].under(runtime) is not None:
             for remark in precision_remarks(precision, detect_processor()):
                 log.info("%s", remark)
@@ -80,14 +80,14 @@ def serve(
             prompt_seconds=prompt_seconds,
         )
 
-    crashes = past.read()
-    logging.getLogger().addHandler(past.logging())
+    crashes = history.read()
+    logging.getLogger().addHandler(history.logging())
     runner = Runner(begin, registry, crashes=crashes, watchdog_seconds=watchdog_seconds, log_text=log_text)
     app = create_app(runner, index=index, engine=engine, threads=threads)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
     )
-    asyncio.run(_serve(server, runner, past, path, failed_seconds))
+    asyncio.run(_serve(server, runner, history, path, failed_seconds))
     if runner.phase is Phase.FAILED and not runner.draining:
         _end(1)
     end_well()
@@ -98,9 +98,11 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-async def _serve(server: uvicorn.Server, runner: Runner, past: Past, path: Path, failed_seconds: float) -> None:
+async def _serve(
+    server: uvicorn.Server, runner: Runner, history: CrashHistory, path: Path, failed_seconds: float
+) -> None:
     beside = [
-        asyncio.create_task(_follow_start(server, runner, past, failed_seconds)),
+        asyncio.create_task(_follow_start(server, runner, history, failed_seconds)),
         asyncio.create_task(_end_when_drained(server, runner)),
     ]
     try:
@@ -110,9 +112,9 @@ async def _serve(server: uvicorn.Server, runner: Runner, past: Past, path: Path,
             task.cancel()
 
 
-async def _follow_start(server: uvicorn.Server, runner: Runner, past: Past, failed_seconds: float) -> None:
+async def _follow_start(server: uvicorn.Server, runner: Runner, history: CrashHistory, failed_seconds: float) -> None:
     await runner.settled()
-    past.settle()
+    history.settle()
     if runner.phase is Phase.FAILED:
         await asyncio.sleep(failed_seconds)
         log.error("ending, to be started afresh: %s", runner.reason)

@@ -1,4 +1,4 @@
-"""Where a model's thread spends its time: seconds by stage of the work, such as decode or vocoder."""
+"""Seconds that a model's thread spends in each stage of its work, such as decode or vocoder."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
-Piece = TypeVar("Piece")
-Whole = TypeVar("Whole")
+Step = TypeVar("Step")
+Result = TypeVar("Result")
 
 
-class Stages:
-    """A stopwatch for one thread. `with stages("decode"): …` adds what the block takes to `seconds["decode"]`.
+class StageTimer:
+    """A timer for one thread: `with timer("decode"): …` adds the block's duration to `seconds["decode"]`.
 
-    A block within a block stops the outer one's watch meanwhile: no second is counted twice. No block may reach over
-    a `yield` to others that use the same stopwatch: `steps` is for generators.
+    A block within a block pauses the outer one, so no second is counted twice. A block must not contain a `yield` to
+    other users of the same timer: `steps` is for generators.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        """So far, by stage; another thread may copy it at any time."""
+        """Seconds so far, by stage; another thread may copy the dict at any time."""
         self._stage: str | None = None
         self._since = 0.0
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """A block whose time belongs to `stage`."""
-        outer = self._turn_to(stage)
+        """Count the block's duration as `stage`."""
+        outer = self._switch_to(stage)
         try:
             yield
         finally:
-            self._turn_to(outer)
+            self._switch_to(outer)
 
-    def steps(self, stage: str, pieces: Generator[Piece, None, Whole]) -> Generator[Piece, None, Whole]:
-        """The same generator, with what its steps take counted and nothing of what runs between them."""
+    def steps(self, stage: str, steps: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
+        """The same generator; its steps are counted as `stage`, the time between its steps is not."""
         while True:
             with self(stage):
                 try:
-                    piece = next(pieces)
+                    step = next(steps)
                 except StopIteration as end:
-                    whole: Whole = end.value
-                    return whole
-            yield piece
+                    result: Result = end.value
+                    return result
+            yield step
 
     def watch(self, owner: Any, method: str, stage: str) -> None:
-        """Count whatever `owner`, an object, spends in one of its methods from now on."""
+        """Count every later call of a method of the object `owner` as `stage`."""
         measured: Callable[..., Any] = getattr(owner, method)
 
         @wraps(measured)
@@ -56,8 +56,8 @@ class Stages:
 
         setattr(owner, method, timed)
 
-    def _turn_to(self, stage: str | None) -> str | None:
-        """Begin `stage`; the one until now."""
+    def _switch_to(self, stage: str | None) -> str | None:
+        """Start to count `stage`; returns the stage that was counted until now."""
         now = time.perf_counter()
         before = self._stage
         if before is not None:

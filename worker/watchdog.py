@@ -1,7 +1,7 @@
-"""Ends a worker whose model hangs: its threads' stacks go to the log, and supervisord starts the next process.
+"""Ends a worker whose model hangs: the stacks of its threads go to the log, and supervisord starts the next process.
 
-The timer is faulthandler's, a thread that needs no interpreter lock: native code that never gives it back cannot hold
-it off.
+The timer is faulthandler's: its thread does not need the GIL, so native code that never releases the GIL cannot stop
+it.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import faulthandler
 import time
 
-MOST_OFTEN = 1.0
-"""Seconds between two settings of the timer, for which a thread is ended and another started."""
+MIN_RESET_SECONDS = 1.0
+"""The timer is reset at most this often: each reset ends a thread and starts another."""
 
 
 class Watchdog:
-    """Fires where `seconds` pass without progress; 0: never. For the model's thread alone."""
+    """Ends the process after `seconds` without progress; 0: never. Only the model's thread may call it."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._pause = min(MOST_OFTEN, seconds / 10)
+        self._pause = min(MIN_RESET_SECONDS, seconds / 10)
         self._set_at: float | None = None
 
     def progressed(self) -> None:
-        """Start the time anew: a token, a block or a piece of audio was made, or an utterance begun."""
+        """Reset the timer: a token, a block or a chunk of audio was made, or an utterance began."""
         if not self._seconds:
             return
         now = time.monotonic()
@@ -31,7 +31,7 @@ class Watchdog:
             self._set_at = now
 
     def rest(self) -> None:
-        """Nothing is under way."""
+        """Stop the timer: no utterance is in flight."""
         if self._set_at is not None:
             faulthandler.cancel_dump_traceback_later()
             self._set_at = None

@@ -29,7 +29,7 @@ from worker.engines.base import Cancellation
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.engines.chatterbox.upstream import loading, patches
 from worker.runner import WARM_UP_TEXT, WARM_UP_TOKENS, to_pcm
-from worker.stage_timer import Stages
+from worker.stage_timer import StageTimer
 
 LOADERS = ("upstream", "ours")
 
@@ -41,7 +41,7 @@ class LockedModel:
         self._model = model
         self._arguments = arguments
         self._lock = threading.Lock()
-        self._stages = Stages()
+        self._stages = StageTimer()
         patches.staged(model, self._stages)
 
     @property

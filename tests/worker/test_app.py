@@ -165,7 +165,7 @@ async def test_a_full_worker_is_429_and_an_id_under_way_400(client: httpx.AsyncC
     speaking = asyncio.ensure_future(speak(client, utterance("1", id="a")))
     await until(lambda: engine.begun[-1] == "a")
     assert (await refusal(client, 429, utterance("2", id="b").model_dump_json())).code == "full"
-    assert "under way" in (await refusal(client, 400, utterance("2", id="a").model_dump_json())).message
+    assert "in flight" in (await refusal(client, 400, utterance("2", id="a").model_dump_json())).message
     engine.go()
     async with asyncio.timeout(TIMEOUT):
         assert (await speaking)[-1][0] is FrameKind.END

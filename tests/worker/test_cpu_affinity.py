@@ -16,7 +16,7 @@ BEYOND = ALLOWED[-1] + 1
 
 
 def run(*lines: str) -> subprocess.CompletedProcess[str]:
-    code = "\n".join(("import os, sys", "from worker.cpu_affinity import CoresError, confine", *lines))
+    code = "\n".join(("import os, sys", "from worker.cpu_affinity import AffinityError, confine", *lines))
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -27,7 +27,7 @@ def output(*lines: str) -> str:
 
 
 def refusal(*lines: str) -> str:
-    return output("try:", *(f"    {line}" for line in lines), "except CoresError as error:", "    print(error)")
+    return output("try:", *(f"    {line}" for line in lines), "except AffinityError as error:", "    print(error)")
 
 
 @pytest.mark.parametrize("cpus", [ALLOWED[:1], ALLOWED[-1:], ALLOWED])
@@ -69,7 +69,7 @@ def test_too_late_changes_nothing() -> None:
         "before = os.sched_getaffinity(0), dict(os.environ)",
         "try:",
         f"    confine([{ALLOWED[0]}], 1)",
-        "except CoresError:",
+        "except AffinityError:",
         "    print((os.sched_getaffinity(0), dict(os.environ)) == before)",
     ) == ("True")
 

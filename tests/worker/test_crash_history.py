@@ -12,15 +12,15 @@ import pytest
 from tests.support.harness import ROOT, TIMEOUT, environment
 from tests.support.real_worker import command, start_worker
 from worker.contract import Phase
-from worker.crash_history import LONGEST_WAIT, NO_CRASHES, Crashes, Past
+from worker.crash_history import MAX_WAIT_SECONDS, NO_CRASHES, Crashes, CrashHistory
 
 
 def crash(folder: Path, *said: str, index: int = 0) -> Crashes:
     """What a process finds that logs these lines and dies while it loads."""
-    past = Past(folder, index)
-    found = past.read()
-    handler = past.logging()
-    past.begin()
+    history = CrashHistory(folder, index)
+    found = history.read()
+    handler = history.logging()
+    history.begin()
     for line in said:
         handler.handle(logging.LogRecord("x", logging.ERROR, __file__, 1, line, None, None))
     handler.close()
@@ -28,19 +28,19 @@ def crash(folder: Path, *said: str, index: int = 0) -> Crashes:
 
 
 def test_the_first_start_has_no_past(tmp_path: Path) -> None:
-    assert Past(tmp_path, 0).read() == NO_CRASHES
+    assert CrashHistory(tmp_path, 0).read() == NO_CRASHES
     assert NO_CRASHES.wait == 0
 
 
 def test_each_crash_doubles_the_wait_but_the_first() -> None:
     assert [Crashes(starts).wait for starts in (0, 1, 2, 3, 4)] == [0, 0, 2, 4, 8]
-    assert Crashes(1000).wait == LONGEST_WAIT
+    assert Crashes(1000).wait == MAX_WAIT_SECONDS
 
 
 def test_crashes_are_counted_and_the_last_lines_kept(tmp_path: Path) -> None:
     assert crash(tmp_path, "first") == NO_CRASHES
     assert crash(tmp_path, *map(str, range(9))) == Crashes(1, "ERROR first")
-    found = Past(tmp_path, 0).read()
+    found = CrashHistory(tmp_path, 0).read()
     assert found == Crashes(2, "ERROR 4 | ERROR 5 | ERROR 6 | ERROR 7 | ERROR 8")
     assert found.reason == (
         "crashed at each of its last 2 starts, tries again after 2 s; the last lines of its log: "
@@ -51,55 +51,55 @@ def test_crashes_are_counted_and_the_last_lines_kept(tmp_path: Path) -> None:
 def test_a_start_that_logged_nothing_does_not_show_the_lines_of_one_before(tmp_path: Path) -> None:
     crash(tmp_path, "long ago")
     crash(tmp_path)
-    assert Past(tmp_path, 0).read() == Crashes(2)
+    assert CrashHistory(tmp_path, 0).read() == Crashes(2)
     assert "it logged nothing" in Crashes(2).reason
 
 
 def test_workers_have_pasts_of_their_own(tmp_path: Path) -> None:
     crash(tmp_path, index=1)
-    assert Past(tmp_path, 0).read() == NO_CRASHES
+    assert CrashHistory(tmp_path, 0).read() == NO_CRASHES
 
 
 def test_a_start_that_got_ready_ends_the_row(tmp_path: Path) -> None:
     crash(tmp_path)
-    past = Past(tmp_path, 0)
-    past.read()
-    past.begin()
-    past.settle()
-    assert Past(tmp_path, 0).read().starts == 0
+    history = CrashHistory(tmp_path, 0)
+    history.read()
+    history.begin()
+    history.settle()
+    assert CrashHistory(tmp_path, 0).read().starts == 0
 
 
 def test_an_end_that_was_asked_for_is_no_crash(tmp_path: Path) -> None:
     for _ in range(2):
-        past = Past(tmp_path, 0)
-        past.read()
-        past.begin()
-        past.end()
-    assert Past(tmp_path, 0).read().starts == 0
+        history = CrashHistory(tmp_path, 0)
+        history.read()
+        history.begin()
+        history.end()
+    assert CrashHistory(tmp_path, 0).read().starts == 0
     crash(tmp_path)
-    past = Past(tmp_path, 0)
-    past.read()
-    past.begin()
-    past.end()
-    assert Past(tmp_path, 0).read().starts == 1
+    history = CrashHistory(tmp_path, 0)
+    history.read()
+    history.begin()
+    history.end()
+    assert CrashHistory(tmp_path, 0).read().starts == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"two", b"\xff", b"1e3"])
 def test_a_damaged_file_is_no_past(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "worker-0.starts").write_bytes(damage)
     assert crash(tmp_path) == NO_CRASHES
-    assert "nothing is known" in caplog.text
-    assert Past(tmp_path, 0).read().starts == 1
+    assert "cannot be read" in caplog.text
+    assert CrashHistory(tmp_path, 0).read().starts == 1
 
 
 def test_where_nothing_can_be_written_nothing_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    past = Past(tmp_path / "none", 0)
-    assert past.read() == NO_CRASHES
-    handler = past.logging()
-    past.begin()
+    history = CrashHistory(tmp_path / "none", 0)
+    assert history.read() == NO_CRASHES
+    handler = history.logging()
+    history.begin()
     handler.handle(logging.LogRecord("x", logging.ERROR, __file__, 1, "said", None, None))
-    past.settle()
-    past.end()
+    history.settle()
+    history.end()
     assert "cannot be counted" in caplog.text
 
 

@@ -112,10 +112,11 @@ def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path
     path = run_dir / "worker-0.sock"
     code = f"""if True:
         from pathlib import Path
-        from worker.crash_history import Past
+        from worker.crash_history import CrashHistory
         from worker.server import serve
         path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
-        places = {{"path": path, "voices": voices, "model_dir": None, "cache": path, "past": Past(path.parent, 0)}}
+        history = CrashHistory(path.parent, 0)
+        places = {{"path": path, "voices": voices, "model_dir": None, "cache": path, "history": history}}
         serve(index=0, engine="hibari", threads=1, watchdog_seconds=0, log_text=False, **places, failed_seconds=1)
     """
     with running([sys.executable, "-c", code], path, PYTHONPATH=str(tmp_path)) as worker:

@@ -7,19 +7,19 @@ from tests.support.harness import ROOT, environment
 
 GIVE_BACK = """
 import psutil
-from worker.memory import give_back
+from worker.memory import trim_heap
 pieces = [bytearray(64 * 1024) for _ in range(2_000)]
 last = pieces.pop()  # keeps the end of the heap, so that nothing before it is returned of itself
 pieces.clear()
 before = psutil.Process().memory_info().rss
-give_back()
+trim_heap()
 print(before - psutil.Process().memory_info().rss)
 """
 
 CACHES = """
 import os
-from worker.memory import bound_caches
-bound_caches()
+from worker.memory import limit_primitive_cache
+limit_primitive_cache()
 print(os.environ["LRU_CACHE_CAPACITY"], os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"])
 """
 

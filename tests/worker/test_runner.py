@@ -204,7 +204,7 @@ async def test_an_id_that_is_under_way_is_refused(runner: Runner, engine: HeldEn
     engine.hold()
     run = runner.submit(utterance("1"))
     refusal = refused(runner, utterance("2"))
-    assert (refusal.code, refusal.message) == ("invalid", "utterance 'u' is under way already")
+    assert (refusal.code, refusal.message) == ("invalid", "utterance 'u' is already in flight")
     engine.go()
     assert numbers(await collect(run)) == [1]
 

@@ -215,7 +215,7 @@ async def test_full(worker: Worker, client: httpx.AsyncClient) -> None:
     async with begun(worker, LONG, id="first"):
         assert (await refusal(client, 429, utterance(id="second").model_dump_json())).code == "full"
         duplicate = await refusal(client, 400, utterance(id="first").model_dump_json())
-        assert (duplicate.code, duplicate.message) == ("invalid", "utterance 'first' is under way already")
+        assert (duplicate.code, duplicate.message) == ("invalid", "utterance 'first' is already in flight")
         assert (await state(client)).in_flight == ("first",)
 
 

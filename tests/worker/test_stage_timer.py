@@ -5,7 +5,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 from worker import stage_timer as module
-from worker.stage_timer import Stages
+from worker.stage_timer import StageTimer
 
 
 class Clock:
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def test_each_stage_has_the_seconds_of_all_its_blocks(clock: Clock) -> None:
-    stages = Stages()
+    stages = StageTimer()
     for stage, seconds in (("decode", 1.0), ("flow", 5.0), ("decode", 2.0)):
         with stages(stage):
             clock.passes(seconds)
@@ -38,7 +38,7 @@ def test_each_stage_has_the_seconds_of_all_its_blocks(clock: Clock) -> None:
 
 
 def test_a_block_within_a_block_is_not_counted_twice(clock: Clock) -> None:
-    stages = Stages()
+    stages = StageTimer()
     with stages("sound"):
         clock.passes(1)
         with stages("vocoder"):
@@ -53,7 +53,7 @@ def test_a_block_that_fails_has_taken_its_time(clock: Clock) -> None:
             clock.passes(1)
             raise KeyError
 
-    stages = Stages()
+    stages = StageTimer()
     with pytest.raises(KeyError):
         fail()
     clock.passes(10)
@@ -68,7 +68,7 @@ def test_a_watched_method_does_what_it_did_and_is_counted(clock: Clock) -> None:
             clock.passes(3)
             return ending(text)
 
-    stages, model = Stages(), Model()
+    stages, model = StageTimer(), Model()
     stages.watch(model, "speak", "decode")
     assert model.speak("a", ending=str.upper) == "A"
     assert stages.seconds == {"decode": 3}
@@ -85,7 +85,7 @@ def test_of_a_generator_its_steps_are_counted_and_nothing_between(clock: Clock) 
         clock.passes(4)
         return "whole"
 
-    stages = Stages()
+    stages = StageTimer()
     steps = stages.steps("flow", pieces())
     seen = []
 

@@ -65,7 +65,7 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
         import time
         from pathlib import Path
         from worker import server
-        from worker.crash_history import Past
+        from worker.crash_history import CrashHistory
         from tests.support.held_engine import HeldEngine
 
         class Hanging(HeldEngine):
@@ -78,7 +78,8 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
         folder = Path({str(run_dir)!r})
         places = {{"path": folder / "s", "voices": Path("voices"), "model_dir": None, "cache": folder}}
         server.serve(
-            index=0, engine="hibari", threads=1, past=Past(folder, 0), watchdog_seconds=0.5, log_text=False, **places
+            index=0, engine="hibari", threads=1, history=CrashHistory(folder, 0), watchdog_seconds=0.5,
+            log_text=False, **places,
         )
     """
     with running([sys.executable, "-c", code], run_dir / "s") as worker:

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 _CHUNK = 2**20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_LONGEST_HEADER = 100_000_000
+_MAX_HEADER_BYTES = 100_000_000
 """Bytes of a safetensors header that its readers accept at most."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GIT_SHA1 = re.compile("[0-9a-f]{40}")
@@ -129,7 +129,7 @@ def _header(file: IO[bytes]) -> dict[str, Any]:
     file.seek(0)
     start = file.read(8)
     length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-    if not 2 <= length <= _LONGEST_HEADER:
+    if not 2 <= length <= _MAX_HEADER_BYTES:
         raise DamagedFileError("does not begin like a safetensors file")
     if 8 + length > size:
         raise DamagedFileError(f"is cut short within its header, at {size:,} bytes")

@@ -10,7 +10,7 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, mis
 from worker.cpu_affinity import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
 from worker.engines.chatterbox.kernels.disk_cache import keep
-from worker.memory import KEPT_BLOCKS, KEPT_CONVOLUTIONS, bound_caches
+from worker.memory import MAX_CACHED_BLOCKS, MAX_CACHED_CONVOLUTIONS, limit_primitive_cache
 from worker.precision import Precision
 
 
@@ -44,7 +44,7 @@ def load(
     checkpoint = _checkpoint(name, model_dir)
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
-    bound_caches(KEPT_BLOCKS if runtime is Runtime.BATCHED else KEPT_CONVOLUTIONS)
+    limit_primitive_cache(MAX_CACHED_BLOCKS if runtime is Runtime.BATCHED else MAX_CACHED_CONVOLUTIONS)
     keep(cache)
     limit_torch(threads)
     if runtime is Runtime.BATCHED:

@@ -1,7 +1,7 @@
-"""The engine protocol: what the runner asks of a model.
+"""The engine protocol: the interface between the runner and a model.
 
-An engine is built, prepared and driven by one thread, the runner's, and never sees a second one. It takes its
-voice, seed and parameters from each utterance alone: nothing of one utterance may be heard in another.
+The runner's thread builds, prepares and drives an engine; no other thread ever calls it. An engine takes voice, seed
+and parameters from each utterance alone: nothing of one utterance may be audible in another.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Samples = NDArray[np.float32]
 
 
 class EngineError(Exception):
-    """What an engine can say went wrong; the message is fit for the client or the operator.
+    """An error of an engine, with a message for the client or the operator.
 
     EngineError
-    ├── ModelUnavailableError   it cannot load: what is missing and what to run
+    ├── ModelUnavailableError   the model cannot load: what is missing and what to run
     ├── VoiceUnusableError      the voice's reference clip cannot be used: what is wrong with it
-    ├── UnspeakableError        the text holds nothing that this engine can say
-    └── CancelledError          it stopped because it was asked to
+    ├── UnspeakableError        the text has nothing that this engine can say
+    └── CancelledError          the utterance was cancelled
     """
 
 
@@ -43,7 +43,7 @@ class VoiceUnusableError(EngineError):
 
 
 class UnspeakableError(EngineError):
-    """The text holds nothing that this engine can say."""
+    """The text has nothing that this engine can say."""
 
 
 class CancelledError(EngineError):
@@ -51,18 +51,18 @@ class CancelledError(EngineError):
 
 
 class Cancellation:
-    """A request to stop, made on the event loop and read by the model's thread; `progressed` is told of each look."""
+    """A request to stop, set on the event loop; the model's thread reads it and calls `progressed` at each check."""
 
     def __init__(self, progressed: Callable[[], None] = lambda: None) -> None:
         self._requested = threading.Event()
         self._progressed = progressed
 
     def request(self) -> None:
-        """Ask the engine to stop at its next opportunity."""
+        """Ask the engine to stop at its next check."""
         self._requested.set()
 
     def check(self) -> None:
-        """Raise CancelledError if a stop was asked for. Engines call it between tokens or pieces, and make progress."""
+        """Report progress, and raise CancelledError if a stop was requested; to be called between tokens or chunks."""
         self._progressed()
         if self._requested.is_set():
             raise CancelledError
@@ -70,12 +70,12 @@ class Cancellation:
 
 @dataclass(frozen=True)
 class VoiceSource:
-    """A voice with the place of its reference clip; the clip is None for an engine's built-in voice."""
+    """A voice with the path of its reference clip; None for an engine's built-in voice."""
 
     voice: Voice
     reference: Path | None
     fingerprint: tuple[int, ...] = ()
-    """Tells the clip from one that takes its place later."""
+    """Identifies the version of the clip: another clip at the same path has another fingerprint."""
 
 
 class Engine(Protocol):
@@ -87,21 +87,21 @@ class Engine(Protocol):
 
     @property
     def model(self) -> str:
-        """Which weights are loaded, as an operator would name them."""
+        """The loaded weights, as an operator would name them."""
 
     @property
     def slots(self) -> int:
-        """Utterances it can have under way at once; 1 unless it batches."""
+        """Utterances that may be in flight at once; 1 unless the engine batches."""
 
     def prepare(self, source: VoiceSource) -> None:
-        """Make a voice ready (conditionals of a reference clip), before its first utterance and when it changed.
+        """Prepare a voice (the conditionals of its reference clip), before its first utterance and after it changed.
 
         Raises VoiceUnusableError.
         """
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
-        """Speak one utterance, yielding audio as it is made.
+        """Synthesise one utterance, yielding chunks of audio as they are made.
 
-        The same utterance always makes the same samples. Raises UnspeakableError, or CancelledError soon after
+        The same utterance always gives the same samples. Raises UnspeakableError, or CancelledError soon after
         `cancellation` is requested.
         """

@@ -16,17 +16,19 @@ from worker.cards import CARDS, EngineCard
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 
-PIECE_PHONEMES = 400
-"""Most phonemes that the model sees at once. Its own splitter cuts at punctuation only, and memory grows with the
-piece: 5,000 characters without a full stop took 2 GB in one piece."""
+MAX_CHUNK_PHONEMES = 400
+"""Phonemes that the model synthesises at once. hibari's own splitter cuts at punctuation only, and memory grows with
+the chunk: 5,000 characters without a full stop took 2 GB in one chunk."""
 
 
-RUN_CHARACTERS = 36
-"""Most characters in a row without a space. The phonemizer takes time with the cube of a run with hyphens or changing
-case (400 characters: 16 s), and fails on a number of more digits."""
+MAX_RUN_CHARACTERS = 36
+"""Characters in a row without a space. The phonemizer's time grows with the cube of a run with hyphens or mixed case
+(400 characters: 16 s), and it fails on a number with more digits."""
 
-_LONG_RUN = re.compile(rf"(?=\S{{{RUN_CHARACTERS + 1}}})(?:\S{{,{RUN_CHARACTERS - 1}}}[^\w\s]|\S{{{RUN_CHARACTERS}}})")
-"""The beginning of a run that is too long, up to its last punctuation mark if it has one."""
+_LONG_RUN = re.compile(
+    rf"(?=\S{{{MAX_RUN_CHARACTERS + 1}}})(?:\S{{,{MAX_RUN_CHARACTERS - 1}}}[^\w\s]|\S{{{MAX_RUN_CHARACTERS}}})"
+)
+"""The start of a run that is too long, up to its last punctuation mark if it has one."""
 
 
 class HibariEngine:
@@ -34,7 +36,7 @@ class HibariEngine:
 
     def __init__(self, threads: int) -> None:
         self._hibari = Hibari(threads=threads)
-        self._sounds = {number for phoneme, number in self._hibari.vocab.items() if phoneme.isalpha()}
+        self._letters = {number for phoneme, number in self._hibari.vocab.items() if phoneme.isalpha()}
 
     @property
     def card(self) -> EngineCard:
@@ -52,31 +54,31 @@ class HibariEngine:
         return 1
 
     def prepare(self, source: VoiceSource) -> None:
-        """Nothing to do: the voice is the model."""
+        """Do nothing: the voice is part of the model."""
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
-        """Speak the text piece by piece; the seed fixes the noise component, the only random part."""
+        """Synthesise the text chunk by chunk; the seed fixes the noise component, the only random part."""
         random = np.random.default_rng(utterance.seed)
-        pieces = [ids for ids in map(self._hibari.ids, self._pieces(utterance.text)) if len(ids) > 2]
-        if not any(map(self._sounds.intersection, pieces)):  # punctuation alone would be half a second of breath
+        chunks = [ids for ids in map(self._hibari.ids, self._chunks(utterance.text)) if len(ids) > 2]
+        if not any(map(self._letters.intersection, chunks)):  # punctuation alone would be half a second of breath
             raise UnspeakableError("the text has nothing that this English voice can say")
-        for ids in pieces:
+        for ids in chunks:
             cancellation.check()
             yield self._hibari.from_ids(ids, rng=random)
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        for phonemes in self._hibari.phonemize(phonemizable(text)):
+    def _chunks(self, text: str) -> Iterator[str]:
+        for phonemes in self._hibari.phonemize(to_phonemizable(text)):
             rest = phonemes
-            while len(rest) > PIECE_PHONEMES:
-                cut = rest.rfind(" ", 1, PIECE_PHONEMES)
-                cut = cut if cut > 0 else PIECE_PHONEMES
+            while len(rest) > MAX_CHUNK_PHONEMES:
+                cut = rest.rfind(" ", 1, MAX_CHUNK_PHONEMES)
+                cut = cut if cut > 0 else MAX_CHUNK_PHONEMES
                 yield rest[:cut]
                 rest = rest[cut:].lstrip()
             yield rest
 
 
-def phonemizable(text: str) -> str:
-    """`text` without what hibari's phonemizer fails on or takes minutes for: digits like ① and runs without a space."""
+def to_phonemizable(text: str) -> str:
+    """`text` in a form that hibari's phonemizer handles: plain digits instead of ①, no long runs without a space."""
     plain = "".join(
         unicodedata.normalize("NFKC", character) if character.isdigit() and not character.isdecimal() else character
         for character in text

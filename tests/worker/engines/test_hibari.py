@@ -20,7 +20,7 @@ from voices.registry import Voice
 from worker.cards import CARDS
 from worker.engines import load
 from worker.engines.base import Cancellation, CancelledError, Engine, Samples, UnspeakableError, VoiceSource
-from worker.engines.hibari import PIECE_PHONEMES, RUN_CHARACTERS, HibariEngine, phonemizable
+from worker.engines.hibari import MAX_CHUNK_PHONEMES, MAX_RUN_CHARACTERS, HibariEngine, to_phonemizable
 
 SOURCE = VoiceSource(Voice(name="default", engine="*"), None)
 
@@ -169,35 +169,35 @@ def without_spaces(text: str) -> str:
     ids=["endless", "short", "no-space", "letters", "digits", "hyphens"],
 )
 def test_no_phoneme_is_lost_between_pieces(engine: HibariEngine, text: str) -> None:
-    whole = "".join(engine._hibari.phonemize(phonemizable(text)))
-    cut = list(engine._pieces(text))
-    assert max(map(len, cut)) <= PIECE_PHONEMES
+    whole = "".join(engine._hibari.phonemize(to_phonemizable(text)))
+    cut = list(engine._chunks(text))
+    assert max(map(len, cut)) <= MAX_CHUNK_PHONEMES
     assert without_spaces("".join(cut)) == without_spaces(whole)
 
 
 def test_words_stay_whole(engine: HibariEngine) -> None:
     words = {word for phonemes in engine._hibari.phonemize(ENDLESS) for word in phonemes.split()}
-    cut = [word for piece in engine._pieces(ENDLESS) for word in piece.split()]
+    cut = [word for piece in engine._chunks(ENDLESS) for word in piece.split()]
     assert set(cut) <= words
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
 def test_making_a_text_phonemizable_loses_nothing(text: str) -> None:
-    made = phonemizable(text)
-    assert max(map(len, made.split()), default=0) <= RUN_CHARACTERS
+    made = to_phonemizable(text)
+    assert max(map(len, made.split()), default=0) <= MAX_RUN_CHARACTERS
     if all(character.isdecimal() or not character.isdigit() for character in text):
         assert without_spaces(made) == without_spaces(text)
 
 
 @pytest.mark.parametrize("text", ["", "Hello there.", "https://example.com/a/page?of=thirty", "1" * 36, ENDLESS])
 def test_common_text_is_left_alone(text: str) -> None:
-    assert phonemizable(text) == text
+    assert to_phonemizable(text) == text
 
 
 def test_a_long_run_is_cut_after_punctuation() -> None:
-    assert phonemizable("a" * 30 + "-" + "b" * 30) == "a" * 30 + "- " + "b" * 30
-    assert phonemizable("a" * 80) == "a" * 36 + " " + "a" * 36 + " " + "a" * 8
-    assert phonemizable("①² x³") == "12 x3"
+    assert to_phonemizable("a" * 30 + "-" + "b" * 30) == "a" * 30 + "- " + "b" * 30
+    assert to_phonemizable("a" * 80) == "a" * 36 + " " + "a" * 36 + " " + "a" * 8
+    assert to_phonemizable("①² x³") == "12 x3"
 
 
 # Odd texts
@@ -219,7 +219,7 @@ def test_texts_that_threw_the_phonemizer(engine: HibariEngine, text: str) -> Non
 @pytest.mark.parametrize("text", ["a-" * 300, "camelCase" * 150, "a1" * 600, "path/to/" * 100])
 def test_runs_without_a_space_take_no_time_to_speak_of(engine: HibariEngine, text: str) -> None:
     began = time.monotonic()
-    assert len(list(engine._pieces(text))) > 0
+    assert len(list(engine._chunks(text))) > 0
     assert time.monotonic() - began < 5
 
 

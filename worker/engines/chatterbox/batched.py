@@ -29,7 +29,7 @@ from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import fresh, shortened
-from worker.memory import give_back
+from worker.memory import trim_heap
 from worker.precision import Precision
 
 log = logging.getLogger(__name__)
@@ -119,7 +119,7 @@ class BatchedEngine(StockEngine):
             marked = self._marked(samples)
         finally:
             self._line.remove(row)
-        give_back()
+        trim_heap()
         yield marked
 
     def _join(self, utterance: Utterance, source: VoiceSource) -> Row:

@@ -17,8 +17,8 @@ from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import Conditionals, Kept, fresh
 from worker.engines.chatterbox.upstream.loading import MEMBERS, load
-from worker.memory import give_back
-from worker.stage_timer import Stages
+from worker.memory import trim_heap
+from worker.stage_timer import StageTimer
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class StockEngine:
         patches.settle()
         with patches.muted():
             self._model = load(name, checkpoint)
-        self._stages = Stages()
+        self._stages = StageTimer()
         patches.staged(self._model, self._stages)
         self._conditionals = Conditionals(self._model, self._member, checkpoint, cache)
         self._prepared: dict[str, Kept] = {}
@@ -91,7 +91,7 @@ class StockEngine:
                 samples: Samples = self._model.generate(utterance.text, **self._arguments(utterance, source)).numpy()[0]
         finally:
             self._cancellation = Cancellation()
-            give_back()
+            trim_heap()
         yield samples
 
     def _arguments(self, utterance: Utterance, source: VoiceSource) -> dict[str, ParameterValue]:

@@ -12,14 +12,14 @@ from worker.engines.base import Samples
 from worker.engines.chatterbox.s3gen.flow import Flow
 from worker.engines.chatterbox.s3gen.vocoder import Vocoder
 from worker.precision import Precision
-from worker.stage_timer import Stages
+from worker.stage_timer import StageTimer
 
 
 class Sound:
     """What upstream's `S3Token2Wav.inference` does, for one utterance at a time."""
 
-    def __init__(self, s3gen: Any, precision: Precision, stages: Stages | None = None) -> None:
-        self._stages = stages or Stages()
+    def __init__(self, s3gen: Any, precision: Precision, stages: StageTimer | None = None) -> None:
+        self._stages = stages or StageTimer()
         self.flow = Flow(s3gen, precision)
         self.vocoder = Vocoder(s3gen.mel2wav, precision)
         self._fade: Tensor = s3gen.trim_fade

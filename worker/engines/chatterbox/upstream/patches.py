@@ -23,7 +23,7 @@ import spacy_pkuseg
 
 from worker.checkpoints.catalogue import SEGMENTER
 from worker.engines.base import Cancellation, UnspeakableError
-from worker.stage_timer import Stages
+from worker.stage_timer import StageTimer
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def settle() -> None:
         handler.addFilter(_not_upstreams)
 
 
-def staged(model: Any, stages: Stages) -> None:
+def staged(model: Any, stages: StageTimer) -> None:
     """Have `stages` count what an upstream object spends in each stage of its `generate`, from now on."""
     for owner, method, stage in (
         (model.t3, "inference", "decode"),
