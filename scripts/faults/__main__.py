@@ -26,8 +26,8 @@ from scripts.faults.disk import small_disk
 from scripts.faults.faults import Troubles
 from scripts.faults.invariants import Balance, Finding, findings, take
 from scripts.faults.texts import Line, digest, lines
+from scripts.support.recogniser import word_errors
 from scripts.support.servers import Server, SideError, heed_signals, start_chorus
-from tests.support.recogniser import word_error_rate
 
 ENGINE = "hibari"
 LONGEST_HEARD = 150
@@ -177,15 +177,15 @@ def _outcome(
     found = findings(server, before, workers=plan.workers, run_dir=run_dir)
     _tell("listening to a sample")
     short = [(line, audio) for line, audio in seen.kept if len(line.text) <= LONGEST_HEARD]
-    wrong = [word_error_rate(line.text, audio) * len(line.text.split()) for line, audio in short]
-    words = sum(len(line.text.split()) for line, _ in short)
+    counts = [word_errors(line.text, audio) for line, audio in short]
+    words = sum(count.words for count in counts)
     return Outcome(
         seen=seen,
         troubles=troubles,
         left_out=left_out,
         metrics=_metrics(server),
         findings=found,
-        misheard=sum(wrong) / words if words else 1.0,
+        misheard=sum(count.errors for count in counts) / words if words else 1.0,
         heard=len(short),
     )
 

@@ -13,10 +13,10 @@ import psutil
 import pytest
 
 from balancer.host.calibration import Calibration
+from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, Home, start_model, synthesize
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
-from tests.support.recogniser import seconds
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
 
@@ -86,7 +86,7 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
     with start_model("turbo", mine, model_dir=tiny_checkpoint("turbo")) as chorus:
         assert [state.slots for state in chorus.states()] == [3]
         assert b"by this host's calibration" in chorus.log.read_bytes()
-        assert seconds(synthesize(chorus)) > 1
+        assert audio_seconds(synthesize(chorus)) > 1
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130)])

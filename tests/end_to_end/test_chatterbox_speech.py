@@ -12,8 +12,8 @@ from functools import partial
 import openai
 import pytest
 
+from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import MODEL_TIMEOUT, Chorus, Home, post_tts, run_concurrently, synthesize
-from tests.support.recogniser import seconds
 from tests.support.recordings import record, speech
 from voices import voice_editor
 
@@ -56,7 +56,7 @@ def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus) -> None:
     for (voice, seed), audio in zip(asked, heard, strict=True):
         assert (audio == alone[voice]) == (seed == 1)
     assert len(set(heard)) == 4, "two voices times two seeds"
-    assert {seconds(audio) for audio in heard} == {seconds(alone["default"])}
+    assert {audio_seconds(audio) for audio in heard} == {audio_seconds(alone["default"])}
 
 
 def test_each_worker_speaks_one_utterance_and_the_others_wait_in_line(turbo: Chorus) -> None:
@@ -121,7 +121,7 @@ def test_parameters_are_heard_and_whole_numbers_are_numbers(turbo: Chorus) -> No
 
 
 def test_a_tag_is_taken(turbo: Chorus) -> None:
-    assert seconds(synthesize(turbo, "[laugh]")) > 2
+    assert audio_seconds(synthesize(turbo, "[laugh]")) > 2
 
 
 def test_openais_client_passes_seed_and_parameters(turbo: Chorus) -> None:

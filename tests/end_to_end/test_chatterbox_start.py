@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from balancer.host.processes import free_port
+from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, MODEL_TIMEOUT, Home, post_tts, start_model, synthesize
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment, start_balancer, wait_until
 from tests.support.real_worker import start_worker
-from tests.support.recogniser import seconds
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.contract import Phase
@@ -193,7 +193,7 @@ def test_each_engine_starts_from_the_hubs_cache_without_a_network_and_speaks(
         assert chorus.workers()[0]["model"] == f"{engine} from {snapshot}"
         assert httpx.get(f"{chorus.url}/v1/models").json()["data"][0]["id"] == engine
         if engine.startswith("multilingual"):
-            assert seconds(synthesize(chorus, "Oui.", language="fr")) > 2
+            assert audio_seconds(synthesize(chorus, "Oui.", language="fr")) > 2
             answer = post_tts(chorus, "Hi.", language="xx")
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, "language")
         if engine == "multilingual-v3":
@@ -201,4 +201,4 @@ def test_each_engine_starts_from_the_hubs_cache_without_a_network_and_speaks(
         audio = tmp_path / "hi.wav"
         command = [str(CHORUS), "say", "Hi.", "--url", chorus.url, "--seed", "7", "-o", str(audio)]
         subprocess.run(command, check=True, cwd=ROOT, env=environment(), capture_output=True)
-        assert seconds(audio.read_bytes()) > 2
+        assert audio_seconds(audio.read_bytes()) > 2

@@ -11,9 +11,9 @@ import httpx
 import psutil
 import pytest
 
+from scripts.support.recogniser import last_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import wait_until
-from tests.support.recogniser import end_of, word_error_rate
 
 LAST_WORDS = "Please close the door behind you."
 LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " * 60 + LAST_WORDS
@@ -48,7 +48,7 @@ def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Cho
         audio = answer.result().raise_for_status().content
 
     assert audio == whole
-    assert word_error_rate(LAST_WORDS, end_of(audio, 2.2)) <= 0.2
+    assert word_error_rate(LAST_WORDS, last_seconds(audio, 2.2)) <= 0.2
     assert chorus.metric("chorus_retries_total") == 1
     chorus.await_ready(2)
     after = {worker["pid"] for worker in chorus.workers()}

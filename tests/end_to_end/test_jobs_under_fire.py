@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import psutil
 
+from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import wait_until
-from tests.support.recogniser import word_error_rate
 from tests.support.webhook_receiver import start_hook
 
 JOBS = 200

@@ -8,8 +8,8 @@ from typing import Literal
 import openai
 import pytest
 
+from scripts.support.recogniser import audio_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus
-from tests.support.recogniser import seconds, word_error_rate
 
 SENTENCE = "The president spoke to the nation last night."
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -31,7 +31,7 @@ def test_every_format_plays_and_says_the_words(client: openai.OpenAI, audio_form
     ).content
 
     # AAC in ADTS cannot say how much of its last frames is padding: up to 2,047 samples at 24 kHz.
-    assert seconds(audio) == pytest.approx(seconds(reference), abs=0.1 if audio_format == "aac" else 0.03)
+    assert audio_seconds(audio) == pytest.approx(audio_seconds(reference), abs=0.1 if audio_format == "aac" else 0.03)
     assert word_error_rate(SENTENCE, audio) <= 0.1
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 
+from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import CHORUS, start_chorus
 from tests.support.harness import ROOT, environment, wait_until
-from tests.support.recogniser import word_error_rate
 
 
 def test_what_it_says_when_ready_works_as_it_stands(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
+from scripts.support.recogniser import audio_seconds, last_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus
-from tests.support.recogniser import end_of, seconds, word_error_rate
 
 SENTENCES = (
     "The weather is beautiful this morning.",
@@ -71,7 +71,7 @@ def test_tts_json_holds_the_audio_and_what_it_is(chorus: Chorus) -> None:
         "format": "mp3",
         "mimeType": "audio/mpeg",
         "sampleRate": 24_000,
-        "duration": pytest.approx(seconds(audio), abs=0.05),
+        "duration": pytest.approx(audio_seconds(audio), abs=0.05),
         "character": "nova",
         "cached": False,
         "requestId": "mine-1",
@@ -87,7 +87,7 @@ def test_another_speed_takes_another_time_for_the_same_words(chorus: Chorus, spe
         return httpx.post(f"{chorus.url}/tts", json=body, timeout=60).raise_for_status().content
 
     audio = ask(speed)
-    assert seconds(audio) == pytest.approx(seconds(ask(1.0)) / speed, abs=0.02)
+    assert audio_seconds(audio) == pytest.approx(audio_seconds(ask(1.0)) / speed, abs=0.02)
     assert word_error_rate(SENTENCES[0], audio) <= 0.1
 
 
@@ -99,7 +99,7 @@ def test_five_thousand_characters_are_spoken_to_the_end(chorus: Chorus) -> None:
 
     answer = httpx.post(f"{chorus.url}/tts", json={"text": text}, timeout=120).raise_for_status()
     assert float(answer.headers["X-Audio-Seconds"]) > 200
-    assert word_error_rate(last_words, end_of(answer.content, 2.2)) <= 0.2
+    assert word_error_rate(last_words, last_seconds(answer.content, 2.2)) <= 0.2
 
 
 def test_text_that_the_voice_cannot_say_is_the_clients_fault(chorus: Chorus) -> None:

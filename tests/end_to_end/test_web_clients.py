@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus
 from tests.support.harness import ROOT
-from tests.support.recogniser import word_error_rate
 
 TEXT = "The ferry leaves the harbour at dawn and returns before the evening tide."
 

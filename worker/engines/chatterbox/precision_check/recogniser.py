@@ -7,7 +7,6 @@ what counts is the difference between them.
 from __future__ import annotations
 
 import importlib.util
-import re
 
 import numpy as np
 import torch
@@ -15,14 +14,12 @@ import torchaudio
 
 from worker.engines.base import Samples
 from worker.engines.chatterbox.precision_check.statistics import Heard
+from worker.engines.chatterbox.precision_check.word_recognition import SAMPLE_RATE, recognise, words
 
 LANGUAGE = "en"
 LIBRARIES = ("pocketsphinx", "jiwer")
 
-_HEARING_RATE = 16_000
 _LOUDEST = 32_767
-_TAG = re.compile(r"\[[^\]]*\]")
-"""Turbo's laughs and sighs, which are no words."""
 
 
 def unable(language: str) -> str | None:
@@ -33,12 +30,6 @@ def unable(language: str) -> str | None:
     if language != LANGUAGE:
         return f"nobody listened: the recogniser knows English only, and the texts are spoken as {language!r}"
     return None
-
-
-def words(text: str) -> list[str]:
-    """The words that a recogniser can know: letters and apostrophes, in lower case."""
-    plain = _TAG.sub(" ", text.lower()).replace("\u2019", "'")
-    return "".join(letter if letter.isalpha() or letter == "'" else " " for letter in plain).split()
 
 
 def listen(text: str, samples: Samples, rate: int) -> Heard | None:
@@ -54,14 +45,5 @@ def listen(text: str, samples: Samples, rate: int) -> Heard | None:
 
 def transcribe(samples: Samples, rate: int) -> str:
     """The words in speech at `rate` samples a second, in lower case."""
-    from pocketsphinx import Decoder  # noqa: PLC0415 - optional, see `unable`
-
-    heard = torchaudio.functional.resample(torch.from_numpy(samples), rate, _HEARING_RATE).numpy()
-    pcm = (np.clip(heard, -1, 1) * _LOUDEST).astype("<i2")
-    # One that has heard something hears the next differently: it adapts to the loudness of each band.
-    decoder = Decoder(samprate=_HEARING_RATE, loglevel="FATAL")
-    decoder.start_utt()
-    decoder.process_raw(pcm.tobytes(), full_utt=True)
-    decoder.end_utt()
-    hypothesis = decoder.hyp()
-    return hypothesis.hypstr if hypothesis is not None else ""
+    resampled = torchaudio.functional.resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
+    return recognise((np.clip(resampled, -1, 1) * _LOUDEST).astype("<i2").tobytes())

@@ -10,7 +10,7 @@ import pytest
 from hibari import Hibari
 
 from worker.engines.base import Samples
-from worker.engines.chatterbox.precision_check import recogniser
+from worker.engines.chatterbox.precision_check import recogniser, word_recognition
 
 RATE = 24_000
 TEXT = "The birds have flown over the river, and the wind was cold this morning."
@@ -56,7 +56,7 @@ def test_silence_has_none_of_the_words() -> None:
     ],
 )
 def test_words(text: str, words: list[str]) -> None:
-    assert recogniser.words(text) == words
+    assert word_recognition.words(text) == words
 
 
 def test_nothing_is_heard_in_what_has_no_words(speech: Samples) -> None:

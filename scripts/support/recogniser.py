@@ -1,0 +1,66 @@
+"""What a speech recogniser understands of an audio file, for tests and for `scripts/chaos`; needs the extra `test`."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import wave
+from dataclasses import dataclass
+
+import imageio_ffmpeg
+import jiwer
+
+from worker.engines.chatterbox.precision_check.word_recognition import SAMPLE_RATE, recognise, words
+
+
+def decode(audio: bytes, rate: int) -> bytes:
+    """An audio file of any kind, decoded by ffmpeg to signed 16-bit mono PCM at `rate` samples per second.
+
+    Raises CalledProcessError where ffmpeg finds an error in the file.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-xerror", "-i", "pipe:0"]
+    command += ["-f", "s16le", "-ac", "1", "-ar", str(rate), "pipe:1"]
+    return subprocess.run(command, input=audio, capture_output=True, check=True).stdout
+
+
+def audio_seconds(audio: bytes) -> float:
+    """The length of an audio file in seconds, as ffmpeg decodes it."""
+    return len(decode(audio, SAMPLE_RATE)) / 2 / SAMPLE_RATE
+
+
+def last_seconds(audio: bytes, seconds: float) -> bytes:
+    """The last `seconds` of an audio file, as a WAV file."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as output:
+        output.setnchannels(1)
+        output.setsampwidth(2)
+        output.setframerate(SAMPLE_RATE)
+        output.writeframes(decode(audio, SAMPLE_RATE)[-2 * round(seconds * SAMPLE_RATE) :])
+    return file.getvalue()
+
+
+@dataclass(frozen=True)
+class WordErrors:
+    """How many words of a text the recogniser got wrong."""
+
+    errors: int
+    """Words that were substituted, deleted or inserted."""
+    words: int
+    """Words of the text."""
+
+    @property
+    def rate(self) -> float:
+        """The word error rate, from 0; more than 1 if many words were inserted."""
+        return self.errors / self.words
+
+
+def word_errors(text: str, audio: bytes) -> WordErrors:
+    """Compare a text, which must have words, with the transcript of an audio file of any kind."""
+    expected = words(text)
+    found = jiwer.process_words(" ".join(expected), recognise(decode(audio, SAMPLE_RATE)))
+    return WordErrors(found.substitutions + found.deletions + found.insertions, len(expected))
+
+
+def word_error_rate(text: str, audio: bytes) -> float:
+    """The word error rate of an audio file of any kind that speaks `text`."""
+    return word_errors(text, audio).rate

@@ -1,0 +1,33 @@
+"""English speech recognition with pocketsphinx, and the words of a text as pocketsphinx writes them.
+
+Imports no PyTorch, so that scripts and tests can use it where PyTorch is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+
+SAMPLE_RATE = 16_000
+"""Samples per second of the audio that pocketsphinx takes."""
+
+_TAG = re.compile(r"\[[^\]]*\]")
+"""Turbo's tags for laughs, sighs and the like, which are not words."""
+
+
+def words(text: str) -> list[str]:
+    """The words of a text as a recogniser writes them: letters and apostrophes, in lower case."""
+    plain = _TAG.sub(" ", text.lower()).replace("\u2019", "'")
+    return "".join(letter if letter.isalpha() or letter == "'" else " " for letter in plain).split()
+
+
+def recognise(pcm: bytes) -> str:
+    """The words in signed 16-bit little-endian mono PCM at SAMPLE_RATE, in lower case."""
+    from pocketsphinx import Decoder  # noqa: PLC0415 - optional: the extra `check` brings it
+
+    # A decoder adapts to the loudness of each band, so that one that is used again would recognise differently.
+    decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+    decoder.start_utt()
+    decoder.process_raw(pcm, full_utt=True)
+    decoder.end_utt()
+    hypothesis = decoder.hyp()
+    return hypothesis.hypstr if hypothesis is not None else ""
