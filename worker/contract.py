@@ -1,17 +1,15 @@
-"""What crosses the socket between balancer and worker: utterances, states and frames of audio.
+"""The messages between balancer and worker: utterances, worker states and frames of audio.
 
-With `cards` and `checkpoints`, all of this package that the balancer imports: none of them loads a model or a
-numerical library.
+The balancer imports this module, too, so it loads no model and no numerical library.
 
-A synthesis answers a stream of frames, each a one-byte kind, a four-byte big-endian length and that many bytes.
-PCM frames come as they are made; one END or ERROR frame closes the utterance. A body that stops before its
-closing frame means that the worker died, however well the HTTP layer says it ended.
+`POST /synthesize` is answered with a stream of frames, each a one-byte kind, a four-byte big-endian length and that
+many bytes of payload. PCM frames are sent as the audio is made; one END or ERROR frame closes the utterance. A body
+without its closing frame is incomplete because the worker died, even if the HTTP response is complete.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
@@ -19,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 SAMPLE_BYTES = 2
-"""Bytes a sample: PCM on the wire is signed 16-bit little-endian mono."""
+"""Bytes per sample. PCM in frames is signed 16-bit little-endian mono."""
 
 ParameterValue = float | int | str | bool
 
@@ -29,33 +27,36 @@ class _Message(BaseModel):
 
 
 class Utterance(_Message):
-    """One piece of text for one worker to speak in one go."""
+    """A text that one worker synthesizes in one go."""
 
     id: str
     text: str
     voice: str
-    """Canonical voice name, as the registry has it."""
+    """The canonical name of the voice, as in the registry."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    """Always set: an utterance that is run again after a worker's death must sound the same."""
+    """Always set: an utterance that is retried after a worker's death must give the same audio."""
     parameters: dict[str, ParameterValue] = {}
     token_budget: int | None = None
-    """Most tokens a token-making engine may generate; None leaves it to the engine."""
+    """Maximum number of tokens that the engine may generate; None: the engine decides."""
     request_id: str = ""
-    """Of the client's request, for the logs of both sides."""
+    """Id of the client's request, for the logs of balancer and worker."""
 
 
 class Phase(StrEnum):
-    """The life of a worker as it sees itself."""
+    """The phase of a worker, as it reports it itself."""
 
-    STARTING = "starting"  # importing libraries, loading the model
-    WARMING = "warming"  # first whole synthesis, not counted, so that nothing compiles under a client
-    READY = "ready"  # takes utterances
-    DRAINING = "draining"  # finishes what is in flight, takes no more, then ends
-    FAILED = "failed"  # the model cannot load, or crashed at every start; `reason` says why and what to do
+    STARTING = "starting"  # imports libraries and loads the model
+    WARMING = "warming"  # runs a warm-up synthesis, so that nothing is compiled during a client's request
+    READY = "ready"  # accepts utterances
+    DRAINING = "draining"  # finishes the utterances in flight, accepts no more, then exits
+    FAILED = "failed"  # the model cannot be loaded, or every start crashed; `reason` says why and what to do
 
 
 class WorkerState(_Message):
-    """The answer to `GET /state`. A newer worker may tell more: in a rolling restart, the balancer comes last."""
+    """The answer to `GET /state`.
+
+    A newer worker may add fields, which are ignored: a rolling restart replaces the balancer last.
+    """
 
     model_config = ConfigDict(extra="ignore")
 
@@ -63,7 +64,7 @@ class WorkerState(_Message):
     pid: int
     phase: Phase
     reason: str | None = None
-    """Why the phase is FAILED."""
+    """Why the phase is FAILED, and what to do about it."""
     engine: str
     model: str
     sample_rate: int
@@ -71,41 +72,41 @@ class WorkerState(_Message):
     """CPU numbers the process may run on."""
     threads: int
     slots: int
-    """Utterances that the worker can run at once."""
+    """Number of utterances that the worker can run at once."""
     in_flight: tuple[str, ...]
-    """Ids of the utterances under way."""
+    """Ids of the running utterances."""
     done: int
-    """Utterances finished whole since the start."""
+    """Number of utterances completed since the start."""
     progress: int
-    """Grows with every token, block or piece of audio made: a busy worker whose progress stands still hangs."""
+    """Grows with every token, block or piece of audio made. A busy worker hangs if it stops growing."""
     speed: float | None
-    """Audio seconds made per second of work, averaged; None before the first utterance."""
+    """Average number of audio seconds made per second of work; None before the first utterance."""
     stage_seconds: dict[str, float] = {}
-    """What the model's thread has spent so far, by stage of the work; empty where the engine does not count."""
+    """Seconds that the model's thread has spent in each stage of synthesis; empty if the engine does not measure."""
     voices_prepared: tuple[str, ...]
     resident_bytes: int
     shared_bytes: int = 0
-    """Of the resident memory, what is mapped from files: workers of one host share one copy of it."""
+    """The part of `resident_bytes` that is mapped from files: the workers of a host share one copy of it."""
     cpu_seconds: float
     started_at: float
     """Unix time."""
 
     @property
     def ready(self) -> bool:
-        """Whether utterances are accepted (a full worker is ready, too)."""
+        """Whether the worker accepts utterances once a slot is free. A full worker is ready, too."""
         return self.phase is Phase.READY
 
 
 class FrameKind(StrEnum):
-    """What a frame carries."""
+    """The payload of a frame."""
 
-    PCM = "P"  # samples
-    END = "E"  # the utterance is whole; an EndOfUtterance
+    PCM = "P"  # audio
+    END = "E"  # the utterance is complete; an EndOfUtterance
     ERROR = "X"  # the utterance failed in the engine; an UtteranceError
 
 
 class EndOfUtterance(_Message):
-    """The closing frame of a whole utterance. A newer worker may tell more."""
+    """The closing frame of a complete utterance. A newer worker may add fields, which are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -114,11 +115,12 @@ class EndOfUtterance(_Message):
 
 
 class UtteranceError(_Message):
-    """The closing frame of an utterance that the engine could not speak, and the body of a refusal."""
+    """The closing frame of an utterance that the engine failed on, and the body of a refusal."""
 
     code: str
-    """`unspeakable`: the text has nothing this engine can say. `invalid`: voice or parameters do not fit the
-    engine. `full`: no free slot. `not_ready`: no model yet. `internal`: a defect; the worker's log has the trace."""
+    """`unspeakable`: the engine cannot pronounce any of the text. `invalid`: the engine does not have this voice or
+    parameter. `full`: no free slot. `not_ready`: the worker's phase is not READY. `internal`: a defect; the worker's
+    log has the traceback."""
     message: str
 
 
@@ -127,22 +129,22 @@ _FRAME_LIMIT = 64 * 2**20
 
 
 class FramingError(ValueError):
-    """The bytes are not frames of this contract."""
+    """The bytes are not a frame."""
 
 
 def encode_frame(kind: FrameKind, payload: bytes) -> bytes:
-    """One frame, ready to send."""
+    """A frame as bytes."""
     return _HEADER.pack(kind.value.encode(), len(payload)) + payload
 
 
 @dataclass
 class FrameDecoder:
-    """Turns a byte stream, cut anywhere, back into frames."""
+    """Decodes frames from a byte stream that may be cut anywhere."""
 
     _buffer: bytearray = field(default_factory=bytearray)
 
     def feed(self, data: bytes) -> list[tuple[FrameKind, bytes]]:
-        """Frames completed by `data`, in order. Raises FramingError on bytes that cannot be a frame."""
+        """The frames that `data` completes, in order. Raises FramingError if the bytes cannot be a frame."""
         self._buffer += data
         frames = []
         start = 0
@@ -160,11 +162,3 @@ class FrameDecoder:
 
 
 _KINDS = {kind.value.encode(): kind for kind in FrameKind}
-
-
-async def frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[FrameKind, bytes]]:
-    """Frames of a response body. It ends where the body ends: the caller checks for the closing frame."""
-    decoder = FrameDecoder()
-    async for chunk in chunks:
-        for frame in decoder.feed(chunk):
-            yield frame

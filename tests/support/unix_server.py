@@ -1,4 +1,4 @@
-"""A server on a Unix socket that writes what a test wants, byte for byte."""
+"""A server on a Unix socket whose bytes are written by the test."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def unix_server(path: Path, serve: Serve) -> AsyncIterator[None]:
-    """Have `serve` play every connection; the block's end waits until its clients have hung up on it."""
+    """Have `serve` handle every connection. The end of the block waits until all clients have closed theirs."""
     serving: set[asyncio.Task[None]] = set()
 
-    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await serve(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            pass  # the client hung up
+            pass  # the client closed the connection
         finally:
             writer.close()
             await asyncio.wait([asyncio.ensure_future(writer.wait_closed())])
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        serving.add(asyncio.create_task(play(reader, writer)))
+        serving.add(asyncio.create_task(handle(reader, writer)))
 
     async with await asyncio.start_unix_server(accept, path):
         yield

@@ -1,11 +1,10 @@
-"""What crosses the socket: frames cut anywhere, messages that refuse what they do not know."""
+"""Frames that are cut anywhere, and messages that refuse unknown fields."""
 
 from __future__ import annotations
 
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from worker.contract import (
     UtteranceError,
     WorkerState,
     encode_frame,
-    frames,
 )
 
 FRAMES = st.lists(st.tuples(st.sampled_from(FrameKind), st.binary(max_size=40)), max_size=6)
@@ -54,12 +52,12 @@ def test_frames_survive_a_byte_at_a_time(sent: list[tuple[FrameKind, bytes]]) ->
 
 
 @given(FRAMES, st.data())
-def test_a_body_that_stops_early_gives_the_whole_frames_only(
+def test_a_body_that_stops_early_gives_only_complete_frames(
     sent: list[tuple[FrameKind, bytes]], data: st.DataObject
 ) -> None:
     stream = encoded(sent)
-    got = FrameDecoder().feed(stream[: data.draw(st.integers(0, len(stream)))])
-    assert got == sent[: len(got)]
+    received = FrameDecoder().feed(stream[: data.draw(st.integers(0, len(stream)))])
+    assert received == sent[: len(received)]
 
 
 def test_the_bytes_on_the_wire() -> None:
@@ -87,15 +85,12 @@ def test_a_length_over_the_limit_is_refused_before_its_payload_comes() -> None:
         FrameDecoder().feed(struct.pack(">cI", b"P", limit + 1))
 
 
-async def test_frames_of_a_body() -> None:
+def test_the_frames_of_a_body_that_arrives_in_chunks() -> None:
     sent = [(FrameKind.PCM, b"abcd"), (FrameKind.PCM, b""), (FrameKind.END, b"{}")]
     stream = encoded(sent) + b"P\x00"
-
-    async def body() -> AsyncIterator[bytes]:
-        for start in range(0, len(stream), 3):
-            yield stream[start : start + 3]
-
-    assert [frame async for frame in frames(body())] == sent
+    decoder = FrameDecoder()
+    chunks = [stream[start : start + 3] for start in range(0, len(stream), 3)]
+    assert [frame for chunk in chunks for frame in decoder.feed(chunk)] == sent
 
 
 # Messages
@@ -137,7 +132,7 @@ def test_unknown_fields_are_refused(message: type[Utterance]) -> None:
         message.model_validate(UTTERANCE | {"speed_of_light": 1})
 
 
-def test_a_newer_worker_may_tell_more() -> None:
+def test_a_newer_worker_may_add_fields() -> None:
     end = EndOfUtterance.model_validate({"samples": 3, "compute_seconds": 0.5, "speed_of_light": 1})
     assert end == EndOfUtterance(samples=3, compute_seconds=0.5)
 

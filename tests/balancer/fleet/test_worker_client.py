@@ -1,4 +1,4 @@
-"""The contract as the balancer hears it: from stub workers, and from servers that break it."""
+"""The client against stub workers, and against servers that violate the contract."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def connected(path: Path) -> AsyncIterator[WorkerClient]:
 
 @asynccontextmanager
 async def answering(run_dir: Path, answer: bytes) -> AsyncIterator[WorkerClient]:
-    """A server that gives the same answer to everything, and closes."""
+    """The client of a server that gives every request the same answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
@@ -51,15 +51,15 @@ def end(samples: int) -> bytes:
     return encode_frame(FrameKind.END, message.model_dump_json().encode())
 
 
-async def test_a_whole_utterance(run_dir: Path) -> None:
+async def test_a_complete_utterance(run_dir: Path) -> None:
     with start_stub(run_dir, audio_bytes=5000) as stub:
         async with connected(stub.path) as client:
             for _ in range(3):
-                spoken = await client.synthesize(utterance())
-                assert (spoken.pcm, spoken.samples) == (bytes(5000), 2500)
+                result = await client.synthesize(utterance())
+                assert (result.pcm, result.samples) == (bytes(5000), 2500)
 
 
-async def test_pieces_are_joined(run_dir: Path) -> None:
+async def test_pcm_frames_are_joined(run_dir: Path) -> None:
     body = encode_frame(FrameKind.PCM, b"abcd") + encode_frame(FrameKind.PCM, b"ef") + end(3)
     async with answering(run_dir, http(body)) as client:
         assert (await client.synthesize(utterance())).pcm == b"abcdef"
@@ -76,15 +76,15 @@ async def test_a_worker_that_dies(run_dir: Path) -> None:
             assert (lost.value.dead, lost.value.accepted) == (True, False)
 
 
-async def test_a_worker_that_dies_before_the_first_sound(run_dir: Path) -> None:
+async def test_a_worker_that_dies_before_the_first_audio(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
         async with connected(stub.path) as client:
-            speaking = asyncio.create_task(client.synthesize(utterance("hang")))
+            synthesis = asyncio.create_task(client.synthesize(utterance("hang")))
             while not (await client.state()).in_flight:
                 await asyncio.sleep(0.01)
             stub.process.kill()
             with pytest.raises(WorkerLostError) as lost:
-                await speaking
+                await synthesis
     assert lost.value.accepted
 
 
@@ -97,7 +97,7 @@ async def test_a_body_without_its_closing_frame(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("pcm", [b"", b"ab", b"abcdef"])
-async def test_audio_of_another_length_than_its_closing_frame_says(run_dir: Path, pcm: bytes) -> None:
+async def test_audio_whose_length_differs_from_its_closing_frame(run_dir: Path, pcm: bytes) -> None:
     async with answering(run_dir, http(encode_frame(FrameKind.PCM, pcm) + end(2))) as client:
         with pytest.raises(WorkerLostError, match=f"{len(pcm)} bytes.* 2 samples"):
             await client.synthesize(utterance())
@@ -106,7 +106,7 @@ async def test_audio_of_another_length_than_its_closing_frame_says(run_dir: Path
 @pytest.mark.parametrize(
     "body", [b"Q\0\0\0\1x", encode_frame(FrameKind.END, b"{}"), encode_frame(FrameKind.ERROR, b"?")]
 )
-async def test_frames_that_are_none(run_dir: Path, body: bytes) -> None:
+async def test_bytes_that_are_no_frames(run_dir: Path, body: bytes) -> None:
     async with answering(run_dir, http(body)) as client:
         with pytest.raises(WorkerLostError, match="violates the contract") as lost:
             await client.synthesize(utterance())
@@ -114,7 +114,7 @@ async def test_frames_that_are_none(run_dir: Path, body: bytes) -> None:
     assert not lost.value.dead
 
 
-async def test_a_refusal_that_is_none(run_dir: Path) -> None:
+async def test_a_refusal_that_is_no_message(run_dir: Path) -> None:
     async with answering(run_dir, http(b"Internal Server Error", "500 No")) as client:
         with pytest.raises(WorkerLostError, match="violates the contract") as lost:
             await client.synthesize(utterance())
@@ -140,10 +140,10 @@ async def test_a_full_worker(run_dir: Path) -> None:
 async def test_cancelling_frees_the_slot(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
         async with connected(stub.path) as client:
-            speaking = asyncio.create_task(client.synthesize(utterance("hang")))
+            synthesis = asyncio.create_task(client.synthesize(utterance("hang")))
             while not (await client.state()).in_flight:
                 await asyncio.sleep(0.01)
-            speaking.cancel()
+            synthesis.cancel()
             async with asyncio.timeout(30):
                 while (await client.state()).in_flight:
                     await asyncio.sleep(0.01)
@@ -172,7 +172,7 @@ async def test_a_state_of_another_version(run_dir: Path) -> None:
     assert not lost.value.unresponsive
 
 
-async def test_nobody_accepts(run_dir: Path) -> None:
+async def test_a_socket_whose_process_does_not_accept(run_dir: Path) -> None:
     with listen(run_dir / "s"):
         client = WorkerClient(run_dir / "s", state_timeout=0.05)
         with pytest.raises(WorkerLostError, match="no answer within") as lost:
