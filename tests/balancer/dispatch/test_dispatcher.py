@@ -60,10 +60,10 @@ async def test_a_retry_waits_for_the_next_process_of_the_only_worker(run_dir: Pa
         start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY)
-            speaking = asyncio.create_task(chorus.synthesize("die once"))
+            synthesis = asyncio.create_task(chorus.synthesize("die once"))
             await chorus.until_phases(WorkerPhase.GONE)
             start_stubs(run_dir, 1, processes)
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
 
 
 async def test_an_utterance_that_kills_two_workers_is_not_given_to_a_third(run_dir: Path) -> None:
@@ -85,10 +85,10 @@ async def test_workers_that_were_dead_before_do_not_poison(run_dir: Path) -> Non
             for stub in dead:
                 stub.process.kill()
                 stub.process.wait()
-            speaking = asyncio.create_task(chorus.synthesize("Hello."))
+            synthesis = asyncio.create_task(chorus.synthesize("Hello."))
             await chorus.until_phases(WorkerPhase.GONE, WorkerPhase.GONE, WorkerPhase.GONE)
             start_stubs(run_dir, 1, processes)
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
 
 
 async def test_a_truncated_body_is_never_taken_for_the_whole(run_dir: Path) -> None:
@@ -133,12 +133,12 @@ async def test_utterances_go_to_different_workers_and_the_rest_is_queued(run_dir
         start_stubs(run_dir, 2, processes)
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY, READY)
-            speaking = [asyncio.create_task(chorus.synthesize("slow", f"u{number}")) for number in range(5)]
+            synthesis = [asyncio.create_task(chorus.synthesize("slow", f"u{number}")) for number in range(5)]
             await chorus.until_running(2)
             await chorus.until_phases(WorkerPhase.BUSY, WorkerPhase.BUSY)
             assert chorus.dispatcher.depth == 3
             (run_dir / "go").touch()
-            assert await asyncio.gather(*speaking) == [bytes(AUDIO_BYTES)] * 5
+            assert await asyncio.gather(*synthesis) == [bytes(AUDIO_BYTES)] * 5
             assert chorus.dispatcher.depth == 0
 
 
@@ -146,11 +146,11 @@ async def test_cancelling_stops_the_worker_and_frees_its_slot(run_dir: Path) -> 
     with ExitStack() as processes:
         start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir) as chorus:
-            speaking = asyncio.create_task(chorus.synthesize("hang"))
+            synthesis = asyncio.create_task(chorus.synthesize("hang"))
             await chorus.until_running(1)
-            speaking.cancel()
+            synthesis.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await speaking
+                await synthesis
             assert await chorus.synthesize("The slot is free.", "next") == bytes(AUDIO_BYTES)
             assert chorus.scheduler.running == 0
 
@@ -164,13 +164,13 @@ async def test_cancelling_on_a_worker_that_another_client_keeps_full_frees_the_s
             theirs = Utterance(id="theirs", text="hang", voice="default", seed=1)
             occupying = asyncio.create_task(someone_else.synthesize(theirs))
             await chorus.until_running(1)
-            speaking = asyncio.create_task(chorus.synthesize("Refused for now."))
+            synthesis = asyncio.create_task(chorus.synthesize("Refused for now."))
             async with asyncio.timeout(TIMEOUT):
                 while not (run_dir / "refused").exists():
                     await asyncio.sleep(0.005)
-            speaking.cancel()
+            synthesis.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await speaking
+                await synthesis
             occupying.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await occupying
@@ -200,12 +200,12 @@ async def test_a_worker_that_stops_answering_is_lost_with_what_it_runs(run_dir: 
     with ExitStack() as processes:
         hanging = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
         async with running_dispatcher(run_dir) as chorus:
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             await chorus.until_running(1)
             os.kill(hanging.process.pid, signal.SIGSTOP)
             processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
             (run_dir / "go").touch()
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
             await chorus.until_phases(WorkerPhase.GONE, READY)
             os.kill(hanging.process.pid, signal.SIGCONT)
             await chorus.until_phases(READY, READY)
@@ -264,11 +264,11 @@ async def test_there_is_no_hedge_while_utterances_are_queued(run_dir: Path) -> N
         start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir, timeouts=EARLY_HEDGE) as chorus:
             await chorus.until_phases(READY)
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             waiting = asyncio.create_task(chorus.synthesize("slow", "waiting"))
             await chorus.until_running(1)
             (run_dir / "go").touch()
-            await asyncio.gather(speaking, waiting)
+            await asyncio.gather(synthesis, waiting)
             assert chorus.count("chorus_hedges_total") == 0
 
 
@@ -277,10 +277,10 @@ async def test_the_hedge_may_be_the_slower_attempt(run_dir: Path) -> None:
         start_stubs(run_dir, 2, processes)
         async with running_dispatcher(run_dir, timeouts=EARLY_HEDGE) as chorus:
             await chorus.until_phases(READY, READY)
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             await chorus.until_running(2)
             (run_dir / "go").touch()
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
             await chorus.until_idle()
             assert chorus.count("chorus_hedges_total") == 1
 
@@ -331,8 +331,8 @@ async def test_retries_are_suspended_where_every_utterance_crashes_its_worker(ru
         for index in range(4):
             await running.enter_async_context(crashing_worker(run_dir / f"worker-{index}.sock", index))
         chorus = await running.enter_async_context(running_dispatcher(run_dir))
-        speaking = [chorus.synthesize("Hello.", f"u{number}") for number in range(utterances)]
-        answers = await asyncio.gather(*speaking, return_exceptions=True)
+        synthesis = [chorus.synthesize("Hello.", f"u{number}") for number in range(utterances)]
+        answers = await asyncio.gather(*synthesis, return_exceptions=True)
         assert {type(answer) for answer in answers} == {PoisonedError, NotServingError}
         assert chorus.count("chorus_retries_total") < utterances
 
@@ -343,14 +343,14 @@ async def test_a_deadline_that_the_queue_makes_unreachable_is_refused_at_once(ru
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY)
             now = asyncio.get_running_loop().time()
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             long = asyncio.create_task(chorus.synthesize("A long text. " * 1000, "long"))
             await chorus.until_running(1)
             with pytest.raises(DeadlineUnreachableError, match="queued before this text") as caught:
                 await chorus.dispatch("Hello.", "late", Terms(deadline=now + 5))
             assert caught.value.retry_after is not None
             (run_dir / "go").touch()
-            await asyncio.gather(speaking, long)
+            await asyncio.gather(synthesis, long)
             await chorus.dispatch("Hello.", "early", Terms(deadline=asyncio.get_running_loop().time() + TIMEOUT))
 
 
@@ -359,13 +359,13 @@ async def test_a_draining_worker_finishes_its_utterances_and_gets_no_more(run_di
         leaving = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY)
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             await chorus.until_running(1)
             await chorus.dispatcher.retire(0)
             assert chorus.phases() == [WorkerPhase.DRAINING]
             waiting = asyncio.create_task(chorus.synthesize("Hello.", "waiting"))
             (run_dir / "go").touch()
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
             async with asyncio.timeout(TIMEOUT):
                 assert await asyncio.to_thread(leaving.process.wait) == 0
             start_stubs(run_dir, 1, processes)
@@ -379,13 +379,13 @@ async def test_the_time_spent_for_a_client_that_left_is_counted_as_wasted(run_di
         start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY)
-            speaking = asyncio.create_task(chorus.synthesize("slow"))
+            synthesis = asyncio.create_task(chorus.synthesize("slow"))
             await chorus.until_running(1)
             queued = asyncio.create_task(chorus.synthesize("Hello.", "queued"))
             await asyncio.sleep(0)
-            for task in (queued, speaking):
+            for task in (queued, synthesis):
                 task.cancel()
-            await asyncio.gather(queued, speaking, return_exceptions=True)
+            await asyncio.gather(queued, synthesis, return_exceptions=True)
             await chorus.until_idle()
             assert chorus.count('chorus_wasted_seconds_total{reason="cancelled"}') > 0
             assert chorus.count('chorus_cancellations_total{stage="queued"}') == 1
@@ -397,12 +397,12 @@ async def test_the_queue_is_bounded(run_dir: Path) -> None:
         start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir, limit=2) as chorus:
             await chorus.until_phases(READY)
-            speaking = [asyncio.create_task(chorus.synthesize("slow", f"u{number}")) for number in range(3)]
+            synthesis = [asyncio.create_task(chorus.synthesize("slow", f"u{number}")) for number in range(3)]
             await chorus.until_running(1)
             with pytest.raises(QueueFullError, match="2 utterances are queued already"):
                 await chorus.synthesize("One too many.", "more")
             (run_dir / "go").touch()
-            await asyncio.gather(*speaking)
+            await asyncio.gather(*synthesis)
 
 
 async def test_without_workers_queued_utterances_fail_after_the_recovery_time(run_dir: Path) -> None:
@@ -428,10 +428,10 @@ async def test_the_reason_why_a_model_cannot_be_loaded_is_reported(run_dir: Path
 
 async def test_queued_utterances_are_served_once_a_worker_is_ready(run_dir: Path) -> None:
     async with running_dispatcher(run_dir) as chorus:
-        speaking = asyncio.create_task(chorus.synthesize("Hello?"))
+        synthesis = asyncio.create_task(chorus.synthesize("Hello?"))
         await asyncio.sleep(0)
         with start_stub(run_dir, 0, phase=Phase.STARTING):
             await chorus.until_phases(WorkerPhase.STARTING)
             assert chorus.dispatcher.why_not_serving() == "the workers are starting"
         with start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES):
-            assert await speaking == bytes(AUDIO_BYTES)
+            assert await synthesis == bytes(AUDIO_BYTES)
