@@ -160,7 +160,7 @@ def _name_parameters(schema: dict[str, Any], validator: RequestValidator) -> Non
     for parameter in validator.card.parameters:
         schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
     text = schema["properties"].get("text") or schema["properties"]["input"]
-    text["maxLength"] = validator.longest_text
+    text["maxLength"] = validator.max_text_characters
     text["examples"] = ["Hello from Chorus."]
     schema["properties"]["voice"]["examples"] = [DEFAULT_VOICE]
     schema["properties"]["model"]["examples"] = [validator.card.name]

@@ -27,7 +27,7 @@ def routes(validator: RequestValidator) -> list[Route]:
                 "synthetic": voice.synthetic,
                 "cloned": voice.reference is not None,
             }
-            for voice in validator.speakable
+            for voice in validator.supported_voices
         ]
         every = tuple(validator.voices)
         engines = {name: [voice.name for voice in every if _speaks(card, voice)] for name, card in CARDS.items()}

@@ -1,4 +1,4 @@
-"""The bodies that the HTTP surfaces take, and the one request that they all become."""
+"""The request bodies of the HTTP API. They check what needs no knowledge of the engine and its voices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from balancer.scheduling.priority import Priority
 DEFAULT_VOICE = "default"
 
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters but for tab and line breaks, and surrogates without their other half."""
+"""Control characters other than tab and line breaks, and lone surrogates."""
 
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
@@ -46,7 +46,7 @@ def _speakable(text: str) -> str:
 
 
 def _by_id(value: object) -> object:
-    """OpenAI's way to name a custom voice is `{"id": name}`."""
+    """Accept `{"id": name}` for a voice's name, as OpenAI's API does for custom voices."""
     if not isinstance(value, dict):
         return value
     if value.keys() != {"id"}:
@@ -72,29 +72,33 @@ VoiceName = Annotated[
 
 
 class _Body(BaseModel):
-    """Fields beyond the declared ones are the engine's parameters, checked against what it has."""
+    """The fields that all bodies have. Undeclared fields are parameters of the engine; RequestValidator checks them."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, frozen=True)
 
-    speed: Annotated[float, Field(ge=0.25, le=4.0, description="Tempo; the pitch stays.")] = 1.0
+    speed: Annotated[
+        float, Field(ge=0.25, le=4.0, description="Tempo of the speech; it does not change the pitch.")
+    ] = 1.0
     seed: Annotated[
-        int | None, Field(ge=0, lt=2**32, description="Makes the audio reproducible; random if left out.")
+        int | None,
+        Field(ge=0, lt=2**32, description="The same seed gives the same audio; random if omitted."),
     ] = None
     priority: Annotated[
-        Priority, Field(strict=False, description="batch: takes only what interactive work leaves over.")
+        Priority,
+        Field(strict=False, description="`batch` uses slots that `interactive` requests leave idle."),
     ] = Priority.INTERACTIVE
     deadline_ms: Annotated[
         float | None,
         Field(
             gt=0,
-            description="Milliseconds after which the audio is of no use: what cannot be done by then is refused at "
-            "once. The header X-Deadline-Ms says the same; the earlier one counts.",
+            description="Time limit in milliseconds from the request's arrival; a request that cannot be answered in "
+            "time is refused at once. The header X-Deadline-Ms does the same; the shorter limit applies.",
         ),
     ] = None
 
     @property
     def extras(self) -> dict[str, Any]:
-        """The undeclared fields."""
+        """The undeclared fields, by name."""
         return self.model_extra or {}
 
 
@@ -102,26 +106,27 @@ class OpenAISpeechBody(_Body):
     """Body of `POST /v1/audio/speech`."""
 
     text_field: ClassVar[str] = "input"
+    """Name of the field with the text, for error messages."""
 
-    model: Annotated[Line, Field(description="The running engine's name, or one of OpenAI's.")]
-    input: Annotated[Text, Field(description="The text to speak.")]
-    voice: Annotated[VoiceName, Field(description="A voice's name or alias.")]
+    model: Annotated[Line, Field(description="Name of the running engine, or of one of OpenAI's models.")]
+    input: Annotated[Text, Field(description="The text to synthesize.")]
+    voice: Annotated[VoiceName, Field(description="Name or alias of a voice.")]
     response_format: Format = AudioFormat.MP3
-    stream_format: Annotated[Literal["audio"], Field(description="The answer is the audio itself.")] = "audio"
+    stream_format: Annotated[Literal["audio"], Field(description="The response body is the audio.")] = "audio"
 
     @property
     def spoken_text(self) -> str:
-        """The text to speak."""
+        """The text to synthesize."""
         return self.input
 
     @property
     def chosen_voice(self) -> tuple[str, str]:
-        """The field that names the voice, and the name."""
+        """The name of the field that chooses the voice, and the voice's name or alias."""
         return "voice", self.voice
 
     @property
     def audio_format(self) -> AudioFormat:
-        """The format to answer in."""
+        """The format of the response's audio."""
         return self.response_format
 
 
@@ -130,55 +135,57 @@ class TtsBody(_Body):
 
     text_field: ClassVar[str] = "text"
 
-    text: Annotated[Text, Field(description="The text to speak.")]
-    character: Annotated[Line | None, Field(description="A voice's name or alias; left out: `default`.")] = None
-    voice: Annotated[Line | None, Field(description="The same as character; send one of them.")] = None
-    model: Annotated[Line | None, Field(description="The running engine's name, or one of OpenAI's.")] = None
+    text: Annotated[Text, Field(description="The text to synthesize.")]
+    character: Annotated[Line | None, Field(description="Name or alias of a voice; `default` if omitted.")] = None
+    voice: Annotated[Line | None, Field(description="An alternative to `character`; send only one of them.")] = None
+    model: Annotated[Line | None, Field(description="Name of the running engine, or of one of OpenAI's models.")] = None
     format: Format = AudioFormat.WAV
 
     @field_validator("voice")
     @classmethod
     def _one_voice(cls, voice: str | None, others: ValidationInfo) -> str | None:
         if voice is not None and others.data.get("character") not in (None, voice):
-            raise ValueError("is not the same as character; send one of them")
+            raise ValueError("differs from character; send only one of them")
         return voice
 
     @property
     def spoken_text(self) -> str:
-        """The text to speak."""
+        """The text to synthesize."""
         return self.text
 
     @property
     def chosen_voice(self) -> tuple[str, str]:
-        """The field that names the voice, and the name."""
+        """The name of the field that chooses the voice, and the voice's name or alias."""
         return ("voice", self.voice) if self.voice is not None else ("character", self.character or DEFAULT_VOICE)
 
     @property
     def audio_format(self) -> AudioFormat:
-        """The format to answer in."""
+        """The format of the response's audio."""
         return self.format
 
 
 class QueueBody(TtsBody):
     """Body of `POST /queue`, and a line of `POST /queue/batch`."""
 
-    user_id: Annotated[Line | None, Field(alias="userId", description="Yours: told back with the job.")] = None
+    user_id: Annotated[
+        Line | None, Field(alias="userId", description="An identifier of your own, returned with the job.")
+    ] = None
     webhook: Annotated[
         Annotated[str, Field(max_length=2000)] | None,
         BeforeValidator(_printable),
-        Field(description="Told, by a signed POST, when the job has ended."),
+        Field(description="URL that gets a signed POST when the job has ended."),
     ] = None
     idempotency_key: Annotated[
         Line | None,
-        Field(alias="idempotencyKey", description="A second request with the same key is the first job again."),
+        Field(alias="idempotencyKey", description="A second request with the same key returns the first job."),
     ] = None
 
     @property
     def as_sent(self) -> dict[str, Any]:
-        """The body as it came."""
+        """The body as the client sent it."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     @property
     def request(self) -> dict[str, Any]:
-        """What is to be spoken, as a body of `POST /tts`."""
+        """The part of the body that is a body of `POST /tts`."""
         return self.model_dump(mode="json", exclude={"user_id", "webhook", "idempotency_key"}, exclude_unset=True)

@@ -1,4 +1,4 @@
-"""What a request may do with kept audio, as its Cache-Control says (RFC 9111, section 5.2.1), and what became of it."""
+"""How a request uses the audio cache, by its Cache-Control header (RFC 9111, section 5.2.1), and with what outcome."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from enum import StrEnum
 
 @dataclass(frozen=True)
 class CacheUse:
-    """Whether kept audio may answer the request, and whether its own may be kept and shared."""
+    """Whether the request may be answered from the cache, and whether its audio may be cached and shared."""
 
     reads: bool = True
     writes: bool = True
 
     @classmethod
     def of(cls, cache_control: str | None) -> CacheUse:
-        """`no-store` does neither, `no-cache` and `max-age=0` have fresh audio made, and kept."""
+        """Parse Cache-Control: `no-store` forbids both; `no-cache` and `max-age=0` forbid only to read."""
         directives = {part.strip().lower() for part in (cache_control or "").split(",")}
         if "no-store" in directives:
             return cls(reads=False, writes=False)
@@ -23,9 +23,9 @@ class CacheUse:
 
 
 class CacheOutcome(StrEnum):
-    """Where an answer's audio came from: the value of `X-Cache`."""
+    """The source of a response's audio, and the value of `X-Cache`."""
 
     HIT = "hit"
     MISS = "miss"
     COALESCED = "coalesced"
-    """Another request, under way already, had it made."""
+    """The audio was synthesized for another request that was already in progress."""

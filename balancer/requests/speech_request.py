@@ -1,4 +1,4 @@
-"""The one request that every surface's body becomes, and where it came from."""
+"""The speech request that the bodies of all API surfaces become, and the context that it came in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from worker.contract import ParameterValue
 
 @dataclass(frozen=True)
 class SpeechRequest:
-    """What every surface asks of the speech service. `seed` is always set, `parameters` are the engine's."""
+    """A validated request for speech. `parameters` are those of the engine, `speed` is the tempo from 0.25 to 4."""
 
     text: str
     voice: Voice
@@ -26,27 +26,28 @@ class SpeechRequest:
     """Whether the client chose the seed."""
     priority: Priority = Priority.INTERACTIVE
     deadline_ms: float | None = None
-    """From the request's arrival."""
+    """Time limit in milliseconds from the request's arrival; None: no limit."""
     text_field: str = field(default="text", compare=False)
-    """What the client calls the text: errors name it so."""
+    """Name of the body's field with the text, for error messages."""
 
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Who asks, and by when; `arrived` is on the event loop's clock."""
+    """The caller of a speech request, its arrival and time limit. `arrived` is on the event loop's clock."""
 
     request_id: str
     caller: str
-    """API key or address: callers take turns."""
+    """Name of the API key, or the client's address. Callers take turns in the queue."""
     arrived: float
     deadline_ms: float | None = None
+    """Time limit of the header X-Deadline-Ms, in milliseconds from the arrival; None: no limit."""
     log_fields: RequestLogFields = field(default_factory=RequestLogFields)
     cache: CacheUse = field(default_factory=CacheUse)
     waits_indefinitely: bool = False
-    """Whether it waits for as long as it takes: nobody holds a connection for it."""
+    """Whether the server's timeout does not apply, because no client waits for the response."""
 
 
 def time_limit(request: SpeechRequest, context: RequestContext) -> float | None:
-    """What the client gives from the request's arrival on, in its body or a header: the shorter; None: no limit."""
-    given = [limit for limit in (request.deadline_ms, context.deadline_ms) if limit is not None]
-    return min(given) / 1000 if given else None
+    """The client's time limit in seconds from the request's arrival: the shorter of body and header; None: no limit."""
+    limits = [limit for limit in (request.deadline_ms, context.deadline_ms) if limit is not None]
+    return min(limits) / 1000 if limits else None

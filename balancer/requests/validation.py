@@ -1,6 +1,6 @@
-"""From a well-formed body to a SpeechRequest: model, voice, length and parameters against what runs here.
+"""Validation of a body against the running engine and the voices: model, voice, length of the text, parameters.
 
-Called by the routes; what is refused here never reaches a worker.
+The routes and the job executor call it. A request that is refused here never reaches a worker.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from worker.cards import Choice, EngineCard, Parameter
 from worker.contract import ParameterValue
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
-"""Names that OpenAI's clients have hard-coded; each means the engine that runs."""
+"""Model names that OpenAI's clients send; each selects the running engine."""
 
 _LANGUAGE = "language"
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
-"""A language, perhaps with a script, region or the like: `en`, `en-gb`, `pt_br`, `zh-hans-cn`."""
+"""A language tag with optional subtags for script and region: `en`, `en-gb`, `pt_br`, `zh-hans-cn`."""
 
 
 @dataclass(frozen=True)
 class RequestValidator:
-    """The checks for one engine and one set of voices."""
+    """Validates bodies for one engine and one set of voices. A text has at most `max_characters` characters."""
 
     card: EngineCard
     voices: Registry | LiveRegistry
@@ -35,21 +35,24 @@ class RequestValidator:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Every accepted model name."""
+        """The model names that are accepted."""
         return (self.card.name, *OPENAI_MODELS)
 
     @property
-    def longest_text(self) -> int:
-        """Most characters of one request's text."""
+    def max_text_characters(self) -> int:
+        """Maximum number of characters in the text of one request."""
         return min(self.max_characters, self.card.longest_text or self.max_characters)
 
     @property
-    def speakable(self) -> tuple[Voice, ...]:
-        """The voices that this engine can speak, by name."""
-        return tuple(voice for voice in self.voices if self._fits(voice))
+    def supported_voices(self) -> tuple[Voice, ...]:
+        """The voices that this engine can synthesize, ordered by name."""
+        return tuple(voice for voice in self.voices if self._supports(voice))
 
     def validate(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
-        """The request that a body asks for. Raises InvalidRequestError, ModelNotFoundError."""
+        """The speech request of a body; its seed is random if the body has none.
+
+        Raises InvalidRequestError, ModelNotFoundError.
+        """
         if body.model is not None and body.model not in self.models:
             raise ModelNotFoundError(
                 f"there is no model {body.model!r} here; there are: {', '.join(self.models)}", param="model"
@@ -70,55 +73,55 @@ class RequestValidator:
         )
 
     def voice_of(self, body: OpenAISpeechBody | TtsBody) -> Voice:
-        """The voice that a body asks for. Raises InvalidRequestError."""
-        return self._voice(*body.chosen_voice)
+        """The voice that a body chooses. Raises InvalidRequestError."""
+        return self._resolve(*body.chosen_voice)
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:
-        length, limit = len(body.spoken_text), self.longest_text
+        length, limit = len(body.spoken_text), self.max_text_characters
         if length <= limit:
             return
-        why = f"the limit is {limit}"
+        reason = f"the limit is {limit}"
         if limit == self.card.longest_text:
-            why = (
+            reason = (
                 f"engine {self.card.name!r} speaks at most {limit} in one utterance: "
                 "split the text into several requests"
             )
         raise InvalidRequestError(
-            f"{body.text_field} has {length} characters; {why}", param=body.text_field, code="text_too_long"
+            f"{body.text_field} has {length} characters; {reason}", param=body.text_field, code="text_too_long"
         )
 
-    def _fits(self, voice: Voice) -> bool:
+    def _supports(self, voice: Voice) -> bool:
         return voice.fits(self.card.name, clones_voices=self.card.clones_voices)
 
-    def _voice(self, field: str, name: str) -> Voice:
+    def _resolve(self, field: str, name: str) -> Voice:
         try:
             voice = self.voices.resolve(name)
         except UnknownVoiceError as error:
             raise InvalidRequestError(str(error), param=field, code="voice_not_found") from error
-        if not self._fits(voice):
-            usable = ", ".join(voice.name for voice in self.speakable)
+        if not self._supports(voice):
+            supported = ", ".join(voice.name for voice in self.supported_voices)
             raise InvalidRequestError(
-                f"engine {self.card.name!r} cannot speak voice {name!r}; it can speak: {usable}",
+                f"engine {self.card.name!r} cannot speak voice {name!r}; it can speak: {supported}",
                 param=field,
                 code="voice_not_supported",
             )
         return voice
 
     def _parameters(self, body: OpenAISpeechBody | TtsBody, voice: Voice) -> dict[str, ParameterValue]:
-        """What the worker is told: the voice's own parameters, the request's before them, and always the language."""
+        """Parameters for the worker: the request's, else the voice's. The language is always set if there is one."""
         field, _ = body.chosen_voice
-        given = {name: self._given(name, value, body) for name, value in body.extras.items()}
-        parameters = {**self._defaults(voice, field), **given}
+        requested = {name: self._requested(name, value, body) for name, value in body.extras.items()}
+        parameters = {**self._voice_parameters(voice, field), **requested}
         language = self.card.parameter(_LANGUAGE)
         if isinstance(language, Choice) and _LANGUAGE not in parameters:
-            parameters[_LANGUAGE] = self._own_language(voice, language)
+            parameters[_LANGUAGE] = self._voice_language(voice, language)
         return parameters
 
-    def _defaults(self, voice: Voice, field: str) -> dict[str, ParameterValue]:
-        """The voice's own parameters, as far as this engine has them: one voice may serve several engines."""
+    def _voice_parameters(self, voice: Voice, field: str) -> dict[str, ParameterValue]:
+        """The voice's parameters that this engine has: one voice may serve several engines."""
         own = ((self.card.parameter(name), value) for name, value in voice.parameters.items())
         try:
-            return {parameter.name: _fitting(parameter, value) for parameter, value in own if parameter is not None}
+            return {parameter.name: _converted(parameter, value) for parameter, value in own if parameter is not None}
         except ValueError as error:
             raise InvalidRequestError(
                 f"voice {voice.name!r} cannot be used with engine {self.card.name!r}: in its voice.toml, {error}",
@@ -126,24 +129,24 @@ class RequestValidator:
                 code="voice_not_supported",
             ) from error
 
-    def _given(self, name: str, value: object, body: OpenAISpeechBody | TtsBody) -> ParameterValue:
+    def _requested(self, name: str, value: object, body: OpenAISpeechBody | TtsBody) -> ParameterValue:
         parameter = self.card.parameter(name)
         if parameter is None:
-            own = ", ".join(parameter.name for parameter in self.card.parameters) or "none"
+            known = ", ".join(parameter.name for parameter in self.card.parameters) or "none"
             raise InvalidRequestError(
-                f"unknown field {name!r}; this request takes {', '.join(_names(body))}, "
-                f"and the parameters of engine {self.card.name!r}: {own}",
+                f"unknown field {name!r}; this request takes {', '.join(_declared_fields(body))}, "
+                f"and the parameters of engine {self.card.name!r}: {known}",
                 param=name,
                 code="unknown_parameter",
             )
         try:
-            return _fitting(parameter, value)
+            return _converted(parameter, value)
         except ValueError as error:
             raise InvalidRequestError(str(error), param=name, code="invalid_parameter") from error
 
-    def _own_language(self, voice: Voice, language: Choice) -> str:
+    def _voice_language(self, voice: Voice, language: Choice) -> str:
         try:
-            return _chosen(language, voice.language)
+            return _converted_choice(language, voice.language)
         except ValueError as error:
             raise InvalidRequestError(
                 f"voice {voice.name!r} speaks {voice.language!r}, which engine {self.card.name!r} does not: "
@@ -153,17 +156,17 @@ class RequestValidator:
             ) from error
 
 
-def _names(body: OpenAISpeechBody | TtsBody) -> list[str]:
-    """Of the declared fields, as clients write them."""
+def _declared_fields(body: OpenAISpeechBody | TtsBody) -> list[str]:
+    """Names of the declared fields, as clients write them."""
     return [field.alias or name for name, field in type(body).model_fields.items()]
 
 
-def _fitting(parameter: Parameter | Choice, value: object) -> ParameterValue:
-    """The value as the worker gets it. Raises ValueError, saying what would fit."""
-    return _chosen(parameter, value) if isinstance(parameter, Choice) else _within(parameter, value)
+def _converted(parameter: Parameter | Choice, value: object) -> ParameterValue:
+    """The value in the type that the worker expects. Raises ValueError, which names the accepted values."""
+    return _converted_choice(parameter, value) if isinstance(parameter, Choice) else _converted_number(parameter, value)
 
 
-def _chosen(choice: Choice, value: object) -> str:
+def _converted_choice(choice: Choice, value: object) -> str:
     word = value.lower() if isinstance(value, str) else ""
     if choice.name == _LANGUAGE and (tag := _LANGUAGE_TAG.fullmatch(word)):
         word = tag[1]
@@ -173,12 +176,12 @@ def _chosen(choice: Choice, value: object) -> str:
     raise ValueError(f"{choice.name} must be one of {', '.join(choice.choices)}")
 
 
-def _within(parameter: Parameter, value: object) -> float:
+def _converted_number(parameter: Parameter, value: object) -> float:
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else nan
     whole = isinstance(number, int)
-    # A NaN is within no range.
+    # NaN compares false, so it is outside every range.
     if parameter.minimum <= number <= parameter.maximum and (whole or not parameter.integer):
-        # An engine's libraries may tell 1 from 1.0.
+        # Libraries of an engine may treat 1 and 1.0 differently.
         return number if parameter.integer else float(number)
     kind = "a whole number" if parameter.integer else "a number"
     raise ValueError(f"{parameter.name} must be {kind} from {parameter.minimum:g} to {parameter.maximum:g}")

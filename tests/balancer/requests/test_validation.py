@@ -192,7 +192,7 @@ def test_a_text_over_what_the_engine_speaks_at_once() -> None:
 @pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
 def test_the_lesser_limit_counts_and_is_named(longest: int | None, limit: int, said: str) -> None:
     card = CARD.model_copy(update={"longest_text": longest})
-    assert validator(card).longest_text == limit
+    assert validator(card).max_text_characters == limit
     accept(card, text="a" * limit)
     assert refuse(card, text="a" * 11).message.startswith(f"text has 11 characters; {said}")
 
@@ -225,7 +225,9 @@ def test_a_voice_that_this_engine_cannot_speak(name: str) -> None:
 
 def test_an_engine_that_clones_speaks_clones() -> None:
     assert accept(CLONING, voice="clone").voice.name == "clone"
-    more = {voice.name for voice in validator(CLONING).speakable} - {voice.name for voice in validator().speakable}
+    more = {voice.name for voice in validator(CLONING).supported_voices} - {
+        voice.name for voice in validator().supported_voices
+    }
     assert more == {"clone"}
 
 
