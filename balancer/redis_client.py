@@ -1,7 +1,7 @@
-"""One Redis for several hosts: what is shared goes through here, and whoever asks is told at once when it is gone.
+"""The client of the Redis that several hosts share. It fails at once while Redis is unavailable.
 
-A Redis that does not answer must not hold anyone up: after one failure everybody is refused without a try, until a ping
-in the background has come back.
+A Redis that does not answer must not delay requests: after one failure every command fails without being sent, until a
+ping in the background is answered (a circuit breaker).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 1.0
-"""An answer that takes longer counts as none."""
+"""Time limit of connecting and of each command."""
 PING_INTERVAL_SECONDS = 1.0
-"""Between two looks whether it is back."""
+"""Pause between two pings while Redis is unavailable."""
 
 T = TypeVar("T")
 
@@ -37,22 +37,22 @@ class Script(Protocol):
 
 
 class RedisClient:
-    """Connections to the Redis at `url`, for as many callers as like. It connects by itself, and again."""
+    """A client for the Redis at `url`, with a pool of connections that it opens when they are needed."""
 
     def __init__(self, url: str) -> None:
-        # Its own types leave open whether an answer has to be awaited, and whether it is text.
+        # Any: redis-py's types leave open whether a result is awaitable, and whether it is text.
         self.raw: Any = Redis.from_url(
             url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, protocol=2
         )
         self.url = url
         self.address = f"redis://{url.rpartition('@')[2].rpartition('//')[2]}"
-        """Its address, without any password."""
+        """The URL without user and password."""
         self._unavailable_reason: str | None = None
         self._pinging: asyncio.Task[None] | None = None
 
     @property
     def unavailable_reason(self) -> str | None:
-        """Why it cannot be used; None where it can, as far as is known."""
+        """Why Redis cannot be used; None if it can, as far as is known."""
         return self._unavailable_reason
 
     def load_script(self, package: str, name: str) -> Script:
@@ -61,25 +61,25 @@ class RedisClient:
         return script
 
     async def execute(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        """What `work` gives for the client. Raises RedisUnavailableError."""
+        """Call `work` with the redis-py client and return its result. Raises RedisUnavailableError."""
         if self._unavailable_reason is not None:
             raise RedisUnavailableError(self._unavailable_reason)
         try:
             return await work(self.raw)
-        except ResponseError as error:  # it is there, and refuses this: full memory, say
-            raise RedisUnavailableError(f"Redis refuses: {error}") from error
+        except ResponseError as error:  # Redis answers, but refuses this command: its memory is full, for example
+            raise RedisUnavailableError(f"Redis refused a command: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
             self.mark_unavailable(str(error) or type(error).__name__)
-            raise RedisUnavailableError(self._unavailable_reason or "it does not answer") from error
+            raise RedisUnavailableError(self._unavailable_reason or "Redis does not answer") from error
 
-    def mark_unavailable(self, why: str) -> None:
-        """It failed: refuse everybody until it answers a ping."""
+    def mark_unavailable(self, reason: str) -> None:
+        """Fail every command from now on, until Redis answers a ping."""
         if self._unavailable_reason is None:
-            log.warning("Redis is unavailable: %s", why)
-            self._unavailable_reason = f"Redis is unavailable: {why}"
-            self._pinging = asyncio.create_task(self._ping_ping_until_back())
+            log.warning("Redis is unavailable: %s", reason)
+            self._unavailable_reason = f"Redis is unavailable: {reason}"
+            self._pinging = asyncio.create_task(self._ping_until_available())
 
-    async def _ping_ping_until_back(self) -> None:
+    async def _ping_until_available(self) -> None:
         while True:
             await asyncio.sleep(PING_INTERVAL_SECONDS)
             try:

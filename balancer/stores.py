@@ -1,4 +1,4 @@
-"""What outlives a request: kept audio and jobs, on this host or in a Redis that several share."""
+"""The stores of cached audio, jobs and daily counters: files on this host, or a Redis that several hosts share."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Stores:
     """The stores of one server."""
 
     audio: AudioStore | None
-    """None where nothing is to be kept."""
+    """None if the cache is turned off."""
     jobs: JobStore
     redis: RedisClient | None = None
     daily_counters: SqliteCounterStorage | None = None
-    """Counts over a day; None where Redis has them."""
+    """Rate limit counters of a day; None if Redis holds them."""
 
     async def aclose(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         if self.audio is not None:
             with suppress(StoreError):
                 await self.audio.aclose()
@@ -43,7 +43,7 @@ class Stores:
 
 
 def open_stores(settings: StorageSettings) -> Stores:
-    """Returns the stores for these settings. A store opens its files and connections when it is first used."""
+    """The stores that these settings ask for. A store opens its files and connections when it is first used."""
     limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
     if settings.redis_url is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)

@@ -1,8 +1,8 @@
-"""The embedded store: one file a sound, and an SQLite index of sizes and last use. Several processes may share it.
+"""A store of audio on this host: one file per entry, and an SQLite index of sizes and last use.
 
-A hit reads one file and nothing else: its header holds age and checksum. When it was used is noted in the index every
-few seconds. An entry is in the index before its file is there and after it is gone, so no file is ever
-forgotten, and a file comes into being whole or not at all.
+Several processes may share it. A hit reads one file and nothing else: its header holds age and checksum. Last uses are
+written to the index every few seconds. An entry is in the index before its file exists and until after it is deleted,
+so no file is ever lost from the index; and a file appears complete or not at all.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from balancer.cache.store import CachedAudio, ChecksumError, Stats, StoreError, pack_entry, unpack_entry
+from balancer.cache.store import CachedAudio, CacheStats, ChecksumError, StoreError, pack_entry, unpack_entry
 
 log = logging.getLogger(__name__)
 
 INDEX = "index.sqlite3"
-TOUCH_SECONDS = 2.0
-"""Between two writes of what was used."""
-OLDEST = 64
-"""Entries that make room at a time."""
+TOUCH_INTERVAL_SECONDS = 2.0
+"""Pause between two writes of last uses to the index."""
+EVICTION_BATCH = 64
+"""Maximum number of entries that are evicted at a time."""
 ABANDONED_SECONDS = 600.0
-"""A half-written file of this age has nobody who finishes it."""
+"""Age at which an incomplete file is deleted: its process has died."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
@@ -50,7 +50,7 @@ T = TypeVar("T")
 
 
 class FileStore:
-    """Keeps audio below `folder` for `lifetime` seconds, within `limit` bytes. `clock` gives Unix time."""
+    """An AudioStore in `folder`: stores audio for `lifetime` seconds within `limit` bytes. `clock` gives Unix time."""
 
     def __init__(self, folder: Path, *, limit: int, lifetime: float, clock: Callable[[], float] = time.time) -> None:
         self._folder = folder
@@ -62,60 +62,60 @@ class FileStore:
         self._used: dict[str, float] = {}
         self._touched = 0.0
 
-    async def get(self, key: str) -> CachedAudio | None:
+    async def get(self, cache_key: str) -> CachedAudio | None:
         """See AudioStore."""
-        return await self._off_the_loop(lambda: self._get(key))
+        return await self._in_thread(lambda: self._get(cache_key))
 
-    async def put(self, key: str, kept: CachedAudio) -> None:
+    async def put(self, cache_key: str, audio: CachedAudio) -> None:
         """See AudioStore."""
-        await self._off_the_loop(lambda: self._put(key, kept))
+        await self._in_thread(lambda: self._put(cache_key, audio))
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> CacheStats:
         """See AudioStore."""
-        return await self._off_the_loop(self._stats)
+        return await self._in_thread(self._stats)
 
     async def clear(self) -> int:
         """See AudioStore."""
-        return await self._off_the_loop(self._clear)
+        return await self._in_thread(self._clear)
 
     async def aclose(self) -> None:
         """See AudioStore."""
-        await self._off_the_loop(self._close)
+        await self._in_thread(self._close)
 
-    async def _off_the_loop(self, work: Callable[[], T]) -> T:
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(work)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the audio cache in {self._folder} cannot be used: {error}") from error
 
-    def _get(self, key: str) -> CachedAudio | None:
-        file = self._file(key)
+    def _get(self, cache_key: str) -> CachedAudio | None:
+        file = self._file(cache_key)
         try:
             content = file.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            kept = unpack_entry(key, content)
+            audio = unpack_entry(cache_key, content)
         except ChecksumError as error:
-            log.warning("%s is damaged and dropped: %s", file, error)
-            self._drop([key])
+            log.warning("%s is damaged and deleted: %s", file, error)
+            self._delete([cache_key])
             return None
         now = self._clock()
-        if now - kept.created > self._lifetime:
-            self._drop([key])
+        if now - audio.created > self._lifetime:
+            self._delete([cache_key])
             return None
-        self._used[key] = now
-        if now - self._touched > TOUCH_SECONDS:
+        self._used[cache_key] = now
+        if now - self._touched > TOUCH_INTERVAL_SECONDS:
             try:
                 with self._open() as index:
                     self._touch(index)
-            except (OSError, sqlite3.Error) as error:  # of no concern to who wants the audio
-                log.warning("what is used cannot be noted in %s: %s", self._folder, error)
-        return kept
+            except (OSError, sqlite3.Error) as error:  # the audio is there all the same
+                log.warning("the last uses of cached audio cannot be written to %s: %s", self._folder, error)
+        return audio
 
-    def _put(self, key: str, kept: CachedAudio) -> None:
-        file = self._file(key)
-        content = pack_entry(key, kept)
+    def _put(self, cache_key: str, audio: CachedAudio) -> None:
+        file = self._file(cache_key)
+        content = pack_entry(cache_key, audio)
         if len(content) > self._limit:
             return
         with self._open() as index:
@@ -123,57 +123,59 @@ class FileStore:
             index.execute(
                 "INSERT INTO entries VALUES (?, ?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes, used = excluded.used",
-                (key, len(content), self._clock()),
+                (cache_key, len(content), self._clock()),
             )
-        # A name of its own: another process may be keeping the same.
-        aside = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
+        # The name is this thread's own: another process may be writing the same entry.
+        temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(content)
-            aside.replace(file)
+            temporary.write_bytes(content)
+            temporary.replace(file)
         except OSError:
-            aside.unlink(missing_ok=True)
-            self._drop([key])
+            temporary.unlink(missing_ok=True)
+            self._delete([cache_key])
             raise
-        self._make_room()
+        self._evict()
 
-    def _make_room(self) -> None:
+    def _evict(self) -> None:
         while True:
             with self._open() as index:
                 _, total = index.execute("SELECT entries, bytes FROM totals").fetchone()
                 excess = total - self._limit
                 if excess <= 0:
                     return
-                oldest = index.execute("SELECT key, bytes FROM entries ORDER BY used LIMIT ?", (OLDEST,)).fetchall()
-            going = []
-            for key, size in oldest:
+                oldest = index.execute(
+                    "SELECT key, bytes FROM entries ORDER BY used LIMIT ?", (EVICTION_BATCH,)
+                ).fetchall()
+            evicted = []
+            for cache_key, size in oldest:
                 if excess <= 0:
                     break
-                going.append(key)
+                evicted.append(cache_key)
                 excess -= size
-            self._drop(going)
+            self._delete(evicted)
 
-    def _drop(self, keys: list[str]) -> None:
-        for key in keys:
-            self._file(key).unlink(missing_ok=True)
-            self._used.pop(key, None)
+    def _delete(self, cache_keys: list[str]) -> None:
+        for cache_key in cache_keys:
+            self._file(cache_key).unlink(missing_ok=True)
+            self._used.pop(cache_key, None)
         with self._open() as index:
-            index.executemany("DELETE FROM entries WHERE key = ?", [(key,) for key in keys])
+            index.executemany("DELETE FROM entries WHERE key = ?", [(cache_key,) for cache_key in cache_keys])
 
-    def _stats(self) -> Stats:
+    def _stats(self) -> CacheStats:
         with self._open() as index:
             entries, size = index.execute("SELECT entries, bytes FROM totals").fetchone()
-        return Stats(entries, size, self._limit, str(self._folder))
+        return CacheStats(entries, size, self._limit, str(self._folder))
 
     def _clear(self) -> int:
-        dropped = 0
+        deleted = 0
         while True:
             with self._open() as index:
-                keys = [key for (key,) in index.execute("SELECT key FROM entries LIMIT 1000")]
-            if not keys:
-                return dropped
-            self._drop(keys)
-            dropped += len(keys)
+                cache_keys = [cache_key for (cache_key,) in index.execute("SELECT key FROM entries LIMIT 1000")]
+            if not cache_keys:
+                return deleted
+            self._delete(cache_keys)
+            deleted += len(cache_keys)
 
     def _close(self) -> None:
         with self._lock:
@@ -187,7 +189,7 @@ class FileStore:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The index, for one transaction of one thread."""
+        """The index in a transaction, for one thread at a time."""
         with self._lock:
             if self._index is None:
                 self._index = self._connect()
@@ -195,49 +197,49 @@ class FileStore:
                 with self._index:
                     yield self._index
             except sqlite3.DatabaseError as error:
-                # The next to come opens it again: its file may have been taken away.
+                # The next transaction opens it again, as its file may have been deleted.
                 self._index.close()
                 self._index = None
-                if _is_damage(error):
-                    self._forget_index()
+                if _is_corrupt(error):
+                    self._delete_index()
                 raise
 
     def _connect(self) -> sqlite3.Connection:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         try:
-            index, fresh = self._opened()
+            index, is_new = self._open_index()
         except sqlite3.DatabaseError as error:
-            if not _is_damage(error):
+            if not _is_corrupt(error):
                 raise
-            self._forget_index()
-            index, fresh = self._opened()
+            self._delete_index()
+            index, is_new = self._open_index()
         with index:
-            self._tidy(index, adopt=fresh)
+            self._tidy(index, adopt_files=is_new)
         return index
 
-    def _opened(self) -> tuple[sqlite3.Connection, bool]:
-        """The index, and whether it is new."""
+    def _open_index(self) -> tuple[sqlite3.Connection, bool]:
+        """The index, and whether it has just been created."""
         path = self._folder / INDEX
-        fresh = not path.exists()
+        is_new = not path.exists()
         index = sqlite3.connect(path, timeout=5.0, check_same_thread=False)
         try:
             index.execute("PRAGMA journal_mode = WAL")
-            # A kept sound that power failure takes away is made again.
+            # Audio that a power failure loses is synthesized again.
             index.execute("PRAGMA synchronous = OFF")
             index.executescript(_SCHEMA)
             index.execute("SELECT COUNT(*) FROM entries").fetchone()
         except BaseException:
             index.close()
             raise
-        return index, fresh
+        return index, is_new
 
-    def _forget_index(self) -> None:
-        log.warning("the index in %s is damaged and made anew", self._folder)
+    def _delete_index(self) -> None:
+        log.warning("the index in %s is damaged and is rebuilt", self._folder)
         for suffix in ("", "-wal", "-shm"):
             (self._folder / f"{INDEX}{suffix}").unlink(missing_ok=True)
 
-    def _tidy(self, index: sqlite3.Connection, *, adopt: bool) -> None:
-        """Remove what a process that was killed left half written; take files into a new index."""
+    def _tidy(self, index: sqlite3.Connection, *, adopt_files: bool) -> None:
+        """Delete the incomplete files of processes that have died; add the existing files to a new index."""
         for file in self._folder.glob("??/*"):
             try:
                 status = file.stat()
@@ -246,21 +248,24 @@ class FileStore:
             if file.name.startswith("."):
                 if self._clock() - status.st_mtime > ABANDONED_SECONDS:
                     file.unlink(missing_ok=True)
-            elif adopt:
+            elif adopt_files:
                 index.execute(
                     "INSERT OR IGNORE INTO entries VALUES (?, ?, ?)", (file.name, status.st_size, status.st_mtime)
                 )
 
     def _touch(self, index: sqlite3.Connection) -> None:
+        """Write the last uses to the index."""
         self._touched = self._clock()
         used, self._used = self._used, {}
-        index.executemany("UPDATE entries SET used = ? WHERE key = ?", [(at, key) for key, at in used.items()])
+        index.executemany(
+            "UPDATE entries SET used = ? WHERE key = ?", [(at, cache_key) for cache_key, at in used.items()]
+        )
 
-    def _file(self, key: str) -> Path:
-        return self._folder / key[:2] / key
+    def _file(self, cache_key: str) -> Path:
+        return self._folder / cache_key[:2] / cache_key
 
 
-def _is_damage(error: sqlite3.DatabaseError) -> bool:
-    """Whether it is the file that is at fault, and the file will stay so."""
+def _is_corrupt(error: sqlite3.DatabaseError) -> bool:
+    """Whether the file of the index is damaged, so that trying again is of no use."""
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -1,6 +1,6 @@
-"""The store that several hosts share: sealed audio in Redis, which expires by itself, and an index by last use.
+"""A store of audio that several hosts share: entries in Redis, which expire by themselves, and an index by last use.
 
-The index is needed because Redis' own eviction would not stop at audio: jobs lie there, too.
+The store evicts entries by the index, because Redis' own eviction would also delete jobs.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from balancer.cache.store import CachedAudio, ChecksumError, Stats, StoreError, pack_entry, unpack_entry
+from balancer.cache.store import CachedAudio, CacheStats, ChecksumError, StoreError, pack_entry, unpack_entry
 from balancer.redis_client import RedisClient, RedisUnavailableError, Script
 
 PREFIX = "chorus:audio:"
 USED = "chorus:audio-used"
-"""Sorted set of keys by when they were used last."""
+"""Sorted set: cache keys by last use in Unix time."""
 SIZES = "chorus:audio-sizes"
-"""Hash of key to bytes."""
+"""Hash: cache key to the entry's size in bytes."""
 TOTAL = "chorus:audio-bytes"
+"""Counter: size of all entries in bytes."""
 
 
 class RedisStore:
-    """Keeps audio for `lifetime` seconds, within `limit` bytes. `clock` gives Unix time."""
+    """An AudioStore in Redis: stores audio for `lifetime` seconds within `limit` bytes. `clock` gives Unix time."""
 
     def __init__(
         self, redis: RedisClient, *, limit: int, lifetime: float, clock: Callable[[], float] = time.time
@@ -34,39 +35,39 @@ class RedisStore:
         load = partial(redis.load_script, "balancer.cache")
         self._put_script, self._get_script, self._clear_script = load("put"), load("get"), load("clear")
 
-    async def get(self, key: str) -> CachedAudio | None:
+    async def get(self, cache_key: str) -> CachedAudio | None:
         """See AudioStore."""
-        content = await self._run(self._get_script, key, self._clock())
+        content = await self._run(self._get_script, cache_key, self._clock())
         if content is None:
             return None
         try:
-            kept = unpack_entry(key, content)
+            audio = unpack_entry(cache_key, content)
         except ChecksumError:
-            return None  # the next that is made takes its place
-        return kept if self._clock() - kept.created <= self._lifetime else None
+            return None  # the next `put` replaces it
+        return audio if self._clock() - audio.created <= self._lifetime else None
 
-    async def put(self, key: str, kept: CachedAudio) -> None:
+    async def put(self, cache_key: str, audio: CachedAudio) -> None:
         """See AudioStore."""
-        content = pack_entry(key, kept)
+        content = pack_entry(cache_key, audio)
         if len(content) <= self._limit:
-            milliseconds = max(1, round(self._lifetime * 1000))
-            await self._run(self._put_script, key, content, self._clock(), milliseconds, self._limit)
+            lifetime_ms = max(1, round(self._lifetime * 1000))
+            await self._run(self._put_script, cache_key, content, self._clock(), lifetime_ms, self._limit)
 
-    async def stats(self) -> Stats:
+    async def stats(self) -> CacheStats:
         """See AudioStore."""
         entries = await self._execute(lambda redis: redis.zcard(USED))
         size = await self._execute(lambda redis: redis.get(TOTAL))
-        return Stats(entries, int(size or 0), self._limit, self._redis.address)
+        return CacheStats(entries, int(size or 0), self._limit, self._redis.address)
 
     async def clear(self) -> int:
         """See AudioStore."""
-        dropped = 0
-        while some := await self._run(self._clear_script):
-            dropped += some
-        return dropped
+        deleted = 0
+        while batch := await self._run(self._clear_script):
+            deleted += batch
+        return deleted
 
     async def aclose(self) -> None:
-        """Does nothing: whoever opened the Redis client closes it."""
+        """Do nothing: whoever opened the Redis client closes it."""
 
     async def _run(self, script: Script, *arguments: Any) -> Any:
         return await self._execute(lambda _: script([USED, SIZES, TOTAL], [PREFIX, *arguments]))

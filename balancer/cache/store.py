@@ -1,4 +1,4 @@
-"""The protocol of a store of audio, and the checksum that keeps torn or altered audio from being served."""
+"""The protocol of a store of audio, and the checksums by which torn or altered entries are recognised."""
 
 from __future__ import annotations
 
@@ -8,76 +8,82 @@ from dataclasses import dataclass
 from typing import Protocol
 
 _MAGIC = b"CHORUS1\n"
-_HEAD = struct.Struct(">8s32sdd")
+_HEADER = struct.Struct(">8s32sdd")
+"""Magic, checksum, duration in seconds, creation in Unix time."""
 
 
 @dataclass(frozen=True)
 class CachedAudio:
-    """Audio in a store: a sound's PCM, or a finished file."""
+    """Audio in a store: PCM, or an encoded file."""
 
     data: bytes
     seconds: float
-    """How long the sound lasts, at speed 1."""
+    """Duration at speed 1."""
     created: float
     """Unix time."""
 
 
 @dataclass(frozen=True)
-class Stats:
-    """How full a store is."""
+class CacheStats:
+    """How full a store is. `bytes` and `limit` count the entries with their headers."""
 
     entries: int
     bytes: int
     limit: int
     where: str
+    """The store's folder or address."""
 
 
 class StoreError(Exception):
-    """The store cannot be used just now; the message says which and why."""
+    """The store cannot be used at the moment; the message says which store, and why."""
 
 
 class ChecksumError(ValueError):
-    """These bytes are not what was kept under that key: torn, altered or of another key."""
+    """The content is not what was stored under this cache key: it is torn, altered, or belongs to another key."""
 
 
 class AudioStore(Protocol):
-    """Keeps audio for a while, within a size; what was used least lately goes first. Every method raises StoreError."""
+    """Stores audio for a limited time within a limited size, and evicts the least recently used entries first.
 
-    async def get(self, key: str) -> CachedAudio | None:
-        """What is kept under the key; None where there is nothing, or nothing whole."""
+    Every method raises StoreError if the store cannot be used.
+    """
 
-    async def put(self, key: str, kept: CachedAudio) -> None:
-        """Keep it, instead of what was kept under the key."""
+    async def get(self, cache_key: str) -> CachedAudio | None:
+        """The audio under a cache key; None if there is none, or if it is damaged."""
 
-    async def stats(self) -> Stats:
-        """How full it is."""
+    async def put(self, cache_key: str, audio: CachedAudio) -> None:
+        """Store audio, in place of any that the cache key has already."""
+
+    async def stats(self) -> CacheStats:
+        """How full the store is."""
 
     async def clear(self) -> int:
-        """Drop everything; the number of entries that were dropped."""
+        """Delete every entry, and return how many there were."""
 
     async def aclose(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
 
 
-def pack_entry(key: str, kept: CachedAudio) -> bytes:
-    """What a store writes: a header with a digest over all the rest and the key, then the audio."""
-    digest = _checksum(key, kept.seconds, kept.created, kept.data)
-    return _HEAD.pack(_MAGIC, digest, kept.seconds, kept.created) + kept.data
+def pack_entry(cache_key: str, audio: CachedAudio) -> bytes:
+    """The content of an entry: a header with a checksum over the cache key and all the rest, then the audio."""
+    checksum = _checksum(cache_key, audio.seconds, audio.created, audio.data)
+    return _HEADER.pack(_MAGIC, checksum, audio.seconds, audio.created) + audio.data
 
 
-def unpack_entry(key: str, content: bytes) -> CachedAudio:
-    """What was sealed. Raises ChecksumError."""
-    if len(content) < _HEAD.size:
-        raise ChecksumError(f"{len(content)} bytes are no kept audio")
-    magic, digest, seconds, created = _HEAD.unpack_from(content)
-    data = content[_HEAD.size :]
-    if magic != _MAGIC or digest != _checksum(key, seconds, created, data):
-        raise ChecksumError("the digest does not fit")
+def unpack_entry(cache_key: str, content: bytes) -> CachedAudio:
+    """The audio of an entry. Raises ChecksumError."""
+    if len(content) < _HEADER.size:
+        raise ChecksumError(f"{len(content)} bytes are too few for a header")
+    magic, checksum, seconds, created = _HEADER.unpack_from(content)
+    data = content[_HEADER.size :]
+    if magic != _MAGIC or checksum != _checksum(cache_key, seconds, created, data):
+        raise ChecksumError("the checksum does not match")
     return CachedAudio(data, seconds, created)
 
 
-def _checksum(key: str, seconds: float, created: float, data: bytes) -> bytes:
-    digest = hashlib.blake2b(data, digest_size=32)
-    digest.update(struct.pack(">dd", seconds, created))
-    digest.update(key.encode())
-    return digest.digest()
+def _checksum(cache_key: str, seconds: float, created: float, data: bytes) -> bytes:
+    """BLAKE2b of 32 bytes."""
+    checksum = hashlib.blake2b(data, digest_size=32)
+    checksum.update(struct.pack(">dd", seconds, created))
+    checksum.update(cache_key.encode())
+    return checksum.digest()

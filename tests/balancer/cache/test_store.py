@@ -284,7 +284,7 @@ async def test_a_redis_that_is_full_refuses_and_is_not_gone(redis: RedisServer) 
     await store.put(KEY, kept())
     await client.raw.config_set("maxmemory", 1)
     try:
-        with pytest.raises(StoreError, match="Redis refuses"):
+        with pytest.raises(StoreError, match="Redis refused a command"):
             await store.put(OTHER, kept())
         assert client.unavailable_reason is None
     finally:
