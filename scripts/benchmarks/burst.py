@@ -17,7 +17,7 @@ from scripts.load.texts import SENTENCES
 from scripts.support.memory import Watch
 from scripts.support.noise import machine_seconds
 from scripts.support.servers import Server
-from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
+from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 
 LEAST_TOKENS = token_budget("a")
 
@@ -73,13 +73,13 @@ def texts(number: int, tokens: int, first: int = 0) -> list[str]:
 
 def _length(index: int, tokens: int) -> int:
     letters = (index + 1) // 2 * (1 if index % 2 else -1)
-    return max(LEAST_TOKENS, min(MOST_TOKENS, tokens + letters * (LEAST_TOKENS - token_budget(""))))
+    return max(LEAST_TOKENS, min(MAX_TOKENS, tokens + letters * (LEAST_TOKENS - token_budget(""))))
 
 
 def _text(first: int, tokens: int) -> str:
     words = islice(cycle(SENTENCES), first, None)
     text = next(words)
-    while token_budget(text) < min(tokens, MOST_TOKENS):
+    while token_budget(text) < min(tokens, MAX_TOKENS):
         text += " " + next(words)
     while token_budget(text) > tokens:
         text = text[:-1].rstrip()

@@ -84,7 +84,7 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
     import torch  # noqa: PLC0415
 
     from worker.engines.chatterbox.t3.gpt2 import Gpt2  # noqa: PLC0415
-    from worker.engines.chatterbox.t3.kv_cache import Span  # noqa: PLC0415
+    from worker.engines.chatterbox.t3.kv_cache import QuerySpan  # noqa: PLC0415
 
     positions = shape.positions
     shared = min(SHARED_POSITIONS, positions - 2) if contender.shared else 0
@@ -95,24 +95,24 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
         states, *past = (torch.from_numpy(array) for array in given(rows).values())
         pairs = list(zip(past[::2], past[1::2], strict=True))
 
-        def know(span: Span) -> None:
-            places = cache.places([span])
+        def know(span: QuerySpan) -> None:
+            places = cache.plan_step([span])
             for layer, both in enumerate(pairs):
                 keys, values = (one[span.row, :, span.start : span.start + span.count].transpose(0, 1) for one in both)
-                cache.attend(layer, torch.zeros_like(keys), keys, values, places)
+                cache.attention(layer, torch.zeros_like(keys), keys, values, places)
 
         with torch.inference_mode():
             prompt = None
             if shared:
-                cache.begin(0, None)
-                know(Span(0, 0, shared))
-                prompt = cache.take(0, shared)
+                cache.start_row(0, None)
+                know(QuerySpan(0, 0, shared))
+                prompt = cache.copy_prefix(0, shared)
             for row in range(rows):
-                cache.begin(row, prompt)
-                know(Span(row, shared, positions - shared))
+                cache.start_row(row, prompt)
+                know(QuerySpan(row, shared, positions - shared))
             # It adds the positions itself.
             states = states - t3.tfmr.wpe.weight[positions]
-        spans = [Span(row, positions, 1) for row in range(rows)]
+        spans = [QuerySpan(row, positions, 1) for row in range(rows)]
 
         def step() -> NDArray[np.float32]:
             with torch.inference_mode():

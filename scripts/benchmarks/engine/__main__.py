@@ -28,7 +28,7 @@ from scripts.support.checkpoints import Size, checkpoint, home_of
 from scripts.support.servers import SideError, heed_signals, physical_cores
 from worker.cards import PROMPT_SECONDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
-from worker.engines.chatterbox.token_budget import MOST_TOKENS
+from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.precision import Precision, detect_processor, unsupported_reason
 
 REDUCED = (Precision.BF16, Precision.INT8)
@@ -143,8 +143,8 @@ def _letters(which: str) -> list[str]:
 
 def _range(tokens: str) -> tuple[int, int]:
     least, _, most = tokens.partition("-")
-    if not (least.isdecimal() and most.isdecimal() and LEAST_TOKENS <= int(least) <= int(most) <= MOST_TOKENS):
-        raise typer.BadParameter(f"--tokens must be two numbers of {LEAST_TOKENS} to {MOST_TOKENS}, such as 75-150")
+    if not (least.isdecimal() and most.isdecimal() and LEAST_TOKENS <= int(least) <= int(most) <= MAX_TOKENS):
+        raise typer.BadParameter(f"--tokens must be two numbers of {LEAST_TOKENS} to {MAX_TOKENS}, such as 75-150")
     return int(least), int(most)
 
 

@@ -36,7 +36,7 @@ from scripts.support.servers import (
 )
 from worker.cards import Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
-from worker.engines.chatterbox.token_budget import MOST_TOKENS, TOKENS_PER_SECOND, token_budget
+from worker.engines.chatterbox.token_budget import MAX_TOKENS, TOKENS_PER_SECOND, token_budget
 
 DEFAULT_ENGINES = ("turbo", "nano", "chatterbox")
 UTTERANCES = 8
@@ -57,7 +57,7 @@ def main(  # noqa: PLR0917 - each is an option
     tokens: Annotated[
         int,
         typer.Option(
-            min=LEAST_TOKENS, max=MOST_TOKENS, help=f"Speech tokens of a text, {TOKENS_PER_SECOND} a second of audio."
+            min=LEAST_TOKENS, max=MAX_TOKENS, help=f"Speech tokens of a text, {TOKENS_PER_SECOND} a second of audio."
         ),
     ] = 98,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,

@@ -22,11 +22,11 @@ from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.s3gen.synthesizer import Sound
 from worker.engines.chatterbox.stock import StockEngine
-from worker.engines.chatterbox.t3.alignment_guard import LEAST_TEXT, Guard
-from worker.engines.chatterbox.t3.decoder import MOST_STARTS, Decoder, Prefix, Row
+from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
+from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.t3.tokenize import text_tokens
-from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
+from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import fresh, shortened
 from worker.memory import trim_heap
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 MOST_TEXT = 1024
 """Text tokens of an utterance: as many as Turbo's tokenizer lets through."""
 
-LENGTH = MOST_TEXT + MOST_STARTS + MOST_TOKENS
+LENGTH = MOST_TEXT + MAX_START_POSITIONS + MAX_TOKENS
 """Positions of an utterance's own: behind what is the same for all of its voice."""
 
 PREFIX_POSITIONS = 3072
@@ -75,10 +75,10 @@ class BatchedEngine(StockEngine):
         with torch.inference_mode():
             self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
             self._sound = Sound(self._model.s3gen, precision, self._stages)
-        self._prefixes: OrderedDict[Key, Prefix] = OrderedDict()
-        self._line: deque[Row] = deque()
+        self._prefixes: OrderedDict[Key, VoicePrefix] = OrderedDict()
+        self._line: deque[Sequence] = deque()
         """Utterances that have their tokens; the sound of the first is being made."""
-        log.info("%d slots, each up to %.0f MiB of keys and values", slots, self._decoder.bytes_a_slot / 2**20)
+        log.info("%d slots, each up to %.0f MiB of keys and values", slots, self._decoder.bytes_per_slot / 2**20)
 
     @property
     def slots(self) -> int:
@@ -104,7 +104,7 @@ class BatchedEngine(StockEngine):
                 self._advance(row)
                 yield NOTHING
         finally:
-            self._decoder.leave(row)
+            self._decoder.finish(row)
         if row.sampler.cut_short:
             log.warning("stopped after %d speech tokens: the model did not end by itself", len(row.sampler.tokens))
         pieces = self._begin_sound(row.sampler, source)
@@ -122,21 +122,21 @@ class BatchedEngine(StockEngine):
         trim_heap()
         yield marked
 
-    def _join(self, utterance: Utterance, source: VoiceSource) -> Row:
+    def _join(self, utterance: Utterance, source: VoiceSource) -> Sequence:
         arguments: dict[str, Any] = dict(self._arguments(utterance, source))
         language, exaggeration = arguments.pop("language_id", None), arguments.pop("exaggeration", None)
         with torch.inference_mode():
             with patches.muted():
                 text = text_tokens(self._model, self._member, utterance.text, language)
             prefix = self._prefix(source, exaggeration)
-            return self._decoder.join(prefix, text, self._sampler(utterance, prefix, text, arguments))
+            return self._decoder.add(prefix, text, self._sampler(utterance, prefix, text, arguments))
 
-    def _sampler(self, utterance: Utterance, prefix: Prefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
-        budget = min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS)
+    def _sampler(self, utterance: Utterance, prefix: VoicePrefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
+        budget = min(token_budget(utterance.text), utterance.token_budget or MAX_TOKENS)
         if self._member.turbo:
             return Gpt2Sampler(seed=utterance.seed, budget=budget, **arguments)
-        guarded = self._member.guarded and len(text) >= LEAST_TEXT
-        guard = Guard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
+        guarded = self._member.guarded and len(text) >= MIN_TEXT_TOKENS
+        guard = AlignmentGuard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
         return LlamaSampler(seed=utterance.seed, budget=budget, guard=guard, **arguments)
 
     def _compute(self, source: VoiceSource) -> None:
@@ -146,10 +146,10 @@ class BatchedEngine(StockEngine):
         with torch.inference_mode(), self._stages("decode"):
             prefix = self._embedded(source, usual)
             if self._positions_kept + prefix.count <= PREFIX_POSITIONS:
-                self._decoder.compute(prefix)
+                self._decoder.compute_prefix(prefix)
                 self._prefixes[source.voice.name, usual] = prefix
 
-    def _prefix(self, source: VoiceSource, exaggeration: float | None) -> Prefix:
+    def _prefix(self, source: VoiceSource, exaggeration: float | None) -> VoicePrefix:
         key = source.voice.name, exaggeration
         if key not in self._prefixes:
             self._prefixes[key] = self._embedded(source, exaggeration)
@@ -162,22 +162,22 @@ class BatchedEngine(StockEngine):
     def _positions_kept(self) -> int:
         return sum(prefix.count for prefix in self._prefixes.values())
 
-    def _embedded(self, source: VoiceSource, exaggeration: float | None) -> Prefix:
+    def _embedded(self, source: VoiceSource, exaggeration: float | None) -> VoicePrefix:
         conditionals = fresh(self._prepared[source.voice.name], self._member).t3
         if exaggeration is not None:
             conditionals.emotion_adv = exaggeration * torch.ones(1, 1, 1)
-        return self._decoder.prefix(conditionals)
+        return self._decoder.embed_voice(conditionals)
 
-    def _advance(self, row: Row) -> None:
+    def _advance(self, row: Sequence) -> None:
         if not self._line:
             with torch.inference_mode(), self._stages("decode"):
                 self._decoder.advance(row)
 
     def _begin_sound(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
-        if not sampler.spoken:
+        if not sampler.s3gen_tokens:
             raise UnspeakableError("the model made no sound of this text")
         voice = shortened(fresh(self._prepared[source.voice.name], self._member).gen, self._prompt_seconds)
-        return self._sound.pieces(torch.tensor(sampler.spoken), voice, sampler.generator)
+        return self._sound.pieces(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
 
     def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:
         try:

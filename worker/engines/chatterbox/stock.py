@@ -13,7 +13,7 @@ import torch
 from worker.cards import CARDS, EngineCard, Parameter
 from worker.contract import ParameterValue, Utterance
 from worker.engines.base import Cancellation, Samples, VoiceSource
-from worker.engines.chatterbox.token_budget import MOST_TOKENS, token_budget
+from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import Conditionals, Kept, fresh
 from worker.engines.chatterbox.upstream.loading import MEMBERS, load
@@ -79,7 +79,7 @@ class StockEngine:
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
         """Speak the text whole: upstream makes the sound of all tokens at once."""
-        budget = min(token_budget(utterance.text), utterance.token_budget or MOST_TOKENS)
+        budget = min(token_budget(utterance.text), utterance.token_budget or MAX_TOKENS)
         steps = patches.Steps(cancellation, budget)
         self._cancellation = cancellation
         try:

@@ -11,7 +11,7 @@ import unicodedata
 TOKENS_PER_SECOND = 25
 """Speech tokens of one second of audio: the rate of Chatterbox's speech tokenizer (S3, 25 Hz)."""
 
-MOST_TOKENS = 1000
+MAX_TOKENS = 1000
 """Upstream's limit, for which the models were made."""
 
 _PAUSES = 2 * TOKENS_PER_SECOND
@@ -22,8 +22,8 @@ _WORD = 20
 
 
 def token_budget(text: str) -> int:
-    """Most speech tokens for `text`: more than twice what slow speech takes, never over MOST_TOKENS."""
-    return min(MOST_TOKENS, _PAUSES + sum(map(_tokens, text)))
+    """Most speech tokens for `text`: more than twice what slow speech takes, never over MAX_TOKENS."""
+    return min(MAX_TOKENS, _PAUSES + sum(map(_tokens, text)))
 
 
 def _tokens(character: str) -> int:

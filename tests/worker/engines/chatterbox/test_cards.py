@@ -8,7 +8,7 @@ from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
 from worker.cards import CARDS
 from worker.engines.chatterbox.batched import LENGTH
 from worker.engines.chatterbox.t3.gpt2 import Gpt2
-from worker.engines.chatterbox.t3.kv_cache import KeysValues
+from worker.engines.chatterbox.t3.kv_cache import KVCache
 from worker.engines.chatterbox.t3.llama import Llama
 from worker.engines.chatterbox.upstream.loading import HEAD_WIDTH, MEMBERS
 from worker.precision import Precision
@@ -31,12 +31,12 @@ def shape(engine: str) -> tuple[int, int]:
 @pytest.mark.parametrize("engine", MEMBERS)
 def test_a_slot_takes_what_its_keys_and_values_take(engine: str) -> None:
     layers, width = shape(engine)
-    rows = (Gpt2 if MEMBERS[engine].turbo else Llama).rows_each
+    rows = (Gpt2 if MEMBERS[engine].turbo else Llama).rows_per_utterance
     # No memory is touched, however large it is.
-    cache = KeysValues(layers=layers, rows=rows, heads=width // HEAD_WIDTH, length=LENGTH, width=HEAD_WIDTH)
+    cache = KVCache(layers=layers, rows=rows, heads=width // HEAD_WIDTH, length=LENGTH, width=HEAD_WIDTH)
     batched = CARDS[engine].batched
     assert batched is not None
-    assert batched.slot_bytes == rows * cache.bytes_a_row
+    assert batched.slot_bytes == rows * cache.bytes_per_row
 
 
 @pytest.mark.parametrize("engine", MEMBERS)

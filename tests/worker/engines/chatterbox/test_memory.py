@@ -15,7 +15,7 @@ from worker.contract import FrameDecoder, FrameKind, Utterance
 
 UTTERANCES = 200
 FIRST = 20
-MOST_TOKENS = 40
+MAX_TOKENS = 40
 """Of one utterance. The first few have far from all lengths up to there: what is kept for each length would show."""
 ALLOWED = 30 * 2**20
 """Bytes that it may need more at the end than at most among the first."""
@@ -57,7 +57,7 @@ async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Pa
                     id=str(number),
                     voice=draw.choice(["default", "ada"]),
                     seed=number,
-                    token_budget=draw.randint(2, MOST_TOKENS),
+                    token_budget=draw.randint(2, MAX_TOKENS),
                 )
                 await speak(client, spoken, cancelled=number % 8 == 5)
                 wait_until(lambda: not worker.state().in_flight)

@@ -39,7 +39,7 @@ def batched(
 def nothing_is_left_over(batched: BatchedEngine) -> Iterator[None]:
     """Neither a slot nor a place in the line."""
     yield
-    assert len(batched._decoder._free) == SLOTS
+    assert batched._decoder.free_slots == SLOTS
     assert batched._decoder.idle
     assert not batched._line
 
@@ -62,7 +62,7 @@ def test_sound_goes_first_and_one_at_a_time(batched: BatchedEngine) -> None:
         made.append(next(first))
         next(second)
         next(decoding)
-    (row,) = (row for row in batched._decoder._rows if not row.sampler.finished)
+    (row,) = (row for row in batched._decoder._sequences if not row.sampler.finished)
     tokens = len(row.sampler.tokens)
     for piece in first:
         made.append(piece)
@@ -85,13 +85,13 @@ def test_what_precedes_the_texts_of_a_voice_is_computed_once(batched: BatchedEng
     for source, told in kinds:
         drop(begin(batched, source=source, **told), after=3)
     before = dict(batched._prefixes)
-    computed = [prefix.prompt for prefix in before.values()]
+    computed = [prefix.shared for prefix in before.values()]
     assert None not in computed
     assert len(before) >= len(kinds)
     for source, told in kinds:
         drop(begin(batched, TEXTS[4], source, 2, **told), after=3)
     assert batched._prefixes == before
-    assert [prefix.prompt for prefix in before.values()] == computed
+    assert [prefix.shared for prefix in before.values()] == computed
 
 
 def test_a_voice_that_changed_is_computed_afresh(batched: BatchedEngine, ada: VoiceSource) -> None:
@@ -99,7 +99,7 @@ def test_a_voice_that_changed_is_computed_afresh(batched: BatchedEngine, ada: Vo
     batched.prepare(ada)
     mine = [key for key in batched._prefixes if key[0] == "ada"]
     assert len(mine) == 1
-    assert batched._prefixes[mine[0]].prompt is not None, "nobody waits at the start"
+    assert batched._prefixes[mine[0]].shared is not None, "nobody waits at the start"
     assert batched._prefixes[mine[0]] is not before.get(mine[0])
     others = [key for key in before if key[0] != "ada"]
     assert [batched._prefixes[key] for key in others] == [before[key] for key in others]
@@ -112,7 +112,7 @@ def test_preparing_a_voice_holds_up_nobody(batched: BatchedEngine, ada: VoiceSou
     assert not [key for key in batched._prefixes if key[0] == "ada"]
     drop(begun, after=1)
     drop(begin(batched, source=ada), after=10)
-    assert [prefix.prompt for key, prefix in batched._prefixes.items() if key[0] == "ada"] != [None]
+    assert [prefix.shared for key, prefix in batched._prefixes.items() if key[0] == "ada"] != [None]
 
 
 def test_of_many_voices_those_used_last_are_kept(
@@ -237,7 +237,7 @@ def test_the_memory_of_a_slot_is_as_stated(batched: BatchedEngine) -> None:
     rows, layers = (1, t3.cfg.n_layer) if t3.is_gpt else (2, t3.cfg.num_hidden_layers)
     padded = batched._decoder._cache._values.shape[3]
     assert LENGTH <= padded == POSITIONS, "the card says so"
-    assert batched._decoder.bytes_a_slot == rows * 2 * 4 * layers * t3.dim * padded
+    assert batched._decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * padded
 
 
 def test_more_slots_than_this_host_holds_are_refused(batched: BatchedEngine, tmp_path: Path) -> None:

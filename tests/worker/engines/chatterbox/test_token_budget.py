@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.engines.chatterbox.token_budget import MOST_TOKENS, TOKENS_PER_SECOND, token_budget
+from worker.engines.chatterbox.token_budget import MAX_TOKENS, TOKENS_PER_SECOND, token_budget
 
 ENGLISH = (
     "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell the "
@@ -20,11 +20,11 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 def test_generous_for_english() -> None:
     for text in (ENGLISH[: ENGLISH.index(".") + 1], ENGLISH, "Yes."):
-        assert 2 * TOKENS_A_LETTER * len(text) <= token_budget(text) < MOST_TOKENS
+        assert 2 * TOKENS_A_LETTER * len(text) <= token_budget(text) < MAX_TOKENS
 
 
 def test_no_worker_hangs_for_the_whole_limit_on_a_short_text() -> None:
-    assert token_budget("Yes.") < MOST_TOKENS / 10
+    assert token_budget("Yes.") < MAX_TOKENS / 10
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "."])
@@ -48,7 +48,7 @@ def test_a_tag_has_time_for_its_sound() -> None:
 
 @given(text=texts)
 def test_within_the_limit(text: str) -> None:
-    assert 0 < token_budget(text) <= MOST_TOKENS
+    assert 0 < token_budget(text) <= MAX_TOKENS
 
 
 @given(text=texts, more=texts)
@@ -57,4 +57,4 @@ def test_more_text_never_has_less(text: str, more: str) -> None:
 
 
 def test_the_limit_is_reached() -> None:
-    assert token_budget("a" * 2000) == MOST_TOKENS == 1000
+    assert token_budget("a" * 2000) == MAX_TOKENS == 1000

@@ -19,7 +19,7 @@ from torch import Tensor
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, VoiceSource
 from worker.engines.chatterbox.stock import StockEngine
-from worker.engines.chatterbox.t3.sampling import STOP, guided
+from worker.engines.chatterbox.t3.sampling import STOP, classifier_free_guidance
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class RecordedEngine(StockEngine):
             utterance=utterance,
             temperature=options["temperature"],
             tokens=tokens[: len(steps)],
-            logits=logits[:, 0] if self._member.turbo else guided(logits, options["cfg_weight"]),
+            logits=logits[:, 0] if self._member.turbo else classifier_free_guidance(logits, options["cfg_weight"]),
             spoken=calls[flow].arguments[0].flatten(),
             flow_state=calls[flow].state,
             mel=calls[flow].made[0].t().contiguous(),

@@ -13,7 +13,7 @@ from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import whole
 from worker.engines.chatterbox.precision_check.reference_run import Trajectory
-from worker.engines.chatterbox.t3.sampling import guided
+from worker.engines.chatterbox.t3.sampling import classifier_free_guidance
 from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import fresh
@@ -33,8 +33,8 @@ class LedEngine(BatchedEngine):
         with torch.inference_mode(), patches.muted():
             text = text_tokens(self._model, self._member, utterance.text, arguments.get("language_id"))
             prefix = self._prefix(source, arguments.get("exaggeration"))
-            logits = self._decoder.logits_along(prefix, text, trajectory.tokens)
-        return logits[:, 0] if self._member.turbo else guided(logits, arguments["cfg_weight"])
+            logits = self._decoder.forced_logits(prefix, text, trajectory.tokens)
+        return logits[:, 0] if self._member.turbo else classifier_free_guidance(logits, arguments["cfg_weight"])
 
     def mel(self, trajectory: Trajectory, voice: Voice) -> Tensor:
         """The spectrogram of upstream's tokens, of the noise that upstream drew: float32 (frames, bands)."""

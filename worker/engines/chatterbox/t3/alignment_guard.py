@@ -1,7 +1,8 @@
-"""Upstream's guard against run-on, which looks at where in the text the model is, on attention of our own.
+"""Upstream's guard against run-on, fed with attention weights of the batched decoder.
 
-`AlignmentStreamAnalyzer` decides; it forces or forbids the end of an utterance. Upstream has it listen in on three
-attention layers of a model that then speaks for one utterance alone.
+`AlignmentStreamAnalyzer` estimates from three attention heads where in the text the model is, and forces or forbids the
+end of the utterance. Upstream hooks it into the attention layers of a model that decodes one utterance at a time. Here
+each utterance has its own analyzer, and the decoder passes it the weights of those heads.
 """
 
 from __future__ import annotations
@@ -13,42 +14,46 @@ from chatterbox.models.t3.inference.alignment_stream_analyzer import LLAMA_ALIGN
 from torch import Tensor
 
 HEADS: tuple[tuple[int, int], ...] = tuple(LLAMA_ALIGNED_HEADS)
-"""The attention heads that follow the text, as layer and head."""
+"""The attention heads that follow the text, as (layer, head)."""
 
-LEAST_TEXT = 6
-"""Tokens of a text, begin and end among them, that can be guarded: upstream's fails on shorter ones at their end."""
+MIN_TEXT_TOKENS = 6
+"""Length of the shortest text that can be guarded, start and stop tokens included. Upstream's guard fails at the end of
+shorter texts."""
 
 
-class Guard:
-    """The guard of one utterance, whose text is the `text` positions from `start` on; `stop` is what ends it."""
+class AlignmentGuard:
+    """The guard of one utterance, whose text takes `text` positions from `start` on; `stop` is the end token."""
 
     def __init__(self, *, start: int, text: int, stop: int) -> None:
         self.text = slice(start, start + text)
-        # It is shown the columns of the text alone, so for it they begin at 0.
+        # The analyzer gets the columns of the text only, so they begin at 0.
         self._analyzer: Any = _Analyzer(None, None, text_tokens_slice=(0, text), eos_idx=stop)
-        self._seen: list[dict[int, Tensor]] = [{} for _ in HEADS]
+        self._weights: list[dict[int, Tensor]] = [{} for _ in HEADS]
 
-    def see(self, head: int, position: int, weights: Tensor) -> None:
-        """What the positions from `position` on, which is behind the text, hear of all before them: (count, positions).
+    def observe(self, head: int, position: int, weights: Tensor) -> None:
+        """Record attention weights, (count, key positions), of `count` queries from `position` on.
 
-        `head` is a number in HEADS.
+        `head` is an index into HEADS. `position` lies behind the text.
         """
-        self._seen[head][position] = weights[:, self.text]
+        self._weights[head][position] = weights[:, self.text]
 
-    def judge(self, logits: Tensor, *, last: int) -> Tensor:
-        """The (1, vocabulary) logits of what was seen, or others in their place. `last` is the token before."""
+    def adjust(self, logits: Tensor, *, last: int) -> Tensor:
+        """The (1, vocabulary) logits, with the end forced, forbidden or left as it is; `last` is the token before.
+
+        Uses the weights observed since the last call.
+        """
         analyzer = self._analyzer
-        for head, seen in enumerate(self._seen):
-            rows = [seen[position] for position in sorted(seen)]
+        for head, weights in enumerate(self._weights):
+            rows = [weights[position] for position in sorted(weights)]
             if analyzer.curr_frame_pos == 0:
-                # At first it expects the text's own rows, too, and passes over them.
+                # In its first step the analyzer expects rows for the text's own positions, and skips them.
                 rows.insert(0, torch.zeros(analyzer.alignment.shape[1], analyzer.alignment.shape[1]))
             analyzer.last_aligned_attns[head] = torch.cat(rows)
-            seen.clear()
-        judged: Tensor = analyzer.step(logits, next_token=last)
-        return judged
+            weights.clear()
+        adjusted: Tensor = analyzer.step(logits, next_token=last)
+        return adjusted
 
 
 class _Analyzer(AlignmentStreamAnalyzer):  # type: ignore[misc]
     def _add_attention_spy(self, *_: Any) -> None:
-        """Changes nothing about the model: it is told what to look at."""
+        """Hooks into no model: `AlignmentGuard` sets `last_aligned_attns` itself."""

@@ -1,13 +1,14 @@
-"""Continuous batching: utterances join and leave between steps, each of which makes one token of every one of them.
+"""Continuous batching of T3: utterances are added and finished between steps, and each step draws a token for each.
 
-What is new to an utterance's rows, the hundreds of positions of a voice, a text, or one token, waits as embeddings and
-goes through the layers together with what is new to the others: long texts in pieces, so that nobody waits for long.
+An utterance's new positions (hundreds of a voice, a text, or one token) wait as embeddings. Each step takes some of
+every utterance's through the layers together. Long texts are split over several steps, so that they do not delay other
+utterances.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,238 +16,251 @@ import torch
 from torch import Tensor
 
 from worker.engines.base import UnspeakableError
-from worker.engines.chatterbox.t3.alignment_guard import Guard
+from worker.engines.chatterbox.t3.alignment_guard import AlignmentGuard
 from worker.engines.chatterbox.t3.gpt2 import Gpt2
-from worker.engines.chatterbox.t3.kv_cache import KeysValues, Prompt, Span
+from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan, SharedPrefix
 from worker.engines.chatterbox.t3.llama import Llama
-from worker.engines.chatterbox.t3.sampling import Dictated, Sampler
+from worker.engines.chatterbox.t3.sampling import ForcedTokens, Sampler
 from worker.precision import Precision
 
-CHUNK = 64
-"""Most positions of voices and texts that are brought in with one step: with so many, reading the weights costs no
-more than computing, so that fewer would take longer in all."""
+PREFILL_CHUNK = 64
+"""Positions of voices and texts per step, at most. At this size the arithmetic takes as long as reading the weights:
+smaller chunks would take longer in total."""
 
-MOST_STARTS = 2
-"""Most positions between a text and the first token that is drawn."""
+MAX_START_POSITIONS = 2
+"""Positions between a text and the first drawn token, at most."""
 
 
 class Backbone(Protocol):
-    """The layers of one kind of T3, and what it has embedded around them. Everything is float32."""
+    """The embeddings and layers of one kind of T3. All tensors are float32."""
 
-    rows_each: int
-    """Rows of the cache that an utterance takes."""
-    cache: KeysValues
+    rows_per_utterance: int
+    """Rows of the KV cache that an utterance takes."""
+    cache: KVCache
 
-    def prompt(self, conditionals: Any) -> Tensor:
-        """The embeddings of what precedes every text of a voice: (1, positions, width)."""
+    def embed_voice(self, conditionals: Any) -> Tensor:
+        """Embeddings of the positions that precede every text of a voice: (1, positions, width)."""
 
-    def text(self, tokens: Tensor) -> Tensor:
-        """The embeddings of (tokens,) of text and of what starts speech: (rows_each, positions, width)."""
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Embeddings of text tokens, (tokens,), and of the start of speech: (rows_per_utterance, positions, width)."""
 
-    def token(self, token: int, number: int) -> Tensor:
-        """The embedding of an utterance's speech token, the `number`-th from 1: (rows_each, 1, width)."""
+    def embed_token(self, token: int, number: int) -> Tensor:
+        """Embedding of an utterance's `number`-th speech token, from 1: (rows_per_utterance, 1, width)."""
 
-    def forward(self, new: Tensor, spans: Sequence[Span], guards: Mapping[int, Guard]) -> Tensor:
-        """The last layer's output for `new`, both (positions, width).
+    def forward(self, new: Tensor, spans: list[QuerySpan], guards: Mapping[int, AlignmentGuard]) -> Tensor:
+        """The last layer's output for the new positions: (positions, width) → (positions, width).
 
-        The spans, in the order of `new`, say where each belongs; the positions before them must be there already. The
-        guards, by row, are shown what they look at.
+        `spans`, in the order of `new`, say where the positions belong; the positions before them must have been
+        computed. `guards`, by row, receive the attention weights that they need.
         """
 
     def logits(self, states: Tensor) -> Tensor:
-        """The scores of all speech tokens after such outputs: (…, width) to (…, vocabulary)."""
+        """Logits of the speech tokens: (…, width) → (…, vocabulary)."""
 
 
 @dataclass(eq=False)
-class _Growing:
-    """Rows of the cache that grow together, and the embeddings of what is new to them."""
+class _CacheRows:
+    """Rows of the KV cache that are filled together, with the embeddings that have not been computed yet."""
 
     rows: range
     pending: Tensor
-    """(rows, positions, width)."""
+    """Embeddings that have not been through the layers: (rows, positions, width)."""
     length: int = 0
     """Positions that have been through the layers."""
 
     @property
-    def left(self) -> int:
-        """Positions that have not."""
+    def pending_count(self) -> int:
+        """Positions that have not been through the layers."""
         return int(self.pending.shape[1])
 
-    def grow(self, count: int) -> None:
-        """The first `count` of these have now, too."""
+    def advance(self, count: int) -> None:
+        """Note that the first `count` pending positions have been through the layers."""
         self.pending = self.pending[:, count:]
         self.length += count
 
 
 @dataclass(eq=False)
-class Prefix(_Growing):
-    """What precedes every text of a voice: computed once, in a row that no utterance has."""
+class VoicePrefix(_CacheRows):
+    """The positions that precede every text of a voice, computed once, in a row that no utterance uses."""
 
-    prompt: Prompt | None = None
-    """None until it has been computed."""
+    shared: SharedPrefix | None = None
+    """Keys and values; None until they have been computed."""
     count: int = field(init=False)
-    """Positions that it takes."""
+    """Number of positions."""
 
     def __post_init__(self) -> None:
-        self.count = self.left
+        self.count = self.pending_count
 
 
 @dataclass(eq=False)
-class Row(_Growing):
-    """One utterance under way."""
+class Sequence(_CacheRows):
+    """One utterance that is being decoded."""
 
-    prefix: Prefix = field(kw_only=True)
+    prefix: VoicePrefix = field(kw_only=True)
     sampler: Sampler = field(kw_only=True)
-    begun: bool = False
-    """Whether its text follows the voice already."""
+    started: bool = False
+    """Whether its rows follow the voice prefix, which must have been computed."""
     ahead: bool = False
-    """Whether a step has been made that its utterance has not asked for yet."""
-    fault: Exception | None = None
-    """Why nothing could be drawn from its logits."""
+    """Whether a step has drawn a token that `Decoder.advance` has not been called for yet."""
+    error: Exception | None = None
+    """Error of the last draw."""
 
 
 class Decoder:
-    """Decodes up to `slots` utterances of T3 at once, each of at most `length` positions. One thread only."""
+    """Decodes up to `slots` utterances at once, each of at most `length` positions. Not thread-safe."""
 
     def __init__(self, t3: Any, *, slots: int, length: int, precision: Precision = Precision.FP32) -> None:
         kind: type[Gpt2 | Llama] = Gpt2 if t3.is_gpt else Llama
-        each = kind.rows_each
-        self._backbone: Backbone = kind(t3, precision, rows=slots * each + 1, length=length)
+        rows = kind.rows_per_utterance
+        self._backbone: Backbone = kind(t3, precision, rows=slots * rows + 1, length=length)
         self._cache = self._backbone.cache
-        self._free = [range(slot * each, (slot + 1) * each) for slot in range(slots)]
-        self._spare = range(slots * each, slots * each + 1)
-        """The row in which voices are computed."""
-        self._prefixes: deque[Prefix] = deque()
-        """Those that have been asked for and not been computed yet."""
-        self._rows: list[Row] = []
+        self._free_rows = [range(slot * rows, (slot + 1) * rows) for slot in range(slots)]
+        self._prefix_rows = range(slots * rows, slots * rows + 1)
+        """The row in which voice prefixes are computed."""
+        self._pending_prefixes: deque[VoicePrefix] = deque()
+        """Prefixes that an utterance waits for."""
+        self._sequences: list[Sequence] = []
 
     @property
-    def bytes_a_slot(self) -> int:
-        """Most memory that an utterance's keys and values take."""
-        return self._cache.bytes_a_row * self._backbone.rows_each
+    def bytes_per_slot(self) -> int:
+        """Memory of an utterance's keys and values, at most."""
+        return self._cache.bytes_per_row * self._backbone.rows_per_utterance
 
     @property
     def idle(self) -> bool:
-        """Whether no utterance is under way."""
-        return not self._rows
+        """Whether no utterance is being decoded."""
+        return not self._sequences
 
-    def prefix(self, conditionals: Any) -> Prefix:
-        """A voice whose utterances may join."""
-        return Prefix(self._spare, self._backbone.prompt(conditionals))
+    @property
+    def free_slots(self) -> int:
+        """Utterances that can be added now."""
+        return len(self._free_rows)
 
-    def compute(self, prefix: Prefix) -> None:
-        """Have a voice ready before its first utterance. To be called while the decoder is idle."""
-        self._want(prefix)
-        while prefix.prompt is None:
+    def embed_voice(self, conditionals: Any) -> VoicePrefix:
+        """The prefix of a voice, not computed yet, from upstream's conditionals of T3."""
+        return VoicePrefix(self._prefix_rows, self._backbone.embed_voice(conditionals))
+
+    def compute_prefix(self, prefix: VoicePrefix) -> None:
+        """Compute a prefix before its first utterance. The decoder must be idle."""
+        self._request_prefix(prefix)
+        while prefix.shared is None:
             self._step()
 
-    def join(self, prefix: Prefix, text_tokens: Tensor, sampler: Sampler) -> Row:
-        """Begin an utterance. There must be a free slot. Raises UnspeakableError where it does not fit into one."""
-        # The last token that is drawn is not fed any more.
-        room = self._cache.length - MOST_STARTS - (sampler.most - 1)
+    def add(self, prefix: VoicePrefix, text_tokens: Tensor, sampler: Sampler) -> Sequence:
+        """Start an utterance in a free slot, of which there must be one.
+
+        Raises UnspeakableError where text and speech do not fit into a slot's positions.
+        """
+        # The last drawn token is not fed back.
+        room = self._cache.length - MAX_START_POSITIONS - (sampler.max_tokens - 1)
         if len(text_tokens) > room:
             raise UnspeakableError(
                 f"the text has {len(text_tokens)} tokens, and {room} fit into one utterance: "
                 "split the text into several requests"
             )
-        pending = self._backbone.text(text_tokens)
-        self._want(prefix)
-        row = Row(self._free.pop(), pending, prefix=prefix, sampler=sampler)
-        self._rows.append(row)
-        return row
+        pending = self._backbone.embed_text(text_tokens)
+        self._request_prefix(prefix)
+        sequence = Sequence(self._free_rows.pop(), pending, prefix=prefix, sampler=sampler)
+        self._sequences.append(sequence)
+        return sequence
 
-    def leave(self, row: Row) -> None:
-        """An utterance needs no more tokens."""
-        self._rows.remove(row)
-        self._free.append(row.rows)
+    def finish(self, sequence: Sequence) -> None:
+        """Free the slot of an utterance, whether it is complete or not."""
+        self._sequences.remove(sequence)
+        self._free_rows.append(sequence.rows)
 
-    def advance(self, row: Row) -> None:
-        """Take this utterance a step further, and with it all others that have not been ahead of it.
+    def advance(self, sequence: Sequence) -> None:
+        """Take an utterance one step further.
 
-        Raises whatever went wrong with its own draw: RuntimeError where its logits hold no numbers.
+        The step also serves every other utterance that is not a step ahead already. Raises the error of the
+        utterance's own draw: RuntimeError where its logits contain NaN.
         """
-        if not row.ahead:
+        if not sequence.ahead:
             self._step()
-        row.ahead = False
-        if row.fault is not None:
-            raise row.fault
+        sequence.ahead = False
+        if sequence.error is not None:
+            raise sequence.error
 
-    def logits_along(self, prefix: Prefix, text_tokens: Tensor, speech_tokens: Sequence[int]) -> Tensor:
-        """The logits that lead to each of the given tokens, whatever a sampler would have drawn.
+    def forced_logits(self, prefix: VoicePrefix, text_tokens: Tensor, speech_tokens: list[int]) -> Tensor:
+        """The logits that lead to each of the given tokens (teacher forcing): float32 (steps, rows, vocabulary).
 
-        float32 (steps, rows, vocabulary): one row, or those with and without the text, for `sampling.guided`. It takes
-        a slot meanwhile, and goes the way of every utterance: texts in pieces, then token by token.
+        There is one row, or two for `classifier_free_guidance`: with and without the text. The utterance takes a slot
+        and is decoded like any other: its text in chunks, then token by token.
         """
-        dictated = Dictated(speech_tokens)
-        row = self.join(prefix, text_tokens, dictated)
+        forced = ForcedTokens(speech_tokens)
+        sequence = self.add(prefix, text_tokens, forced)
         try:
-            while not dictated.finished:
-                self.advance(row)
+            while not forced.finished:
+                self.advance(sequence)
         finally:
-            self.leave(row)
-        return torch.stack(dictated.seen)
+            self.finish(sequence)
+        return torch.stack(forced.logits)
 
-    def _want(self, prefix: Prefix) -> None:
-        if prefix.prompt is None and prefix not in self._prefixes:
-            self._prefixes.append(prefix)
+    def _request_prefix(self, prefix: VoicePrefix) -> None:
+        if prefix.shared is None and prefix not in self._pending_prefixes:
+            self._pending_prefixes.append(prefix)
 
     def _step(self) -> None:
-        """One pass through the layers, for all that are not ahead."""
-        rows = [row for row in self._rows if not row.ahead and not row.sampler.finished]
-        turns = list(self._turns(rows))
-        new = torch.cat([growing.pending[:, :count].flatten(0, 1) for growing, count in turns])
-        spans = [Span(row, growing.length, count) for growing, count in turns for row in growing.rows]
-        guards = {row.rows[0]: row.sampler.guard for row in rows if row.sampler.guard is not None}
+        """One pass through the layers for all utterances that are not a step ahead."""
+        sequences = [each for each in self._sequences if not each.ahead and not each.sampler.finished]
+        schedule = list(self._schedule_step(sequences))
+        new = torch.cat([cache_rows.pending[:, :count].flatten(0, 1) for cache_rows, count in schedule])
+        spans = [QuerySpan(row, cache_rows.length, count) for cache_rows, count in schedule for row in cache_rows.rows]
+        guards = {each.rows[0]: each.sampler.guard for each in sequences if each.sampler.guard is not None}
         states = self._backbone.forward(new, spans, guards)
-        drawing = list(self._grown(turns))
+        drawing = list(self._record_step(schedule))
         if drawing:
-            ends = [end for _, ends in drawing for end in ends]
-            logits = self._backbone.logits(states[ends]).unflatten(0, (len(drawing), -1))
-            for (row, _), its in zip(drawing, logits, strict=True):
-                self._draw(row, its)
-        for row in rows:
-            row.ahead = True
+            last_states = [index for _, indices in drawing for index in indices]
+            logits = self._backbone.logits(states[last_states]).unflatten(0, (len(drawing), -1))
+            for (sequence, _), own_logits in zip(drawing, logits, strict=True):
+                self._draw(sequence, own_logits)
+        for sequence in sequences:
+            sequence.ahead = True
 
-    def _turns(self, rows: Sequence[Row]) -> Iterator[tuple[_Growing, int]]:
-        """Whose pending positions go through the layers in this step, and how many."""
-        room = CHUNK
-        if self._prefixes:
-            prefix = self._prefixes[0]
+    def _schedule_step(self, sequences: list[Sequence]) -> Iterator[tuple[_CacheRows, int]]:
+        """The rows that go through the layers in this step, each with the number of its pending positions that do."""
+        room = PREFILL_CHUNK
+        if self._pending_prefixes:
+            prefix = self._pending_prefixes[0]
             if prefix.length == 0:
-                self._cache.begin(self._spare[0], None)
-            count = min(room, prefix.left)
+                self._cache.start_row(self._prefix_rows[0], None)
+            count = min(room, prefix.pending_count)
             room -= count
             yield prefix, count
-        for row in rows:
-            if not row.begun and row.prefix.prompt is not None:
-                for number in row.rows:
-                    self._cache.begin(number, row.prefix.prompt)
-                row.length, row.begun = row.prefix.count, True
-            if row.begun and row.left == 1:
-                yield row, 1
-            elif row.begun and (count := min(room // len(row.rows), row.left)) > 0:
-                room -= count * len(row.rows)
-                yield row, count
+        for sequence in sequences:
+            if not sequence.started and sequence.prefix.shared is not None:
+                for row in sequence.rows:
+                    self._cache.start_row(row, sequence.prefix.shared)
+                sequence.length, sequence.started = sequence.prefix.count, True
+            if sequence.started and sequence.pending_count == 1:
+                yield sequence, 1
+            elif sequence.started and (count := min(room // len(sequence.rows), sequence.pending_count)) > 0:
+                room -= count * len(sequence.rows)
+                yield sequence, count
 
-    def _grown(self, turns: Sequence[tuple[_Growing, int]]) -> Iterator[tuple[Row, range]]:
-        """Note what has been through the layers; who is to draw now, and the places of the states to draw from."""
-        at = 0
-        for growing, count in turns:
-            growing.grow(count)
-            ends = range(at + count - 1, at + count * len(growing.rows), count)
-            at += count * len(growing.rows)
-            if isinstance(growing, Row) and not growing.left:
-                yield growing, ends
-            elif isinstance(growing, Prefix) and not growing.left:
-                growing.prompt = self._cache.take(self._spare[0], growing.length)
-                self._prefixes.popleft()
+    def _record_step(self, schedule: list[tuple[_CacheRows, int]]) -> Iterator[tuple[Sequence, range]]:
+        """Note which positions have been computed.
 
-    def _draw(self, row: Row, logits: Tensor) -> None:
-        sampler = row.sampler
+        Yields every sequence with no pending position left, which draws a token now, with the indices of the states to
+        draw from.
+        """
+        index = 0
+        for cache_rows, count in schedule:
+            cache_rows.advance(count)
+            last_states = range(index + count - 1, index + count * len(cache_rows.rows), count)
+            index += count * len(cache_rows.rows)
+            if isinstance(cache_rows, Sequence) and not cache_rows.pending_count:
+                yield cache_rows, last_states
+            elif isinstance(cache_rows, VoicePrefix) and not cache_rows.pending_count:
+                cache_rows.shared = self._cache.copy_prefix(self._prefix_rows[0], cache_rows.length)
+                self._pending_prefixes.popleft()
+
+    def _draw(self, sequence: Sequence, logits: Tensor) -> None:
+        sampler = sequence.sampler
         try:
             sampler.draw(logits)
-        except Exception as fault:  # noqa: BLE001 - its own utterance is told, not the one that happens to take the step
-            row.fault = fault
+        except Exception as error:  # noqa: BLE001 - `advance` raises it to its own utterance, not to the step's caller
+            sequence.error = error
             return
         if not sampler.finished:
-            row.pending = self._backbone.token(sampler.tokens[-1], len(sampler.tokens))
+            sequence.pending = self._backbone.embed_token(sampler.tokens[-1], len(sampler.tokens))

@@ -1,7 +1,7 @@
-"""T3 of Turbo and Nano, a GPT-2, for several utterances at once: one reading of the weights serves all that is new.
+"""T3 of Turbo and Nano, a GPT-2, for several utterances per step: each step reads the weights once.
 
-The arithmetic is that of the `transformers` module which upstream runs, whose own cache grows by copying and whose rows
-must all begin and end together.
+The arithmetic is that of the `transformers` module which upstream runs. That module's own cache grows by copying, and
+its rows must all begin and end together.
 """
 
 from __future__ import annotations
@@ -14,81 +14,81 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.layers.decode_linear import product
-from worker.engines.chatterbox.t3.alignment_guard import Guard
-from worker.engines.chatterbox.t3.kv_cache import KeysValues, Span
+from worker.engines.chatterbox.t3.alignment_guard import AlignmentGuard
+from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan
 from worker.precision import Precision
 
 
 class Gpt2:
-    """See `decoder.Backbone`. No guidance, no guard: an utterance is one row."""
+    """The `decoder.Backbone` of Turbo and Nano: one row per utterance, no guidance, no guard."""
 
-    rows_each = 1
+    rows_per_utterance = 1
 
     def __init__(self, t3: Any, precision: Precision, *, rows: int, length: int) -> None:
         self._t3 = t3
         backbone = t3.tfmr
         heads = backbone.config.n_head
         self._layers = [_Layer(block, heads, precision, rows) for block in backbone.h]
-        self._positions: Tensor = backbone.wpe.weight
-        self._final = backbone.ln_f
+        self._position_embeddings: Tensor = backbone.wpe.weight
+        self._final_norm = backbone.ln_f
         self._head = product(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         width = backbone.config.n_embd // heads
-        self.cache = KeysValues(layers=len(self._layers), rows=rows, heads=heads, length=length, width=width)
+        self.cache = KVCache(layers=len(self._layers), rows=rows, heads=heads, length=length, width=width)
 
-    def prompt(self, conditionals: Any) -> Tensor:
-        """The embeddings of a voice."""
+    def embed_voice(self, conditionals: Any) -> Tensor:
+        """Embeddings of a voice: (1, positions, width)."""
         embedded: Tensor = self._t3.prepare_conditioning(conditionals)
         return embedded
 
-    def text(self, tokens: Tensor) -> Tensor:
-        """The embeddings of a text and of the start of speech."""
+    def embed_text(self, tokens: Tensor) -> Tensor:
+        """Embeddings of a text's tokens and of the start token: (1, tokens + 1, width)."""
         start = torch.tensor([self._t3.hp.start_speech_token])
         return torch.cat([self._t3.text_emb(tokens), self._t3.speech_emb(start)])[None]
 
-    def token(self, token: int, number: int) -> Tensor:
-        """The embedding of a token."""
+    def embed_token(self, token: int, number: int) -> Tensor:
+        """Embedding of a speech token: (1, 1, width). `number` makes no difference."""
         embedded: Tensor = self._t3.speech_emb(torch.tensor([[token]]))
         return embedded
 
-    def forward(self, new: Tensor, spans: Sequence[Span], guards: Mapping[int, Guard]) -> Tensor:
-        """New positions through all layers."""
-        places = [place for span in spans for place in range(span.start, span.start + span.count)]
-        states = new + self._positions[torch.tensor(places)]
-        kept = self.cache.places(spans)
+    def forward(self, new: Tensor, spans: Sequence[QuerySpan], guards: Mapping[int, AlignmentGuard]) -> Tensor:
+        """The new positions through all layers: (positions, width) → (positions, width)."""
+        positions = [position for span in spans for position in range(span.start, span.start + span.count)]
+        states = new + self._position_embeddings[torch.tensor(positions)]
+        plan = self.cache.plan_step(spans)
         for number, layer in enumerate(self._layers):
-            states = states + layer.project(self.cache.attend(number, *layer.mix(states), kept))
-            states = states + layer.think(states)
-        return _normal(states, self._final)
+            states = states + layer.output_projection(self.cache.attention(number, *layer.qkv(states), plan))
+            states = states + layer.feed_forward(states)
+        return _layer_norm(states, self._final_norm)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Scores of all speech tokens."""
+        """Logits of the speech tokens: (…, width) → (…, vocabulary)."""
         return self._head(states)
 
 
 class _Layer:
-    """One block's products and norms."""
+    """The linear layers and norms of one GPT-2 block."""
 
     def __init__(self, block: Any, heads: int, precision: Precision, rows: int) -> None:
         self._heads = heads
-        self._before_mix, self._before_think = block.ln_1, block.ln_2
-        # GPT-2 keeps its weights the other way round than `nn.Linear` does.
-        self._mix, self.project, self._narrow = (
+        self._attention_norm, self._feed_forward_norm = block.ln_1, block.ln_2
+        # GPT-2's weights are (inputs, outputs), the transpose of `nn.Linear`'s.
+        self._qkv, self.output_projection, self._down_projection = (
             product(layer.weight.t(), layer.bias, precision, rows=rows)
             for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_proj)
         )
-        widen = block.mlp.c_fc
-        self._widen = product(widen.weight.t(), widen.bias, precision, rows=rows, activation="gelu-tanh")
+        up = block.mlp.c_fc
+        self._up_projection = product(up.weight.t(), up.bias, precision, rows=rows, activation="gelu-tanh")
 
-    def mix(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (positions, heads, width) each."""
-        mixed = self._mix(_normal(states, self._before_mix)).float()
-        queries, keys, values = mixed.view(len(mixed), 3, self._heads, -1).unbind(1)
+    def qkv(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (positions, width) → (positions, heads, head width) each."""
+        projected = self._qkv(_layer_norm(states, self._attention_norm)).float()
+        queries, keys, values = projected.view(len(projected), 3, self._heads, -1).unbind(1)
         return queries, keys, values
 
-    def think(self, states: Tensor) -> Tensor:
-        """What each position makes of what it has heard."""
-        return self._narrow(self._widen(_normal(states, self._before_think)))
+    def feed_forward(self, states: Tensor) -> Tensor:
+        """Feed-forward (GELU): (positions, width) → (positions, width)."""
+        return self._down_projection(self._up_projection(_layer_norm(states, self._feed_forward_norm)))
 
 
-def _normal(states: Tensor, norm: Any) -> Tensor:
+def _layer_norm(states: Tensor, norm: Any) -> Tensor:
     return F.layer_norm(states, states.shape[-1:], norm.weight, norm.bias, norm.eps)

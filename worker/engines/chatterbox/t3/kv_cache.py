@@ -1,8 +1,8 @@
-"""The cache of keys and values that T3's attention reads: one row for each sequence that is being decoded.
+"""KV cache of T3's attention: one row for each sequence that is being decoded.
 
-What precedes every text of a voice is the same for all its utterances. It is held once, as a `Prompt`, which rows refer
-to and do not copy: attention reads it once for all of them (shared-prefix or cascade attention, arXiv 2402.05099), and
-a row holds an utterance's own positions alone.
+The positions that precede every text of a voice are the same for all its utterances. Their keys and values are held
+once, as a `SharedPrefix`, which rows refer to without copying it: attention reads it once for all of them
+(shared-prefix or cascade attention, arXiv 2402.05099). A row holds only the positions of its own utterance.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from worker.engines.chatterbox.kernels.attention_decode import BLOCK, attend_ste
 
 
 @dataclass(frozen=True)
-class Span:
-    """New positions of one row: `count` of them from `start` on, counted from the beginning of its prompt."""
+class QuerySpan:
+    """`count` new positions of one row, from `start` on, counted from the beginning of the row's prefix."""
 
     row: int
     start: int
@@ -27,7 +27,7 @@ class Span:
 
 
 @dataclass(frozen=True, eq=False)
-class Prompt:
+class SharedPrefix:
     """Keys and values of the positions that precede every text of a voice.
 
     Keys are float32 (layers, heads, blocks, width, BLOCK), values (layers, heads, count, width).
@@ -38,126 +38,132 @@ class Prompt:
 
     @property
     def count(self) -> int:
-        """How many positions they are."""
+        """Number of positions."""
         return int(self.values.shape[2])
 
 
 @dataclass(frozen=True, eq=False)
-class _Places:
-    """Where one step's new positions go: those of whole texts one by one, single ones by the prompt that they share."""
+class StepPlan:
+    """The new positions of one step, by how their attention is computed: spans one by one, single positions together.
 
-    texts: list[tuple[Span, int]]
-    """Each with its place among the new positions."""
-    groups: list[tuple[Prompt, Tensor, Tensor, Tensor]]
-    """A prompt, and of each single position behind it: place among the new ones, row, position in the row."""
+    Single positions are grouped by the prefix that they share.
+    """
+
+    spans: list[tuple[QuerySpan, int]]
+    """Spans of several positions, each with the index of its first position among the new ones."""
+    groups: list[tuple[SharedPrefix, Tensor, Tensor, Tensor]]
+    """A prefix, and for each single position behind it: index among the new positions, row, position in the row."""
 
 
-class KeysValues:
-    """`rows` rows of `length` positions each behind their prompts, allocated once."""
+class KVCache:
+    """Keys and values of `rows` rows, each of `length` positions behind its prefix, allocated once."""
 
     def __init__(self, *, layers: int, rows: int, heads: int, length: int, width: int) -> None:
-        self._nothing = Prompt(torch.empty(layers, heads, 0, width, BLOCK), torch.empty(layers, heads, 0, width))
-        self._prompts = [self._nothing] * rows
+        self._no_prefix = SharedPrefix(
+            torch.empty(layers, heads, 0, width, BLOCK), torch.empty(layers, heads, 0, width)
+        )
+        self._prefixes = [self._no_prefix] * rows
         self._length = length
         blocks = _blocks(length)
-        # Memory that nobody has written is not resident. What is read past a row's end is not looked at.
+        # Memory that was never written is not resident. Attention masks whatever lies past a row's end.
         self._keys = torch.empty(layers, rows, heads, blocks, width, BLOCK)
         self._values = torch.empty(layers, rows, heads, blocks * BLOCK, width)
 
     @property
     def length(self) -> int:
-        """Most positions of a row's own."""
+        """Positions that a row can hold, without its prefix."""
         return self._length
 
     @property
-    def bytes_a_row(self) -> int:
-        """Memory of a row whose every position has been written."""
+    def bytes_per_row(self) -> int:
+        """Memory of a row with every position written."""
         return int(2 * self._keys[:, 0].numel() * self._keys.element_size())
 
-    def begin(self, row: int, prompt: Prompt | None) -> None:
-        """Have a row's positions follow those of a prompt, or none."""
-        self._prompts[row] = prompt or self._nothing
+    def start_row(self, row: int, prefix: SharedPrefix | None) -> None:
+        """Empty a row; its positions follow those of `prefix`, or of no prefix."""
+        self._prefixes[row] = prefix or self._no_prefix
 
-    def take(self, row: int, count: int) -> Prompt:
-        """A copy of the first `count` of a row that follows no prompt."""
+    def copy_prefix(self, row: int, count: int) -> SharedPrefix:
+        """A copy of the first `count` positions of a row that has no prefix."""
         keys = self._keys[:, row, :, : _blocks(count)].clone()
-        return Prompt(keys, self._values[:, row, :, :count].clone())
+        return SharedPrefix(keys, self._values[:, row, :, :count].clone())
 
-    def places(self, spans: Sequence[Span]) -> _Places:
-        """Where the new positions of a step go, for `attend` in every layer."""
-        texts: list[tuple[Span, int]] = []
-        groups: dict[Prompt, list[tuple[int, int, int]]] = {}
-        at = 0
+    def plan_step(self, spans: Sequence[QuerySpan]) -> StepPlan:
+        """Where the new positions of a step go: for `attention`, the same in every layer."""
+        longer: list[tuple[QuerySpan, int]] = []
+        groups: dict[SharedPrefix, list[tuple[int, int, int]]] = {}
+        index = 0
         for span in spans:
-            prompt = self._prompts[span.row]
+            prefix = self._prefixes[span.row]
             if span.count == 1:
-                groups.setdefault(prompt, []).append((at, span.row, span.start - prompt.count))
+                groups.setdefault(prefix, []).append((index, span.row, span.start - prefix.count))
             else:
-                texts.append((span, at))
-            at += span.count
-        return _Places(texts, [(prompt, *torch.tensor(group).t().contiguous()) for prompt, group in groups.items()])
+                longer.append((span, index))
+            index += span.count
+        return StepPlan(longer, [(prefix, *torch.tensor(group).t().contiguous()) for prefix, group in groups.items()])
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, places: _Places) -> Tensor:
-        """What each new position hears of itself and those before it in its row: (positions, heads * width).
+    def attention(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, plan: StepPlan) -> Tensor:
+        """Causal attention of the new positions within their rows: (positions, heads * width).
 
-        All three are float32 (positions, heads, width), span after span; keys and values are kept.
+        Queries, keys and values are float32 (positions, heads, width), span after span. Writes keys and values into
+        the cache.
         """
-        heard = torch.empty(len(queries), queries.shape[1] * queries.shape[2])
-        for span, at in places.texts:
-            place = slice(at, at + span.count)
-            heard[place] = self._attend_text(layer, queries[place], keys[place], values[place], span)
-        for prompt, ats, rows, positions in places.groups:
-            # Mostly all of them are of one voice, and single ones: then nothing has to be picked out.
-            alone = len(ats) == len(queries)
-            new = (queries, keys, values) if alone else (queries[ats], keys[ats], values[ats])
+        output = torch.empty(len(queries), queries.shape[1] * queries.shape[2])
+        for span, first in plan.spans:
+            new = slice(first, first + span.count)
+            output[new] = self._span_attention(layer, queries[new], keys[new], values[new], span)
+        for prefix, indices, rows, positions in plan.groups:
+            # In most steps all positions are single and of one voice: then the tensors are used as they are.
+            only_group = len(indices) == len(queries)
+            selected = (queries, keys, values) if only_group else (queries[indices], keys[indices], values[indices])
             own = self._keys[layer], self._values[layer]
-            its = attend_step(new, (prompt.keys[layer], prompt.values[layer]), own, rows, positions)
-            if alone:
-                return its
-            heard[ats] = its
-        return heard
+            group_output = attend_step(selected, (prefix.keys[layer], prefix.values[layer]), own, rows, positions)
+            if only_group:
+                return group_output
+            output[indices] = group_output
+        return output
 
-    def _attend_text(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, span: Span) -> Tensor:
-        prompt = self._prompts[span.row]
-        own, end = span.start - prompt.count, span.start + span.count - prompt.count
-        places = torch.arange(own, end)
-        self._keys[layer, span.row][:, places // BLOCK, :, places % BLOCK] = keys
-        self._values[layer, span.row, :, own:end] = values.transpose(0, 1)
-        weights = self._weights(layer, span, slice(None), queries.transpose(0, 1))
-        known, its = weights.split([prompt.count, end], -1)
-        heard = known @ prompt.values[layer] + its @ self._values[layer, span.row, :, :end]
-        return heard.transpose(0, 1).flatten(1)
+    def _span_attention(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, span: QuerySpan) -> Tensor:
+        prefix = self._prefixes[span.row]
+        start, end = span.start - prefix.count, span.start + span.count - prefix.count
+        positions = torch.arange(start, end)
+        self._keys[layer, span.row][:, positions // BLOCK, :, positions % BLOCK] = keys
+        self._values[layer, span.row, :, start:end] = values.transpose(0, 1)
+        weights = self._attention_weights(layer, span, slice(None), queries.transpose(0, 1))
+        on_prefix, on_row = weights.split([prefix.count, end], -1)
+        output = on_prefix @ prefix.values[layer] + on_row @ self._values[layer, span.row, :, :end]
+        return output.transpose(0, 1).flatten(1)
 
-    def weights(self, layer: int, row: int, head: int, queries: Tensor, span: Span) -> Tensor:
-        """How much each of a span's positions, (count, width) `queries`, hears of each in its row: (count, end).
+    def attention_weights(self, layer: int, row: int, head: int, queries: Tensor, span: QuerySpan) -> Tensor:
+        """Attention weights of a span's (count, width) `queries` in one head: (count, end of the span).
 
-        To be asked after `attend` has kept the span's own keys.
+        To be called after `attention` has written the span's own keys.
         """
-        return self._weights(layer, Span(row, span.start, span.count), head, queries)
+        return self._attention_weights(layer, QuerySpan(row, span.start, span.count), head, queries)
 
-    def _weights(self, layer: int, span: Span, heads: slice | int, queries: Tensor) -> Tensor:
-        prompt = self._prompts[span.row]
+    def _attention_weights(self, layer: int, span: QuerySpan, heads: slice | int, queries: Tensor) -> Tensor:
+        prefix = self._prefixes[span.row]
         end = span.start + span.count
         scores = torch.cat(
             [
-                queries @ _lanes(prompt.keys[layer, heads], prompt.count),
-                queries @ _lanes(self._keys[layer, span.row, heads], end - prompt.count),
+                queries @ _unblocked(prefix.keys[layer, heads], prefix.count),
+                queries @ _unblocked(self._keys[layer, span.row, heads], end - prefix.count),
             ],
             -1,
         )
         scores *= queries.shape[-1] ** -0.5
-        return F.softmax(scores.masked_fill_(_later(span), -torch.inf), -1)
+        return F.softmax(scores.masked_fill_(_causal_mask(span), -torch.inf), -1)
 
 
 def _blocks(count: int) -> int:
     return (count + BLOCK - 1) // BLOCK
 
 
-def _lanes(keys: Tensor, count: int) -> Tensor:
-    """The first `count` positions' keys in blocks, (…, blocks, width, BLOCK), as (…, width, count)."""
+def _unblocked(keys: Tensor, count: int) -> Tensor:
+    """Keys of the first `count` positions: (…, blocks, width, BLOCK) → (…, width, count)."""
     return keys[..., : _blocks(count), :, :].movedim(-3, -2).flatten(-2)[..., :count]
 
 
-def _later(span: Span) -> Tensor:
-    """Which positions each new one must not hear: those after it."""
+def _causal_mask(span: QuerySpan) -> Tensor:
+    """True where a key's position lies after the query's: bool (count, end of the span)."""
     return torch.ones(span.count, span.start + span.count, dtype=torch.bool).triu(diagonal=span.start + 1)

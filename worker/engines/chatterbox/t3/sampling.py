@@ -1,6 +1,6 @@
-"""Draws one utterance's speech tokens from logits, with upstream's own processors and a generator of its own.
+"""Draws an utterance's speech tokens from logits, with upstream's own processors and one generator per utterance.
 
-The same seed draws the same tokens from the same logits as upstream's loops do, which take torch's one generator.
+Upstream's loops use torch's global generator. From the same logits, the same seed draws the same tokens here and there.
 """
 
 from __future__ import annotations
@@ -21,95 +21,96 @@ from transformers.generation.logits_process import (
     TemperatureLogitsWarper,
 )
 
-from worker.engines.chatterbox.t3.alignment_guard import Guard
-from worker.engines.chatterbox.t3.top_k_top_p import Likeliest
+from worker.engines.chatterbox.t3.alignment_guard import AlignmentGuard
+from worker.engines.chatterbox.t3.top_k_top_p import TopKTopPWarper
 
 START: int = SOS
-"""Stands before the first token. From there on tokens have no sound."""
+"""Start-of-speech token, fed before the first drawn token. Tokens from this number on have no sound."""
 STOP: int = EOS
-"""Ends the utterance."""
+"""End-of-speech token."""
 
 
 class Sampler(ABC):
-    """The tokens of one utterance, `most` of them unless the model ends it before."""
+    """Draws the tokens of one utterance until the model ends it, at most `max_tokens`."""
 
-    guard: Guard | None = None
-    """Upstream's guard against run-on, to be shown where the model looks; None where there is none."""
+    guard: AlignmentGuard | None = None
+    """Upstream's guard against run-on, which needs the attention weights of some heads; None without a guard."""
 
-    def __init__(self, *, seed: int, most: int) -> None:
+    def __init__(self, *, seed: int, max_tokens: int) -> None:
         self.generator = torch.Generator().manual_seed(seed)
         self.tokens: list[int] = []
         self.finished = False
-        self.most = most
-        self._before = torch.full((1, most + 1), START)
+        self.max_tokens = max_tokens
+        self._history = torch.full((1, max_tokens + 1), START)
 
     @property
     def cut_short(self) -> bool:
-        """Whether the model had not ended it by itself."""
-        return self.finished and len(self.tokens) == self.most and self.tokens[-1] != STOP
+        """Whether the utterance reached `max_tokens` before the model ended it."""
+        return self.finished and len(self.tokens) == self.max_tokens and self.tokens[-1] != STOP
 
     @property
     @abstractmethod
-    def spoken(self) -> list[int]:
-        """The tokens that the sound is made of."""
+    def s3gen_tokens(self) -> list[int]:
+        """The tokens that S3Gen turns into audio."""
 
     def draw(self, logits: Tensor) -> None:
-        """Draw the next token, or finish. `logits` are float32 (rows, vocabulary), a row for each of the utterance's.
+        """Draw the next token, or finish.
 
-        Raises RuntimeError where they hold no numbers.
+        `logits` are float32 (rows, vocabulary), with one row for each of the utterance's rows in the KV cache. Raises
+        RuntimeError where they contain NaN.
         """
         scores = self._scores(logits)
         if scores is None:
             self.finished = True
             return
         token = int(torch.multinomial(F.softmax(scores, dim=-1), num_samples=1, generator=self.generator))
-        self._take(token)
+        self._append(token)
 
     @abstractmethod
     def _scores(self, logits: Tensor) -> Tensor | None:
-        """(1, vocabulary) that the softmax is taken of; None where no token is left."""
+        """Scores to take the softmax of, (1, vocabulary); None where the processors left no token."""
 
-    def _take(self, token: int) -> None:
+    def _append(self, token: int) -> None:
         self.tokens.append(token)
-        self._before[0, len(self.tokens)] = token
-        self.finished = self._ends(token) or len(self.tokens) == self.most
+        self._history[0, len(self.tokens)] = token
+        self.finished = self._ends(token) or len(self.tokens) == self.max_tokens
 
     def _ends(self, token: int) -> bool:
         return token == STOP
 
 
 class Gpt2Sampler(Sampler):
-    """As `T3.inference_turbo` draws: a token before its loop, then `budget` more."""
+    """Draws as upstream's `T3.inference_turbo` does: one token before its loop, then `budget` more."""
 
     def __init__(
         self, *, seed: int, budget: int, temperature: float, top_k: int, top_p: float, repetition_penalty: float
     ) -> None:
-        super().__init__(seed=seed, most=budget + 1)
+        super().__init__(seed=seed, max_tokens=budget + 1)
         self._processors: Any = LogitsProcessorList()
         if temperature != 1.0:
             self._processors.append(TemperatureLogitsWarper(temperature))
-        self._processors.append(Likeliest(top_k=top_k, top_p=top_p))
+        self._processors.append(TopKTopPWarper(top_k=top_k, top_p=top_p))
         if repetition_penalty != 1.0:
             self._processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
 
     @property
-    def spoken(self) -> list[int]:
-        """The tokens that have a sound, and the silence that upstream adds."""
+    def s3gen_tokens(self) -> list[int]:
+        """The tokens that have a sound, followed by the silence that upstream appends."""
         return [token for token in self.tokens if token < START] + [S3GEN_SIL] * 3
 
     def _scores(self, logits: Tensor) -> Tensor | None:
-        # The start counts as a token that was there before only until there are others.
+        # Upstream's repetition penalty sees the start token for the first draw only.
         first = 1 if self.tokens else 0
-        scores: Tensor = self._processors(self._before[:, first : len(self.tokens) + 1], logits)
+        scores: Tensor = self._processors(self._history[:, first : len(self.tokens) + 1], logits)
         return None if self.tokens and float(scores.max()) == -torch.inf else scores
 
     def _ends(self, token: int) -> bool:
-        # Upstream looks for the end from the second token on.
+        # Upstream ignores a stop as the first token.
         return token == STOP and len(self.tokens) > 1
 
 
 class LlamaSampler(Sampler):
-    """As `T3.inference` draws: from two rows, what the model says with and without the text."""
+    """Draws as upstream's `T3.inference` does: from two rows of logits, with and without the text."""
 
     def __init__(
         self,
@@ -121,62 +122,65 @@ class LlamaSampler(Sampler):
         min_p: float,
         top_p: float,
         repetition_penalty: float,
-        guard: Guard | None = None,
+        guard: AlignmentGuard | None = None,
     ) -> None:
-        super().__init__(seed=seed, most=budget)
+        super().__init__(seed=seed, max_tokens=budget)
         self.guard = guard
         self._cfg_weight = cfg_weight
         self._temperature = temperature
         self._penalty: Any = RepetitionPenaltyLogitsProcessor(float(repetition_penalty))
         self._warpers: Any = LogitsProcessorList()
-        # Upstream's are there at the ends of their ranges, too, where they leave everything as it is.
+        # Upstream always appends both warpers. At min_p = 0 and top_p = 1 they change nothing.
         if min_p > 0.0:
             self._warpers.append(MinPLogitsWarper(min_p))
-        self._warpers.append(Likeliest(top_k=0, top_p=top_p))
+        self._warpers.append(TopKTopPWarper(top_k=0, top_p=top_p))
 
     @property
-    def spoken(self) -> list[int]:
-        """The tokens that have a sound, after the start should the model have said one."""
+    def s3gen_tokens(self) -> list[int]:
+        """The tokens that have a sound; only those after the start token, if the model drew one."""
         start = self.tokens.index(START) + 1 if START in self.tokens else 0
         return [token for token in self.tokens[start:] if token < START]
 
     def _scores(self, logits: Tensor) -> Tensor:
-        before = self._before[:, : len(self.tokens) + 1]
-        scores = guided(logits, self._cfg_weight)[None]
+        history = self._history[:, : len(self.tokens) + 1]
+        scores = classifier_free_guidance(logits, self._cfg_weight)[None]
         if self.guard is not None:
-            scores = self.guard.judge(scores, last=int(before[0, -1]))
-        scores = self._penalty(before, scores)
+            scores = self.guard.adjust(scores, last=int(history[0, -1]))
+        scores = self._penalty(history, scores)
         if self._temperature != 1.0:
             scores = scores / self._temperature
-        warped: Tensor = self._warpers(before, scores)
+        warped: Tensor = self._warpers(history, scores)
         return warped
 
 
-class Dictated(Sampler):
-    """Draws nothing: the tokens are told, and the logits that led to each of them are kept."""
+class ForcedTokens(Sampler):
+    """Teacher forcing: takes given tokens instead of drawing, and records the logits of every step."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        super().__init__(seed=0, most=len(tokens))
-        self._told = tokens
-        self.seen: list[Tensor] = []
-        """float32 (rows, vocabulary) of every step."""
+        super().__init__(seed=0, max_tokens=len(tokens))
+        self._forced = tokens
+        self.logits: list[Tensor] = []
+        """float32 (rows, vocabulary) for every step."""
 
     @property
-    def spoken(self) -> list[int]:
-        """What was told."""
-        return list(self._told)
+    def s3gen_tokens(self) -> list[int]:
+        """The forced tokens."""
+        return list(self._forced)
 
     def draw(self, logits: Tensor) -> None:
-        """Keep the logits and take the next token that was told."""
-        self.seen.append(logits.clone())
-        self.tokens.append(self._told[len(self.tokens)])
-        self.finished = len(self.tokens) == self.most
+        """Record the logits and take the next forced token."""
+        self.logits.append(logits.clone())
+        self.tokens.append(self._forced[len(self.tokens)])
+        self.finished = len(self.tokens) == self.max_tokens
 
     def _scores(self, logits: Tensor) -> Tensor:
         return logits
 
 
-def guided(logits: Tensor, cfg_weight: float) -> Tensor:
-    """What guidance makes of logits with and without the text: (…, 2, vocabulary) to (…, vocabulary)."""
-    with_text, without = logits.unbind(-2)
-    return with_text + torch.as_tensor(cfg_weight, dtype=logits.dtype) * (with_text - without)
+def classifier_free_guidance(logits: Tensor, cfg_weight: float) -> Tensor:
+    """Guided logits, cond + weight * (cond - uncond).
+
+    `logits` are (…, 2, vocabulary), with and without the text; the result is (…, vocabulary).
+    """
+    cond, uncond = logits.unbind(-2)
+    return cond + torch.as_tensor(cfg_weight, dtype=logits.dtype) * (cond - uncond)

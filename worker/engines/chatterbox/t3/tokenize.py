@@ -1,4 +1,4 @@
-"""An utterance's text as the tokens that T3 reads: what each upstream `generate` does before it decodes."""
+"""Text tokens of an utterance, by the same steps as upstream's `generate` methods take before they decode."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from worker.engines.chatterbox.upstream.loading import Member
 
 
 def text_tokens(model: Any, member: Member, text: str, language: str | None) -> Tensor:
-    """The tokens of `text`, whole numbers (tokens,), for an upstream object.
+    """The tokens of `text`, int64 (tokens,), by the tokenizer of an upstream model.
 
     Raises UnspeakableError where Multilingual does not speak the language.
     """
     text = member.module.punc_norm(text)
     if member.turbo:
-        told: Tensor = model.tokenizer(text, return_tensors="pt", truncation=True).input_ids[0]
-        return told
+        input_ids: Tensor = model.tokenizer(text, return_tensors="pt", truncation=True).input_ids[0]
+        return input_ids
     if member.multilingual:
         if language is not None and language.lower() not in member.module.SUPPORTED_LANGUAGES:
             raise UnspeakableError(f"this engine does not speak {language!r}")

@@ -1,4 +1,4 @@
-"""The guard against run-on: it sees what upstream's own sees, and forces or forbids the end at the same steps."""
+"""The alignment guard gets the weights that upstream's own gets, and forces or forbids the end at the same steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from tests.support.stock import StockEngine, start
 from tests.support.tiny_models import TinyCheckpoint
 from tests.support.upstream import conditionals, decode, text_of
-from worker.engines.chatterbox.t3.alignment_guard import HEADS, LEAST_TEXT, Guard
+from worker.engines.chatterbox.t3.alignment_guard import HEADS, MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import Decoder
 from worker.engines.chatterbox.t3.sampling import STOP, LlamaSampler
 
-FORCED, FORBIDDEN, LEFT = "forced", "forbidden", "left"
+FORCED, FORBIDDEN, UNCHANGED = "forced", "forbidden", "unchanged"
 BUDGET = 40
 USUAL: dict[str, Any] = {
     "temperature": 0.8, "min_p": 0.05, "top_p": 1.0, "repetition_penalty": 2.0, "cfg_weight": 0.5,
@@ -28,7 +28,7 @@ USUAL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a guard made of one step, and what it believed then."""
+    """A guard's verdict on one step, and its state after it."""
 
     verdict: str
     position: int
@@ -39,14 +39,14 @@ class Judgement:
 
 @contextmanager
 def judgements() -> Iterator[list[Judgement]]:
-    """Those of every guard that is asked in the block, upstream's own or ours."""
+    """A list that records the judgements of every guard, upstream's or ours, within the block."""
     made: list[Judgement] = []
     original = AlignmentStreamAnalyzer.step
 
     def step(self: Any, logits: Tensor, next_token: int | None = None) -> Tensor:
         before = logits.clone()
         after: Tensor = original(self, logits, next_token)
-        verdict = FORCED if after[0, STOP] == 2**15 else LEFT if after.equal(before) else FORBIDDEN
+        verdict = FORCED if after[0, STOP] == 2**15 else UNCHANGED if after.equal(before) else FORBIDDEN
         position, complete, started = int(self.text_position), bool(self.complete), bool(self.started)
         made.append(Judgement(verdict, position, complete, started, self.alignment.clone()))
         return after
@@ -60,7 +60,7 @@ def judgements() -> Iterator[list[Judgement]]:
 
 @pytest.fixture(scope="module")
 def engine(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> StockEngine:
-    """Multilingual whose attention is sharp enough, in the layers that are looked at, for a guard to see something."""
+    """Multilingual with sharper attention in the aligned layers: a tiny checkpoint's own weights show no alignment."""
     engine = start("multilingual", tiny_checkpoint("multilingual"), tmp_path_factory.mktemp("cache"))
     for layer, _ in HEADS:
         attention = engine._model.t3.tfmr.layers[layer].self_attn
@@ -75,19 +75,19 @@ def decoder(engine: StockEngine) -> Decoder:
 
 
 def compare(engine: StockEngine, decoder: Decoder, length: int, seed: int, **own: Any) -> list[Judgement]:
-    """Decode a text by both; what our guard made of it, which is what upstream's did."""
+    """Decode a text by upstream and by the decoder; returns our guard's judgements, which must equal upstream's."""
     text = text_of(engine, length, seed=seed)
     with judgements() as expected:
-        theirs = decode(engine, text, seed=seed, budget=BUDGET, **USUAL | own)
+        upstream = decode(engine, text, seed=seed, budget=BUDGET, **USUAL | own)
     with torch.inference_mode(), judgements() as found:
-        prefix = decoder.prefix(conditionals(engine))
-        guard = Guard(start=prefix.count, text=length, stop=STOP)
-        row = decoder.join(prefix, text, LlamaSampler(seed=seed, budget=BUDGET, guard=guard, **USUAL | own))
-        while not row.sampler.finished:
-            decoder.advance(row)
-        decoder.leave(row)
-    ours = row.sampler.tokens
-    assert (ours[:-1] if ours[-1] == STOP else ours) == theirs.tokens
+        prefix = decoder.embed_voice(conditionals(engine))
+        guard = AlignmentGuard(start=prefix.count, text=length, stop=STOP)
+        sequence = decoder.add(prefix, text, LlamaSampler(seed=seed, budget=BUDGET, guard=guard, **USUAL | own))
+        while not sequence.sampler.finished:
+            decoder.advance(sequence)
+        decoder.finish(sequence)
+    ours = sequence.sampler.tokens
+    assert (ours[:-1] if ours[-1] == STOP else ours) == upstream.tokens
     assert [one.verdict for one in found] == [one.verdict for one in expected]
     for ones, others in zip(found, expected, strict=True):
         assert (ones.position, ones.complete, ones.started) == (others.position, others.complete, others.started)
@@ -96,13 +96,13 @@ def compare(engine: StockEngine, decoder: Decoder, length: int, seed: int, **own
     return found
 
 
-def test_it_forces_and_forbids_the_end_where_upstreams_does(engine: StockEngine, decoder: Decoder) -> None:
+def test_it_forces_and_forbids_the_end_where_upstream_does(engine: StockEngine, decoder: Decoder) -> None:
     greedy = {"top_p": 0.01, "repetition_penalty": 1.0}
     made = [
         compare(engine, decoder, length, seed, **own)
-        for length, seed, own in [(8, 1, greedy), (LEAST_TEXT, 2, {}), (12, 3, {"temperature": 1.5}), (80, 4, {})]
+        for length, seed, own in [(8, 1, greedy), (MIN_TEXT_TOKENS, 2, {}), (12, 3, {"temperature": 1.5}), (80, 4, {})]
     ]
-    assert {one.verdict for judged in made for one in judged} == {FORCED, FORBIDDEN, LEFT}
+    assert {one.verdict for judged in made for one in judged} == {FORCED, FORBIDDEN, UNCHANGED}
     assert made[0][-1].verdict == FORCED
     assert len(made[0]) < BUDGET
     assert any(one.complete for judged in made for one in judged)
@@ -113,9 +113,12 @@ def test_the_first_step_shows_both_positions_behind_the_text(engine: StockEngine
     assert first.alignment.shape == (2, 62)
 
 
-def spoken_through(text: int, ways: list[int]) -> Iterator[Tensor]:
-    """Attention on `text` positions behind 3 others, of two first positions, then one by one: each looks at a place."""
-    for step, place in enumerate([0, *ways]):
+def attention_along(text: int, path: list[int]) -> Iterator[Tensor]:
+    """Attention weights step by step, of two queries first, then of one each, with their peaks along `path`.
+
+    The `text` positions lie behind 3 others.
+    """
+    for step, place in enumerate([0, *path]):
         rows = 2 if step == 0 else 1
         weights = torch.full((rows, 3 + text + 1 + rows + step), 0.001)
         weights[:, 3 + place] = 0.9
@@ -123,7 +126,7 @@ def spoken_through(text: int, ways: list[int]) -> Iterator[Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("way", "ended"),
+    ("path", "ended"),
     [
         (list(range(1, 12)), False),
         ([*range(1, 12), *[11] * 8], True),
@@ -131,26 +134,26 @@ def spoken_through(text: int, ways: list[int]) -> Iterator[Tensor]:
         ([6, 7, 8, 2, 9, 10], False),
         ([0] * 12, False),
     ],
-    ids=["to the end", "stays there", "begins again", "jumps", "does not begin"],
+    ids=["to the end", "stays at the end", "begins again", "jumps", "does not begin"],
 )
-def test_what_it_sees_is_judged_as_upstream_judges_it(way: list[int], ended: bool) -> None:
+def test_the_same_weights_get_upstreams_verdict(path: list[int], ended: bool) -> None:
     text, draw = 12, torch.Generator().manual_seed(0)
-    guard = Guard(start=3, text=text, stop=STOP)
+    guard = AlignmentGuard(start=3, text=text, stop=STOP)
     tower: Any = nn.Module()
     tower.layers = [nn.Module() for _ in range(1 + max(layer for layer, _ in HEADS))]
     for layer in tower.layers:
         layer.self_attn = nn.Module()
-    upstreams = AlignmentStreamAnalyzer(tower, None, text_tokens_slice=(3, 3 + text), eos_idx=STOP)
+    analyzer = AlignmentStreamAnalyzer(tower, None, text_tokens_slice=(3, 3 + text), eos_idx=STOP)
     forced = False
-    for step, weights in enumerate(spoken_through(text, way)):
+    for step, weights in enumerate(attention_along(text, path)):
         logits = torch.randn(1, 6563, generator=draw)
         voice_and_text = torch.rand(3 + text, weights.shape[1], generator=draw)
         for head in range(len(HEADS)):
-            # Upstream is shown these rows, too, at first.
-            upstreams.last_aligned_attns[head] = torch.cat([voice_and_text, weights]) if step == 0 else weights
+            # In the first step upstream also gets the rows of voice and text.
+            analyzer.last_aligned_attns[head] = torch.cat([voice_and_text, weights]) if step == 0 else weights
             for row in range(len(weights)):
-                guard.see(head, 3 + text + step + row, weights[row : row + 1])
-        expected = upstreams.step(logits.clone(), next_token=step)
-        assert torch.equal(guard.judge(logits.clone(), last=step), expected)
+                guard.observe(head, 3 + text + step + row, weights[row : row + 1])
+        expected = analyzer.step(logits.clone(), next_token=step)
+        assert torch.equal(guard.adjust(logits.clone(), last=step), expected)
         forced |= bool(expected[0, STOP] == 2**15)
     assert forced == ended

@@ -1,4 +1,4 @@
-"""The cache of keys and values: what each position hears is what plain attention over its whole sequence gives it."""
+"""The KV cache: each position's attention output equals plain attention over its whole sequence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.t3.kv_cache import KeysValues, Prompt, Span
+from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan, SharedPrefix
 
 LAYERS, HEADS, WIDTH = 2, 3, 64
 
@@ -22,56 +22,57 @@ def drawn() -> Iterator[None]:
         yield
 
 
-class Sequence:
-    """One row: everything that was ever said to it, for each layer."""
+class ReferenceSequence:
+    """One row, with the queries, keys and values of all its positions, (3, positions, heads, width) for each layer."""
 
-    def __init__(self, row: int, known: Sequence | None = None) -> None:
+    def __init__(self, row: int, prefix: ReferenceSequence | None = None) -> None:
         self.row = row
-        self.said: list[Tensor] = list(known.said) if known else [torch.empty(3, 0, HEADS, WIDTH)] * LAYERS
+        self.qkv: list[Tensor] = list(prefix.qkv) if prefix else [torch.empty(3, 0, HEADS, WIDTH)] * LAYERS
 
     @property
     def length(self) -> int:
-        return int(self.said[0].shape[1])
+        return int(self.qkv[0].shape[1])
 
-    def say(self, layer: int, new: Tensor) -> Tensor:
-        """What the new positions, (3, count, heads, width), hear, by PyTorch's attention."""
-        self.said[layer] = torch.cat([self.said[layer], new], 1)
-        queries, keys, values = self.said[layer].transpose(1, 2)
-        heard = F.scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True)[0]
-        return heard.transpose(0, 1).flatten(1)[-new.shape[1] :]
+    def attention(self, layer: int, new: Tensor) -> Tensor:
+        """Append new positions, (3, count, heads, width); returns their attention output, by PyTorch."""
+        self.qkv[layer] = torch.cat([self.qkv[layer], new], 1)
+        queries, keys, values = self.qkv[layer].transpose(1, 2)
+        output = F.scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True)[0]
+        return output.transpose(0, 1).flatten(1)[-new.shape[1] :]
 
 
-def step(cache: KeysValues, turns: list[tuple[Sequence, int]]) -> None:
-    """New positions of some sequences at once; what each hears is checked."""
-    spans = [Span(sequence.row, sequence.length, count) for sequence, count in turns]
-    places = cache.places(spans)
+def step(cache: KVCache, schedule: list[tuple[ReferenceSequence, int]]) -> None:
+    """Add random new positions to some sequences in one step, and check their attention output."""
+    spans = [QuerySpan(sequence.row, sequence.length, count) for sequence, count in schedule]
+    plan = cache.plan_step(spans)
     for layer in range(LAYERS):
-        new = [torch.randn(3, count, HEADS, WIDTH) for _, count in turns]
+        new = [torch.randn(3, count, HEADS, WIDTH) for _, count in schedule]
         queries, keys, values = torch.cat(new, 1)
-        found = cache.attend(layer, queries, keys, values, places)
-        expected = torch.cat([sequence.say(layer, its) for (sequence, _), its in zip(turns, new, strict=True)])
+        found = cache.attention(layer, queries, keys, values, plan)
+        expected = torch.cat([sequence.attention(layer, own) for (sequence, _), own in zip(schedule, new, strict=True)])
         assert (found - expected).abs().max() < 1e-5
 
 
-def prompt(cache: KeysValues, count: int) -> tuple[Prompt, Sequence]:
-    spare = Sequence(0)
-    cache.begin(0, None)
+def computed_prefix(cache: KVCache, count: int) -> tuple[SharedPrefix, ReferenceSequence]:
+    """A prefix of random positions, and its reference sequence."""
+    spare = ReferenceSequence(0)
+    cache.start_row(0, None)
     step(cache, [(spare, count)])
-    return cache.take(0, count), spare
+    return cache.copy_prefix(0, count), spare
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_sequences_of_several_voices_grow_together(seed: int) -> None:
+def test_sequences_of_several_voices_are_computed_together(seed: int) -> None:
     order = random.Random(seed)
-    cache = KeysValues(layers=LAYERS, rows=6, heads=HEADS, length=100, width=WIDTH)
-    voices = [prompt(cache, 70), prompt(cache, 64), prompt(cache, 1), (None, None)]
-    sequences: dict[int, Sequence] = {}
+    cache = KVCache(layers=LAYERS, rows=6, heads=HEADS, length=100, width=WIDTH)
+    voices = [computed_prefix(cache, 70), computed_prefix(cache, 64), computed_prefix(cache, 1), (None, None)]
+    sequences: dict[int, ReferenceSequence] = {}
     for _ in range(25):
         if len(sequences) < 5:
             row = order.choice([row for row in range(1, 6) if row not in sequences])
-            known, said = order.choice(voices)
-            cache.begin(row, known)
-            sequences[row] = Sequence(row, said)
+            prefix, reference = order.choice(voices)
+            cache.start_row(row, prefix)
+            sequences[row] = ReferenceSequence(row, reference)
         step(
             cache,
             [
@@ -84,48 +85,48 @@ def test_sequences_of_several_voices_grow_together(seed: int) -> None:
 
 
 def test_a_row_may_be_filled_to_its_last_position() -> None:
-    cache = KeysValues(layers=LAYERS, rows=2, heads=HEADS, length=67, width=WIDTH)
-    known, said = prompt(cache, 5)
-    cache.begin(1, known)
-    sequence = Sequence(1, said)
+    cache = KVCache(layers=LAYERS, rows=2, heads=HEADS, length=67, width=WIDTH)
+    prefix, reference = computed_prefix(cache, 5)
+    cache.start_row(1, prefix)
+    sequence = ReferenceSequence(1, reference)
     step(cache, [(sequence, 60)])
     for _ in range(7):
         step(cache, [(sequence, 1)])
     assert sequence.length == 5 + cache.length
 
 
-def test_a_prompt_outlives_the_row_it_was_taken_from() -> None:
-    cache = KeysValues(layers=LAYERS, rows=2, heads=HEADS, length=64, width=WIDTH)
-    known, said = prompt(cache, 30)
-    prompt(cache, 40)
-    cache.begin(1, known)
-    step(cache, [(Sequence(1, said), 1)])
+def test_a_prefix_outlives_the_row_it_was_copied_from() -> None:
+    cache = KVCache(layers=LAYERS, rows=2, heads=HEADS, length=64, width=WIDTH)
+    prefix, reference = computed_prefix(cache, 30)
+    computed_prefix(cache, 40)
+    cache.start_row(1, prefix)
+    step(cache, [(ReferenceSequence(1, reference), 1)])
 
 
 def test_weights_are_those_of_plain_attention() -> None:
-    cache = KeysValues(layers=LAYERS, rows=2, heads=HEADS, length=64, width=WIDTH)
-    known, said = prompt(cache, 20)
-    cache.begin(1, known)
-    sequence = Sequence(1, said)
-    span = Span(1, 20, 6)
+    cache = KVCache(layers=LAYERS, rows=2, heads=HEADS, length=64, width=WIDTH)
+    prefix, reference = computed_prefix(cache, 20)
+    cache.start_row(1, prefix)
+    sequence = ReferenceSequence(1, reference)
+    span = QuerySpan(1, 20, 6)
     new = torch.randn(3, 6, HEADS, WIDTH)
-    cache.attend(1, new[0], new[1], new[2], cache.places([span]))
-    sequence.say(1, new)
+    cache.attention(1, new[0], new[1], new[2], cache.plan_step([span]))
+    sequence.attention(1, new)
     for head in range(HEADS):
-        queries, keys = sequence.said[1][0, -6:, head], sequence.said[1][1, :, head]
+        queries, keys = sequence.qkv[1][0, -6:, head], sequence.qkv[1][1, :, head]
         scores = queries @ keys.t() * WIDTH**-0.5
         later = torch.ones(6, 26, dtype=torch.bool).triu(diagonal=21)
         expected = torch.softmax(scores.masked_fill(later, -torch.inf), -1)
-        assert (cache.weights(1, 1, head, new[0, :, head], span) - expected).abs().max() < 1e-6
+        assert (cache.attention_weights(1, 1, head, new[0, :, head], span) - expected).abs().max() < 1e-6
 
 
 def test_heads_of_another_width_are_refused() -> None:
-    cache = KeysValues(layers=1, rows=1, heads=2, length=8, width=32)
+    cache = KVCache(layers=1, rows=1, heads=2, length=8, width=32)
     new = torch.randn(1, 2, 32)
     with pytest.raises(ValueError, match="heads of 64 numbers, and these have 32"):
-        cache.attend(0, new, new, new, cache.places([Span(0, 0, 1)]))
+        cache.attention(0, new, new, new, cache.plan_step([QuerySpan(0, 0, 1)]))
 
 
 def test_the_memory_of_a_row_is_as_stated() -> None:
-    cache = KeysValues(layers=LAYERS, rows=5, heads=HEADS, length=100, width=WIDTH)
-    assert cache.bytes_a_row == 2 * 4 * LAYERS * HEADS * WIDTH * 128
+    cache = KVCache(layers=LAYERS, rows=5, heads=HEADS, length=100, width=WIDTH)
+    assert cache.bytes_per_row == 2 * 4 * LAYERS * HEADS * WIDTH * 128

@@ -1,4 +1,4 @@
-"""The layers of Llama alone: rows of any length beside each other, grouped heads, what is shown to guards."""
+"""Llama's layers alone: rows of several lengths in one step, grouped heads, the attention weights for guards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaModel
 
 from tests.support.stock import BUILT_IN  # noqa: F401 - loads the engines' libraries, which warn when they load
 from worker.engines.chatterbox.t3.alignment_guard import HEADS
-from worker.engines.chatterbox.t3.kv_cache import Span
+from worker.engines.chatterbox.t3.kv_cache import QuerySpan
 from worker.engines.chatterbox.t3.llama import Llama
 from worker.precision import Precision
 
@@ -21,7 +21,7 @@ LAYERS = 1 + max(layer for layer, _ in HEADS)
 
 
 def model(*, groups: int = 1, layers: int = 2, heads: int = HEADS_EACH) -> Any:
-    """Enough of a T3 for its layers."""
+    """A T3 with as much as `Llama` reads: backbone and speech head."""
     torch.manual_seed(0)
     configuration = LlamaConfig(
         vocab_size=8,
@@ -55,19 +55,19 @@ def expected(t3: Any, states: Tensor) -> Any:
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_rows_beside_each_other_are_as_each_alone(groups: int) -> None:
+def test_rows_of_one_step_equal_each_row_alone(groups: int) -> None:
     t3 = model(groups=groups)
     layers = Llama(t3, Precision.FP32, rows=3, length=64)
     lengths = (40, 9, 1)
     texts = [torch.randn(length + 3, WIDTH) for length in lengths]
     found: list[list[Tensor]] = [[], [], []]
     with torch.inference_mode():
-        spans = [Span(row, 0, length) for row, length in enumerate(lengths)]
+        spans = [QuerySpan(row, 0, length) for row, length in enumerate(lengths)]
         new = torch.cat([text[:length] for text, length in zip(texts, lengths, strict=True)])
         for row, states in enumerate(layers.forward(new, spans, {}).split(lengths)):
             found[row].append(states)
         for step in range(3):
-            spans = [Span(row, lengths[row] + step, 1) for row in (2, 0, 1)]
+            spans = [QuerySpan(row, lengths[row] + step, 1) for row in (2, 0, 1)]
             new = torch.stack([texts[span.row][span.start] for span in spans])
             for span, states in zip(spans, layers.forward(new, spans, {}), strict=True):
                 found[span.row].append(states[None])
@@ -75,7 +75,7 @@ def test_rows_beside_each_other_are_as_each_alone(groups: int) -> None:
         assert (torch.cat(states) - expected(t3, text).last_hidden_state[0]).abs().max() < 2e-5
 
 
-def test_logits_are_the_heads() -> None:
+def test_logits_are_those_of_the_head() -> None:
     t3 = model()
     layers = Llama(t3, Precision.FP32, rows=1, length=64)
     states = torch.randn(5, WIDTH)
@@ -83,36 +83,36 @@ def test_logits_are_the_heads() -> None:
         assert (layers.logits(states) - t3.speech_head(states)).abs().max() < 1e-5
 
 
-class Watching:
-    """Stands where a guard does, and keeps what it is shown."""
+class RecordingGuard:
+    """Stands in for an AlignmentGuard and records the weights that it gets."""
 
     def __init__(self, start: int, stop: int) -> None:
         self.text = slice(start, stop)
-        self.shown: dict[int, dict[int, Tensor]] = {}
+        self.observed: dict[int, dict[int, Tensor]] = {}
 
-    def see(self, head: int, position: int, weights: Tensor) -> None:
-        self.shown.setdefault(head, {})[position] = weights
+    def observe(self, head: int, position: int, weights: Tensor) -> None:
+        self.observed.setdefault(head, {})[position] = weights
 
 
-@pytest.mark.parametrize("pieces", [(14,), (10, 4), (13, 1), (3, 9, 2)])
-def test_a_guard_is_shown_what_its_heads_hear_behind_the_text(pieces: tuple[int, ...]) -> None:
-    """All of it, and nothing else, however the text comes in."""
+@pytest.mark.parametrize("chunks", [(14,), (10, 4), (13, 1), (3, 9, 2)])
+def test_a_guard_gets_the_weights_of_its_heads_behind_the_text(chunks: tuple[int, ...]) -> None:
+    """All of those weights and no others, whatever the chunks of the text."""
     t3 = model(layers=LAYERS, heads=16)
     layers = Llama(t3, Precision.FP32, rows=2, length=64)
     text = torch.randn(16, WIDTH)
-    guard: Any = Watching(4, 12)
+    guard: Any = RecordingGuard(4, 12)
     with torch.inference_mode():
         start = 0
-        for count in (*pieces, 1, 1):
+        for count in (*chunks, 1, 1):
             new = torch.cat([torch.randn(1, WIDTH), text[start : start + count]])
-            layers.forward(new, [Span(1, start, 1), Span(0, start, count)], {0: guard})
+            layers.forward(new, [QuerySpan(1, start, 1), QuerySpan(0, start, count)], {0: guard})
             start += count
     attentions = expected(t3, text).attentions
-    assert sorted(guard.shown) == list(range(len(HEADS)))
+    assert sorted(guard.observed) == list(range(len(HEADS)))
     for number, (layer, head) in enumerate(HEADS):
-        seen = guard.shown[number]
+        seen = guard.observed[number]
         ends = [position + len(weights) for position, weights in seen.items()]
-        assert [min(seen), *ends] == [*seen, 16], "something is missing, or came twice"
+        assert [min(seen), *ends] == [*seen, 16], "weights are missing or were passed twice"
         for position, weights in seen.items():
             wanted = attentions[layer][0, head, position : position + len(weights), : weights.shape[1]]
             assert (weights - wanted).abs().max() < 1e-5

@@ -1,4 +1,4 @@
-"""Text becomes the tokens that upstream's own `generate` gives to T3."""
+"""`text_tokens` gives the tokens that upstream's own `generate` passes to T3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOREIGN = {"ko": "안녕", "ja": "日本です", "de": "Grüße", "ru": "При�
 
 
 class EnoughError(Exception):
-    """Ends an utterance once T3 has been given its text."""
+    """Ends an utterance once T3 has received its text."""
 
 
 @pytest.fixture(scope="module", params=["turbo", "chatterbox", "multilingual"])
@@ -29,40 +29,40 @@ def engine(
     return start(request.param, tiny_checkpoint(request.param), tmp_path_factory.mktemp("cache"))
 
 
-def told(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str, **own: Any) -> list[int]:
-    """What upstream's `generate` gives to T3."""
-    given: list[Tensor] = []
+def upstream_tokens(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str, **own: Any) -> list[int]:
+    """The text tokens that upstream's `generate` passes to T3."""
+    received: list[Tensor] = []
 
     def decode(*, text_tokens: Tensor, **_: Any) -> None:
-        given.append(text_tokens)
+        received.append(text_tokens)
         raise EnoughError
 
     method = "inference_turbo" if MEMBERS[engine.card.name].turbo else "inference"
     monkeypatch.setattr(engine._model.t3, method, decode)
     with pytest.raises(EnoughError):
         say(engine, text, **own)
-    tokens: list[int] = given[0][0].tolist()
+    tokens: list[int] = received[0][0].tolist()
     return tokens
 
 
-def ours(engine: StockEngine, text: str, language: str | None) -> list[int]:
+def own_tokens(engine: StockEngine, text: str, language: str | None) -> list[int]:
     with patches.muted():
         tokens: list[int] = text_tokens(engine._model, MEMBERS[engine.card.name], text, language).tolist()
     return tokens
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_it_is_what_upstream_makes_of_it(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_tokens_equal_upstreams(engine: StockEngine, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     language = "en" if MEMBERS[engine.card.name].multilingual else None
-    assert ours(engine, text, language) == told(engine, monkeypatch, text)
+    assert own_tokens(engine, text, language) == upstream_tokens(engine, monkeypatch, text)
 
 
 def test_each_language_is_prepared_as_upstream_does(engine: StockEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     if not MEMBERS[engine.card.name].multilingual:
-        assert ours(engine, "Hi.", "de") == ours(engine, "Hi.", None)
+        assert own_tokens(engine, "Hi.", "de") == own_tokens(engine, "Hi.", None)
         return
     for language, text in FOREIGN.items():
-        assert ours(engine, text, language) == told(engine, monkeypatch, text, language=language)
-    assert ours(engine, "Hi.", "DE") == ours(engine, "Hi.", "de")
+        assert own_tokens(engine, text, language) == upstream_tokens(engine, monkeypatch, text, language=language)
+    assert own_tokens(engine, "Hi.", "DE") == own_tokens(engine, "Hi.", "de")
     with pytest.raises(UnspeakableError, match="does not speak 'tlh'"):
-        ours(engine, "Hi.", "tlh")
+        own_tokens(engine, "Hi.", "tlh")

@@ -1,4 +1,4 @@
-"""One sort leaves what upstream's two processors leave."""
+"""TopKTopPWarper keeps exactly the tokens that transformers' two warpers keep."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as some
 from transformers.generation.logits_process import LogitsProcessorList, TopKLogitsWarper, TopPLogitsWarper
 
-from worker.engines.chatterbox.t3.top_k_top_p import Likeliest
+from worker.engines.chatterbox.t3.top_k_top_p import TopKTopPWarper
 
-NOBODY = torch.zeros(1, 0, dtype=torch.long)
+NO_HISTORY = torch.zeros(1, 0, dtype=torch.long)
 
 
-def upstreams(top_k: int, top_p: float) -> Any:
+def reference(top_k: int, top_p: float) -> Any:
     processors = LogitsProcessorList()
     if top_k > 0:
         processors.append(TopKLogitsWarper(top_k))
@@ -32,20 +32,20 @@ def upstreams(top_k: int, top_p: float) -> Any:
     top_k=some.sampled_from([0, 1, 2, 40, 1000, 6563, 10_000]),
     top_p=some.one_of(some.sampled_from([0.01, 0.5, 0.95, 1.0]), some.floats(0.01, 1.0)),
 )
-def test_it_leaves_what_upstream_leaves(
+def test_it_keeps_what_transformers_keep(
     seed: int, count: int, spread: float, ties: bool, top_k: int, top_p: float
 ) -> None:
     scores = spread * torch.randn(1, count, generator=torch.Generator().manual_seed(seed))
     if ties:
         scores = scores.round()
-    expected = upstreams(top_k, top_p)(NOBODY, scores)
-    assert torch.equal(Likeliest(top_k=top_k, top_p=top_p)(NOBODY, scores), expected)
+    expected = reference(top_k, top_p)(NO_HISTORY, scores)
+    assert torch.equal(TopKTopPWarper(top_k=top_k, top_p=top_p)(NO_HISTORY, scores), expected)
 
 
 @pytest.mark.parametrize(("top_k", "top_p"), [(3, 1.0), (0, 0.5), (3, 0.5)])
-def test_what_it_is_given_is_left_alone(top_k: int, top_p: float) -> None:
+def test_its_input_is_not_modified(top_k: int, top_p: float) -> None:
     scores = torch.randn(1, 9)
     before = scores.clone()
-    left = Likeliest(top_k=top_k, top_p=top_p)(NOBODY, scores)
+    warped = TopKTopPWarper(top_k=top_k, top_p=top_p)(NO_HISTORY, scores)
     assert torch.equal(scores, before)
-    assert (left == -torch.inf).any()
+    assert (warped == -torch.inf).any()
