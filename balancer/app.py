@@ -49,7 +49,6 @@ from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
 from balancer.stores import DAY_SECONDS, open_stores
 from voices.registry import LiveRegistry
-from worker.cards import described
 from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -61,7 +60,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
     VoiceError if the voices cannot be read, KeysFileError if the API keys cannot.
     """
-    card = settings.engine.card.expected(settings.engine.runtime)
+    card = settings.engine_options().card
     metrics = Metrics(settings.engine.engine)
     fleet = Fleet(
         settings.server.socket_dir,
@@ -199,8 +198,7 @@ def _cache_keys(settings: Settings) -> CacheKeys:
         revision=engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",
     )
-    label = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
-    return CacheKeys(label, weights_fingerprint, settings.storage.voices_dir)
+    return CacheKeys(settings.engine_options().label(), weights_fingerprint, settings.storage.voices_dir)
 
 
 def _bytes(mib: int | None) -> int | None:

@@ -32,10 +32,11 @@ from balancer.settings_groups import (
     SettingsGroup,
     StorageSettings,
 )
+from worker.options import EngineOptions
 
 PREFIX = "CHORUS_"
 OTHER_VARIABLES = frozenset(
-    {"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_LAYOUT", "CHORUS_PYTHON", "CHORUS_UID", "CHORUS_LISTENERS"}
+    {"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_WORKER_ARGV", "CHORUS_PYTHON", "CHORUS_UID", "CHORUS_LISTENERS"}
 )
 """Variables that are no settings of the server: two are for the command line as a client, three pass from
 `chorus serve` to supervisord, and one passes from a balancer to its successor."""
@@ -98,6 +99,20 @@ class Settings(BaseModel):
         groups = _in_groups(fields)
         return self.model_copy(
             update={name: getattr(self, name).model_copy(update=update) for name, update in groups.items()}
+        )
+
+    def engine_options(self, *, slots: int | None = None, threads: int = 1) -> EngineOptions:
+        """Returns what the settings say of the engine; `slots` and `threads` come from a layout, where there is one."""
+        engine = self.engine
+        return EngineOptions(
+            engine.engine,
+            self.storage.cache_dir,
+            engine.model_dir,
+            runtime=engine.runtime,
+            precision=engine.precision,
+            prompt_seconds=engine.prompt_seconds,
+            slots=slots or self.layout.slots or 1,
+            threads=threads,
         )
 
     @property

@@ -17,7 +17,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from balancer.cpu_lists import parse_cores
-from worker.cards import CARDS, PROMPT_SECONDS, EngineCard, Runtime
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, Runtime
 from worker.precision import Precision
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -171,9 +171,9 @@ class EngineSettings(SettingsGroup):
         "`int8`, if the processor has instructions for it.",
     )
     prompt_seconds: int = Field(
-        PROMPT_SECONDS,
+        MAX_PROMPT_SECONDS,
         ge=2,
-        le=PROMPT_SECONDS,
+        le=MAX_PROMPT_SECONDS,
         description="Seconds from the end of a voice's reference clip that condition the batched runtime's S3Gen "
         "decoder: fewer decode faster, but the voice resembles the speaker less; listen before you change it.",
     )

@@ -6,7 +6,6 @@ The balancer checks requests and lays out workers by these cards, the worker's e
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -47,8 +46,8 @@ class Choice(_Card):
     description: str = ""
 
 
-PROMPT_SECONDS = 10
-"""Of a voice's clip that upstream leads the decoder of sound by, at most."""
+MAX_PROMPT_SECONDS = 10
+"""Seconds of a voice's reference clip that upstream conditions S3Gen on, at most."""
 
 
 class BatchedCard(_Card):
@@ -92,33 +91,6 @@ class EngineCard(_Card):
     def parameter(self, name: str) -> Parameter | Choice | None:
         """The parameter of that name, or None where the engine has none such."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
-
-    def under(self, runtime: Runtime) -> BatchedCard | None:
-        """What is known of the engine in the batched runtime; None where it speaks one utterance at a time."""
-        return self.batched if runtime is Runtime.BATCHED else None
-
-    def expected(self, runtime: Runtime) -> Self:
-        """The card with that runtime's prior for the speed."""
-        batched = self.under(runtime)
-        return self if batched is None else self.model_copy(update={"speed": batched.speed})
-
-    def misfit(
-        self, runtime: Runtime, precision: Precision, slots: int | None, prompt_seconds: int = PROMPT_SECONDS
-    ) -> str | None:
-        """Why the engine cannot be run so, with what to choose instead; None where it can."""
-        if self.under(runtime) is not None:
-            return None
-        able = ", ".join(name for name, card in CARDS.items() if card.batched is not None)
-        runs, way_out = f"engine {self.name}", f"run one of: {able}"
-        if self.batched is not None:
-            runs, way_out = f"upstream's own {self.name} (runtime stock)", "run it batched (CHORUS_RUNTIME, --runtime)"
-        if precision is not Precision.FP32:
-            return f"{runs} computes in fp32 only; unset CHORUS_PRECISION (--precision), or {way_out}"
-        if prompt_seconds < PROMPT_SECONDS:
-            return f"{runs} is led by whole prompts only; unset CHORUS_PROMPT_SECONDS, or {way_out}"
-        if slots is not None and slots > 1:
-            return f"{runs} speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or {way_out}"
-        return None
 
 
 LANGUAGES = (
@@ -261,11 +233,3 @@ CARDS: dict[str, EngineCard] = {
     )
 }
 """Every engine that this version can run, by name."""
-
-
-def described(engine: str, runtime: Runtime, precision: Precision, prompt_seconds: int = PROMPT_SECONDS) -> str:
-    """An engine with the way it is run, where there is a choice: `turbo, batched, int8`, and what is unusual in it."""
-    if CARDS[engine].batched is None:
-        return engine
-    prompts = f", prompts of {prompt_seconds} s" if prompt_seconds < PROMPT_SECONDS else ""
-    return f"{engine}, {runtime}, {precision}{prompts}"

@@ -15,12 +15,12 @@ import uvicorn
 
 from voices.registry import LiveRegistry, VoiceError
 from worker.app import create_app
-from worker.cards import CARDS, PROMPT_SECONDS, Runtime
 from worker.contract import Phase
 from worker.crash_history import CrashHistory
 from worker.engines import load
 from worker.engines.base import Engine
-from worker.precision import Precision, detect_processor, precision_remarks
+from worker.options import WorkerOptions
+from worker.precision import detect_processor, precision_remarks
 from worker.runner import Runner
 
 log = logging.getLogger(__name__)
@@ -32,25 +32,11 @@ KEEP_ALIVE_SECONDS = 3600
 """Longer than the balancer keeps an idle connection: it must never pick one that is just being closed here."""
 
 
-def serve(
-    *,
-    index: int,
-    engine: str,
-    threads: int,
-    slots: int = 1,
-    runtime: Runtime = Runtime.BATCHED,
-    precision: Precision = Precision.FP32,
-    prompt_seconds: int = PROMPT_SECONDS,
-    path: Path,
-    voices: Path,
-    model_dir: Path | None,
-    cache: Path,
-    history: CrashHistory,
-    watchdog_seconds: float,
-    log_text: bool,
-    failed_seconds: float = FAILED_SECONDS,
-) -> NoReturn:
-    """Serve one worker on the socket at `path`. Ends the process: 0 when asked to, 1 if the model cannot load."""
+def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: float = FAILED_SECONDS) -> NoReturn:
+    """Serve one worker on its socket. Ends the process: with 0 when asked to, with 1 if the model cannot load.
+
+    A worker whose model cannot load answers for `failed_seconds`, to say why, before it ends.
+    """
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
     def end_well(*_: object) -> NoReturn:
@@ -60,34 +46,27 @@ def serve(
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, end_well)
     try:
-        registry = LiveRegistry(voices)
+        registry = LiveRegistry(options.voices_dir)
     except VoiceError as error:
-        sys.exit(f"worker {index}: {error}")
+        sys.exit(f"worker {options.index}: {error}")
 
     def begin() -> Engine:
         history.begin()
-        if CARDS[engine].under(runtime) is not None:
-            for remark in precision_remarks(precision, detect_processor()):
+        if options.engine.batched is not None:
+            for remark in precision_remarks(options.engine.precision, detect_processor()):
                 log.info("%s", remark)
-        return load(
-            engine,
-            threads=threads,
-            slots=slots,
-            model_dir=model_dir,
-            cache=cache,
-            runtime=runtime,
-            precision=precision,
-            prompt_seconds=prompt_seconds,
-        )
+        return load(options.engine)
 
     crashes = history.read()
     logging.getLogger().addHandler(history.logging())
-    runner = Runner(begin, registry, crashes=crashes, watchdog_seconds=watchdog_seconds, log_text=log_text)
-    app = create_app(runner, index=index, engine=engine, threads=threads)
+    runner = Runner(
+        begin, registry, crashes=crashes, watchdog_seconds=options.watchdog_seconds, log_text=options.log_text
+    )
+    app = create_app(runner, index=options.index, engine=options.engine.engine, threads=options.engine.threads)
     server = uvicorn.Server(
         uvicorn.Config(app, log_config=None, access_log=False, timeout_keep_alive=KEEP_ALIVE_SECONDS)
     )
-    asyncio.run(_serve(server, runner, history, path, failed_seconds))
+    asyncio.run(_serve(server, runner, history, options.socket, failed_seconds))
     if runner.phase is Phase.FAILED and not runner.draining:
         _end(1)
     end_well()

@@ -20,14 +20,15 @@ from balancer.cpu_lists import LayoutError
 from balancer.host.calibration import DEFAULT_SLOTS, DEFAULT_THREADS, Calibration, Measurement, worker_configurations
 from balancer.host.calibration_run import CalibrationRunError, RunLimits, measure_layout
 from balancer.host.calibration_store import save
-from balancer.host.layout import Host, Layout, plan_layout, whole_node_threads
+from balancer.host.cpu_budget import CpuBudget, Host
+from balancer.host.layout import Layout, plan_layout
 from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
 from balancer.host.wording import counted
 from balancer.launch.plan import calibration_conditions, weights_fingerprint, with_weights
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
-from worker.cards import CARDS, Runtime, described
+from worker.cards import CARDS, Runtime
 from worker.precision import Precision, detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130
@@ -63,7 +64,7 @@ def calibrate(
         layouts = _layouts(settings, host, _numbers("--threads", threads), _numbers("--slots", slots))
         settings = with_weights(settings)
         held_for = calibration_conditions(settings, host, weights_fingerprint(settings))
-        if settings.engine.card.under(settings.engine.runtime) is not None:
+        if settings.engine_options().batched is not None:
             for remark in precision_remarks(settings.engine.precision, detect_processor()):
                 tell(remark)
         measurements = _measure(settings, layouts, RunLimits(utterances, seconds))
@@ -89,22 +90,20 @@ def _layouts(
     settings: Settings, host: Host, threads: Sequence[int] | None, slots: Sequence[int] | None
 ) -> list[Layout]:
     """The layouts of all shapes to try, as many workers each as there is room for; says which are left out."""
-    card = settings.engine.card
-    batches = card.under(settings.engine.runtime) is not None
-    if not batches and slots is not None and max(slots) > 1:
-        fail(card.misfit(settings.engine.runtime, settings.engine.precision, max(slots)) or "")
-    demand = WorkerMemory.of(card, settings.engine.runtime, settings.engine.precision)
-    most = whole_node_threads(host)
-    if threads is not None and max(threads) > most:
-        fail(f"{max(threads)} threads are more than the cores that a worker can have here: {most}")
+    options = settings.engine_options(slots=max(slots or (1,)))
+    if (reason := options.unsupported_reason()) is not None:
+        fail(reason)
+    max_threads = CpuBudget.of(host).max_threads_per_worker
+    if threads is not None and max(threads) > max_threads:
+        fail(f"{max(threads)} threads are more than the cores that a worker can have here: {max_threads}")
     chosen = worker_configurations(
-        threads or [number for number in DEFAULT_THREADS if number <= most],
-        slots or (DEFAULT_SLOTS if batches else (1,)),
+        threads or [number for number in DEFAULT_THREADS if number <= max_threads],
+        slots or ((1,) if options.batched is None else DEFAULT_SLOTS),
     )
     layouts = []
     for each, several in chosen:
         try:
-            layouts.append(plan_layout(host, demand, threads=each, slots=several))
+            layouts.append(plan_layout(host, WorkerMemory.of(options), threads=each, slots=several))
         except LayoutError as error:
             tell(f"left out, {counted(each, 'thread')} and {counted(several, 'slot')}: {error}")
     if not layouts:
@@ -126,9 +125,9 @@ def _measure(settings: Settings, layouts: Sequence[Layout], bounds: RunLimits) -
     )
     with bar:
         for number, layout in enumerate(layouts, 1):
-            workers = f"{counted(len(layout.workers), 'worker')} of {counted(layout.workers[0].threads, 'thread')}"
+            workers = f"{counted(len(layout.workers), 'worker')} of {counted(layout.threads, 'thread')}"
             name = f"{number}/{len(layouts)}: {workers} and {counted(layout.slots, 'slot')}"
-            task = bar.add_task(name, total=len(layout.workers) * bounds.each(layout.slots))
+            task = bar.add_task(name, total=len(layout.workers) * bounds.utterances_per_worker(layout.slots))
             measurement = measure_layout(settings, layout, bounds, lambda task=task: bar.advance(task))  # type: ignore[misc]
             bar.remove_task(task)
             tell(f"{number}/{len(layouts)}: {measurement}")
@@ -138,7 +137,6 @@ def _measure(settings: Settings, layouts: Sequence[Layout], bounds: RunLimits) -
 def table(calibration: Calibration) -> Table:
     """What was measured, the best first."""
     held_for = calibration.conditions
-    way = described(held_for.engine, held_for.runtime, held_for.precision, held_for.prompt_seconds)
     listing = Table(
         "threads",
         "slots",
@@ -147,7 +145,7 @@ def table(calibration: Calibration) -> Table:
         "for each core",
         "s to an answer",
         "memory a worker",
-        title=f"Engine {way}, {counted(held_for.cores, 'core')}",
+        title=f"Engine {held_for.engine}, {counted(held_for.cores, 'core')}",
         title_justify="left",
     )
     for one in calibration.ranked:

@@ -21,13 +21,13 @@ from balancer.audio.formats import AudioFormat
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
 from balancer.cli.status_table import status_table
-from balancer.cpu_lists import format_cores
+from balancer.cpu_lists import format_cpus
 from balancer.host.layout import Layout
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, SettingsTable, tables
-from worker.cards import CARDS, Runtime, described
+from worker.cards import CARDS, Runtime
 from worker.precision import Precision, detect_processor, precision_remarks
 
 LOOK_SECONDS = 1.0
@@ -231,15 +231,16 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
 
 def print_layout(chosen: Layout, settings: Settings) -> None:
     """Print a layout, its reasons and what the processor is good for below it."""
-    engine = settings.engine
-    batches = engine.card.under(engine.runtime) is not None
-    way = described(engine.engine, engine.runtime, engine.precision, engine.prompt_seconds)
-    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {way}", title_justify="left")
-    for index, worker in enumerate(chosen.workers):
-        listing.add_row(str(index), format_cores([worker.cpus]), str(worker.threads), str(chosen.slots))
+    engine = settings.engine_options()
+    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {engine.label()}", title_justify="left")
+    for index, cpus in enumerate(chosen.workers):
+        listing.add_row(str(index), format_cpus(cpus), str(chosen.threads), str(chosen.slots))
     console = Console()
     console.print(listing)
-    for reason in (*chosen.reasons, *(precision_remarks(engine.precision, detect_processor()) if batches else ())):
+    for reason in (
+        *chosen.reasons,
+        *(precision_remarks(engine.precision, detect_processor()) if engine.batched else ()),
+    ):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 

@@ -1,63 +1,61 @@
-"""What a calibration is: how fast this host spoke with workers of several shapes, and under which conditions; pure.
+"""A calibration: how fast workers of several configurations were on this host, and under which conditions; pure.
 
-`chorus calibrate` makes one, `calibration_files` keeps it, and `layout` goes by it where the conditions are still so.
+`chorus calibrate` makes one, `calibration_store` saves it, and `layout` uses it while the conditions are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from balancer.host.wording import counted
-from worker.cards import PROMPT_SECONDS, Runtime
-from worker.precision import Precision
 
 DEFAULT_SLOTS = (1, 2, 4, 8, 16)
+"""Slots per worker to measure, unless the operator says otherwise."""
 DEFAULT_THREADS = (1, 2, 4)
-"""What is tried unless the operator says otherwise."""
+"""Threads per worker to measure, unless the operator says otherwise."""
 
 EQUAL_SPEED_SHARE = 0.97
-"""Shapes of this share of the highest speed count as equal to it: two runs of one shape differ by as much."""
+"""Configurations with this share of the highest speed count as equally fast: two runs of one differ by as much."""
 
 
-class _Part(BaseModel):
+class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Conditions(_Part):
-    """What a calibration holds for, and for nothing else."""
+class Conditions(_Frozen):
+    """The conditions that a calibration was measured under; it is valid under the same ones only."""
 
     engine: str
-    runtime: Runtime
-    precision: Precision
-    prompt_seconds: int = PROMPT_SECONDS
+    """Label of the engine and its options: see `EngineOptions.label`."""
     weights: str
-    """Fingerprint of the checkpoint and of the code that runs it: see `cache.sounds.fingerprint`."""
+    """Fingerprint of the checkpoint and of the code that runs it: see `worker.checkpoints.fingerprint`."""
     processor: str
     cores: int
     """Physical cores that may be used."""
     quota: float | None
-    """CPUs, where a quota binds."""
+    """CPUs of the cgroup quota, where it is the tighter limit."""
 
     def differences(self, other: Conditions) -> tuple[str, ...]:
-        """Names of what is not the same in `other`."""
+        """Returns the names of the conditions that are different in `other`."""
         return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
 
     @property
-    def name(self) -> str:
-        """A file name of their own; those of one engine, runtime and precision begin alike."""
-        return f"{self.prefix}{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}"
+    def file_stem(self) -> str:
+        """The name, without suffix, of the file of a calibration under these conditions."""
+        return f"{self.file_prefix}{hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:16]}"
 
     @property
-    def prefix(self) -> str:
-        """What the names of all calibrations of this engine, runtime and precision begin with."""
-        return f"{self.engine}_{self.runtime}_{self.precision}_"
+    def file_prefix(self) -> str:
+        """What the names of the files of all calibrations with the same `engine`, and of no others, start with."""
+        return f"{re.sub(r'[^a-z0-9-]+', '_', self.engine)}."
 
 
-class Measurement(_Part):
-    """All workers of one shape, speaking at once with every slot taken."""
+class Measurement(_Frozen):
+    """All workers of one configuration, synthesizing at once with every slot in use."""
 
     threads: int = Field(ge=1)
     """Of each worker."""
@@ -65,29 +63,27 @@ class Measurement(_Part):
     """Of each worker."""
     workers: int = Field(ge=1)
     utterances: int = Field(ge=1)
-    """Spoken by all workers together."""
+    """Of all workers together."""
     audio_seconds: float = Field(gt=0)
     seconds: float = Field(gt=0)
-    """From the first word to the last."""
+    """From the start of the first utterance to the end of the last."""
     answer_seconds: float = Field(gt=0)
-    """Median of the utterances' own times, each from when it was sent to a free slot until its audio was there."""
+    """Median latency of the utterances, each from the request to a free slot until all of its audio has arrived."""
     worker_bytes: int = Field(ge=0)
-    """Memory that the largest worker had for itself after that."""
+    """Private memory of the largest worker at the end."""
 
     @property
     def speed(self) -> float:
-        """Audio seconds a second, of all workers together."""
+        """Audio seconds per second, of all workers together."""
         return self.audio_seconds / self.seconds
 
     def __str__(self) -> str:
-        shape = (
-            f"{counted(self.workers, 'worker')} of {counted(self.threads, 'thread')} and {counted(self.slots, 'slot')}"
-        )
-        return f"{shape}: {self.speed:.3g} audio seconds a second"
+        worker = f"{counted(self.threads, 'thread')} and {counted(self.slots, 'slot')}"
+        return f"{counted(self.workers, 'worker')} of {worker}: {self.speed:.3g} audio seconds per second"
 
 
-class Calibration(_Part):
-    """What was measured, under one set of conditions."""
+class Calibration(_Frozen):
+    """The measurements under one set of conditions."""
 
     conditions: Conditions
     measured_at: AwareDatetime
@@ -95,9 +91,9 @@ class Calibration(_Part):
 
     @property
     def ranked(self) -> tuple[Measurement, ...]:
-        """Best first. Of those as fast as the fastest, fewer slots come first: their answers come sooner."""
+        """The measurements, best first: among equally fast ones those with fewer slots, whose latency is lower."""
         fastest = max(measurement.speed for measurement in self.measurements)
-        return tuple(sorted(self.measurements, key=lambda one: _rank(one, fastest)))
+        return tuple(sorted(self.measurements, key=lambda measurement: _rank(measurement, fastest)))
 
 
 def _rank(measurement: Measurement, fastest: float) -> tuple[float, int, int]:
@@ -106,5 +102,5 @@ def _rank(measurement: Measurement, fastest: float) -> tuple[float, int, int]:
 
 
 def worker_configurations(threads: Iterable[int], slots: Iterable[int]) -> Sequence[tuple[int, int]]:
-    """Every pair of threads and slots, each once, the smallest first."""
-    return [(each, many) for each in sorted(set(threads)) for many in sorted(set(slots))]
+    """Returns every pair (threads, slots) once, in ascending order."""
+    return [(each_threads, each_slots) for each_threads in sorted(set(threads)) for each_slots in sorted(set(slots))]

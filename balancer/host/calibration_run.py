@@ -1,37 +1,39 @@
-"""Has real workers of one shape speak for a while, every slot taken: what `chorus calibrate` measures with.
+"""Measures workers of one layout with every slot in use, for `chorus calibrate`.
 
-The workers are started as supervisord would start them, and asked over their sockets, without a balancer in between.
+The workers are real ones, with the options that `chorus serve` would start them with, and receive utterances over their
+sockets without a balancer in between.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 from balancer.fleet.worker_client import UtteranceRefusedError, WorkerClient, WorkerFullError, WorkerLostError
 from balancer.host.calibration import Measurement
 from balancer.host.layout import Layout
+from balancer.host.processes import log_tail, running
+from balancer.host.worker_options import worker_options
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
 from worker.contract import SAMPLE_BYTES, Phase, Utterance, WorkerState
+from worker.options import WorkerOptions
 
 START_SECONDS = 600.0
-"""Until a worker must be ready: gigabytes of weights may come from a slow disk."""
+"""Time-out for a worker to become ready: gigabytes of weights may come from a slow disk."""
 STATE_SECONDS = 60.0
-"""Within which a worker must answer while it starts."""
+"""Time-out for a worker's answer about its state, which is slow while the worker starts."""
 POLL_INTERVAL_SECONDS = 0.1
-TAIL_LINES = 15
 
 TEXTS = (
     "The ferry leaves at seven, so please be at the pier a little earlier.",
@@ -43,68 +45,73 @@ TEXTS = (
     "Thank you for calling; your order was sent out this morning.",
     "A short walk through the garden brought them to a small wooden gate.",
 )
-"""What is spoken, in turn: about four seconds each."""
+"""The texts of the utterances, in turn: about four seconds of audio each."""
 
-TOKENS_A_CHARACTER = 2
-"""Most that a text may take: ordinary English takes 1.6. It ends a model that misses its own end."""
+TOKENS_PER_CHARACTER = 2
+"""Token budget of a text: ordinary English needs 1.6 tokens per character. It stops a model that misses the end."""
+
+MIN_SECONDS = 10.0
+"""Duration of a run without a given number of utterances: a fast engine then synthesizes more of them."""
 
 
 class CalibrationRunError(RuntimeError):
-    """The workers did not start, or did not speak to the end; the message says why."""
-
-
-MIN_SECONDS = 10.0
-"""A quick engine speaks for so long, however many utterances that takes."""
+    """A worker did not start, or failed during the run; the message says why."""
 
 
 @dataclass(frozen=True)
 class RunLimits:
-    """How long a trial goes on. What has begun is spoken to its end."""
+    """How long workers are measured. An utterance that has been started is always finished."""
 
     utterances: int | None
-    """Of each worker, or as many as it has slots; None: two for every slot, four at least, for `MIN_SECONDS`."""
-    seconds: float
-    """After which no utterance begins."""
+    """Utterances of each worker, but one for each slot at least.
 
-    def each(self, slots: int) -> int:
-        """Utterances of a worker of so many slots, if there is time: enough to have all of them taken."""
+    None: two for each slot, four at least, and more until `MIN_SECONDS` have passed.
+    """
+    seconds: float
+    """No utterance is started later than this many seconds after the first."""
+
+    def utterances_per_worker(self, slots: int) -> int:
+        """The utterances of a worker with `slots` slots, if there is time for them."""
         return max(slots, self.utterances if self.utterances is not None else max(4, 2 * slots))
 
-    def over(self, slots: int, begun: int, elapsed: float) -> bool:
-        """Whether a worker that has begun so many utterances begins no more, so many seconds after the first."""
-        enough = begun >= self.each(slots) and (self.utterances is not None or elapsed >= MIN_SECONDS)
-        return enough or (begun > 0 and elapsed > self.seconds)
+    def reached(self, slots: int, utterances: int, elapsed: float) -> bool:
+        """Whether a worker that has started `utterances` starts no more, `elapsed` seconds after the first."""
+        enough = utterances >= self.utterances_per_worker(slots) and (
+            self.utterances is not None or elapsed >= MIN_SECONDS
+        )
+        return enough or (utterances > 0 and elapsed > self.seconds)
 
 
 @dataclass
-class _Spoken:
-    """What has come of a trial so far. Times in seconds."""
+class _Results:
+    """The utterances that have been synthesized so far; times in seconds."""
 
-    audio: float = 0.0
-    answers: list[float] = field(default_factory=list)
+    audio_seconds: float = 0.0
+    latencies: list[float] = field(default_factory=list)
 
 
-def measure_layout(settings: Settings, layout: Layout, bounds: RunLimits, spoke: Callable[[], object]) -> Measurement:
-    """Start the workers of `layout`, have them speak, end them; `spoke` is told of each utterance.
+def measure_layout(
+    settings: Settings, layout: Layout, limits: RunLimits, on_utterance: Callable[[], object]
+) -> Measurement:
+    """Start the workers of `layout`, have them synthesize, end them.
 
-    The weights must be in `settings.engine.model_dir`, where the engine has any. However it ends, no process and no
-    file is left. Raises CalibrationRunError.
+    `on_utterance` is called after each utterance. The weights must be in `settings.engine.model_dir`, if the engine has
+    any. However it ends, no process and no file is left. Raises CalibrationRunError.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder, _started(settings, layout, Path(folder)) as workers:
-        return asyncio.run(_measure(settings, layout, bounds, workers, spoke))
+        return asyncio.run(_measure(layout, limits, workers, on_utterance))
 
 
 @dataclass(frozen=True)
 class _Worker:
-    index: int
+    options: WorkerOptions
     process: subprocess.Popen[bytes]
-    socket: Path
     log: Path
 
     def failure(self, what: str) -> CalibrationRunError:
-        with self.log.open(errors="replace") as lines:
-            tail = "".join(deque(lines, TAIL_LINES)).rstrip()
-        return CalibrationRunError(f"worker {self.index} {what}" + (f"; the end of its log:\n{tail}" if tail else ""))
+        tail = log_tail(self.log)
+        message = f"worker {self.options.index} {what}"
+        return CalibrationRunError(f"{message}; the end of its log:\n{tail}" if tail else message)
 
 
 @contextmanager
@@ -112,92 +119,76 @@ def _started(settings: Settings, layout: Layout, folder: Path) -> Iterator[list[
     with ExitStack() as stack:
         workers = []
         for index in range(len(layout.workers)):
+            options = calibration_options(settings, layout, index, folder)
             log = folder / f"output-{index}"  # `worker-{index}.log` is the worker's own
-            with log.open("wb") as output:
-                # A session of its own: Ctrl-C is this process's to hear, and the worker's end its to bring about.
-                process = subprocess.Popen(
-                    _command(settings, layout, index, folder),
+            process = stack.enter_context(
+                running(
+                    ["nice", "-n", "5", *options.command()],
+                    log=log,
                     cwd=folder,
-                    env=os.environ | {"TMPDIR": str(folder)},  # what a worker that is killed leaves goes with the rest
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
+                    env=os.environ | {"TMPDIR": str(folder)},  # so that the files of a killed worker are deleted, too
+                    death_signal=signal.SIGKILL,
                 )
-            stack.callback(_end, process)
-            workers.append(_Worker(index, process, folder / f"worker-{index}.sock", log))
+            )
+            workers.append(_Worker(options, process, log))
         yield workers
 
 
-def _command(settings: Settings, layout: Layout, index: int, folder: Path) -> list[str]:
-    """What `supervisord.conf` says, but for the watchdog and what happens in a server's life only."""
-    options = {
-        "index": index,
-        "engine": settings.engine.engine,
-        "layout": layout.places,
-        "runtime": settings.engine.runtime,
-        "precision": settings.engine.precision,
-        "prompt-seconds": settings.engine.prompt_seconds,
-        "slots": layout.slots,
-        "model-dir": settings.engine.model_dir or "",
-        "cache-dir": settings.storage.cache_dir,
-        "run-dir": folder,
-        "voices": settings.storage.voices_dir,
-        "log-level": "warning",
-    }
-    ended_with_this_one = ["setpriv", "--pdeathsig", "KILL", "--", "nice", "-n", "5"]
-    words = [str(word) for name, value in options.items() for word in (f"--{name}", value)]
-    return [*ended_with_this_one, sys.executable, "-m", "worker", *words]
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait()
+def calibration_options(settings: Settings, layout: Layout, index: int, folder: Path) -> WorkerOptions:
+    """Returns the options that `chorus serve` would start the worker with, but in `folder`, quiet and unwatched."""
+    return replace(
+        worker_options(settings, layout, index=index),
+        run_dir=folder,
+        watchdog_seconds=0.0,
+        log_level="warning",
+        log_format="text",
+        log_text=False,
+    )
 
 
 async def _measure(
-    settings: Settings, layout: Layout, bounds: RunLimits, workers: list[_Worker], spoke: Callable[[], object]
+    layout: Layout, limits: RunLimits, workers: list[_Worker], on_utterance: Callable[[], object]
 ) -> Measurement:
     async with _connected(workers) as clients:
-        await asyncio.gather(*map(_ready, workers, clients))
-        spoken = _Spoken()
-        rate = settings.engine.card.sample_rate * SAMPLE_BYTES
+        await asyncio.gather(*map(_await_ready, workers, clients))
+        results = _Results()
         started = time.perf_counter()
 
-        async def speak(worker: _Worker, client: WorkerClient, utterances: Iterator[Utterance]) -> None:
+        async def synthesize(worker: _Worker, client: WorkerClient, utterances: Iterator[Utterance]) -> None:
+            bytes_per_second = worker.options.engine.card.sample_rate * SAMPLE_BYTES
             for utterance in utterances:
                 sent = time.perf_counter()
                 try:
-                    answer = await client.synthesize(utterance)
+                    result = await client.synthesize(utterance)
                 except (WorkerLostError, WorkerFullError, UtteranceRefusedError) as error:
-                    raise worker.failure(f"did not speak {utterance.text!r}: {error}") from error
-                spoken.audio += len(answer.pcm) / rate
-                spoken.answers.append(time.perf_counter() - sent)
-                spoke()
+                    raise worker.failure(f"did not synthesize {utterance.text!r}: {error}") from error
+                results.audio_seconds += len(result.pcm) / bytes_per_second
+                results.latencies.append(time.perf_counter() - sent)
+                on_utterance()
 
         slots = []
         for worker, client in zip(workers, clients, strict=True):
-            utterances = _utterances(worker.index, layout.slots, bounds, started)
-            slots += [speak(worker, client, utterances) for _ in range(layout.slots)]
+            utterances = _utterances(worker.options.index, layout.slots, limits, started)
+            slots += [synthesize(worker, client, utterances) for _ in range(layout.slots)]
         await asyncio.gather(*slots)
         seconds = time.perf_counter() - started
         states = [await _state(worker, client) for worker, client in zip(workers, clients, strict=True)]
     return Measurement(
-        threads=layout.workers[0].threads,
+        threads=layout.threads,
         slots=layout.slots,
         workers=len(workers),
-        utterances=len(spoken.answers),
-        audio_seconds=spoken.audio,
+        utterances=len(results.latencies),
+        audio_seconds=results.audio_seconds,
         seconds=seconds,
-        answer_seconds=statistics.median(spoken.answers),
+        answer_seconds=statistics.median(results.latencies),
         worker_bytes=max(state.resident_bytes - state.shared_bytes for state in states),
     )
 
 
-def _utterances(worker: int, slots: int, bounds: RunLimits, started: float) -> Iterator[Utterance]:
-    """What a worker is to speak, as long as it should; each worker begins at another text."""
+def _utterances(worker: int, slots: int, limits: RunLimits, started: float) -> Iterator[Utterance]:
+    """The utterances of a worker until its limits are reached; each worker begins with another text."""
     for number in count():
-        if bounds.over(slots, number, time.perf_counter() - started):
+        if limits.reached(slots, number, time.perf_counter() - started):
             return
         text = TEXTS[(worker + number) % len(TEXTS)]
         yield Utterance(
@@ -205,33 +196,33 @@ def _utterances(worker: int, slots: int, bounds: RunLimits, started: float) -> I
             text=text,
             voice=DEFAULT_VOICE,
             seed=number,
-            token_budget=TOKENS_A_CHARACTER * len(text),
+            token_budget=TOKENS_PER_CHARACTER * len(text),
         )
 
 
 @asynccontextmanager
 async def _connected(workers: list[_Worker]) -> AsyncIterator[list[WorkerClient]]:
-    clients = [WorkerClient(worker.socket, state_timeout=STATE_SECONDS) for worker in workers]
+    clients = [WorkerClient(worker.options.socket, state_timeout=STATE_SECONDS) for worker in workers]
     try:
         yield clients
     finally:
         for client in clients:
             await client.close()
-        await asyncio.sleep(0)  # the sockets are closed at the loop's next turn
+        await asyncio.sleep(0)  # the event loop closes the sockets in its next iteration
 
 
-async def _ready(worker: _Worker, client: WorkerClient) -> None:
-    """Wait until a worker can speak. Raises CalibrationRunError."""
+async def _await_ready(worker: _Worker, client: WorkerClient) -> None:
+    """Wait until a worker is ready. Raises CalibrationRunError."""
     deadline = time.monotonic() + START_SECONDS
     while True:
         if worker.process.poll() is not None:
             raise worker.failure(f"did not start: it ended with {worker.process.returncode}")
-        if worker.socket.exists():
+        if worker.options.socket.exists():
             state = await _state(worker, client)
             if state.phase is Phase.READY:
                 return
             if state.phase is Phase.FAILED:
-                raise CalibrationRunError(f"worker {worker.index} cannot load its model: {state.reason}")
+                raise CalibrationRunError(f"worker {worker.options.index} cannot load its model: {state.reason}")
         if time.monotonic() > deadline:
             raise worker.failure(f"was not ready after {START_SECONDS:g} s")
         await asyncio.sleep(POLL_INTERVAL_SECONDS)

@@ -1,4 +1,4 @@
-"""Where calibrations are kept: a file each in the cache folder, found again where the conditions are the same."""
+"""Stores calibrations: one file each in the cache folder, found again while the conditions are the same."""
 
 from __future__ import annotations
 
@@ -14,54 +14,55 @@ from balancer.host.calibration import Calibration, Conditions
 log = logging.getLogger(__name__)
 
 UNKNOWN_WEIGHTS = ""
-"""Fingerprint of weights that were not read yet."""
+"""Stands for the fingerprint of weights that have not been read yet."""
 
 
-def calibrations_folder(cache: Path) -> Path:
+def calibrations_folder(cache_dir: Path) -> Path:
     """The folder of all calibrations."""
-    return cache / "calibrations"
+    return cache_dir / "calibrations"
 
 
-def save(calibration: Calibration, cache: Path) -> Path:
-    """Write a calibration, in one step, in the place of an earlier one of the same conditions. Raises OSError."""
-    place = calibrations_folder(cache) / f"{calibration.conditions.name}.json"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    aside = place.with_name(f"{place.name}.{os.getpid()}")
+def save(calibration: Calibration, cache_dir: Path) -> Path:
+    """Write a calibration atomically, in place of an earlier one under the same conditions. Raises OSError."""
+    file = calibrations_folder(cache_dir) / f"{calibration.conditions.file_stem}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        aside.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        aside.replace(place)
+        temporary.write_text(calibration.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        temporary.replace(file)
     finally:
-        aside.unlink(missing_ok=True)
-    return place
+        temporary.unlink(missing_ok=True)
+    return file
 
 
 def find_calibration(
-    conditions: Conditions, cache: Path, fingerprint: Callable[[], str]
+    conditions: Conditions, cache_dir: Path, fingerprint: Callable[[], str]
 ) -> tuple[Calibration | None, str | None]:
-    """The calibration of these conditions, else None and what differs in those there are, in a sentence.
+    """Returns the calibration under these conditions, or else None and a sentence on how the existing ones differ.
 
-    `fingerprint` tells the weights, which `conditions` leave out: it may read gigabytes, and is asked only where all
-    else agrees.
+    `conditions` leave out the weights. `fingerprint` identifies them; it may read gigabytes and is only called if
+    everything else agrees.
     """
-    others: set[str] = set()
+    differences: set[str] = set()
     candidates = []
-    for file in sorted(calibrations_folder(cache).glob(f"{conditions.prefix}*.json")):
+    for file in sorted(calibrations_folder(cache_dir).glob(f"{conditions.file_prefix}*.json")):
         try:
-            kept = Calibration.model_validate_json(file.read_bytes())
+            calibration = Calibration.model_validate_json(file.read_bytes())
         except (OSError, ValidationError) as error:
-            log.warning("the calibration in %s cannot be read, and counts for nothing: %s", file, error)
+            log.warning("ignoring the calibration in %s, which cannot be read: %s", file, error)
             continue
-        differences = set(kept.conditions.differences(conditions)) - {"weights"}
-        if differences:
-            others |= differences
+        different = set(calibration.conditions.differences(conditions)) - {"weights"}
+        if different:
+            differences |= different
         else:
-            candidates.append(kept)
+            candidates.append(calibration)
     if candidates:
         weights = fingerprint()
-        for kept in candidates:
-            if kept.conditions.weights == weights:
-                return kept, None
-        others.add("weights")
-    if not others:
+        for calibration in candidates:
+            if calibration.conditions.weights == weights:
+                return calibration, None
+        differences.add("weights")
+    if not differences:
         return None, None
-    return None, f"No calibration is for this host as it is: other {', '.join(sorted(others))}; run `chorus calibrate`."
+    names = ", ".join(sorted(differences))
+    return None, f"No calibration matches this host, which differs in {names}; run `chorus calibrate`."

@@ -1,4 +1,4 @@
-"""What workers take of memory, and how many workers of how many slots it holds; pure."""
+"""The memory that workers need, and how many workers with how many slots fit into it; pure."""
 
 from __future__ import annotations
 
@@ -8,86 +8,91 @@ from typing import Self
 
 from balancer.cpu_lists import LayoutError
 from balancer.host.wording import counted, gibibytes
-from worker.cards import EngineCard, Runtime
-from worker.precision import Precision
+from worker.cards import CARDS
+from worker.options import EngineOptions
 
-_LEAST_RESERVE_BYTES = 512 * 2**20
+_MIN_RESERVE_BYTES = 512 * 2**20
 _RESERVED_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class WorkerMemory:
-    """What workers of an engine, run in one way, take of memory, in bytes."""
+    """The memory that workers of one engine need, in bytes."""
 
-    each: int
-    """Of every worker, beside its slots."""
-    shared: int = 0
-    """Of all workers together, however many they are."""
-    slot: int = 0
-    """Of every slot of every worker; 0 where a worker speaks one utterance at a time."""
-    slots: int = 1
-    """Slots of a worker where nothing else is known."""
+    private_bytes: int
+    """Of each worker, without its slots."""
+    shared_bytes: int = 0
+    """Of all workers of the host together, whatever their number."""
+    slot_bytes: int = 0
+    """Of each slot of each worker; 0 where a worker synthesizes one utterance at a time."""
+    default_slots: int = 1
+    """Slots of a worker if neither the operator nor a calibration says otherwise."""
 
     @classmethod
-    def of(cls, card: EngineCard, runtime: Runtime, precision: Precision) -> Self:
-        """What the card says of an engine that is run so."""
-        batched = card.under(runtime)
+    def of(cls, options: EngineOptions) -> Self:
+        """Returns what the engine's card states for these options."""
+        card, batched = CARDS[options.engine], options.batched
         if batched is None:
             return cls(card.resident_bytes, card.shared_bytes)
-        return cls(batched.resident_bytes[precision], card.shared_bytes, batched.slot_bytes, batched.slots)
+        return cls(batched.resident_bytes[options.precision], card.shared_bytes, batched.slot_bytes, batched.slots)
 
 
 @dataclass(frozen=True)
 class MemoryBudget:
-    """How many workers of how many slots memory holds."""
+    """The memory of a host, shared between workers."""
 
-    available: int
-    demand: WorkerMemory
-
-    @property
-    def reserve(self) -> int:
-        """Bytes that no worker may count on: the balancer, audio under way, the rest of the system."""
-        return max(_LEAST_RESERVE_BYTES, math.ceil(_RESERVED_SHARE * self.available))
+    available_bytes: int
+    worker: WorkerMemory
 
     @property
-    def free(self) -> int:
-        """Bytes for the workers' own."""
-        return max(0, self.available - self.reserve - self.demand.shared)
+    def reserve_bytes(self) -> int:
+        """Bytes that no worker may use: for the balancer, audio in transit and the rest of the system."""
+        return max(_MIN_RESERVE_BYTES, math.ceil(_RESERVED_SHARE * self.available_bytes))
 
-    def workers(self, slots: int) -> int:
-        """Most workers of so many slots."""
-        return self.free // self.worker_bytes(slots)
+    @property
+    def free_bytes(self) -> int:
+        """Bytes for the private memory of all workers."""
+        return max(0, self.available_bytes - self.reserve_bytes - self.worker.shared_bytes)
 
-    def slots(self, workers: int) -> int:
-        """Most slots of so many workers; 0 where not even one each fits, 1 where a worker has no more."""
-        if not self.demand.slot:
-            return int(workers <= self.workers(1))
-        return max(0, self.free // workers - self.demand.each) // self.demand.slot
+    def max_workers(self, slots: int) -> int:
+        """The highest number of workers with `slots` slots each."""
+        return self.free_bytes // self.worker_bytes(slots)
+
+    def max_slots(self, workers: int) -> int:
+        """The highest number of slots of each of `workers` workers.
+
+        0 if not even one slot each fits; never more than 1 for an engine that synthesizes one utterance at a time.
+        """
+        if not self.worker.slot_bytes:
+            return int(workers <= self.max_workers(1))
+        return max(0, self.free_bytes // workers - self.worker.private_bytes) // self.worker.slot_bytes
 
     def check(self, workers: int, slots: int) -> None:
-        """Raise LayoutError where so many workers of so many slots do not fit."""
-        if workers <= self.workers(slots):
+        """Raise LayoutError if `workers` workers with `slots` slots each do not fit."""
+        if workers <= self.max_workers(slots):
             return
-        need = gibibytes(workers * self.worker_bytes(slots) + self.demand.shared + self.reserve)
-        what = counted(workers, "worker") + (f" of {counted(slots, 'slot')}" if self.demand.slot else "")
-        raise LayoutError(f"{what} would need {need} of memory ({self}): {self._way_out(workers, slots)}")
+        needed = gibibytes(workers * self.worker_bytes(slots) + self.worker.shared_bytes + self.reserve_bytes)
+        request = counted(workers, "worker") + (f" of {counted(slots, 'slot')}" if self.worker.slot_bytes else "")
+        raise LayoutError(f"{request} would need {needed} of memory ({self}): {self._alternatives(workers, slots)}")
 
     def worker_bytes(self, slots: int) -> int:
-        """What a worker of so many slots takes for itself."""
-        return self.demand.each + slots * self.demand.slot
+        """The private memory of a worker with `slots` slots."""
+        return self.worker.private_bytes + slots * self.worker.slot_bytes
 
-    def _way_out(self, workers: int, slots: int) -> str:
-        ways = []
-        if slots > 1 and (fewer := self.slots(workers)):
-            ways.append(f"ask for at most {counted(fewer, 'slot')}")
-        if fewer := self.workers(slots):
-            ways.append(f"ask for at most {counted(fewer, 'worker')}")
-        return " or ".join(ways) or "free memory or run a smaller engine"
+    def _alternatives(self, workers: int, slots: int) -> str:
+        alternatives = []
+        if slots > 1 and (fewer := self.max_slots(workers)):
+            alternatives.append(counted(fewer, "slot"))
+        if fewer := self.max_workers(slots):
+            alternatives.append(counted(fewer, "worker"))
+        if not alternatives:
+            return "free memory or run a smaller engine"
+        return f"request at most {' or at most '.join(alternatives)}"
 
     def __str__(self) -> str:
-        slot = f" and {gibibytes(self.demand.slot)} a slot" if self.demand.slot else ""
-        shared = f", {gibibytes(self.demand.shared)} shared" if self.demand.shared else ""
+        slot = f" and {gibibytes(self.worker.slot_bytes)} per slot" if self.worker.slot_bytes else ""
+        shared = f", {gibibytes(self.worker.shared_bytes)} shared" if self.worker.shared_bytes else ""
         return (
-            f"{gibibytes(self.demand.each)} each{slot}{shared}, {gibibytes(self.available)} available, "
-            f"{gibibytes(self.reserve)} kept in reserve"
+            f"{gibibytes(self.worker.private_bytes)} per worker{slot}{shared}, "
+            f"{gibibytes(self.available_bytes)} available, {gibibytes(self.reserve_bytes)} reserved"
         )

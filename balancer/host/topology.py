@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from balancer.cpu_lists import LayoutError, parse_cpus
-from balancer.host.layout import Core, Host
+from balancer.host.cpu_budget import Core, Host
 
 
 def detect_topology(

@@ -9,11 +9,12 @@ from balancer.cli.console import tell
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Conditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, find_calibration
-from balancer.host.layout import Host, Layout, binding_quota, plan_layout, usable_cores
+from balancer.host.cpu_budget import CpuBudget, Host
+from balancer.host.layout import Layout, plan_layout
 from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
 from balancer.launch.download import download
-from balancer.launch.preflight import LaunchError, check_way
+from balancer.launch.preflight import LaunchError, check_engine_options
 from balancer.settings import Settings
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
@@ -29,7 +30,7 @@ from worker.precision import detect_processor
 
 def choose_layout(settings: Settings) -> Layout:
     """What serve would start on this host. Raises LaunchError."""
-    check_way(settings)
+    check_engine_options(settings)
     host = detect_topology()
     try:
         calibration, remark = find_calibration(
@@ -37,7 +38,7 @@ def choose_layout(settings: Settings) -> Layout:
         )
         layout = plan_layout(
             host,
-            WorkerMemory.of(settings.engine.card, settings.engine.runtime, settings.engine.precision),
+            WorkerMemory.of(settings.engine_options()),
             workers=settings.layout.workers,
             threads=settings.layout.threads,
             slots=settings.layout.slots,
@@ -51,15 +52,13 @@ def choose_layout(settings: Settings) -> Layout:
 
 def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> Conditions:
     """What a calibration of this host with these settings holds for."""
+    budget = CpuBudget.of(host)
     return Conditions(
-        engine=settings.engine.engine,
-        runtime=settings.engine.runtime,
-        precision=settings.engine.precision,
-        prompt_seconds=settings.engine.prompt_seconds,
+        engine=settings.engine_options().label(),
         weights=weights,
         processor=detect_processor().name,
-        cores=usable_cores(host),
-        quota=binding_quota(host),
+        cores=len(budget.cores),
+        quota=budget.quota,
     )
 
 

@@ -14,7 +14,7 @@ from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     missing_extra,
 )
-from worker.precision import detect_processor, unsupported_reason
+from worker.precision import detect_processor
 
 SOCKET_PATH_BYTES = 107
 """Longest path of a Unix socket on Linux (`man 7 unix`), without the closing NUL."""
@@ -46,18 +46,15 @@ def check_reach(settings: Settings) -> None:
     )
 
 
-def check_way(settings: Settings) -> None:
-    """Raise LaunchError where the engine, or this processor, cannot do what runtime, precision and slots ask for."""
-    way = settings.engine.runtime, settings.engine.precision, settings.layout.slots, settings.engine.prompt_seconds
-    if misfit := settings.engine.card.misfit(*way):
-        raise LaunchError(misfit)
-    if refused := unsupported_reason(settings.engine.precision, detect_processor()):
-        raise LaunchError(refused)
+def check_engine_options(settings: Settings) -> None:
+    """Raise LaunchError if the engine or this processor does not support the settings of the engine."""
+    if (reason := settings.engine_options().unsupported_reason(detect_processor())) is not None:
+        raise LaunchError(reason)
 
 
 def check_engine(settings: Settings) -> None:
     """Raise LaunchError for what keeps the engine from running, save its weights."""
-    check_way(settings)
+    check_engine_options(settings)
     if missing := missing_extra(settings.engine.card):
         raise LaunchError(missing)
     if settings.engine.model_dir is not None and settings.engine.engine not in CHECKPOINTS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import NoReturn
 
 from balancer.cpu_lists import format_cores
 from balancer.host.layout import Layout
+from balancer.host.worker_options import worker_options
 from balancer.settings import Settings
 from balancer.settings_groups import REPOSITORY
 
@@ -44,12 +46,11 @@ def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
     chosen = settings.updated(
         slots=layout.slots,
         workers=len(layout.workers),
-        cores=format_cores(worker.cpus for worker in layout.workers),
+        cores=format_cores(layout.workers),
     )
     return {
-        "CHORUS_MODEL_DIR": "",  # supervisord knows no variable that is not set
         **chosen.environ(),
-        "CHORUS_LAYOUT": layout.places,
+        "CHORUS_WORKER_ARGV": shlex.join(worker_options(chosen, layout).shared_argv()),
         "CHORUS_PYTHON": sys.executable,
         "CHORUS_UID": str(os.getuid()),
     }

@@ -19,7 +19,7 @@ from worker.checkpoints.fingerprint import digest_of
 class CacheKeys:
     """The cache keys of one engine.
 
-    `engine` is its name with the options that change its audio, as `cards.described` puts them. `fingerprint`
+    `engine` is its name with the options that change its audio, as `EngineOptions.label` names them. `fingerprint`
     identifies its weights and code. `voices` is the folder of the voices.
     """
 

@@ -77,7 +77,8 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
 
     best = calibration.ranked[0]
     layout = place.run("layout", *model)
-    assert f"{best.slots} slot{'s' * (best.slots > 1)} a worker, by this host's calibration: {best}." in layout.stdout
+    chosen = f"{best.slots} slot{'s' * (best.slots > 1)} per worker"
+    assert f"{chosen}, from this host's calibration: {best}." in layout.stdout
     # Which of the two is best is up to the machine: what was measured is made to say three.
     others = [one.model_copy(update={"audio_seconds": 1e-3}) for one in calibration.measurements if one.slots == 1]
     (file,) = (place.cache / "calibrations").glob("*")
@@ -85,7 +86,7 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
     mine = Home(home.voices, place.cache)
     with start_model("turbo", mine, model_dir=tiny_checkpoint("turbo")) as chorus:
         assert [state.slots for state in chorus.states()] == [3]
-        assert b"by this host's calibration" in chorus.log.read_bytes()
+        assert b"from this host's calibration" in chorus.log.read_bytes()
         assert audio_seconds(synthesize(chorus)) > 1
 
 
@@ -136,7 +137,7 @@ def alive(process: psutil.Process) -> bool:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--slots", "2"], 1, "chorus: engine hibari speaks one utterance at a time; unset CHORUS_SLOTS"),
+        (["--slots", "2"], 1, "chorus: engine hibari synthesizes one utterance at a time; unset CHORUS_SLOTS"),
         (["--precision", "int8"], 1, "chorus: engine hibari computes in fp32 only; unset CHORUS_PRECISION"),
         (["--engine", "nope"], 1, "chorus: CHORUS_ENGINE: there is no such engine"),
         ([*TURBO, "--model-dir", "nowhere"], 1, f"chorus: the folder of turbo's weights, {ROOT}/nowhere, is not there"),

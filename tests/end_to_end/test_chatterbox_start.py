@@ -18,7 +18,7 @@ from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, MODEL_TIMEOUT, Home, post_tts, start_model, synthesize
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment, start_balancer, wait_until
-from tests.support.real_worker import start_worker
+from tests.support.real_worker import start_worker, worker_options
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.contract import Phase
@@ -120,7 +120,7 @@ def test_too_little_memory_for_the_slots_asked_for_is_told_with_numbers(
     assert message.startswith(f"chorus: 1000 workers of {slots} slots would need ")
     assert " a slot, " in message
     assert " available, " in message
-    assert "ask for at most " in message or "free memory or run a smaller engine" in message
+    assert "request at most " in message or "free memory or run a smaller engine" in message
 
 
 @pytest.mark.parametrize("fault", ["partial", "damaged", "other", "no extra"])
@@ -140,7 +140,7 @@ def test_a_worker_that_cannot_load_says_why_to_whoever_asks(
             variables = request.getfixturevalue("without_extra")
             expected = "engine turbo needs the extra `chatterbox`"
     with (
-        start_worker(run_dir, engine="turbo", model_dir=model_dir, **variables) as worker,
+        start_worker(worker_options(run_dir, "turbo", model_dir=model_dir), **variables) as worker,
         start_balancer(run_dir, ready=0, engine="turbo", recovery_seconds=0) as url,
     ):
         wait_until(lambda: worker.state().phase is Phase.FAILED, timeout=MODEL_TIMEOUT)

@@ -13,12 +13,13 @@ from pathlib import Path
 from voices.registry import Voice
 from worker.engines import load
 from worker.engines.base import Samples, VoiceSource
+from worker.options import EngineOptions
 
 
 def main(name: str, checkpoint: str, cache: str, clip: str) -> None:
     from worker.engines.chatterbox.upstream.conditionals import Conditionals
 
-    engine = load(name, threads=1, model_dir=Path(checkpoint), cache=Path(cache))
+    engine = load(EngineOptions(name, cache_dir=Path(cache), model_dir=Path(checkpoint)))
     computed = 0
     compute = Conditionals._compute
 

@@ -1,6 +1,6 @@
 """Starts `python -m worker` as a process of its own, and ends it again.
 
-with start_worker(run_dir) as worker:
+with start_worker(worker_options(run_dir)) as worker:
     assert worker.await_ready().engine == "hibari"
     async with worker.client() as client: ...
 """
@@ -10,16 +10,17 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
+from worker.options import EngineOptions, WorkerOptions
 
 CPU = min(os.sched_getaffinity(0))
 SENTENCE = "Wonderful people quickly consider several alternative possibilities regarding international organisation. "
@@ -61,48 +62,30 @@ class Worker:
         return self.await_phase(Phase.READY)
 
 
-def command(
+def worker_options(
     run_dir: Path,
+    engine: str = "hibari",
     *,
     index: int = 0,
-    engine: str = "hibari",
-    model_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    layout: str = f"{CPU}/1",
-    voices: Path = ROOT / "voices",
-    options: Sequence[str] = (),
-) -> list[str]:
-    """`python -m worker` with its options."""
-    words = [sys.executable, "-m", "worker", "--index", str(index), "--engine", engine, "--layout", layout]
-    words += ["--model-dir", str(model_dir or ""), "--cache-dir", str(cache_dir or run_dir / "cache")]
-    return [*words, "--run-dir", str(run_dir), "--voices", str(voices), "--log-level", "warning", *options]
+    layout: tuple[tuple[int, ...], ...] = ((CPU,),),
+    voices_dir: Path = ROOT / "voices",
+    **engine_options: Any,
+) -> WorkerOptions:
+    """The options of a worker with the repository's voices, on one CPU, unless others are given."""
+    return WorkerOptions(
+        EngineOptions(engine, run_dir / "cache", **engine_options),
+        layout=layout,
+        run_dir=run_dir,
+        voices_dir=voices_dir,
+        index=index,
+        log_level="warning",
+    )
 
 
 @contextmanager
-def start_worker(
-    run_dir: Path,
-    *,
-    index: int = 0,
-    engine: str = "hibari",
-    model_dir: Path | None = None,
-    cache_dir: Path | None = None,
-    layout: str = f"{CPU}/1",
-    voices: Path = ROOT / "voices",
-    options: Sequence[str] = (),
-    **variables: str,
-) -> Iterator[Worker]:
+def start_worker(options: WorkerOptions, **variables: str) -> Iterator[Worker]:
     """`python -m worker`, which listens when the block begins and is killed when it ends."""
-    words = command(
-        run_dir,
-        index=index,
-        engine=engine,
-        model_dir=model_dir,
-        cache_dir=cache_dir,
-        layout=layout,
-        voices=voices,
-        options=options,
-    )
-    with running(words, run_dir / f"worker-{index}.sock", **variables) as worker:
+    with running(options.command(), options.socket, **variables) as worker:
         yield worker
 
 

@@ -23,6 +23,7 @@ from voices.registry import LiveRegistry
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance
 from worker.engines import load
 from worker.engines.base import Cancellation, Engine, VoiceSource
+from worker.options import EngineOptions
 from worker.runner import RefusedError, Runner, to_pcm
 
 ROUNDS = 20
@@ -93,7 +94,7 @@ async def guarded(engine: Engine, voices: LiveRegistry, spoken: list[Utterance])
 
 def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
     voices = LiveRegistry(Path(folder))
-    engine = load(name, threads=1, model_dir=Path(checkpoint), cache=Path(cache))
+    engine = load(EngineOptions(name, cache_dir=Path(cache), model_dir=Path(checkpoint)))
     sources = {voice.name: VoiceSource(voice, voices.reference(voice) if voice.reference else None) for voice in voices}
     for source in sources.values():
         engine.prepare(source)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.real_worker import Worker, start_worker
+from tests.support.real_worker import Worker, start_worker, worker_options
 
 
 @pytest.fixture
@@ -19,6 +19,6 @@ def run_dir() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def worker() -> Iterator[Worker]:
     """A worker that is ready, for tests that leave it as it was."""
-    with tempfile.TemporaryDirectory(prefix="chorus-") as folder, start_worker(Path(folder)) as worker:
+    with tempfile.TemporaryDirectory(prefix="chorus-") as folder, start_worker(worker_options(Path(folder))) as worker:
         worker.await_ready()
         yield worker

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import ROOT, TIMEOUT, environment
-from tests.support.real_worker import command, start_worker
+from tests.support.real_worker import start_worker, worker_options
 from worker.contract import Phase
 from worker.crash_history import MAX_WAIT_SECONDS, NO_CRASHES, Crashes, CrashHistory
 
@@ -109,14 +109,14 @@ def test_a_worker_that_dies_twice_while_it_loads_waits_and_says_why(run_dir: Pat
     (tmp_path / "onnxruntime.py").write_text(dying)
     for _ in range(2):
         done = subprocess.run(
-            command(run_dir),
+            worker_options(run_dir).command(),
             cwd=ROOT,
             env=environment() | {"PYTHONPATH": str(tmp_path)},
             check=False,
             timeout=TIMEOUT,
         )
         assert done.returncode == -signal.SIGKILL
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         state = worker.await_phase(Phase.FAILED)
         assert state.reason is not None
         assert "crashed at each of its last 2 starts" in state.reason

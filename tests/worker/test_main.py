@@ -6,22 +6,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.harness import ROOT, environment, wait_until
-from tests.support.real_worker import CPU, running, start_worker
+from tests.support.real_worker import CPU, running, start_worker, worker_options
 from worker.contract import Phase
+from worker.precision import Precision
 
 BEYOND = max(os.sched_getaffinity(0)) + 1
 
 
 def refusal(run_dir: Path, **options: str) -> tuple[int, str]:
-    """Exit status and last words of a worker that does not start."""
-    defaults = {"index": "0", "engine": "hibari", "layout": f"{CPU}/1", "voices": str(ROOT / "voices")}
-    words = [word for name, value in (defaults | options).items() for word in (f"--{name}", value)]
+    """Exit status and last line of a worker that does not start with these options instead of the usual ones."""
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "--run-dir", run_dir, "--cache-dir", run_dir, *words],
+        [*worker_options(run_dir).command(), *words],
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -40,16 +41,16 @@ def test_an_index_outside_the_layout(run_dir: Path, index: str) -> None:
     assert refusal(run_dir, index=index) == (2, said)
 
 
-@pytest.mark.parametrize("layout", ["", "0", "0/", "/1", "0/1;", "a/1", "0/1;0/x"])
-def test_a_layout_that_is_none(run_dir: Path, layout: str) -> None:
+@pytest.mark.parametrize("layout", ["", ";", "0/1", ",1", "0;", "a", "0;0,x"])
+def test_an_invalid_layout(run_dir: Path, layout: str) -> None:
     status, said = refusal(run_dir, layout=layout)
     assert status == 2
     assert "--layout" in said
     assert repr(layout) in said
 
 
-def test_a_layout_without_threads(run_dir: Path) -> None:
-    assert refusal(run_dir, layout="0/0") == (2, "worker: error: argument --layout: '0/0' leaves no thread")
+def test_no_threads(run_dir: Path) -> None:
+    assert refusal(run_dir, threads="0") == (2, "worker: error: argument --threads: '0' leaves no thread")
 
 
 def test_an_engine_that_there_is_not(run_dir: Path) -> None:
@@ -63,7 +64,7 @@ def test_an_engine_that_there_is_not(run_dir: Path) -> None:
     ("option", "value", "there_are"),
     [("runtime", "fast", "'batched', 'stock'"), ("precision", "fp16", "'fp32', 'bf16', 'int8'")],
 )
-def test_a_way_to_run_that_there_is_not(run_dir: Path, option: str, value: str, there_are: str) -> None:
+def test_an_unknown_runtime_or_precision(run_dir: Path, option: str, value: str, there_are: str) -> None:
     status, said = refusal(run_dir, **{option: value})
     assert status == 2
     assert f"argument --{option}: invalid" in said
@@ -72,36 +73,39 @@ def test_a_way_to_run_that_there_is_not(run_dir: Path, option: str, value: str, 
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("changed", "said"),
     [
         (
-            ("--slots", "2"),
-            "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: ",
+            {"slots": 2},
+            "engine hibari synthesizes one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: ",
         ),
-        (("--precision", "int8"), "engine hibari computes in fp32 only; unset CHORUS_PRECISION (--precision), or "),
+        (
+            {"precision": Precision.INT8},
+            "engine hibari computes in fp32 only; unset CHORUS_PRECISION (--precision), or ",
+        ),
     ],
 )
-def test_a_way_to_run_that_the_engine_does_not_know(run_dir: Path, options: tuple[str, str], said: str) -> None:
-    with start_worker(run_dir, options=options) as worker:
+def test_options_that_the_engine_does_not_support(run_dir: Path, changed: dict[str, Any], said: str) -> None:
+    with start_worker(worker_options(run_dir, **changed)) as worker:
         state = worker.await_phase(Phase.FAILED)
     assert state.reason is not None
     assert state.reason.startswith(said)
 
 
 def test_cpus_that_it_may_not_use(run_dir: Path) -> None:
-    status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}/1")
+    status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}")
     assert status == 1
     assert said.startswith(f"worker 0: cannot run on CPUs {CPU},{BEYOND}: allowed here are ")
 
 
 def test_no_folder_of_voices(run_dir: Path, tmp_path: Path) -> None:
-    status, said = refusal(run_dir, voices=str(tmp_path / "absent"))
+    status, said = refusal(run_dir, **{"voices-dir": str(tmp_path / "absent")})
     assert status == 1
     assert said == f"worker 0: there is no folder of voices at {tmp_path}/absent; set CHORUS_VOICES_DIR to one"
 
 
 def test_without_a_default_voice_it_says_why_it_does_not_work(run_dir: Path, tmp_path: Path) -> None:
-    with start_worker(run_dir, voices=tmp_path) as worker:
+    with start_worker(worker_options(run_dir, voices_dir=tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)
     assert state.reason is not None
     assert "there is no voice 'default'" in state.reason
@@ -109,17 +113,15 @@ def test_without_a_default_voice_it_says_why_it_does_not_work(run_dir: Path, tmp
 
 def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
-    path = run_dir / "worker-0.sock"
+    options = worker_options(run_dir)
     code = f"""if True:
         from pathlib import Path
         from worker.crash_history import CrashHistory
+        from worker.options import WorkerOptions
         from worker.server import serve
-        path, voices = Path({str(path)!r}), Path({str(ROOT / "voices")!r})
-        history = CrashHistory(path.parent, 0)
-        places = {{"path": path, "voices": voices, "model_dir": None, "cache": path, "history": history}}
-        serve(index=0, engine="hibari", threads=1, watchdog_seconds=0, log_text=False, **places, failed_seconds=1)
+        serve(WorkerOptions.from_argv({options.argv()!r}), CrashHistory(Path({str(run_dir)!r}), 0), failed_seconds=1)
     """
-    with running([sys.executable, "-c", code], path, PYTHONPATH=str(tmp_path)) as worker:
+    with running([sys.executable, "-c", code], options.socket, PYTHONPATH=str(tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)
         assert state.reason == "ImportError: libgomp.so.1: cannot open shared object file"
         assert not state.ready

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.support.harness import TIMEOUT, wait_until
-from tests.support.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance
+from tests.support.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance, worker_options
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, UtteranceError, WorkerState
 from worker.server import listen
 
@@ -95,8 +95,8 @@ def test_every_thread_is_on_the_cores_of_the_layout(worker: Worker) -> None:
 
 
 def test_a_second_worker_takes_its_own_place_of_the_layout(worker: Worker, run_dir: Path) -> None:
-    layout = f"{CPU}/1;{CPUS[-1]}/3"
-    with start_worker(run_dir, index=1, layout=layout) as other:
+    options = worker_options(run_dir, index=1, layout=((CPU,), (CPUS[-1],)), threads=3)
+    with start_worker(options) as other:
         report = other.await_ready()
         assert (report.cores, report.threads, report.index) == ((CPUS[-1],), 3, 1)
         assert affinities(other.process.pid) == {frozenset([CPUS[-1]])}
@@ -131,7 +131,7 @@ def test_listening_takes_the_place_of_what_was_left_there(run_dir: Path) -> None
 async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
     phases: list[Phase] = []
     refused = set()
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         async with worker.client() as client:
             async with asyncio.timeout(TIMEOUT):
                 while not phases or phases[-1] is not Phase.READY:
@@ -263,7 +263,7 @@ def ended(worker: Worker) -> int:
 
 
 async def test_sigterm_finishes_what_is_in_flight(run_dir: Path) -> None:
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         worker.await_ready()
         async with worker.client() as idle:
             await state(idle)
@@ -277,7 +277,7 @@ async def test_sigterm_finishes_what_is_in_flight(run_dir: Path) -> None:
 
 
 async def test_sigterm_while_the_model_works_for_nobody(run_dir: Path) -> None:
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         worker.await_ready()
         async with begun(worker, ENDLESS):
             pass
@@ -298,7 +298,7 @@ def test_sigterm_while_the_model_loads(run_dir: Path, tmp_path: Path) -> None:
                     onnxruntime.InferenceSession({str(model)!r})
                     pathlib.Path({str(loading)!r}).touch()
     """)
-    with start_worker(run_dir, PYTHONPATH=str(tmp_path)) as worker:
+    with start_worker(worker_options(run_dir), PYTHONPATH=str(tmp_path)) as worker:
         wait_until(loading.exists)
         assert worker.state().phase is Phase.STARTING
         worker.process.send_signal(signal.SIGTERM)
@@ -306,7 +306,7 @@ def test_sigterm_while_the_model_loads(run_dir: Path, tmp_path: Path) -> None:
 
 
 async def test_killed_in_the_middle(run_dir: Path) -> None:
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         worker.await_ready()
         async with begun(worker, LONG) as (decoder, chunks):
             worker.process.kill()
@@ -319,7 +319,7 @@ async def test_killed_in_the_middle(run_dir: Path) -> None:
         assert worker.path.is_socket()
         assert not worker.listens()
         # The next process takes the place of the socket that the dead one left.
-        with start_worker(run_dir) as heir:
+        with start_worker(worker_options(run_dir)) as heir:
             assert heir.path == worker.path
             assert heir.await_ready().pid != worker.process.pid
             async with heir.client() as client:
@@ -328,7 +328,7 @@ async def test_killed_in_the_middle(run_dir: Path) -> None:
 
 
 async def test_a_drained_worker_finishes_what_it_has_and_ends(run_dir: Path) -> None:
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         await asyncio.to_thread(worker.await_ready)
         async with begun(worker, LONG) as (decoder, chunks), worker.client() as client:
             assert (await client.post("/drain")).status_code == 202
@@ -342,7 +342,7 @@ async def test_a_drained_worker_finishes_what_it_has_and_ends(run_dir: Path) -> 
 
 
 async def test_a_worker_that_is_starting_is_drained_at_once(run_dir: Path) -> None:
-    with start_worker(run_dir) as worker:
+    with start_worker(worker_options(run_dir)) as worker:
         async with worker.client() as client:
             await client.post("/drain")
         await asyncio.to_thread(wait_until, lambda: worker.process.poll() is not None)

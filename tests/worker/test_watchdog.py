@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.support.harness import ROOT, TIMEOUT, wait_until
-from tests.support.real_worker import running, speak, utterance
+from tests.support.real_worker import running, speak, utterance, worker_options
 from worker.contract import FrameKind
 
 
@@ -61,11 +62,13 @@ def test_none_is_wanted() -> None:
 
 
 async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
+    options = replace(worker_options(run_dir), watchdog_seconds=0.5)
     code = f"""if True:
         import time
         from pathlib import Path
         from worker import server
         from worker.crash_history import CrashHistory
+        from worker.options import WorkerOptions
         from tests.support.held_engine import HeldEngine
 
         class Hanging(HeldEngine):
@@ -74,15 +77,10 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
                     time.sleep(600)
                 yield from super().synthesize(utterance, source, cancellation)
 
-        server.load = lambda *_, **__: Hanging()
-        folder = Path({str(run_dir)!r})
-        places = {{"path": folder / "s", "voices": Path("voices"), "model_dir": None, "cache": folder}}
-        server.serve(
-            index=0, engine="hibari", threads=1, history=CrashHistory(folder, 0), watchdog_seconds=0.5,
-            log_text=False, **places,
-        )
+        server.load = lambda _: Hanging()
+        server.serve(WorkerOptions.from_argv({options.argv()!r}), CrashHistory(Path({str(run_dir)!r}), 0))
     """
-    with running([sys.executable, "-c", code], run_dir / "s") as worker:
+    with running([sys.executable, "-c", code], options.socket) as worker:
         await asyncio.to_thread(worker.await_ready)
         async with worker.client() as client:
             assert (await speak(client, utterance("1")))[-1][0] is FrameKind.END

@@ -26,7 +26,7 @@ from scripts.benchmarks.engine.result import Result
 from scripts.benchmarks.engine.run import Trial, attempt, work_of
 from scripts.support.checkpoints import Size, checkpoint, home_of
 from scripts.support.servers import SideError, heed_signals, physical_cores
-from worker.cards import PROMPT_SECONDS
+from worker.cards import MAX_PROMPT_SECONDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.precision import Precision, detect_processor, unsupported_reason
@@ -59,10 +59,10 @@ def main(  # noqa: PLR0917 - each is an option
         int,
         typer.Option(
             min=2,
-            max=PROMPT_SECONDS,
+            max=MAX_PROMPT_SECONDS,
             help="Below the most, c and d are measured again with prompts so short.",
         ),
-    ] = PROMPT_SECONDS,
+    ] = MAX_PROMPT_SECONDS,
     concurrency: Annotated[str, typer.Option(help="Numbers of requests at once; 1 always is one.")] = "1,4,16",
     checkpoints: Annotated[
         Path | None,

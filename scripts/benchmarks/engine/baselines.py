@@ -10,7 +10,7 @@ from pathlib import Path
 from scripts.support.checkpoints import Size
 from scripts.support.markdown import counted
 from scripts.support.servers import UNHURRIED, Server, start_chorus, start_locked
-from worker.cards import PROMPT_SECONDS, Runtime
+from worker.cards import MAX_PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
 LETTERS = ("a", "b", "c", "d")
@@ -43,7 +43,7 @@ class Side:
     """a: one model behind one lock with every core; b: workers with upstream's own classes; c: the batched engine in
     float32; d: the same in a reduced precision."""
     precision: Precision = Precision.FP32
-    prompt_seconds: int = PROMPT_SECONDS
+    prompt_seconds: int = MAX_PROMPT_SECONDS
     """Of a voice's clip that lead the decoder of sound; upstream's, unless it is another sound that is measured."""
 
     @property
@@ -51,7 +51,7 @@ class Side:
         """What it is called in results, such as a, b, c-fp32, d-int8, or d-int8-4s with a shorter prompt."""
         if self.letter in ("a", "b"):
             return self.letter
-        prompt = f"-{self.prompt_seconds}s" if self.prompt_seconds < PROMPT_SECONDS else ""
+        prompt = f"-{self.prompt_seconds}s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
         return f"{self.letter}-{self.precision}{prompt}"
 
     def described(self, plan: Plan, *, slots: int, threads: int) -> str:
@@ -62,7 +62,7 @@ class Side:
         workers = f"{counted(plan.workers, 'worker')}, {each} each"
         if self.letter == "b":
             return f"(b) stock, {workers}"
-        prompt = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < PROMPT_SECONDS else ""
+        prompt = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
         return f"({self.letter}) batched {self.precision}, {workers}, {counted(slots, 'slot')}{prompt}"
 
     def start(self, engine: str, weights: Path, plan: Plan, folder: Path) -> AbstractContextManager[Server]:
@@ -81,7 +81,7 @@ class Side:
 
 
 def sides(
-    letters: Iterable[str], precisions: Iterable[Precision], prompt_seconds: int = PROMPT_SECONDS
+    letters: Iterable[str], precisions: Iterable[Precision], prompt_seconds: int = MAX_PROMPT_SECONDS
 ) -> Iterator[Side]:
     """Those of the letters, d once for each of the reduced precisions; then c and d with a shorter prompt, if asked."""
     found = []
@@ -91,5 +91,5 @@ def sides(
         else:
             found.append(Side(letter))
     yield from found
-    if prompt_seconds < PROMPT_SECONDS:
+    if prompt_seconds < MAX_PROMPT_SECONDS:
         yield from (replace(side, prompt_seconds=prompt_seconds) for side in found if side.letter in ("c", "d"))

@@ -367,7 +367,7 @@ def test_layout() -> None:
     assert result.exit_code == 0
     assert "Engine hibari" in result.stdout
     assert re.search(r"│ 0 +│ 0 +│ 1 +│", result.stdout)
-    assert "1 worker on the CPUs asked for." in result.stdout
+    assert "1 worker on the requested CPUs." in result.stdout
 
 
 def test_layout_of_this_host() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,31 +14,10 @@ from balancer.host.calibration import (
     DEFAULT_THREADS,
     EQUAL_SPEED_SHARE,
     Calibration,
-    Conditions,
     Measurement,
     worker_configurations,
 )
-
-CONDITIONS = Conditions.model_validate(
-    {
-        "engine": "turbo",
-        "runtime": "batched",
-        "precision": "int8",
-        "weights": "a digest",
-        "processor": "Xeon",
-        "cores": 8,
-        "quota": None,
-    }
-)
-
-
-def measurement(threads: int = 1, slots: int = 1, audio: float = 100.0, **others: Any) -> Measurement:
-    made = {"workers": 8, "utterances": 16, "seconds": 100.0, "answer_seconds": 5.0, "worker_bytes": 10**9}
-    return Measurement.model_validate(made | {"threads": threads, "slots": slots, "audio_seconds": audio} | others)
-
-
-def calibration(*measurements: Measurement) -> Calibration:
-    return Calibration(conditions=CONDITIONS, measured_at=datetime.now(UTC), measurements=measurements)
+from tests.support.calibrations import CONDITIONS, calibration, measurement
 
 
 def ranked(*measurements: Measurement) -> list[tuple[int, int]]:
@@ -48,8 +26,8 @@ def ranked(*measurements: Measurement) -> list[tuple[int, int]]:
 
 def test_a_measurement_in_words() -> None:
     assert measurement(2, 8, 250.0).speed == 2.5
-    assert str(measurement(2, 8, 250.0)) == "8 workers of 2 threads and 8 slots: 2.5 audio seconds a second"
-    assert str(measurement(workers=1)) == "1 worker of 1 thread and 1 slot: 1 audio seconds a second"
+    assert str(measurement(2, 8, 250.0)) == "8 workers of 2 threads and 8 slots: 2.5 audio seconds per second"
+    assert str(measurement(workers=1)) == "1 worker of 1 thread and 1 slot: 1 audio seconds per second"
 
 
 def test_the_fastest_is_the_best() -> None:
@@ -93,14 +71,16 @@ def test_conditions_tell_how_they_differ() -> None:
 @pytest.mark.parametrize("other", [{"weights": "b"}, {"processor": "EPYC"}, {"cores": 4}, {"quota": 2.5}])
 def test_each_set_of_conditions_has_a_file_of_its_own_beside_its_likes(other: dict[str, object]) -> None:
     changed = CONDITIONS.model_copy(update=other)
-    assert changed.name != CONDITIONS.name
-    assert changed.prefix == CONDITIONS.prefix == "turbo_batched_int8_"
-    assert CONDITIONS.name.startswith(CONDITIONS.prefix)
+    assert changed.file_stem != CONDITIONS.file_stem
+    assert changed.file_prefix == CONDITIONS.file_prefix == "turbo_batched_int8."
+    assert CONDITIONS.file_stem.startswith(CONDITIONS.file_prefix)
 
 
 def test_an_engine_whose_name_begins_like_anothers_has_another_prefix() -> None:
-    two, three = (CONDITIONS.model_copy(update={"engine": name}) for name in ("multilingual", "multilingual-v3"))
-    assert not three.name.startswith(two.prefix)
+    labels = ("turbo, batched, fp32", "turbo, batched, fp32, prompts of 4 s", "multilingual", "multilingual-v3")
+    several = [CONDITIONS.model_copy(update={"engine": label}) for label in labels]
+    for one in several:
+        assert [other for other in several if other.file_stem.startswith(one.file_prefix)] == [one]
 
 
 def test_a_calibration_survives_json() -> None:

@@ -12,12 +12,12 @@ import psutil
 import pytest
 
 from balancer.host.calibration_run import MIN_SECONDS, TEXTS, CalibrationRunError, RunLimits, measure_layout
-from balancer.host.layout import Layout, WorkerPlacement
+from balancer.host.layout import Layout
 from balancer.settings import Settings
 from worker.cards import CARDS
 
 CPUS = sorted(os.sched_getaffinity(0))
-TWO = Layout((WorkerPlacement((CPUS[0],), 1), WorkerPlacement((CPUS[-1],), 1)), 1, ())
+TWO = Layout(((CPUS[0],), (CPUS[-1],)), 1, 1, ())
 FOREVER = 1e9
 
 
@@ -40,14 +40,14 @@ def started() -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("bounds", "slots", "begun", "elapsed", "over"),
+    ("limits", "slots", "begun", "elapsed", "reached"),
     [
         (RunLimits(3, 60), 1, 2, 0.0, False),
         (RunLimits(3, 60), 1, 3, 0.0, True),
-        (RunLimits(3, 60), 8, 7, 0.0, False),  # every slot is to be taken
+        (RunLimits(3, 60), 8, 7, 0.0, False),  # every slot is used
         (RunLimits(3, 60), 8, 8, 0.0, True),
         (RunLimits(3, 60), 1, 1, 61.0, True),
-        (RunLimits(3, 0), 1, 0, 1.0, False),  # one is always spoken
+        (RunLimits(3, 0), 1, 0, 1.0, False),  # one is always synthesized
         (RunLimits(3, 0), 1, 1, 1.0, True),
         (RunLimits(None, 60), 1, 4, MIN_SECONDS - 1, False),
         (RunLimits(None, 60), 1, 4, MIN_SECONDS, True),
@@ -57,8 +57,8 @@ def started() -> list[psutil.Process]:
         (RunLimits(None, 60), 8, 15, 61.0, True),
     ],
 )
-def test_when_a_worker_begins_no_more(bounds: RunLimits, slots: int, begun: int, elapsed: float, over: bool) -> None:
-    assert bounds.over(slots, begun, elapsed) is over
+def test_when_a_worker_starts_no_more(limits: RunLimits, slots: int, begun: int, elapsed: float, reached: bool) -> None:
+    assert limits.reached(slots, begun, elapsed) is reached
 
 
 def test_the_texts_are_all_different_and_about_as_long() -> None:
@@ -83,12 +83,12 @@ def test_a_worker_that_dies_ends_it(settings: Settings) -> None:
         for worker in started():
             worker.kill()
 
-    with pytest.raises(CalibrationRunError, match=r"worker \d did not speak '"):
+    with pytest.raises(CalibrationRunError, match=r"worker \d did not synthesize '"):
         measure_layout(settings, TWO, RunLimits(100, FOREVER), kill)
 
 
 def test_a_worker_that_ends_at_once_is_quoted(settings: Settings) -> None:
-    beyond = Layout((WorkerPlacement((max(CPUS) + 1,), 1),), 1, ())
+    beyond = Layout(((max(CPUS) + 1,),), 1, 1, ())
     with pytest.raises(
         CalibrationRunError, match=r"worker 0 did not start: it ended with 1; the end of its log:\n.*cannot run on"
     ):

@@ -11,7 +11,7 @@ import pytest
 
 from balancer.host.calibration import Calibration, Conditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, calibrations_folder, find_calibration, save
-from tests.balancer.host.test_calibration import CONDITIONS, calibration, measurement
+from tests.support.calibrations import CONDITIONS, calibration, measurement
 
 ASKED = CONDITIONS.model_copy(update={"weights": UNKNOWN_WEIGHTS})
 
@@ -30,7 +30,7 @@ def unasked() -> NoReturn:
 
 
 def other(*names: str) -> str:
-    return f"No calibration is for this host as it is: other {', '.join(names)}; run `chorus calibrate`."
+    return f"No calibration matches this host, which differs in {', '.join(names)}; run `chorus calibrate`."
 
 
 def test_where_there_is_none_nothing_is_said(tmp_path: Path) -> None:
@@ -74,7 +74,9 @@ def test_of_another_host_it_is_left_aside_and_the_weights_are_not_read(
     assert find_calibration(ASKED, tmp_path, unasked) == (None, other(*conditions))
 
 
-@pytest.mark.parametrize("conditions", [{"engine": "nano"}, {"precision": "fp32"}, {"runtime": "stock"}])
+@pytest.mark.parametrize(
+    "conditions", [{"engine": label} for label in ("nano, batched, int8", "turbo, batched, fp32", "turbo, stock, int8")]
+)
 def test_of_another_way_to_run_it_is_no_matter(tmp_path: Path, conditions: dict[str, Any]) -> None:
     save(made(**conditions), tmp_path)
     assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
@@ -86,11 +88,11 @@ def test_a_damaged_one_counts_for_nothing(tmp_path: Path, content: str, caplog: 
     place.write_text(content)
     with caplog.at_level(logging.WARNING):
         assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
-    assert f"the calibration in {place} cannot be read, and counts for nothing" in caplog.text
+    assert f"ignoring the calibration in {place}, which cannot be read" in caplog.text
 
 
 def test_what_cannot_be_kept_leaves_nothing_half(tmp_path: Path) -> None:
-    (calibrations_folder(tmp_path) / f"{CONDITIONS.name}.json").mkdir(parents=True)
+    (calibrations_folder(tmp_path) / f"{CONDITIONS.file_stem}.json").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
         save(made(), tmp_path)
     assert [path.suffix for path in calibrations_folder(tmp_path).iterdir()] == [".json"]

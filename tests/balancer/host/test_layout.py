@@ -1,5 +1,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,13 +9,13 @@ from hypothesis import strategies as st
 
 from balancer.cpu_lists import LayoutError, format_cores, parse_cores
 from balancer.host.calibration import Measurement
-from balancer.host.layout import Core, Host, Layout, WorkerPlacement, plan_layout
+from balancer.host.cpu_budget import Core, Host
+from balancer.host.layout import Layout, plan_layout
 from balancer.host.memory_budget import WorkerMemory
-from worker.cards import CARDS, Runtime
-from worker.precision import Precision
+from worker.options import EngineOptions
 
 GB = 10**9
-HIBARI = WorkerMemory.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)
+HIBARI = WorkerMemory.of(EngineOptions("hibari", Path("/cache")))
 BIG = WorkerMemory(4_300_000_000)
 MAPPED = WorkerMemory(1_600_000_000, 3_000_000_000)
 """Workers of it read their weights from one copy."""
@@ -49,15 +50,15 @@ def c7i_48xlarge() -> Host:
 
 
 def threads(layout: Layout) -> list[int]:
-    return [worker.threads for worker in layout.workers]
+    return [layout.threads] * len(layout.workers)
 
 
 def cpus(layout: Layout) -> list[tuple[int, ...]]:
-    return [worker.cpus for worker in layout.workers]
+    return list(layout.workers)
 
 
-def nodes_of(host: Host, worker: WorkerPlacement) -> set[int]:
-    return {core.node for core in host.cores if set(core.cpus) & set(worker.cpus)}
+def nodes_of(host: Host, cpus: tuple[int, ...]) -> set[int]:
+    return {core.node for core in host.cores if set(core.cpus) & set(cpus)}
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Case:
     host: Host
     threads: list[int]
     reason: str
-    demand: WorkerMemory = HIBARI
+    memory: WorkerMemory = HIBARI
     asked: dict[str, Any] = field(default_factory=dict)
 
 
@@ -73,52 +74,54 @@ CHOSEN = {
     "one core": Case(make_host(1), [1], "shares the workers' cores"),
     "two cores": Case(make_host(2), [1, 1], "shares the workers' cores"),
     "four cores": Case(make_host(4), [1] * 4, "shares the workers' cores"),
-    "five cores": Case(make_host(5), [1] * 4, "1 core left free for the balancer"),
-    "sixteen cores": Case(make_host(16), [1] * 15, "1 core left free for the balancer"),
-    "small engine on c6i.4xlarge": Case(c6i_4xlarge(), [1] * 8, "hyper-threads beside the workers"),
+    "five cores": Case(make_host(5), [1] * 4, "1 core left to the balancer"),
+    "sixteen cores": Case(make_host(16), [1] * 15, "1 core left to the balancer"),
+    "small engine on c6i.4xlarge": Case(c6i_4xlarge(), [1] * 8, "workers' second hyper-threads"),
     "big engine on c6i.4xlarge": Case(c6i_4xlarge(), [1] * 7, "Memory holds 7 workers", BIG),
     "big engine on c6i.4xlarge with less free": Case(
-        c6i_4xlarge(memory=28 * GB), [1] * 6, "2 cores left over: only workers of equally many threads", BIG
+        c6i_4xlarge(memory=28 * GB), [1] * 6, "2 cores unused: all workers have the same number of threads", BIG
     ),
     "big engine on c7i.48xlarge": Case(c7i_48xlarge(), [1] * 84, "Memory holds 84 workers", BIG),
     "mapped engine on c6i.4xlarge with less free": Case(
         c6i_4xlarge(memory=11 * GB),
         [2] * 4,
-        "Memory holds 4 workers: 1.5 GiB each, 2.8 GiB shared, 10.2 GiB available, 0.5 GiB kept in reserve.",
+        "Memory holds 4 workers: 1.5 GiB per worker, 2.8 GiB shared, 10.2 GiB available, 0.5 GiB reserved.",
         MAPPED,
     ),
     "mapped engine, memory for one": Case(make_host(4, memory=6.6 * GB), [4], "Memory holds 1 worker:", MAPPED),
     "small engine on c7i.48xlarge": Case(c7i_48xlarge(), [1] * 96, "96 workers of 1 thread"),
-    "quota of 3": Case(make_host(16, quota=3), [1, 1], "quota of 3 CPUs holds 2 worker threads"),
-    "quota of 2": Case(make_host(16, quota=2), [1], "quota of 2 CPUs holds 1 worker thread "),
-    "quota of 8": Case(make_host(16, quota=8), [1] * 7, "as many as fit the quota"),
+    "quota of 3": Case(make_host(16, quota=3), [1, 1], "quota of 3 CPUs covers 2 worker threads"),
+    "quota of 2": Case(make_host(16, quota=2), [1], "quota of 2 CPUs covers 1 worker thread "),
+    "quota of 8": Case(make_host(16, quota=8), [1] * 7, "as many as the quota allows"),
     "quota of half a CPU": Case(make_host(16, quota=0.5), [1], "a quota of 1.5 would prevent it"),
     "quota with hyper-threads": Case(c6i_4xlarge(quota=3.5), [1, 1, 1], "quota of 3.5 CPUs"),
     "quota of all cores, which have hyper-threads": Case(c6i_4xlarge(quota=8), [1] * 7, "quota of 8 CPUs"),
     "quota of all cores, which have none": Case(make_host(2, quota=2), [1, 1], "shares the workers' cores"),
-    "quota above the cores": Case(c6i_4xlarge(quota=12), [1] * 8, "hyper-threads beside the workers"),
-    "quota and memory": Case(make_host(16, quota=8, memory=16 * GB), [2] * 3, "1 CPU left over", BIG),
+    "quota above the cores": Case(c6i_4xlarge(quota=12), [1] * 8, "workers' second hyper-threads"),
+    "quota and memory": Case(make_host(16, quota=8, memory=16 * GB), [2] * 3, "1 CPU unused", BIG),
     "taskset to three of sixteen cores": Case(
-        make_host(16, allowed={4, 5, 6}), [1, 1, 1], "affinity mask leaves 3 of 16 physical cores"
+        make_host(16, allowed={4, 5, 6}), [1, 1, 1], "affinity mask allows 3 of 16 physical cores"
     ),
     "taskset to both hyper-threads of two cores": Case(
-        c6i_4xlarge(allowed={2, 3, 10, 11}), [1, 1], "hyper-threads beside the workers"
+        c6i_4xlarge(allowed={2, 3, 10, 11}), [1, 1], "workers' second hyper-threads"
     ),
     "taskset to one hyper-thread of each core": Case(
-        c6i_4xlarge(allowed=range(8)), [1] * 7, "1 core left free for the balancer"
+        c6i_4xlarge(allowed=range(8)), [1] * 7, "1 core left to the balancer"
     ),
     "taskset to one hyper-thread of few cores": Case(c6i_4xlarge(allowed={1, 10}), [1, 1], "shares the workers' cores"),
     "memory for one": Case(
         make_host(4, memory=5 * GB),
         [4],
-        "Memory holds 1 worker: 4.0 GiB each, 4.7 GiB available, 0.5 GiB kept in reserve.",
+        "Memory holds 1 worker: 4.0 GiB per worker, 4.7 GiB available, 0.5 GiB reserved.",
         BIG,
     ),
 }
 
 ASKED = {
-    "fewer workers": Case(c6i_4xlarge(), [2] * 3, "3 workers, as asked", asked={"workers": 3}),
-    "fewer workers without hyper-threads": Case(make_host(8), [3, 3], "1 core left free", asked={"workers": 2}),
+    "fewer workers": Case(c6i_4xlarge(), [2] * 3, "3 workers, as requested", asked={"workers": 3}),
+    "fewer workers without hyper-threads": Case(
+        make_host(8), [3, 3], "1 core left to the balancer", asked={"workers": 2}
+    ),
     "every core": Case(make_host(8), [1] * 8, "shares the workers' cores", asked={"workers": 8}),
     "more workers than cores": Case(
         make_host(2), [1, 1, 1], "Over-committed: 3 worker threads on 2 physical", asked={"workers": 3}
@@ -131,7 +134,9 @@ ASKED = {
     ),
     "threads": Case(c6i_4xlarge(), [3, 3], "2 workers of 3 threads", asked={"threads": 3}),
     "threads without hyper-threads": Case(make_host(8), [2] * 3, "2 cores left", asked={"threads": 2}),
-    "threads within a quota": Case(make_host(16, quota=8), [2] * 3, "as many as fit the quota", asked={"threads": 2}),
+    "threads within a quota": Case(
+        make_host(16, quota=8), [2] * 3, "as many as the quota allows", asked={"threads": 2}
+    ),
     "threads and little memory": Case(
         c6i_4xlarge(memory=10 * GB), [2, 2], "Memory holds 2 workers", BIG, {"threads": 2}
     ),
@@ -142,28 +147,28 @@ ASKED = {
         make_host(8, nodes=2, hyperthreads=2), [6], "6 worker threads on 4 physical", asked={"threads": 6}
     ),
     "both": Case(make_host(8), [2] * 4, "shares the workers", asked={"workers": 4, "threads": 2}),
-    "both, with room to spare": Case(c6i_4xlarge(), [2, 2], "as asked", asked={"workers": 2, "threads": 2}),
+    "both, with room to spare": Case(c6i_4xlarge(), [2, 2], "as requested", asked={"workers": 2, "threads": 2}),
     "both, beyond the cores": Case(
         make_host(4), [4, 4], "8 worker threads on 4 physical", asked={"workers": 2, "threads": 4}
     ),
-    "cores": Case(c6i_4xlarge(), [2, 2], "2 workers on the CPUs asked for", asked={"cores": ((0, 1, 8), (2, 3))}),
+    "cores": Case(c6i_4xlarge(), [2, 2], "2 workers on the requested CPUs", asked={"cores": ((0, 1, 8), (2, 3))}),
     "different numbers of cores": Case(
-        c6i_4xlarge(), [1, 1], "2 cores left over", asked={"cores": ((0, 1, 2, 8), (3, 11))}
+        c6i_4xlarge(), [1, 1], "2 cores unused", asked={"cores": ((0, 1, 2, 8), (3, 11))}
     ),
     "cores and threads": Case(
-        c6i_4xlarge(), [1, 1], "asked for", asked={"cores": ((0, 1, 8), (2, 10)), "threads": 1, "workers": 2}
+        c6i_4xlarge(), [1, 1], "requested CPUs", asked={"cores": ((0, 1, 8), (2, 10)), "threads": 1, "workers": 2}
     ),
     "hyper-threads of one core as two workers": Case(
         c6i_4xlarge(), [1, 1], "2 worker threads on 1 physical core ", asked={"cores": ((0,), (8,))}
     ),
     "cores of two nodes": Case(
-        make_host(8, nodes=2), [2], "1 worker across NUMA nodes, as asked", asked={"cores": ((3, 4),)}
+        make_host(8, nodes=2), [2], "1 worker across NUMA nodes, as requested", asked={"cores": ((3, 4),)}
     ),
     "cores under a quota": Case(
-        make_host(8, quota=4), [1, 1], "quota of 4 CPUs holds 2", asked={"cores": ((0, 1), (2, 3))}
+        make_host(8, quota=4), [1, 1], "quota of 4 CPUs covers 2", asked={"cores": ((0, 1), (2, 3))}
     ),
     "different numbers of cores under a quota": Case(
-        make_host(8, quota=7), [1, 1], "2 CPUs left over", asked={"cores": ((0,), (1, 2, 3))}
+        make_host(8, quota=7), [1, 1], "2 CPUs unused", asked={"cores": ((0,), (1, 2, 3))}
     ),
     "cores and threads beyond the quota": Case(
         make_host(8, quota=2), [2, 2], "a quota of 4.5", asked={"cores": ((0, 1), (2, 3)), "threads": 2}
@@ -173,7 +178,7 @@ ASKED = {
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (CHOSEN | ASKED).items()])
 def test_plan(case: Case) -> None:
-    layout = plan_layout(case.host, case.demand, **case.asked)
+    layout = plan_layout(case.host, case.memory, **case.asked)
     assert threads(layout) == case.threads
     assert case.reason in " ".join(layout.reasons)
 
@@ -190,7 +195,7 @@ def test_a_core_left_over_is_one_to_move_to() -> None:
 def test_workers_on_two_sockets_are_spread_and_never_span_nodes() -> None:
     host = c7i_48xlarge()
     layout = plan_layout(host, BIG)
-    homes = [nodes_of(host, worker) for worker in layout.workers]
+    homes = [nodes_of(host, own) for own in layout.workers]
     assert homes == [{0}] * 42 + [{1}] * 42
     assert sum(threads(layout)) == 84
 
@@ -231,7 +236,7 @@ def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
 def test_nothing_is_called_left_over_where_all_is_used_or_threads_were_asked_for(
     host: Host, asked: dict[str, Any]
 ) -> None:
-    assert "left over" not in " ".join(plan_layout(host, HIBARI, **asked).reasons)
+    assert "unused" not in " ".join(plan_layout(host, HIBARI, **asked).reasons)
 
 
 def test_named_cores_are_taken_as_they_are() -> None:
@@ -239,7 +244,7 @@ def test_named_cores_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "demand", "asked", "message"),
+    ("host", "memory", "asked", "message"),
     [
         (make_host(4, memory=4 * GB), BIG, {}, r"1 worker would need 4\.5 GiB .*3\.7 GiB available.*smaller"),
         (make_host(4, memory=0), HIBARI, {}, r"1 worker would need .* GiB of memory .*0\.0 GiB available"),
@@ -247,17 +252,17 @@ def test_named_cores_are_taken_as_they_are() -> None:
             c6i_4xlarge(),
             BIG,
             {"workers": 8},
-            r"8 workers would need 33\.5 GiB .*29\.8 GiB.*ask for at most 7",
+            r"8 workers would need 33\.5 GiB .*29\.8 GiB.*request at most 7",
         ),
-        (make_host(4, memory=6 * GB), BIG, {"cores": ((0,), (1,))}, "ask for at most 1"),
+        (make_host(4, memory=6 * GB), BIG, {"cores": ((0,), (1,))}, "request at most 1"),
         (
             make_host(4, memory=11 * GB),
             MAPPED,
             {"workers": 5},
-            r"5 workers would need 10\.8 GiB of memory \(1\.5 GiB each, 2\.8 GiB shared, .*ask for at most 4",
+            r"5 workers would need 10\.8 GiB of memory \(1\.5 GiB per worker, 2\.8 GiB shared, .*request at most 4",
         ),
         (make_host(4, memory=2 * GB), MAPPED, {}, r"1 worker would need 4\.8 GiB .*smaller"),
-        (make_host(4, allowed={9}), HIBARI, {}, "affinity mask holds none"),
+        (make_host(4, allowed={9}), HIBARI, {}, "affinity mask contains none"),
         (make_host(4, allowed={0, 1}), HIBARI, {"cores": ((0,), (2, 3))}, "CPUs 2-3 .*choose among 0-1"),
         (make_host(4), HIBARI, {"cores": ((0,), (64,))}, "CPUs 64 are outside"),
         (make_host(4), HIBARI, {"cores": ((0, 1), (1, 2))}, "CPUs 1 are listed more than once"),
@@ -270,21 +275,21 @@ def test_named_cores_are_taken_as_they_are() -> None:
             {"cores": ((0,), (1,)), "workers": 3},
             "workers is 3 but cores has CPUs for 2",
         ),
-        (make_host(4), HIBARI, {"workers": 0}, "workers is 0: ask for at least 1"),
-        (make_host(4), HIBARI, {"threads": -1}, "threads is -1: ask for at least 1"),
+        (make_host(4), HIBARI, {"workers": 0}, "workers is 0: it must be at least 1"),
+        (make_host(4), HIBARI, {"threads": -1}, "threads is -1: it must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(host: Host, demand: WorkerMemory, asked: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_is_refused(host: Host, memory: WorkerMemory, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan_layout(host, demand, **asked)
+        plan_layout(host, memory, **asked)
 
 
 # Slots
 
 
-def slots_of(host: Host, demand: WorkerMemory = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
+def slots_of(host: Host, memory: WorkerMemory = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
     """Threads of each worker, slots of all, and what is said of the slots."""
-    layout = plan_layout(host, demand, **asked)
+    layout = plan_layout(host, memory, **asked)
     return threads(layout), layout.slots, layout.reasons[1]
 
 
@@ -306,11 +311,15 @@ MEASURED = (measurement(2, 8, 3.0, workers=4), measurement(1, 4, 2.5), measureme
 
 
 def test_an_engine_that_speaks_one_utterance_at_a_time_has_one_slot() -> None:
-    assert slots_of(c6i_4xlarge(), HIBARI) == ([1] * 8, 1, "1 slot a worker: it speaks one utterance at a time.")
+    assert slots_of(c6i_4xlarge(), HIBARI) == (
+        [1] * 8,
+        1,
+        "1 slot per worker: the engine synthesizes one utterance at a time.",
+    )
 
 
 def test_without_a_calibration_the_default() -> None:
-    expected = "8 slots a worker, the engine's default: `chorus calibrate` measures which shape is the fastest here."
+    expected = "8 slots per worker, the engine's default: `chorus calibrate` finds the fastest number for this host."
     assert slots_of(c6i_4xlarge(memory=64 * GB)) == ([1] * 8, 8, expected)
 
 
@@ -318,8 +327,8 @@ def test_little_memory_costs_slots_before_it_costs_workers() -> None:
     found, slots, reason = slots_of(c6i_4xlarge(memory=32 * GB))
     assert (found, slots) == ([1] * 8, 2)
     assert reason == (
-        "Memory holds 2 slots a worker of the 8 that the engine would have: 1.9 GiB each and 0.5 GiB a slot, "
-        "2.8 GiB shared, 29.8 GiB available, 1.5 GiB kept in reserve."
+        "Memory holds 2 slots per worker instead of the engine's default, 8: 1.9 GiB per worker and 0.5 GiB per slot, "
+        "2.8 GiB shared, 29.8 GiB available, 1.5 GiB reserved."
     )
 
 
@@ -329,19 +338,19 @@ def test_too_little_for_one_slot_everywhere_costs_workers() -> None:
 
 
 def test_slots_that_were_asked_for_cost_workers_instead() -> None:
-    assert slots_of(c6i_4xlarge(memory=32 * GB), slots=8) == ([2] * 4, 8, "8 slots a worker, as asked.")
+    assert slots_of(c6i_4xlarge(memory=32 * GB), slots=8) == ([2] * 4, 8, "8 slots per worker, as requested.")
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"slots": 60}, r"1 worker of 60 slots would need 34\.1 GiB .*0\.5 GiB a slot.*: ask for at most 50 slots"),
+        ({"slots": 60}, r"1 worker of 60 slots would need 34\.1 GiB .*0\.5 GiB per slot.*: request at most 50 slots"),
         (
             {"slots": 8, "workers": 5},
-            r"5 workers of 8 slots would need .*: ask for at most 6 slots or ask for at most 4 workers",
+            r"5 workers of 8 slots would need .*: request at most 6 slots or at most 4 workers",
         ),
-        ({"workers": 12}, r"12 workers of 1 slot would need .*: ask for at most 10 workers"),
-        ({"slots": 0}, "slots is 0: ask for at least 1"),
+        ({"workers": 12}, r"12 workers of 1 slot would need .*: request at most 10 workers"),
+        ({"slots": 0}, "slots is 0: it must be at least 1"),
     ],
 )
 def test_too_little_memory_for_what_was_asked(asked: dict[str, Any], message: str) -> None:
@@ -353,7 +362,8 @@ def test_a_calibration_decides_on_threads_and_slots() -> None:
     found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED)
     assert (found, slots) == ([2] * 4, 8)
     assert reason == (
-        "8 slots a worker, by this host's calibration: 4 workers of 2 threads and 8 slots: 3 audio seconds a second."
+        "8 slots per worker, from this host's calibration: 4 workers of 2 threads and 8 slots: "
+        "3 audio seconds per second."
     )
 
 
@@ -367,7 +377,7 @@ def test_what_was_asked_goes_before_the_calibration() -> None:
     host = c6i_4xlarge(memory=64 * GB)
     assert slots_of(host, measured=MEASURED, threads=1)[:2] == ([1] * 8, 4)
     assert slots_of(host, measured=MEASURED, slots=1)[:2] == ([1] * 8, 1)
-    assert slots_of(host, measured=MEASURED, slots=3)[2] == "3 slots a worker, as asked."
+    assert slots_of(host, measured=MEASURED, slots=3)[2] == "3 slots per worker, as requested."
     assert slots_of(host, measured=MEASURED, threads=4)[:2] == ([4] * 2, 8)
     assert "default" in slots_of(host, measured=MEASURED, threads=4)[2]
 
@@ -401,7 +411,7 @@ def hosts(draw: st.DrawFn) -> Host:
 
 slots_alone = st.tuples(st.just(0), st.just(1))
 several_slots = st.tuples(st.integers(1, GB), st.integers(1, 16))
-demands = st.builds(
+worker_memories = st.builds(
     lambda each, shared, several: WorkerMemory(each, shared, *several),
     st.integers(GB // 10, 3 * GB),
     st.just(0) | st.integers(1, GB),
@@ -413,23 +423,22 @@ counts = st.none() | st.integers(1, 8)
 def assert_sound(host: Host, layout: Layout) -> None:
     """Check what holds of any layout, chosen or asked for, unless its CPUs were named."""
     assert layout.workers
-    assert len(set(threads(layout))) == 1
-    for worker in layout.workers:
-        assert worker.threads >= 1
-        assert set(worker.cpus) <= host.allowed
-        assert len(nodes_of(host, worker)) == 1
-        assert list(worker.cpus) == sorted(set(worker.cpus))
-        own_cores = [core for core in host.cores if not set(worker.cpus).isdisjoint(core.cpus)]
-        assert set(worker.cpus) == host.allowed.intersection(cpu for core in own_cores for cpu in core.cpus)
-    used = [cpu for worker in layout.workers for cpu in worker.cpus]
+    assert layout.threads >= 1
+    for own in layout.workers:
+        assert set(own) <= host.allowed
+        assert len(nodes_of(host, own)) == 1
+        assert list(own) == sorted(set(own))
+        own_cores = [core for core in host.cores if not set(own).isdisjoint(core.cpus)]
+        assert set(own) == host.allowed.intersection(cpu for core in own_cores for cpu in core.cpus)
+    used = [cpu for own in layout.workers for cpu in own]
     over_committed = any("Over-committed" in reason for reason in layout.reasons)
     assert over_committed or len(used) == len(set(used))
 
 
-def fit(host: Host, demand: WorkerMemory, workers: int, slots: int = 1) -> bool:
+def fit(host: Host, memory: WorkerMemory, workers: int, slots: int = 1) -> bool:
     """Whether memory holds so many workers of so many slots beside the reserve."""
     free = host.available_bytes - max(2**29, 0.05 * host.available_bytes)
-    return workers * (demand.each + slots * demand.slot) + demand.shared <= free
+    return workers * (memory.private_bytes + slots * memory.slot_bytes) + memory.shared_bytes <= free
 
 
 def usable_cores(host: Host) -> int:
@@ -437,68 +446,69 @@ def usable_cores(host: Host) -> int:
 
 
 @unhurried
-@given(hosts(), demands)
-def test_any_chosen_layout_is_sound(host: Host, demand: WorkerMemory) -> None:
-    assume(fit(host, demand, 1))
-    layout = plan_layout(host, demand)
+@given(hosts(), worker_memories)
+def test_any_chosen_layout_is_sound(host: Host, memory: WorkerMemory) -> None:
+    assume(fit(host, memory, 1))
+    layout = plan_layout(host, memory)
     assert_sound(host, layout)
-    assert layout == plan_layout(host, demand)
+    assert layout == plan_layout(host, memory)
     total = sum(threads(layout))
     assert total <= usable_cores(host)
     if host.quota is not None and host.quota < usable_cores(host):
         assert total <= max(1, host.quota - 0.5)
-    assert fit(host, demand, len(layout.workers), layout.slots)
-    assert 1 <= layout.slots <= demand.slots
-    assert layout.slots == demand.slots or not fit(host, demand, len(layout.workers), layout.slots + 1)
+    assert fit(host, memory, len(layout.workers), layout.slots)
+    assert 1 <= layout.slots <= memory.default_slots
+    assert layout.slots == memory.default_slots or not fit(host, memory, len(layout.workers), layout.slots + 1)
     assert not any("Over-committed" in reason for reason in layout.reasons)
     if layout.reasons[0].startswith("Memory holds"):
-        assert not fit(host, demand, len(layout.workers) + 1)
+        assert not fit(host, memory, len(layout.workers) + 1)
 
 
 @unhurried
-@given(hosts(), demands)
-def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, demand: WorkerMemory) -> None:
-    assume(fit(host, demand, 1))
+@given(hosts(), worker_memories)
+def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, memory: WorkerMemory) -> None:
+    assume(fit(host, memory, 1))
     sizes: dict[int, list[int]] = {}
-    for worker in plan_layout(host, demand).workers:
-        (node,) = nodes_of(host, worker)
-        sizes.setdefault(node, []).append(sum(not set(worker.cpus).isdisjoint(core.cpus) for core in host.cores))
+    for own in plan_layout(host, memory).workers:
+        (node,) = nodes_of(host, own)
+        sizes.setdefault(node, []).append(sum(not set(own).isdisjoint(core.cpus) for core in host.cores))
     assert all(max(group) - min(group) <= 1 for group in sizes.values())
 
 
 @unhurried
-@given(hosts(), demands, st.integers(1, 8))
-def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, demand: WorkerMemory, workers: int) -> None:
-    assume(fit(host, demand, workers))
-    layout = plan_layout(Host(host.cores, host.allowed, None, host.available_bytes), demand, workers=workers)
+@given(hosts(), worker_memories, st.integers(1, 8))
+def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, memory: WorkerMemory, workers: int) -> None:
+    assume(fit(host, memory, workers))
+    layout = plan_layout(Host(host.cores, host.allowed, None, host.available_bytes), memory, workers=workers)
     sizes = [sum(not set(own).isdisjoint(core.cpus) for core in host.cores) for own in cpus(layout)]
     assert set(threads(layout)) == {min(sizes)}
     spare = sum(size - min(sizes) for size in sizes)
-    said = [reason.split(" ", 1)[0] for reason in layout.reasons if "left over" in reason]
+    said = [reason.split(" ", 1)[0] for reason in layout.reasons if "unused" in reason]
     assert said == ([str(spare)] if spare else [])
 
 
 @unhurried
-@given(hosts(), demands, counts, counts)
+@given(hosts(), worker_memories, counts, counts)
 def test_what_is_asked_is_granted_or_refused(
-    host: Host, demand: WorkerMemory, workers: int | None, threads_each: int | None
+    host: Host, memory: WorkerMemory, workers: int | None, threads_each: int | None
 ) -> None:
-    if not fit(host, demand, workers or 1):
-        with pytest.raises(LayoutError, match=r"ask for at most \d+ worker|free memory or run a smaller engine"):
-            plan_layout(host, demand, workers=workers, threads=threads_each)
+    if not fit(host, memory, workers or 1):
+        with pytest.raises(LayoutError, match=r"request at most \d+ worker|free memory or run a smaller engine"):
+            plan_layout(host, memory, workers=workers, threads=threads_each)
         return
-    layout = plan_layout(host, demand, workers=workers, threads=threads_each)
+    layout = plan_layout(host, memory, workers=workers, threads=threads_each)
     assert_sound(host, layout)
     assert workers is None or len(layout.workers) == workers
     assert threads_each is None or set(threads(layout)) == {threads_each}
 
 
 @unhurried
-@given(hosts(), demands)
-def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, demand: WorkerMemory) -> None:
-    assume(fit(host, demand, 1))
-    chosen = plan_layout(host, demand)
-    assert plan_layout(host, demand, cores=tuple(cpus(chosen))).workers == chosen.workers
+@given(hosts(), worker_memories)
+def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, memory: WorkerMemory) -> None:
+    assume(fit(host, memory, 1))
+    chosen = plan_layout(host, memory)
+    again = plan_layout(host, memory, cores=chosen.workers)
+    assert (again.workers, again.threads) == (chosen.workers, chosen.threads)
 
 
 # Text

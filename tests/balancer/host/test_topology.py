@@ -7,11 +7,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from balancer.host.layout import Core, Host, plan_layout
+from balancer.host.cpu_budget import Core, Host
+from balancer.host.layout import plan_layout
 from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
-from worker.cards import CARDS, Runtime
-from worker.precision import Precision
+from worker.options import EngineOptions
 
 GIB = 2**30
 
@@ -245,7 +245,7 @@ def test_this_host_has_a_layout() -> None:
     host = detect_topology()
     assert host.allowed == os.sched_getaffinity(0)
     assert host.available_bytes <= psutil.virtual_memory().total
-    assert plan_layout(host, WorkerMemory.of(CARDS["hibari"], Runtime.STOCK, Precision.FP32)).workers
+    assert plan_layout(host, WorkerMemory.of(EngineOptions("hibari", Path("/cache")))).workers
 
 
 def test_without_affinity_every_cpu_is_allowed(root: FakeRoot, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import stat
@@ -19,7 +20,8 @@ import pytest
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Calibration
 from balancer.host.calibration_store import save
-from balancer.host.layout import Core, Host, Layout, WorkerPlacement
+from balancer.host.cpu_budget import Core, Host
+from balancer.host.layout import Layout
 from balancer.host.processes import free_port
 from balancer.launch import plan, preflight
 from balancer.launch import supervisor as supervisor_module
@@ -31,10 +33,11 @@ from balancer.settings_groups import REPOSITORY
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, environment
 from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
+from worker.options import WorkerOptions
 from worker.precision import Processor
 
 KEY = "0123456789abcdef"
-TWO = Layout((WorkerPlacement((0,), 1), WorkerPlacement((1,), 1)), 1, ("because",))
+TWO = Layout(((0,), (1,)), 1, 1, ("because",))
 
 
 @pytest.fixture
@@ -381,9 +384,10 @@ def test_the_place_of_the_weights_is_exported(
     assert Settings.load(environ).engine.model_dir == cache
 
 
-def test_where_there_is_none_the_variable_is_empty(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_without_weights_gets_no_folder_of_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = become(configured(folder), TWO, {}, monkeypatch).environ
-    assert environ["CHORUS_MODEL_DIR"] == ""
+    assert "CHORUS_MODEL_DIR" not in environ
+    assert "--model-dir" not in shlex.split(environ["CHORUS_WORKER_ARGV"])
     assert Path(environ["CHORUS_CACHE_DIR"]).is_absolute()
     assert Settings.load(environ).engine.model_dir is None
 
@@ -410,7 +414,7 @@ FAMILY = "chatterbox, turbo, nano, multilingual, multilingual-v3"
     [
         (
             {"slots": 2},
-            "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: " + FAMILY,
+            "engine hibari synthesizes one utterance at a time; unset CHORUS_SLOTS (--slots), or run one of: " + FAMILY,
         ),
         (
             {"precision": "int8"},
@@ -418,17 +422,17 @@ FAMILY = "chatterbox, turbo, nano, multilingual, multilingual-v3"
         ),
         (
             {"prompt_seconds": 4},
-            "engine hibari is led by whole prompts only; unset CHORUS_PROMPT_SECONDS, or run one of: " + FAMILY,
+            "engine hibari cannot shorten the prompts of voices; unset CHORUS_PROMPT_SECONDS, or run one of: " + FAMILY,
         ),
         (
             {"engine": "turbo", "runtime": "stock", "slots": 2},
-            "upstream's own turbo (runtime stock) speaks one utterance at a time; unset CHORUS_SLOTS (--slots), "
-            "or run it batched (CHORUS_RUNTIME, --runtime)",
+            "engine turbo in the stock runtime synthesizes one utterance at a time; unset CHORUS_SLOTS (--slots), "
+            "or choose the batched runtime (CHORUS_RUNTIME, --runtime)",
         ),
         (
             {"engine": "nano", "runtime": "stock", "precision": "int8"},
-            "upstream's own nano (runtime stock) computes in fp32 only; unset CHORUS_PRECISION (--precision), "
-            "or run it batched (CHORUS_RUNTIME, --runtime)",
+            "engine nano in the stock runtime computes in fp32 only; unset CHORUS_PRECISION (--precision), "
+            "or choose the batched runtime (CHORUS_RUNTIME, --runtime)",
         ),
         (
             {"engine": "chatterbox", "precision": "bf16"},
@@ -506,7 +510,7 @@ def test_a_calibration_of_the_same_conditions_is_gone_by(folder: Path, roomy: Ho
     chosen = choose_layout(settings)
     assert chosen.slots == 3
     assert (
-        "3 slots a worker, by this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio"
+        "3 slots per worker, from this host's calibration: 2 workers of 1 thread and 3 slots: 0.9 audio"
         in chosen.reasons[1]
     )
     assert choose_layout(settings.updated(slots=5)).slots == 5
@@ -531,7 +535,7 @@ def test_a_calibration_of_other_conditions_is_left_aside_and_that_is_said(
             monkeypatch.setattr(plan, "detect_topology", lambda: replace(roomy, quota=1.5))
     chosen = choose_layout(settings)
     assert chosen.slots == 8
-    assert f"No calibration is for this host as it is: other {other}; run `chorus calibrate`." in chosen.reasons
+    assert f"No calibration matches this host, which differs in {other}; run `chorus calibrate`." in chosen.reasons
 
 
 @pytest.mark.parametrize("other", [{"runtime": "stock"}, {"precision": "int8"}, {"engine": "nano"}])
@@ -541,13 +545,16 @@ def test_a_calibration_of_another_way_to_run_says_nothing(
     settings = configured(folder, engine="turbo", cache_dir=folder / "cache")
     calibrated(settings, roomy)
     chosen = choose_layout(Settings.load({}, **({"engine": "turbo", "cache_dir": folder / "cache"} | other)))
-    assert not [reason for reason in chosen.reasons if "alibration is" in reason or "host's calibration" in reason]
+    assert not [
+        reason for reason in chosen.reasons if "calibration matches" in reason or "host's calibration" in reason
+    ]
 
 
 def test_the_settings_reach_the_layout() -> None:
     layout = choose_layout(Settings.load({}, cores="0"))
-    assert [worker.cpus for worker in layout.workers] == [(0,)]
-    assert [worker.threads for worker in choose_layout(Settings.load({}, workers=1, threads=1)).workers] == [1]
+    assert layout.workers == ((0,),)
+    one = choose_layout(Settings.load({}, workers=1, threads=1))
+    assert (len(one.workers), one.threads) == (1, 1)
 
 
 # What is handed on
@@ -571,22 +578,25 @@ def become(settings: Settings, layout: Layout, environ: dict[str, str], monkeypa
 
 
 @pytest.mark.parametrize(
-    ("layout", "places", "cores"),
+    ("layout", "cores"),
     [
-        (TWO, "0/1;1/1", "0;1"),
-        (Layout((WorkerPlacement((0, 1, 4), 2),), 1, ()), "0,1,4/2", "0-1,4"),
-        (Layout((WorkerPlacement((0, 1), 2), WorkerPlacement((2, 3), 1)), 8, ()), "0,1/2;2,3/1", "0-1;2-3"),
+        (TWO, "0;1"),
+        (Layout(((0, 1, 4),), 2, 1, ()), "0-1,4"),
+        (Layout(((0, 1), (2, 3)), 2, 8, ()), "0-1;2-3"),
     ],
 )
-def test_the_layout_is_exported(
-    folder: Path, layout: Layout, places: str, cores: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_layout_is_exported(folder: Path, layout: Layout, cores: str, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = become(configured(folder), layout, {}, monkeypatch).environ
-    assert environ["CHORUS_LAYOUT"] == places
+    options = WorkerOptions.from_argv(["--index", "0", *shlex.split(environ["CHORUS_WORKER_ARGV"])])
+    assert (options.layout, options.engine.threads, options.engine.slots) == (
+        layout.workers,
+        layout.threads,
+        layout.slots,
+    )
     assert environ["CHORUS_CORES"] == cores
     assert environ["CHORUS_WORKERS"] == str(len(layout.workers))
     assert environ["CHORUS_SLOTS"] == str(layout.slots)
-    assert parse_cores(environ["CHORUS_CORES"]) == tuple(worker.cpus for worker in layout.workers)
+    assert parse_cores(environ["CHORUS_CORES"]) == layout.workers
 
 
 def test_the_balancer_reads_the_same_settings_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

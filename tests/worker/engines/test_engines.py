@@ -17,14 +17,14 @@ from worker.cards import Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.engines import load
 from worker.engines.base import ModelUnavailableError
+from worker.options import EngineOptions
 from worker.precision import Precision
 
 LOADED = """if True:
     import json, os, sys
-    from pathlib import Path
     from worker.engines import load
-    way = json.loads(sys.argv[4])
-    engine = load(sys.argv[1], threads=1, model_dir=Path(sys.argv[2]), cache=Path(sys.argv[3]), **way)
+    from worker.options import EngineOptions
+    engine = load(EngineOptions.from_argv(sys.argv[1:]))
     import huggingface_hub.constants, torch
     print(json.dumps({
         "engine": engine.card.name,
@@ -39,27 +39,28 @@ LOADED = """if True:
 """
 
 
-def refusal(engine: str, model_dir: Path | None, cache: Path) -> str:
+def refusal(engine: str, model_dir: Path | None, cache_dir: Path) -> str:
     with pytest.raises(ModelUnavailableError) as refused:
-        load(engine, threads=1, model_dir=model_dir, cache=cache)
+        load(EngineOptions(engine, cache_dir, model_dir))
     return str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("way", "kind", "slots"),
+    ("changed", "kind", "slots"),
     [
         ({}, "BatchedEngine", 1),
-        ({"slots": 3, "precision": "int8"}, "BatchedEngine", 3),
-        ({"runtime": "stock"}, "StockEngine", 1),
+        ({"slots": 3, "precision": Precision.INT8}, "BatchedEngine", 3),
+        ({"runtime": Runtime.STOCK}, "StockEngine", 1),
     ],
 )
 def test_the_engine_and_nothing_from_the_network(
-    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, way: dict[str, object], kind: str, slots: int
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, changed: dict[str, Any], kind: str, slots: int
 ) -> None:
+    options = EngineOptions("turbo", tmp_path, tiny_checkpoint("turbo"), **changed)
     variables = environment() | {"PYTHONWARNINGS": "ignore"}
     variables.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
-        [sys.executable, "-c", LOADED, "turbo", str(tiny_checkpoint("turbo")), str(tmp_path), json.dumps(way)],
+        [sys.executable, "-c", LOADED, *options.argv()],
         cwd=ROOT,
         env=variables,
         capture_output=True,
@@ -80,17 +81,17 @@ def test_the_engine_and_nothing_from_the_network(
 
 
 @pytest.mark.parametrize(
-    ("engine", "way", "expected"),
+    ("engine", "changed", "expected"),
     [
-        ("hibari", {"slots": 2}, "engine hibari speaks one utterance at a time; unset CHORUS_SLOTS (--slots), or run"),
+        ("hibari", {"slots": 2}, "engine hibari synthesizes one utterance at a time; unset CHORUS_SLOTS (--slots), or"),
         ("hibari", {"precision": Precision.BF16}, "engine hibari computes in fp32 only; unset CHORUS_PRECISION"),
-        ("nano", {"runtime": Runtime.STOCK, "slots": 2}, "upstream's own nano (runtime stock) speaks one utterance at"),
-        ("nano", {"runtime": "stock", "precision": Precision.INT8}, "upstream's own nano (runtime stock) computes in"),
+        ("nano", {"runtime": Runtime.STOCK, "slots": 2}, "engine nano in the stock runtime synthesizes one utterance"),
+        ("nano", {"runtime": Runtime.STOCK, "precision": Precision.INT8}, "engine nano in the stock runtime computes"),
     ],
 )
-def test_a_way_to_run_that_there_is_not(tmp_path: Path, engine: str, way: dict[str, Any], expected: str) -> None:
+def test_unsupported_options_are_refused(tmp_path: Path, engine: str, changed: dict[str, Any], expected: str) -> None:
     with pytest.raises(ModelUnavailableError) as refused:
-        load(engine, threads=1, model_dir=tmp_path, cache=tmp_path, **way)
+        load(EngineOptions(engine, tmp_path, tmp_path, **changed))
     assert str(refused.value).startswith(expected)
 
 
@@ -138,8 +139,9 @@ def test_a_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
         import sys
         from pathlib import Path
         from worker.engines import ModelUnavailableError, load
+        from worker.options import EngineOptions
         try:
-            load("turbo", threads=1, model_dir=Path(sys.argv[1]), cache=Path(sys.argv[1]))
+            load(EngineOptions("turbo", Path(sys.argv[1]), Path(sys.argv[1])))
         except ModelUnavailableError:
             print("torch" in sys.modules)
     """

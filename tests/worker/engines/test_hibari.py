@@ -21,6 +21,7 @@ from worker.cards import CARDS
 from worker.engines import load
 from worker.engines.base import Cancellation, CancelledError, Engine, Samples, UnspeakableError, VoiceSource
 from worker.engines.hibari import MAX_CHUNK_PHONEMES, MAX_RUN_CHARACTERS, HibariEngine, to_phonemizable
+from worker.options import EngineOptions
 
 SOURCE = VoiceSource(Voice(name="default", engine="*"), None)
 
@@ -90,9 +91,9 @@ def test_sound_that_is_as_long_as_speech(engine: HibariEngine) -> None:
 
 
 def test_loaded_by_name(tmp_path: Path) -> None:
-    assert isinstance(load("hibari", threads=1, model_dir=None, cache=tmp_path), HibariEngine)
+    assert isinstance(load(EngineOptions("hibari", tmp_path)), HibariEngine)
     with pytest.raises(ValueError, match="no engine 'parrot'"):
-        load("parrot", threads=1, model_dir=None, cache=tmp_path)
+        load(EngineOptions("parrot", tmp_path))
 
 
 # The same utterance always makes the same samples

@@ -17,7 +17,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import CARDS, PROMPT_SECONDS, Parameter
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.s3gen.synthesizer import Sound
@@ -65,7 +65,7 @@ class BatchedEngine(StockEngine):
         *,
         slots: int,
         precision: Precision = Precision.FP32,
-        prompt_seconds: int = PROMPT_SECONDS,
+        prompt_seconds: int = MAX_PROMPT_SECONDS,
     ) -> None:
         """Raises ModelUnavailableError where the checkpoint does not load, or this host cannot hold so many slots."""
         _check(name, slots)

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.harness import wait_until
-from tests.support.real_worker import Worker, start_worker, utterance
+from tests.support.real_worker import Worker, start_worker, utterance, worker_options
 from tests.support.recordings import record, speech
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import FrameDecoder, FrameKind, Utterance
@@ -48,7 +48,8 @@ async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Pa
     record(voices / "ada" / "clip.wav", speech(6.0))
     draw = random.Random(0)
     used: list[int] = []
-    with start_worker(run_dir, engine="turbo", model_dir=tiny_checkpoint("turbo"), voices=voices) as worker:
+    options = worker_options(run_dir, "turbo", model_dir=tiny_checkpoint("turbo"), voices_dir=voices)
+    with start_worker(options) as worker:
         wait_until(lambda: worker.state().ready, timeout=START_SECONDS)
         async with worker.client() as client:
             for number in range(UTTERANCES):

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from voices.conditionals_cache import cache_file, clip_digest
-from worker.cards import PROMPT_SECONDS
+from worker.cards import MAX_PROMPT_SECONDS
 from worker.engines.base import Samples, VoiceUnusableError
 from worker.engines.chatterbox.token_budget import TOKENS_PER_SECOND
 from worker.engines.chatterbox.upstream.loading import Member
@@ -121,9 +121,9 @@ def shortened(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
     """What leads the decoder of sound, upstream's `ref_dict`, with the prompt's last `seconds` only.
 
     They are what the utterance follows. Whom it is like, the embedding, still comes from all of the prompt, and from
-    PROMPT_SECONDS on the prompt is left as it is.
+    MAX_PROMPT_SECONDS on the prompt is left as it is.
     """
-    if seconds >= PROMPT_SECONDS:
+    if seconds >= MAX_PROMPT_SECONDS:
         return voice
     tokens, frames = voice["prompt_token"], voice["prompt_feat"]
     each = frames.shape[1] // tokens.shape[1]

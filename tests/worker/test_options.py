@@ -1,0 +1,114 @@
+"""The options of a worker, and the command line that carries them."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, Runtime
+from worker.options import EngineOptions, WorkerOptions
+from worker.precision import Precision, Processor
+
+CACHE = Path("/cache")
+ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512f", "avx512_vnni"}))
+
+counts = st.integers(1, 64)
+paths = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1).map(
+    lambda name: Path("/") / name
+)
+engine_options = st.builds(
+    EngineOptions,
+    engine=st.sampled_from(sorted(CARDS)),
+    cache_dir=paths,
+    model_dir=st.none() | paths,
+    runtime=st.sampled_from(Runtime),
+    precision=st.sampled_from(Precision),
+    prompt_seconds=st.integers(2, MAX_PROMPT_SECONDS),
+    slots=counts,
+    threads=counts,
+)
+layouts = st.lists(st.lists(st.integers(0, 1023), min_size=1).map(tuple), min_size=1).map(tuple)
+
+
+@st.composite
+def worker_options(draw: st.DrawFn) -> WorkerOptions:
+    layout = draw(layouts)
+    return WorkerOptions(
+        engine=draw(engine_options),
+        layout=layout,
+        run_dir=draw(paths),
+        voices_dir=draw(paths),
+        index=draw(st.integers(0, len(layout) - 1)),
+        watchdog_seconds=draw(st.floats(0, 1e9)),
+        log_level=draw(st.sampled_from(["debug", "info", "warning", "error"])),
+        log_format=draw(st.sampled_from(["text", "json"])),
+        log_text=draw(st.booleans()),
+    )
+
+
+@given(engine_options)
+def test_the_engines_options_survive_the_command_line(options: EngineOptions) -> None:
+    assert EngineOptions.from_argv(options.argv()) == options
+
+
+@given(worker_options())
+def test_a_workers_options_survive_the_command_line(options: WorkerOptions) -> None:
+    assert WorkerOptions.from_argv(options.argv()) == options
+    assert options.argv() == ["--index", str(options.index), *options.shared_argv()]
+    assert options.command() == [sys.executable, "-m", "worker", *options.argv()]
+
+
+@given(worker_options())
+def test_the_workers_of_a_host_differ_in_their_index_only(options: WorkerOptions) -> None:
+    for index in range(len(options.layout)):
+        other = replace(options, index=index)
+        assert other.shared_argv() == options.shared_argv()
+        assert (other.cpus, other.socket.name) == (options.layout[index], f"worker-{index}.sock")
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    assert EngineOptions.from_argv(["--engine", "turbo", "--cache-dir", "/cache"]) == EngineOptions("turbo", CACHE)
+    words = ["--index", "0", "--layout", "3", "--run-dir", "/run", "--voices-dir", "/voices"]
+    options = WorkerOptions(EngineOptions("turbo", CACHE), ((3,),), Path("/run"), Path("/voices"))
+    assert WorkerOptions.from_argv([*words, "--engine", "turbo", "--cache-dir", "/cache"]) == options
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"engine": "hibari"}, "hibari"),
+        ({"engine": "hibari", "runtime": Runtime.STOCK}, "hibari"),
+        ({"engine": "turbo"}, "turbo, batched, fp32"),
+        ({"engine": "turbo", "slots": 8, "threads": 2, "model_dir": CACHE}, "turbo, batched, fp32"),
+        ({"engine": "nano", "runtime": Runtime.STOCK}, "nano, stock, fp32"),
+        ({"engine": "turbo", "precision": Precision.INT8}, "turbo, batched, int8"),
+        ({"engine": "turbo", "prompt_seconds": 4}, "turbo, batched, fp32, prompts of 4 s"),
+    ],
+)
+def test_the_label_names_what_changes_the_audio(options: dict[str, Any], label: str) -> None:
+    assert EngineOptions(cache_dir=CACHE, **options).label() == label
+
+
+def test_the_processor_counts_only_where_one_is_given() -> None:
+    options = EngineOptions("turbo", CACHE, precision=Precision.BF16)
+    assert options.unsupported_reason() is None
+    reason = options.unsupported_reason(ICE_LAKE)
+    assert reason is not None
+    assert reason.startswith("precision bf16 needs a processor with AVX512-BF16")
+    assert replace(options, precision=Precision.INT8).unsupported_reason(ICE_LAKE) is None
+
+
+def test_the_card_has_the_speed_that_is_expected_of_the_runtime() -> None:
+    batched = CARDS["turbo"].batched
+    assert batched is not None
+    options = EngineOptions("turbo", CACHE)
+    assert (options.batched, options.card.speed) == (batched, batched.speed)
+    stock = replace(options, runtime=Runtime.STOCK)
+    assert (stock.batched, stock.card) == (None, CARDS["turbo"])
+    assert EngineOptions("hibari", CACHE).card == CARDS["hibari"]
