@@ -25,7 +25,7 @@ from worker.checkpoints.catalogue import (
     FileState,
     MissingCheckpointError,
     find,
-    how_to_mend,
+    how_to_repair,
     size_on_disk,
     verify,
 )
@@ -104,7 +104,9 @@ def verify_models(
         for report in reports:
             listing.add_row(checkpoint.engine, report.name, report.state, _size(report.size), report.detail)
         if any(report.state is not FileState.WHOLE for report in reports):
-            wrong.append(f"{checkpoint.engine}'s weights in {folder} are not whole; {how_to_mend(checkpoint, folder)}")
+            wrong.append(
+                f"{checkpoint.engine}'s weights in {folder} are not whole; {how_to_repair(checkpoint, folder)}"
+            )
     if listing.row_count:
         Console().print(listing)
     elif not wrong and not engines:

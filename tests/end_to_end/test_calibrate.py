@@ -140,7 +140,11 @@ def alive(process: psutil.Process) -> bool:
         (["--slots", "2"], 1, "chorus: engine hibari synthesizes one utterance at a time; unset CHORUS_SLOTS"),
         (["--precision", "int8"], 1, "chorus: engine hibari computes in fp32 only; unset CHORUS_PRECISION"),
         (["--engine", "nope"], 1, "chorus: CHORUS_ENGINE: there is no such engine"),
-        ([*TURBO, "--model-dir", "nowhere"], 1, f"chorus: the folder of turbo's weights, {ROOT}/nowhere, is not there"),
+        (
+            [*TURBO, "--model-dir", "nowhere"],
+            1,
+            f"chorus: the folder of turbo's weights, {ROOT}/nowhere, does not exist",
+        ),
         (["--threads", "100000"], 1, "chorus: 100000 threads are more than the cores that a worker can have here: "),
         (["--slots", "1,x"], 2, "--slots '1,x' is no list of numbers from 1 on, such as 1,2,4"),
         (["--threads", "0"], 2, "--threads '0' is no list of numbers from 1 on, such as 1,2,4"),

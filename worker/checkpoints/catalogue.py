@@ -1,7 +1,7 @@
-"""The engines' checkpoints: which files they have, where they lie on this host and how they get there.
+"""The engines' checkpoints: their files, where this host has them, and which command fetches or repairs them.
 
-`chorus serve` looks for them before it starts anything, each worker once more when it loads, `chorus models` lists and
-verifies them. Nothing here goes to the network: `balancer.download` does.
+`chorus serve` looks for them before it starts anything, each worker again when it loads; `chorus models` lists and
+verifies them. Nothing here uses the network: `balancer.launch.download` does.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class Checkpoint:
     engine: str
     repository: str
     revision: str
-    """The commit that this version was made with."""
+    """The commit of the repository that this version of Chorus was made with."""
     files: tuple[str, ...]
     optional: tuple[str, ...] = ("conds.pt",)
-    """Files that it can do without: the voice that comes with the model."""
+    """Files that may be missing: the voice that comes with the model."""
     tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """By file, names by which its weights are told from those of its sisters: loading needs them."""
+    """By file: tensors that only this engine's weights have, and without which it cannot load."""
 
     @property
     def segments_chinese(self) -> bool:
-        """Whether the engine needs, for Chinese alone, a segmenter whose model comes from elsewhere."""
+        """Whether the engine needs a segmenter for Chinese, whose model is not in the repository."""
         return self.engine.startswith("multilingual")
 
 
@@ -88,56 +88,56 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         ),
     )
 }
-"""By engine; one that is not here has all it needs in its package."""
+"""By engine; the weights of an engine that is not listed are part of its Python package."""
 
 
 SEGMENTER = "spacy_ontonotes"
-"""Name of the model by which Multilingual finds the words in Chinese text, in spacy-pkuseg's own folder."""
+"""The model of spacy-pkuseg that segments Chinese text for Multilingual; it lies in that package's folder."""
 
 
 class CheckpointError(Exception):
-    """Why an engine has no weights to load; the message says what is wrong and what to run.
+    """An engine has no weights to load; the message says what is wrong and what to run.
 
     CheckpointError
-    ├── MissingCheckpointError       nothing of it is there
-    │   └── PartialCheckpointError   some of its files are not
-    ├── DamagedCheckpointError       a file of it is not what it should be, or cannot be read
-    └── DownloadError                the hub did not give it
+    ├── MissingCheckpointError       no file of the checkpoint is there
+    │   └── PartialCheckpointError   some files are missing
+    ├── DamagedCheckpointError       a file has the wrong content, or cannot be read
+    └── DownloadError                the download from the hub failed
     """
 
     state: ClassVar[str] = "unavailable"
-    """In a word, for a table."""
+    """The state in one word, for tables."""
 
     def __init__(self, message: str, folder: Path | None = None) -> None:
         super().__init__(message)
         self.folder = folder
-        """Where there is something of it to look at."""
+        """The folder of the checkpoint, if there is one."""
 
 
 class MissingCheckpointError(CheckpointError):
-    """Nothing of it is there."""
+    """No file of the checkpoint is there."""
 
     state = "missing"
 
 
 class PartialCheckpointError(MissingCheckpointError):
-    """Some of its files are not there."""
+    """Some files of the checkpoint are missing."""
 
     state = "partial"
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A file of it is not what it should be, or cannot be read."""
+    """A file of the checkpoint has the wrong content, or cannot be read."""
 
     state = "damaged"
 
 
 class DownloadError(CheckpointError):
-    """The hub did not give it."""
+    """The download from the hub failed."""
 
 
 class FileState(StrEnum):
-    """How a file of a checkpoint was found."""
+    """The state of a file of a checkpoint."""
 
     WHOLE = "whole"
     DAMAGED = "damaged"
@@ -146,38 +146,38 @@ class FileState(StrEnum):
 
 @dataclass(frozen=True)
 class FileReport:
-    """One file of a checkpoint after it was read in full."""
+    """The result of reading one file of a checkpoint in full."""
 
     name: str
     state: FileState
     size: int
-    """In bytes; 0 where it is missing or out of reach."""
+    """Bytes; 0 for a file that is missing or cannot be read."""
     detail: str
-    """What its content was compared with, or what is wrong with it."""
+    """What the content was compared with, or what is wrong with it."""
 
 
 def missing_extra(card: EngineCard) -> str | None:
-    """Say what to run where the engine's libraries are not installed; None where they are."""
-    # The extra is named after the module it brings. It is looked for, not loaded: that would take seconds.
+    """The command that installs the engine's libraries; None if they are installed."""
+    # The extra is named after the module it brings. find_spec does not import it, which would take seconds.
     if card.extra is None or importlib.util.find_spec(card.extra) is not None:
         return None
     return f"engine {card.name} needs the extra `{card.extra}`, which is not installed; {how_to_install(card.name)}"
 
 
 def how_to_install(engine: str) -> str:
-    """What to run for the libraries of an engine that has a checkpoint."""
+    """The command that installs the libraries of an engine with a checkpoint."""
     return f"run: scripts/serve --engine {engine}, or: pip install -e '.[chatterbox]'"
 
 
-def how_to_mend(checkpoint: Checkpoint, folder: Path) -> str:
-    """What to run, or to do, where a folder does not hold the checkpoint whole."""
+def how_to_repair(checkpoint: Checkpoint, folder: Path) -> str:
+    """The command or action that completes the checkpoint in a folder."""
     if _in_cache(checkpoint, folder):
         return _fetch(checkpoint, folder.name)
     return f"put them there whole, or unset CHORUS_MODEL_DIR (--model-dir) and {_fetch(checkpoint, None)}"
 
 
 def hub_cache() -> Path:
-    """The folder of the hub's cache, by the same variables as the hub's library; that need not be installed."""
+    """The folder of the hub's cache, by the same variables as huggingface_hub, which need not be installed."""
     variables = os.environ
     user = variables.get("XDG_CACHE_HOME") or "~/.cache"
     home = variables.get("HF_HOME") or f"{user}/huggingface"
@@ -186,14 +186,14 @@ def hub_cache() -> Path:
 
 
 def locate(checkpoint: Checkpoint, *, revision: str | None = None) -> Path | None:
-    """The folder of a revision in the hub's cache, None where it is not; no network.
+    """The folder of a revision in the hub's cache, or None if it is not there. Does not use the network.
 
-    Raises DamagedCheckpointError where the cache cannot be read.
+    Raises DamagedCheckpointError if the cache cannot be read.
     """
     commit = revision or checkpoint.revision
     repository = _repository(checkpoint)
     with _readable(repository):
-        if not COMMIT.fullmatch(commit):  # a branch or tag: the cache knows which commit it was last
+        if not COMMIT.fullmatch(commit):  # a branch or tag: the cache knows the last commit that it pointed to
             try:
                 commit = (repository / "refs" / commit).read_bytes().decode(errors="replace").strip()
             except FileNotFoundError:
@@ -205,33 +205,33 @@ def locate(checkpoint: Checkpoint, *, revision: str | None = None) -> Path | Non
 def find(checkpoint: Checkpoint, *, model_dir: Path | None, revision: str | None) -> Path:
     """The folder that holds every required file: `model_dir` if given, else `revision` in the hub's cache.
 
-    Looks at structures only and never at the network: a matter of milliseconds. Raises MissingCheckpointError,
+    Checks the structure of the files only, in milliseconds, without the network. Raises MissingCheckpointError,
     PartialCheckpointError or DamagedCheckpointError.
     """
     engine = checkpoint.engine
     folder = model_dir or locate(checkpoint, revision=revision)
     if folder is None:
         raise MissingCheckpointError(_absent(checkpoint, revision))
-    mend = how_to_mend(checkpoint, folder)
+    repair = how_to_repair(checkpoint, folder)
     with _readable(folder):
         if not folder.is_dir():
-            fault = "is no folder" if folder.exists() else "is not there"
-            raise MissingCheckpointError(f"the folder of {engine}'s weights, {folder}, {fault}; {mend}")
+            fault = "is not a folder" if folder.exists() else "does not exist"
+            raise MissingCheckpointError(f"the folder of {engine}'s weights, {folder}, {fault}; {repair}")
     missing, damaged = _faults(checkpoint, folder)
     if damaged:
         faults = "; ".join(f"{name} {fault}" for name, fault in damaged.items())
-        raise DamagedCheckpointError(f"{engine}'s weights in {folder} are damaged: {faults}; {mend}", folder)
+        raise DamagedCheckpointError(f"{engine}'s weights in {folder} are damaged: {faults}; {repair}", folder)
     if missing == checkpoint.files:
         if _in_cache(checkpoint, folder):
             raise MissingCheckpointError(_absent(checkpoint, revision))
-        raise MissingCheckpointError(f"none of {engine}'s weights are in {folder}: {', '.join(missing)}; {mend}")
+        raise MissingCheckpointError(f"none of {engine}'s weights are in {folder}: {', '.join(missing)}; {repair}")
     if missing:
-        raise PartialCheckpointError(f"{engine}'s weights in {folder} lack {', '.join(missing)}; {mend}", folder)
+        raise PartialCheckpointError(f"{engine}'s weights in {folder} lack {', '.join(missing)}; {repair}", folder)
     return folder
 
 
 def check_fit(checkpoint: Checkpoint, folder: Path) -> None:
-    """Raise DamagedCheckpointError where a file in the folder, as `find` gave it, holds another model's weights."""
+    """Raise DamagedCheckpointError if a file in `folder` (from `find`) holds another model's weights."""
     faults = []
     for name, tensors in checkpoint.tensors.items():
         try:
@@ -241,13 +241,13 @@ def check_fit(checkpoint: Checkpoint, folder: Path) -> None:
     if faults:
         raise DamagedCheckpointError(
             f"the weights in {folder} are not {checkpoint.engine}'s: {'; '.join(faults)}; "
-            f"{how_to_mend(checkpoint, folder)}",
+            f"{how_to_repair(checkpoint, folder)}",
             folder,
         )
 
 
 def verify(checkpoint: Checkpoint, folder: Path, advance: Advance = lambda _: None) -> Iterator[FileReport]:
-    """Read each file to its end: a matter of seconds for each gigabyte. `advance` is told of the bytes read."""
+    """Read every file in full, at some seconds per gigabyte; `advance` is called with the number of bytes read."""
     for name in (*checkpoint.files, *checkpoint.optional):
         path = folder / name
         try:
@@ -256,13 +256,13 @@ def verify(checkpoint: Checkpoint, folder: Path, advance: Advance = lambda _: No
             detail, state = str(error), FileState.DAMAGED
         except FileNotFoundError:
             if name not in checkpoint.optional:
-                yield FileReport(name, FileState.MISSING, 0, "is not there")
+                yield FileReport(name, FileState.MISSING, 0, "is missing")
             continue
         yield FileReport(name, state, _size(path), detail)
 
 
 def size_on_disk(checkpoint: Checkpoint, folder: Path) -> int:
-    """Bytes of those of its files that are there."""
+    """Total size of the files that are there, in bytes."""
     return sum(_size(folder / name) for name in (*checkpoint.files, *checkpoint.optional))
 
 
@@ -282,7 +282,7 @@ def _in_cache(checkpoint: Checkpoint, folder: Path) -> bool:
 
 
 def _faults(checkpoint: Checkpoint, folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The required files that are missing, and what is wrong with each one that is damaged."""
+    """The required files that are missing, and the fault of each damaged file by name."""
     missing, damaged = [], {}
     for name in (*checkpoint.files, *checkpoint.optional):
         try:

@@ -14,19 +14,19 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
 
 log = logging.getLogger(__name__)
 
-SPEAKERS = ("chorus-tts", "hibari-tts", "chatterbox-tts")
-"""Packages whose next version may sound another way."""
+PACKAGES = ("chorus-tts", "hibari-tts", "chatterbox-tts")
+"""Packages whose next version may change the sound."""
 
 
 def fingerprint(
     card: EngineCard, *, model_dir: Path | None = None, revision: str | None = None, notes: Path | None = None
 ) -> str:
-    """A name for the engine's weights and code, the same on every host that has the same.
+    """A digest of the engine's weights and code, the same on every host that has the same.
 
-    Files of the hub's cache are named by their content; any other is read to its end, once: `notes` is a file that
-    remembers. Blocking. Without weights, which the workers complain of, it is that of the code.
+    Files in the hub's cache are named by their content; any other file is read in full, once: the file `notes` keeps
+    the digests. Blocking. Without weights (which the workers report) it is the digest of the code alone.
     """
-    parts = [f"{name} {_version(name)}" for name in SPEAKERS]
+    parts = [f"{name} {_version(name)}" for name in PACKAGES]
     checkpoint = CHECKPOINTS.get(card.name)
     if checkpoint is not None:
         try:
@@ -55,7 +55,7 @@ def _content(path: Path, notes: _Notes) -> str:
 
 
 class _Notes:
-    """Digests of large files by path, size and age."""
+    """Digests of large files by path, size and modification time."""
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
@@ -64,7 +64,7 @@ class _Notes:
             try:
                 self.digests = dict(json.loads(file.read_bytes()))
             except (OSError, ValueError) as error:
-                log.warning("%s is damaged and written anew: %s", file, error)
+                log.warning("%s is damaged and will be rewritten: %s", file, error)
 
     def save(self) -> None:
         if self._file is None or not self.digests:
@@ -75,7 +75,7 @@ class _Notes:
             aside.write_text(json.dumps(self.digests))
             aside.replace(self._file)
         except OSError as error:
-            log.warning("%s cannot be written, so the weights are read again next time: %s", self._file, error)
+            log.warning("%s cannot be written, so the weights are read again at the next start: %s", self._file, error)
 
 
 def _version(package: str) -> str:

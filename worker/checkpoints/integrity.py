@@ -1,6 +1,6 @@
-"""Whether a file of a checkpoint is whole: at a glance by its structure, or read in full by its content.
+"""Integrity of a checkpoint's files: a quick check of the structure, or a full check of the content.
 
-Called by `worker.checkpoints`, which knows the files and puts what is found here into words for the operator.
+Called by `worker.checkpoints.catalogue`, which knows the files and writes the message for the operator.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ from typing import IO, Any
 _CHUNK = 2**20
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAX_HEADER_BYTES = 100_000_000
-"""Bytes of a safetensors header that its readers accept at most."""
+"""Bytes of a header that readers of safetensors accept at most."""
 _SHA256 = re.compile("[0-9a-f]{64}")
 _GIT_SHA1 = re.compile("[0-9a-f]{40}")
 _BAD_ZIP = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
-    ValueError,  # offsets before the file's start, names that are no text
-    RuntimeError,  # methods and versions that nobody knows, encryption
+    ValueError,  # offsets before the start of the file, names that are not text
+    RuntimeError,  # unknown methods and versions, encryption
     EOFError,
     OverflowError,
 )
-"""What zipfile raises for bytes that are no archive."""
+"""Errors that zipfile raises for bytes that are not an archive."""
 
 Advance = Callable[[int], object]
-"""Told how many more bytes were read."""
+"""Called with the number of bytes just read."""
 
 
 class DamagedFileError(Exception):
-    """A file is not what its name promises, or cannot be read; the message says what is wrong with it."""
+    """A file has not the content that its name promises, or cannot be read; the message says what is wrong."""
 
 
 def check_structure(path: Path) -> None:
-    """Look at a file's header or directory, not at its content: milliseconds, whatever its size.
+    """Check a file's header or directory, not its content: milliseconds, whatever its size.
 
     Raises FileNotFoundError, or DamagedFileError.
     """
@@ -64,7 +64,7 @@ def check_structure(path: Path) -> None:
 
 
 def check_tensors(path: Path, names: Iterable[str]) -> None:
-    """Look into the header of a whole safetensors file for tensors of these names.
+    """Check that the header of a complete safetensors file has tensors of these names.
 
     Raises FileNotFoundError, or DamagedFileError.
     """
@@ -100,10 +100,10 @@ def check_content(path: Path, advance: Advance) -> str:
 
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file; whatever the system says against it, now or while it is read, becomes a DamagedFileError."""
+    """Open a file; an OSError, now or while it is read, becomes a DamagedFileError."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DamagedFileError("is no file")
+            raise DamagedFileError("is not a regular file")
         with path.open("rb") as file:
             yield file
     except FileNotFoundError:
@@ -124,7 +124,7 @@ def _check_safetensors(file: IO[bytes], size: int) -> None:
 
 
 def _header(file: IO[bytes]) -> dict[str, Any]:
-    """What a safetensors file says of its tensors, by name; afterwards the file is at their first byte."""
+    """The header of a safetensors file, by tensor name; afterwards the file position is the first byte of data."""
     size = file.seek(0, 2)
     file.seek(0)
     start = file.read(8)
@@ -146,7 +146,7 @@ def _check_zip(file: IO[bytes]) -> None:
     try:
         zipfile.ZipFile(file).close()
     except _BAD_ZIP as error:
-        raise DamagedFileError("is no readable .pt file: it has no zip directory, or is cut short") from error
+        raise DamagedFileError("is not a readable .pt file: it has no zip directory, or is cut short") from error
 
 
 def _check_entries(file: IO[bytes], advance: Advance) -> None:
@@ -164,7 +164,7 @@ def _check_json(file: IO[bytes]) -> None:
     try:
         json.loads(file.read())
     except (ValueError, RecursionError) as error:
-        raise DamagedFileError("is no readable JSON") from error
+        raise DamagedFileError("is not readable JSON") from error
 
 
 def _digest(file: IO[bytes], digest: hashlib._Hash, advance: Advance) -> str:

@@ -106,7 +106,7 @@ def test_what_is_not(hub: Path) -> None:
     assert re.search(
         rf"turbo +│ {VE} +│ damaged +│ 5\.\d kB +│ has 5,\d+ bytes where its header promises", result.stdout
     )
-    assert re.search(r"turbo +│ vocab.json +│ missing +│ +│ is not there", result.stdout)
+    assert re.search(r"turbo +│ vocab.json +│ missing +│ +│ is missing", result.stdout)
     assert result.stderr == (f"chorus: turbo's weights in {folder} are not whole; run: chorus models download turbo\n")
     assert models("verify", "nano").exit_code == 0
 
@@ -133,7 +133,7 @@ def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert f"turbo's weights in {folder} are not whole; put them there whole" in result.stderr
     result = models("verify", "turbo", "--model-dir", "nowhere")
     assert result.exit_code == 1
-    assert f"the folder of turbo's weights, {tmp_path / 'nowhere'}, is not there" in result.stderr
+    assert f"the folder of turbo's weights, {tmp_path / 'nowhere'}, does not exist" in result.stderr
 
 
 @pytest.mark.parametrize("engines", [[], ["turbo", "nano"]])

@@ -105,7 +105,7 @@ def test_the_voice_that_comes_with_a_model_may_be_missing(tmp_path: Path) -> Non
 def test_but_not_damaged(tmp_path: Path) -> None:
     folder = write(TURBO, tmp_path / "model")
     (folder / "conds.pt").write_bytes(pickled()[:3000])
-    assert "conds.pt is no readable .pt file" in str(refusal(model_dir=folder))
+    assert "conds.pt is not a readable .pt file" in str(refusal(model_dir=folder))
 
 
 def test_a_folder_that_lacks_files(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_folder_of_something_else(tmp_path: Path) -> None:
     assert str(error).startswith(f"none of turbo's weights are in {tmp_path}: ve.safetensors, t3_turbo_v1.safetensors,")
 
 
-@pytest.mark.parametrize(("name", "fault"), [("nowhere", "is not there"), ("file", "is no folder")])
+@pytest.mark.parametrize(("name", "fault"), [("nowhere", "does not exist"), ("file", "is not a folder")])
 def test_no_folder(tmp_path: Path, name: str, fault: str) -> None:
     (tmp_path / "file").write_text("")
     error = refusal(model_dir=tmp_path / name)
@@ -146,7 +146,7 @@ def test_every_damaged_file_is_named(tmp_path: Path) -> None:
     assert isinstance(error, DamagedCheckpointError)
     assert (error.folder, error.state) == (folder, "damaged")
     size = len(safetensors())
-    assert f"{VE} has {size - 1:,} bytes where its header promises {size:,}; vocab.json is no readable" in str(error)
+    assert f"{VE} has {size - 1:,} bytes where its header promises {size:,}; vocab.json is not readable" in str(error)
 
 
 def test_files_that_may_not_be_read(tmp_path: Path) -> None:
@@ -301,12 +301,12 @@ def with_header(header: object) -> bytes:
         ("a.safetensors", struct.pack("<Q", 4) + b"\xff\xff\xff\xff", "no readable safetensors header"),
         ("a.pt", b"", "is empty"),
         ("a.pt", LFS_POINTER, "is a Git LFS pointer"),
-        ("a.pt", b"<html>Not found</html>", "is no readable .pt file"),
-        ("a.pt", pickled()[:3000], "is no readable .pt file"),
+        ("a.pt", b"<html>Not found</html>", "is not a readable .pt file"),
+        ("a.pt", pickled()[:3000], "is not a readable .pt file"),
         ("a.json", b"", "is empty"),
-        ("a.json", b'{"a": 1', "is no readable JSON"),
-        ("a.json", b"\xff", "is no readable JSON"),
-        ("a.json", b"[" * 100_000, "is no readable JSON"),
+        ("a.json", b'{"a": 1', "is not readable JSON"),
+        ("a.json", b"\xff", "is not readable JSON"),
+        ("a.json", b"[" * 100_000, "is not readable JSON"),
         ("a.txt", b"", "is empty"),
         ("a.txt", LFS_POINTER, "is a Git LFS pointer"),
     ],
@@ -342,7 +342,7 @@ def test_a_real_file_of_the_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
 def test_what_is_no_file(make: Callable[[Path], None], tmp_path: Path) -> None:
     make(tmp_path / "a.json")
-    with pytest.raises(DamagedFileError, match="is no file"):
+    with pytest.raises(DamagedFileError, match="is not a regular file"):
         check_structure(tmp_path / "a.json")
 
 

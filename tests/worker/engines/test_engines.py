@@ -131,7 +131,7 @@ def test_a_file_that_was_cut_off(tiny_checkpoint: TinyCheckpoint, tmp_path: Path
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    assert f"{tmp_path / 'absent'}, is not there" in refusal("nano", tmp_path / "absent", tmp_path)
+    assert f"{tmp_path / 'absent'}, does not exist" in refusal("nano", tmp_path / "absent", tmp_path)
 
 
 def test_a_refusal_imports_nothing_heavy(tmp_path: Path) -> None:
