@@ -33,6 +33,7 @@ from scripts.benchmarks.minimal_client import (
     tcp,
     unix,
 )
+from scripts.support.console import run_command
 
 DIRECT, BALANCED = "worker directly", "through the balancer"
 
@@ -102,4 +103,4 @@ def _print(figures: dict[str, Figures], concurrency: int) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_balancer")

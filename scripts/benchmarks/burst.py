@@ -1,4 +1,4 @@
-"""The load: the same texts for both sides, sent all at once, and what came of them."""
+"""A burst: utterances that are sent to a server all at once, and how long their answers took."""
 
 from __future__ import annotations
 
@@ -12,176 +12,194 @@ from itertools import cycle, islice, pairwise
 
 import httpx
 
-from scripts.load.client import BadAudio, wav_seconds
+from scripts.load.client import BadAudioError, wav_seconds
 from scripts.load.texts import SENTENCES
-from scripts.support.memory import Watch
-from scripts.support.noise import machine_seconds
+from scripts.support.memory import MemoryWatch
+from scripts.support.noise import machine_cpu_seconds
 from scripts.support.servers import Server
 from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 
-LEAST_TOKENS = token_budget("a")
+MIN_TOKENS = token_budget("a")
+"""Speech tokens of the shortest text."""
 
-SAME_SECONDS = 0.001
-"""Two sides' audio of one text may differ by so much."""
+AUDIO_TOLERANCE_SECONDS = 0.001
+"""Two servers' audio of one text may differ by this length."""
 
-_WATCH_SECONDS = 0.5
+_SAMPLE_INTERVAL_SECONDS = 0.5
 
 
-class UnequalError(RuntimeError):
-    """The sides did not do the same work: there is no result."""
+class UnequalAudioError(RuntimeError):
+    """Two servers made audio of different lengths from the same text: their times cannot be compared."""
 
 
 @dataclass(frozen=True)
-class Job:
-    """One utterance."""
+class BurstUtterance:
+    """A text and its seed."""
 
     text: str
     seed: int
 
 
 @dataclass(frozen=True)
-class Run:
-    """One side speaking several texts, sent at once. Times in seconds from when all were sent."""
+class BurstResult:
+    """The answers of one server to one burst. Times are in seconds since the burst was sent."""
 
-    side: str
+    server: str
+    """Name of the server."""
     round: int
     seconds: float
-    """Until the last answer."""
+    """Time of the last answer."""
     answers: tuple[float, ...]
-    """When each text's answer was there, by text."""
+    """Time of each answer, in the order of the utterances."""
     audio_seconds: tuple[float, ...]
-    """How much audio it was, by text."""
+    """Length of each answer's audio, in the order of the utterances."""
     idle_cpu: float
-    """What a side that waited took meanwhile, in cores; 0 where there is none."""
+    """Cores that a loaded but idle server used meanwhile; 0 if there is none."""
     others_cpu: float
-    """What everything else on the machine took, this program included, in cores: near 0 on a quiet machine."""
+    """Cores that all other programs used, this one included: near 0 on a quiet machine."""
 
     @property
     def speed(self) -> float:
-        """Audio seconds a second."""
+        """Seconds of audio per second."""
         return sum(self.audio_seconds) / self.seconds
 
 
-def texts(number: int, tokens: int, first: int = 0) -> list[str]:
-    """So many texts, all different, from number `first` of an endless row, of about `tokens` speech tokens each.
+def varied_texts(count: int, tokens: int, first: int = 0) -> list[str]:
+    """`count` different texts of about `tokens` speech tokens each, from number `first` of an endless sequence.
 
-    Their lengths differ by a letter, below and above in turns, as no two utterances of real life are equally long:
-    torch keeps what it has compiled for a length, and would speak one length again at less cost.
+    The lengths differ by one letter each, alternately below and above `tokens`: PyTorch keeps what it has compiled for
+    a length, and would be faster at a length that it has met before than it is with real texts.
     """
-    return [_text(index, _length(index, tokens)) for index in range(first, first + number)]
+    return [_text(index, _varied_tokens(index, tokens)) for index in range(first, first + count)]
 
 
-def _length(index: int, tokens: int) -> int:
+def _varied_tokens(index: int, tokens: int) -> int:
     letters = (index + 1) // 2 * (1 if index % 2 else -1)
-    return max(LEAST_TOKENS, min(MAX_TOKENS, tokens + letters * (LEAST_TOKENS - token_budget(""))))
+    return max(MIN_TOKENS, min(MAX_TOKENS, tokens + letters * (MIN_TOKENS - token_budget(""))))
 
 
-def _text(first: int, tokens: int) -> str:
-    words = islice(cycle(SENTENCES), first, None)
-    text = next(words)
+def _text(first_sentence: int, tokens: int) -> str:
+    """A text of at most `tokens` speech tokens, and of hardly fewer."""
+    sentences = islice(cycle(SENTENCES), first_sentence, None)
+    text = next(sentences)
     while token_budget(text) < min(tokens, MAX_TOKENS):
-        text += " " + next(words)
+        text += " " + next(sentences)
     while token_budget(text) > tokens:
         text = text[:-1].rstrip()
     return text
 
 
-def jobs(number: int, tokens: int, round_number: int) -> list[Job]:
-    """A round's utterances: texts, lengths and seeds are others in each, so that no cache can know them."""
-    spoken = texts(number, tokens, first=round_number * number)
-    return [Job(text, seed=1000 * round_number + index) for index, text in enumerate(spoken)]
+def similar_utterances(count: int, tokens: int, round_number: int) -> list[BurstUtterance]:
+    """`count` utterances of about `tokens` speech tokens each.
 
-
-def spread(number: int, least: int, most: int, round_number: int) -> list[Job]:
-    """So many utterances of `least` to `most` speech tokens, as evenly spread between them as texts allow.
-
-    One alone is in the middle. They come in no order, and in each round in another; texts and seeds are others, too.
+    Texts, lengths and seeds differ between rounds, so that no cache has an answer.
     """
-    steps = max(1, number - 1)
-    lengths = [least + (most - least) * index // steps for index in range(number)]
-    if number == 1:
-        lengths = [(least + most) // 2]
+    texts = varied_texts(count, tokens, first=round_number * count)
+    return [BurstUtterance(text, seed=1000 * round_number + index) for index, text in enumerate(texts)]
+
+
+def spread_utterances(count: int, min_tokens: int, max_tokens: int, round_number: int) -> list[BurstUtterance]:
+    """`count` utterances whose lengths are evenly spread over `min_tokens` to `max_tokens` speech tokens.
+
+    A single utterance has the mean length. Order, texts and seeds differ between rounds.
+    """
+    steps = max(1, count - 1)
+    lengths = [min_tokens + (max_tokens - min_tokens) * index // steps for index in range(count)]
+    if count == 1:
+        lengths = [(min_tokens + max_tokens) // 2]
     random.Random(round_number).shuffle(lengths)
-    first = round_number * number
-    return [Job(_text(first + index, length), 1000 * round_number + index) for index, length in enumerate(lengths)]
+    first = round_number * count
+    return [
+        BurstUtterance(_text(first + index, length), seed=1000 * round_number + index)
+        for index, length in enumerate(lengths)
+    ]
 
 
-def check_same(runs: Sequence[Run], work: Sequence[Job]) -> None:
-    """Raise UnequalError where two sides made another length of audio of the same text."""
-    for first, second in pairwise(runs):
-        for job, one, other in zip(work, first.audio_seconds, second.audio_seconds, strict=True):
-            if abs(one - other) > SAME_SECONDS:
-                raise UnequalError(
-                    f"the sides did not do the same work: of {job.text!r} {first.side} made {one:.3f} s of audio, "
-                    f"{second.side} {other:.3f} s"
+def check_equal_audio(results: Sequence[BurstResult], utterances: Sequence[BurstUtterance]) -> None:
+    """Raise UnequalAudioError if the servers' answers to one text differ in length."""
+    for first, second in pairwise(results):
+        for utterance, one, other in zip(utterances, first.audio_seconds, second.audio_seconds, strict=True):
+            if abs(one - other) > AUDIO_TOLERANCE_SECONDS:
+                raise UnequalAudioError(
+                    f"the servers did not do the same work: from {utterance.text!r} {first.server} made {one:.3f} s of "
+                    f"audio, {second.server} {other:.3f} s"
                 )
 
 
-def speak_all(server: Server, work: Sequence[Job], round_number: int, watch: Watch, idle: Server | None = None) -> Run:
-    """Have `server` speak all of `work`, sent at once, while `idle` waits. Raises SideError."""
-    return asyncio.run(_speak_all(server, work, round_number, watch, idle))
+def send_burst(
+    server: Server,
+    utterances: Sequence[BurstUtterance],
+    round_number: int,
+    watch: MemoryWatch,
+    idle: Server | None = None,
+) -> BurstResult:
+    """Send all utterances to `server` at once and await the answers, while `idle` has no work. Raises ServerError."""
+    return asyncio.run(_send_burst(server, utterances, round_number, watch, idle))
 
 
-async def _speak_all(server: Server, work: Sequence[Job], round_number: int, watch: Watch, idle: Server | None) -> Run:
+async def _send_burst(
+    server: Server, utterances: Sequence[BurstUtterance], round_number: int, watch: MemoryWatch, idle: Server | None
+) -> BurstResult:
     processes = set(server.processes())
-    watching = asyncio.create_task(_keep_looking(watch))
+    sampling = asyncio.create_task(_sample_memory(watch))
     limits = httpx.Limits(max_connections=None)
-    # A proxy in between would be measured, too.
+    # trust_env: the time of a proxy would be measured, too.
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=None, trust_env=False) as client:
-        before = _Clocks.now(server, idle)
+        before = _CpuTimes.now(server, idle)
         started = time.perf_counter()
-        spoken = await asyncio.gather(*(_speak(client, server, job) for job in work))
+        answers = await asyncio.gather(*(_synthesize(client, server, utterance) for utterance in utterances))
         seconds = time.perf_counter() - started
-        used = _Clocks.now(server, idle) - before
-    watching.cancel()
+        used = _CpuTimes.now(server, idle) - before
+    sampling.cancel()
     with suppress(asyncio.CancelledError):
-        await watching
-    # The balancer would have run its utterance again: nobody but the clock would have noticed.
+        await sampling
+    # The balancer retries the utterances of a worker that has ended: only the times would show it.
     if processes != set(server.processes()):
-        raise server.failure("a process of it ended under the load and was started again")
-    return Run(
-        side=server.name,
+        raise server.failure("one of its processes ended under load and was started again")
+    return BurstResult(
+        server=server.name,
         round=round_number,
         seconds=seconds,
-        answers=tuple(answered - started for answered, _ in spoken),
-        audio_seconds=tuple(audio for _, audio in spoken),
+        answers=tuple(answered - started for answered, _ in answers),
+        audio_seconds=tuple(audio for _, audio in answers),
         idle_cpu=used.idle / seconds,
         others_cpu=max(0.0, used.machine - used.active - used.idle) / seconds,
     )
 
 
-async def _speak(client: httpx.AsyncClient, server: Server, job: Job) -> tuple[float, float]:
-    """When the answer was there, and how many seconds of audio it is."""
+async def _synthesize(client: httpx.AsyncClient, server: Server, utterance: BurstUtterance) -> tuple[float, float]:
+    """The time of the answer, on the clock of `perf_counter`, and the length of its audio in seconds."""
+    body = {"text": utterance.text, "seed": utterance.seed, "format": "wav"}
     try:
-        response = await client.post("/tts", json={"text": job.text, "seed": job.seed, "format": "wav"})
+        response = await client.post("/tts", json=body)
     except httpx.TransportError as error:
-        raise server.failure(f"no answer to {job.text!r}: {type(error).__name__}") from error
+        raise server.failure(f"no answer to {utterance.text!r}: {type(error).__name__}") from error
     answered = time.perf_counter()
     if response.status_code != httpx.codes.OK:
-        raise server.failure(f"HTTP {response.status_code} for {job.text!r}: {response.text[:500]}")
+        raise server.failure(f"HTTP {response.status_code} for {utterance.text!r}: {response.text[:500]}")
     try:
         return answered, wav_seconds(response.content)
-    except BadAudio as error:
-        raise server.failure(f"the answer to {job.text!r} is no audio: {error}") from error
+    except BadAudioError as error:
+        raise server.failure(f"the answer to {utterance.text!r} is not audio: {error}") from error
 
 
-async def _keep_looking(watch: Watch) -> None:
+async def _sample_memory(watch: MemoryWatch) -> None:
     while True:
-        watch.look()
-        await asyncio.sleep(_WATCH_SECONDS)
+        watch.sample()
+        await asyncio.sleep(_SAMPLE_INTERVAL_SECONDS)
 
 
 @dataclass(frozen=True)
-class _Clocks:
-    """CPU seconds: of the side at work, the side that waits, and the whole machine."""
+class _CpuTimes:
+    """CPU seconds of the server under load, of the idle server, and of the whole machine."""
 
     active: float
     idle: float
     machine: float
 
     @classmethod
-    def now(cls, server: Server, idle: Server | None) -> _Clocks:
-        return cls(server.cpu_seconds(), idle.cpu_seconds() if idle is not None else 0.0, machine_seconds())
+    def now(cls, server: Server, idle: Server | None) -> _CpuTimes:
+        return cls(server.cpu_seconds(), idle.cpu_seconds() if idle is not None else 0.0, machine_cpu_seconds())
 
-    def __sub__(self, before: _Clocks) -> _Clocks:
-        return _Clocks(self.active - before.active, self.idle - before.idle, self.machine - before.machine)
+    def __sub__(self, before: _CpuTimes) -> _CpuTimes:
+        return _CpuTimes(self.active - before.active, self.idle - before.idle, self.machine - before.machine)

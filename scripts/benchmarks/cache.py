@@ -33,6 +33,7 @@ from scripts.benchmarks.minimal_client import (
     stub,
     tcp,
 )
+from scripts.support.console import run_command
 
 HIT, MISS = "hit", "miss"
 
@@ -113,4 +114,4 @@ def _row(found: Figures) -> tuple[str, str, str, str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_cache")

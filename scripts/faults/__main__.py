@@ -26,8 +26,9 @@ from scripts.faults.disk import small_disk
 from scripts.faults.faults import Troubles
 from scripts.faults.invariants import Balance, Finding, findings, take
 from scripts.faults.texts import Line, digest, lines
+from scripts.support.console import fail, report_progress, run_command
 from scripts.support.recogniser import word_errors
-from scripts.support.servers import Server, SideError, heed_signals, start_chorus
+from scripts.support.servers import Server, ServerError, interrupt_on_signals, start_chorus
 
 ENGINE = "hibari"
 LONGEST_HEARD = 150
@@ -45,8 +46,6 @@ COUNTERS = (
     "chorus_wasted_seconds_total",
 )
 """Of the server's metrics, what it says of itself."""
-
-progress = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -103,14 +102,13 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Start a server of its own, make trouble, and tell what came of it. Exit code 1: not all was as it must be."""
-    heed_signals()
+    interrupt_on_signals()
     chosen = workers or max(2, len(detect_topology().cores))
     plan = Plan(duration, least, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
     try:
         outcome = run(plan)
-    except SideError as error:
-        progress.print(f"chaos: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+    except ServerError as error:
+        fail("chaos", error)
     _print(outcome)
     if json_file is not None:
         json_file.write_text(json.dumps(_as_json(plan, outcome), indent=2), encoding="utf-8")
@@ -119,16 +117,16 @@ def main(
 
 
 def run(plan: Plan) -> Outcome:
-    """Carry it out. Raises SideError where the server does not start, or ends."""
+    """Carry it out. Raises ServerError where the server does not start, or ends."""
     with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as name, small_disk(Path(name) / "run") as left_out:
         folder, run_dir = Path(name), Path(name) / "run"
-        _tell(f"starting {plan.workers} workers")
+        report_progress(f"starting {plan.workers} workers")
         settings = {"run_dir": run_dir}
         with start_chorus("chorus", engine=ENGINE, workers=plan.workers, folder=folder, settings=settings) as server:
-            _tell(f"speaking {plan.texts} texts in peace")
+            report_progress(f"speaking {plan.texts} texts in peace")
             expected = asyncio.run(_in_peace(server, plan))
             before = take(server, run_dir)
-            _tell(f"{plan.clients} clients and trouble for {plan.duration:g} s")
+            report_progress(f"{plan.clients} clients and trouble for {plan.duration:g} s")
             clients = Clients(server.url, expected, requests=plan.requests, hang_ups=plan.hang_ups, seed=plan.seed)
             troubles = Troubles(server, run_dir, pause=plan.pause, fill=left_out is None, seed=plan.seed)
             asyncio.run(_under_fire(clients, troubles, plan))
@@ -136,7 +134,7 @@ def run(plan: Plan) -> Outcome:
 
 
 async def _in_peace(server: Server, plan: Plan) -> list[Line]:
-    """Every text with its audio's digest. Raises SideError where audio is not the same each time."""
+    """Every text with its audio's digest. Raises ServerError where audio is not the same each time."""
     async with httpx.AsyncClient(base_url=server.url, timeout=None, trust_env=False) as http:
         expected = [
             replace(line, digest=digest((await speak(http, line)).raise_for_status().content))
@@ -173,9 +171,9 @@ def _outcome(
     left_out: str | None,
     before: Balance,
 ) -> Outcome:
-    _tell("waiting until all is quiet")
+    report_progress("waiting until all is quiet")
     found = findings(server, before, workers=plan.workers, run_dir=run_dir)
-    _tell("listening to a sample")
+    report_progress("listening to a sample")
     short = [(line, audio) for line, audio in seen.kept if len(line.text) <= LONGEST_HEARD]
     counts = [word_errors(line.text, audio) for line, audio in short]
     words = sum(count.words for count in counts)
@@ -260,9 +258,5 @@ def _pause(text: str) -> tuple[float, float]:
     return least, most
 
 
-def _tell(message: str) -> None:
-    progress.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/chaos")

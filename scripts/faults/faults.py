@@ -52,7 +52,7 @@ class Troubles:
                 await kind(worker)
 
     async def _any_worker(self) -> psutil.Process:
-        while not (workers := self._server.modules("worker")):
+        while not (workers := self._server.processes_of("worker")):
             await asyncio.sleep(LOOK_SECONDS)
         return self._rng.choice(workers)
 

@@ -39,11 +39,11 @@ class Balance:
 
 
 def take(server: Server, run_dir: Path) -> Balance:
-    """The balance of a server that nobody asks anything. Raises SideError where the balancer has gone."""
-    balancers = server.modules("balancer")
+    """The balance of a server that nobody asks anything. Raises ServerError where the balancer has gone."""
+    balancers = server.processes_of("balancer")
     if len(balancers) != 1:
         raise server.failure(f"there are {len(balancers)} balancers")
-    workers = server.modules("worker")
+    workers = server.processes_of("worker")
     known = {f"worker-{index}.sock" for index in range(len(workers))}
     return Balance(
         descriptors=balancers[0].num_fds(),
@@ -64,7 +64,7 @@ class Finding:
 
 
 def findings(server: Server, before: Balance, *, workers: int, run_dir: Path) -> list[Finding]:
-    """All that must be as it was before the load. Raises SideError."""
+    """All that must be as it was before the load. Raises ServerError."""
     with httpx.Client(base_url=server.url, timeout=TIMEOUT, trust_env=False) as http:
         report = _settled(lambda: http.get("/health").json(), lambda report: _whole(report, workers))
     most = before.descriptors + SPARE_DESCRIPTORS * workers

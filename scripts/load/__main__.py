@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from scripts.load.arrivals import poisson
-from scripts.load.client import ServerNotReady, SpeechClient
+from scripts.load.client import ServerNotReadyError, SpeechClient
 from scripts.load.driver import Bounds, Driver, Record
 from scripts.load.report import print_tables, summarise, write_json
 from scripts.load.texts import NUMBERS, Lines, Mix, Source, supply
@@ -136,7 +136,7 @@ def loadtest(
     _allow_many_connections()
     try:
         driver = asyncio.run(run(plan, source, api_key))
-    except ServerNotReady as reason:
+    except ServerNotReadyError as reason:
         errors.print(f"loadtest: {reason}", markup=False, soft_wrap=True)
         raise typer.Exit(EXIT_NOT_READY) from None
 
@@ -149,7 +149,7 @@ def loadtest(
 
 
 async def run(plan: Plan, source: Source, api_key: str | None) -> Driver:
-    """Carry out the plan; the driver returned holds the records. Raises ServerNotReady."""
+    """Carry out the plan; the driver returned holds the records. Raises ServerNotReadyError."""
     first_number = random.SystemRandom().randrange(NUMBERS)
     texts = supply(source, seed=plan.seed, repeat=plan.repeat, first_number=first_number)
     async with SpeechClient(

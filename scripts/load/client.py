@@ -22,11 +22,11 @@ PCM_RATE = 24_000
 """Samples a second of headerless PCM, unless its media type says otherwise."""
 
 
-class ServerNotReady(Exception):  # noqa: N818 - a state, not a defect
+class ServerNotReadyError(Exception):
     """The server cannot be tested; the message says why."""
 
 
-class BadAudio(ValueError):  # noqa: N818
+class BadAudioError(ValueError):
     """The body is not the audio that was asked for."""
 
 
@@ -72,18 +72,18 @@ class SpeechClient:
             await connection.aclose()
 
     async def check_ready(self) -> None:
-        """Raise ServerNotReady unless the server says that it can serve."""
+        """Raise ServerNotReadyError unless the server says that it can serve."""
         try:
             async with self._connection() as http:
                 response = await http.get("/ready", timeout=READY_TIMEOUT)
         except httpx.TimeoutException:
-            raise ServerNotReady(f"{self._url} did not answer within {READY_TIMEOUT:.0f} s") from None
+            raise ServerNotReadyError(f"{self._url} did not answer within {READY_TIMEOUT:.0f} s") from None
         except httpx.RequestError as error:
-            raise ServerNotReady(
+            raise ServerNotReadyError(
                 f"no server answers at {self._url} ({error}): start one with scripts/serve, or name another with --url"
             ) from None
         if response.status_code != 200:
-            raise ServerNotReady(
+            raise ServerNotReadyError(
                 f"{self._url} is not ready: GET /ready answered {response.status_code} {response.text[:500]}"
             )
 
@@ -100,7 +100,7 @@ class SpeechClient:
             return Answer(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
         try:
             return Answer(None, audio_seconds(self._settings["format"], response.headers, response.content))
-        except BadAudio:
+        except BadAudioError:
             return Answer("bad audio")
 
     @asynccontextmanager
@@ -131,12 +131,12 @@ def _error_code(response: httpx.Response) -> str:
 
 
 def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> float | None:
-    """Return the length of the audio, None where neither header nor format tells. Raises BadAudio.
+    """Return the length of the audio, None where neither header nor format tells. Raises BadAudioError.
 
     What the server states in `X-Audio-Seconds` counts more than the body's own length, but saves no bad body.
     """
     if not body:
-        raise BadAudio("empty")
+        raise BadAudioError("empty")
     measured = None
     if audio_format == "wav":
         measured = wav_seconds(body)
@@ -152,7 +152,7 @@ def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> flo
 def _pcm_seconds(headers: httpx.Headers, body: bytes) -> float:
     samples, rest = divmod(len(body), 2)
     if rest:
-        raise BadAudio("half a sample at the end")
+        raise BadAudioError("half a sample at the end")
     rate = re.search(r"rate=(\d+)", headers.get("content-type", ""))
     return samples / (int(rate[1]) if rate else PCM_RATE)
 
@@ -162,9 +162,9 @@ _UNKNOWN_SIZE = 0x7FFF_0000
 
 
 def wav_seconds(body: bytes) -> float:
-    """Return the length of a WAV file, even a streamed one with no length in its header. Raises BadAudio."""
+    """Return the length of a WAV file, even a streamed one with no length in its header. Raises BadAudioError."""
     if body[:4] != b"RIFF" or body[8:12] != b"WAVE":
-        raise BadAudio("not a WAV file")
+        raise BadAudioError("not a WAV file")
     byte_rate = 0
     at = 12
     while at + 8 <= len(body):
@@ -175,12 +175,12 @@ def wav_seconds(body: bytes) -> float:
         elif name == b"data":
             return _data_seconds(size, len(body) - at, byte_rate)
         at += size + size % 2
-    raise BadAudio("no samples")
+    raise BadAudioError("no samples")
 
 
 def _data_seconds(declared: int, present: int, byte_rate: int) -> float:
     unknown = declared == 0 or declared >= _UNKNOWN_SIZE
     size = present if unknown else declared
     if not size or size > present or not byte_rate:
-        raise BadAudio("no samples, too few, or of no known rate")
+        raise BadAudioError("no samples, too few, or of no known rate")
     return size / byte_rate

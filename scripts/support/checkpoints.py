@@ -1,4 +1,4 @@
-"""Checkpoints of random weights, made where there is none yet."""
+"""Checkpoints of random weights, made where they do not exist yet."""
 
 from __future__ import annotations
 
@@ -6,57 +6,60 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 from balancer.settings_groups import REPOSITORY
+from scripts.support.console import report_progress
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
 
 
 class Size(StrEnum):
-    """How large a model is made."""
+    """The size of a model."""
 
     FULL = "full"
+    """The layers and widths of the trained model."""
     TINY = "tiny"
+    """Two layers of each kind, for tests."""
 
 
 @contextmanager
-def home_of(kept: Path | None) -> Iterator[Path]:
-    """The folder where checkpoints are kept, or a temporary one."""
-    if kept is not None:
-        yield kept.absolute()
+def checkpoint_home(folder: Path | None) -> Iterator[Path]:
+    """The absolute path of the folder of all checkpoints; without `folder`, a temporary one."""
+    if folder is not None:
+        yield folder.absolute()
         return
     with tempfile.TemporaryDirectory(prefix="chorus-checkpoints-") as name:
         yield Path(name)
 
 
-def checkpoint(engine: str, size: Size, home: Path, tell: Callable[[str], None]) -> Path:
-    """The folder of a checkpoint, SIZE/ENGINE in `home`, made if it is not there. Raises CheckpointError."""
+def ensure_checkpoint(engine: str, size: Size, home: Path) -> Path:
+    """The folder of a checkpoint, SIZE/ENGINE in `home`; the checkpoint is made if the folder does not exist.
+
+    Raises CheckpointError if it cannot be made, or if the folder does not hold a complete checkpoint.
+    """
     folder = home / size / engine
     if not folder.exists():
-        tell(f"{engine}: making a checkpoint, {size}")
-        # Whole or not at all: an interruption leaves nothing that looks like a checkpoint.
-        with tempfile.TemporaryDirectory(prefix=f".{engine}-", dir=_made(folder.parent)) as aside:
-            made = Path(aside) / engine
-            command = [sys.executable, str(REPOSITORY / "scripts/support/make_checkpoint.py"), engine, str(made)]
+        report_progress(f"{engine}: making a checkpoint, {size}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Made elsewhere and then renamed: an interruption must not leave an incomplete checkpoint.
+        with tempfile.TemporaryDirectory(prefix=f".{engine}-", dir=folder.parent) as temporary:
+            unfinished = Path(temporary) / engine
+            command = [sys.executable, "-m", "scripts.support.make_checkpoint", engine, str(unfinished)]
             done = subprocess.run(
                 [*command, "--tiny"] if size is Size.TINY else command,
                 capture_output=True,
                 text=True,
                 check=False,
+                cwd=REPOSITORY,
                 env=os.environ | {"PYTHONWARNINGS": "ignore"},
             )
             if done.returncode:
                 raise CheckpointError(f"{engine}: no checkpoint could be made:\n{done.stderr.strip()}")
-            made.rename(folder)
+            unfinished.rename(folder)
     find(CHECKPOINTS[engine], model_dir=folder, revision=None)
     if not (folder / "conds.pt").exists():
-        raise CheckpointError(f"{engine}: the checkpoint in {folder} has no voice of its own (conds.pt)")
-    return folder
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+        raise CheckpointError(f"{engine}: the checkpoint in {folder} has no built-in voice (conds.pt)")
     return folder

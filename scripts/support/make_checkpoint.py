@@ -1,7 +1,8 @@
-"""Writes a checkpoint of random weights in the file layout of one of the Chatterbox models.
+"""Writes a checkpoint of random weights with the file layout of a Chatterbox model.
 
-The upstream classes make the weights, so whatever loads a trained checkpoint loads these: a full-size one costs the
-same arithmetic, a tiny one (two layers of everything that repeats) is quick enough for tests. None of them speaks.
+The upstream classes initialise the weights, so that whatever loads a trained checkpoint loads these. A full-size
+checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind) is fast enough for tests.
+The audio is noise.
 """
 
 from __future__ import annotations
@@ -23,25 +24,26 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
+from scripts.support.console import run_command
 from worker.cards import LANGUAGES
 from worker.checkpoints.catalogue import CHECKPOINTS
 
 TINY_LAYERS = 2
 ALIGNED_LAYERS = 14
-"""Multilingual's guard against run-on looks at attention heads of layers 9, 12 and 13: a tiny one keeps so many."""
+"""Layers of a tiny Multilingual: its alignment guard reads attention heads of layers 9, 12 and 13."""
 TINY_PROMPT_TOKENS = 25
-"""Length of a tiny checkpoint's own voice, 25 tokens a second: the decoder's work grows with it."""
+"""Length of the built-in voice of a tiny checkpoint, 25 tokens per second; the work of S3Gen grows with it."""
 FULL_PROMPT_TOKENS = 250
 
-FAVOUR = 5
-"""Factor on the weights that score speech tokens: scores then spread by about 3 where they spread by 0.6."""
+LOGIT_SCALE = 5
+"""Factor on the weights of the speech head: it raises the standard deviation of the logits from about 0.6 to 3."""
 
 TAGS = (
     "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]",
     "[happy]", "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]",
     "[chuckle]", "[laugh]",
 )  # fmt: skip
-"""Turbo's paralinguistic tags: one token each, after GPT-2's own 50,257."""
+"""Turbo's paralinguistic tags, one token each, after the 50,257 tokens of GPT-2."""
 
 _GPT2_TOKENS = 50_257
 _SPEAKER_WIDTH = 256
@@ -52,20 +54,20 @@ _SPEECH_TOKENS = 6561
 
 def main(
     engine: Annotated[str, typer.Argument(help=f"One of {', '.join(CHECKPOINTS)}.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to write; made if it is not there.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write; it is created if it does not exist.")],
     tiny: Annotated[bool, typer.Option("--tiny", help="Two layers of each kind instead of the full size.")] = False,
-    voice: Annotated[bool, typer.Option(help="With a voice of its own (conds.pt).")] = True,
-    seed: Annotated[int, typer.Option(help="Another seed makes other weights.")] = 0,
+    voice: Annotated[bool, typer.Option(help="Include a built-in voice (conds.pt).")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
     """Write a checkpoint of random weights."""
     if engine not in CHECKPOINTS:
         raise typer.BadParameter(f"there is no checkpoint of {engine!r}; there are: {', '.join(CHECKPOINTS)}")
-    make(engine, folder, tiny=tiny, voice=voice, seed=seed)
+    write_checkpoint(engine, folder, tiny=tiny, voice=voice, seed=seed)
     typer.echo(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 2**30:.2f} GiB")
 
 
-def make(engine: str, folder: Path, *, tiny: bool, voice: bool = True, seed: int = 0) -> None:
-    """Write the files of `engine`'s checkpoint into `folder`."""
+def write_checkpoint(engine: str, folder: Path, *, tiny: bool, voice: bool = True, seed: int = 0) -> None:
+    """Write all files of a checkpoint of `engine` into `folder`, which is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     for file, state in _weights(engine, tiny=tiny):
@@ -79,7 +81,9 @@ def make(engine: str, folder: Path, *, tiny: bool, voice: bool = True, seed: int
     elif "tokenizer.json" in CHECKPOINTS[engine].files:
         _write_grapheme_tokenizer(folder / "tokenizer.json", size=704, extra=())
     else:
-        _write_grapheme_tokenizer(folder / "grapheme_mtl_merged_expanded_v1.json", size=2454, extra=_multilingual())
+        _write_grapheme_tokenizer(
+            folder / "grapheme_mtl_merged_expanded_v1.json", size=2454, extra=_multilingual_tokens()
+        )
         (folder / "Cangjie5_TC.json").write_text(json.dumps(["中\tl", "文\tyk", "你\tonf", "好\tvnd"]))
     if voice:
         _write_voice(folder / "conds.pt", TINY_PROMPT_TOKENS if tiny else FULL_PROMPT_TOKENS, turbo=_is_turbo(engine))
@@ -110,21 +114,21 @@ def _t3(engine: str, *, tiny: bool) -> nn.Module:
         layers, width, heads = (24, 1024, 16) if engine == "turbo" else (12, 768, 12)
         if tiny:
             layers, width, heads = TINY_LAYERS, 128, 2
-        shape = {"n_layer": layers, "n_embd": width, "hidden_size": width, "n_head": heads}
+        overrides = {"n_layer": layers, "n_embd": width, "hidden_size": width, "n_head": heads}
         backbone = "GPT2_medium"
     else:
         hp = T3Config.english_only() if engine == "chatterbox" else T3Config.multilingual()
         layers = TINY_LAYERS if engine == "chatterbox" else ALIGNED_LAYERS
-        # The width is upstream's: parts of this model have it written down.
-        shape = {"num_hidden_layers": layers, "intermediate_size": 128} if tiny else {}
+        # The width stays: upstream hard-codes it in parts of this model.
+        overrides = {"num_hidden_layers": layers, "intermediate_size": 128} if tiny else {}
         backbone = "Llama_520M"
-    hp.llama_config_name = "made here"
-    LLAMA_CONFIGS[hp.llama_config_name] = LLAMA_CONFIGS[backbone] | shape
+    hp.llama_config_name = "random weights"
+    LLAMA_CONFIGS[hp.llama_config_name] = LLAMA_CONFIGS[backbone] | overrides
     model = T3(hp)
     with torch.no_grad():
-        # Clear favourites among the tokens that have a sound; the others, the stop among them, are never drawn. A
-        # trained model knows by itself which to draw, and here lengths are then a matter of budgets alone.
-        model.speech_head.weight.mul_(FAVOUR)
+        # The logits of the special tokens, the stop token among them, are 0, far below those of the likely speech
+        # tokens: none of them is drawn, so that the token budget alone determines the length of an utterance.
+        model.speech_head.weight.mul_(LOGIT_SCALE)
         model.speech_head.weight[_SPEECH_TOKENS:] = 0
     return model
 
@@ -143,7 +147,7 @@ def _s3gen(*, meanflow: bool, tiny: bool) -> nn.Module:
 
 
 def _write_gpt2_tokenizer(folder: Path) -> None:
-    """GPT-2's vocabulary in size and kind: bytes, fillers, the end of text, then the tags."""
+    """A vocabulary of GPT-2's size: bytes, fillers, the end-of-text token, then the tags."""
     words = sorted(pre_tokenizers.ByteLevel.alphabet())
     words += [f"filler{number}" for number in range(_GPT2_TOKENS - 1 - len(words))] + ["<|endoftext|>"]
     tags = {tag: _GPT2_TOKENS + number for number, tag in enumerate(TAGS)}
@@ -176,8 +180,8 @@ def _write_gpt2_tokenizer(folder: Path) -> None:
 
 
 def _write_grapheme_tokenizer(file: Path, *, size: int, extra: Iterable[str]) -> None:
-    """One token a character, with upstream's special tokens where its models expect them."""
-    # Start and stop are the numbers that T3's configuration has.
+    """A tokenizer with one token per character, and upstream's special tokens where its models expect them."""
+    # The ids of the start and stop tokens are those of T3's configuration.
     words = ["[STOP]", "[UNK]", "[SPACE]", "[PAD]", "[SEP]", "[CLS]", "[MASK]"]
     letters = [
         chr(code) for block in ((33, 127), (0xA1, 0x180), (0x300, 0x370), (0x370, 0x500)) for code in range(*block)
@@ -192,13 +196,13 @@ def _write_grapheme_tokenizer(file: Path, *, size: int, extra: Iterable[str]) ->
     tokenizer.save(str(file))
 
 
-def _multilingual() -> Iterator[str]:
+def _multilingual_tokens() -> Iterator[str]:
     yield from (f"[{language}]" for language in LANGUAGES)
     yield from (f"[cj_{letter}]" for letter in "abcdefghijklmnopqrstuvwxyz.0123456789")
 
 
 def _write_voice(file: Path, tokens: int, *, turbo: bool) -> None:
-    """conds.pt as upstream's `Conditionals.save` writes it: a voice that nobody has."""
+    """Write random conditionals as upstream's `Conditionals.save` does."""
     draw = np.random.default_rng(0)
     speaker = torch.from_numpy(draw.normal(size=(1, _SPEAKER_WIDTH)).astype(np.float32))
     t3 = {
@@ -219,4 +223,4 @@ def _write_voice(file: Path, tokens: int, *, turbo: bool) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/make_checkpoint")

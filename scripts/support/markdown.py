@@ -1,4 +1,4 @@
-"""Numbers and tables as people read them."""
+"""Tables and numbers of the reports, and the line that describes the machine."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from worker.precision import detect_processor
 
 
 def table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A Markdown table."""
     lines = [f"| {' | '.join(row)} |" for row in (heading, *rows)]
     return "\n".join([lines[0], "|---" * len(heading) + "|", *lines[1:]])
 
 
 def mib(size: float) -> str:
-    """Bytes in MiB."""
+    """A number of bytes in MiB, such as `1,024 MiB`."""
     return f"{size / 2**20:,.0f} MiB"
 
 
-def several(values: Sequence[float], digits: int, unit: str = "") -> str:
-    """The median, and where there are several the values."""
+def median_text(values: Sequence[float], digits: int, unit: str = "") -> str:
+    """The median and, if there are several values, all of them: `2.00 s (1.00, 3.00)`."""
     listed = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
     return f"{median(values):.{digits}f}{unit}{listed}"
 
 
-def counted(number: int, what: str) -> str:
-    """So many of what, such as 1 text or 2 texts."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, such as `1 text` or `2 texts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def machine(*packages: str) -> str:
-    """What all of it runs on, in a line, with the versions of these packages."""
+    """One line about the processor, cores, memory, Python and the versions of these packages."""
     memory = psutil.virtual_memory().total / 2**30
     cores = f"{psutil.cpu_count(logical=False)} cores, {len(os.sched_getaffinity(0))} of {os.cpu_count()} CPUs allowed"
     versions = "".join(f", {package} {version(package)}" for package in packages)

@@ -1,16 +1,16 @@
-"""How quiet the machine is. Imports no numerical library."""
+"""How much CPU time the whole machine uses. Imports no numerical library."""
 
 from __future__ import annotations
 
 import psutil
 
 NOISE_CORES = 0.15
-"""More than the load generator and a quiet machine's own services take."""
+"""Cores in use by other programs above which a report warns: a quiet machine's own services take less."""
 
 
-def machine_seconds() -> float:
-    """CPU seconds that the whole machine has worked so far."""
+def machine_cpu_seconds() -> float:
+    """CPU seconds that all programs of the machine have used since it started."""
     times = psutil.cpu_times()
-    # Guests are counted in user and nice already; steal is what others on the same hardware took.
+    # `user` and `nice` include guests; `steal` is the time that other virtual machines of the same hardware took.
     busy: float = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
     return busy

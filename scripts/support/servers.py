@@ -1,4 +1,4 @@
-"""Starts the sides of a comparison as processes of their own, waits until they are ready, and ends all of them."""
+"""Starts servers as processes of their own, waits until they are ready, and ends them with all of their processes."""
 
 from __future__ import annotations
 
@@ -24,47 +24,50 @@ from worker.contract import WorkerState
 from worker.cpu_affinity import THREAD_VARIABLES
 
 START_SECONDS = 600.0
-"""Until a side must be ready: gigabytes of weights may come from a slow disk."""
+"""A server must be ready within this time: a slow disk may have to read gigabytes of weights."""
 STOP_SECONDS = 5
-"""Grace for a side that is ended in the middle of its work."""
-ANSWER_SECONDS = 60
-"""Until a worker has told its state, which it does within milliseconds unless the machine is overcrowded."""
+"""Chorus's setting `stop_seconds`: it may be stopped in the middle of its work."""
+STATE_SECONDS = 60
+"""A worker must report its state within this time; it takes milliseconds unless the machine is overloaded."""
 
-UPSTREAM_LOADS = ("turbo", "chatterbox", "multilingual")
-"""What upstream's own loaders know, in full size."""
-UNHURRIED = {"request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
-"""Settings for loads in which everything waits in line on purpose, and has to."""
+UPSTREAM_LOADABLE = ("turbo", "chatterbox", "multilingual")
+"""Engines that upstream's own loaders can load, in full size."""
+WITHOUT_TIMEOUTS = {"request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
+"""Settings of Chorus for loads in which requests queue on purpose, for as long as it takes."""
+
+STOCK_LOCK, STOCK_WORKERS = "stock-lock", "stock-workers"
+"""Names of the servers that run upstream's own classes: one model behind one lock, and workers of Chorus."""
 
 _EXIT_SECONDS = STOP_SECONDS + 15.0
-_RESTARTS = b"exited: worker-"
-"""What supervisord logs."""
+_WORKER_EXITED = b"exited: worker-"
+"""The beginning of supervisord's log line about a worker that has ended."""
 _CHORUS = Path(sys.executable).with_name("chorus")
 _LOCKED_SERVER = REPOSITORY / "scripts/benchmarks/locked_server.py"
 
 
-class SideError(RuntimeError):
-    """A side did not start, or did not do its work; the message ends with the last lines of its log."""
+class ServerError(RuntimeError):
+    """A server did not start or failed under load; the message ends with the last lines of its log."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """One side, running."""
+    """A running server."""
 
     name: str
     url: str
     process: subprocess.Popen[bytes]
     log: Path
     ready_seconds: float
-    """From its start until it was ready to speak."""
+    """From the start of the process until it was ready, warm-up included."""
     sockets: tuple[Path, ...] = ()
-    """Of its workers, where it is Chorus."""
+    """Sockets of the workers; empty if the server is not Chorus."""
 
     def processes(self) -> list[psutil.Process]:
-        """Its own process and all below."""
+        """Its process and all descendants."""
         return process_tree(self.process.pid)
 
     def cpu_seconds(self) -> float:
-        """CPU time of all its processes so far."""
+        """CPU seconds that its running processes have used so far."""
         seconds = 0.0
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
@@ -73,50 +76,51 @@ class Server:
         return seconds
 
     def states(self) -> list[WorkerState]:
-        """What its workers say of themselves just now."""
-        found = []
+        """The present states of its workers."""
+        states = []
         for socket_path in self.sockets:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=ANSWER_SECONDS) as client:
-                state = client.get("http://worker/state").raise_for_status()
-            found.append(WorkerState.model_validate_json(state.content))
-        return found
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=STATE_SECONDS) as client:
+                answer = client.get("http://worker/state").raise_for_status()
+            states.append(WorkerState.model_validate_json(answer.content))
+        return states
 
-    def modules(self, name: str) -> list[psutil.Process]:
-        """Its processes that run `python -m name`: `worker` or `balancer`."""
+    def processes_of(self, module: str) -> list[psutil.Process]:
+        """Its processes that run `python -m MODULE`, such as `worker` or `balancer`."""
         found = []
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):  # it may just have ended
-                if process.cmdline()[1:3] == ["-m", name]:
+                if process.cmdline()[1:3] == ["-m", module]:
                     found.append(process)
         return found
 
-    def failure(self, what: str) -> SideError:
-        """What went wrong, with the end of the log."""
-        return _failure(f"{self.name}: {what}", self.log)
+    def failure(self, reason: str) -> ServerError:
+        """The error to raise, with the end of the log."""
+        return _failure(f"{self.name}: {reason}", self.log)
 
 
-def heed_signals() -> None:
-    """Have whoever ends this program end it as Ctrl-C does: in order, with all that it has started."""
-    # A shell has Ctrl-C ignored by what it starts in the background.
+def interrupt_on_signals() -> None:
+    """Make SIGTERM and SIGHUP interrupt this program as Ctrl-C does, so that it ends what it has started."""
+    # A program that a shell starts in the background ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
-def physical_cores() -> int:
-    """Those that this process may use."""
+def physical_core_count() -> int:
+    """The number of physical cores that this process may use, at least 1."""
     host = detect_topology()
     return sum(1 for core in host.cores if host.allowed.intersection(core.cpus)) or 1
 
 
 @contextmanager
-def start_locked(engine: str, model_dir: Path, *, size: Size, folder: Path) -> Iterator[Server]:
-    """The server with one model and one lock; it listens once it has spoken. `folder` is for its log."""
-    loader = "upstream" if size is Size.FULL and engine in UPSTREAM_LOADS else "ours"
+def start_locked_server(engine: str, model_dir: Path, *, size: Size, folder: Path) -> Iterator[Server]:
+    """Run `locked_server.py`, with its log in `folder`; it listens after its warm-up. Raises ServerError."""
+    loader = "upstream" if size is Size.FULL and engine in UPSTREAM_LOADABLE else "ours"
     port = free_port()
     options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
-    command = [sys.executable, str(_LOCKED_SERVER), *flat(options)]
-    with running_server("locked", command, environment(), folder / "locked.log", port, lambda report: True) as server:
+    command = [sys.executable, str(_LOCKED_SERVER), *option_words(options)]
+    log = folder / f"{STOCK_LOCK}.log"
+    with running_server(STOCK_LOCK, command, clean_environment(), log, port, lambda report: True) as server:
         yield server
 
 
@@ -124,10 +128,10 @@ def start_locked(engine: str, model_dir: Path, *, size: Size, folder: Path) -> I
 def start_chorus(
     name: str, *, engine: str, workers: int, threads: int = 1, folder: Path, settings: Mapping[str, object]
 ) -> Iterator[Server]:
-    """Chorus with so many workers, as its users start it; all of them are ready when the block begins.
+    """Run `chorus serve`; all of its workers are ready when the block begins. Raises ServerError.
 
-    `settings` by their names, such as `sjf_window`; log, sockets and cache go to `folder` unless they say otherwise.
-    Raises SideError.
+    `settings` have the names of Chorus's settings, such as `sjf_window`. Log, sockets and data go to `folder` unless
+    they say otherwise.
     """
     port = free_port()
     log = folder / f"{name}.log"
@@ -135,30 +139,30 @@ def start_chorus(
         "run_dir": folder / "run",
         "cache_dir": folder / "cache",
         "data_dir": folder / "data",
-        "cache_mib": 0,  # what is measured is to be spoken
+        "cache_mib": 0,  # every request is to be synthesized
         "stop_seconds": STOP_SECONDS,
     } | dict(settings)
 
     def ready(report: dict[str, object]) -> bool:
-        if _RESTARTS in log.read_bytes():
+        if _WORKER_EXITED in log.read_bytes():
             raise _NeverReadyError("a worker ends as soon as it is started")
         listed = report["workers"]
-        assert isinstance(listed, list)  # noqa: S101 - /health's own shape, told to mypy
+        assert isinstance(listed, list)  # noqa: S101 - for mypy
         for worker in listed:
             if worker["phase"] == "failed":
                 raise _NeverReadyError(f"worker {worker['index']} cannot load its model: {worker['reason']}")
         return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
 
     options = {"--engine": engine, "--workers": workers, "--threads": threads, "--port": port}
-    command = [str(_CHORUS), "serve", *flat(options)]
+    command = [str(_CHORUS), "serve", *option_words(options)]
     variables = {variable(name): str(value) for name, value in chosen.items()}
     sockets = tuple(Path(str(chosen["run_dir"])) / f"worker-{index}.sock" for index in range(workers))
-    with running_server(name, command, environment() | variables, log, port, ready) as server:
+    with running_server(name, command, clean_environment() | variables, log, port, ready) as server:
         yield replace(server, sockets=sockets)
 
 
 class _NeverReadyError(Exception):
-    """Waiting longer is of no use; the message says why."""
+    """The server cannot become ready; the message says why."""
 
 
 @contextmanager
@@ -170,7 +174,10 @@ def running_server(
     port: int,
     ready: Callable[[dict[str, object]], bool],
 ) -> Iterator[Server]:
-    """Run a server until the end of the block; `ready` judges its answer to `GET /health`. Raises ServerError."""
+    """Run a server until the end of the block. Raises ServerError.
+
+    It is ready once `ready` is true of its answer to `GET /health`.
+    """
     url = f"http://127.0.0.1:{port}"
     started = time.perf_counter()
     with running(command, log=log, env=environment, cwd=REPOSITORY, grace_seconds=_EXIT_SECONDS) as process:
@@ -199,12 +206,12 @@ def _await_ready(
             raise _failure(f"{name} did not start: it was not ready after {START_SECONDS:g} s", log) from error
 
 
-def _failure(message: str, log: Path) -> SideError:
-    return SideError(f"{message}\nThe end of its log:\n{log_tail(log) or '(it is empty)'}")
+def _failure(message: str, log: Path) -> ServerError:
+    return ServerError(f"{message}\nThe end of its log:\n{log_tail(log) or '(it is empty)'}")
 
 
-def environment() -> dict[str, str]:
-    """The variables of this process without those that would change either side, or take it to the network."""
+def clean_environment() -> dict[str, str]:
+    """The environment of this process, without variables that would change a server or let it use the network."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -212,6 +219,6 @@ def environment() -> dict[str, str]:
     } | {"HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def flat(options: Mapping[str, object]) -> list[str]:
-    """Options as the words of a command line."""
+def option_words(options: Mapping[str, object]) -> list[str]:
+    """The options and their values as words of a command line."""
     return [str(word) for option in options.items() for word in option]

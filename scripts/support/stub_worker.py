@@ -1,19 +1,19 @@
-"""A worker that speaks the real contract and makes silence: a process of its own, for tests and benchmarks.
+"""A worker that follows the worker contract and answers silence: a program of its own, for tests and benchmarks.
 
-It misbehaves as its text tells it to, so that a test can bring about what a real worker does only by bad luck:
+Certain texts make it misbehave, so that a test can cause failures that are rare in a real worker:
 
-- `die`: end the process by SIGKILL after the first piece of audio
-- `die once`: the same, unless another stub in the same folder has done it already
-- `truncate`: close the body properly, but without the closing frame
-- `hang`: never send anything
-- `hang once`: the same, unless another stub in the same folder has done it already
-- `fail`: answer an ERROR frame, `internal`
-- `unspeakable`: answer an ERROR frame, `unspeakable`
-- `full`: refuse with 429 the first time (a file named `refused` tells of every refusal)
-- `slow`: wait until a file named `go` appears beside the socket
+- `die`: the process ends by SIGKILL after the first piece of audio
+- `die once`: the same, unless another stub in the same folder has done so before
+- `truncate`: the response body ends regularly, but without the END frame
+- `hang`: the response body stays empty and open
+- `hang once`: the same, unless another stub in the same folder has done so before
+- `fail`: the response is an ERROR frame with the code `internal`
+- `unspeakable`: the response is an ERROR frame with the code `unspeakable`
+- `full`: the first attempt is refused with 429; the file `refused` appears in the folder
+- `slow`: the response begins when a file named `go` appears in the folder
 
-`POST /drain` makes it finish what it has, take no more, and end with code 0, as the real one does.
-`GET /heard` answers the newest utterance as it came.
+After `POST /drain` it finishes its utterances, refuses others and ends with code 0, as a real worker does.
+`GET /last-utterance` answers the newest utterance as it was received.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SAMPLE_RATE = 24_000
 
 
 class StubWorker:
-    """Answers every utterance with `audio_bytes` of silence."""
+    """Answers each utterance with `audio_bytes` of silence, 16-bit mono PCM at SAMPLE_RATE."""
 
     def __init__(self, index: int, folder: Path, audio_bytes: int, phase: Phase) -> None:
         self._index = index
@@ -50,18 +50,18 @@ class StubWorker:
         self._refused: set[str] = set()
         self._done = 0
         self._started_at = time.time()
-        self._heard = b"{}"
+        self._received = b"{}"
         self.app = Starlette(
             routes=[
                 Route("/state", self._state),
                 Route("/synthesize", self._synthesize, methods=["POST"]),
                 Route("/drain", self._drain, methods=["POST"]),
-                Route("/heard", self._tell_heard),
+                Route("/last-utterance", self._last_utterance),
             ]
         )
 
     async def _state(self, _: Request) -> Response:
-        report = WorkerState(
+        state = WorkerState(
             index=self._index,
             pid=os.getpid(),
             phase=self._phase,
@@ -81,16 +81,16 @@ class StubWorker:
             cpu_seconds=0.0,
             started_at=self._started_at,
         )
-        return Response(report.model_dump_json(), media_type="application/json")
+        return Response(state.model_dump_json(), media_type="application/json")
 
     async def _synthesize(self, request: Request) -> Response:
-        self._heard = await request.body()
-        utterance = Utterance.model_validate_json(self._heard)
+        self._received = await request.body()
+        utterance = Utterance.model_validate_json(self._received)
         if self._phase is Phase.DRAINING:
             return Response(UtteranceError(code="not_ready", message="draining").model_dump_json(), 503)
-        whole = utterance.id.partition(".")[0]  # of all its attempts
-        if self._in_flight or (utterance.text == "full" and whole not in self._refused):
-            self._refused.add(whole)
+        base_id = utterance.id.partition(".")[0]  # the same in all attempts
+        if self._in_flight or (utterance.text == "full" and base_id not in self._refused):
+            self._refused.add(base_id)
             (self._folder / "refused").touch()
             error = UtteranceError(code="full", message="all 1 slots are taken")
             return Response(error.model_dump_json(), 429)
@@ -117,7 +117,7 @@ class StubWorker:
             yield encode_frame(FrameKind.END, end.model_dump_json().encode())
         finally:
             self._in_flight.remove(utterance.id)
-            self._end_soon_if_idle()
+            self._schedule_exit_if_idle()
 
     async def _wait(self, text: str) -> None:
         if text == "hang" or (text == "hang once" and _first(self._folder / "hung")):
@@ -127,19 +127,19 @@ class StubWorker:
 
     async def _drain(self, _: Request) -> Response:
         self._phase = Phase.DRAINING
-        self._end_soon_if_idle()
+        self._schedule_exit_if_idle()
         return Response(status_code=202)
 
-    def _end_soon_if_idle(self) -> None:
-        """The answer that is being written has to be on its way first."""
-        asyncio.get_running_loop().call_later(0.05, self._end_if_idle)
+    def _schedule_exit_if_idle(self) -> None:
+        """Exit after a moment, in which the present response is sent."""
+        asyncio.get_running_loop().call_later(0.05, self._exit_if_idle)
 
-    def _end_if_idle(self) -> None:
+    def _exit_if_idle(self) -> None:
         if self._phase is Phase.DRAINING and not self._in_flight:
             os._exit(0)
 
-    async def _tell_heard(self, _: Request) -> Response:
-        return Response(self._heard, media_type="application/json")
+    async def _last_utterance(self, _: Request) -> Response:
+        return Response(self._received, media_type="application/json")
 
 
 def _first(mark: Path) -> bool:
@@ -151,7 +151,7 @@ def _first(mark: Path) -> bool:
 
 
 def main() -> None:
-    """Serve until killed, on a Unix socket in the folder."""
+    """Serve on a Unix socket in the folder, until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--folder", type=Path, required=True)

@@ -22,7 +22,7 @@ def tiny_checkpoint(engine: str) -> Path:
 def make_elsewhere(engine: str, folder: Path, *options: str) -> None:
     """Write a tiny checkpoint in a process of its own, so that this one stays without torch."""
     done = subprocess.run(
-        [sys.executable, "scripts/support/make_checkpoint.py", engine, str(folder), "--tiny", *options],
+        [sys.executable, "-m", "scripts.support.make_checkpoint", engine, str(folder), "--tiny", *options],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         capture_output=True,

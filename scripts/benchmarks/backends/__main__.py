@@ -14,21 +14,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from balancer.host.topology import detect_topology
 from scripts.benchmarks.backends.backend import DECODE, ESTIMATOR, EXTRA, Contender, Runtime, contenders
 from scripts.benchmarks.backends.report import Plan, Result, report, write_json
 from scripts.benchmarks.backends.runner import FieldError, Outcome, Task, compare, prepare
-from scripts.support.checkpoints import Size, checkpoint, home_of
-from scripts.support.servers import heed_signals
+from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.servers import interrupt_on_signals
 from worker.checkpoints.catalogue import CheckpointError
 from worker.precision import Precision, detect_processor
 
 ENGINES = ("turbo", "nano")
 WORKS = (DECODE, ESTIMATOR)
-
-progress = Console(stderr=True)
 
 
 def main(  # noqa: PLR0917 - each is an option
@@ -48,7 +46,7 @@ def main(  # noqa: PLR0917 - each is an option
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print what each runtime does; tables are Markdown."""
-    heed_signals()
+    interrupt_on_signals()
     if engine not in ENGINES:
         raise typer.BadParameter(f"--engine: there is no {engine!r} here; there are: {', '.join(ENGINES)}")
     works = [part.strip() for part in work.split(",")]
@@ -58,14 +56,13 @@ def main(  # noqa: PLR0917 - each is an option
     cpus = _cpus(max(counts))
     plan = Plan(engine, size, _numbers("--rows", rows), positions, frames, counts, rounds, seconds)
     try:
-        with home_of(checkpoints) as home:
-            for result in measure(plan, checkpoint(engine, size, home, _tell), works, cpus):
+        with checkpoint_home(checkpoints) as home:
+            for result in measure(plan, ensure_checkpoint(engine, size, home), works, cpus):
                 # A long run may be cut short.
                 if json_file is not None:
                     write_json(json_file, result)
     except (FieldError, CheckpointError) as error:
-        progress.print(f"bench_decode: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+        fail("bench_decode", error)
     print(report(result))
 
 
@@ -81,7 +78,7 @@ def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]
     ]
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name:
         folder = Path(name)
-        _tell("exporting the steps")
+        report_progress("exporting the steps")
         prepare(
             engine=plan.engine,
             weights=weights,
@@ -96,7 +93,7 @@ def measure(plan: Plan, weights: Path, works: Sequence[str], cpus: Sequence[int]
         most = 0.0
         for count in plan.threads:
             found: list[Outcome] = []
-            for found, others in compare(task, able, cpus[:count], _tell):
+            for found, others in compare(task, able, cpus[:count], report_progress):
                 most = max(most, others)
                 yield Result(plan, [*before, *found], most, left_out)
             before += found
@@ -118,9 +115,5 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
-def _tell(message: str) -> None:
-    progress.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_decode")

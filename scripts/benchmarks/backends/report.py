@@ -10,7 +10,7 @@ from statistics import median
 
 from scripts.benchmarks.backends.backend import DECODE, ESTIMATOR
 from scripts.benchmarks.backends.runner import Outcome
-from scripts.support.markdown import counted, machine, table
+from scripts.support.markdown import machine, plural, table
 from scripts.support.noise import NOISE_CORES
 
 
@@ -47,7 +47,7 @@ class Result:
 def report(result: Result) -> str:
     """The result as Markdown."""
     plan = result.plan
-    parts = [f"{setting()}\n\n**{plan.engine}**, {plan.size} size, {counted(plan.rounds, 'round')}"]
+    parts = [f"{setting()}\n\n**{plan.engine}**, {plan.size} size, {plural(plan.rounds, 'round')}"]
     if result.of(DECODE):
         parts.append(
             f"A whole step of the decode (layers, head, attention over {plan.positions} known positions), tokens a "

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from scripts.benchmarks.backends.backend import Contender
-from scripts.support.markdown import counted
-from scripts.support.noise import machine_seconds
+from scripts.support.markdown import plural
+from scripts.support.noise import machine_cpu_seconds
 from worker.cpu_affinity import confine
 
 _SPAWN = multiprocessing.get_context("spawn")
@@ -103,7 +103,7 @@ def compare(
     for number in range(task.rounds):
         # Who begins takes turns, too, once there is something to be held against.
         for contender in contenders if number % 2 == 0 else reversed(contenders):
-            turn = f"{counted(len(cpus), 'thread')}, round {number + 1} of {task.rounds}"
+            turn = f"{plural(len(cpus), 'thread')}, round {number + 1} of {task.rounds}"
             tell(f"{turn}: {contender} {contender.precision}")
             mine = [outcome for outcome in outcomes if outcome.contender == contender]
             others = _take_turn(task, contender, tuple(cpus), mine)
@@ -162,7 +162,7 @@ class _Clocks:
 
     def _now(self) -> tuple[float, float, float]:
         times = [process.cpu_times() for process in self._processes]
-        return time.perf_counter(), machine_seconds(), sum(one.user + one.system for one in times)
+        return time.perf_counter(), machine_cpu_seconds(), sum(one.user + one.system for one in times)
 
 
 # In processes of their own, from here on.

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from scripts.benchmarks.balancer_comparison.measure import Run, closed, opened
 from scripts.benchmarks.balancer_comparison.offered_load import MOST_REQUESTS, Offer
 from scripts.benchmarks.balancer_comparison.report import NAMES, Plan, Result, report, write_json
 from scripts.benchmarks.balancer_comparison.result import Capacity, Level, summary_of
 from scripts.benchmarks.balancer_comparison.servers import HAPROXY, Fronts, Side, find_haproxy, start_fronts
-from scripts.support.servers import SideError, heed_signals, physical_cores
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
 
 CLIENTS_A_WORKER = 4
 """Of the closed loop: no worker waits for the next text, and the fronts have a choice."""
@@ -39,8 +39,6 @@ WARM_UP_REQUESTS = 10
 """Of each front and worker, not counted: memory for the longest texts is allocated, connections are dialled."""
 SAME_AUDIO = 0.01
 """Two sides' audio of one text may differ by that share."""
-
-progress = Console(stderr=True)
 
 
 class BenchError(RuntimeError):
@@ -60,22 +58,21 @@ def main(
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print latencies and throughput of both; tables are Markdown."""
-    heed_signals()
+    interrupt_on_signals()
     settings: dict[str, object] = {} if sjf_window is None else {"sjf_window": sjf_window}
-    plan = Plan(workers or physical_cores(), requests, rounds, _percents(levels), seed, settings)
+    plan = Plan(workers or physical_core_count(), requests, rounds, _percents(levels), seed, settings)
     try:
         result = measure(plan, find_haproxy(haproxy))
-    except (BenchError, SideError) as error:
-        progress.print(f"bench_scheduling: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+    except (BenchError, ServerError) as error:
+        fail("bench_scheduling", error)
     print(report(result))
     if json_file is not None:
         write_json(json_file, result)
 
 
 def measure(plan: Plan, haproxy: str) -> Result:
-    """Start everything, let the sides take turns. Raises SideError, BenchError."""
-    _tell(f"starting {plan.workers} workers, Chorus and HAProxy")
+    """Start everything, let the sides take turns. Raises ServerError, BenchError."""
+    report_progress(f"starting {plan.workers} workers, Chorus and HAProxy")
     with (
         tempfile.TemporaryDirectory(prefix="chorus-bench-") as name,
         start_fronts(haproxy, workers=plan.workers, settings=plan.settings, folder=Path(name)) as fronts,
@@ -98,7 +95,7 @@ def _capacity(fronts: Fronts, plan: Plan, clients: int, draw: Callable[[int], Of
         offer = draw(plan.requests)
         for side in _turns(number):
             run = closed(fronts, side, offer, clients=clients, number=number)
-            _tell(f"capacity, round {number + 1} of {plan.rounds}, {_outcome(run)}")
+            report_progress(f"capacity, round {number + 1} of {plan.rounds}, {_outcome(run)}")
             runs.append(run)
     for run in runs:
         if all(record.error for record in run.records):
@@ -116,7 +113,7 @@ def _levels(fronts: Fronts, plan: Plan, capacity: Capacity, draw: Callable[[int]
             runs = []
             for side in _turns(number + index):
                 run = opened(fronts, side, offer, rate=rate, number=number)
-                _tell(f"{percent} %, round {number + 1} of {plan.rounds}, {_outcome(run)}")
+                report_progress(f"{percent} %, round {number + 1} of {plan.rounds}, {_outcome(run)}")
                 runs.append(run)
             _check_same(runs)
             rates[percent].append(rate)
@@ -161,9 +158,5 @@ def _outcome(run: Run) -> str:
     )
 
 
-def _tell(message: str) -> None:
-    progress.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_scheduling")

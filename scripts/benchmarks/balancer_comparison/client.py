@@ -10,7 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from balancer.requests.bodies import DEFAULT_VOICE
-from scripts.load.client import Answer, BadAudio, SpeechClient
+from scripts.load.client import Answer, BadAudioError, SpeechClient
 from worker.contract import (
     SAMPLE_BYTES,
     EndOfUtterance,
@@ -45,24 +45,24 @@ class UtteranceClient(SpeechClient):
             return Answer(f"HTTP {response.status_code} {_refusal(response.content)}".rstrip())
         try:
             return Answer(None, spoken_seconds(response.content, self._sample_rate))
-        except BadAudio as error:
+        except BadAudioError as error:
             return Answer(f"bad audio: {error}")
 
 
 def spoken_seconds(body: bytes, sample_rate: int) -> float:
-    """The length of the audio in a worker's answer. Raises BadAudio unless it is whole."""
+    """The length of the audio in a worker's answer. Raises BadAudioError unless it is whole."""
     try:
         frames = FrameDecoder().feed(body)
         kind, payload = frames[-1] if frames else (FrameKind.PCM, b"")
         if kind is FrameKind.ERROR:
-            raise BadAudio(UtteranceError.model_validate_json(payload).code)
+            raise BadAudioError(UtteranceError.model_validate_json(payload).code)
         if kind is not FrameKind.END:
-            raise BadAudio("broken off")
+            raise BadAudioError("broken off")
         samples = EndOfUtterance.model_validate_json(payload).samples
     except (FramingError, ValidationError) as error:
-        raise BadAudio("no frames of the contract") from error
+        raise BadAudioError("no frames of the contract") from error
     if not samples or sum(len(pcm) for _, pcm in frames[:-1]) != samples * SAMPLE_BYTES:
-        raise BadAudio("samples are missing")
+        raise BadAudioError("samples are missing")
     return samples / sample_rate
 
 

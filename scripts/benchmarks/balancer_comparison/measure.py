@@ -50,12 +50,12 @@ class Run:
 
 
 def closed(fronts: Fronts, side: Side, offer: Offer, *, clients: int, number: int) -> Run:
-    """Let so many clients each send its next text when its last is answered. Raises SideError."""
+    """Let so many clients each send its next text when its last is answered. Raises ServerError."""
     return asyncio.run(_run(fronts, side, offer, number, clients=clients))
 
 
 def opened(fronts: Fronts, side: Side, offer: Offer, *, rate: float, number: int) -> Run:
-    """Send each text when it is due, so many a second on average. Raises SideError."""
+    """Send each text when it is due, so many a second on average. Raises ServerError."""
     return asyncio.run(_run(fronts, side, offer, number, arrivals=offer.arrivals(rate)))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from balancer.host.processes import free_port
-from scripts.support.servers import Server, SideError, environment, running_server, start_chorus
+from scripts.support.servers import Server, ServerError, clean_environment, running_server, start_chorus
 
 ENGINE = "hibari"
 HAPROXY = "haproxy"
@@ -70,14 +70,14 @@ class Fronts:
         return {Side.CHORUS: self.chorus, Side.HAPROXY: self.haproxy}[side].url
 
     def process(self, side: Side) -> psutil.Process:
-        """The process that is the front itself. Raises SideError."""
+        """The process that is the front itself. Raises ServerError."""
         if side is Side.HAPROXY:
             return _only(self.haproxy, self.haproxy.processes())
-        return _only(self.chorus, self.chorus.modules("balancer"))
+        return _only(self.chorus, self.chorus.processes_of("balancer"))
 
     def workers(self) -> list[psutil.Process]:
         """The processes behind both fronts, those that are there."""
-        return self.chorus.modules("worker")
+        return self.chorus.processes_of("worker")
 
 
 def _only(server: Server, processes: list[psutil.Process]) -> psutil.Process:
@@ -87,10 +87,10 @@ def _only(server: Server, processes: list[psutil.Process]) -> psutil.Process:
 
 
 def find_haproxy(program: str) -> str:
-    """The path of the program. Raises SideError, which says how to come by it."""
+    """The path of the program. Raises ServerError, which says how to come by it."""
     path = shutil.which(program) or shutil.which(program, path=":".join(_SYSTEM_PROGRAMS))
     if path is None:
-        raise SideError(
+        raise ServerError(
             f"there is no {program} here: on Debian and Ubuntu `apt-get install -y --no-install-recommends haproxy` "
             "installs it; --haproxy names one that lies elsewhere"
         )
@@ -99,7 +99,7 @@ def find_haproxy(program: str) -> str:
 
 @contextmanager
 def start_fronts(haproxy: str, *, workers: int, settings: Mapping[str, object], folder: Path) -> Iterator[Fronts]:
-    """So many workers of one thread, ready, behind Chorus with these `settings` and HAProxy. Raises SideError."""
+    """So many workers of one thread, ready, behind Chorus with these `settings` and HAProxy. Raises ServerError."""
     run_dir = folder / "run"
     with (
         start_chorus(Side.CHORUS, engine=ENGINE, workers=workers, folder=folder, settings=settings) as chorus,
@@ -115,7 +115,7 @@ def _start_haproxy(program: str, sockets: list[Path], folder: Path) -> Iterator[
     configuration.write_text(configure(port, sockets), encoding="utf-8")
     command = [program, "-db", "-f", str(configuration)]
     log = folder / "haproxy.log"
-    with running_server(Side.HAPROXY, command, environment(), log, port, lambda report: True) as server:
+    with running_server(Side.HAPROXY, command, clean_environment(), log, port, lambda report: True) as server:
         yield server
 
 

@@ -17,23 +17,21 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from scripts.benchmarks.burst import LEAST_TOKENS, UnequalError, check_same
+from scripts.benchmarks.burst import MIN_TOKENS, UnequalAudioError, check_equal_audio
 from scripts.benchmarks.engine.baselines import LETTERS, Plan, Side, sides
 from scripts.benchmarks.engine.report import report, setting, write_json
 from scripts.benchmarks.engine.result import Result
 from scripts.benchmarks.engine.run import Trial, attempt, work_of
-from scripts.support.checkpoints import Size, checkpoint, home_of
-from scripts.support.servers import SideError, heed_signals, physical_cores
+from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
 from worker.cards import MAX_PROMPT_SECONDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.precision import Precision, detect_processor, unsupported_reason
 
 REDUCED = (Precision.BF16, Precision.INT8)
-
-progress = Console(stderr=True)
 
 
 def main(  # noqa: PLR0917 - each is an option
@@ -71,7 +69,7 @@ def main(  # noqa: PLR0917 - each is an option
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print what the batched engine gains; tables are Markdown."""
-    heed_signals()
+    interrupt_on_signals()
     engines = engine or ["turbo"]
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
@@ -82,7 +80,7 @@ def main(  # noqa: PLR0917 - each is an option
         utterances=utterances,
         least_tokens=least,
         most_tokens=most,
-        workers=workers or physical_cores(),
+        workers=workers or physical_core_count(),
         threads=threads,
         slots=slots,
         concurrency=_numbers(concurrency),
@@ -90,33 +88,35 @@ def main(  # noqa: PLR0917 - each is an option
     chosen = list(sides(_letters(which), _precisions(precision), prompt_seconds))
     results: list[Result] = []
     try:
-        with home_of(checkpoints) as home:
+        with checkpoint_home(checkpoints) as home:
             print(setting(), end="\n\n", flush=True)
             for name in engines:
                 keep = partial(_keep, json_file, plan, results)
-                results.append(measure(name, checkpoint(name, size, home, _tell), plan, chosen, keep))
+                results.append(measure(name, ensure_checkpoint(name, size, home), plan, chosen, keep))
                 print(report(results[-1], plan), end="\n\n", flush=True)
-    except (UnequalError, SideError, CheckpointError) as error:
-        progress.print(f"bench_engine: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+    except (UnequalAudioError, ServerError, CheckpointError) as error:
+        fail("bench_engine", error)
 
 
 def measure(engine: str, weights: Path, plan: Plan, chosen: Sequence[Side], keep: Callable[[Result], None]) -> Result:
-    """Give each side its turn in each round; `keep` gets what there is after each. Raises SideError, UnequalError."""
+    """Give each side its turn in each round; `keep` gets what there is after each.
+
+    Raises ServerError, UnequalAudioError.
+    """
     trials: list[Trial] = []
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
         for number in range(plan.rounds):
             work = work_of(plan, number)
             # Who begins takes turns, too: a machine that grows warm or busy is then unfair to none.
             for side in chosen if number % 2 == 0 else reversed(chosen):
-                _tell(f"{engine}, round {number + 1} of {plan.rounds}: {side.name}")
+                report_progress(f"{engine}, round {number + 1} of {plan.rounds}: {side.name}")
                 trials.append(attempt(side, engine, weights, plan, work, number, Path(folder)))
-                _tell(_outcome(trials[-1], plan))
+                report_progress(_outcome(trials[-1], plan))
                 keep(Result(engine, plan.utterances, trials))
             turns = trials[-len(chosen) :]
             for together, batches in work.items():
                 for index, jobs in enumerate(batches):
-                    check_same([trial.runs[together][index] for trial in turns], jobs)
+                    check_equal_audio([trial.runs[together][index] for trial in turns], jobs)
     return Result(engine, plan.utterances, trials)
 
 
@@ -143,8 +143,8 @@ def _letters(which: str) -> list[str]:
 
 def _range(tokens: str) -> tuple[int, int]:
     least, _, most = tokens.partition("-")
-    if not (least.isdecimal() and most.isdecimal() and LEAST_TOKENS <= int(least) <= int(most) <= MAX_TOKENS):
-        raise typer.BadParameter(f"--tokens must be two numbers of {LEAST_TOKENS} to {MAX_TOKENS}, such as 75-150")
+    if not (least.isdecimal() and most.isdecimal() and MIN_TOKENS <= int(least) <= int(most) <= MAX_TOKENS):
+        raise typer.BadParameter(f"--tokens must be two numbers of {MIN_TOKENS} to {MAX_TOKENS}, such as 75-150")
     return int(least), int(most)
 
 
@@ -167,9 +167,5 @@ def _precisions(asked: Sequence[Precision] | None) -> list[Precision]:
     return list(dict.fromkeys(asked))
 
 
-def _tell(message: str) -> None:
-    progress.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_engine")

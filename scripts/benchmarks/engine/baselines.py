@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.support.checkpoints import Size
-from scripts.support.markdown import counted
-from scripts.support.servers import UNHURRIED, Server, start_chorus, start_locked
+from scripts.support.markdown import plural
+from scripts.support.servers import WITHOUT_TIMEOUTS, Server, start_chorus, start_locked_server
 from worker.cards import MAX_PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
@@ -56,20 +56,20 @@ class Side:
 
     def described(self, plan: Plan, *, slots: int, threads: int) -> str:
         """What it is, in words, with the slots and threads that its models turned out to have."""
-        each = counted(threads, "thread")
+        each = plural(threads, "thread")
         if self.letter == "a":
             return f"(a) stock, one model, one lock, {each}"
-        workers = f"{counted(plan.workers, 'worker')}, {each} each"
+        workers = f"{plural(plan.workers, 'worker')}, {each} each"
         if self.letter == "b":
             return f"(b) stock, {workers}"
         prompt = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
-        return f"({self.letter}) batched {self.precision}, {workers}, {counted(slots, 'slot')}{prompt}"
+        return f"({self.letter}) batched {self.precision}, {workers}, {plural(slots, 'slot')}{prompt}"
 
     def start(self, engine: str, weights: Path, plan: Plan, folder: Path) -> AbstractContextManager[Server]:
-        """Run it until the end of the block; log and sockets go to `folder`. Raises SideError."""
+        """Run it until the end of the block; log and sockets go to `folder`. Raises ServerError."""
         if self.letter == "a":
-            return start_locked(engine, weights, size=plan.size, folder=folder)
-        settings: dict[str, object] = UNHURRIED | {"model_dir": weights, "runtime": Runtime.STOCK}
+            return start_locked_server(engine, weights, size=plan.size, folder=folder)
+        settings: dict[str, object] = WITHOUT_TIMEOUTS | {"model_dir": weights, "runtime": Runtime.STOCK}
         if self.letter != "b":
             way = {"precision": self.precision, "prompt_seconds": self.prompt_seconds}
             settings |= {"runtime": Runtime.BATCHED} | way

@@ -10,7 +10,7 @@ from statistics import median
 
 from scripts.benchmarks.engine.baselines import Plan
 from scripts.benchmarks.engine.result import REST, STAGES, Result
-from scripts.support.markdown import counted, machine, mib, several, table
+from scripts.support.markdown import machine, median_text, mib, plural, table
 from scripts.support.noise import NOISE_CORES
 
 NONE = "-"
@@ -25,8 +25,8 @@ def report(result: Result, plan: Plan) -> str:
     """The result as Markdown."""
     audio = [seconds for run in result.of(result.sides[0])[0].runs[plan.utterances] for seconds in run.audio_seconds]
     parts = [
-        f"**{result.engine}**, {plan.size} size: {counted(plan.utterances, 'text')} of {min(audio):.1f} to "
-        f"{max(audio):.1f} s, {counted(plan.rounds, 'round')}",
+        f"**{result.engine}**, {plan.size} size: {plural(plan.utterances, 'text')} of {min(audio):.1f} to "
+        f"{max(audio):.1f} s, {plural(plan.rounds, 'round')}",
         f"All texts sent at once:\n\n{_speeds(result, plan)}",
         f"One utterance alone:\n\n{_alone(result)}",
         f"Seconds of a model's time for each second of audio, all texts sent at once:\n\n{_stages(result)}",
@@ -70,7 +70,7 @@ def _speeds(result: Result, plan: Plan) -> str:
         rows.append(
             [
                 _name(result, side),
-                several(result.speeds(side, plan.utterances), 3),
+                median_text(result.speeds(side, plan.utterances), 3),
                 _ratio(result.ratios(side, "a", plan.utterances)),
                 f"{last:.1f} s",
                 f"{ready:.0f} s",
@@ -83,7 +83,7 @@ def _alone(result: Result) -> str:
     rows = []
     for side in result.sides:
         ratios = [_ratio(result.ratios(side, other, 1)) for other in ("a", "b")]
-        rows.append([_name(result, side), several(result.speeds(side, 1), 3), *ratios])
+        rows.append([_name(result, side), median_text(result.speeds(side, 1), 3), *ratios])
     return table(("side", "audio seconds a second", "ratio to (a)", "ratio to (b)"), rows)
 
 
@@ -100,7 +100,10 @@ def _stages(result: Result) -> str:
 
 def _first(result: Result, plan: Plan) -> str:
     rows = [
-        [_name(result, side), *(several(result.first_answers(side, count), 1, " s") for count in plan.concurrency)]
+        [
+            _name(result, side),
+            *(median_text(result.first_answers(side, count), 1, " s") for count in plan.concurrency),
+        ]
         for side in result.sides
     ]
     return table(("side", *map(str, plan.concurrency)), rows)
@@ -130,4 +133,4 @@ def _name(result: Result, side: str) -> str:
 
 
 def _ratio(ratios: Sequence[float]) -> str:
-    return several(ratios, 2) if ratios else NONE
+    return median_text(ratios, 2) if ratios else NONE

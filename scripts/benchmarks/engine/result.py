@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from scripts.benchmarks.burst import Run
+from scripts.benchmarks.burst import BurstResult
 from scripts.benchmarks.engine.run import Trial
-from scripts.support.memory import Memory, total
+from scripts.support.memory import ProcessMemory, total_memory
 
 STAGES = ("decode", "flow", "vocoder", "watermark")
 """Those that every side has; further ones come after them."""
@@ -67,7 +67,7 @@ class Result:
                 yield side
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[BurstResult]:
         """All of them."""
         return [run for trial in self.trials for runs in trial.runs.values() for run in runs]
 
@@ -91,9 +91,9 @@ class Footprint:
     """What each process with a model was seen with at most: what a further one costs."""
 
     @classmethod
-    def of(cls, memories: list[Memory]) -> Footprint:
+    def of(cls, memories: list[ProcessMemory]) -> Footprint:
         """That of these processes."""
-        private, whole = total(memories)
+        private, whole = total_memory(memories)
         models = [memory for memory in memories if memory.process.startswith(("worker", "server"))]
         return cls(
             private=private,

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 
-from scripts.benchmarks.burst import Job, Run, speak_all, spread
+from scripts.benchmarks.burst import BurstResult, BurstUtterance, send_burst, spread_utterances
 from scripts.benchmarks.engine.baselines import Plan, Side
-from scripts.support.memory import Memory, Watch
+from scripts.support.memory import MemoryWatch, ProcessMemory
 from scripts.support.servers import Server
 
 ALONE = 3
@@ -30,11 +30,11 @@ class Trial:
     models: int
     ready_seconds: float
     """From its start until it was ready to speak, its warm-up included."""
-    runs: dict[int, list[Run]]
+    runs: dict[int, list[BurstResult]]
     """By how many requests were sent at once; one after the other where there are several."""
     stages: dict[str, float]
     """Seconds that its models spent in each stage of the work while all texts were spoken at once, all added up."""
-    memory: list[Memory]
+    memory: list[ProcessMemory]
 
     def speed(self, together: int) -> float:
         """Audio seconds a second with so many requests at once."""
@@ -46,26 +46,32 @@ class Trial:
         return [min(run.answers) for run in self.runs[together]]
 
 
-def work_of(plan: Plan, round_number: int) -> dict[int, list[list[Job]]]:
+def work_of(plan: Plan, round_number: int) -> dict[int, list[list[BurstUtterance]]]:
     """A round's texts, the same for every side: by how many are sent at once, what is sent one after the other."""
     found = {}
     for together in sorted({*plan.concurrency, plan.utterances}):
         times = ALONE if together == 1 else 1
-        jobs = spread(times * together, plan.least_tokens, plan.most_tokens, round_number)
+        jobs = spread_utterances(times * together, plan.least_tokens, plan.most_tokens, round_number)
         found[together] = [jobs[start : start + together] for start in range(0, len(jobs), together)]
     return found
 
 
 def attempt(
-    side: Side, engine: str, weights: Path, plan: Plan, work: Mapping[int, list[list[Job]]], number: int, folder: Path
+    side: Side,
+    engine: str,
+    weights: Path,
+    plan: Plan,
+    work: Mapping[int, list[list[BurstUtterance]]],
+    number: int,
+    folder: Path,
 ) -> Trial:
-    """Give the side its turn in round `number`. Raises SideError."""
+    """Give the side its turn in round `number`. Raises ServerError."""
     with side.start(engine, weights, plan, folder) as server:
-        watch = Watch(server)
+        watch = MemoryWatch(server)
         runs, stages = {}, {}
         for together, batches in work.items():
             before = _stages(server)
-            runs[together] = [speak_all(server, jobs, number, watch) for jobs in batches]
+            runs[together] = [send_burst(server, jobs, number, watch) for jobs in batches]
             if together == plan.utterances:
                 stages = {stage: seconds - before.get(stage, 0.0) for stage, seconds in _stages(server).items()}
         threads = _threads(server)
@@ -78,7 +84,7 @@ def attempt(
             ready_seconds=server.ready_seconds,
             runs=runs,
             stages=stages,
-            memory=watch.take(),
+            memory=watch.measure(),
         )
 
 

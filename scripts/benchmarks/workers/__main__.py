@@ -18,21 +18,28 @@ from typing import Annotated
 
 import httpx
 import typer
-from rich.console import Console
 
-from scripts.benchmarks.burst import LEAST_TOKENS, Run, UnequalError, check_same, jobs, speak_all
+from scripts.benchmarks.burst import (
+    MIN_TOKENS,
+    BurstResult,
+    UnequalAudioError,
+    check_equal_audio,
+    send_burst,
+    similar_utterances,
+)
 from scripts.benchmarks.workers.report import Plan, Result, report, setting, workers_of, write_json
 from scripts.load.texts import SENTENCES
-from scripts.support.checkpoints import Size, checkpoint, home_of
-from scripts.support.memory import Watch
+from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.memory import MemoryWatch
 from scripts.support.servers import (
-    UNHURRIED,
+    WITHOUT_TIMEOUTS,
     Server,
-    SideError,
-    heed_signals,
-    physical_cores,
+    ServerError,
+    interrupt_on_signals,
+    physical_core_count,
     start_chorus,
-    start_locked,
+    start_locked_server,
 )
 from worker.cards import Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
@@ -42,8 +49,6 @@ DEFAULT_ENGINES = ("turbo", "nano", "chatterbox")
 UTTERANCES = 8
 FEWER = {"chatterbox": 4, "multilingual": 4, "multilingual-v3": 4}
 """Of those that take a minute for a sentence."""
-
-progress = Console(stderr=True)
 
 
 def main(  # noqa: PLR0917 - each is an option
@@ -57,7 +62,7 @@ def main(  # noqa: PLR0917 - each is an option
     tokens: Annotated[
         int,
         typer.Option(
-            min=LEAST_TOKENS, max=MAX_TOKENS, help=f"Speech tokens of a text, {TOKENS_PER_SECOND} a second of audio."
+            min=MIN_TOKENS, max=MAX_TOKENS, help=f"Speech tokens of a text, {TOKENS_PER_SECOND} a second of audio."
         ),
     ] = 98,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
@@ -74,52 +79,51 @@ def main(  # noqa: PLR0917 - each is an option
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
 ) -> None:
     """Measure and print what the workers gain, for each engine; tables are Markdown."""
-    heed_signals()
+    interrupt_on_signals()
     engines = engine or list(DEFAULT_ENGINES)
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
-    plan = Plan(size, workers or physical_cores(), rounds, tokens, startup)
+    plan = Plan(size, workers or physical_core_count(), rounds, tokens, startup)
     results = []
     try:
-        with home_of(checkpoints) as home:
+        with checkpoint_home(checkpoints) as home:
             print(setting(plan), end="\n\n", flush=True)
             for name in engines:
                 number = utterances or FEWER.get(name, UTTERANCES)
-                result = measure(name, checkpoint(name, size, home, _tell), plan, number)
+                result = measure(name, ensure_checkpoint(name, size, home), plan, number)
                 results.append(result)
                 print(report(result, plan), end="\n\n", flush=True)
                 if json_file is not None:
                     write_json(json_file, plan, results)
-    except (UnequalError, SideError, CheckpointError) as error:
-        progress.print(f"bench_workers: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+    except (UnequalAudioError, ServerError, CheckpointError) as error:
+        fail("bench_workers", error)
 
 
 def measure(engine: str, weights: Path, plan: Plan, utterances: int) -> Result:
-    """Start both sides, let them take turns. Raises SideError, UnequalError."""
+    """Start both sides, let them take turns. Raises ServerError, UnequalAudioError."""
     startup: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as sides:
         folder = Path(name)
         if plan.startup:
             _warm_page_cache(weights)
             if plan.workers > 1:
-                _tell(f"{engine}: starting 1 worker")
+                report_progress(f"{engine}: starting 1 worker")
                 with _start_workers(engine, weights, plan, folder, workers=1) as single:
                     startup["1 worker"] = single.ready_seconds
-        _tell(f"{engine}: starting the locked server")
-        locked = sides.enter_context(start_locked(engine, weights, size=plan.size, folder=folder))
-        _tell(f"{engine}: starting {workers_of(plan)}")
+        report_progress(f"{engine}: starting the locked server")
+        locked = sides.enter_context(start_locked_server(engine, weights, size=plan.size, folder=folder))
+        report_progress(f"{engine}: starting {workers_of(plan)}")
         workers = sides.enter_context(_start_workers(engine, weights, plan, folder, workers=plan.workers))
         if plan.startup:
             startup |= {"locked": locked.ready_seconds, workers_of(plan): workers.ready_seconds}
-        watches = {server.name: Watch(server) for server in (locked, workers)}
+        watches = {server.name: MemoryWatch(server) for server in (locked, workers)}
         runs = list(_take_turns(engine, locked, workers, plan, utterances, watches))
         return Result(
             engine=engine,
-            tokens=token_budget(jobs(1, plan.tokens, 0)[0].text),
+            tokens=token_budget(similar_utterances(1, plan.tokens, 0)[0].text),
             locked_threads=httpx.get(f"{locked.url}/health", trust_env=False).json()["threads"],
             runs=runs,
-            memory={side: watch.take() for side, watch in watches.items()},
+            memory={side: watch.measure() for side, watch in watches.items()},
             startup=startup,
         )
 
@@ -127,26 +131,26 @@ def measure(engine: str, weights: Path, plan: Plan, utterances: int) -> Result:
 def _start_workers(
     engine: str, weights: Path, plan: Plan, folder: Path, *, workers: int
 ) -> AbstractContextManager[Server]:
-    settings = UNHURRIED | {"model_dir": weights, "runtime": Runtime.STOCK}
+    settings = WITHOUT_TIMEOUTS | {"model_dir": weights, "runtime": Runtime.STOCK}
     return start_chorus("workers", engine=engine, workers=workers, folder=folder, settings=settings)
 
 
 def _take_turns(
-    engine: str, locked: Server, workers: Server, plan: Plan, utterances: int, watches: dict[str, Watch]
-) -> Iterator[Run]:
+    engine: str, locked: Server, workers: Server, plan: Plan, utterances: int, watches: dict[str, MemoryWatch]
+) -> Iterator[BurstResult]:
     for number in range(plan.rounds):
-        work = jobs(utterances, plan.tokens, number)
+        work = similar_utterances(utterances, plan.tokens, number)
         pairs = [(locked, workers), (workers, locked)]
         runs = []
         # Who begins takes turns, too: a machine that grows warm or busy is then unfair to both.
         for active, idle in pairs if number % 2 == 0 else reversed(pairs):
-            run = speak_all(active, work, number, watches[active.name], idle)
-            _tell(
-                f"{engine}: round {number + 1} of {plan.rounds}, {run.side}: {sum(run.audio_seconds):.1f} s of audio "
+            run = send_burst(active, work, number, watches[active.name], idle)
+            report_progress(
+                f"{engine}: round {number + 1} of {plan.rounds}, {run.server}: {sum(run.audio_seconds):.1f} s of audio "
                 f"in {run.seconds:.1f} s; the other side took {run.idle_cpu:.2f} cores, others {run.others_cpu:.2f}"
             )
             runs.append(run)
-        check_same(runs, work)
+        check_equal_audio(runs, work)
         yield from runs
 
 
@@ -160,9 +164,5 @@ def _warm_page_cache(weights: Path) -> None:
     subprocess.run([sys.executable, "-W", "ignore", "-c", libraries], check=True)
 
 
-def _tell(message: str) -> None:
-    progress.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main, "scripts/bench_workers")

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from scripts.benchmarks.burst import Run
+from scripts.benchmarks.burst import BurstResult
 from scripts.support.checkpoints import Size
-from scripts.support.markdown import counted, machine, mib, several, table
-from scripts.support.memory import Memory, total
+from scripts.support.markdown import machine, median_text, mib, plural, table
+from scripts.support.memory import ProcessMemory, total_memory
 from scripts.support.noise import NOISE_CORES
 
 IDLE_CORES = 0.05
@@ -38,15 +38,15 @@ class Result:
     """Of each text."""
     locked_threads: int
     """As torch chose them."""
-    runs: list[Run]
-    memory: dict[str, list[Memory]]
+    runs: list[BurstResult]
+    memory: dict[str, list[ProcessMemory]]
     """By side, after the load."""
     startup: dict[str, float]
     """Seconds until ready, by what was started; empty where it was not asked for."""
 
-    def of(self, side: str) -> list[Run]:
+    def of(self, side: str) -> list[BurstResult]:
         """The runs of one side, by round."""
-        return sorted((run for run in self.runs if run.side == side), key=lambda run: run.round)
+        return sorted((run for run in self.runs if run.server == side), key=lambda run: run.round)
 
     @property
     def ratios(self) -> list[float]:
@@ -59,10 +59,10 @@ class Result:
 def report(result: Result, plan: Plan) -> str:
     """The result as Markdown."""
     parts = [
-        f"**{result.engine}**, {plan.size} size: {counted(len(result.runs[0].answers), 'text')} of "
-        f"about {result.tokens} speech tokens, all sent at once, {counted(plan.rounds, 'round')}",
+        f"**{result.engine}**, {plan.size} size: {plural(len(result.runs[0].answers), 'text')} of "
+        f"about {result.tokens} speech tokens, all sent at once, {plural(plan.rounds, 'round')}",
         _speeds(result, plan),
-        f"Workers over the locked server: {several(result.ratios, 2)}",
+        f"Workers over the locked server: {median_text(result.ratios, 2)}",
         _memories(result),
     ]
     if result.startup:
@@ -73,7 +73,7 @@ def report(result: Result, plan: Plan) -> str:
 
 def _speeds(result: Result, plan: Plan) -> str:
     names = {
-        "locked": f"one model, one lock, {counted(result.locked_threads, 'thread')}",
+        "locked": f"one model, one lock, {plural(result.locked_threads, 'thread')}",
         "workers": f"{workers_of(plan)}, 1 thread each",
     }
     heading = (
@@ -85,7 +85,13 @@ def _speeds(result: Result, plan: Plan) -> str:
         runs = result.of(side)
         audio = f"{sum(runs[0].audio_seconds):.2f} s"
         rows.append(
-            [name, several([run.speed for run in runs], 3), audio, *_times(runs), *map(mib, total(result.memory[side]))]
+            [
+                name,
+                median_text([run.speed for run in runs], 3),
+                audio,
+                *_times(runs),
+                *map(mib, total_memory(result.memory[side])),
+            ]
         )
     return table(heading, rows)
 
@@ -109,7 +115,7 @@ def _doubts(result: Result) -> Iterator[str]:
 
 def workers_of(plan: Plan) -> str:
     """How many workers, in words."""
-    return counted(plan.workers, "worker")
+    return plural(plan.workers, "worker")
 
 
 def setting(plan: Plan) -> str:
@@ -124,10 +130,10 @@ def write_json(file: Path, plan: Plan, results: Sequence[Result]) -> None:
     file.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
-def _times(runs: Sequence[Run]) -> list[str]:
+def _times(runs: Sequence[BurstResult]) -> list[str]:
     return [f"{median(pick(run.answers) for run in runs):.1f} s" for pick in (min, max)]
 
 
-def _row(memory: Memory) -> list[str]:
+def _row(memory: ProcessMemory) -> list[str]:
     sizes = (memory.private, memory.private_peak, memory.shared, memory.resident, memory.resident_peak)
     return [memory.process, *map(mib, sizes)]

@@ -33,9 +33,9 @@ def server() -> Iterator[Server]:
 
 
 def newest(server: Server) -> Utterance:
-    """What the worker heard last."""
+    """The newest utterance that the worker received."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
-        return Utterance.model_validate_json(worker.get("http://worker/heard").raise_for_status().content)
+        return Utterance.model_validate_json(worker.get("http://worker/last-utterance").raise_for_status().content)
 
 
 def heard(server: Server, path: str, **fields: Any) -> Utterance:

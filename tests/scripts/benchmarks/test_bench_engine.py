@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.burst import Run, spread
+from scripts.benchmarks.burst import BurstResult, spread_utterances
 from scripts.benchmarks.engine.result import Footprint, Result
 from scripts.benchmarks.engine.run import Trial
-from scripts.support.memory import Memory
+from scripts.support.memory import ProcessMemory
 from tests.support.bench import TIMEOUT, started
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.precision import Precision, detect_processor
@@ -23,12 +23,12 @@ UTTERANCES = 2
 LEAST, MOST = 54, 62
 
 
-def run(side: str, seconds: float, *answers: float, audio: float = 4.0) -> Run:
-    return Run(side, 0, seconds, answers or (seconds,), (audio,) * max(1, len(answers)), 0.0, 0.0)
+def run(side: str, seconds: float, *answers: float, audio: float = 4.0) -> BurstResult:
+    return BurstResult(side, 0, seconds, answers or (seconds,), (audio,) * max(1, len(answers)), 0.0, 0.0)
 
 
-def memory(process: str, private: int, *, peak: int, shared: int = 100) -> Memory:
-    return Memory(process, private, peak, shared, private + shared, peak + shared)
+def memory(process: str, private: int, *, peak: int, shared: int = 100) -> ProcessMemory:
+    return ProcessMemory(process, private, peak, shared, private + shared, peak + shared)
 
 
 def trial(side: str, number: int, *, alone: float, together: float, threads: int = 1, models: int = 2) -> Trial:
@@ -46,7 +46,7 @@ def trial(side: str, number: int, *, alone: float, together: float, threads: int
 
 
 def test_lengths_are_spread_evenly_and_shuffled_in_each_round_in_another_way() -> None:
-    rounds = [spread(16, 75, 150, number) for number in range(3)]
+    rounds = [spread_utterances(16, 75, 150, number) for number in range(3)]
     for jobs in rounds:
         lengths = sorted(token_budget(job.text) for job in jobs)
         assert 72 <= lengths[0] <= 75
@@ -55,11 +55,11 @@ def test_lengths_are_spread_evenly_and_shuffled_in_each_round_in_another_way() -
     orders = [[token_budget(job.text) for job in jobs] for jobs in rounds]
     assert orders[0] != orders[1] != orders[2]
     assert len({job.seed for jobs in rounds for job in jobs}) == 48
-    assert spread(16, 75, 150, 1) == rounds[1]
+    assert spread_utterances(16, 75, 150, 1) == rounds[1]
 
 
 def test_one_text_alone_is_of_the_middle_length() -> None:
-    [job] = spread(1, 75, 150, 0)
+    [job] = spread_utterances(1, 75, 150, 0)
     assert abs(token_budget(job.text) - 112) <= 3
 
 
@@ -111,7 +111,7 @@ def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path
     assert len(trials) == len(engine["trials"])
 
     # Turbo adds three tokens of silence to each text.
-    expected = [(token_budget(job.text) + 3) / 25 for job in spread(UTTERANCES, LEAST, MOST, 0)]
+    expected = [(token_budget(job.text) + 3) / 25 for job in spread_utterances(UTTERANCES, LEAST, MOST, 0)]
     speeds = {}
     for side, trial in trials.items():
         [together] = trial["runs"][str(UTTERANCES)]

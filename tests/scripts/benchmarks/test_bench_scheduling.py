@@ -21,7 +21,7 @@ from scripts.benchmarks.balancer_comparison.report import Plan, Result, report
 from scripts.benchmarks.balancer_comparison.result import Capacity, Level
 from scripts.benchmarks.balancer_comparison.servers import Side
 from scripts.benchmarks.balancer_comparison.targets import judge
-from scripts.load.client import BadAudio
+from scripts.load.client import BadAudioError
 from scripts.load.driver import Record
 from tests.support.harness import environment
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
@@ -124,7 +124,7 @@ def test_a_whole_answer_has_the_length_of_its_samples() -> None:
     ],
 )
 def test_an_answer_that_is_not_whole_is_no_audio(body: bytes, said: str) -> None:
-    with pytest.raises(BadAudio, match=said):
+    with pytest.raises(BadAudioError, match=said):
         spoken_seconds(body, 24_000)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.benchmarks.burst import jobs, texts
+from scripts.benchmarks.burst import similar_utterances, varied_texts
 from tests.support.bench import TIMEOUT, Bench, started
 from worker.engines.chatterbox.token_budget import token_budget
 
@@ -27,7 +27,7 @@ def bench(tiny_turbo: Path) -> Iterator[Bench]:
 
 @pytest.mark.parametrize("tokens", [98, 500])
 def test_texts_are_about_as_long_as_asked_for_and_each_another_length(tokens: int) -> None:
-    lengths = [token_budget(text) for text in texts(7, tokens)]
+    lengths = [token_budget(text) for text in varied_texts(7, tokens)]
     assert sum(lengths) / 7 == tokens - (tokens - 50) % 4
     assert len(set(lengths)) == 7
     assert max(lengths) - min(lengths) == 24
@@ -35,11 +35,11 @@ def test_texts_are_about_as_long_as_asked_for_and_each_another_length(tokens: in
 
 @pytest.mark.parametrize("tokens", [54, 998])
 def test_no_text_is_beyond_what_there_is(tokens: int) -> None:
-    assert {54 <= token_budget(text) <= 1000 for text in texts(8, tokens)} == {True}
+    assert {54 <= token_budget(text) <= 1000 for text in varied_texts(8, tokens)} == {True}
 
 
 def test_texts_and_seeds_differ_within_a_round_and_between_rounds() -> None:
-    both = jobs(8, 98, 0) + jobs(8, 98, 1)
+    both = similar_utterances(8, 98, 0) + similar_utterances(8, 98, 1)
     assert len({token_budget(job.text) for job in both}) == 16
     assert len({job.text for job in both}) == 16
     assert len({job.seed for job in both}) == 16
@@ -53,9 +53,9 @@ def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tm
     assert process.returncode == 0, messages
     assert bench.left() == []
     [result] = json.loads(file.read_text())["engines"]
-    runs = {run["side"]: run for run in result["runs"]}
+    runs = {run["server"]: run for run in result["runs"]}
     # Turbo adds three tokens of silence to each text.
-    expected = [(token_budget(job.text) + 3) / 25 for job in jobs(2, TOKENS, 0)]
+    expected = [(token_budget(job.text) + 3) / 25 for job in similar_utterances(2, TOKENS, 0)]
     for run in runs.values():
         assert run["audio_seconds"] == pytest.approx(expected, abs=0.1)
     assert runs["locked"]["audio_seconds"] == runs["workers"]["audio_seconds"]

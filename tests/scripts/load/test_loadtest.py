@@ -175,7 +175,7 @@ def test_length_of_a_wav(body: bytes) -> None:
     ],
 )
 def test_what_is_no_whole_wav(body: bytes) -> None:
-    with pytest.raises(client.BadAudio):
+    with pytest.raises(client.BadAudioError):
         client.wav_seconds(body)
 
 
@@ -196,7 +196,7 @@ def test_length_by_header_or_known_format(audio_format: str, headers: dict[str, 
 
 @pytest.mark.parametrize(("audio_format", "body"), [("mp3", b""), ("pcm", b"abc"), ("wav", b"abc")])
 def test_a_stated_length_does_not_save_a_bad_body(audio_format: str, body: bytes) -> None:
-    with pytest.raises(client.BadAudio):
+    with pytest.raises(client.BadAudioError):
         client.audio_seconds(audio_format, httpx.Headers({"x-audio-seconds": "1"}), body)
 
 
