@@ -219,9 +219,9 @@ def test_texts_that_threw_the_phonemizer(engine: HibariEngine, text: str) -> Non
 
 @pytest.mark.parametrize("text", ["a-" * 300, "camelCase" * 150, "a1" * 600, "path/to/" * 100])
 def test_runs_without_a_space_take_no_time_to_speak_of(engine: HibariEngine, text: str) -> None:
-    began = time.monotonic()
+    began = time.thread_time()
     assert len(list(engine._chunks(text))) > 0
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 @settings(max_examples=30, deadline=None)
