@@ -18,6 +18,7 @@ import pytest
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.real_worker import Worker
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import WorkerState
 
@@ -123,7 +124,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Folders of the module's own; the voice `default` is there."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copytree(ROOT / "voices" / "default", folder / "voices" / "default")
-    return Home(folder / "voices", folder / "cache")
+    return Home(folder / "voices", with_kernels(folder / "cache"))
 
 
 @contextmanager

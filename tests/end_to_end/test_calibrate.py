@@ -17,6 +17,7 @@ from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, Home, start_model, synthesize
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
 
@@ -48,7 +49,7 @@ class Place:
 @pytest.fixture
 def place(run_dir: Path, tmp_path: Path) -> Iterator[Place]:
     (run_dir / "t").mkdir()
-    yield Place(tmp_path / "cache", run_dir / "t")
+    yield Place(with_kernels(tmp_path / "cache"), run_dir / "t")
     assert list((run_dir / "t").iterdir()) == [], "nothing temporary is left"
 
 

@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
+from tests.support.shared_folder import with_kernels
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
 from worker.options import EngineOptions, WorkerOptions
 
@@ -73,7 +74,7 @@ def worker_options(
 ) -> WorkerOptions:
     """The options of a worker with the repository's voices, on one CPU, unless others are given."""
     return WorkerOptions(
-        EngineOptions(engine, run_dir / "cache", **engine_options),
+        EngineOptions(engine, with_kernels(run_dir / "cache"), **engine_options),
         layout=layout,
         run_dir=run_dir,
         voices_dir=voices_dir,

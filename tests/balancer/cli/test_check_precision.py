@@ -22,6 +22,7 @@ from balancer.host.calibration_run import TEXTS
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.precisions import HERE
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.precision import Processor
@@ -40,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (voices / name).mkdir(parents=True)
         (voices / name / "voice.toml").write_text(f'name = "{name}"\nengine = "{engine}"\nsynthetic = true\n')
     monkeypatch.setenv("CHORUS_VOICES_DIR", str(voices))
-    monkeypatch.setenv("CHORUS_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CHORUS_CACHE_DIR", str(with_kernels(tmp_path / "cache")))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("COLUMNS", "120")
     return voices
