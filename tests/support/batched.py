@@ -50,7 +50,7 @@ def begin(
     return engine.synthesize(spoken, source, cancellation or Cancellation())
 
 
-def whole(begun: Iterator[Samples]) -> Samples:
+def all_samples(begun: Iterator[Samples]) -> Samples:
     """All of what is left of it."""
     return np.concatenate(list(begun))
 

@@ -127,7 +127,7 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
 def _own_estimator(s3gen: Any, precision: Precision, given: Callable[[int], Arrays]) -> Prepare:
     import torch  # noqa: PLC0415
 
-    from worker.engines.chatterbox.cooperative import whole  # noqa: PLC0415
+    from worker.engines.chatterbox.cooperative import run_to_completion  # noqa: PLC0415
     from worker.engines.chatterbox.s3gen.estimator import Estimator  # noqa: PLC0415
 
     estimator = Estimator(s3gen.flow.decoder.estimator, precision)
@@ -139,8 +139,8 @@ def _own_estimator(s3gen: Any, precision: Precision, given: Callable[[int], Arra
 
         def step() -> NDArray[np.float32]:
             with torch.inference_mode():
-                direction = whole(estimator.pieces(states, time.item(), until.item()))
-            result: NDArray[np.float32] = direction.transpose(1, 2).numpy()
+                velocity = run_to_completion(estimator.steps(states, time.item(), until.item()))
+            result: NDArray[np.float32] = velocity.transpose(1, 2).numpy()
             return result
 
         return step

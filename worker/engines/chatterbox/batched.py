@@ -20,7 +20,7 @@ from torch import Tensor
 from worker.cards import CARDS, MAX_PROMPT_SECONDS, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
-from worker.engines.chatterbox.s3gen.synthesizer import Sound
+from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
 from worker.engines.chatterbox.stock import StockEngine
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
@@ -74,7 +74,7 @@ class BatchedEngine(StockEngine):
         self._prompt_seconds = prompt_seconds
         with torch.inference_mode():
             self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
-            self._sound = Sound(self._model.s3gen, precision, self._stages)
+            self._s3gen = Synthesizer(self._model.s3gen, precision, self._stages)
         self._prefixes: OrderedDict[Key, VoicePrefix] = OrderedDict()
         self._line: deque[Sequence] = deque()
         """Utterances that have their tokens; the sound of the first is being made."""
@@ -177,7 +177,7 @@ class BatchedEngine(StockEngine):
         if not sampler.s3gen_tokens:
             raise UnspeakableError("the model made no sound of this text")
         voice = shortened(fresh(self._prepared[source.voice.name], self._member).gen, self._prompt_seconds)
-        return self._sound.pieces(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
+        return self._s3gen.steps(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
 
     def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:
         try:

@@ -1,4 +1,4 @@
-"""Long computations as generators, so that others get their turn in the thread that drives the model."""
+"""Cooperative steps: long computations as generators, between whose steps a thread can serve other utterances."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 Result = TypeVar("Result")
 
-Pieces = Generator[None, None, Tensor]
-"""Yields between pieces of work, tens of milliseconds each, and returns its result."""
+CooperativeSteps = Generator[None, None, Tensor]
+"""Yields between steps of tens of milliseconds, and returns the result."""
 
 
-def whole(pieces: Generator[None, None, Result]) -> Result:
-    """Run all pieces at once; their result."""
+def run_to_completion(steps: Generator[None, None, Result]) -> Result:
+    """Run all steps in a row; returns their result."""
     while True:
         try:
-            next(pieces)
+            next(steps)
         except StopIteration as end:
             result: Result = end.value
             return result

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.batched import BUDGET, TEXTS, begin, start, together, whole
+from tests.support.batched import BUDGET, TEXTS, all_samples, begin, start, together
 from tests.support.stock import BUILT_IN, StockEngine, cloned, say
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
@@ -91,13 +91,13 @@ def test_a_language_is_told_as_upstream_is_told(engines: Pair) -> None:
     asked: list[tuple[VoiceSource, dict[str, Any]]] = [(BUILT_IN, {"language": "fr"}), (austrian, {})]
     for source, told in asked:
         expected = say(stock, "Ja, nun.", source, budget=3, asked=told)
-        assert np.abs(whole(begin(batched, "Ja, nun.", source, 7, budget=3, **told)) - expected).max() < 1e-4
+        assert np.abs(all_samples(begin(batched, "Ja, nun.", source, 7, budget=3, **told)) - expected).max() < 1e-4
     with pytest.raises(UnspeakableError, match="does not speak 'tlh'"):
         next(begin(batched, language="tlh"))
 
 
 def test_an_utterance_alone_and_among_others_is_the_same(batched: BatchedEngine) -> None:
-    alone = whole(begin(batched, TEXTS[1], seed=3))
+    alone = all_samples(begin(batched, TEXTS[1], seed=3))
     seeds = [50, 3, 52, 53, 54, 55]
     begun = {number: partial(begin, batched, text, BUILT_IN, seeds[number]) for number, text in enumerate(TEXTS)}
     made = together(begun, random.Random(9))
@@ -106,7 +106,7 @@ def test_an_utterance_alone_and_among_others_is_the_same(batched: BatchedEngine)
 
 def test_torchs_own_generator_makes_no_difference(batched: BatchedEngine) -> None:
     """Two utterances' noise would mix there."""
-    expected = whole(begin(batched))
+    expected = all_samples(begin(batched))
     made = []
     for number, piece in enumerate(begin(batched)):
         torch.manual_seed(number)
@@ -115,7 +115,7 @@ def test_torchs_own_generator_makes_no_difference(batched: BatchedEngine) -> Non
 
 
 def test_a_text_too_short_to_be_guarded_is_spoken(batched: BatchedEngine) -> None:
-    assert len(whole(begin(batched, "A"))) > 0
+    assert len(all_samples(begin(batched, "A"))) > 0
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
@@ -124,13 +124,13 @@ def test_less_precision_says_the_same_each_time(
 ) -> None:
     name = engines[0].card.name
     lesser = start(name, tiny_checkpoint(name), tmp_path, slots=2, precision=precision)
-    alone = whole(begin(lesser))
+    alone = all_samples(begin(lesser))
     assert np.isfinite(alone).all()
     assert 0.001 < np.abs(alone).max() <= 1
     beside = begin(lesser, TEXTS[1], seed=2)
     next(beside)
-    assert np.array_equal(whole(begin(lesser)), alone)
-    whole(beside)
+    assert np.array_equal(all_samples(begin(lesser)), alone)
+    all_samples(beside)
 
 
 def test_a_shorter_prompt_is_what_upstream_makes_of_one(
@@ -148,7 +148,7 @@ def test_a_shorter_prompt_is_what_upstream_makes_of_one(
         expected = say(stock, TEXTS[1], ada, seed=5, budget=BUDGET)
     finally:
         stock._prepared[ada.voice.name] = kept
-    made = whole(begin(shorter, TEXTS[1], ada, seed=5))
+    made = all_samples(begin(shorter, TEXTS[1], ada, seed=5))
     assert made.shape == expected.shape
     assert np.abs(made - expected).max() < 1e-4
-    assert np.abs(whole(begin(batched, TEXTS[1], ada, seed=5)) - expected).max() > 1e-2
+    assert np.abs(all_samples(begin(batched, TEXTS[1], ada, seed=5)) - expected).max() > 1e-2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.batched import BUDGET, SLOTS, TEXTS, begin, drop, start, whole
+from tests.support.batched import BUDGET, SLOTS, TEXTS, all_samples, begin, drop, start
 from tests.support.stock import BUILT_IN, TOKEN_SAMPLES, CountedCancellation, cloned
 from tests.support.tiny_models import TinyCheckpoint
 from worker.cards import POSITIONS
@@ -55,7 +55,7 @@ def ada(batched: BatchedEngine, tmp_path_factory: pytest.TempPathFactory) -> Voi
 
 
 def test_sound_goes_first_and_one_at_a_time(batched: BatchedEngine) -> None:
-    expected = [whole(begin(batched, seed=seed)) for seed in (1, 2)]
+    expected = [all_samples(begin(batched, seed=seed)) for seed in (1, 2)]
     first, second, decoding = begin(batched, seed=1), begin(batched, seed=2), begin(batched, seed=3, budget=60)
     made: list[Samples] = []
     while len(batched._line) < 2:
@@ -69,7 +69,7 @@ def test_sound_goes_first_and_one_at_a_time(batched: BatchedEngine) -> None:
         next(decoding)
         assert len(row.sampler.tokens) == tokens
     assert np.array_equal(np.concatenate(made), expected[0])
-    assert np.array_equal(whole(second), expected[1])
+    assert np.array_equal(all_samples(second), expected[1])
     for _ in range(2):
         next(decoding)
     assert len(row.sampler.tokens) > tokens
@@ -120,13 +120,13 @@ def test_of_many_voices_those_used_last_are_kept(
 ) -> None:
     for source in (BUILT_IN, ada):
         batched.prepare(source)
-    expected = whole(begin(batched, source=ada, budget=1))
+    expected = all_samples(begin(batched, source=ada, budget=1))
     monkeypatch.setattr(module, "PREFIX_POSITIONS", 10)
     drop(begin(batched), after=1)
     assert [name for name, _ in batched._prefixes] == ["default"]
     batched.prepare(ada)
     assert [name for name, _ in batched._prefixes] == ["default"], "it would drive out one that is in use"
-    assert np.array_equal(whole(begin(batched, source=ada, budget=1)), expected)
+    assert np.array_equal(all_samples(begin(batched, source=ada, budget=1)), expected)
     assert [name for name, _ in batched._prefixes] == ["ada"]
 
 
@@ -134,9 +134,9 @@ def test_of_many_voices_those_used_last_are_kept(
 
 
 def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(batched: BatchedEngine) -> None:
-    expected = whole(begin(batched))
+    expected = all_samples(begin(batched))
     looks = CountedCancellation()
-    whole(begin(batched, TEXTS[1], seed=2, cancellation=looks))
+    all_samples(begin(batched, TEXTS[1], seed=2, cancellation=looks))
     assert looks.looks > BUDGET + 10, "it looks at every token, and while the sound is made"
     for at in (1, 2, 5, BUDGET + 3, looks.looks - 1):
         leaving = begin(batched, TEXTS[1], BUILT_IN, 2, CountedCancellation(at))
@@ -149,7 +149,7 @@ def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(batche
 
 def test_whoever_waits_in_line_may_leave_it(batched: BatchedEngine) -> None:
     # The last to join is a step behind.
-    expected = [whole(begin(batched, budget=budget)) for budget in (BUDGET, BUDGET - 1)]
+    expected = [all_samples(begin(batched, budget=budget)) for budget in (BUDGET, BUDGET - 1)]
     cancellation = Cancellation()
     first, waiting = begin(batched), begin(batched, seed=2, cancellation=cancellation)
     last = begin(batched, budget=BUDGET - 1)
@@ -162,7 +162,7 @@ def test_whoever_waits_in_line_may_leave_it(batched: BatchedEngine) -> None:
     with pytest.raises(CancelledError):
         next(waiting)
     assert np.array_equal(np.concatenate([*made, *first]), expected[0])
-    assert np.array_equal(whole(last), expected[1])
+    assert np.array_equal(all_samples(last), expected[1])
 
 
 @pytest.mark.parametrize("turns", [1, 4, BUDGET + 4])
@@ -176,14 +176,14 @@ def test_an_utterance_that_is_dropped_frees_its_slot(batched: BatchedEngine, tur
 def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(
     batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = whole(begin(batched))
+    before = all_samples(begin(batched))
     tokenizer = batched._model.tokenizer
     if batched._member.turbo:
         monkeypatch.setattr(tokenizer, "model_max_length", 10**6)
     for _ in range(SLOTS + 1):
         with pytest.raises(UnspeakableError, match=r"tokens, and .* fit into one utterance"):
             next(begin(batched, "\U0001f600, " * 800 + " hello", budget=1000))
-    assert np.array_equal(whole(begin(batched)), before)
+    assert np.array_equal(all_samples(begin(batched)), before)
 
 
 def test_the_longest_text_there_may_be_fits(batched: BatchedEngine) -> None:
@@ -193,22 +193,22 @@ def test_the_longest_text_there_may_be_fits(batched: BatchedEngine) -> None:
 
 
 def test_a_failure_while_joining_takes_no_slot(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = whole(begin(batched))
+    before = all_samples(begin(batched))
     with monkeypatch.context() as broken:
         broken.setattr(module, "text_tokens", lambda *_: torch.tensor([10**6]))
         for _ in range(SLOTS + 1):
             with pytest.raises(IndexError):
                 next(begin(batched))
-    assert np.array_equal(whole(begin(batched)), before)
+    assert np.array_equal(all_samples(begin(batched)), before)
 
 
 def test_a_failure_of_the_sound_takes_no_place_in_line(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = whole(begin(batched))
+    before = all_samples(begin(batched))
     with monkeypatch.context() as broken:
-        broken.setattr(batched._sound.vocoder, "pieces", lambda *_: iter([1 / 0]))
+        broken.setattr(batched._s3gen.vocoder, "steps", lambda *_: iter([1 / 0]))
         with pytest.raises(ZeroDivisionError):
-            whole(begin(batched))
-    assert np.array_equal(whole(begin(batched)), before)
+            all_samples(begin(batched))
+    assert np.array_equal(all_samples(begin(batched)), before)
 
 
 def test_a_text_of_which_the_model_says_nothing_is_refused(
@@ -223,10 +223,10 @@ def test_a_text_of_which_the_model_says_nothing_is_refused(
 
     monkeypatch.setattr(batched._decoder._backbone, "logits", only_the_end)
     if batched._member.turbo:
-        assert len(whole(begin(batched))) == 3 * TOKEN_SAMPLES, "it adds a silence to everything"
+        assert len(all_samples(begin(batched))) == 3 * TOKEN_SAMPLES, "it adds a silence to everything"
         return
     with pytest.raises(UnspeakableError, match="no sound"):
-        whole(begin(batched))
+        all_samples(begin(batched))
 
 
 # Memory

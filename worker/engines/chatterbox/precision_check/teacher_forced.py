@@ -11,7 +11,7 @@ from torch import Tensor
 from voices.registry import Voice
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
-from worker.engines.chatterbox.cooperative import whole
+from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.precision_check.reference_run import Trajectory
 from worker.engines.chatterbox.t3.sampling import classifier_free_guidance
 from worker.engines.chatterbox.t3.tokenize import text_tokens
@@ -40,12 +40,12 @@ class LedEngine(BatchedEngine):
         """The spectrogram of upstream's tokens, of the noise that upstream drew: float32 (frames, bands)."""
         reference = fresh(self._prepared[voice.name], self._member).gen
         with torch.inference_mode():
-            return whole(self._sound.flow.pieces(trajectory.spoken, reference, _from(trajectory.flow_state)))
+            return run_to_completion(self._s3gen.flow.steps(trajectory.spoken, reference, _from(trajectory.flow_state)))
 
     def wave(self, trajectory: Trajectory) -> Tensor:
         """The wave of upstream's spectrogram, of the noise that upstream drew: float32 (samples,)."""
         with torch.inference_mode():
-            return whole(self._sound.vocoder.pieces(trajectory.mel, _from(trajectory.vocoder_state)))
+            return run_to_completion(self._s3gen.vocoder.steps(trajectory.mel, _from(trajectory.vocoder_state)))
 
 
 def _from(state: Tensor) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The flow's encoder: a conformer without convolutions that makes two mel frames' worth of each speech token."""
+"""The flow's encoder: a conformer without convolution modules, from one speech token to two mel frames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor, nn
 
-from worker.engines.chatterbox.cooperative import Pieces
+from worker.engines.chatterbox.cooperative import CooperativeSteps
 from worker.engines.chatterbox.layers.attention import relative_attention
 from worker.engines.chatterbox.layers.convolution import convolution
 from worker.engines.chatterbox.layers.linear import linear
@@ -17,37 +17,42 @@ from worker.precision import Precision
 
 
 class Encoder:
-    """Upstream's `UpsampleConformerEncoder` for one utterance, all of whose positions hear each other."""
+    """Upstream's `UpsampleConformerEncoder` for one utterance, with full (not causal) attention."""
 
     def __init__(self, encoder: Any, precision: Precision) -> None:
-        ahead, up = encoder.pre_lookahead_layer, encoder.up_layer
-        self._embed, self._embed_up = _Embedding(encoder.embed, precision), _Embedding(encoder.up_embed, precision)
-        self._ahead = convolution(ahead.conv1.weight, ahead.conv1.bias, precision, after=ahead.pre_lookahead_len)
-        self._behind = convolution(ahead.conv2.weight, ahead.conv2.bias, precision, before=2)
+        lookahead, upsample = encoder.pre_lookahead_layer, encoder.up_layer
+        self._embedding = _Embedding(encoder.embed, precision)
+        self._upsampled_embedding = _Embedding(encoder.up_embed, precision)
+        self._lookahead_conv = convolution(
+            lookahead.conv1.weight, lookahead.conv1.bias, precision, after=lookahead.pre_lookahead_len
+        )
+        self._causal_conv = convolution(lookahead.conv2.weight, lookahead.conv2.bias, precision, before=2)
         self._layers = [_Layer(layer, precision) for layer in encoder.encoders]
-        self._stride: int = up.stride
-        self._up = convolution(up.conv.weight, up.conv.bias, precision, before=2 * up.stride)
-        self._layers_up = [_Layer(layer, precision) for layer in encoder.up_encoders]
+        self._stride: int = upsample.stride
+        self._upsample_conv = convolution(
+            upsample.conv.weight, upsample.conv.bias, precision, before=2 * upsample.stride
+        )
+        self._upsampled_layers = [_Layer(layer, precision) for layer in encoder.up_encoders]
         self._norm = encoder.after_norm
 
-    def pieces(self, states: Tensor) -> Pieces:
-        """Embedded tokens, float32 (tokens, width), to (2 * tokens, width), layer by layer."""
-        states, positions = self._embed(states)
-        ahead = self._behind(F.leaky_relu(self._ahead(states[None])))[0]
-        states = states + ahead
+    def steps(self, states: Tensor) -> CooperativeSteps:
+        """Embedded tokens, float32 (tokens, width) → (2 * tokens, width), one layer per step."""
+        states, positions = self._embedding(states)
+        lookahead = self._causal_conv(F.leaky_relu(self._lookahead_conv(states[None])))[0]
+        states = states + lookahead
         for layer in self._layers:
             yield
             states = layer(states, positions)
-        states = self._up(states.repeat_interleave(self._stride, 0)[None])[0]
-        states, positions = self._embed_up(states)
-        for layer in self._layers_up:
+        states = self._upsample_conv(states.repeat_interleave(self._stride, 0)[None])[0]
+        states, positions = self._upsampled_embedding(states)
+        for layer in self._upsampled_layers:
             yield
             states = layer(states, positions)
-        return normal(states, self._norm)
+        return layer_norm(states, self._norm)
 
 
 class _Embedding:
-    """A linear layer, scaled, with the table of relative positions."""
+    """A linear layer, scaled, and the embeddings of relative positions for its output."""
 
     def __init__(self, embedding: Any, precision: Precision) -> None:
         layer, self._norm, *_ = embedding.out
@@ -56,39 +61,44 @@ class _Embedding:
         self._scale = math.sqrt(layer.out_features)
 
     def __call__(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        states = normal(self._linear(states), self._norm) * self._scale
-        # Upstream's table grows by what it is shown.
+        states = layer_norm(self._linear(states), self._norm) * self._scale
+        # Upstream's table grows to the longest length that it has been asked for.
         self._positions.extend_pe(states[None])
         return states, self._positions.position_encoding(0, len(states))[0]
 
 
 class _Layer:
-    """Attention with relative positions (Transformer-XL's, section 3.3 of arXiv 1901.02860), then two products."""
+    """Attention with relative positions (Transformer-XL, section 3.3 of arXiv 1901.02860), then feed-forward (SiLU)."""
 
     def __init__(self, layer: Any, precision: Precision) -> None:
-        attended, forward = layer.self_attn, layer.feed_forward
-        self._norm_attention, self._norm_forward = layer.norm_mha, layer.norm_ff
-        self._query, self._key, self._value, self._out, self._position = (
-            linear(one.weight, one.bias, precision)
-            for one in (
-                attended.linear_q, attended.linear_k, attended.linear_v, attended.linear_out, attended.linear_pos,
+        attention, feed_forward = layer.self_attn, layer.feed_forward
+        self._attention_norm, self._feed_forward_norm = layer.norm_mha, layer.norm_ff
+        self._query, self._key, self._value, self._output_projection, self._position = (
+            linear(projection.weight, projection.bias, precision)
+            for projection in (
+                attention.linear_q,
+                attention.linear_k,
+                attention.linear_v,
+                attention.linear_out,
+                attention.linear_pos,
             )
-        )  # fmt: skip
-        self._content_bias, self._position_bias = attended.pos_bias_u.flatten(), attended.pos_bias_v.flatten()
-        self._attend = relative_attention(attended.h, attended.d_k, precision)
-        self._widen = linear(forward.w_1.weight, forward.w_1.bias, precision)
-        self._narrow = linear(forward.w_2.weight, forward.w_2.bias, precision)
+        )
+        self._content_bias, self._position_bias = attention.pos_bias_u.flatten(), attention.pos_bias_v.flatten()
+        self._attention = relative_attention(attention.h, attention.d_k, precision)
+        self._up_projection = linear(feed_forward.w_1.weight, feed_forward.w_1.bias, precision)
+        self._down_projection = linear(feed_forward.w_2.weight, feed_forward.w_2.bias, precision)
 
     def __call__(self, states: Tensor, positions: Tensor) -> Tensor:
-        seen = normal(states, self._norm_attention)
-        query, key, value = self._query(seen), self._key(seen), self._value(seen)
-        heard = self._attend(
+        normed = layer_norm(states, self._attention_norm)
+        query, key, value = self._query(normed), self._key(normed), self._value(normed)
+        attention_output = self._attention(
             query + self._content_bias, key, value, query + self._position_bias, self._position(positions)
         )
-        states = states + self._out(heard)
-        return states + self._narrow(F.silu(self._widen(normal(states, self._norm_forward))))
+        states = states + self._output_projection(attention_output)
+        hidden = F.silu(self._up_projection(layer_norm(states, self._feed_forward_norm)))
+        return states + self._down_projection(hidden)
 
 
-def normal(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:
-    """A layer's norm of the last dimension, in float32."""
+def layer_norm(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:
+    """The layer norm `norm` over the last dimension, computed in float32."""
     return torch.layer_norm(states.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)

@@ -1,4 +1,4 @@
-"""Speech tokens to a mel spectrogram: upstream's flow matching, from noise along the estimator's directions."""
+"""Speech tokens to a mel spectrogram: upstream's flow matching, an integral of the estimator's velocity from noise."""
 
 from __future__ import annotations
 
@@ -10,71 +10,73 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.cooperative import Pieces
+from worker.engines.chatterbox.cooperative import CooperativeSteps
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.s3gen.encoder import Encoder
 from worker.engines.chatterbox.s3gen.estimator import Estimator
 from worker.precision import Precision
 
 MEAN_FLOW_STEPS = 2
-"""Of Turbo and Nano, which were distilled to take so few."""
-STEPS = 10
+"""Euler steps of Turbo and Nano, which were distilled for so few (mean flow)."""
+FLOW_STEPS = 10
+"""Euler steps of the other models."""
 BANDS = 80
 FRAMES_PER_TOKEN = 2
 
 
 class Flow:
-    """The flow of one S3Gen, for one utterance at a time: its products have hundreds of rows by themselves.
+    """The flow of one S3Gen, for one utterance at a time: one utterance's matrices have hundreds of rows already.
 
-    Frames of the voice's prompt stand before the utterance's own; each hears all others, so that of what is computed
-    for the prompt nothing can be kept for the next utterance.
+    Frames of the voice's prompt precede the utterance's own. Every frame attends to all others, so nothing that is
+    computed for the prompt can be reused for the next utterance.
     """
 
     def __init__(self, s3gen: Any, precision: Precision) -> None:
         flow = s3gen.flow
         self._mean_flow: bool = s3gen.meanflow
-        self._tokens = flow.input_embedding.weight
-        self._speaker = flow.spk_embed_affine_layer
+        self._token_embeddings = flow.input_embedding.weight
+        self._speaker_projection = flow.spk_embed_affine_layer
         self._encoder = Encoder(flow.encoder, precision)
-        self._project = linear(flow.encoder_proj.weight, flow.encoder_proj.bias, precision)
+        self._encoder_projection = linear(flow.encoder_proj.weight, flow.encoder_proj.bias, precision)
         self._estimator = Estimator(flow.decoder.estimator, precision)
-        self._guidance: float = flow.decoder.inference_cfg_rate
+        self._cfg_rate: float = flow.decoder.inference_cfg_rate
 
-    def pieces(self, tokens: Tensor, voice: dict[str, Tensor], generator: torch.Generator) -> Pieces:
-        """The spectrogram of `tokens` (tokens,) in a voice: float32 (frames, bands), piece by piece.
+    def steps(self, tokens: Tensor, voice: dict[str, Tensor], generator: torch.Generator) -> CooperativeSteps:
+        """The mel spectrogram of `tokens`, (tokens,), in a voice (upstream's `ref_dict`): float32 (frames, bands).
 
-        Draws the noise that upstream draws from `generator`.
+        Draws from `generator` the noise that upstream draws.
         """
-        noise = None
+        own_noise = None
         if self._mean_flow:
-            noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
+            own_noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
         tokens = torch.cat([voice["prompt_token"][0].long(), tokens])
-        wanted = self._project((yield from self._encoder.pieces(F.embedding(tokens, self._tokens)))).float()
-        begun = torch.randn(1, BANDS, len(wanted), generator=generator)
-        if noise is not None:
-            begun[:, :, -noise.shape[2] :] = noise
-        known = voice["prompt_feat"].shape[1]
-        prompt = torch.zeros_like(wanted)
-        prompt[:known] = voice["prompt_feat"][0]
-        speaker = self._speaker(F.normalize(voice["embedding"], dim=1)).expand(len(wanted), -1)
-        given = torch.cat([wanted, speaker, prompt], -1)
-        solve = self._straight if self._mean_flow else self._guided
-        states = yield from solve(begun[0].t(), given)
-        return states[known:].contiguous()
+        encoded = yield from self._encoder.steps(F.embedding(tokens, self._token_embeddings))
+        mu = self._encoder_projection(encoded).float()
+        noise = torch.randn(1, BANDS, len(mu), generator=generator)
+        if own_noise is not None:
+            noise[:, :, -own_noise.shape[2] :] = own_noise
+        prompt_frames = voice["prompt_feat"].shape[1]
+        prompt = torch.zeros_like(mu)
+        prompt[:prompt_frames] = voice["prompt_feat"][0]
+        speaker = self._speaker_projection(F.normalize(voice["embedding"], dim=1)).expand(len(mu), -1)
+        condition = torch.cat([mu, speaker, prompt], -1)
+        integrate = self._integrate_mean_flow if self._mean_flow else self._integrate_guided
+        states = yield from integrate(noise[0].t(), condition)
+        return states[prompt_frames:].contiguous()
 
-    def _straight(self, states: Tensor, given: Tensor) -> Pieces:
+    def _integrate_mean_flow(self, states: Tensor, condition: Tensor) -> CooperativeSteps:
         times = torch.linspace(0, 1, MEAN_FLOW_STEPS + 1).tolist()
         for time, until in pairwise(times):
-            direction = yield from self._estimator.pieces(torch.cat([states, given], -1)[None], time, until)
-            states = states + (until - time) * direction[0]
+            velocity = yield from self._estimator.steps(torch.cat([states, condition], -1)[None], time, until)
+            states = states + (until - time) * velocity[0]
         return states
 
-    def _guided(self, states: Tensor, given: Tensor) -> Pieces:
-        """Away from where the flow would go if it were given nothing."""
-        times = (1 - torch.cos(torch.linspace(0, 1, STEPS + 1) * 0.5 * math.pi)).tolist()
-        both = torch.stack([given, torch.zeros_like(given)])
+    def _integrate_guided(self, states: Tensor, condition: Tensor) -> CooperativeSteps:
+        """Euler integration with classifier-free guidance: away from the velocity without any condition."""
+        times = (1 - torch.cos(torch.linspace(0, 1, FLOW_STEPS + 1) * 0.5 * math.pi)).tolist()
+        conditions = torch.stack([condition, torch.zeros_like(condition)])
         for time, until in pairwise(times):
-            pair = torch.cat([states.expand(2, -1, -1), both], -1)
-            towards, anyway = yield from self._estimator.pieces(pair, time, None)
-            states = states + (until - time) * ((1 + self._guidance) * towards - self._guidance * anyway)
+            pair = torch.cat([states.expand(2, -1, -1), conditions], -1)
+            cond, uncond = yield from self._estimator.steps(pair, time, None)
+            states = states + (until - time) * ((1 + self._cfg_rate) * cond - self._cfg_rate * uncond)
         return states

@@ -1,4 +1,4 @@
-"""From speech tokens to a wave: the flow, then the vocoder, in pieces."""
+"""From speech tokens to a wave: the flow, then the vocoder, in cooperative steps."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from worker.precision import Precision
 from worker.stage_timer import StageTimer
 
 
-class Sound:
-    """What upstream's `S3Token2Wav.inference` does, for one utterance at a time."""
+class Synthesizer:
+    """Upstream's `S3Token2Wav.inference`, for one utterance at a time."""
 
-    def __init__(self, s3gen: Any, precision: Precision, stages: StageTimer | None = None) -> None:
-        self._stages = stages or StageTimer()
+    def __init__(self, s3gen: Any, precision: Precision, timer: StageTimer | None = None) -> None:
+        self._timer = timer or StageTimer()
         self.flow = Flow(s3gen, precision)
         self.vocoder = Vocoder(s3gen.mel2wav, precision)
-        self._fade: Tensor = s3gen.trim_fade
+        self._fade_in: Tensor = s3gen.trim_fade
 
-    def pieces(
+    def steps(
         self, tokens: Tensor, voice: dict[str, Tensor], generator: torch.Generator
     ) -> Generator[None, None, Samples]:
-        """The sound of `tokens`, int64 (tokens,), in a voice of upstream's `ref_dict`, before its watermark.
+        """The audio of `tokens`, int64 (tokens,), in a voice given as upstream's `ref_dict`; without the watermark.
 
-        Noise is drawn from `generator`, which upstream has drawn the tokens from, too.
+        `generator` is the one that drew the tokens: like upstream, flow and vocoder draw their noise from it.
         """
-        mel = yield from self._stages.steps("flow", self.flow.pieces(tokens, voice, generator))
-        wave = yield from self._stages.steps("vocoder", self.vocoder.pieces(mel, generator))
-        # As upstream does: what the reference clip spills into the first milliseconds is faded in.
-        wave[: len(self._fade)] *= self._fade
+        mel = yield from self._timer.steps("flow", self.flow.steps(tokens, voice, generator))
+        wave = yield from self._timer.steps("vocoder", self.vocoder.steps(mel, generator))
+        # Like upstream: the first milliseconds may contain remains of the reference clip, so they are faded in.
+        wave[: len(self._fade_in)] *= self._fade_in
         samples: Samples = wave.numpy()
         return samples

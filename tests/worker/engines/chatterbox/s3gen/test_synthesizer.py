@@ -1,4 +1,4 @@
-"""The decoder of sound: upstream's spectrogram and wave, given the same tokens and the same noise."""
+"""S3Gen: upstream's spectrogram and wave from the same tokens and the same noise."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tests.support.stock import BUILT_IN, StockEngine, cloned
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.base import VoiceSource
-from worker.engines.chatterbox.cooperative import whole
-from worker.engines.chatterbox.s3gen.synthesizer import Sound
+from worker.engines.chatterbox.cooperative import run_to_completion
+from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import fresh
 from worker.precision import Precision
 
-MEL_DIFFERS, WAVE_DIFFERS = 1e-4, 1e-5
-"""Most that fp32 may differ from upstream: in a log-mel spectrogram, where 1 is 9 dB, and in a wave in [-1, 1]."""
-LEAST_DECIBELS = {Precision.FP32: 80.0, Precision.BF16: 20.0, Precision.INT8: 20.0}
-"""Of the wave over what it is wrong by."""
+MEL_TOLERANCE, WAVE_TOLERANCE = 1e-4, 1e-5
+"""Largest allowed difference of fp32 from upstream, in log-mel bands (1 is 9 dB) and in samples in [-1, 1]."""
+MIN_SIGNAL_TO_NOISE = {Precision.FP32: 80.0, Precision.BF16: 20.0, Precision.INT8: 20.0}
+"""Signal over difference from upstream, in dB."""
 
 in_each = pytest.mark.parametrize("precision", HERE)
 
@@ -50,19 +50,19 @@ def inference() -> Iterator[None]:
         yield
 
 
-Sounds = Callable[[Precision], Sound]
+GetSynthesizer = Callable[[Precision], Synthesizer]
 
 
 @pytest.fixture(scope="module")
-def sounds(stock: StockEngine) -> Sounds:
-    """The decoder in each precision, made once."""
+def synthesizers(stock: StockEngine) -> GetSynthesizer:
+    """The synthesizer for a precision, built once each."""
 
     @cache
-    def make(precision: Precision) -> Sound:
+    def build(precision: Precision) -> Synthesizer:
         with torch.inference_mode():
-            return Sound(stock._model.s3gen, precision)
+            return Synthesizer(stock._model.s3gen, precision)
 
-    return make
+    return build
 
 
 def voice_of(stock: StockEngine, source: VoiceSource) -> dict[str, Tensor]:
@@ -75,10 +75,10 @@ def drawn(seed: int, count: int) -> tuple[Tensor, torch.Generator]:
     return torch.randint(0, 6561, (count,), generator=generator), generator
 
 
-def upstreams(
+def upstream_output(
     stock: StockEngine, tokens: Tensor, voice: dict[str, Any], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Spectrogram (frames, bands) and wave (samples,), with the noise that the generator draws."""
+    """Upstream's spectrogram, (frames, bands), and wave, (samples,), with noise from `generator`."""
     torch.set_rng_state(generator.get_state())
     s3gen = stock._model.s3gen
     with patches.muted():
@@ -100,27 +100,27 @@ def decibels(signal: Tensor, noise: Tensor) -> float:
 
 @in_each
 @pytest.mark.parametrize(("count", "own"), [(1, False), (20, True)], ids=["built-in", "cloned"])
-def test_it_sounds_as_upstream_does(
-    stock: StockEngine, sounds: Sounds, ada: VoiceSource, precision: Precision, count: int, own: bool
+def test_spectrogram_and_wave_equal_upstreams(
+    stock: StockEngine, synthesizers: GetSynthesizer, ada: VoiceSource, precision: Precision, count: int, own: bool
 ) -> None:
     voice = voice_of(stock, ada if own else BUILT_IN)
     tokens, generator = drawn(count, count)
-    mel, wave = upstreams(stock, tokens, voice, generator)
-    sound = sounds(precision)
-    found = whole(sound.flow.pieces(tokens, voice, copied(generator)))
-    heard = torch.from_numpy(whole(sound.pieces(tokens, voice, generator)))
+    mel, wave = upstream_output(stock, tokens, voice, generator)
+    synthesizer = synthesizers(precision)
+    found = run_to_completion(synthesizer.flow.steps(tokens, voice, copied(generator)))
+    samples = torch.from_numpy(run_to_completion(synthesizer.steps(tokens, voice, generator)))
     assert found.shape == mel.shape
-    assert heard.shape == wave.shape
+    assert samples.shape == wave.shape
     if precision is Precision.FP32:
-        assert (found - mel).abs().max() < MEL_DIFFERS
-        assert (heard - wave).abs().max() < WAVE_DIFFERS
-    # Other spectrograms have other pitches, and their waves soon are in other phases: compared is what one sounds like.
-    assert decibels(mel, found - mel) > LEAST_DECIBELS[precision]
+        assert (found - mel).abs().max() < MEL_TOLERANCE
+        assert (samples - wave).abs().max() < WAVE_TOLERANCE
+    # In reduced precision only spectrograms are compared: a slightly different pitch soon shifts the phase of the wave.
+    assert decibels(mel, found - mel) > MIN_SIGNAL_TO_NOISE[precision]
 
 
 @in_each
-def test_the_vocoder_makes_upstreams_wave_of_upstreams_spectrogram(
-    stock: StockEngine, sounds: Sounds, precision: Precision
+def test_the_vocoder_turns_upstreams_spectrogram_into_upstreams_wave(
+    stock: StockEngine, synthesizers: GetSynthesizer, precision: Precision
 ) -> None:
     tokens, generator = drawn(3, 25)
     torch.set_rng_state(generator.get_state())
@@ -128,27 +128,27 @@ def test_the_vocoder_makes_upstreams_wave_of_upstreams_spectrogram(
         mel = stock._model.s3gen.flow_inference(tokens, ref_dict=voice_of(stock, BUILT_IN), finalize=True)
         generator.set_state(torch.get_rng_state())
         wave, _ = stock._model.s3gen.hift_inference(mel, None)
-    found = whole(sounds(precision).vocoder.pieces(mel[0].t().contiguous(), generator))
+    found = run_to_completion(synthesizers(precision).vocoder.steps(mel[0].t().contiguous(), generator))
     assert found.shape == wave[0].shape
-    assert decibels(wave[0], found - wave[0]) > LEAST_DECIBELS[precision]
+    assert decibels(wave[0], found - wave[0]) > MIN_SIGNAL_TO_NOISE[precision]
 
 
 @in_each
-def test_pieces_of_several_utterances_may_come_in_any_order(
-    stock: StockEngine, sounds: Sounds, ada: VoiceSource, precision: Precision
+def test_steps_of_several_utterances_may_alternate(
+    stock: StockEngine, synthesizers: GetSynthesizer, ada: VoiceSource, precision: Precision
 ) -> None:
-    sound = sounds(precision)
+    synthesizer = synthesizers(precision)
     jobs = [(5, 9, BUILT_IN), (6, 14, ada), (7, 3, BUILT_IN)]
 
     def begun(seed: int, count: int, source: VoiceSource) -> Any:
         tokens, generator = drawn(seed, count)
-        return sound.pieces(tokens, voice_of(stock, source), generator)
+        return synthesizer.steps(tokens, voice_of(stock, source), generator)
 
-    alone = [whole(begun(*job)) for job in jobs]
+    alone = [run_to_completion(begun(*job)) for job in jobs]
     running = {number: begun(*job) for number, job in enumerate(jobs)}
     together: dict[int, Any] = {}
     while running:
-        # Whoever draws from torch's own generator in between is no concern of theirs.
+        # Draws from torch's global generator in between must make no difference.
         torch.manual_seed(len(running))
         for number in list(running):
             try:
@@ -160,19 +160,19 @@ def test_pieces_of_several_utterances_may_come_in_any_order(
         assert np.array_equal(together[number], expected)
 
 
-def test_pieces_are_small(stock: StockEngine, sounds: Sounds) -> None:
-    """There is a turn for others between any two blocks of the estimator and any two parts of the vocoder."""
+def test_steps_are_small(stock: StockEngine, synthesizers: GetSynthesizer) -> None:
+    """There is a step for each block of the estimator and each residual block of the vocoder."""
     tokens, generator = drawn(1, 5)
-    pieces = sum(1 for _ in sounds(Precision.FP32).pieces(tokens, voice_of(stock, BUILT_IN), generator))
+    count = sum(1 for _ in synthesizers(Precision.FP32).steps(tokens, voice_of(stock, BUILT_IN), generator))
     s3gen = stock._model.s3gen
-    steps = 2 if s3gen.meanflow else 10
-    assert pieces >= steps * len(s3gen.flow.decoder.estimator.mid_blocks) + len(s3gen.mel2wav.resblocks)
+    euler_steps = 2 if s3gen.meanflow else 10
+    assert count >= euler_steps * len(s3gen.flow.decoder.estimator.mid_blocks) + len(s3gen.mel2wav.resblocks)
 
 
-def test_upstreams_modules_are_left_as_they_were(stock: StockEngine, sounds: Sounds) -> None:
+def test_upstreams_weights_are_not_modified(stock: StockEngine, synthesizers: GetSynthesizer) -> None:
     before = {name: tensor.clone() for name, tensor in stock._model.s3gen.state_dict().items()}
     for precision in HERE:
         tokens, generator = drawn(1, 5)
-        whole(sounds(precision).pieces(tokens, voice_of(stock, BUILT_IN), generator))
+        run_to_completion(synthesizers(precision).steps(tokens, voice_of(stock, BUILT_IN), generator))
     after = stock._model.s3gen.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
