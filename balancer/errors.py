@@ -1,4 +1,4 @@
-"""Errors that are sent to clients. Each class has an HTTP status, and a body in the shape of OpenAI's API errors.
+"""Errors that are sent to clients. Each class has an HTTP status, and the type and code of OpenAI's API errors.
 
 ChorusError
 ├── InvalidRequestError            400  the request is malformed, or asks for something this server does not offer
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 
 class ChorusError(Exception):
@@ -68,12 +68,6 @@ class ChorusError(Exception):
         error = copy(self)
         error.message = f"{location}: {self.message}"
         return error
-
-    def body(self) -> dict[str, Any]:
-        """The JSON body, in the shape that OpenAI's clients expect."""
-        return {
-            "error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code},
-        }
 
 
 class InvalidRequestError(ChorusError):

@@ -1,6 +1,6 @@
-"""The operator's entrance: an HTTP app of its own on a socket in the run directory, which only this user can open.
+"""The control API: an HTTP app of its own, on a Unix socket in the run directory that only this user can open.
 
-What it does cannot be asked for over the network, with whatever key.
+Its operations are not available over the network, with any API key.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.operations.recycling import WorkerRecycler
@@ -26,29 +27,29 @@ from balancer.operations.recycling import WorkerRecycler
 def create_control_api(
     dispatcher: Dispatcher, recycler: WorkerRecycler, replace_balancer: Callable[[], None]
 ) -> Starlette:
-    """The app. `replace_balancer` starts this process afresh, once it has answered all it has."""
+    """The app. `replace_balancer` restarts this process once its requests are finished."""
     started_at = time.time()
 
-    def report() -> dict[str, object]:
-        return {
-            "pid": os.getpid(),
-            "startedAt": started_at,
-            "draining": dispatcher.draining,
-            "idle": dispatcher.idle,
-            "reason": dispatcher.why_not_serving(),
-            "workers": [view.index for view in dispatcher.workers()],
-        }
+    def state() -> ControlState:
+        return ControlState(
+            pid=os.getpid(),
+            started_at=started_at,
+            draining=dispatcher.draining,
+            idle=dispatcher.idle,
+            reason=dispatcher.why_not_serving(),
+            workers=[view.index for view in dispatcher.workers()],
+        )
 
-    async def state(_: Request) -> Response:
-        return JSONResponse(report())
+    async def get_state(_: Request) -> Response:
+        return JSONResponse(state())
 
     async def drain(_: Request) -> Response:
         dispatcher.draining = True
-        return JSONResponse(report())
+        return JSONResponse(state())
 
     async def resume(_: Request) -> Response:
         dispatcher.draining = False
-        return JSONResponse(report())
+        return JSONResponse(state())
 
     async def replace(request: Request) -> Response:
         index = request.path_params["index"]
@@ -64,11 +65,11 @@ def create_control_api(
 
     async def restart(_: Request) -> Response:
         replace_balancer()
-        return JSONResponse(report(), 202)
+        return JSONResponse(state(), 202)
 
     return Starlette(
         routes=[
-            Route("/state", state),
+            Route("/state", get_state),
             Route("/drain", drain, methods=["POST"]),
             Route("/resume", resume, methods=["POST"]),
             Route("/workers/{index:int}/replace", replace, methods=["POST"]),
@@ -77,8 +78,8 @@ def create_control_api(
     )
 
 
-class _Beside(uvicorn.Server):
-    """A server that leaves signals to the main one."""
+class _ServerWithoutSignals(uvicorn.Server):
+    """A server that leaves signals to the main server of this process."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -86,5 +87,7 @@ class _Beside(uvicorn.Server):
 
 
 async def serve(app: Starlette, path: Path) -> None:
-    """Serve until cancelled, on a socket at `path`, whose folder keeps others out."""
-    await _Beside(uvicorn.Config(app, uds=str(path), log_config=None, access_log=False, lifespan="off")).serve()
+    """Serve `app` on a Unix socket at `path`, until cancelled. The folder's permissions keep other users out."""
+    await _ServerWithoutSignals(
+        uvicorn.Config(app, uds=str(path), log_config=None, access_log=False, lifespan="off")
+    ).serve()

@@ -1,4 +1,4 @@
-"""OpenAI's surface: `POST /v1/audio/speech`, `GET /v1/models`, `GET /v1/models/{model}`."""
+"""Endpoints of OpenAI's API: `POST /v1/audio/speech`, `GET /v1/models`, `GET /v1/models/{model}`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
+from balancer.api.models import Model, ModelList
 from balancer.api.reading import read, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_response
@@ -20,10 +21,10 @@ from balancer.speech.service import SpeechService
 def routes(
     speech: SpeechService, validator: RequestValidator, admission: Admission, max_body_bytes: int, started_at: int
 ) -> list[Route]:
-    """The routes; `started_at` (Unix seconds) stands as the models' time of creation."""
+    """The routes; `started_at` (Unix seconds) is reported as the creation time of the models."""
 
-    def card(name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": started_at, "owned_by": "chorus"}
+    def model(name: str) -> Model:
+        return Model(id=name, object="model", created=started_at, owned_by="chorus")
 
     async def create_speech(request: Request) -> Response:
         context = request_context(request)
@@ -35,13 +36,13 @@ def routes(
             return audio_response(await speech.synthesize(admitted, context), limit_headers)
 
     async def list_models(_: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [card(name) for name in validator.models]})
+        return JSONResponse(ModelList(object="list", data=[model(name) for name in validator.models]))
 
     async def get_model(request: Request) -> Response:
         name = request.path_params["model"]
         if name not in validator.models:
             raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
-        return JSONResponse(card(name))
+        return JSONResponse(model(name))
 
     return [
         Route("/v1/audio/speech", create_speech, methods=["POST"]),

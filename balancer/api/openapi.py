@@ -1,147 +1,104 @@
-"""The OpenAPI description of what is served, its schemas taken from the very models that check the requests."""
+"""The OpenAPI description of the API. Its schemas come from the models that validate requests and build responses."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from balancer.api.models import (
+    Error,
+    Health,
+    JobReceipt,
+    JobReceipts,
+    JobStatus,
+    MetricsSummary,
+    Model,
+    ModelList,
+    Readiness,
+    TtsJson,
+    VoiceList,
+)
 from balancer.audio.formats import AudioFormat
-from balancer.jobs.job import JobState
 from balancer.requests.bodies import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
 from balancer.requests.validation import RequestValidator
 from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
 
-_BODIES: tuple[type[BaseModel], ...] = (OpenAISpeechBody, TtsBody, QueueBody)
-
-_ERROR_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["message", "type", "param", "code"],
-            "properties": {
-                "message": {"type": "string", "description": "What is wrong and what to do."},
-                "type": {"type": "string"},
-                "param": {"type": ["string", "null"], "description": "The field at fault."},
-                "code": {"type": "string"},
-            },
-        }
-    },
-}
-
-_TTS_JSON_SCHEMA = {
-    "type": "object",
-    "properties": {
-        "audio": {"type": "string", "contentEncoding": "base64"},
-        "format": {"type": "string"},
-        "mimeType": {"type": "string"},
-        "sampleRate": {"type": "integer", "description": "Samples a second."},
-        "duration": {"type": "number", "description": "Seconds."},
-        "character": {"type": "string"},
-        "cached": {"type": "boolean"},
-        "requestId": {"type": "string"},
-    },
-}
-
+_REQUESTS: tuple[type[BaseModel], ...] = (OpenAISpeechBody, TtsBody, QueueBody)
+_RESPONSES: tuple[type[BaseModel], ...] = (
+    Error,
+    TtsJson,
+    JobReceipt,
+    JobReceipts,
+    JobStatus,
+    Model,
+    ModelList,
+    VoiceList,
+    Health,
+    Readiness,
+    MetricsSummary,
+)
 
 _JOB_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 
-_NULLABLE_NUMBER = {"type": ["number", "null"]}
-_NULLABLE_TEXT = {"type": ["string", "null"]}
 
-_RECEIPT_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["requestId", "statusUrl", "state", "position", "etaSeconds"],
-    "properties": {
-        "requestId": {"type": "string"},
-        "statusUrl": {"type": "string"},
-        "state": {"$ref": _REFERENCE.format(model="JobState")},
-        "position": {"type": "integer", "description": "1 is next; 0: not queued."},
-        "etaSeconds": {"type": "number", "description": "Until it is done, as far as is known."},
-    },
-}
+class _SchemaGenerator(GenerateJsonSchema):
+    """Leaves out the titles of fields, which only repeat their names."""
 
-_STATUS_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": [*_RECEIPT_SCHEMA["required"], "ready", "audioUrl", "progress", "error"],
-    "properties": {
-        **_RECEIPT_SCHEMA["properties"],
-        "ready": {"type": "boolean"},
-        "audioUrl": _NULLABLE_TEXT,
-        "progress": {"type": "number", "minimum": 0, "maximum": 1},
-        "error": {
-            "type": ["object", "null"],
-            "properties": {"code": {"type": "string"}, "message": {"type": "string"}},
-        },
-        "format": {"type": "string"},
-        "mimeType": {"type": "string"},
-        "duration": _NULLABLE_NUMBER,
-        "attempts": {"type": "integer"},
-        "userId": _NULLABLE_TEXT,
-        "createdAt": {"type": "string", "format": "date-time"},
-        "finishedAt": _NULLABLE_TEXT,
-    },
-}
-
-_RECEIPTS_SCHEMA = {
-    "type": "object",
-    "required": ["jobs"],
-    "properties": {"jobs": {"type": "array", "items": {"$ref": _REFERENCE.format(model="JobReceipt")}}},
-}
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
 
 
 def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
-    """The document for the engine that runs, whose parameters are fields of the request bodies."""
-    _, definitions = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
+    """The OpenAPI document for the running engine, whose parameters are fields of the request bodies."""
+    _, definitions = models_json_schema(
+        [*((model, "validation") for model in _REQUESTS), *((model, "serialization") for model in _RESPONSES)],
+        ref_template=_REFERENCE,
+        schema_generator=_SchemaGenerator,
+    )
     schemas = definitions["$defs"]
-    for body in _BODIES:
-        _name_parameters(schemas[body.__name__], validator)
-    schemas |= {
-        "Error": _ERROR_SCHEMA,
-        "TtsJson": _TTS_JSON_SCHEMA,
-        "JobState": {"type": "string", "enum": [state.value for state in JobState]},
-        "JobReceipt": _RECEIPT_SCHEMA,
-        "JobReceipts": _RECEIPTS_SCHEMA,
-        "JobStatus": _STATUS_SCHEMA,
-    }
+    for model in _REQUESTS:
+        _add_engine_fields(schemas[model.__name__], validator)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Chorus",
             "version": version,
-            "summary": "Text to speech from ordinary CPU hosts.",
+            "summary": "Text to speech at scale on CPU hosts.",
             "description": f"Engine: `{validator.card.name}`. {validator.card.description}",
         },
         "paths": {
-            "/v1/audio/speech": {"post": _speak("Speak, as OpenAI's API does", OpenAISpeechBody, _audio())},
-            "/tts": {"post": _speak("Speak; the answer is the audio", TtsBody, _audio())},
-            "/tts-json": {"post": _speak("Speak; the answer holds the audio in base64", TtsBody, _json("TtsJson"))},
-            "/queue": {
-                "post": _accept("Hand in a job: it is spoken when workers are idle, and not lost", "JobReceipt")
+            "/v1/audio/speech": {
+                "post": _speech("Synthesize speech, as OpenAI's API does", OpenAISpeechBody, _audio())
             },
-            "/queue/batch": {"post": _accept("Hand in many jobs, one in each line", "JobReceipts", lines=True)},
-            "/queue/{id}": {"delete": _job("Cancel a job", _json("JobStatus"))},
+            "/tts": {"post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio())},
+            "/tts-json": {
+                "post": _speech(
+                    "Synthesize speech; the response is JSON with the audio in base64", TtsBody, _json(TtsJson)
+                )
+            },
+            "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
+            "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
+            "/queue/{id}": {"delete": _job("Cancel a job", _json(JobStatus))},
             "/status/{id}": {
                 "get": _job(
-                    "How a job stands; with `Accept: text/event-stream`, an event at each change",
-                    _json("JobStatus") | {"text/event-stream": {}},
+                    "The status of a job; with `Accept: text/event-stream`, an event at each change",
+                    _json(JobStatus) | {"text/event-stream": {}},
                 )
             },
             "/audio/{id}": {"get": _download()},
-            "/v1/models": {"get": _look("The names accepted as `model`")},
+            "/v1/models": {"get": _read("The names accepted as `model`", _json(ModelList))},
             "/v1/models/{model}": {
-                "get": _look("One model")
+                "get": _read("One model", _json(Model))
                 | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
-            "/v1/audio/voices": {"get": _look("The voices that can be asked for")},
-            "/health": {"get": _probe("Health, with every worker")},
-            "/ready": {"get": _probe("Whether a worker can speak")},
-            "/metrics": {"get": _look("Prometheus metrics; a summary with `Accept: application/json`", "Operations")},
+            "/v1/audio/voices": {"get": _read("The voices of the running engine", _json(VoiceList))},
+            "/health": {"get": _probe("The state of the server and of every worker", Health)},
+            "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness)},
+            "/metrics": {"get": _metrics()},
         },
         "components": {
             "schemas": schemas,
@@ -150,12 +107,12 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
         },
-        # The empty one: a server without keys asks for none.
+        # The empty entry: a server without configured keys needs none.
         "security": [{}, {"bearer": []}, {"key": []}],
     }
 
 
-def _name_parameters(schema: dict[str, Any], validator: RequestValidator) -> None:
+def _add_engine_fields(schema: dict[str, Any], validator: RequestValidator) -> None:
     schema["additionalProperties"] = False
     for parameter in validator.card.parameters:
         schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
@@ -177,27 +134,29 @@ def _field(parameter: Parameter | Choice) -> dict[str, Any]:
     }
 
 
-def _speak(summary: str, body: type[BaseModel], answer: dict[str, Any]) -> dict[str, Any]:
-    schema = {"$ref": _REFERENCE.format(model=body.__name__)}
+def _speech(summary: str, body: type[BaseModel], content: dict[str, Any]) -> dict[str, Any]:
     return {
         "summary": summary,
         "tags": ["Speech"],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}},
+        "requestBody": {"required": True, "content": _json(body)},
         "responses": {
-            "200": {"description": "The audio", "content": answer},
-            "4XX": {"description": "The request is at fault", "content": _json("Error")},
-            "5XX": {"description": "Not spoken; see `Retry-After`", "content": _json("Error")},
+            "200": {"description": "The audio", "content": content},
+            "4XX": {"description": "The request is invalid or not permitted", "content": _json(Error)},
+            "5XX": {
+                "description": "The server cannot complete the request; see `Retry-After`",
+                "content": _json(Error),
+            },
         },
     }
 
 
-def _accept(summary: str, answer: str, *, lines: bool = False) -> dict[str, Any]:
-    operation = _speak(summary, QueueBody, _json(answer))
+def _queue(summary: str, response: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:
+    operation = _speech(summary, QueueBody, _json(response))
     operation["tags"] = ["Jobs"]
-    operation["responses"]["202"] = operation["responses"].pop("200") | {"description": "Accepted: it will not be lost"}
+    operation["responses"]["202"] = operation["responses"].pop("200") | {"description": "Accepted, and stored durably"}
     if lines:
-        # The description's language has no word for lines: each is one item.
-        schema = {"type": "array", "minItems": 1, "items": {"$ref": _REFERENCE.format(model="QueueBody")}}
+        # OpenAPI cannot describe JSON lines: here each line is an item of an array.
+        schema = {"type": "array", "minItems": 1, "items": _reference(QueueBody)}
         operation["requestBody"]["content"] = {"application/x-ndjson": {"schema": schema}}
     else:
         header = {
@@ -216,37 +175,53 @@ def _job(summary: str, content: dict[str, Any]) -> dict[str, Any]:
         "tags": ["Jobs"],
         "parameters": [_JOB_ID],
         "responses": {
-            "200": {"description": "As said", "content": content},
-            "4XX": {"description": "No such job, or not in this state", "content": _json("Error")},
-            "5XX": {"description": "Jobs cannot be looked up just now", "content": _json("Error")},
+            "200": {"description": summary, "content": content},
+            "4XX": {"description": "There is no such job, or its state does not allow this", "content": _json(Error)},
+            "5XX": {"description": "The job store is unavailable", "content": _json(Error)},
         },
     }
 
 
 def _download() -> dict[str, Any]:
-    operation = _job("The audio of a job that is done, in whole or in ranges", _audio())
+    operation = _job("The audio of a job that is done, whole or in ranges", _audio())
     operation["responses"] |= {
-        "206": {"description": "The ranges that were asked for"},
+        "206": {"description": "The requested ranges"},
         "304": {"description": "The client has it already"},
-        "416": {"description": "There is no such range"},
+        "416": {"description": "The range is not satisfiable"},
     }
     return operation
 
 
-def _look(summary: str, tag: str = "Catalogue") -> dict[str, Any]:
-    refused = {"description": "No valid key, or no such thing", "content": _json("Error")}
-    return {"summary": summary, "tags": [tag], "responses": {"200": {"description": "As said"}, "4XX": refused}}
+def _read(summary: str, content: dict[str, Any], tag: str = "Catalogue") -> dict[str, Any]:
+    refused = {"description": "No valid API key, or no such resource", "content": _json(Error)}
+    return {
+        "summary": summary,
+        "tags": [tag],
+        "responses": {"200": {"description": summary, "content": content}, "4XX": refused},
+    }
 
 
-def _probe(summary: str) -> dict[str, Any]:
-    operation = _look(summary, "Operations")
-    operation["responses"]["503"] = {"description": "Nobody can speak now; `reason` says why"}
+def _probe(summary: str, response: type[BaseModel]) -> dict[str, Any]:
+    operation = _read(summary, _json(response), "Operations")
+    operation["responses"]["503"] = {
+        "description": "Not available; `reason` says why",
+        "content": _json(response),
+    }
     return operation
+
+
+def _metrics() -> dict[str, Any]:
+    summary = "Prometheus metrics; with `Accept: application/json`, a summary"
+    return _read(summary, {"text/plain": {}} | _json(MetricsSummary), "Operations")
 
 
 def _audio() -> dict[str, Any]:
     return {audio_format.media_type: {} for audio_format in AudioFormat}
 
 
-def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": _REFERENCE.format(model=schema)}}}
+def _json(model: type[BaseModel]) -> dict[str, Any]:
+    return {"application/json": {"schema": _reference(model)}}
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}

@@ -1,4 +1,8 @@
-"""Durable jobs: `POST /queue` and `/queue/batch`, `GET /status/{id}`, `GET /audio/{id}`, `DELETE /queue/{id}`."""
+"""Durable jobs: `POST /queue` and `/queue/batch`, `GET /status/{id}`, `GET /audio/{id}`, `DELETE /queue/{id}`.
+
+The URLs in a response are those at which the client of that very request reaches the server: a job may be queued at one
+address and its status fetched at another.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +17,9 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
+from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
 from balancer.api.reading import read, read_lines, validated, while_connected
-from balancer.api.responses import JSONResponse
+from balancer.api.responses import JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
 from balancer.jobs.job import Job
@@ -22,15 +27,16 @@ from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody
 from balancer.requests.validation import RequestValidator
 
-STREAM_LOOK_SECONDS = 0.25
-STREAM_SECONDS = 60.0
-"""A stream of events ends after so long, and the client's EventSource asks again: a restart need not wait for it."""
+EVENT_POLL_INTERVAL_SECONDS = 0.25
+MAX_EVENT_STREAM_SECONDS = 60.0
+"""A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not
+wait for it."""
 
 IDEMPOTENCY_HEADER = "idempotency-key"
 
 
 class QueueRoutes:
-    """The routes. `public_url` is where clients reach this server, if not where their requests say they do."""
+    """The routes. `public_url` is where clients reach this server; if None, the URLs of their requests say it."""
 
     def __init__(
         self,
@@ -50,7 +56,7 @@ class QueueRoutes:
         self._public_url = public_url
 
     def routes(self) -> list[Route]:
-        """As Starlette wants them."""
+        """The routes, for Starlette."""
         return [
             Route("/queue", self.queue, methods=["POST"]),
             Route("/queue/batch", self.batch, methods=["POST"]),
@@ -60,30 +66,33 @@ class QueueRoutes:
         ]
 
     async def queue(self, request: Request) -> Response:
-        """Take one job in."""
+        """Queue one job."""
         body = await read(request, QueueBody, self._max_body_bytes)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
             body = validated(body.as_sent | {"idempotencyKey": key}, QueueBody)
         self._check(body)
-        (view,), headers = await self._accept([body], request)
-        return JSONResponse(receipt(view), 202, headers | {"Location": view.report()["statusUrl"]})
+        (view,), limit_headers = await self._accept([body], request)
+        receipt = JobReceipt.of(view, self._base_url(request))
+        return JSONResponse(receipt, 202, limit_headers | {"Location": receipt.status_url})
 
     async def batch(self, request: Request) -> Response:
-        """Take many jobs in, all or none."""
+        """Queue many jobs, all or none."""
         bodies = await read_lines(request, QueueBody, self._max_batch_bytes, self._check)
-        views, headers = await self._accept(bodies, request)
-        return JSONResponse({"jobs": [receipt(view) for view in views]}, 202, headers)
+        views, limit_headers = await self._accept(bodies, request)
+        base_url = self._base_url(request)
+        receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
+        return JSONResponse(receipts, 202, limit_headers)
 
     async def status(self, request: Request) -> Response:
-        """Tell how a job stands: once, or at each change."""
-        job_id, asking = request.path_params["id"], self._client(request)
-        view = await self._job_service.status(job_id, asking)
-        unkept = {"Cache-Control": "no-store"}
+        """The status of a job: once, or as a stream of events."""
+        job_id, client = request.path_params["id"], self._client(request)
+        view = await self._job_service.status(job_id, client)
+        no_store = {"Cache-Control": "no-store"}
         if "text/event-stream" in request.headers.get("accept", ""):
-            events = _events(self._job_service, job_id, asking)
-            return StreamingResponse(events, media_type="text/event-stream", headers=unkept)
-        return JSONResponse(view.report(), headers=unkept)
+            events = _events(self._job_service, job_id, client)
+            return StreamingResponse(events, media_type="text/event-stream", headers=no_store)
+        return JSONResponse(JobStatus.of_view(view, client.base_url), headers=no_store)
 
     async def audio(self, request: Request) -> Response:
         """The audio of a job that is done."""
@@ -91,60 +100,61 @@ class QueueRoutes:
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job."""
-        return JSONResponse((await self._job_service.cancel(request.path_params["id"], self._client(request))).report())
+        client = self._client(request)
+        view = await self._job_service.cancel(request.path_params["id"], client)
+        return JSONResponse(JobStatus.of_view(view, client.base_url))
 
     def _check(self, body: QueueBody) -> None:
-        """Refuse now what could not be spoken later."""
+        """Refuse a job now that would certainly fail later. Raises InvalidRequestError, ModelNotFoundError."""
         self._validator.validate(body)
         self._job_service.check(body)
 
     async def _accept(
         self, bodies: Sequence[QueueBody], request: Request
     ) -> tuple[list[JobStatusView], dict[str, str]]:
+        """Queue the jobs; returns their states, and the rate limit headers of the response."""
         characters = sum(len(body.spoken_text) for body in bodies)
         voices = {self._validator.voice_of(body).name for body in bodies}
-        async with while_connected(request), self._admission.admit(caller_of(request), characters, voices) as headers:
-            return await self._job_service.accept(bodies, self._client(request)), headers
+        caller = caller_of(request)
+        async with while_connected(request), self._admission.admit(caller, characters, voices) as limit_headers:
+            return await self._job_service.accept(bodies, self._client(request)), limit_headers
 
     def _client(self, request: Request) -> Client:
         caller = caller_of(request)
-        base = self._public_url or f"{request.url.scheme}://{request.url.netloc}"
-        return Client(caller.name, None if caller.key is None else caller.key.name, base.rstrip("/"))
+        return Client(caller.name, None if caller.key is None else caller.key.name, self._base_url(request))
 
-
-def receipt(view: JobStatusView) -> dict[str, object]:
-    """What a client is told on handing a job in."""
-    whole = view.report()
-    return {name: whole[name] for name in ("requestId", "statusUrl", "position", "etaSeconds", "state")}
+    def _base_url(self, request: Request) -> str:
+        """Where the client of this request reaches the server, without a slash at its end."""
+        return (self._public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
 
 async def _events(job_service: JobService, job_id: str, client: Client) -> AsyncIterator[str]:
-    """One event at each change, until nothing more can change."""
+    """Server-sent events: the status at once and at each change, until the job has ended or the time is up."""
     loop = asyncio.get_running_loop()
-    until = loop.time() + STREAM_SECONDS
+    until = loop.time() + MAX_EVENT_STREAM_SECONDS
     last = None
     yield "retry: 1000\n\n"
     while loop.time() < until:
         try:
             view = await job_service.status(job_id, client)
         except ChorusError as error:
-            yield f"event: error\ndata: {json.dumps(error.body()['error'])}\n\n"
+            yield f"event: error\ndata: {json.dumps(json_object(Error.of(error).error))}\n\n"
             return
-        report = view.report()
-        if report != last:
-            last = report
-            yield f"event: status\ndata: {json.dumps(report)}\n\n"
+        status = json_object(JobStatus.of_view(view, client.base_url))
+        if status != last:
+            last = status
+            yield f"event: status\ndata: {json.dumps(status)}\n\n"
         if view.job.state.final:
             return
-        await asyncio.sleep(STREAM_LOOK_SECONDS)
+        await asyncio.sleep(EVENT_POLL_INTERVAL_SECONDS)
 
 
 def _file(request: Request, job: Job, file: Path) -> Response:
-    """The audio, in whole or the ranges that were asked for; nothing where the client has it already."""
-    # Nothing ever changes what lies at this address.
+    """The audio, whole or in the requested ranges; 304 if the client has it already."""
+    # The content at this URL never changes.
     headers = {"ETag": f'"{job.digest}"', "Cache-Control": "private, max-age=31536000, immutable"}
-    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
-    if headers["ETag"] in known or "*" in known:
+    known_tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if headers["ETag"] in known_tags or "*" in known_tags:
         return Response(status_code=304, headers=headers)
     return FileResponse(
         file,

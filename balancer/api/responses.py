@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from math import ceil, isfinite
+from typing import Any
 
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from balancer.api.models import Error
 from balancer.errors import ChorusError, InvalidRequestError
 
 CLIENT_CLOSED_REQUEST = 499
@@ -24,9 +28,16 @@ class JSONResponse(Response):
 
     media_type = "application/json"
 
-    def render(self, content: object) -> bytes:
+    def render(self, content: BaseModel | Mapping[str, Any]) -> bytes:
         """`content` as ASCII JSON. Raises ValueError on NaN and infinity."""
+        if isinstance(content, BaseModel):
+            content = json_object(content)
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+def json_object(model: BaseModel) -> dict[str, Any]:
+    """A response model as a JSON object. Fields that were not set are left out."""
+    return model.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 def error_response(_: Request, error: Exception) -> Response:
@@ -37,15 +48,15 @@ def error_response(_: Request, error: Exception) -> Response:
         headers["Retry-After"] = str(max(1, ceil(error.retry_after)))
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    return JSONResponse(error.body(), error.status, headers)
+    return JSONResponse(Error.of(error), error.status, headers)
 
 
 def http_error_response(request: Request, error: Exception) -> Response:
     """The response to an error of Starlette's own (404, 405), in the same shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     message = f"{request.method} {request.url.path}: {error.detail}; see /docs for the available endpoints"
-    body = InvalidRequestError(message, code=error.detail.lower().replace(" ", "_")).body()
-    return JSONResponse(body, error.status_code, error.headers)
+    invalid = InvalidRequestError(message, code=error.detail.lower().replace(" ", "_"))
+    return JSONResponse(Error.of(invalid), error.status_code, error.headers)
 
 
 def client_gone_response(_: Request, __: Exception) -> Response:
@@ -56,4 +67,4 @@ def client_gone_response(_: Request, __: Exception) -> Response:
 def internal_error_response(_: Request, __: Exception) -> Response:
     """The response to an unexpected exception. The log has the traceback; the client gets only the request id."""
     message = "internal error; report the X-Request-Id of this response to the operator of this server"
-    return JSONResponse(ChorusError(message).body(), 500)
+    return JSONResponse(Error.of(ChorusError(message)), 500)

@@ -1,9 +1,8 @@
-"""The web apps' surface: `POST /tts` answers audio, `POST /tts-json` the same within JSON."""
+"""Chorus' own endpoints: `POST /tts` responds with audio, `POST /tts-json` with JSON that contains it."""
 
 from __future__ import annotations
 
 import asyncio
-from base64 import b64encode
 from collections.abc import Mapping
 
 from starlette.requests import Request
@@ -12,10 +11,10 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
+from balancer.api.models import TtsJson
 from balancer.api.reading import read, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.requests.bodies import TtsBody
-from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.validation import RequestValidator
 from balancer.speech.service import Audio, SpeechService
 
@@ -44,29 +43,18 @@ def routes(
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
             audio = await speech.synthesize(admitted, context)
-            # Minutes of audio are megabytes of base64: too long for the event loop.
+            # In a thread: minutes of audio are megabytes of base64, which take too long for the event loop.
             return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, limit_headers)
 
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
 
 
 def audio_response(audio: Audio, limit_headers: Mapping[str, str]) -> Response:
-    """The audio as the body; in headers its length, where it came from, and how the caller stands with its limits."""
+    """The audio as the body; its duration, its source and the caller's rate limits in headers."""
     headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value}
     return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **limit_headers})
 
 
 def _json_response(audio: Audio, character: str, request_id: str, limit_headers: Mapping[str, str]) -> Response:
-    return JSONResponse(
-        {
-            "audio": b64encode(audio.data).decode("ascii"),
-            "format": audio.format.value,
-            "mimeType": audio.format.media_type,
-            "sampleRate": audio.sample_rate,
-            "duration": round(audio.seconds, 3),
-            "character": character,
-            "cached": audio.outcome is CacheOutcome.HIT,
-            "requestId": request_id,
-        },
-        headers={"X-Cache": audio.outcome.value, **limit_headers},
-    )
+    body = TtsJson.of(audio, character=character, request_id=request_id)
+    return JSONResponse(body, headers={"X-Cache": audio.outcome.value, **limit_headers})

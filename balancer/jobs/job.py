@@ -56,7 +56,7 @@ class Job(BaseModel):
     body: dict[str, Any]
     """The validated request, a body of `POST /tts`."""
     base_url: str = ""
-    """The address of this server for the client, from which its URLs are built."""
+    """The address of this server for the client that queued the job. Only webhooks use it: they answer no request."""
     characters: int
     created: float
     idempotency_key: str | None = None

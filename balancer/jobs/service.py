@@ -7,11 +7,9 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from balancer.audio.formats import AudioFormat
 from balancer.errors import (
     IdempotencyConflictError,
     InvalidRequestError,
@@ -56,7 +54,7 @@ class Client:
     owner: str | None
     """The API key's name; None if the request has no key."""
     base_url: str = ""
-    """The address of this server for the client."""
+    """The address of this server for the client, without a slash at its end."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +67,9 @@ class JobStatusView:
     eta_seconds: float
     """Estimated time until the job is done."""
 
-    def report(self) -> dict[str, Any]:
-        """The status as clients get it: see `report`, with place in the queue, estimated time and progress."""
-        return report(self.job) | {
-            "position": self.position,
-            "etaSeconds": round(self.eta_seconds, 2),
-            "progress": self._progress(),
-        }
-
-    def _progress(self) -> float:
+    @property
+    def progress(self) -> float:
+        """Estimated share of the work that is done, from 0 to 1; 1 only once the job is done."""
         match self.job.state:
             case JobState.RUNNING:
                 elapsed = time.time() - (self.job.started or time.time())
@@ -201,26 +193,6 @@ class JobService:
         return characters / self._throughput.characters_per_second
 
 
-def report(job: Job) -> dict[str, Any]:
-    """A job as clients get it, in status responses and webhooks."""
-    done = job.state is JobState.DONE
-    return {
-        "requestId": job.id,
-        "ready": done,
-        "state": job.state.value,
-        "audioUrl": f"{job.base_url}/audio/{job.id}" if done else None,
-        "statusUrl": f"{job.base_url}/status/{job.id}",
-        "format": job.format,
-        "mimeType": AudioFormat(job.format).media_type,
-        "duration": None if job.seconds is None else round(job.seconds, 3),
-        "attempts": job.attempts,
-        "error": None if job.error is None else job.error.model_dump(),
-        "userId": job.user_id,
-        "createdAt": _iso(job.created),
-        "finishedAt": None if job.finished is None else _iso(job.finished),
-    }
-
-
 def unavailable(error: JobStoreError) -> JobsUnavailableError:
     """The error for clients while the store cannot be used."""
     return JobsUnavailableError(
@@ -254,7 +226,3 @@ def _visible(job: Job | None, client: Client) -> Job:
             "there is no such job; POST /queue returns the id of a job, and ended jobs are deleted after some days"
         )
     return job
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -18,7 +18,7 @@ from standardwebhooks.webhooks import Webhook
 
 from balancer.jobs.job import Job
 from balancer.jobs.public_network import PublicNetwork
-from balancer.jobs.service import report
+from balancer.jobs.report import JobReport
 from balancer.jobs.store import JobStore, JobStoreError
 from balancer.metrics import Metrics
 
@@ -88,7 +88,8 @@ class Webhooks:
         Redirects are not followed: they could lead into a private network.
         """
         now = datetime.now(UTC)
-        notification = {"type": f"speech.{job.state.value}", "timestamp": now.isoformat(), "data": report(job)}
+        report = JobReport.of(job, job.base_url).model_dump(mode="json", by_alias=True)
+        notification = {"type": f"speech.{job.state.value}", "timestamp": now.isoformat(), "data": report}
         body = json.dumps(notification, separators=(",", ":"))
         message_id = f"msg_{job.id}"
         headers: dict[bytes | str, bytes | str] = {

@@ -233,6 +233,70 @@ def test_jobs_are_there_again_after_a_restart(tmp_path: Any) -> None:
             wait_until(lambda: server.client.get(f"/status/{job['requestId']}").json()["state"] == "done")  # noqa: B023
 
 
+def urls(status: dict[str, Any]) -> set[str]:
+    """The addresses of the server that the URLs in a status response begin with."""
+    found = [url for url in (status["statusUrl"], status["audioUrl"]) if url is not None]
+    assert found
+    return {url.rpartition("/")[0].rpartition("/")[0] for url in found}
+
+
+OTHER = {"Host": "speech.example.org:8080"}
+OTHER_URL = "http://speech.example.org:8080"
+
+
+def test_urls_follow_the_address_of_each_request(server: Server) -> None:
+    job = queue(server)
+    path = f"/status/{job['requestId']}"
+    assert urls(ended(server, job)) == {server.url}
+    assert urls(server.client.get(path, headers=OTHER).json()) == {OTHER_URL}
+    assert urls(server.client.get(path).json()) == {server.url}
+
+
+def test_urls_of_a_cancelled_job_follow_the_request(server: Server) -> None:
+    job = queue(server, text="hang")
+    cancelled = server.client.delete(f"/queue/{job['requestId']}", headers=OTHER).json()
+    assert urls(cancelled) == {OTHER_URL}
+
+
+def test_urls_in_events_follow_the_request(server: Server) -> None:
+    path = f"/status/{queue(server, text='full', seed=11)['requestId']}"
+    with server.client.stream("GET", path, headers={"Accept": "text/event-stream"} | OTHER) as stream:
+        events = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+    assert events[-1]["state"] == "done"
+    assert set.union(*map(urls, events)) == {OTHER_URL}
+
+
+def test_urls_of_a_replayed_job_follow_the_request(server: Server) -> None:
+    body = {"text": "Hello.", "idempotencyKey": "order-2"}
+    first = server.client.post("/queue", json=body)
+    replayed = server.client.post("/queue", json=body, headers=OTHER)
+    assert replayed.json()["requestId"] == first.json()["requestId"]
+    expected = f"{OTHER_URL}/status/{first.json()['requestId']}"
+    assert replayed.headers["location"] == replayed.json()["statusUrl"] == expected
+
+
+def test_urls_follow_a_restart_on_another_port(tmp_path: Any) -> None:
+    with serve_stub(data_dir=tmp_path / "data") as server:
+        before = server.url
+        job = queue(server)
+        ended(server, job)
+    with serve_stub(data_dir=tmp_path / "data") as server:
+        assert server.url != before
+        status = server.client.get(f"/status/{job['requestId']}").json()
+        assert urls(status) == {server.url}
+        assert server.client.get(status["audioUrl"]).content[:4] == b"RIFF"
+
+
+def test_urls_follow_a_trusted_proxy() -> None:
+    https = OTHER | {"X-Forwarded-Proto": "https"}
+    with serve_stub(trusted_proxies="127.0.0.0/8") as server:
+        path = f"/status/{queue(server)['requestId']}"
+        assert urls(server.client.get(path, headers=https).json()) == {OTHER_URL.replace("http:", "https:")}
+    with serve_stub() as server:
+        path = f"/status/{queue(server)['requestId']}"
+        assert urls(server.client.get(path, headers=https).json()) == {OTHER_URL}, "this proxy is not trusted"
+
+
 def test_a_job_of_a_key_is_nobody_elses() -> None:
     keys = "first-key-of-the-tests,second-key-of-the-tests"
     with serve_stub(api_keys=keys) as server:
@@ -248,6 +312,8 @@ def test_public_url_stands_before_what_clients_are_told() -> None:
     with serve_stub(public_url="https://speech.example.org/api/") as server:
         job = queue(server)
         assert job["statusUrl"] == f"https://speech.example.org/api/status/{job['requestId']}"
+        status = server.client.get(f"/status/{job['requestId']}", headers={"Host": "elsewhere"}).json()
+        assert status["statusUrl"] == job["statusUrl"]
 
 
 def test_forwarded_addresses_count_from_trusted_proxies_only() -> None:

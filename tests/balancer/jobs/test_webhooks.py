@@ -112,6 +112,17 @@ def test_a_job_s_end_is_told_over_http(hook: Hook) -> None:
         assert json.loads(hook.heard[1][1])["type"] == "speech.failed"
 
 
+def test_urls_in_a_webhook_are_those_of_the_address_the_job_was_queued_at(hook: Hook) -> None:
+    with serve_stub(webhook_secret=SECRET, webhook_private=True) as server:
+        body = {"text": "Hello.", "webhook": hook.url}
+        job = server.client.post("/queue", json=body, headers={"Host": "queued.example.org"}).json()
+        server.client.get(f"/status/{job['requestId']}", headers={"Host": "asked.example.org"})
+        wait_until(lambda: bool(hook.heard))
+        data = json.loads(hook.heard[0][1])["data"]
+        assert data["statusUrl"] == f"http://queued.example.org/status/{job['requestId']}"
+        assert data["audioUrl"] == f"http://queued.example.org/audio/{job['requestId']}"
+
+
 def test_private_webhooks_are_refused_at_once() -> None:
     with serve_stub(webhook_secret=SECRET) as server:
         answer = server.client.post("/queue", json={"text": "Hello.", "webhook": "http://10.0.0.1/"})

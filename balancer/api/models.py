@@ -1,0 +1,235 @@
+"""The JSON responses of the API. The routes build them from these models, and `openapi` describes them by the same."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from balancer.errors import ChorusError
+from balancer.fleet.fleet import WorkerPhase
+from balancer.jobs.job import JobState
+from balancer.jobs.report import JobReport, status_url
+from balancer.jobs.service import JobStatusView
+from balancer.requests.cache_control import CacheOutcome
+from balancer.speech.service import Audio
+
+_CAMEL_CASE = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class ErrorDetail(BaseModel):
+    """An error, in the shape of OpenAI's API."""
+
+    message: Annotated[str, Field(description="What is wrong and what to do.")]
+    type: Annotated[str, Field(description="The class of the error, such as `invalid_request_error`.")]
+    param: Annotated[str | None, Field(description="The invalid field, if there is one.")]
+    code: Annotated[str, Field(description="The kind of error, for programs.")]
+
+
+class Error(BaseModel):
+    """The body of every error response."""
+
+    error: ErrorDetail
+
+    @classmethod
+    def of(cls, error: ChorusError) -> Error:
+        """The body for an error."""
+        # Not validated: the message may quote input of the client that is not valid Unicode.
+        detail = ErrorDetail.model_construct(message=error.message, type=error.type, param=error.param, code=error.code)
+        return cls.model_construct(error=detail)
+
+
+class TtsJson(BaseModel):
+    """The response of `POST /tts-json`."""
+
+    model_config = _CAMEL_CASE
+
+    audio: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+    format: str
+    mime_type: str
+    sample_rate: Annotated[int, Field(description="Sample rate in Hz.")]
+    duration: Annotated[float, Field(description="Length of the audio in seconds.")]
+    character: Annotated[str, Field(description="The requested voice.")]
+    cached: Annotated[bool, Field(description="Whether the audio came from the cache.")]
+    request_id: str
+
+    @classmethod
+    def of(cls, audio: Audio, *, character: str, request_id: str) -> TtsJson:
+        """The response with this audio. Encodes it: minutes of audio take too long for the event loop."""
+        # Not validated: nothing here comes from outside, and the audio may be megabytes.
+        return cls.model_construct(
+            audio=b64encode(audio.data).decode("ascii"),
+            format=audio.format.value,
+            mime_type=audio.format.media_type,
+            sample_rate=audio.sample_rate,
+            duration=round(audio.seconds, 3),
+            character=character,
+            cached=audio.outcome is CacheOutcome.HIT,
+            request_id=request_id,
+        )
+
+
+class JobReceipt(BaseModel):
+    """An accepted job."""
+
+    model_config = _CAMEL_CASE
+
+    request_id: Annotated[str, Field(description="The id of the job.")]
+    status_url: Annotated[str, Field(description="Where the status of the job can be fetched.")]
+    position: Annotated[int, Field(description="Place in the queue: 1 is next; 0 if the job is not queued.")]
+    eta_seconds: Annotated[float, Field(description="Estimated seconds until the job is done.")]
+    state: JobState
+
+    @classmethod
+    def of(cls, view: JobStatusView, base_url: str) -> Self:
+        """The receipt of a job, for a client that reaches this server at `base_url`."""
+        return cls(
+            request_id=view.job.id,
+            status_url=status_url(view.job, base_url),
+            position=view.position,
+            eta_seconds=round(view.eta_seconds, 2),
+            state=view.job.state,
+        )
+
+
+class JobReceipts(BaseModel):
+    """The accepted jobs of a batch, in the order of its lines."""
+
+    jobs: list[JobReceipt]
+
+
+class JobStatus(JobReport):
+    """The state of a job, and its place in the queue."""
+
+    position: Annotated[int, Field(description="Place in the queue: 1 is next; 0 if the job is not queued.")]
+    eta_seconds: Annotated[float, Field(description="Estimated seconds until the job is done.")]
+    progress: Annotated[float, Field(ge=0, le=1, description="Estimated share of the work that is done.")]
+
+    @classmethod
+    def of_view(cls, view: JobStatusView, base_url: str) -> Self:
+        """The status of a job, for a client that reaches this server at `base_url`."""
+        return cls(
+            **dict(JobReport.of(view.job, base_url)),
+            position=view.position,
+            eta_seconds=round(view.eta_seconds, 2),
+            progress=view.progress,
+        )
+
+
+class Model(BaseModel):
+    """A name that requests may give as `model`."""
+
+    id: str
+    object: Literal["model"]
+    created: Annotated[int, Field(description="When the server started: Unix time in seconds.")]
+    owned_by: Literal["chorus"]
+
+
+class ModelList(BaseModel):
+    """The names that requests may give as `model`."""
+
+    object: Literal["list"]
+    data: list[Model]
+
+
+class VoiceDescription(BaseModel):
+    """A voice that the running engine can speak."""
+
+    id: str
+    name: str
+    object: Literal["voice"]
+    description: str
+    language: str
+    aliases: Annotated[list[str], Field(description="Other names of the voice.")]
+    synthetic: Annotated[bool, Field(description="Whether the voice is not that of a real person.")]
+    cloned: Annotated[bool, Field(description="Whether the voice is cloned from a reference clip.")]
+
+
+class VoiceList(BaseModel):
+    """The voices of the running engine."""
+
+    object: Literal["list"]
+    engine: Annotated[str, Field(description="The running engine.")]
+    data: list[VoiceDescription]
+    engines: Annotated[dict[str, list[str]], Field(description="The names of the voices of every engine.")]
+
+
+class WorkerReport(BaseModel):
+    """A worker that has no running process."""
+
+    index: int
+    phase: WorkerPhase
+    reason: Annotated[str | None, Field(description="Why the worker is not ready, if it is known.")]
+
+
+class WorkerProcessReport(WorkerReport):
+    """A worker with a running process."""
+
+    pid: int
+    engine: str
+    model: str
+    sample_rate: Annotated[int, Field(description="Sample rate in Hz.")]
+    cores: Annotated[list[int], Field(description="CPUs that the process may run on.")]
+    threads: int
+    slots: Annotated[int, Field(description="Utterances that the worker can synthesize at once.")]
+    done: Annotated[int, Field(description="Utterances completed since the process started.")]
+    speed: Annotated[float | None, Field(description="Seconds of audio per second of work; null until it is known.")]
+    stage_seconds: Annotated[
+        dict[str, float], Field(description="Seconds of work by stage, if the engine measures them.")
+    ]
+    resident_bytes: Annotated[int, Field(description="Resident memory, including shared memory.")]
+    shared_bytes: Annotated[int, Field(description="Resident memory that is mapped from files.")]
+    cpu_seconds: float
+    started_at: Annotated[float, Field(description="Unix time in seconds.")]
+    in_flight: Annotated[int, Field(description="Utterances that are being synthesized.")]
+    cpu_cores: Annotated[float | None, Field(description="CPU usage, in cores; left out if it is unknown.")] = None
+
+
+class Health(BaseModel):
+    """The state of the server and of every worker."""
+
+    model_config = _CAMEL_CASE
+
+    status: Literal["healthy", "unhealthy"]
+    timestamp: str
+    reason: Annotated[str | None, Field(description="Why no worker can synthesize; null if one can.")]
+    draining: Annotated[bool, Field(description="Whether the operator is draining this host.")]
+    queue_depth: Annotated[int, Field(description="Utterances in the queue.")]
+    queue_depths: Annotated[dict[str, int], Field(description="Utterances in the queue, by priority.")]
+    slots: Annotated[int, Field(description="Slots of all workers that accept utterances.")]
+    free_slots: int
+    workers: list[WorkerProcessReport | WorkerReport]
+
+
+class Readiness(BaseModel):
+    """Whether clients should be sent to this host."""
+
+    ready: bool
+    reason: Annotated[str | None, Field(description="Why not; null if ready.")]
+    draining: Annotated[bool, Field(description="Whether the operator is draining this host.")]
+    phases: Annotated[dict[WorkerPhase, int], Field(description="Number of workers in each phase.")]
+    reasons: Annotated[dict[str, str], Field(description="Why workers are not ready, by worker index.")]
+    timestamp: str
+
+
+class MetricsSummary(BaseModel):
+    """A summary of the metrics. The last two cover the last minute."""
+
+    queue_size: Annotated[int, Field(description="Utterances in the queue.")]
+    avg_wait_time: Annotated[float, Field(description="Mean time in the queue, in seconds.")]
+    requests_per_minute: Annotated[int, Field(description="Speech requests answered with audio.")]
+
+
+class ControlState(BaseModel):
+    """The state of the balancer, on its control socket."""
+
+    model_config = _CAMEL_CASE
+
+    pid: int
+    started_at: Annotated[float, Field(description="Unix time in seconds.")]
+    draining: bool
+    idle: Annotated[bool, Field(description="Whether no utterance is queued or running.")]
+    reason: Annotated[str | None, Field(description="Why no worker can synthesize; null if one can.")]
+    workers: Annotated[list[int], Field(description="Indices of the workers.")]
