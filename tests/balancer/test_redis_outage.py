@@ -1,4 +1,4 @@
-"""Redis gone at the start and in the middle, over HTTP: speech goes on, and no accepted job is lost."""
+"""Outages of Redis, at the start and later, over HTTP: speech goes on, and no accepted job is lost."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def queued(server: Server, text: str = "Hello.") -> bool:
     return False
 
 
-def test_gone_at_the_start_and_back_by_itself() -> None:
+def test_redis_unavailable_at_the_start_and_available_later() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
         redis = RedisServer(Path(folder))
         with serve_stub(redis_url=redis.url, cache_mib=64, rate_requests_per_minute=1000) as server:
@@ -39,7 +39,7 @@ def test_gone_at_the_start_and_back_by_itself() -> None:
                 redis.kill()
 
 
-def test_gone_in_the_middle_with_jobs_accepted() -> None:
+def test_redis_unavailable_while_accepted_jobs_wait() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
         redis = RedisServer(Path(folder))
         redis.start()
@@ -60,7 +60,7 @@ def test_gone_in_the_middle_with_jobs_accepted() -> None:
             redis.kill()
 
 
-def test_closed_without_redis_where_limits_are_set_so() -> None:
+def test_requests_are_refused_without_redis_if_limits_are_set_so() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
         redis = RedisServer(Path(folder))
         settings = {"redis_url": redis.url, "rate_requests_per_minute": 1000, "rate_without_redis": "closed"}

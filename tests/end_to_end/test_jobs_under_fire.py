@@ -17,7 +17,7 @@ import psutil
 from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import wait_until
-from tests.support.webhook_receiver import start_hook
+from tests.support.webhook_receiver import start_webhook_receiver
 
 JOBS = 200
 KILLS = 6
@@ -44,9 +44,9 @@ def kill_all(chorus: Chorus) -> None:
 def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:
     rng = random.Random(4)
     settings: dict[str, Any] = {"cache_mib": 0, "webhook_secret": SECRET, "webhook_private": True}
-    with start_hook() as hook:
+    with start_webhook_receiver() as receiver:
         lines = [
-            json.dumps({"text": text(number), "idempotencyKey": f"job-{number}", "webhook": hook.url})
+            json.dumps({"text": text(number), "idempotencyKey": f"job-{number}", "webhook": receiver.url})
             for number in range(JOBS)
         ]
         ids: list[str] = []
@@ -82,9 +82,9 @@ def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:
                 assert answer.headers["etag"].strip('"') == hashlib.sha256(answer.content).hexdigest()
                 audio[number] = answer.content
             # Each job's webhook has been told, under one id of its own, of one and the same result.
-            wait_until(lambda: len({headers["webhook-id"] for headers, _ in hook.heard}) == JOBS, timeout=120)
+            wait_until(lambda: len({headers["webhook-id"] for headers, _ in receiver.received}) == JOBS, timeout=120)
             finished: dict[str, set[str]] = {}
-            for _, body in hook.heard:
+            for _, body in receiver.received:
                 data = json.loads(body)["data"]
                 finished.setdefault(data["requestId"], set()).add(data["finishedAt"])
             assert all(len(ends) == 1 for ends in finished.values())

@@ -1,4 +1,4 @@
-"""A client's own server that hears webhooks: it keeps what came, and answers as it is told."""
+"""A server that receives webhooks: it records every request, and answers with the statuses that the test sets."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
-class Hook:
-    """What it heard: bodies with their headers, in order."""
+class WebhookReceiver:
+    """The requests that the server has received: headers and body of each, in order."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[dict[str, str], bytes]] = []
+        self.received: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[int] = []
         """Statuses of the next answers; then 204."""
         self.url = ""
 
 
 @contextmanager
-def start_hook() -> Iterator[Hook]:
-    hook = Hook()
+def start_webhook_receiver() -> Iterator[WebhookReceiver]:
+    receiver = WebhookReceiver()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             length = int(self.headers["Content-Length"])
             body = self.rfile.read(length)
             if len(body) < length:
-                # Whoever was saying it has been killed in the middle.
+                # The sender was killed while it was sending.
                 return
-            hook.heard.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(hook.answers.pop(0) if hook.answers else 204)
+            receiver.received.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            self.send_response(receiver.answers.pop(0) if receiver.answers else 204)
             self.send_header("Location", "/elsewhere")
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -39,11 +39,11 @@ def start_hook() -> Iterator[Hook]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hook.url = f"http://127.0.0.1:{server.server_port}/hook"
+    receiver.url = f"http://127.0.0.1:{server.server_port}/receiver"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
-        yield hook
+        yield receiver
     finally:
         server.shutdown()
         thread.join()

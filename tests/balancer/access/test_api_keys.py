@@ -21,7 +21,7 @@ def test_keys_are_random_and_long() -> None:
     assert len(new_key()) > 64
 
 
-def test_a_file_holds_digests_only_and_is_its_owners(tmp_path: Path) -> None:
+def test_a_file_holds_digests_only_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
     file = tmp_path / "deep" / "keys.json"
     keys = (key("shop", voices=("ada",), priority=Priority.BATCH, requests_per_minute=3), key("other", "x" * 20))
     write_keys(file, keys)
@@ -45,7 +45,7 @@ def test_no_file_holds_no_keys(tmp_path: Path) -> None:
         ('{"key": []}', "key"),
     ],
 )
-def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path: Path, content: str, fault: str) -> None:
+def test_a_damaged_file_is_refused_with_the_reason(tmp_path: Path, content: str, fault: str) -> None:
     file = tmp_path / "keys.json"
     file.write_text(content)
     with pytest.raises(KeysFileError, match=fault):
@@ -68,11 +68,11 @@ def test_a_ring_knows_the_keys_of_the_environment_and_their_digests() -> None:
         assert ring.find(unknown) is None
 
 
-def test_with_no_keys_nothing_is_guarded(tmp_path: Path) -> None:
+def test_without_keys_no_key_is_required(tmp_path: Path) -> None:
     assert not KeyRing(file=tmp_path / "keys.json").key_required
 
 
-def test_keys_that_are_added_and_revoked_count_at_once(tmp_path: Path) -> None:
+def test_added_and_revoked_keys_take_effect_at_once(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     ring = KeyRing(file=file)
     write_keys(file, [key("shop")])
@@ -87,7 +87,7 @@ def test_keys_that_are_added_and_revoked_count_at_once(tmp_path: Path) -> None:
     assert ring.key_required
 
 
-def test_a_file_that_gets_damaged_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_keys_stay_valid_if_the_file_gets_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     file = tmp_path / "keys.json"
     write_keys(file, [key("shop")])
     ring = KeyRing(file=file)

@@ -1,4 +1,4 @@
-"""The limits, counted in this process and in a real Redis."""
+"""The rate limits, counted in this process and in a real Redis."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def request_of(
     return RateLimitRequest(caller, quota, characters, asyncio.get_running_loop().time() + within)
 
 
-async def spend(rates: RateLimits, wanted: RateLimitRequest) -> dict[str, str]:
-    async with rates.admit(wanted) as headers:
+async def spend(rates: RateLimits, request: RateLimitRequest) -> dict[str, str]:
+    async with rates.admit(request) as headers:
         return headers
 
 
@@ -136,7 +136,7 @@ async def test_a_request_is_held_if_another_host_has_taken_the_last_place_and_co
     assert remaining == ["9", "8"]
 
 
-async def test_requests_at_once_are_refused_and_let_in_again() -> None:
+async def test_concurrent_requests_are_refused_and_admitted_again() -> None:
     rates, quota = limits(), Quota(concurrency=2)
     async with AsyncExitStack() as under_way:
         for _ in range(2):
@@ -163,7 +163,7 @@ async def test_shaping_holds_a_request_until_its_turn(client: RedisClient | None
     assert ended[2][1] >= 1.9
 
 
-async def test_shaping_refuses_what_its_deadline_does_not_allow() -> None:
+async def test_shaping_refuses_a_request_that_would_be_held_past_its_deadline() -> None:
     rates, quota = limits(shape=True), Quota(requests_per_minute=1)
     await spend(rates, request_of(quota))
     with pytest.raises(RateLimitedError) as refused:
@@ -171,7 +171,7 @@ async def test_shaping_refuses_what_its_deadline_does_not_allow() -> None:
     assert refused.value.retry_after is not None
 
 
-async def test_shaping_holds_what_is_too_much_at_once() -> None:
+async def test_shaping_holds_concurrent_requests() -> None:
     rates, quota = limits(shape=True), Quota(concurrency=1)
     async with rates.admit(request_of(quota)):
         waiting = asyncio.create_task(spend(rates, request_of(quota)))
@@ -183,7 +183,7 @@ async def test_shaping_holds_what_is_too_much_at_once() -> None:
             await spend(rates, request_of(quota, within=0.05))
 
 
-async def test_a_key_has_its_own_quota_before_the_servers() -> None:
+async def test_the_limits_of_a_key_replace_those_of_the_server() -> None:
     key = ApiKey(name="shop", digest="0" * 64, requests_per_minute=5)
     assert Quota(requests_per_minute=1, interval_seconds=2).of(key) == Quota(requests_per_minute=5, interval_seconds=2)
     assert Quota(1).of(None) == Quota(1)
@@ -202,7 +202,7 @@ async def test_two_hosts_share_one_count(redis: RedisServer) -> None:
         await client.aclose()
 
 
-async def test_redis_gone_is_open_or_closed_as_set() -> None:
+async def test_without_redis_requests_are_admitted_or_refused_as_set() -> None:
     quota = Quota(requests_per_minute=1)
     with start_redis() as server:
         client = RedisClient(server.url)
@@ -222,9 +222,9 @@ async def test_redis_gone_is_open_or_closed_as_set() -> None:
         await client.aclose()
 
 
-async def test_a_day_s_characters_outlive_a_restart(tmp_path: Path) -> None:
+async def test_the_characters_of_a_day_survive_a_restart(tmp_path: Path) -> None:
     quota = Quota(characters_per_day=100, requests_per_minute=10)
-    for remaining in ("60", "20"):  # each time in a process of its own, as it were
+    for remaining in ("60", "20"):  # each time as a new process would
         counters = SqliteCounterStorage(tmp_path / "counts")
         headers = await spend(limits(daily_counters=counters), request_of(quota, characters=40))
         assert (headers["RateLimit-Limit"], headers["RateLimit-Remaining"]) == ("100", remaining)
@@ -238,7 +238,7 @@ async def test_a_day_s_characters_outlive_a_restart(tmp_path: Path) -> None:
     counters.close()
 
 
-async def test_a_day_ends(tmp_path: Path) -> None:
+async def test_a_window_of_the_counters_ends(tmp_path: Path) -> None:
     now = [1000.0]
     counters = SqliteCounterStorage(tmp_path / "counts", lambda: now[0])
     assert await counters.incr("a", 10, 3) == 3
@@ -255,7 +255,7 @@ async def test_a_day_ends(tmp_path: Path) -> None:
     counters.close()
 
 
-async def test_counts_that_cannot_be_kept_are_open_or_closed_as_set(tmp_path: Path) -> None:
+async def test_without_counters_requests_are_admitted_or_refused_as_set(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     quota = Quota(characters_per_day=100)
     counters = SqliteCounterStorage(tmp_path / "file" / "counts")

@@ -1,4 +1,4 @@
-"""Both stores keep the protocol's promises, over a real disk and a real Redis."""
+"""Both audio stores fulfil the AudioStore protocol, on a real disk and a real Redis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Clock:
         return self.now
 
 
-def kept(data: bytes = b"audio", created: float = 1000.0) -> CachedAudio:
+def cached(data: bytes = b"audio", created: float = 1000.0) -> CachedAudio:
     return CachedAudio(data, 1.5, created)
 
 
@@ -49,7 +49,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["files", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    """How to open a store: each call opens the same again, as another process would."""
+    """Opens a store; each call opens the same store again, as another process would."""
     server = request.getfixturevalue("redis") if request.param == "redis" else None
     if server is not None:
         server.empty()
@@ -69,63 +69,63 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
     return open_store
 
 
-async def test_what_is_kept_is_found_again_also_by_another_process(opened: Opened) -> None:
+async def test_stored_audio_is_found_again_also_by_another_process(opened: Opened) -> None:
     async with opened() as store:
         assert await store.get(KEY) is None
-        await store.put(KEY, kept())
-        assert await store.get(KEY) == kept()
+        await store.put(KEY, cached())
+        assert await store.get(KEY) == cached()
         assert await store.get(OTHER) is None
     async with opened() as store:
-        assert await store.get(KEY) == kept()
+        assert await store.get(KEY) == cached()
 
 
-async def test_the_latest_takes_the_place_of_the_one_before(opened: Opened) -> None:
+async def test_the_latest_audio_replaces_the_earlier_one(opened: Opened) -> None:
     async with opened() as store:
-        await store.put(KEY, kept(b"one"))
-        await store.put(KEY, kept(b"another"))
+        await store.put(KEY, cached(b"one"))
+        await store.put(KEY, cached(b"another"))
         assert (await store.get(KEY)).data == b"another"
         stats = await store.stats()
-        assert (stats.entries, stats.bytes) == (1, len(pack_entry(KEY, kept(b"another"))))
+        assert (stats.entries, stats.bytes) == (1, len(pack_entry(KEY, cached(b"another"))))
 
 
-async def test_it_ends_with_its_lifetime(opened: Opened) -> None:
+async def test_an_entry_expires_after_its_lifetime(opened: Opened) -> None:
     clock = Clock()
     async with opened(clock=clock) as store:
-        await store.put(KEY, kept())
+        await store.put(KEY, cached())
         clock.now += 100.0
         assert await store.get(KEY) is not None
         clock.now += 0.1
         assert await store.get(KEY) is None
 
 
-async def test_what_was_used_least_lately_makes_room(opened: Opened) -> None:
+async def test_the_least_recently_used_entry_is_evicted(opened: Opened) -> None:
     clock = Clock()
-    size = len(pack_entry(KEY, kept(bytes(1000))))
+    size = len(pack_entry(KEY, cached(bytes(1000))))
     async with opened(limit=3 * size, clock=clock) as store:
         for key in "cde":
             clock.now += 1
-            await store.put(key * 64, kept(bytes(1000)))
+            await store.put(key * 64, cached(bytes(1000)))
         clock.now += 3
         await store.get("c" * 64)
-        await store.put("f" * 64, kept(bytes(1000)))
+        await store.put("f" * 64, cached(bytes(1000)))
         found = {key for key in "cdef" if await store.get(key * 64) is not None}
         assert found == set("cef")
         stats = await store.stats()
         assert (stats.entries, stats.bytes) == (3, 3 * size)
 
 
-async def test_what_is_larger_than_all_of_it_is_not_kept(opened: Opened) -> None:
+async def test_audio_larger_than_the_limit_is_not_stored(opened: Opened) -> None:
     async with opened(limit=500) as store:
-        await store.put(KEY, kept(b"small"))
-        await store.put(OTHER, kept(bytes(1000)))
+        await store.put(KEY, cached(b"small"))
+        await store.put(OTHER, cached(bytes(1000)))
         assert await store.get(OTHER) is None
         assert await store.get(KEY) is not None
 
 
-async def test_clear_drops_everything(opened: Opened) -> None:
+async def test_clear_deletes_every_entry(opened: Opened) -> None:
     async with opened() as store:
         for number in range(20):
-            await store.put(f"{number:064}", kept())
+            await store.put(f"{number:064}", cached())
         assert await store.clear() == 20
         assert await store.get(f"{3:064}") is None
         stats = await store.stats()
@@ -133,9 +133,9 @@ async def test_clear_drops_everything(opened: Opened) -> None:
 
 
 @given(st.binary(max_size=200), st.data())
-def test_no_altered_content_is_ever_unsealed(data: bytes, draw: st.DataObject) -> None:
-    whole = pack_entry(KEY, kept(data))
-    assert unpack_entry(KEY, whole) == kept(data)
+def test_no_altered_content_passes_the_checksum(data: bytes, draw: st.DataObject) -> None:
+    whole = pack_entry(KEY, cached(data))
+    assert unpack_entry(KEY, whole) == cached(data)
     altered = bytearray(whole)
     position = draw.draw(st.integers(0, len(whole) - 1))
     altered[position] ^= draw.draw(st.integers(1, 255))
@@ -150,7 +150,7 @@ async def test_files_that_were_altered_or_cut_are_never_served(tmp_path: Path) -
     store = FileStore(tmp_path, limit=10**7, lifetime=100.0, clock=lambda: 1000.0)
     audio = {f"{number:064x}": rng.randbytes(rng.randrange(1, 3000)) for number in range(16**2, 16**2 + 150)}
     for key, data in audio.items():
-        await store.put(key, kept(data))
+        await store.put(key, cached(data))
     for file in tmp_path.glob("??/*"):
         content = bytearray(file.read_bytes())
         match rng.randrange(4):
@@ -166,32 +166,32 @@ async def test_files_that_were_altered_or_cut_are_never_served(tmp_path: Path) -
     found = {key: answer.data for key in audio if (answer := await store.get(key)) is not None}
     assert 10 < len(found) < 100
     assert found == {key: audio[key] for key in found}
-    assert len(list(tmp_path.glob("??/*"))) == len(found), "the damaged ones are gone"
+    assert len(list(tmp_path.glob("??/*"))) == len(found), "the damaged files are deleted"
     assert (await store.stats()).entries == len(found)
     await store.aclose()
 
 
-async def test_a_damaged_index_is_made_anew_from_the_files(tmp_path: Path) -> None:
+async def test_a_damaged_index_is_rebuilt_from_the_files(tmp_path: Path) -> None:
     async def again() -> FileStore:
         return FileStore(tmp_path, limit=10**6, lifetime=1e9, clock=time.time)
 
     store = await again()
     now = time.time()
-    await store.put(KEY, kept(created=now))
+    await store.put(KEY, cached(created=now))
     await store.aclose()
     (tmp_path / INDEX).write_bytes(b"no database, but long enough to look like one to a reader" * 100)
     store = await again()
-    await store.put(OTHER, kept(created=now))
-    assert await store.get(KEY) == kept(created=now)
+    await store.put(OTHER, cached(created=now))
+    assert await store.get(KEY) == cached(created=now)
     assert (await store.stats()).entries == 2
     await store.aclose()
 
 
-async def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = FileStore(tmp_path / "file", limit=10**6, lifetime=100.0)
     with pytest.raises(StoreError, match="cannot be used"):
-        await store.put(KEY, kept())
+        await store.put(KEY, cached())
 
 
 WRITER = """
@@ -208,7 +208,7 @@ asyncio.run(main())
 """
 
 
-async def test_writers_that_are_killed_leave_whole_files_and_a_true_index(tmp_path: Path) -> None:
+async def test_writers_that_are_killed_leave_complete_files_and_a_complete_index(tmp_path: Path) -> None:
     for _ in range(6):
         writers = [
             subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], cwd=ROOT, env=environment()) for _ in "ab"
@@ -232,7 +232,7 @@ async def test_writers_that_are_killed_leave_whole_files_and_a_true_index(tmp_pa
     await store.aclose()
 
 
-async def test_a_half_written_file_is_removed_when_it_is_old(tmp_path: Path) -> None:
+async def test_an_incomplete_file_is_deleted_when_it_is_old(tmp_path: Path) -> None:
     folder = tmp_path / "aa"
     folder.mkdir()
     for name, age in ((".old", 10_000), (".new", 1)):
@@ -244,18 +244,18 @@ async def test_a_half_written_file_is_removed_when_it_is_old(tmp_path: Path) -> 
     await store.aclose()
 
 
-async def test_redis_gone_and_back(tmp_path: Path) -> None:
+async def test_an_outage_of_redis(tmp_path: Path) -> None:
     with start_redis() as server:
         client = RedisClient(server.url)
         store = RedisStore(client, limit=10**6, lifetime=100.0)
-        await store.put(KEY, kept(created=time.time()))
+        await store.put(KEY, cached(created=time.time()))
         server.stop()
         with pytest.raises(StoreError, match="Redis is unavailable"):
             await store.get(KEY)
         server.start()
         while client.unavailable_reason is not None:
             await asyncio.sleep(0.05)
-        assert await store.get(KEY) is not None, "it had been kept"
+        assert await store.get(KEY) is not None, "Redis has persisted it"
         server.freeze()
         before = time.monotonic()
         for _ in range(20):
@@ -272,32 +272,32 @@ async def test_redis_gone_and_back(tmp_path: Path) -> None:
 async def test_altered_audio_in_redis_is_not_served(redis: RedisServer) -> None:
     client = RedisClient(redis.url)
     store = RedisStore(client, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
-    await store.put(KEY, kept())
+    await store.put(KEY, cached())
     await client.raw.setrange(f"{PREFIX}{KEY}", 70, b"!")
     assert await store.get(KEY) is None
     await client.aclose()
 
 
-async def test_a_redis_that_is_full_refuses_and_is_not_gone(redis: RedisServer) -> None:
+async def test_a_redis_without_memory_refuses_commands_and_stays_available(redis: RedisServer) -> None:
     client = RedisClient(redis.url)
     store = RedisStore(client, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
-    await store.put(KEY, kept())
+    await store.put(KEY, cached())
     await client.raw.config_set("maxmemory", 1)
     try:
         with pytest.raises(StoreError, match="Redis refused a command"):
-            await store.put(OTHER, kept())
+            await store.put(OTHER, cached())
         assert client.unavailable_reason is None
     finally:
         await client.raw.config_set("maxmemory", 0)
-    assert await store.get(KEY) == kept()
+    assert await store.get(KEY) == cached()
     await client.aclose()
 
 
 async def test_a_hit_needs_no_index(tmp_path: Path) -> None:
     store = FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
-    await store.put(KEY, kept())
+    await store.put(KEY, cached())
     await store.aclose()
     for file in tmp_path.glob(f"{INDEX}*"):
         file.unlink()
     (tmp_path / INDEX).mkdir()
-    assert await FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0).get(KEY) == kept()
+    assert await FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0).get(KEY) == cached()

@@ -1,4 +1,4 @@
-"""The executor of jobs over a real store; what it asks to speak is a stand-in that does as its text says."""
+"""The job executor over a real store, with a stub of the speech service that follows its text."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ ATTEMPTS = 3
 
 
 class Speech:
-    """Speaks, or raises what its text names as often as it says: `NotServingError 2`."""
+    """Stub of the speech service: a text such as `nobody 2` raises that error for the first two attempts."""
 
     def __init__(self) -> None:
-        self.spoken: list[tuple[str, RequestContext]] = []
+        self.requests: list[tuple[str, RequestContext]] = []
 
     async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
-        self.spoken.append((request.text, context))
+        self.requests.append((request.text, context))
         name, _, times = request.text.partition(" ")
         failures = {"full": QueueFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
         if name in failures and self.attempts(request.text) <= int(times):
-            raise failures[name]("as told")
+            raise failures[name]("as the text says")
         if name == "long":
             await asyncio.Event().wait()
         return Audio(b"audio", AudioFormat.WAV, 24_000, 1.0)
 
     def attempts(self, text: str) -> int:
-        return [spoken for spoken, _ in self.spoken].count(text)
+        return [requested for requested, _ in self.requests].count(text)
 
 
 class Slots:
@@ -81,9 +81,15 @@ async def running(
 
 
 async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
-    """What becomes of a job with that text."""
-    told: dict[str, Any] = {"caller": "shop", "body": {"text": text}, "characters": 1, "created": 0.0, "format": "wav"}
-    (job,) = await store.add([Job(id=text.replace(" ", "-"), **(told | changes))])
+    """Add a job with this text, and return it when it has ended."""
+    fields: dict[str, Any] = {
+        "caller": "shop",
+        "body": {"text": text},
+        "characters": 1,
+        "created": 0.0,
+        "format": "wav",
+    }
+    (job,) = await store.add([Job(id=text.replace(" ", "-"), **(fields | changes))])
     async with asyncio.timeout(TIMEOUT):
         while (now := await store.get(job.id)) is not None and not now.state.final:
             await asyncio.sleep(0.005)
@@ -94,11 +100,11 @@ async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
 Running = tuple[JobExecutor, asyncio.Task[None]]
 
 
-async def test_a_job_is_spoken_at_batch_priority_for_as_long_as_it_takes(
+async def test_a_job_runs_at_batch_priority_without_a_time_limit(
     store: SqliteJobStore, speech: Speech, running: Running
 ) -> None:
     assert (await ended(store, "Hello.")).state is JobState.DONE
-    ((_, context),) = speech.spoken
+    ((_, context),) = speech.requests
     assert (context.caller, context.waits_indefinitely, context.deadline_ms) == ("shop", True, None)
 
 
@@ -112,7 +118,7 @@ async def test_a_job_is_spoken_at_batch_priority_for_as_long_as_it_takes(
         ("poison 1", JobState.FAILED, 1),
     ],
 )
-async def test_what_fails_is_tried_as_often_as_it_deserves(
+async def test_each_error_has_its_own_number_of_attempts(
     store: SqliteJobStore, speech: Speech, running: Running, text: str, state: JobState, attempts: int
 ) -> None:
     job = await ended(store, text)
@@ -120,22 +126,22 @@ async def test_what_fails_is_tried_as_often_as_it_deserves(
     assert (job.error is None) == (state is JobState.DONE)
 
 
-async def test_a_job_whose_runners_die_again_and_again_is_given_up(
+async def test_a_job_whose_process_dies_again_and_again_fails(
     store: SqliteJobStore, speech: Speech, running: Running
 ) -> None:
     job = await ended(store, "Hello.", attempts=ATTEMPTS * MAX_CRASHES_PER_ATTEMPT)
     assert job.state is JobState.FAILED
     assert job.error is not None
     assert "the process that ran this job died" in job.error.message
-    assert speech.spoken == []
+    assert speech.requests == []
 
 
-async def test_what_is_under_way_at_the_end_is_queued_again(
+async def test_a_running_job_is_queued_again_when_the_executor_stops(
     store: SqliteJobStore, speech: Speech, running: Running
 ) -> None:
     _, task = running
     added = asyncio.create_task(ended(store, "long"))
-    while not speech.spoken:
+    while not speech.requests:
         await asyncio.sleep(0.005)
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -148,7 +154,7 @@ async def test_what_is_under_way_at_the_end_is_queued_again(
         await added
 
 
-async def test_a_voice_that_has_gone_fails_its_jobs(store: SqliteJobStore, running: Running) -> None:
+async def test_a_job_fails_if_its_voice_no_longer_exists(store: SqliteJobStore, running: Running) -> None:
     job = await ended(store, "Hello.", body={"text": "Hello.", "character": "gone"})
     assert job.error is not None
     assert job.error.code == "voice_not_found"

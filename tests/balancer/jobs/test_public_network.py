@@ -36,12 +36,12 @@ def test_public_addresses(address: str) -> None:
         "2002:7f00:1::",
     ],
 )
-def test_private_addresses_in_every_disguise(address: str) -> None:
+def test_private_addresses_in_every_notation(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("url", ["https://example.org/hook?x=1", "http://93.184.216.34:8080/", "https://a.example"])
-def test_urls_to_tell(url: str) -> None:
+def test_urls_that_are_accepted(url: str) -> None:
     check_url(url, allow_private=False)
 
 
@@ -84,6 +84,6 @@ async def test_no_name_leads_to_a_private_address(host: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["no-such-name.invalid", "a..b", "x" * 300, "-", "."])
-async def test_a_name_that_does_not_exist_is_said_not_to(name: str) -> None:
+async def test_a_name_that_cannot_be_resolved_is_an_error(name: str) -> None:
     with pytest.raises(httpcore.ConnectError, match="cannot be resolved"):
         await PublicNetwork().connect_tcp(name, 80)

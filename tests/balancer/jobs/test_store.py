@@ -1,4 +1,4 @@
-"""Both stores of jobs keep the protocol's promises, over a real disk and a real Redis."""
+"""Both job stores fulfil the JobStore protocol, on a real disk and a real Redis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Clock:
 
 
 def job(number: int, **changes: Any) -> Job:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "id": f"job-{number}",
         "caller": "someone",
         "body": {"text": f"Text {number}."},
@@ -44,7 +44,7 @@ def job(number: int, **changes: Any) -> Job:
         "format": "wav",
         "request_digest": f"digest {number}",
     }
-    return Job(**(told | changes))
+    return Job(**(fields | changes))
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def redis() -> Iterator[RedisServer]:
 
 @pytest.fixture(params=["sqlite", "redis"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    """How to open a store: each call opens the same again, as another host or process would."""
+    """Opens a store; each call opens the same store again, as another host or process would."""
     server = request.getfixturevalue("redis") if request.param == "redis" else None
     if server is not None:
         server.empty()
@@ -106,7 +106,7 @@ async def test_a_finished_job_has_its_audio_and_no_second_result(opened: Opened)
         assert {state: count for state, count in counts.items() if count} == {JobState.DONE: 1}
 
 
-async def test_what_is_ahead(opened: Opened) -> None:
+async def test_jobs_and_characters_queued_ahead(opened: Opened) -> None:
     async with opened() as store:
         added = await store.add([job(number, characters=number * 10) for number in range(1, 5)])
         assert await store.ahead(added[0]) == QueuedAhead(0, 0)
@@ -115,7 +115,7 @@ async def test_what_is_ahead(opened: Opened) -> None:
         assert await store.ahead(added[3]) == QueuedAhead(2, 50)
 
 
-async def test_a_postponed_job_comes_back_when_it_is_due(opened: Opened) -> None:
+async def test_a_job_to_be_retried_later_is_claimed_when_it_is_due(opened: Opened) -> None:
     clock = Clock()
     async with opened(clock) as store:
         await store.add([job(1), job(2)])
@@ -130,7 +130,7 @@ async def test_a_postponed_job_comes_back_when_it_is_due(opened: Opened) -> None
         assert (again.id, again.attempts) == ("job-1", 2)
 
 
-async def test_a_job_given_back_has_not_been_tried(opened: Opened) -> None:
+async def test_a_released_job_has_no_attempt_counted(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1)])
         await store.release(await store.claim())
@@ -138,7 +138,7 @@ async def test_a_job_given_back_has_not_been_tried(opened: Opened) -> None:
         assert (await store.claim()).attempts == 1
 
 
-async def test_a_failed_job_keeps_its_reason_until_it_is_revived(opened: Opened) -> None:
+async def test_a_failed_job_keeps_its_error_until_it_is_requeued(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1)])
         assert await store.requeue("job-1") is None
@@ -166,7 +166,7 @@ async def test_cancelling(opened: Opened) -> None:
         assert (counts[JobState.CANCELLED], counts[JobState.RUNNING], counts[JobState.QUEUED]) == (2, 1, 0)
 
 
-async def test_an_idempotency_key_stands_for_one_request_of_one_caller(opened: Opened) -> None:
+async def test_an_idempotency_key_belongs_to_one_request_of_one_caller(opened: Opened) -> None:
     async with opened() as store:
         first = job(1, idempotency_key="k")
         await store.add([first])
@@ -182,7 +182,7 @@ async def test_an_idempotency_key_stands_for_one_request_of_one_caller(opened: O
         assert same.state is JobState.FAILED
 
 
-async def test_webhooks_are_due_at_the_end_and_again_when_told_so(opened: Opened) -> None:
+async def test_webhooks_are_due_at_the_end_of_the_job_and_at_their_retries(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1, webhook="https://example.org/"), job(2)])
         await store.finish(await store.claim(), RESULT)
@@ -198,7 +198,7 @@ async def test_webhooks_are_due_at_the_end_and_again_when_told_so(opened: Opened
         assert await store.webhooks_due(1e6) == []
 
 
-async def test_old_jobs_are_forgotten_with_their_audio_once_their_webhooks_are_told(opened: Opened) -> None:
+async def test_old_jobs_are_purged_with_their_audio_once_their_webhooks_are_delivered(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1, idempotency_key="k"), job(2, webhook="https://example.org/"), job(3)])
         done = await store.claim()
@@ -288,15 +288,15 @@ async def test_two_processes_of_one_folder_do_not_both_run_jobs(tmp_path: Path) 
     await other.aclose()
 
 
-async def test_what_was_added_outlives_a_killed_process(tmp_path: Path) -> None:
+async def test_added_jobs_survive_the_death_of_the_process(tmp_path: Path) -> None:
     program = f"""
 import asyncio, os, pathlib, signal
 from balancer.jobs.job import Job
 from balancer.jobs.sqlite_store import SqliteJobStore
 async def main():
     store = SqliteJobStore(pathlib.Path({str(tmp_path)!r}))
-    told = dict(caller="c", body={{}}, characters=1, created=0.0, format="wav")
-    await store.add([Job(id=f"job-{{number}}", **told) for number in range(50)])
+    fields = dict(caller="c", body={{}}, characters=1, created=0.0, format="wav")
+    await store.add([Job(id=f"job-{{number}}", **fields) for number in range(50)])
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
@@ -307,14 +307,14 @@ asyncio.run(main())
     await store.aclose()
 
 
-async def test_a_folder_that_cannot_be_written_is_said_to_be(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = SqliteJobStore(tmp_path / "file")
     with pytest.raises(JobStoreError, match="cannot be used"):
         await store.add([job(1)])
 
 
-async def test_redis_gone_and_back_loses_no_job(tmp_path: Path) -> None:
+async def test_an_outage_of_redis_loses_no_job(tmp_path: Path) -> None:
     with start_redis() as server:
         client = RedisClient(server.url)
         store = RedisJobStore(client, tmp_path, lease=LEASE)

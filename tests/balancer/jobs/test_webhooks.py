@@ -1,3 +1,5 @@
+"""Webhooks: delivery to a real receiver, with and without the balancer."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,14 +18,14 @@ from balancer.jobs.store import Result
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
 from tests.support.harness import TIMEOUT, serve_stub, wait_until
-from tests.support.webhook_receiver import Hook, start_hook
+from tests.support.webhook_receiver import WebhookReceiver, start_webhook_receiver
 
 SECRET = "whsec_" + "A" * 32
 
 
 @pytest.fixture
-def hook() -> Iterator[Hook]:
-    with start_hook() as running:
+def receiver() -> Iterator[WebhookReceiver]:
+    with start_webhook_receiver() as running:
         yield running
 
 
@@ -51,11 +53,11 @@ async def until(condition: object) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_a_webhook_is_signed_and_told_once(hook: Hook, tmp_path: Path) -> None:
+async def test_a_webhook_is_signed_and_delivered_once(receiver: WebhookReceiver, tmp_path: Path) -> None:
     async with delivering(tmp_path) as store:
-        await done(store, hook.url)
-        await until(lambda: hook.heard)
-        ((headers, body),) = hook.heard
+        await done(store, receiver.url)
+        await until(lambda: receiver.received)
+        ((headers, body),) = receiver.received
         content = Webhook(SECRET).verify(body, headers)
         assert content["type"] == "speech.done"
         assert (content["data"]["requestId"], content["data"]["ready"]) == ("one", True)
@@ -63,53 +65,57 @@ async def test_a_webhook_is_signed_and_told_once(hook: Hook, tmp_path: Path) -> 
         with pytest.raises(WebhookVerificationError):
             Webhook(SECRET).verify(body.replace(b"one", b"two"), headers)
         await asyncio.sleep(2 * webhooks.POLL_INTERVAL_SECONDS)
-        assert len(hook.heard) == 1
-        told = await store.get("one")
-        assert told is not None
-        assert (told.webhook_due, told.webhook_attempts) == (None, 1)
+        assert len(receiver.received) == 1
+        job = await store.get("one")
+        assert job is not None
+        assert (job.webhook_due, job.webhook_attempts) == (None, 1)
 
 
-async def test_it_is_told_again_until_it_has_heard(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delivery_is_repeated_until_the_receiver_accepts_it(
+    receiver: WebhookReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(webhooks, "RETRY_SECONDS", (0.01, 0.01, 0.01))
-    hook.answers = [500, 302]
+    receiver.answers = [500, 302]
     async with delivering(tmp_path) as store:
-        await done(store, hook.url)
-        await until(lambda: len(hook.heard) == 3)
-        assert len({headers["webhook-id"] for headers, _ in hook.heard}) == 1
-        assert {json.loads(body)["data"]["state"] for _, body in hook.heard} == {JobState.DONE}
+        await done(store, receiver.url)
+        await until(lambda: len(receiver.received) == 3)
+        assert len({headers["webhook-id"] for headers, _ in receiver.received}) == 1
+        assert {json.loads(body)["data"]["state"] for _, body in receiver.received} == {JobState.DONE}
 
 
-async def test_it_is_given_up_in_the_end(hook: Hook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_delivery_is_given_up_after_the_last_attempt(
+    receiver: WebhookReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(webhooks, "RETRY_SECONDS", (0.01,))
-    hook.answers = [500] * 10
+    receiver.answers = [500] * 10
     async with delivering(tmp_path) as store:
-        await done(store, hook.url)
+        await done(store, receiver.url)
         while (job := await store.get("one")) is None or job.webhook_due is not None:
             await asyncio.sleep(0.01)
-        assert (len(hook.heard), job.webhook_attempts, job.webhook_error) == (2, 2, "the receiver answered 500")
+        assert (len(receiver.received), job.webhook_attempts, job.webhook_error) == (2, 2, "the receiver answered 500")
 
 
-async def test_a_private_address_is_never_connected_to(hook: Hook, tmp_path: Path) -> None:
+async def test_a_private_address_is_never_connected_to(receiver: WebhookReceiver, tmp_path: Path) -> None:
     async with delivering(tmp_path, allow_private=False) as store:
-        await done(store, hook.url)
+        await done(store, receiver.url)
         while (job := await store.get("one")) is None or job.webhook_error is None:
             await asyncio.sleep(0.01)
         assert "not a public address" in job.webhook_error
-        assert hook.heard == []
+        assert receiver.received == []
 
 
-def test_a_job_s_end_is_told_over_http(hook: Hook) -> None:
+def test_the_end_of_a_job_is_delivered_over_http(receiver: WebhookReceiver) -> None:
     with serve_stub(webhook_secret=SECRET, webhook_private=True) as server:
-        body = {"text": "Hello.", "webhook": hook.url, "userId": "u1"}
+        body = {"text": "Hello.", "webhook": receiver.url, "userId": "u1"}
         job = server.client.post("/queue", json=body).json()
-        wait_until(lambda: bool(hook.heard))
-        content = json.loads(hook.heard[0][1])
+        wait_until(lambda: bool(receiver.received))
+        content = json.loads(receiver.received[0][1])
         assert content["data"]["requestId"] == job["requestId"]
         assert content["data"]["userId"] == "u1"
         assert server.client.get(content["data"]["audioUrl"]).status_code == 200
         server.client.post("/queue", json=body | {"text": "unspeakable"})
-        wait_until(lambda: len(hook.heard) == 2)
-        assert json.loads(hook.heard[1][1])["type"] == "speech.failed"
+        wait_until(lambda: len(receiver.received) == 2)
+        assert json.loads(receiver.received[1][1])["type"] == "speech.failed"
 
 
 def test_urls_in_a_webhook_are_those_of_the_address_the_job_was_queued_at(hook: Hook) -> None:

@@ -1,4 +1,4 @@
-"""What the bodies take, and what they make of it. What they refuse is in test_bad_input.py."""
+"""Bodies that are accepted, and their properties. test_bad_input.py has those that are refused."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 OPENAI = {"model": "tts-1", "input": "Hello.", "voice": "alloy"}
 
 
-def test_the_least_that_openais_body_needs() -> None:
+def test_the_minimal_body_of_openai() -> None:
     body = OpenAISpeechBody.model_validate(OPENAI)
     assert body.spoken_text == "Hello."
     assert body.chosen_voice == ("voice", "alloy")
     assert (body.audio_format, body.speed, body.seed, body.extras) == (AudioFormat.MP3, 1.0, None, {})
 
 
-def test_the_least_that_our_body_needs() -> None:
+def test_the_minimal_body_of_tts() -> None:
     body = TtsBody.model_validate({"text": "Hello."})
     assert body.spoken_text == "Hello."
     assert body.chosen_voice == ("character", "default")
@@ -49,7 +49,7 @@ def test_character_and_voice_are_the_same(fields: dict[str, str], chosen: tuple[
 
 
 @pytest.mark.parametrize("order", [("voice", "character"), ("character", "voice")])
-def test_two_names_are_one_too_many_in_either_order(order: tuple[str, str]) -> None:
+def test_two_different_voices_are_refused_in_either_order(order: tuple[str, str]) -> None:
     body = {"text": "Hello.", order[0]: "ash", order[1]: "alloy"}
     with pytest.raises(ValidationError, match="differs from character"):
         TtsBody.model_validate(body)
@@ -72,7 +72,7 @@ def test_the_ends_of_the_range_of_seeds_belong_to_it(seed: int) -> None:
     assert TtsBody.model_validate({"text": "a", "seed": seed}).seed == seed
 
 
-def test_other_fields_are_kept_for_the_engine() -> None:
+def test_undeclared_fields_are_parameters_of_the_engine() -> None:
     body = TtsBody.model_validate({"text": "a", "temperature": 0.5, "x": [1]})
     assert body.extras == {"temperature": 0.5, "x": [1]}
 
@@ -80,12 +80,12 @@ def test_other_fields_are_kept_for_the_engine() -> None:
 @pytest.mark.parametrize(
     "text", ["a", "1", "½", "日本語", "é", "e\u0301", "Hello\tyou\r\nthere", "\u200ba", "\U0001f600 hi", "ﷺ", "९"]
 )
-def test_what_can_be_spoken_is_taken_as_it_is(text: str) -> None:
+def test_text_that_can_be_spoken_is_accepted_unchanged(text: str) -> None:
     assert TtsBody.model_validate({"text": text}).spoken_text == text
 
 
 @given(st.text(st.characters(categories=("L", "N", "P", "Z", "S", "M", "Cf", "Co", "Cn")), max_size=50))
-def test_a_text_is_taken_exactly_if_it_has_a_letter_or_digit(text: str) -> None:
+def test_a_text_is_accepted_exactly_if_it_has_a_letter_or_digit(text: str) -> None:
     if any(character.isalnum() for character in text):
         assert TtsBody.model_validate({"text": text}).spoken_text == text
     else:
@@ -94,7 +94,7 @@ def test_a_text_is_taken_exactly_if_it_has_a_letter_or_digit(text: str) -> None:
 
 
 @given(st.text("abcé", max_size=5), st.characters(categories=("Cc", "Cs")))
-def test_no_control_character_or_surrogate_is_taken(before: str, character: str) -> None:
+def test_no_control_character_or_surrogate_is_accepted(before: str, character: str) -> None:
     bodies = ({"text": f"{before}{character}a"}, {"text": "a", "voice": f"{before}{character}"})
     for body in bodies:
         if character in "\t\n\r":

@@ -88,7 +88,7 @@ def test_the_engine_has_many_names(model: str | None) -> None:
     accept(model=model)
 
 
-def test_a_random_seed_is_another_each_time_and_fits() -> None:
+def test_a_random_seed_differs_each_time_and_is_in_range() -> None:
     seeds = {accept().seed for _ in range(50)}
     assert len(seeds) > 40
     assert all(0 <= seed < 2**32 for seed in seeds)
@@ -98,7 +98,7 @@ def test_seed_zero_is_a_seed() -> None:
     assert accept(seed=0).seed == 0
 
 
-def test_a_request_goes_before_its_voice() -> None:
+def test_parameters_of_the_request_replace_those_of_the_voice() -> None:
     assert accept(voice="polly", temperature=1.5).parameters == {"temperature": 1.5}
     assert accept(voice="default").parameters == {}
 
@@ -115,26 +115,26 @@ def test_whole_numbers_within_their_range(value: int) -> None:
     assert (sent, type(sent)) == (value, int)
 
 
-def test_a_voices_own_numbers_are_of_the_right_kind_too() -> None:
+def test_numbers_of_a_voice_have_the_right_type_too() -> None:
     voice = Voice(name="default", engine="*", parameters={"temperature": 1, "top_k": 5})
     own = RequestValidator(CARD, Registry({"default": voice}, Path("/voices")), 10).validate(TtsBody(text="Hello."))
     assert {name: type(value) for name, value in own.parameters.items()} == {"temperature": float, "top_k": int}
 
 
 @pytest.mark.parametrize(
-    ("asked", "sent"), [("fr", "fr"), ("FR", "fr"), ("en-GB", "en"), ("pt_BR", "pt"), ("ZH-Hans-CN", "zh")]
+    ("value", "sent"), [("fr", "fr"), ("FR", "fr"), ("en-GB", "en"), ("pt_BR", "pt"), ("ZH-Hans-CN", "zh")]
 )
-def test_a_language_is_accepted_with_its_region(asked: str, sent: str) -> None:
-    assert accept(POLYGLOT, language=asked).parameters == {"language": sent}
+def test_a_language_is_accepted_with_its_region(value: str, sent: str) -> None:
+    assert accept(POLYGLOT, language=value).parameters == {"language": sent}
 
 
-@pytest.mark.parametrize(("asked", "sent"), [("Calm", "Calm"), ("calm", "Calm"), ("SAD", "sad")])
-def test_a_choice_is_sent_as_its_engine_writes_it(asked: str, sent: str) -> None:
-    assert accept(POLYGLOT, mood=asked).parameters["mood"] == sent
+@pytest.mark.parametrize(("value", "sent"), [("Calm", "Calm"), ("calm", "Calm"), ("SAD", "sad")])
+def test_a_choice_is_sent_in_the_spelling_of_the_engine(value: str, sent: str) -> None:
+    assert accept(POLYGLOT, mood=value).parameters["mood"] == sent
 
 
 @pytest.mark.parametrize(
-    ("voice", "asked", "sent"),
+    ("voice", "fields", "sent"),
     [
         ("default", {}, "en"),
         ("canary", {}, "pt"),
@@ -144,11 +144,11 @@ def test_a_choice_is_sent_as_its_engine_writes_it(asked: str, sent: str) -> None
         ("budgie", {"language": "zh-CN"}, "zh"),
     ],
 )
-def test_the_language_is_the_requests_or_else_the_voices_own(voice: str, asked: dict[str, Any], sent: str) -> None:
-    assert accept(POLYGLOT, voice=voice, **asked).parameters["language"] == sent
+def test_the_language_is_the_requests_or_else_the_voices_own(voice: str, fields: dict[str, Any], sent: str) -> None:
+    assert accept(POLYGLOT, voice=voice, **fields).parameters["language"] == sent
 
 
-def test_an_engine_without_languages_is_not_told_one() -> None:
+def test_an_engine_without_languages_gets_none() -> None:
     assert accept(voice="canary").parameters == {}
     assert accept(voice="jackdaw").parameters == {}
 
@@ -180,7 +180,7 @@ def test_a_text_over_the_limit_under_openais_name() -> None:
     assert caught.value.param == "input"
 
 
-def test_a_text_over_what_the_engine_speaks_at_once() -> None:
+def test_a_text_over_the_limit_of_the_engine() -> None:
     assert accept(TERSE, text="a" * 8).text == "a" * 8
     error = refuse(TERSE, text="a" * 9)
     assert error.message == (
@@ -190,7 +190,7 @@ def test_a_text_over_what_the_engine_speaks_at_once() -> None:
 
 
 @pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
-def test_the_lesser_limit_counts_and_is_named(longest: int | None, limit: int, said: str) -> None:
+def test_the_smaller_limit_applies_and_is_named(longest: int | None, limit: int, said: str) -> None:
     card = CARD.model_copy(update={"longest_text": longest})
     assert validator(card).max_text_characters == limit
     accept(card, text="a" * limit)
@@ -246,7 +246,7 @@ def test_a_whole_number_out_of_its_range(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("card", "voice", "asked", "fault"),
+    ("card", "voice", "fields", "fault"),
     [
         (CARD, "crow", {}, "temperature must be a number from 0 to 2"),
         (CARD, "crow", {"temperature": 1.0}, "temperature must be a number from 0 to 2"),
@@ -255,14 +255,14 @@ def test_a_whole_number_out_of_its_range(value: object) -> None:
 )
 @pytest.mark.parametrize("field", ["voice", "character"])
 def test_a_voice_with_a_default_that_does_not_fit(
-    card: EngineCard, voice: str, asked: dict[str, Any], fault: str, field: str
+    card: EngineCard, voice: str, fields: dict[str, Any], fault: str, field: str
 ) -> None:
-    error = refuse(card, **{field: voice}, **asked)
+    error = refuse(card, **{field: voice}, **fields)
     assert error.message == f"voice '{voice}' cannot be used with engine 'parrot': in its voice.toml, {fault}"
     assert (error.param, error.code) == (field, "voice_not_supported")
 
 
-def test_a_default_that_the_engine_has_no_use_for_is_no_fault() -> None:
+def test_a_parameter_of_a_voice_that_the_engine_lacks_is_ignored() -> None:
     assert accept(voice="rook").parameters == {}
 
 
@@ -281,14 +281,14 @@ def test_a_voice_of_a_language_that_the_engine_lacks_is_not_given_another() -> N
         *[1, True, None, ["fr"], {"fr": "fr"}],
     ],
 )
-def test_what_is_none_of_the_languages(value: object) -> None:
+def test_values_that_are_no_language(value: object) -> None:
     error = refuse(POLYGLOT, language=value)
     assert error.message == "language must be one of en, fr, pt, zh"
     assert (error.param, error.code) == ("language", "invalid_parameter")
 
 
 @pytest.mark.parametrize("value", ["glad", "sad-GB", "cal", "", True, 0, None, ["sad"]])
-def test_what_is_none_of_the_choices(value: object) -> None:
+def test_values_that_are_no_choice(value: object) -> None:
     error = refuse(POLYGLOT, mood=value)
     assert error.message == "mood must be one of Calm, sad"
     assert (error.param, error.code) == ("mood", "invalid_parameter")
