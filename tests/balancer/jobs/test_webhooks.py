@@ -118,13 +118,13 @@ def test_the_end_of_a_job_is_delivered_over_http(receiver: WebhookReceiver) -> N
         assert json.loads(receiver.received[1][1])["type"] == "speech.failed"
 
 
-def test_urls_in_a_webhook_are_those_of_the_address_the_job_was_queued_at(hook: Hook) -> None:
+def test_urls_in_a_webhook_are_those_of_the_address_the_job_was_queued_at(receiver: WebhookReceiver) -> None:
     with serve_stub(webhook_secret=SECRET, webhook_private=True) as server:
-        body = {"text": "Hello.", "webhook": hook.url}
+        body = {"text": "Hello.", "webhook": receiver.url}
         job = server.client.post("/queue", json=body, headers={"Host": "queued.example.org"}).json()
         server.client.get(f"/status/{job['requestId']}", headers={"Host": "asked.example.org"})
-        wait_until(lambda: bool(hook.heard))
-        data = json.loads(hook.heard[0][1])["data"]
+        wait_until(lambda: bool(receiver.received))
+        data = json.loads(receiver.received[0][1])["data"]
         assert data["statusUrl"] == f"http://queued.example.org/status/{job['requestId']}"
         assert data["audioUrl"] == f"http://queued.example.org/audio/{job['requestId']}"
 
