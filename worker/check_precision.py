@@ -47,7 +47,7 @@ def main() -> None:
         precisions=arguments.precision,
         seed=arguments.seed,
         language=arguments.language,
-        budget=arguments.most_tokens,
+        budget=arguments.max_tokens,
         listening=arguments.recognise,
     )
     try:
@@ -80,7 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precision", type=Precision, choices=list(Precision), action="append", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--most-tokens", type=int, help="most speech tokens of a text; left out: by its length")
+    parser.add_argument("--max-tokens", type=int, help="maximum speech tokens per text; default: by its length")
     parser.add_argument("--recognise", action="store_true", help="have a recogniser listen, if it can")
     return parser.parse_args()
 

@@ -1,6 +1,6 @@
-"""`chorus check-precision`: how far precisions are from upstream's own arithmetic, on the operator's weights and texts.
+"""`chorus check-precision`: how far each precision is from the upstream classes, on the operator's weights and texts.
 
-This process loads no model: `python -m worker.check_precision` measures, and tells how far it is.
+This process loads no model: `python -m worker.check_precision` measures, and reports its progress as JSON lines.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from balancer.cli import precision_report
 from balancer.cli.console import EXIT_REFUSED, fail, messages, tell
+from balancer.cli.options import ModelDirOption
 from balancer.host.calibration_run import TEXTS
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings, SettingsError
@@ -33,70 +34,69 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, mis
 from worker.precision import Precision, detect_processor, unsupported_reason
 
 EXIT_BAD_INPUT = 2
-EXIT_BROKEN = 3
-"""It could not be measured. (1: it was, and a precision is not recommended.)"""
+EXIT_FAILED = 3
+"""The measurement failed. (1 means that it succeeded, and a precision is not recommended.)"""
 EXIT_INTERRUPTED = 130
 
 PROGRAM = ("-m", "worker.check_precision")
-"""What Python runs to measure."""
-REFUSED = 2
-"""What that ends with where it says what is wrong."""
-TAIL_LINES = 15
+"""Arguments of Python that start the measuring program."""
+PROGRAM_REFUSED = 2
+"""Exit code of the measuring program if it reports why it cannot measure."""
+MAX_LOG_LINES = 15
+"""Lines from the end of the program's log that an error quotes."""
 
 
 def check_precision(
     *,
     engine: Annotated[
-        str | None, typer.Option(help=f"One of {', '.join(CHECKPOINTS)}; left out: the one that is set.")
+        str | None, typer.Option(help=f"Engine: {', '.join(CHECKPOINTS)}; default: as configured.")
     ] = None,
-    model_dir: Annotated[
-        Path | None, typer.Option(help="Folder of the engine's weights; left out: the hub's cache.")
-    ] = None,
-    voice: Annotated[str, typer.Option(help="A voice's name or alias.")] = DEFAULT_VOICE,
+    model_dir: ModelDirOption = None,
+    voice: Annotated[str, typer.Option(help="Name or alias of the voice.")] = DEFAULT_VOICE,
     language: Annotated[
-        str | None, typer.Option(help="What the texts are in, for engines that know several; left out: the voice's.")
+        str | None, typer.Option(help="Language of the texts, for multilingual engines; default: the voice's.")
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option(help="A text to compare with; may be given more than once. Left out: a few.")
+        list[str] | None, typer.Option(help="Text to synthesize; may be repeated; default: a few built-in texts.")
     ] = None,
-    texts: Annotated[Path | None, typer.Option(help="File of more texts, one a line.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="File with more texts, one per line.")] = None,
     precision: Annotated[
         list[Precision] | None,
-        typer.Option(help="May be given more than once; left out: all that this processor has instructions for."),
+        typer.Option(help="Precision to check; may be repeated; default: all that this processor supports."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another one has upstream draw other tokens.")] = 0,
-    most_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Speech tokens of a text, 25 a second; left out: by its length.")
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed with which the upstream classes draw tokens.")
+    ] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Maximum speech tokens per text, 25 per second; default: by its length.")
     ] = None,
     recognise: Annotated[
-        bool, typer.Option("--recognise/--no-recognise", help="Whether a speech recogniser listens, too.")
+        bool, typer.Option("--recognise/--no-recognise", help="Measure word error rates with a speech recogniser, too.")
     ] = True,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as JSON, those of each text among them.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all figures, also of each text, as JSON.")] = False,
 ) -> None:
-    """Compare precisions with upstream's own arithmetic, on your weights, voice and texts, and say which are fit.
+    """Compare precisions with the upstream classes, on your weights, voice and texts, and report which to use.
 
-    Upstream's own classes speak each text; then every precision is led along the same tokens, noise and spectrogram.
-    That takes minutes. Ends with exit code 1 where a precision is not recommended.
+    The upstream classes synthesize each text; then each precision is run on the same tokens, noise and spectrogram
+    (teacher forcing). This takes minutes. The exit code is 1 if a precision is not recommended.
     """
     try:
         settings = Settings.load(engine=engine, model_dir=model_dir)
     except SettingsError as error:
         fail(str(error), EXIT_BAD_INPUT)
     card, checkpoint = settings.engine.card, _checkpoint(settings)
-    chosen = _voice(settings, card, voice)
+    resolved_voice = _voice(settings, card, voice)
     command = [
         *(sys.executable, *PROGRAM, "--engine", card.name, "--model-dir", str(checkpoint)),
         *("--cache-dir", str(settings.storage.cache_dir)),
-        *("--voices", str(settings.storage.voices_dir), "--voice", chosen.name),
-        *("--language", _language(card, chosen, language), "--seed", str(seed)),
-        *("--threads", str(settings.layout.threads or _cores())),
-        *(word for each in _precisions(precision) for word in ("--precision", each)),
-        *(("--most-tokens", str(most_tokens)) if most_tokens is not None else ()),
+        *("--voices", str(settings.storage.voices_dir), "--voice", resolved_voice.name),
+        *("--language", _language(card, resolved_voice, language), "--seed", str(seed)),
+        *("--threads", str(settings.layout.threads or _default_threads())),
+        *(argument for each in _precisions(precision) for argument in ("--precision", each)),
+        *(("--max-tokens", str(max_tokens)) if max_tokens is not None else ()),
         *(("--recognise",) if recognise else ()),
     ]
-    with _ended_cleanly():
+    with _clean_interruption():
         report = _measure(command, _texts(card, text or [], texts))
     if as_json:
         typer.echo(json.dumps(report, indent=2))
@@ -107,7 +107,7 @@ def check_precision(
 
 
 def _measure(command: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
-    """The report of the measuring program; ends this one where there is none."""
+    """Runs the measuring program and returns its report. Ends the command if it fails."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -118,63 +118,63 @@ def _measure(command: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
     )
     with bar, tempfile.TemporaryFile() as log:
         task = bar.add_task("starting", total=None)
-        # The run's own words go to its log, which counts if it fails.
+        # The log is only shown if the program fails.
         with subprocess.Popen(
             command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process:
             try:
-                assert process.stdin is not None  # noqa: S101 - asked for above, told to mypy
+                assert process.stdin is not None  # noqa: S101 - PIPE was passed above; mypy does not know
                 assert process.stdout is not None  # noqa: S101
-                _hand_over(process.stdin, texts)
-                last: dict[str, Any] = {}
+                _send_texts(process.stdin, texts)
+                event: dict[str, Any] = {}
                 for line in process.stdout:
-                    last = json.loads(line)
-                    if "doing" in last:
-                        bar.update(task, description=last["doing"], completed=last["done"], total=last["of"])
+                    event = json.loads(line)
+                    if "doing" in event:
+                        bar.update(task, description=event["doing"], completed=event["done"], total=event["of"])
                 process.wait()
             finally:
                 process.kill()
         log.seek(0)
-        said = log.read().decode(errors="replace").splitlines()[-TAIL_LINES:]
-    if process.returncode == REFUSED and "refused" in last:
-        fail(last["refused"], EXIT_BAD_INPUT)
+        log_tail = log.read().decode(errors="replace").splitlines()[-MAX_LOG_LINES:]
+    if process.returncode == PROGRAM_REFUSED and "refused" in event:
+        fail(event["refused"], EXIT_BAD_INPUT)
     if process.returncode != 0:
-        out_of_memory = "; perhaps the memory is too small" if process.returncode == -9 else ""
-        lines = "\n  ".join(["", *said])
-        fail(f"the measuring program ended with {process.returncode}{out_of_memory}:{lines}", EXIT_BROKEN)
-    report: dict[str, Any] = last["report"]
+        out_of_memory = "; the host may have run out of memory" if process.returncode == -9 else ""
+        lines = "\n  ".join(["", *log_tail])
+        fail(f"the measuring program ended with {process.returncode}{out_of_memory}:{lines}", EXIT_FAILED)
+    report: dict[str, Any] = event["report"]
     return report
 
 
 @contextmanager
-def _ended_cleanly() -> Iterator[None]:
-    """A block that SIGTERM and a closed terminal end as Ctrl-C does: with the program that it started."""
+def _clean_interruption() -> Iterator[None]:
+    """Makes SIGTERM and SIGHUP end the block as Ctrl-C does, so that it ends the program that it started."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # A shell that starts a command in the background has it ignore Ctrl-C.
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    # A shell makes a command in the background ignore SIGINT.
+    handlers = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     except KeyboardInterrupt:
         tell("interrupted")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _hand_over(pipe: IO[str], texts: Sequence[str]) -> None:
+def _send_texts(pipe: IO[str], texts: Sequence[str]) -> None:
     try:
         with pipe:
             json.dump(texts, pipe)
     except BrokenPipeError:
-        pass  # it has ended already, and is asked why below
+        pass  # the program has ended already; its exit code is checked below
 
 
 def _checkpoint(settings: Settings) -> Path:
     card = settings.engine.card
     if card.name not in CHECKPOINTS:
         fail(
-            f"engine {card.name} has one precision only; name another with --engine: {', '.join(CHECKPOINTS)}",
+            f"engine {card.name} has only one precision; choose another one with --engine: {', '.join(CHECKPOINTS)}",
             EXIT_BAD_INPUT,
         )
     if missing := missing_extra(card):
@@ -192,30 +192,30 @@ def _voice(settings: Settings, card: EngineCard, name: str) -> Voice:
     except (VoiceError, UnknownVoiceError) as error:
         fail(str(error), EXIT_BAD_INPUT)
     if not voice.fits(card.name, clones_voices=card.clones_voices):
-        fail(f"engine {card.name} cannot speak the voice {voice.name!r}", EXIT_BAD_INPUT)
+        fail(f"engine {card.name} does not support the voice {voice.name!r}", EXIT_BAD_INPUT)
     return voice
 
 
-def _language(card: EngineCard, voice: Voice, asked: str | None) -> str:
+def _language(card: EngineCard, voice: Voice, requested: str | None) -> str:
     choice = card.parameter("language")
     if not isinstance(choice, Choice):
-        if asked not in (None, "en"):
+        if requested not in (None, "en"):
             fail(f"engine {card.name} speaks English only", EXIT_BAD_INPUT)
         return "en"
-    language = asked or voice.language.partition("-")[0]
+    language = requested or voice.language.partition("-")[0]
     if language not in choice.choices:
         fail(f"engine {card.name} does not speak {language!r}; it speaks: {', '.join(choice.choices)}", EXIT_BAD_INPUT)
     return language
 
 
-def _precisions(asked: Sequence[Precision] | None) -> list[Precision]:
-    found = detect_processor()
-    if not asked:
-        return [each for each in Precision if found.supports(each)]
-    for each in asked:
-        if refused := unsupported_reason(each, found):
-            fail(refused, EXIT_BAD_INPUT)
-    return list(dict.fromkeys(asked))
+def _precisions(requested: Sequence[Precision] | None) -> list[Precision]:
+    processor = detect_processor()
+    if not requested:
+        return [precision for precision in Precision if processor.supports(precision)]
+    for precision in requested:
+        if reason := unsupported_reason(precision, processor):
+            fail(reason, EXIT_BAD_INPUT)
+    return list(dict.fromkeys(requested))
 
 
 def _texts(card: EngineCard, given: Sequence[str], file: Path | None) -> list[str]:
@@ -227,20 +227,20 @@ def _texts(card: EngineCard, given: Sequence[str], file: Path | None) -> list[st
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             fail(f"cannot read the texts in {file}: {reason}", EXIT_BAD_INPUT)
     if not lines and file is not None:
-        fail(f"there is no text in {file}: one goes on each line", EXIT_BAD_INPUT)
+        fail(f"there is no text in {file}; write one text per line", EXIT_BAD_INPUT)
     for number, text in enumerate(lines, 1):
         if not text.strip():
             fail(f"text {number} is empty", EXIT_BAD_INPUT)
         if card.longest_text is not None and len(text) > card.longest_text:
             fail(
-                f"text {number} ({text[:30]}…) has {len(text)} characters; engine {card.name} speaks at most "
-                f"{card.longest_text} at once",
+                f"text {number} ({text[:30]}…) has {len(text)} characters; engine {card.name} accepts at most "
+                f"{card.longest_text}",
                 EXIT_BAD_INPUT,
             )
     return lines or list(TEXTS)
 
 
-def _cores() -> int:
-    """Threads for a program that has this host's cores for itself."""
+def _default_threads() -> int:
+    """Returns the number of threads for a program that has this host to itself: its physical cores."""
     allowed = len(os.sched_getaffinity(0))
     return min(psutil.cpu_count(logical=False) or allowed, allowed)

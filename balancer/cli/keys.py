@@ -1,4 +1,4 @@
-"""`chorus keys`: makes and revokes API keys in the file that a running server reads again by itself."""
+"""`chorus keys`: adds and revokes API keys in the keys file, which a running server reads again after each change."""
 
 from __future__ import annotations
 
@@ -17,26 +17,35 @@ from balancer.cli.console import EXIT_REFUSED, fail, tell
 from balancer.scheduling.priority import Priority
 from balancer.settings import Settings, SettingsError
 
-app = typer.Typer(help="API keys: list, add, revoke. A running server follows at once.", no_args_is_help=True)
-
-Most = Annotated[int | None, typer.Option(min=1)]
+app = typer.Typer(
+    help="List, add and revoke API keys. Changes take effect in a running server at once.", no_args_is_help=True
+)
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes and underscores.")],
-    priority: Annotated[Priority, typer.Option(help="The highest that its requests get.")] = Priority.INTERACTIVE,
-    requests_per_minute: Most = None,
-    characters_per_minute: Most = None,
-    characters_per_day: Most = None,
-    interval_seconds: Annotated[int | None, typer.Option(min=1, help="Least time between two requests.")] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Most requests under way at once.")] = None,
-    voices: Annotated[str | None, typer.Option(help="Voices that it may ask for, separated by commas.")] = None,
+    name: Annotated[
+        str, typer.Argument(help="Name of the key's owner: letters, digits, dots, dashes and underscores.")
+    ],
+    priority: Annotated[Priority, typer.Option(help="Highest priority of its requests.")] = Priority.INTERACTIVE,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Maximum requests per minute.")] = None,
+    characters_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Maximum characters of text per minute.")
+    ] = None,
+    characters_per_day: Annotated[int | None, typer.Option(min=1, help="Maximum characters of text per day.")] = None,
+    interval_seconds: Annotated[int | None, typer.Option(min=1, help="Minimum seconds between two requests.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Maximum requests in flight at once.")] = None,
+    voices: Annotated[
+        str | None, typer.Option(help="Voices that its requests may use, separated by commas; default: all.")
+    ] = None,
 ) -> None:
-    """Make a key, and print it: this once, as only its digest is kept."""
+    """Add a key and print it. It is shown only once: the file holds just its digest.
+
+    Limits that are left out are those of the server's settings.
+    """
     file, keys = _keys()
     if name in (key.name for key in keys):
-        fail(f"there is a key {name!r} already; revoke it first, or choose another name", EXIT_REFUSED)
+        fail(f"there is already a key {name!r}; revoke it first, or choose another name", EXIT_REFUSED)
     secret = new_key()
     try:
         key = ApiKey(
@@ -54,43 +63,43 @@ def add(
     except ValidationError as error:
         fail(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", EXIT_REFUSED)
     _write(file, (*keys, key))
-    tell(f"key {name!r} in {file}; this is shown only now:")
+    tell(f"added key {name!r} to {file}; it is not shown again:")
     typer.echo(secret)
     if not keys:
-        tell("from now on, the server asks everybody for a key")
+        tell("from now on the server requires an API key for every request")
 
 
 @app.command("list")
 def list_keys(
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show the keys' names and limits."""
+    """List the keys with their limits."""
     _, keys = _keys()
     rows = [key.model_dump(mode="json", exclude={"digest"}, exclude_none=True) for key in keys]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    listing = Table("name", "created", "priority", "limits", "voices")
+    table = Table("name", "created", "priority", "limits", "voices")
     for row in rows:
         limits = ", ".join(
             f"{name} {row[name]}" for name in row if name not in ("name", "created", "priority", "voices")
         )
-        listing.add_row(
+        table.add_row(
             row["name"], row.get("created", ""), row["priority"], limits, ", ".join(row.get("voices", ["any"]))
         )
-    Console().print(listing)
+    Console().print(table)
 
 
 @app.command()
-def revoke(name: Annotated[str, typer.Argument(help="As `chorus keys list` has it.")]) -> None:
-    """Take a key back; what it has in flight is still answered."""
+def revoke(name: Annotated[str, typer.Argument(help="Name of the key, as `chorus keys list` shows it.")]) -> None:
+    """Revoke a key. Its requests in flight are still answered."""
     file, keys = _keys()
-    rest = tuple(key for key in keys if key.name != name)
-    if len(rest) == len(keys):
+    remaining = tuple(key for key in keys if key.name != name)
+    if len(remaining) == len(keys):
         known = ", ".join(key.name for key in keys) or "none"
         fail(f"there is no key {name!r} in {file}; there are: {known}", EXIT_REFUSED)
-    _write(file, rest)
-    tell(f"key {name!r} is revoked")
+    _write(file, remaining)
+    tell(f"revoked key {name!r}")
 
 
 def _keys() -> tuple[Path, tuple[ApiKey, ...]]:

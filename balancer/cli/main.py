@@ -1,4 +1,4 @@
-"""The `chorus` command: starts the server, and speaks to a running one as any client would."""
+"""The `chorus` command: starts the server, and sends requests to a running one as any other client does."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from rich.table import Table
 
 from balancer.audio.formats import AudioFormat
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
-from balancer.cli.console import EXIT_REFUSED, LOCAL, ApiKey, Url, ask, fail, messages, tell
+from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, tell
+from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cli.status_table import status_table
 from balancer.cpu_lists import format_cpus
 from balancer.host.layout import Layout
@@ -27,10 +28,10 @@ from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, SettingsTable, tables
-from worker.cards import CARDS, Runtime
-from worker.precision import Precision, detect_processor, precision_remarks
+from worker.precision import detect_processor, precision_remarks
 
-LOOK_SECONDS = 1.0
+POLL_INTERVAL_SECONDS = 1.0
+"""Interval at which `chorus status` refreshes its table."""
 
 app = typer.Typer(
     help="Text to speech at scale from ordinary CPU hosts.",
@@ -49,43 +50,39 @@ app.command()(operate.drain)
 app.command()(operate.resume)
 app.command()(operate.restart)
 
-Engine = Annotated[str | None, typer.Option(help=f"Engine of the workers: {', '.join(sorted(CARDS))}.")]
-Workers = Annotated[int | None, typer.Option(help="Worker processes; left out: chosen for this host.")]
-Threads = Annotated[int | None, typer.Option(help="Threads a worker; left out: chosen for this host.")]
-Slots = Annotated[int | None, typer.Option(help="Utterances that a worker speaks at once; left out: chosen.")]
-Cores = Annotated[str | None, typer.Option(help="CPUs of each worker, such as '0-1;2-3'.")]
-RunBy = Annotated[Runtime | None, typer.Option("--runtime", help="Our loops, or upstream's own classes.")]
-Numbers = Annotated[Precision | None, typer.Option("--precision", help="Numbers of the batched runtime.")]
-ModelDir = Annotated[Path | None, typer.Option(help="Folder of the engine's weights; left out: the hub's cache.")]
+WorkersOption = Annotated[int | None, typer.Option(help="Number of worker processes; default: chosen for this host.")]
+ThreadsOption = Annotated[int | None, typer.Option(help="Threads of each worker; default: chosen for this host.")]
+SlotsOption = Annotated[int | None, typer.Option(help="Utterances that a worker synthesizes at once; default: chosen.")]
+CoresOption = Annotated[str | None, typer.Option(help="CPUs of each worker, such as '0-1;2-3'; default: chosen.")]
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Runs the command."""
     app()
 
 
 @app.command()
 def serve(
     *,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; 127.0.0.1 if left out.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 5000 if left out.")] = None,
-    engine: Engine = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    slots: Slots = None,
-    cores: Cores = None,
-    runtime: RunBy = None,
-    precision: Numbers = None,
-    model_dir: ModelDir = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; default: 5000.")] = None,
+    engine: EngineOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    slots: SlotsOption = None,
+    cores: CoresOption = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
+    model_dir: ModelDirOption = None,
     allow_anonymous: Annotated[
         bool | None, typer.Option("--allow-anonymous", help="Listen beyond loopback without API keys.")
     ] = None,
 ) -> None:
-    """Start the balancer and its workers here, until Ctrl-C.
+    """Start the balancer and its workers on this host, until Ctrl-C.
 
-    Every other setting is an environment variable: see `chorus settings`.
+    All other settings are environment variables: see `chorus settings`.
     """
-    with refusing():
+    with reporting_errors():
         settings = Settings.load(
             host=host,
             port=port,
@@ -107,17 +104,17 @@ def serve(
 
 @app.command()
 def layout(
-    engine: Engine = None,
-    workers: Workers = None,
-    threads: Threads = None,
-    slots: Slots = None,
-    cores: Cores = None,
-    runtime: RunBy = None,
-    precision: Numbers = None,
-    model_dir: ModelDir = None,
+    engine: EngineOption = None,
+    workers: WorkersOption = None,
+    threads: ThreadsOption = None,
+    slots: SlotsOption = None,
+    cores: CoresOption = None,
+    runtime: RuntimeOption = None,
+    precision: PrecisionOption = None,
+    model_dir: ModelDirOption = None,
 ) -> None:
-    """Show what serve would start here, and why. Starts nothing."""
-    with refusing():
+    """Show which workers `chorus serve` would start on this host, and why, without starting them."""
+    with reporting_errors():
         settings = Settings.load(
             engine=engine,
             workers=workers,
@@ -137,7 +134,7 @@ def settings(
         bool, typer.Option("--markdown", help="Print Markdown: a heading and a table for each group.")
     ] = False,
 ) -> None:
-    """List every setting by group: environment variable, default and meaning."""
+    """List all settings by group: environment variable, default and meaning."""
     if markdown:
         typer.echo(settings_markdown(), nl=False)
         return
@@ -151,25 +148,30 @@ def settings(
 
 @app.command()
 def say(
-    text: Annotated[str, typer.Argument(help="What to say; - reads it from standard input.")],
-    voice: Annotated[str, typer.Option(help="A voice's name or alias.")] = "default",
+    text: Annotated[str, typer.Argument(help="Text to speak; - reads it from standard input.")],
+    voice: Annotated[str, typer.Option(help="Name or alias of the voice.")] = "default",
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write; left out: speech.FORMAT, or the pipe."),
+        typer.Option(
+            "-o", "--output", help="Output file; default: speech.FORMAT, or standard output if that is a pipe."
+        ),
     ] = None,
     audio_format: Annotated[
-        AudioFormat | None, typer.Option("--format", help="Left out: the file's ending, else wav.")
+        AudioFormat | None,
+        typer.Option("--format", help="Audio format; default: by the output file's suffix, else wav."),
     ] = None,
-    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="Tempo.")] = 1.0,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="Makes the audio reproducible.")] = None,
-    url: Url = LOCAL,
+    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="Speaking rate.")] = 1.0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, which makes the audio reproducible.")
+    ] = None,
+    url: Url = LOCAL_URL,
     api_key: ApiKey = "",
 ) -> None:
-    """Speak a text through a running server, into a file or a pipe."""
-    words = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
-    chosen = audio_format or _format_of(output)
-    target = output or (Path(f"speech.{chosen}") if sys.stdout.isatty() else None)
-    body = {"text": words, "voice": voice, "format": chosen.value, "speed": speed}
+    """Synthesize a text with a running server, into a file or a pipe."""
+    input_text = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
+    output_format = audio_format or _format_of(output)
+    target = output or (Path(f"speech.{output_format}") if sys.stdout.isatty() else None)
+    body = {"text": input_text, "voice": voice, "format": output_format.value, "speed": speed}
     if seed is not None:
         body["seed"] = seed
     indicator = Progress(
@@ -181,31 +183,31 @@ def say(
         disable=not messages.is_terminal,
     )
     with indicator:
-        indicator.add_task(f"speaking {len(words)} characters")
-        answer = ask("POST", url, "/tts", api_key, json=body)
+        indicator.add_task(f"synthesizing {len(input_text)} characters")
+        response = request("POST", url, "/tts", api_key, json=body)
     try:
         if target is None:
-            sys.stdout.buffer.write(answer.content)
+            sys.stdout.buffer.write(response.content)
             sys.stdout.buffer.flush()
             return
-        target.write_bytes(answer.content)
+        target.write_bytes(response.content)
     except BrokenPipeError:
-        raise  # whoever reads the pipe has heard enough
+        raise  # the reader of the pipe has closed it
     except OSError as error:
         fail(f"cannot write {target or 'to standard output'}: {error.strerror}")
-    tell(f"{target}: {float(answer.headers['X-Audio-Seconds']):.1f} s of {chosen.value}")
+    tell(f"{target}: {float(response.headers['X-Audio-Seconds']):.1f} s of {output_format.value}")
 
 
 @app.command()
 def status(
-    once: Annotated[bool, typer.Option("--once", help="Print the table once and end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the server's report as JSON and end.")] = False,
-    url: Url = LOCAL,
+    once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the server's report as JSON, once.")] = False,
+    url: Url = LOCAL_URL,
     api_key: ApiKey = "",
 ) -> None:
-    """Watch the workers of a running server: state, cores, memory, utterances done, speed.
+    """Watch the workers of a running server: state, CPUs, memory, completed utterances, speed.
 
-    Ends at once, with exit code 1, where the server cannot speak; on a terminal it goes on until Ctrl-C.
+    On a terminal the table is refreshed until Ctrl-C. The exit code is 1 if the server cannot serve requests.
     """
     report = _health(url, api_key)
     console = Console()
@@ -223,24 +225,22 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
     with Live(status_table(report), console=console, auto_refresh=False) as live:
         try:
             while True:
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_INTERVAL_SECONDS)
                 live.update(status_table(_health(url, api_key)), refresh=True)
         except KeyboardInterrupt:
             return
 
 
 def print_layout(chosen: Layout, settings: Settings) -> None:
-    """Print a layout, its reasons and what the processor is good for below it."""
-    engine = settings.engine_options()
-    listing = Table("worker", "CPUs", "threads", "slots", title=f"Engine {engine.label()}", title_justify="left")
+    """Prints a layout, the reasons for it, and remarks on the precisions that this processor supports."""
+    options = settings.engine_options()
+    table = Table("worker", "CPUs", "threads", "slots", title=f"Engine {options.label()}", title_justify="left")
     for index, cpus in enumerate(chosen.workers):
-        listing.add_row(str(index), format_cpus(cpus), str(chosen.threads), str(chosen.slots))
+        table.add_row(str(index), format_cpus(cpus), str(chosen.threads), str(chosen.slots))
     console = Console()
-    console.print(listing)
-    for reason in (
-        *chosen.reasons,
-        *(precision_remarks(engine.precision, detect_processor()) if engine.batched else ()),
-    ):
+    console.print(table)
+    remarks = precision_remarks(options.precision, detect_processor()) if options.batched else ()
+    for reason in (*chosen.reasons, *remarks):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -255,8 +255,8 @@ def _group_markdown(group: SettingsTable) -> str:
 
 
 @contextmanager
-def refusing() -> Iterator[None]:
-    """Turn what keeps the server from starting into a message and exit code 1."""
+def reporting_errors() -> Iterator[None]:
+    """Reports an error that keeps the server from starting, and ends the command with exit code 1."""
     try:
         yield
     except (SettingsError, LaunchError) as error:
@@ -266,13 +266,15 @@ def refusing() -> Iterator[None]:
 def _format_of(output: Path | None) -> AudioFormat:
     if output is None:
         return AudioFormat.WAV
-    endings = {audio_format.suffix: audio_format for audio_format in AudioFormat}
-    if output.suffix.lower() not in endings:
-        known = ", ".join(endings)
-        raise typer.BadParameter(f"cannot tell the format from {output.name!r}: end it in {known}, or give --format")
-    return endings[output.suffix.lower()]
+    formats = {audio_format.suffix: audio_format for audio_format in AudioFormat}
+    if output.suffix.lower() not in formats:
+        known = ", ".join(formats)
+        raise typer.BadParameter(
+            f"cannot tell the format from {output.name!r}: use one of the suffixes {known}, or --format"
+        )
+    return formats[output.suffix.lower()]
 
 
 def _health(url: str, api_key: str) -> dict[str, Any]:
-    report: dict[str, Any] = ask("GET", url, "/health", api_key, accepted=(200, 503)).json()
+    report: dict[str, Any] = request("GET", url, "/health", api_key, accepted=(200, 503)).json()
     return report

@@ -1,4 +1,4 @@
-"""`chorus models`: which engines' weights are on this host, fetching them and reading them in full."""
+"""`chorus models`: lists, downloads and verifies the engines' weights on this host."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Column, Table
 
 from balancer.cli.console import fail, messages, tell
-from balancer.launch.download import download as fetch
-from balancer.launch.download import download_segmenter as fetch_segmenter
+from balancer.launch.download import download as download_checkpoint
+from balancer.launch.download import download_segmenter
 from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
@@ -30,17 +30,20 @@ from worker.checkpoints.catalogue import (
     verify,
 )
 
-app = typer.Typer(help="The engines' weights: what is on this host, fetching them, verifying them.")
+app = typer.Typer(help="List, download and verify the engines' weights on this host.")
 
-Engines = Annotated[list[str] | None, typer.Argument(metavar="ENGINE...", help=f"Among {', '.join(CHECKPOINTS)}.")]
-Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit in the hub; left out: what this version was made with.")
+EnginesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="ENGINE...", help=f"Engines: {', '.join(CHECKPOINTS)}.")
+]
+RevisionOption = Annotated[
+    str | None,
+    typer.Option(help="Branch, tag or commit on the Hugging Face hub; default: the one this version supports."),
 ]
 
 
 @app.callback(invoke_without_command=True)
 def models(context: typer.Context) -> None:
-    """The engines' weights: what is on this host, fetching them, verifying them."""
+    """List, download and verify the engines' weights on this host."""
     if context.invoked_subcommand is None:
         list_models()
 
@@ -48,79 +51,79 @@ def models(context: typer.Context) -> None:
 @app.command("list")
 def list_models() -> None:
     """List the engines, and whether their weights are on this host."""
-    listing = Table("engine", Column("repository", overflow="fold"), "revision", "state", "size")
-    listing.add_column("where", overflow="fold")
+    table = Table("engine", Column("repository", overflow="fold"), "revision", "state", "size")
+    table.add_column("where", overflow="fold")
     for name in CARDS:
         if checkpoint := CHECKPOINTS.get(name):
-            listing.add_row(name, checkpoint.repository, checkpoint.revision[:8], *_found(checkpoint))
+            table.add_row(name, checkpoint.repository, checkpoint.revision[:8], *_cached(checkpoint))
         else:
-            listing.add_row(name, "", "", "ready", "", "comes with the package")
-    Console().print(listing)
+            table.add_row(name, "", "", "ready", "", "comes with the package")
+    Console().print(table)
 
 
 @app.command()
-def download(engines: Engines = None, revision: Revision = None) -> None:
-    """Fetch the weights of engines from the hub into its cache, or what is missing or damaged of them."""
+def download(engines: EnginesArgument = None, revision: RevisionOption = None) -> None:
+    """Download weights from the Hugging Face hub into its cache: all files that are missing or damaged."""
     if not engines:
         raise typer.BadParameter(f"name the engines: {', '.join(CHECKPOINTS)}")
     for checkpoint in _checkpoints(engines):
         try:
-            folder = fetch(checkpoint, revision=revision, announce=tell)
+            folder = download_checkpoint(checkpoint, revision=revision, announce=tell)
         except CheckpointError as error:
             fail(str(error))
         size = decimal(size_on_disk(checkpoint, folder))
         tell(f"{checkpoint.engine}: ready, {size} in {folder}")
         if checkpoint.segments_chinese:
             try:
-                fetch_segmenter(announce=tell)
+                download_segmenter(announce=tell)
             except CheckpointError as error:
-                tell(f"{error}; until it is there, {checkpoint.engine} refuses Chinese, and speaks its other languages")
+                tell(f"{error}; without it, {checkpoint.engine} refuses Chinese but speaks its other languages")
 
 
 @app.command("verify")
 def verify_models(
-    engines: Engines = None,
+    engines: EnginesArgument = None,
     model_dir: Annotated[
-        Path | None, typer.Option(help="Folder of one engine's weights; else the hub's cache.")
+        Path | None, typer.Option(help="Directory of one engine's weights; default: the cache of the Hugging Face hub.")
     ] = None,
-    revision: Revision = None,
+    revision: RevisionOption = None,
 ) -> None:
-    """Read weights in full and say of each file whether it is whole; left out, of all engines on this host.
+    """Read weights to their end and report the state of each file; default: the weights of all engines on this host.
 
-    Ends with exit code 1 where anything is wrong.
+    The exit code is 1 if a file is missing or damaged.
     """
     if model_dir is not None and len(engines or ()) != 1:
-        raise typer.BadParameter("--model-dir holds the weights of one engine: name that one")
-    listing = Table("engine", "file", "state", "size", "what was found")
-    wrong = []
+        raise typer.BadParameter("--model-dir holds the weights of one engine: name that engine")
+    table = Table("engine", "file", "state", "size", "details")
+    errors = []
     for checkpoint in _checkpoints(engines or CHECKPOINTS):
         try:
-            folder = _readable(checkpoint, model_dir and model_dir.absolute(), revision)
+            folder = _checkpoint_folder(checkpoint, model_dir and model_dir.absolute(), revision)
         except CheckpointError as error:
             if engines or not isinstance(error, MissingCheckpointError):
-                wrong.append(str(error))
+                errors.append(str(error))
             continue
-        reports = _read(checkpoint, folder)
+        reports = _verify(checkpoint, folder)
         for report in reports:
-            listing.add_row(checkpoint.engine, report.name, report.state, _size(report.size), report.detail)
+            table.add_row(checkpoint.engine, report.name, report.state, _size(report.size), report.detail)
         if any(report.state is not FileState.WHOLE for report in reports):
-            wrong.append(
+            errors.append(
                 f"{checkpoint.engine}'s weights in {folder} are not whole; {how_to_repair(checkpoint, folder)}"
             )
-    if listing.row_count:
-        Console().print(listing)
-    elif not wrong and not engines:
+    if table.row_count:
+        Console().print(table)
+    elif not errors and not engines:
         fail(f"no engine's weights are on this host; run: chorus models download {next(iter(CHECKPOINTS))}")
-    if wrong:
-        fail("\n".join(wrong))
+    if errors:
+        fail("\n".join(errors))
 
 
 def _size(size: int) -> str:
     return decimal(size) if size else ""
 
 
-def _readable(checkpoint: Checkpoint, model_dir: Path | None, revision: str | None) -> Path:
-    """The folder where there is something to read, whole or not. Raises CheckpointError."""
+def _checkpoint_folder(checkpoint: Checkpoint, model_dir: Path | None, revision: str | None) -> Path:
+    """Returns the folder of the weights, even if files are missing. Raises CheckpointError if there is none."""
     try:
         return find(checkpoint, model_dir=model_dir, revision=revision)
     except CheckpointError as error:
@@ -129,8 +132,8 @@ def _readable(checkpoint: Checkpoint, model_dir: Path | None, revision: str | No
         return error.folder
 
 
-def _read(checkpoint: Checkpoint, folder: Path) -> list[FileReport]:
-    """Verify a checkpoint behind a progress bar, on a terminal."""
+def _verify(checkpoint: Checkpoint, folder: Path) -> list[FileReport]:
+    """Verifies a checkpoint, with a progress bar on a terminal."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -153,12 +156,12 @@ def _checkpoints(engines: Iterable[str]) -> list[Checkpoint]:
         if name in CHECKPOINTS:
             chosen.append(CHECKPOINTS[name])
         else:
-            tell(f"{name}: comes with the package, there is nothing to fetch or verify")
+            tell(f"{name}: comes with the package; there is nothing to download or verify")
     return chosen
 
 
-def _found(checkpoint: Checkpoint) -> tuple[str, str, str]:
-    """State, size and place of a checkpoint in the hub's cache."""
+def _cached(checkpoint: Checkpoint) -> tuple[str, str, str]:
+    """Returns state, size and folder of a checkpoint in the hub's cache."""
     try:
         folder: Path | None = find(checkpoint, model_dir=None, revision=None)
         state = "ready"

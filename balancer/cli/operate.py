@@ -1,6 +1,6 @@
-"""`chorus drain`, `resume` and `restart`: what the operator asks of the server that runs on this host.
+"""`chorus drain`, `chorus resume` and `chorus restart`: operator commands for the server on this host.
 
-They speak to the control socket in the run directory: no key is needed, but the same user and settings as the server.
+They use the control socket in the run directory, which needs no API key, but the same user and settings as the server.
 """
 
 from __future__ import annotations
@@ -16,75 +16,82 @@ import typer
 from balancer.cli.console import EXIT_REFUSED, EXIT_UNREACHABLE, fail, tell
 from balancer.settings import Settings, SettingsError
 
-LOOK_SECONDS = 0.1
+POLL_INTERVAL_SECONDS = 0.1
 
-Port = Annotated[int | None, typer.Option(help="Port of the server; its run directory is named after it.")]
-RunDir = Annotated[Path | None, typer.Option(help="The server's run directory, where it was given one.")]
+PortOption = Annotated[
+    int | None, typer.Option(help="Port of the server, which its default run directory is named after.")
+]
+RunDirOption = Annotated[
+    Path | None, typer.Option(help="Run directory of the server, if CHORUS_RUN_DIR was set for it.")
+]
 
 
 def drain(
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to wait until nothing is in flight; 0: not.")
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Maximum time to wait until nothing is in flight; 0: do not wait."),
     ] = 300.0,
-    port: Port = None,
-    run_dir: RunDir = None,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
 ) -> None:
-    """Take this host out of service: `/ready` answers 503, while what comes is still served.
+    """Take this host out of service: `/ready` answers 503, but requests that still arrive are served.
 
-    Ends when nothing is in flight, with exit code 1 where that takes too long. `chorus resume` takes it back.
+    Waits until nothing is in flight; the exit code is 1 if that takes too long. `chorus resume` undoes it.
     """
-    server = _Control(port, run_dir)
-    idle = server.ask("POST", "/drain")["idle"]
+    control = _ControlClient(port, run_dir)
+    idle = control.request("POST", "/drain")["idle"]
     tell("draining: /ready answers 503 now")
     deadline = time.monotonic() + wait
     while wait and not idle:
         if time.monotonic() > deadline:
-            fail(f"still busy after {wait:g} s; it goes on draining")
-        time.sleep(LOOK_SECONDS)
-        idle = server.ask("GET", "/state")["idle"]
+            fail(f"still busy after {wait:g} s; the host remains drained")
+        time.sleep(POLL_INTERVAL_SECONDS)
+        idle = control.request("GET", "/state")["idle"]
     if idle:
         tell("nothing is in flight")
 
 
-def resume(port: Port = None, run_dir: RunDir = None) -> None:
+def resume(port: PortOption = None, run_dir: RunDirOption = None) -> None:
     """Put a drained host back into service."""
-    _Control(port, run_dir).ask("POST", "/resume")
+    _ControlClient(port, run_dir).request("POST", "/resume")
     tell("in service again")
 
 
 def restart(
-    rolling: Annotated[bool, typer.Option("--rolling", help="One process at a time; no request fails.")] = False,
-    workers_only: Annotated[bool, typer.Option("--workers-only", help="Leave the balancer as it is.")] = False,
-    port: Port = None,
-    run_dir: RunDir = None,
+    rolling: Annotated[
+        bool, typer.Option("--rolling", help="Restart one process at a time, so that no request fails.")
+    ] = False,
+    workers_only: Annotated[bool, typer.Option("--workers-only", help="Do not restart the balancer.")] = False,
+    port: PortOption = None,
+    run_dir: RunDirOption = None,
 ) -> None:
-    """Start every process afresh, with new code or libraries, while the server goes on serving.
+    """Restart every process with the installed code and libraries, while the server keeps serving.
 
-    Each worker finishes what it has while the others speak; then the balancer answers what it has, and connections wait
-    for the next one. Settings stay as they are: to change those, stop the server and start it.
+    Each worker finishes its utterances while the others take new ones. Then the balancer finishes its requests, and
+    new connections wait for its successor. Settings do not change: for that, stop and start the server.
     """
     if not rolling:
-        fail("only --rolling is offered; to stop and start everything, end `chorus serve` and start it again")
-    server = _Control(port, run_dir)
-    before = server.ask("GET", "/state")
+        fail("only --rolling is supported; for a full restart, end `chorus serve` and start it again")
+    control = _ControlClient(port, run_dir)
+    before = control.request("GET", "/state")
     for index in before["workers"]:
         tell(f"worker {index}: draining")
-        server.replace(index)
+        control.replace(index)
         tell(f"worker {index}: ready again")
     if workers_only:
         return
-    tell("balancer: finishing what it has")
-    server.ask("POST", "/restart")
+    tell("balancer: finishing its requests")
+    control.request("POST", "/restart")
     while True:
-        state = server.state()
+        state = control.state()
         if state is not None and state["startedAt"] != before["startedAt"] and state["reason"] is None:
             break
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_INTERVAL_SECONDS)
     tell("balancer: ready again")
 
 
-class _Control:
-    """The control socket of the server that these settings belong to."""
+class _ControlClient:
+    """Client of the control socket of the server with these settings."""
 
     def __init__(self, port: int | None, run_dir: Path | None) -> None:
         try:
@@ -93,18 +100,18 @@ class _Control:
             fail(str(error))
         self._path = settings.server.control_socket
 
-    def ask(self, method: str, path: str) -> dict[str, Any]:
-        """The answer; ends the command where nobody answers."""
+    def request(self, method: str, path: str) -> dict[str, Any]:
+        """Sends a request and returns the response. Ends the command if no server answers."""
         try:
             with self._client() as client:
-                answer = client.request(method, path)
+                response = client.request(method, path)
         except httpx.HTTPError as error:
-            self._unreachable(error)
-        report: dict[str, Any] = answer.json()
+            self._fail_unreachable(error)
+        report: dict[str, Any] = response.json()
         return report
 
     def state(self) -> dict[str, Any] | None:
-        """What the balancer says of itself; None while there is none."""
+        """Returns the state of the balancer, or None while no balancer answers."""
         try:
             with self._client() as client:
                 report: dict[str, Any] = client.get("/state").json()
@@ -113,20 +120,20 @@ class _Control:
         return report
 
     def replace(self, index: int) -> None:
-        """Have a worker replaced, and wait for its successor."""
+        """Has a worker replaced and waits until its successor is ready. Ends the command if that fails."""
         try:
-            with self._client() as client, client.stream("POST", f"/workers/{index}/replace") as answer:
-                lines = [json.loads(line) for line in answer.iter_lines()]
+            with self._client() as client, client.stream("POST", f"/workers/{index}/replace") as response:
+                lines = [json.loads(line) for line in response.iter_lines()]
         except httpx.HTTPError as error:
-            self._unreachable(error)
+            self._fail_unreachable(error)
         if lines[-1].get("ready") != index:
             fail(f"worker {index} was not replaced: {lines[-1]}", EXIT_REFUSED)
 
     def _client(self) -> httpx.Client:
         return httpx.Client(transport=httpx.HTTPTransport(uds=str(self._path)), base_url="http://control", timeout=None)
 
-    def _unreachable(self, error: httpx.HTTPError) -> NoReturn:
+    def _fail_unreachable(self, error: httpx.HTTPError) -> NoReturn:
         fail(
-            f"no server answers at {self._path} ({error}): give its --port or --run-dir, as the user that runs it",
+            f"no server answers at {self._path} ({error}): run this as the server's user, with its --port or --run-dir",
             EXIT_UNREACHABLE,
         )

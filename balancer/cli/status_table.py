@@ -1,4 +1,4 @@
-"""The table of `chorus status`, made from the answer of `/health`."""
+"""The table of `chorus status`, made from the response of `/health`."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ COLOURS = {
     WorkerPhase.GONE: "red",
 }
 
-_NOTABLE_SHARE = 64 * 2**20
-"""Bytes of shared memory from which the table tells of it: below it are but the libraries' own files."""
+_MIN_SHARED_BYTES = 64 * 2**20
+"""Shared memory up to this size, which is that of the libraries' files, is not shown."""
 
 
 def status_table(report: dict[str, Any]) -> Table:
-    """One row a worker; the title tells whether the server can speak."""
+    """Returns a table with one row per worker; its title says whether the server can serve requests."""
     batch = report["queueDepths"]["batch"]
-    title = f"{report['status']}, {report['queueDepth']} in line" + (f" ({batch} of them batch)" if batch else "")
+    title = f"{report['status']}, {report['queueDepth']} queued" + (f" ({batch} of them batch)" if batch else "")
     title += ", draining" if report["draining"] else ""
     if report["reason"]:
         title += f": {escape(report['reason'])}"
-    listing = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
     for heading in ("worker", "state", "pid", "CPUs", "threads", "CPU use", "memory", "done", "speed"):
-        listing.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
+        table.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
     for worker in report["workers"]:
-        listing.add_row(*_row(worker))
-    return listing
+        table.add_row(*_row(worker))
+    return table
 
 
 def _row(worker: dict[str, Any]) -> list[str]:
@@ -58,6 +58,6 @@ def _row(worker: dict[str, Any]) -> list[str]:
 
 
 def _memory(resident: int, shared: int) -> str:
-    """The memory that is the worker's alone, and beside it what it shares with the others, if that is much."""
+    """The worker's own memory and, unless it is small, the memory that it shares with the other workers."""
     own = f"{(resident - shared) / 2**20:.0f} MiB"
-    return own if shared <= _NOTABLE_SHARE else f"{own} + {shared / 2**30:.1f} GiB shared"
+    return own if shared <= _MIN_SHARED_BYTES else f"{own} + {shared / 2**30:.1f} GiB shared"

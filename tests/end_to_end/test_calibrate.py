@@ -99,7 +99,7 @@ def test_interrupted_it_leaves_nothing_behind(place: Place, number: int, code: i
         process.send_signal(number)
         _, said = process.communicate(timeout=TIMEOUT)
     assert process.returncode == code
-    assert said == "interrupted: nothing was kept\n"
+    assert said == "interrupted: nothing was saved\n"
     assert [worker for worker in workers if worker.is_running()] == []
     assert not place.cache.joinpath("calibrations").exists()
 
@@ -146,9 +146,9 @@ def alive(process: psutil.Process) -> bool:
             1,
             f"chorus: the folder of turbo's weights, {ROOT}/nowhere, does not exist",
         ),
-        (["--threads", "100000"], 1, "chorus: 100000 threads are more than the cores that a worker can have here: "),
-        (["--slots", "1,x"], 2, "--slots '1,x' is no list of numbers from 1 on, such as 1,2,4"),
-        (["--threads", "0"], 2, "--threads '0' is no list of numbers from 1 on, such as 1,2,4"),
+        (["--threads", "100000"], 1, "chorus: a worker can have at most "),
+        (["--slots", "1,x"], 2, "--slots '1,x' is not a list of positive numbers such as 1,2,4"),
+        (["--threads", "0"], 2, "--threads '0' is not a list of positive numbers such as 1,2,4"),
         (["--utterances", "0"], 2, "--utterances"),
     ],
 )

@@ -53,7 +53,7 @@ def check(where: str) -> None:
     assert (stats["entries"], stats["limit"]) == (3, 1024 * 2**20)
     assert where in stats["where"]
     assert "3 entries" in run("cache", "stats").stdout
-    assert "3 entries dropped" in run("cache", "clear").stderr
+    assert "deleted 3 entries" in run("cache", "clear").stderr
     assert json.loads(run("cache", "stats", "--json").stdout)["entries"] == 0
 
     counts = dict(line.split() for line in run("jobs", "stats").stdout.splitlines())

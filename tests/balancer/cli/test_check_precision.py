@@ -118,7 +118,7 @@ def rows(output: str) -> dict[str, list[str]]:
 
 
 def test_precisions_of_a_checkpoint(tiny_checkpoint: TinyCheckpoint) -> None:
-    text = ("--text", "Where is it?", "--most-tokens", "8")
+    text = ("--text", "Where is it?", "--max-tokens", "8")
     result = run("--engine", "turbo", "--model-dir", str(tiny_checkpoint("turbo")), *text, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(result.stdout)
@@ -134,7 +134,7 @@ def test_precisions_of_a_checkpoint(tiny_checkpoint: TinyCheckpoint) -> None:
     assert "does not understand upstream's own speech" in report["notes"][0]
     listed = rows(shown(report))
     assert listed["verdict"][0] == "equal"
-    assert listed["next token: likeliest one the same"][0] == "100.00%"
+    assert listed["next token: same most likely token"][0] == "100.00%"
 
 
 def test_weights_that_do_not_load(unloadable: str) -> None:
@@ -165,14 +165,17 @@ def test_the_measuring_program_ends_with_the_command(number: int, unloadable: st
     ("arguments", "said"),
     [
         (["--engine", "parrot"], "CHORUS_ENGINE: there is no such engine; there are: "),
-        (["--engine", "hibari"], "engine hibari has one precision only; name another with --engine: chatterbox, turbo"),
+        (
+            ["--engine", "hibari"],
+            "engine hibari has only one precision; choose another one with --engine: chatterbox, turbo",
+        ),
         (["--engine", "nano"], "nano's weights are not on this host; run: chorus models download nano"),
         (["--engine", "turbo", "--model-dir", "/nowhere"], "the folder of turbo's weights, /nowhere, is not there"),
         (["--voice", "bob"], "there is no voice 'bob'; there are: bird, default"),
-        (["--voice", "bird"], "engine turbo cannot speak the voice 'bird'"),
+        (["--voice", "bird"], "engine turbo does not support the voice 'bird'"),
         (["--language", "fr"], "engine turbo speaks English only"),
         (["--text", "Hello.", "--text", " "], "text 2 is empty"),
-        (["--text", "far " * 151], "text 1 (far far far far far far far fa…) has 604 characters; engine turbo speaks"),
+        (["--text", "far " * 151], "text 1 (far far far far far far far fa…) has 604 characters; engine turbo accepts"),
         (["--texts", "absent.txt"], "cannot read the texts in absent.txt: No such file or directory"),
     ],
 )
@@ -198,7 +201,7 @@ def test_a_file_without_texts(content: bytes, said: str, unloadable: str, tmp_pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--precision", "fp16"], ["--seed", "-1"], ["--most-tokens", "0"], ["--engine"], ["loudly"]],
+    [["--precision", "fp16"], ["--seed", "-1"], ["--max-tokens", "0"], ["--engine"], ["loudly"]],
 )
 def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
@@ -243,7 +246,7 @@ def test_what_is_left_out(unloadable: str, tmp_path: Path, monkeypatch: pytest.M
     assert "--precision fp32 --precision bf16" in joined
     assert "int8" not in joined
     assert "--recognise" in joined
-    assert "--most-tokens" not in joined
+    assert "--max-tokens" not in joined
 
 
 def test_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,14 +259,14 @@ def test_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         run(
             *("--engine", "multilingual", "--model-dir", str(model), "--language", "fr", "--seed", "7"),
             *("--text", "Un.", "--text", "Deux.", "--texts", str(texts), "--precision", "fp32", "--precision", "fp32"),
-            *("--most-tokens", "40", "--no-recognise"),
+            *("--max-tokens", "40", "--no-recognise"),
         )
     )
     assert spoken == ["Un.", "Deux.", "Trois."]
     joined = " ".join(arguments)
     assert "--language fr --seed 7 --threads 3" in joined
     assert joined.count("--precision fp32") == 1
-    assert "--most-tokens 40" in joined
+    assert "--max-tokens 40" in joined
     assert "--recognise" not in joined
 
 
@@ -289,7 +292,7 @@ def test_the_exit_code_tells_whether_all_are_fit(
     [
         ("raise ValueError('out of luck')", "ended with 1:\n"),
         ("os.close(0); sys.exit('never read a text')", "ended with 1:\n  never read a text"),
-        ("os.kill(os.getpid(), 9)", "ended with -9; perhaps the memory is too small:"),
+        ("os.kill(os.getpid(), 9)", "ended with -9; the host may have run out of memory:"),
         ("tell(done=1, of=2, doing='half'); sys.exit(2)", "ended with 2:"),
     ],
 )
@@ -322,11 +325,11 @@ def test_tables() -> None:
     output = shown(made_up())
     assert "turbo from /[models]/turbo, voice default, seed 0: 2 texts, 4.3 s of speech, 120 tokens, 40 of" in output
     listed = rows(output)
-    assert listed["logits: largest difference, of their range"] == ["1.7720%"]
-    assert listed["next token: divergence, nats a step"] == ["0.002829"]
-    assert listed["next token: the same where that is clear"] == ["100.00%"]
+    assert listed["logits: maximum difference, relative to their range"] == ["1.7720%"]
+    assert listed["next token: mean KL divergence, nats per step"] == ["0.002829"]
+    assert listed["next token: same where upstream's choice is clear"] == ["100.00%"]
     assert listed["mel: mel-cepstral distance"] == ["0.12 dB"]
-    assert listed["word error rate (upstream's own: 20.0%)"] == ["28.0%"]
+    assert listed["word error rate (upstream: 20.0%)"] == ["28.0%"]
     assert listed["verdict"] == ["close"]
     assert listed["[laugh] The ferry leaves at seven."] == [
         "int8",
@@ -343,14 +346,14 @@ def test_tables() -> None:
 
 def test_what_is_no_number() -> None:
     listed = rows(shown(made_up("not recommended", divergenceMean=None, melLargest=None, heard=None)))
-    assert listed["next token: divergence, nats a step"] == ["no number"]
-    assert listed["mel: largest difference of a band"] == ["no number"]
-    assert listed["word error rate (upstream's own: 20.0%)"] == ["not spoken"]
+    assert listed["next token: mean KL divergence, nats per step"] == ["not a number"]
+    assert listed["mel: maximum difference per band"] == ["not a number"]
+    assert listed["word error rate (upstream: 20.0%)"] == ["no speech"]
 
 
 def test_where_no_choice_was_clear() -> None:
     listed = rows(shown(made_up(clearSteps=0, clearAgreement=None)))
-    assert listed["next token: the same where that is clear"] == [""]
+    assert listed["next token: same where upstream's choice is clear"] == [""]
 
 
 def test_where_nobody_listened() -> None:

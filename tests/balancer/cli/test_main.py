@@ -178,7 +178,7 @@ def test_nobody_there() -> None:
 def test_what_is_no_address_is_a_wrong_command_line(url: str) -> None:
     result = run("say", "Hello.", "--url", url)
     assert result.exit_code == 2
-    assert f"--url '{url}' is no address such as http://127.0.0.1:5000" in result.stderr
+    assert f"--url '{url}' is not a URL such as http://127.0.0.1:5000" in result.stderr
 
 
 def test_an_address_may_end_in_a_slash(server: Server) -> None:
@@ -297,7 +297,7 @@ def test_on_a_terminal_speech_goes_to_a_file(server: Server) -> None:
 
 def test_on_a_terminal_status_goes_on_until_it_is_interrupted(server: Server) -> None:
     with Terminal("status", url=server.url) as terminal:
-        wait_until(lambda: terminal.shows("healthy, 0 in line"))
+        wait_until(lambda: terminal.shows("healthy, 0 queued"))
         assert httpx.post(f"{server.url}/tts", json={"text": "Hello."}, timeout=TIMEOUT).status_code == 200
         done = str(server.stub.state().done)
         wait_until(lambda: terminal.shows("ready") and bool(re.search(rf"MiB\W+{done}\W", terminal.shown)))
@@ -313,7 +313,7 @@ def test_status_once(server: Server) -> None:
     for arguments in (["status", "--once"], ["status"]):  # no terminal here
         result = run(*arguments, url=server.url)
         assert result.exit_code == 0
-        assert "healthy, 0 in line" in result.stdout
+        assert "healthy, 0 queued" in result.stdout
         assert str(server.stub.process.pid) in result.stdout
 
 
@@ -331,7 +331,7 @@ def test_status_of_a_server_that_cannot_speak(run_dir: Path) -> None:
         once, as_json = run("status", "--once", url=url), run("status", "--json", url=url)
         spoken = run("say", "Hello.", url=url)
     assert (once.exit_code, as_json.exit_code, spoken.exit_code) == (1, 1, 1)
-    assert "unhealthy, 0 in line: no worker can load its model: there are no weights" in once.stdout
+    assert "unhealthy, 0 queued: no worker can load its model: there are no weights" in once.stdout
     assert "failed (there are no weights; run: make weights)" in once.stdout
     assert json.loads(as_json.stdout)["status"] == "unhealthy"
     assert spoken.stderr.startswith("chorus: no worker is available: no worker can load its model")

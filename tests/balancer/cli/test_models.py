@@ -140,7 +140,7 @@ def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_folder_is_of_one_engine(engines: list[str]) -> None:
     result = models("verify", *engines, "--model-dir", "model")
     assert result.exit_code == 2
-    assert "name that one" in result.stderr
+    assert "name that engine" in result.stderr
 
 
 def test_an_engine_that_comes_with_its_weights() -> None:
@@ -175,7 +175,7 @@ def test_engines_are_fetched_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPat
             raise DownloadError("no answer")
         return cached(hub, checkpoint)
 
-    monkeypatch.setattr(model_commands, "fetch", fetch)
+    monkeypatch.setattr(model_commands, "download_checkpoint", fetch)
     result = models("download", "turbo", "chatterbox", "nano", "--revision", "main")
     assert result.exit_code == 1
     assert result.stderr.startswith("turbo: ready, 36.3 kB in ")

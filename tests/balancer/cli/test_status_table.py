@@ -46,7 +46,7 @@ def cells(line: str) -> list[str]:
 
 def test_a_row_tells_all_of_a_worker() -> None:
     title, _, headings, _, row, _ = lines(WORKER)
-    assert title.strip() == "healthy, 3 in line"
+    assert title.strip() == "healthy, 3 queued"
     assert dict(zip(cells(headings), cells(row), strict=True)) == {
         "worker": "0",
         "state": "ready",
@@ -85,12 +85,12 @@ def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
 
 def test_the_title_says_why_nobody_can_speak() -> None:
     assert lines(WORKER, reason="the workers are starting")[0].strip() == (
-        "unhealthy, 3 in line: the workers are starting"
+        "unhealthy, 3 queued: the workers are starting"
     )
 
 
 def test_the_title_tells_of_batch_work_and_of_draining() -> None:
-    assert lines(WORKER, batch=2, draining=True)[0].strip() == "healthy, 3 in line (2 of them batch), draining"
+    assert lines(WORKER, batch=2, draining=True)[0].strip() == "healthy, 3 queued (2 of them batch), draining"
 
 
 def test_a_process_that_is_just_gone_has_no_cpu_use() -> None:

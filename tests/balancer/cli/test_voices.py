@@ -115,7 +115,7 @@ def test_a_made_up_voice_needs_no_consent(folder: Path, clip: str) -> None:
 def test_a_person_is_asked_first(folder: Path, clip: str, consent: list[str]) -> None:
     result = run("add", "ada", clip, *consent)
     assert result.exit_code == 1
-    assert result.stderr.startswith("chorus: a person's voice is cloned with their consent only: ")
+    assert result.stderr.startswith("chorus: cloning a person's voice needs their consent: ")
     assert "--consent" in result.stderr
     assert "--synthetic" in result.stderr
     assert names(folder) == ["default"]
@@ -145,7 +145,7 @@ def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -
     ("arguments", "said"),
     [
         (["Ada"], "voice 'Ada' cannot be added: name: "),
-        (["default"], "there is a voice 'default' already; --replace"),
+        (["default"], "there is a voice 'default' already; use --replace"),
         (["alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--alias", "alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--language", "English"], "voice 'ada' cannot be added: language: "),
@@ -267,7 +267,7 @@ def test_show_a_voice_that_is_none_or_broken(folder: Path) -> None:
 def test_remove(folder: Path, clip: str) -> None:
     run("add", "ada", clip, *ADA)
     result = run("remove", "ada", "--yes")
-    assert (result.exit_code, result.stderr) == (0, "voice ada is deleted\n")
+    assert (result.exit_code, result.stderr) == (0, "deleted voice ada\n")
     assert names(folder) == ["default"]
 
 
