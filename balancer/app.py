@@ -1,4 +1,4 @@
-"""The composition root: builds the balancer's app from its settings. The only place that knows all the parts."""
+"""The composition root: builds the balancer's app from its settings. Only this module knows all parts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -17,8 +17,7 @@ from starlette.types import ASGIApp
 from balancer.access.admission import Admission
 from balancer.access.api_keys import KeyRing
 from balancer.access.rate_limits import Quota, RateLimits
-from balancer.api import control, docs, health, openai, queue, tts
-from balancer.api import voices as voices_route
+from balancer.api import control, docs, health, openai, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.responses import (
@@ -45,9 +44,10 @@ from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
+from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
-from balancer.stores import DAY_SECONDS, open_stores
+from balancer.stores import Stores, open_stores
 from voices.registry import LiveRegistry
 from worker.checkpoints.fingerprint import fingerprint
 
@@ -55,94 +55,75 @@ log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGIApp:
-    """The balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
+    """Returns the balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
 
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
     VoiceError if the voices cannot be read, KeysFileError if the API keys cannot.
     """
     card = settings.engine_options().card
-    metrics = Metrics(settings.engine.engine)
-    fleet = Fleet(
-        settings.server.socket_dir,
-        probe_seconds=settings.probes.probe_seconds,
-        probe_timeout=settings.probes.probe_timeout,
-        probe_failures=settings.probes.probe_failures,
-        recovery_seconds=settings.probes.recovery_seconds,
-        unresponsive_seconds=settings.probes.unresponsive_seconds,
-    )
-    scheduling, attempts = settings.scheduling, settings.attempts
-    scheduler = Scheduler(
-        scheduling.queue_limit,
-        sjf_window=scheduling.sjf_window,
-        batch_ageing_seconds=scheduling.batch_ageing_seconds,
-    )
-    timeouts = AttemptTimeouts(attempts.attempt_seconds, attempts.attempt_factor, attempts.hedge_factor)
-    dispatcher = Dispatcher(fleet, scheduler, metrics, card, timeouts)
-    validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), settings.limits.max_text_characters)
+    limits = settings.limits
+    metrics = Metrics(card.name)
     stores = open_stores(settings.storage)
-    cache = BestEffortCache(stores.audio, metrics)
+    fleet = Fleet(settings.server.socket_dir, settings.probes)
+    dispatcher = Dispatcher(fleet, Scheduler(settings.scheduling), metrics, card, _attempt_timeouts(settings.attempts))
+    validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), limits.max_text_characters)
     speech = SpeechService(
         dispatcher,
         metrics,
         card,
-        timeout=settings.limits.request_timeout,
-        cache=cache,
+        timeout=limits.request_timeout,
+        cache=BestEffortCache(stores.audio, metrics),
         keys=None if stores.audio is None else _cache_keys(settings),
         log_text=settings.logging.log_text,
     )
-    limits = RateLimits(
-        shape=settings.rates.rate_mode == "shape",
-        redis=stores.redis,
-        open_without_redis=settings.rates.rate_without_redis == "open",
-        daily_counters=stores.daily_counters,
+    admission = Admission(
+        _rate_limits(settings.rates, stores), _quota(settings.rates), metrics, timeout=limits.request_timeout
     )
-    quota = Quota(
-        settings.rates.rate_requests_per_minute,
-        settings.rates.rate_interval_seconds,
-        settings.rates.rate_characters_per_minute,
-        concurrency=settings.rates.rate_concurrency,
+    executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
+    job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
+    process_cpu = ProcessCpu()
+    metrics.registry.register(FleetCollector(dispatcher, process_cpu))
+
+    app = Starlette(
+        routes=[
+            *openai.routes(speech, validator, admission, limits.max_body_bytes, int(time.time())),
+            *tts.routes(speech, validator, admission, limits.max_body_bytes),
+            *queue.QueueRoutes(job_service, validator, admission, limits, settings.server.public_url).routes(),
+            *voices.routes(validator),
+            *health.routes(dispatcher, metrics, process_cpu),
+            *docs.routes(validator),
+        ],
+        exception_handlers={
+            ChorusError: error_response,
+            HTTPException: http_error_response,
+            ClientGoneError: client_gone_response,
+            Exception: internal_error_response,
+        },
+        lifespan=_lifespan(
+            stores,
+            lambda: [
+                fleet.run(dispatcher),
+                executor.run(),
+                print_ready_banner(settings, dispatcher),
+                observe_loop_lag(metrics.loop_lag),
+                *_operations(settings, dispatcher, replace_balancer),
+                *_webhooks(settings.jobs, stores, metrics),
+            ],
+        ),
     )
-    admission = Admission(limits, quota, metrics, timeout=settings.limits.request_timeout)
-    executor = JobExecutor(
-        stores.jobs,
-        speech,
-        validator,
-        dispatcher,
-        metrics,
-        attempts=settings.jobs.job_attempts,
-        retention=settings.jobs.job_days * DAY_SECONDS,
-    )
-    secret = settings.jobs.webhook_secret
-    job_service = JobService(
-        stores.jobs,
-        dispatcher,
-        executor,
-        max_queued=settings.jobs.jobs_limit,
-        webhooks_enabled=secret is not None,
-        allow_private=settings.jobs.webhook_private,
-    )
-    cpu = ProcessCpu()
-    metrics.registry.register(FleetCollector(dispatcher, cpu))
-    recycler = WorkerRecycler(
-        dispatcher, RecycleLimits(settings.recycling.recycle_utterances, _bytes(settings.recycling.recycle_mib))
-    )
+    # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
+    app.router.redirect_slashes = False
+    return _with_middleware(app, settings, metrics)
+
+
+def _lifespan(
+    stores: Stores, background: Callable[[], Sequence[Coroutine[object, object, None]]]
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+    """Returns the app's lifespan: runs the coroutines of `background` in it, and closes the stores at its end."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        beside = [
-            fleet.run(dispatcher),
-            executor.run(),
-            print_ready_banner(settings, dispatcher),
-            recycler.run(),
-            observe_loop_lag(metrics.loop_lag),
-            control.serve(
-                control.create_control_api(dispatcher, recycler, replace_balancer), settings.server.control_socket
-            ),
-        ]
-        if secret is not None:
-            key, private = secret.get_secret_value(), settings.jobs.webhook_private
-            beside.append(Webhooks(stores.jobs, metrics, key, allow_private=private).run())
-        tasks = [asyncio.create_task(part) for part in beside]
+        tasks = [asyncio.create_task(coroutine) for coroutine in background()]
         for task in tasks:
             task.add_done_callback(_terminate_if_crashed)
         yield
@@ -152,45 +133,69 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
                 await task
         await stores.aclose()
 
-    app = Starlette(
-        routes=[
-            *openai.routes(speech, validator, admission, settings.limits.max_body_bytes, int(time.time())),
-            *tts.routes(speech, validator, admission, settings.limits.max_body_bytes),
-            *queue.QueueRoutes(
-                job_service,
-                validator,
-                admission,
-                max_body_bytes=settings.limits.max_body_bytes,
-                max_batch_bytes=settings.limits.max_batch_bytes,
-                public_url=settings.server.public_url,
-            ).routes(),
-            *voices_route.routes(validator),
-            *health.routes(dispatcher, metrics, cpu),
-            *docs.routes(validator),
-        ],
-        exception_handlers={
-            ChorusError: error_response,
-            HTTPException: http_error_response,
-            ClientGoneError: client_gone_response,
-            Exception: internal_error_response,
-        },
-        lifespan=lifespan,
-    )
-    # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
-    app.router.redirect_slashes = False
+    return lifespan
+
+
+def _terminate_if_crashed(task: asyncio.Task[None]) -> None:
+    """Ends the process if a background task fails, so that it is restarted: it does not work without any of them."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.critical("a background task of the balancer failed: %s", task.get_name(), exc_info=error)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _operations(
+    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None]
+) -> list[Coroutine[object, object, None]]:
+    """The recycling of workers, and the control socket."""
+    recycling = settings.recycling
+    recycler = WorkerRecycler(dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
+    control_api = control.create_control_api(dispatcher, recycler, replace_balancer)
+    return [recycler.run(), control.serve(control_api, settings.server.control_socket)]
+
+
+def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Coroutine[object, object, None]]:
+    """The delivery of webhooks, if they are offered."""
+    if jobs.webhook_secret is None:
+        return []
+    secret = jobs.webhook_secret.get_secret_value()
+    return [Webhooks(stores.jobs, metrics, secret, allow_private=jobs.webhook_private).run()]
+
+
+def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:
+    keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
+    open_paths = list(OPEN_PATHS)
+    if settings.access.open_metrics:
+        open_paths += ["/metrics"]
+    if settings.access.open_docs:
+        open_paths += ["/openapi.json", "/docs"]
     routes = [route for route in app.routes if isinstance(route, Route)]
-    ring = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
-    return AccessLogMiddleware(AuthenticationMiddleware(app, ring, _open_paths(settings)), metrics, routes)
+    return AccessLogMiddleware(AuthenticationMiddleware(app, keys, tuple(open_paths)), metrics, routes)
 
 
-def _open_paths(settings: Settings) -> tuple[str, ...]:
-    metrics_path = ("/metrics",) if settings.access.open_metrics else ()
-    documents = ("/openapi.json", "/docs") if settings.access.open_docs else ()
-    return (*OPEN_PATHS, *metrics_path, *documents)
+def _attempt_timeouts(attempts: AttemptSettings) -> AttemptTimeouts:
+    return AttemptTimeouts(attempts.attempt_seconds, attempts.attempt_factor, attempts.hedge_factor)
+
+
+def _rate_limits(rates: RateLimitSettings, stores: Stores) -> RateLimits:
+    return RateLimits(
+        shape=rates.rate_mode == "shape",
+        redis=stores.redis,
+        open_without_redis=rates.rate_without_redis == "open",
+        daily_counters=stores.daily_counters,
+    )
+
+
+def _quota(rates: RateLimitSettings) -> Quota:
+    return Quota(
+        rates.rate_requests_per_minute,
+        rates.rate_interval_seconds,
+        rates.rate_characters_per_minute,
+        concurrency=rates.rate_concurrency,
+    )
 
 
 def _cache_keys(settings: Settings) -> CacheKeys:
-    """The keys of the audio cache. Reads weight files that are new to this host to their end: that takes seconds."""
+    """Returns the keys of the audio cache. Reads weights that are new on this host in full, which takes seconds."""
     engine = settings.engine
     weights_fingerprint = fingerprint(
         engine.card,
@@ -199,14 +204,3 @@ def _cache_keys(settings: Settings) -> CacheKeys:
         notes=settings.storage.cache_dir / "weights.json",
     )
     return CacheKeys(settings.engine_options().label(), weights_fingerprint, settings.storage.voices_dir)
-
-
-def _bytes(mib: int | None) -> int | None:
-    return None if mib is None else mib * 2**20
-
-
-def _terminate_if_crashed(part: asyncio.Task[None]) -> None:
-    """A balancer without its watch over the workers, its jobs or its operator's entrance is of no use: start afresh."""
-    if not part.cancelled() and (error := part.exception()) is not None:
-        log.critical("a part of the balancer failed: %s", part.get_name(), exc_info=error)
-        signal.raise_signal(signal.SIGTERM)

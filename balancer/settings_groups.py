@@ -39,6 +39,10 @@ AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
 """A path of which `~` and the current directory have been resolved."""
 
 
+DAY_SECONDS = 86_400.0
+MIB = 2**20
+
+
 class SettingsGroup(BaseModel):
     """Base of the groups. Sizes are in bytes and times in seconds, unless a name says otherwise."""
 
@@ -252,6 +256,16 @@ class StorageSettings(SettingsGroup):
     )
     cache_days: float = Field(7.0, gt=0, description="Days after which audio in the cache expires.")
 
+    @property
+    def cache_bytes(self) -> int:
+        """Maximum size of the audio cache in bytes."""
+        return self.cache_mib * MIB
+
+    @property
+    def cache_seconds(self) -> float:
+        """Seconds after which audio in the cache expires."""
+        return self.cache_days * DAY_SECONDS
+
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
@@ -338,6 +352,11 @@ class JobSettings(SettingsGroup):
         description="Key that signs webhooks: `whsec_` and 24 to 64 bytes in base64; unset: webhooks are not offered.",
     )
     webhook_private: bool = Field(False, description="Whether webhooks may be sent to addresses of private networks.")
+
+    @property
+    def retention_seconds(self) -> float:
+        """Seconds for which a finished job and its audio are kept."""
+        return self.job_days * DAY_SECONDS
 
     @field_validator("webhook_secret")
     @classmethod
@@ -441,3 +460,8 @@ class RecyclingSettings(SettingsGroup):
         description="Memory of its own in MiB, shared weights not counted, above which a worker is replaced; unset: "
         "never.",
     )
+
+    @property
+    def recycle_bytes(self) -> int | None:
+        """`recycle_mib` in bytes."""
+        return None if self.recycle_mib is None else self.recycle_mib * MIB

@@ -15,8 +15,6 @@ from balancer.jobs.store import JobStore, JobStoreError
 from balancer.redis_client import RedisClient
 from balancer.settings_groups import StorageSettings
 
-DAY_SECONDS = 86_400.0
-
 
 @dataclass(frozen=True)
 class Stores:
@@ -44,7 +42,7 @@ class Stores:
 
 def open_stores(settings: StorageSettings) -> Stores:
     """The stores that these settings ask for. A store opens its files and connections when it is first used."""
-    limit, lifetime = settings.cache_mib * 2**20, settings.cache_days * DAY_SECONDS
+    limit, lifetime = settings.cache_bytes, settings.cache_seconds
     if settings.redis_url is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
         counters = SqliteCounterStorage(settings.data_dir / "counts.sqlite3")

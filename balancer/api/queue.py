@@ -26,6 +26,7 @@ from balancer.jobs.job import Job
 from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody
 from balancer.requests.validation import RequestValidator
+from balancer.settings_groups import LimitSettings
 
 EVENT_POLL_INTERVAL_SECONDS = 0.25
 MAX_EVENT_STREAM_SECONDS = 60.0
@@ -43,16 +44,13 @@ class QueueRoutes:
         job_service: JobService,
         validator: RequestValidator,
         admission: Admission,
-        *,
-        max_body_bytes: int,
-        max_batch_bytes: int,
+        limits: LimitSettings,
         public_url: str | None = None,
     ) -> None:
         self._job_service = job_service
         self._validator = validator
         self._admission = admission
-        self._max_body_bytes = max_body_bytes
-        self._max_batch_bytes = max_batch_bytes
+        self._limits = limits
         self._public_url = public_url
 
     def routes(self) -> list[Route]:
@@ -67,7 +65,7 @@ class QueueRoutes:
 
     async def queue(self, request: Request) -> Response:
         """Queue one job."""
-        body = await read(request, QueueBody, self._max_body_bytes)
+        body = await read(request, QueueBody, self._limits.max_body_bytes)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
             body = validated(body.as_sent | {"idempotencyKey": key}, QueueBody)
@@ -78,7 +76,7 @@ class QueueRoutes:
 
     async def batch(self, request: Request) -> Response:
         """Queue many jobs, all or none."""
-        bodies = await read_lines(request, QueueBody, self._max_batch_bytes, self._check)
+        bodies = await read_lines(request, QueueBody, self._limits.max_batch_bytes, self._check)
         views, limit_headers = await self._accept(bodies, request)
         base_url = self._base_url(request)
         receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])

@@ -19,6 +19,7 @@ from typing import Protocol
 import psutil
 
 from balancer.fleet.worker_client import WorkerClient, WorkerLostError
+from balancer.settings_groups import ProbeSettings
 from worker.contract import Phase, WorkerState
 
 log = logging.getLogger(__name__)
@@ -108,24 +109,11 @@ class FleetListener(Protocol):
 
 
 class Fleet:
-    """Discovers and probes the workers whose sockets lie in `folder`. Times in seconds."""
+    """Discovers and probes the workers whose sockets lie in `folder`."""
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        probe_seconds: float,
-        probe_timeout: float,
-        probe_failures: int,
-        recovery_seconds: float,
-        unresponsive_seconds: float,
-    ) -> None:
+    def __init__(self, folder: Path, probes: ProbeSettings) -> None:
         self._folder = folder
-        self._probe_seconds = probe_seconds
-        self._probe_timeout = probe_timeout
-        self._probe_failures = probe_failures
-        self._recovery_seconds = recovery_seconds
-        self._unresponsive_seconds = unresponsive_seconds
+        self._probes = probes
         self._last_alive: float | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
@@ -140,7 +128,7 @@ class Fleet:
                         watches.create_task(self._watch(worker))
                     if (reason := self.down()) is not None:
                         listener.fleet_down(reason)
-                    await asyncio.sleep(min(self._probe_seconds, STARTING_PROBE_SECONDS))
+                    await asyncio.sleep(min(self._probes.probe_seconds, STARTING_PROBE_SECONDS))
         finally:
             for worker in self.workers.values():
                 if worker.process is not None:
@@ -153,7 +141,7 @@ class Fleet:
         if self._last_alive is None or any(process.alive for process in processes):
             self._last_alive = now
             return None
-        if now - self._last_alive < self._recovery_seconds:
+        if now - self._last_alive < self._probes.recovery_seconds:
             return None
         reasons = {process.state.reason for process in processes}
         if failed := "; ".join(sorted(reason for reason in reasons if reason)):
@@ -199,14 +187,18 @@ class Fleet:
             process = worker.process
             ready = process is not None and process.state.ready
             try:
-                async with asyncio.timeout(self._probe_seconds if ready else STARTING_PROBE_SECONDS):
+                async with asyncio.timeout(self._probes.probe_seconds if ready else STARTING_PROBE_SECONDS):
                     await worker.probe_now.wait()
             except TimeoutError:
                 continue
 
     async def _probe(self, worker: Worker) -> None:
         process = worker.process
-        client = process.client if process is not None else WorkerClient(worker.path, state_timeout=self._probe_timeout)
+        client = (
+            process.client
+            if process is not None
+            else WorkerClient(worker.path, state_timeout=self._probes.probe_timeout)
+        )
         try:
             state = await client.state()
         except WorkerLostError as error:
@@ -214,7 +206,7 @@ class Fleet:
             self._track_unresponsive(worker, error)
             if process is None:
                 worker.reason = str(error)
-            elif error.dead or worker.failures >= self._probe_failures:
+            elif error.dead or worker.failures >= self._probes.probe_failures:
                 self.lose(process, str(error))
         else:
             worker.failures = 0
@@ -241,7 +233,7 @@ class Fleet:
 
     def _unresponsive_limit(self, state: WorkerState) -> float:
         starting = state.phase in (Phase.STARTING, Phase.WARMING)
-        return self._unresponsive_seconds * (STARTING_FACTOR if starting else 1)
+        return self._probes.unresponsive_seconds * (STARTING_FACTOR if starting else 1)
 
     def _update(self, worker: Worker, state: WorkerState, client: WorkerClient) -> None:
         """Take over the state that a probe returned, and notify the listener of a change of phase."""

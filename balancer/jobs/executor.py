@@ -27,6 +27,7 @@ from balancer.requests.bodies import TtsBody
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.priority import Priority
+from balancer.settings_groups import JobSettings
 from balancer.speech.service import SpeechService
 
 log = logging.getLogger(__name__)
@@ -68,18 +69,15 @@ class JobExecutor:
         validator: RequestValidator,
         slots: Slots,
         metrics: Metrics,
-        *,
-        attempts: int,
-        retention: float,
+        settings: JobSettings,
     ) -> None:
-        """`attempts` limits the attempts at one job; ended jobs are deleted after `retention` seconds."""
         self._store = store
         self._speech = speech
         self._validator = validator
         self._slots = slots
         self._metrics = metrics
-        self._attempts = attempts
-        self._retention = retention
+        self._attempts = settings.job_attempts
+        self._retention_seconds = settings.retention_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
@@ -215,7 +213,7 @@ class JobExecutor:
             try:
                 if now - purged > PURGE_INTERVAL_SECONDS:
                     purged = now
-                    while await self._store.purge(now - self._retention):
+                    while await self._store.purge(now - self._retention_seconds):
                         pass
                 counts = await self._store.counts()
                 self._metrics.set_job_counts({state.value: counts[state] for state in JobState})

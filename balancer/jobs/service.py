@@ -22,6 +22,7 @@ from balancer.jobs.job import Job, JobState, new_id
 from balancer.jobs.public_network import check_url
 from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead
 from balancer.requests.bodies import QueueBody
+from balancer.settings_groups import JobSettings
 
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
@@ -87,18 +88,14 @@ class JobService:
         store: JobStore,
         throughput: ThroughputSource,
         executor: JobCanceller,
-        *,
-        max_queued: int,
-        webhooks_enabled: bool = False,
-        allow_private: bool = False,
+        settings: JobSettings,
     ) -> None:
-        """`webhooks_enabled`: jobs may have webhooks; `allow_private`: these may be in private networks."""
         self._store = store
         self._throughput = throughput
         self._executor = executor
-        self._max_queued = max_queued
-        self._webhooks_enabled = webhooks_enabled
-        self._allow_private = allow_private
+        self._max_queued = settings.jobs_limit
+        self._webhooks_enabled = settings.webhook_secret is not None
+        self._allow_private = settings.webhook_private
 
     def check(self, body: QueueBody) -> None:
         """Raise InvalidRequestError for a webhook that could not be delivered."""

@@ -20,6 +20,7 @@ from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, Que
 from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
+from balancer.settings_groups import SchedulingSettings
 
 BATCH_TURN = 4
 """Every so many assignments, one goes to batch work that has waited `batch_ageing_seconds`."""
@@ -66,10 +67,10 @@ class _Worker:
 class Scheduler:
     """Attempts in queues and in slots. `limit` bounds the queue of each priority; utterances in slots do not count."""
 
-    def __init__(self, limit: int, *, sjf_window: float = 0.0, batch_ageing_seconds: float = 60.0) -> None:
-        self._limit = limit
-        self._batch_ageing_seconds = batch_ageing_seconds
-        self._queues = {priority: FairQueue(sjf_window) for priority in Priority}
+    def __init__(self, settings: SchedulingSettings) -> None:
+        self._limit = settings.queue_limit
+        self._batch_ageing_seconds = settings.batch_ageing_seconds
+        self._queues = {priority: FairQueue(settings.sjf_window) for priority in Priority}
         self._retries: OrderedDict[AttemptId, QueuedUtterance] = OrderedDict()
         self._workers: dict[str, _Worker] = {}
         self._assignments = 0

@@ -15,6 +15,7 @@ from balancer.fleet.worker_client import SynthesisResult
 from balancer.metrics import Metrics
 from balancer.scheduling.queued_utterance import Terms
 from balancer.scheduling.scheduler import Scheduler
+from balancer.settings_groups import ProbeSettings, SchedulingSettings
 from tests.support.harness import TIMEOUT, start_stub
 from worker.cards import CARDS
 from worker.contract import Utterance
@@ -83,13 +84,15 @@ async def running_dispatcher(
     """Run a dispatcher on the workers whose sockets are in `run_dir`."""
     fleet = Fleet(
         run_dir,
-        probe_seconds=0.05,
-        probe_timeout=1.0,
-        probe_failures=2,
-        recovery_seconds=recovery_seconds,
-        unresponsive_seconds=unresponsive_seconds,
+        ProbeSettings(
+            probe_seconds=0.05,
+            probe_timeout=1.0,
+            probe_failures=2,
+            recovery_seconds=recovery_seconds,
+            unresponsive_seconds=unresponsive_seconds,
+        ),
     )
-    scheduler = Scheduler(limit)
+    scheduler = Scheduler(SchedulingSettings(queue_limit=limit, sjf_window=0.0))
     metrics = Metrics("hibari")
     dispatcher = Dispatcher(fleet, scheduler, metrics, CARDS["hibari"], timeouts)
     watching = asyncio.create_task(fleet.run(dispatcher))

@@ -19,6 +19,7 @@ from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
+from balancer.settings_groups import JobSettings
 from balancer.speech.service import Audio, SpeechService
 from tests.support.harness import ROOT, TIMEOUT
 from voices.registry import Registry
@@ -71,7 +72,7 @@ async def running(
     monkeypatch.setattr(module, "MIN_RETRY_SECONDS", 0.01)
     validator = RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
     executor = JobExecutor(
-        store, cast(SpeechService, speech), validator, Slots(), Metrics("hibari"), attempts=ATTEMPTS, retention=1000.0
+        store, cast(SpeechService, speech), validator, Slots(), Metrics("hibari"), JobSettings(job_attempts=ATTEMPTS)
     )
     task = asyncio.create_task(executor.run())
     yield executor, task

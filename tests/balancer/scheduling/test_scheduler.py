@@ -13,6 +13,7 @@ from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, Que
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
+from balancer.settings_groups import SchedulingSettings
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 LIMIT = 4
@@ -35,7 +36,7 @@ def hedge_of(name: str) -> QueuedUtterance:
 
 def make_scheduler(*speeds: float, slots: int = 1, limit: int = 100, **settings: float) -> Scheduler:
     """A scheduler with one worker of each speed, named w0, w1, and so on."""
-    scheduler = Scheduler(limit, **settings)
+    scheduler = Scheduler(SchedulingSettings(queue_limit=limit, **({"sjf_window": 0.0} | settings)))
     for number, speed in enumerate(speeds):
         scheduler.join(f"w{number}", slots=slots, speed=speed)
     return scheduler
@@ -348,7 +349,7 @@ class Events(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.scheduler = Scheduler(LIMIT, sjf_window=2.0, batch_ageing_seconds=5.0)
+        self.scheduler = Scheduler(SchedulingSettings(queue_limit=LIMIT, sjf_window=2.0, batch_ageing_seconds=5.0))
         self.now = 100.0
         self.utterances: dict[AttemptId, QueuedUtterance] = {}
         self.queue: set[AttemptId] = set()
