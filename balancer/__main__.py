@@ -13,9 +13,9 @@ from math import ceil
 import uvicorn
 
 from balancer.access.api_keys import KeysFileError
+from balancer.access.exposure import ExposureError, check_exposure
 from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.app import create_app
-from balancer.launch.preflight import LaunchError, check_reach
 from balancer.listening_sockets import listen, pass_on, take_over
 from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import ServerSettings
@@ -73,10 +73,10 @@ def main() -> None:
     """Read the settings and serve."""
     try:
         settings = Settings.load()
-        check_reach(settings)  # once more: it may have been started without `chorus serve`
+        check_exposure(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
         process = Process(settings, take_over(os.environ) or _listen(settings.server))
-    except (SettingsError, LaunchError, VoiceError, KeysFileError) as error:
+    except (SettingsError, ExposureError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
     for chatty in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

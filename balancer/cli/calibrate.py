@@ -65,7 +65,7 @@ def calibrate(
         check_voices(settings)
         host = detect_topology()
         layouts = _layouts(settings, host, _numbers("--threads", threads), _numbers("--slots", slots))
-        settings = with_weights(settings)
+        settings = with_weights(settings, announce=tell)
         conditions = calibration_conditions(settings, host, weights_fingerprint(settings))
         if settings.engine_options().batched is not None:
             for remark in precision_remarks(settings.engine.precision, detect_processor()):

@@ -99,7 +99,7 @@ def serve(
         check(settings)
         chosen = choose_layout(settings)
         print_layout(chosen, settings)
-        become_supervisor(with_weights(settings), chosen, os.environ)
+        become_supervisor(with_weights(settings, announce=tell), chosen, os.environ)
 
 
 @app.command()

@@ -1,11 +1,11 @@
-"""The plan of a start: the layout for this host, its calibration, and the weights."""
+"""Prepares a start: chooses the layout for this host and finds the engine's weights."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from balancer.cli.console import tell
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Conditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, find_calibration
@@ -29,7 +29,7 @@ from worker.precision import detect_processor
 
 
 def choose_layout(settings: Settings) -> Layout:
-    """What serve would start on this host. Raises LaunchError."""
+    """Returns the layout that `chorus serve` would start on this host. Raises LaunchError."""
     check_engine_options(settings)
     host = detect_topology()
     try:
@@ -51,7 +51,7 @@ def choose_layout(settings: Settings) -> Layout:
 
 
 def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> Conditions:
-    """What a calibration of this host with these settings holds for."""
+    """Returns the conditions under which a calibration of this host with these settings is valid."""
     budget = CpuBudget.of(host)
     return Conditions(
         engine=settings.engine_options().label(),
@@ -63,7 +63,10 @@ def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOW
 
 
 def weights_fingerprint(settings: Settings) -> str:
-    """The name of the engine's weights; blocking, where they are new here and no file of the hub's cache."""
+    """Returns the fingerprint of the engine's weights.
+
+    Reads weight files that are new to this host to their end, unless they are in the hub's cache: that takes seconds.
+    """
     return fingerprint(
         settings.engine.card,
         model_dir=settings.engine.model_dir,
@@ -72,27 +75,27 @@ def weights_fingerprint(settings: Settings) -> str:
     )
 
 
-def with_weights(settings: Settings) -> Settings:
-    """The settings with the folder of the engine's weights, the one place where the workers will look for them.
+def with_weights(settings: Settings, *, announce: Callable[[str], object]) -> Settings:
+    """Returns the settings with the folder of the engine's weights as `model_dir`, where all workers find them.
 
-    What is not in the hub's cache is downloaded now, once: that takes minutes, and comes after whatever else could keep
-    the server from starting. Raises LaunchError.
+    Weights that are not in the hub's cache are downloaded first, once, and `announce` is told so. That takes minutes,
+    so it comes after all other checks. Raises LaunchError.
     """
     checkpoint = CHECKPOINTS.get(settings.engine.engine)
     if checkpoint is None:
         return settings
     try:
-        folder = _weights(checkpoint, settings)
+        folder = _find_or_download(checkpoint, settings, announce)
         check_fit(checkpoint, folder)
     except CheckpointError as error:
         raise LaunchError(str(error)) from error
     return settings.updated(model_dir=folder)
 
 
-def _weights(checkpoint: Checkpoint, settings: Settings) -> Path:
+def _find_or_download(checkpoint: Checkpoint, settings: Settings, announce: Callable[[str], object]) -> Path:
     try:
         return find(checkpoint, model_dir=settings.engine.model_dir, revision=settings.engine.model_revision)
     except MissingCheckpointError:
         if settings.engine.model_dir is not None:
             raise
-    return download(checkpoint, revision=settings.engine.model_revision, announce=tell)
+    return download(checkpoint, revision=settings.engine.model_revision, announce=announce)

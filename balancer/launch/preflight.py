@@ -1,4 +1,4 @@
-"""`chorus serve`: checks what would go wrong later, chooses the layout, and becomes supervisord."""
+"""Checks before a start: what would keep the server from running is refused here, with what to do about it."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ import socket
 import stat
 from pathlib import Path
 
+from balancer.access.exposure import ExposureError, check_exposure
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
 from voices.registry import Registry, UnknownVoiceError, VoiceError
-from worker.checkpoints.catalogue import (
-    CHECKPOINTS,
-    missing_extra,
-)
+from worker.checkpoints.catalogue import CHECKPOINTS, missing_extra
 from worker.precision import detect_processor
 
-SOCKET_PATH_BYTES = 107
-"""Longest path of a Unix socket on Linux (`man 7 unix`), without the closing NUL."""
+MAX_SOCKET_PATH_BYTES = 107
+"""Length of the path of a Unix socket on Linux (`man 7 unix`), without the terminating NUL."""
 
 
 class LaunchError(RuntimeError):
@@ -25,35 +23,22 @@ class LaunchError(RuntimeError):
 
 
 def check(settings: Settings) -> None:
-    """Raise LaunchError for whatever would keep the server from starting, save the weights: see `with_weights`."""
-    check_reach(settings)
+    """Raise LaunchError for anything that would keep the server from starting, except for the engine's weights.
+
+    `balancer.launch.plan.with_weights` checks the weights. Creates the run directory.
+    """
+    try:
+        check_exposure(settings)
+    except ExposureError as error:
+        raise LaunchError(str(error)) from error
     check_engine(settings)
     check_voices(settings)
     _check_port(settings)
     _check_run_dir(settings.server.socket_dir)
 
 
-def check_reach(settings: Settings) -> None:
-    """Raise LaunchError where whoever reaches this host could use the server."""
-    access = settings.access
-    if settings.server.loopback or access.api_keys or access.allow_anonymous or settings.keys_path.exists():
-        return
-    raise LaunchError(
-        f"refusing to listen on {settings.server.host} without API keys: whoever reaches this port could use it.\n"
-        "Either make a key:     chorus keys add NAME, or export CHORUS_API_KEYS=$(openssl rand -hex 32)\n"
-        "or stay on this host:  --host 127.0.0.1, with a proxy of yours in front\n"
-        "or, behind a firewall: --allow-anonymous"
-    )
-
-
-def check_engine_options(settings: Settings) -> None:
-    """Raise LaunchError if the engine or this processor does not support the settings of the engine."""
-    if (reason := settings.engine_options().unsupported_reason(detect_processor())) is not None:
-        raise LaunchError(reason)
-
-
 def check_engine(settings: Settings) -> None:
-    """Raise LaunchError for what keeps the engine from running, save its weights."""
+    """Raise LaunchError for anything that would keep the engine from running, except for its weights."""
     check_engine_options(settings)
     if missing := missing_extra(settings.engine.card):
         raise LaunchError(missing)
@@ -63,8 +48,14 @@ def check_engine(settings: Settings) -> None:
         )
 
 
+def check_engine_options(settings: Settings) -> None:
+    """Raise LaunchError if the engine or this processor does not support the settings of the engine."""
+    if (reason := settings.engine_options().unsupported_reason(detect_processor())) is not None:
+        raise LaunchError(reason)
+
+
 def check_voices(settings: Settings) -> None:
-    """Raise LaunchError where the voice that every worker warms up with is not there."""
+    """Raise LaunchError if the voice with which every worker warms up is missing, or is not one of this engine."""
     card, folder = settings.engine.card, settings.storage.voices_dir
     try:
         voice = Registry.load(folder).resolve(DEFAULT_VOICE)
@@ -77,21 +68,22 @@ def check_voices(settings: Settings) -> None:
 
 
 def _check_run_dir(folder: Path) -> None:
+    # The last worker that a host can have binds its socket under a temporary name that ends with its process id.
     longest = folder / "worker-1023.sock.4194304"
-    if len(os.fsencode(longest)) > SOCKET_PATH_BYTES:
+    if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise LaunchError(f"the path of the run directory is too long for sockets: {folder}; set CHORUS_RUN_DIR")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise LaunchError(f"cannot make the run directory {folder}: {error.strerror}; set CHORUS_RUN_DIR") from error
+        raise LaunchError(f"cannot create the run directory {folder}: {error.strerror}; set CHORUS_RUN_DIR") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise LaunchError(
             f"the run directory {folder} must be a folder of yours that nobody else may open (mode 0700); "
-            "mend it, or set CHORUS_RUN_DIR to another"
+            "change its owner or mode, or set CHORUS_RUN_DIR to another"
         )
     if _answers(folder / "supervisor.sock"):
-        raise LaunchError(f"a Chorus runs already with the run directory {folder}; stop it, or choose another --port")
+        raise LaunchError(f"a Chorus already runs with the run directory {folder}; stop it, or choose another --port")
 
 
 def _answers(path: Path) -> bool:
@@ -108,8 +100,8 @@ def _check_port(settings: Settings) -> None:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
     except (OSError, UnicodeError) as error:
-        # UnicodeError: a host that the encoding of domain names cannot take.
-        reason = error.strerror if isinstance(error, OSError) else "this is no host name"
+        # UnicodeError: the name cannot be encoded as a domain name.
+        reason = error.strerror if isinstance(error, OSError) else "this is not a host name"
         raise LaunchError(
             f"cannot listen on {settings.server.host}:{settings.server.port}: {reason}; choose another --port or --host"
         ) from error

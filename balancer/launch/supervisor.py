@@ -1,4 +1,4 @@
-"""Becomes supervisord, with the layout and the settings as the environment of supervisord.conf."""
+"""Becomes supervisord, with the layout and the settings in the environment that supervisord.conf reads."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, 
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
     sys.stdout.flush()
     _pipe_output()
-    os.execve(sys.executable, arguments, {**environ, **_exports(settings, layout)})
+    os.execve(sys.executable, arguments, {**environ, **_environment(settings, layout)})
 
 
 def _pipe_output() -> None:
     """Put a pipe and `cat` before standard output.
 
-    supervisord opens /dev/fd/1 anew for each program's output: a socket, such as systemd's journal, refuses that, so
-    does another user's terminal, and in a file each would write over the others. `cat` has a session of its own, so
-    that Ctrl-C does not end it first.
+    supervisord opens /dev/fd/1 anew for each program's output. A socket, such as systemd's journal, refuses that, and
+    so does another user's terminal; in a file, the programs would overwrite each other's output. `cat` has a session of
+    its own, so that Ctrl-C does not end it first.
     """
     reading, writing = os.pipe()
     subprocess.Popen(["cat"], stdin=reading, start_new_session=True)
@@ -42,12 +42,8 @@ def _pipe_output() -> None:
     os.close(writing)
 
 
-def _exports(settings: Settings, layout: Layout) -> dict[str, str]:
-    chosen = settings.updated(
-        slots=layout.slots,
-        workers=len(layout.workers),
-        cores=format_cores(layout.workers),
-    )
+def _environment(settings: Settings, layout: Layout) -> dict[str, str]:
+    chosen = settings.updated(slots=layout.slots, workers=len(layout.workers), cores=format_cores(layout.workers))
     return {
         **chosen.environ(),
         "CHORUS_WORKER_ARGV": shlex.join(worker_options(chosen, layout).shared_argv()),

@@ -1,4 +1,4 @@
-"""The command line of a worker, as supervisord makes it of supervisord.conf and what `chorus serve` exports."""
+"""The environment that `chorus serve` gives supervisord, and the commands that supervisord makes of it."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from supervisor.options import ServerOptions
 
+from balancer.cpu_lists import parse_cores
 from balancer.host.calibration_run import calibration_options
 from balancer.host.layout import Layout
 from balancer.host.worker_options import worker_options
-from balancer.launch import supervisor
-from balancer.launch.supervisor import SUPERVISOR_CONFIG, become_supervisor
+from balancer.launch.preflight import check
+from balancer.launch.supervisor import SUPERVISOR_CONFIG
 from balancer.settings import Settings
+from tests.support.launch import TWO_WORKERS, executed, settings_in
 from worker.options import WorkerOptions
+
+KEY = "0123456789abcdef"
 
 LAYOUT = Layout(((0, 8), (1, 9), (2, 10)), 2, 8, ())
 
@@ -45,16 +48,7 @@ def settings(run_dir: Path) -> Settings:
 @pytest.fixture
 def commands(settings: Settings, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The words of the command of each worker."""
-
-    def execve(program: str, arguments: list[str], environ: dict[str, str]) -> NoReturn:
-        raise InterruptedError(arguments, environ)
-
-    monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(supervisor, "_pipe_output", lambda: None)
-    with pytest.raises(InterruptedError) as caught:
-        become_supervisor(settings, LAYOUT, {"HOME": "/root"})
-    _, environ = caught.value.args
-    monkeypatch.setattr(os, "environ", environ)
+    monkeypatch.setattr(os, "environ", executed(settings, LAYOUT, {"HOME": "/root"}, monkeypatch).environ)
     options = ServerOptions()
     options.realize(["-c", str(SUPERVISOR_CONFIG)])
     (group,) = (group for group in options.process_group_configs if group.name == "worker")
@@ -89,3 +83,84 @@ def test_a_calibration_runs_its_workers_with_the_same_options(settings: Settings
     assert measured == replace(
         served, run_dir=tmp_path, watchdog_seconds=0.0, log_level="warning", log_format="text", log_text=False
     )
+
+
+# The environment of supervisord
+
+
+def test_the_place_of_the_weights_is_exported(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(folder, engine="turbo", model_dir=cache, cache_dir=folder / "computed")
+    environ = executed(settings, TWO_WORKERS, {"CHORUS_MODEL_DIR": "elsewhere"}, monkeypatch).environ
+    assert environ["CHORUS_MODEL_DIR"] == str(cache)
+    assert environ["CHORUS_CACHE_DIR"] == str(folder / "computed")
+    assert Settings.load(environ).engine.model_dir == cache
+
+
+def test_an_engine_without_weights_gets_no_folder_of_weights(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = executed(settings_in(folder), TWO_WORKERS, {}, monkeypatch).environ
+    assert "CHORUS_MODEL_DIR" not in environ
+    assert "--model-dir" not in shlex.split(environ["CHORUS_WORKER_ARGV"])
+    assert Path(environ["CHORUS_CACHE_DIR"]).is_absolute()
+    assert Settings.load(environ).engine.model_dir is None
+
+
+@pytest.mark.parametrize(
+    ("layout", "cores"),
+    [
+        (TWO_WORKERS, "0;1"),
+        (Layout(((0, 1, 4),), 2, 1, ()), "0-1,4"),
+        (Layout(((0, 1), (2, 3)), 2, 8, ()), "0-1;2-3"),
+    ],
+)
+def test_the_layout_is_exported(folder: Path, layout: Layout, cores: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environ = executed(settings_in(folder), layout, {}, monkeypatch).environ
+    options = WorkerOptions.from_argv(["--index", "0", *shlex.split(environ["CHORUS_WORKER_ARGV"])])
+    assert (options.layout, options.engine.threads, options.engine.slots) == (
+        layout.workers,
+        layout.threads,
+        layout.slots,
+    )
+    assert environ["CHORUS_CORES"] == cores
+    assert environ["CHORUS_WORKERS"] == str(len(layout.workers))
+    assert environ["CHORUS_SLOTS"] == str(layout.slots)
+    assert parse_cores(environ["CHORUS_CORES"]) == layout.workers
+
+
+def test_the_balancer_reads_the_same_settings_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(folder, api_keys=f"{KEY},{KEY}2", queue_limit=7, log_level="debug", host="::1")
+    environ = executed(settings, TWO_WORKERS, {"PATH": "/bin", "CHORUS_URL": "http://x"}, monkeypatch).environ
+    assert environ["PATH"] == "/bin"
+    assert environ["CHORUS_UID"] == str(os.getuid())
+    assert Path(environ["CHORUS_PYTHON"]).is_file()
+    expected = settings.updated(workers=2, cores="0;1", slots=1)
+    assert Settings.load(environ) == expected
+
+
+def test_the_command_line_goes_before_the_environment(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(folder, port=6001)
+    assert executed(settings, TWO_WORKERS, {"CHORUS_PORT": "6002"}, monkeypatch).environ["CHORUS_PORT"] == "6001"
+
+
+def test_every_variable_that_supervisord_needs_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = executed(settings_in(folder), TWO_WORKERS, {}, monkeypatch)
+    config = Path(call.arguments[call.arguments.index("-c") + 1])
+    wanted = {part.partition(")")[0] for part in config.read_text().split("%(ENV_")[1:]}
+    assert wanted
+    assert wanted <= call.environ.keys()
+
+
+def test_folders_are_exported_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    settings = Settings.load({"CHORUS_RUN_DIR": "run", "CHORUS_VOICES_DIR": "voices"})
+    environ = executed(settings, TWO_WORKERS, {}, monkeypatch).environ
+    assert environ["CHORUS_RUN_DIR"] == str(folder / "run")
+    assert environ["CHORUS_VOICES_DIR"] == str(folder / "voices")
+
+
+def test_sockets_of_an_earlier_layout_are_cleared_away(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = settings_in(folder)
+    check(settings)
+    for name in ("worker-0.sock", "worker-9.sock", "other.sock"):
+        (settings.server.socket_dir / name).touch()
+    executed(settings, TWO_WORKERS, {}, monkeypatch)
+    assert [path.name for path in settings.server.socket_dir.iterdir()] == ["other.sock"]
