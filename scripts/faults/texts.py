@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from itertools import islice
 
-from scripts.load.texts import Mix, supply
+from scripts.load.texts import TextMix, generate_texts
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Line:
 def lines(number: int, seed: int) -> list[Line]:
     """So many texts of the built-in mix, all different, settled by `seed`."""
     rng = random.Random(f"chaos {seed}")
-    drawn = islice(supply(Mix(seed), seed=seed, repeat=0, first_number=0), number)
+    drawn = islice(generate_texts(TextMix(seed), seed=seed, repeat=0, first_number=0), number)
     return [Line(text.content, text.length or "", rng.randrange(2**32)) for text in drawn]
 
 

@@ -1,1 +1,8 @@
-"""Parts of the load test: what is sent, when it is sent, what came back, and what it adds up to."""
+"""The load test, `scripts/loadtest`.
+
+texts        the texts of the requests
+arrivals     the times at which the requests of an open loop are due
+client       asks the server for speech and checks the audio
+driver       sends the requests, in a closed or an open loop, and records them
+report       the summary of the records, as tables and as JSON
+"""

@@ -1,4 +1,4 @@
-"""Load test for capacity tuning: asks a running server for speech, tells how fast and how well it answers."""
+"""The load test, for capacity tuning: measures latency, errors and throughput of a running server."""
 
 import asyncio
 import random
@@ -17,110 +17,109 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from scripts.load.arrivals import poisson
 from scripts.load.client import ServerNotReadyError, SpeechClient
-from scripts.load.driver import Bounds, Driver, Record
+from scripts.load.driver import Driver, LoadLimits, RequestRecord
 from scripts.load.report import print_tables, summarise, write_json
-from scripts.load.texts import NUMBERS, Lines, Mix, Source, supply
+from scripts.load.texts import NUMBER_COUNT, TextLines, TextMix, TextSource, generate_texts
+from scripts.support.console import report_progress, run_command, stderr
 
 DEFAULT_CONCURRENCY = 4
 EXIT_FAILURES = 1
 EXIT_NOT_READY = 3
 
-errors = Console(stderr=True)
-
-
-app = typer.Typer(add_completion=False, pretty_exceptions_show_locals=False)  # locals hold the key
-
 
 @dataclass(frozen=True)
-class Plan:
-    """What to send, and how."""
+class LoadPlan:
+    """The requests to send, and how to send them."""
 
     url: str
     concurrency: int | None
-    """Clients of a closed loop; None for an open one."""
+    """Clients of a closed loop; None for an open loop."""
     rate: float | None
-    """Requests a second of an open loop; None for a closed one."""
+    """Requests per second of an open loop; None for a closed loop."""
     requests: int
+    """Maximum number of requests."""
     duration: float
+    """Seconds after which no request is sent."""
     texts: Path | None
+    """File with one text per line; None: the built-in mix."""
     repeat: float
+    """Share of requests that repeat an earlier text."""
     seed: int
     voice: str | None
     format: str
     timeout: float
+    """Seconds after which a request counts as failed."""
 
     def __str__(self) -> str:
-        pace = (
-            f"open loop, {self.rate:g} requests a second" if self.rate else f"closed loop, {self.concurrency} clients"
-        )
-        return f"{self.url}: {pace}"
+        if self.rate:
+            return f"{self.url}: open loop, {self.rate:g} requests per second"
+        return f"{self.url}: closed loop, {self.concurrency} clients"
 
     def settings(self) -> dict[str, object]:
-        """Return the plan in JSON's types."""
+        """The plan in types that JSON has."""
         return asdict(self) | {"texts": str(self.texts) if self.texts else None}
 
 
-@app.command()
-def loadtest(
+def main(
     *,
-    url: Annotated[str, typer.Option(help="The server under test.")] = "http://127.0.0.1:5000",
+    url: Annotated[str, typer.Option(help="URL of the server under test.")] = "http://127.0.0.1:5000",
     concurrency: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Closed loop: so many clients, each sends its next request when the last is answered. "
-            f"{DEFAULT_CONCURRENCY} unless --rate is given.",
+            help="Closed loop: number of clients, each of which sends its next request when the last one is answered. "
+            f"Default without --rate: {DEFAULT_CONCURRENCY}.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
-            help="Open loop: so many requests a second, at random (Poisson) times, however many are "
-            "outstanding. Latency counts from when a request was due."
+            help="Open loop: requests per second, sent at random (Poisson) times, however many are outstanding. "
+            "Latency counts from the time a request was due."
         ),
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Stop sending after so many requests.")] = 100,
-    duration: Annotated[float, typer.Option(help="Stop sending after so many seconds.")] = 60,
+    requests: Annotated[int, typer.Option(min=1, help="Stop after this many requests.")] = 100,
+    duration: Annotated[float, typer.Option(help="Stop sending after this many seconds.")] = 60,
     texts: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Texts, one a line. Without it a mix: 60 % one sentence, 30 % four, 10 % twenty.",
+            help="File with one text per line. Default: a mix of 60 % one sentence, 30 % four, 10 % twenty sentences.",
         ),
     ] = None,
     repeat: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of requests that repeat an earlier text; all others are unique."),
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Settles texts and arrival times.")] = 0,
-    voice: Annotated[str | None, typer.Option(help="Without it the server's own choice.")] = None,
-    audio_format: Annotated[str, typer.Option("--format", help="wav, pcm, mp3, ...")] = "wav",
-    api_key: Annotated[str | None, typer.Option(envvar="CHORUS_API_KEY")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds until a request counts as failed.")] = 120,
+    seed: Annotated[int, typer.Option(help="Seed of texts and arrival times.")] = 0,
+    voice: Annotated[str | None, typer.Option(help="Voice. Default: the default voice of the server.")] = None,
+    audio_format: Annotated[str, typer.Option("--format", help="Audio format: wav, pcm, mp3, …")] = "wav",
+    api_key: Annotated[str | None, typer.Option(envvar="CHORUS_API_KEY", help="API key of the server.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds after which a request counts as failed.")] = 120,
     json_file: Annotated[
         Path | None,
-        typer.Option("--json", metavar="FILE", dir_okay=False, help="Also write the result there."),
+        typer.Option("--json", metavar="FILE", dir_okay=False, help="Also write the result to this file."),
     ] = None,
-    records: Annotated[bool, typer.Option("--records", help="Write every request to the JSON file, too.")] = False,
+    records: Annotated[bool, typer.Option("--records", help="Include every request in the JSON file.")] = False,
 ) -> None:
-    """Measure a running server: throughput, latency and errors under a load.
+    """Measure throughput, latency and errors of a running server under load.
 
-    Ctrl-C stops sending and reports once the outstanding answers are in; a second one does not wait for them.
-    Exit code: 0 all well, 1 some request failed, 2 wrong usage, 3 no server ready at the address.
+    Ctrl-C stops sending, awaits the outstanding answers and reports; a second Ctrl-C abandons them.
+    Exit code: 0 no request failed, 1 a request failed, 2 wrong usage, 3 the server is not ready.
     """
     if concurrency and rate is not None:
-        raise typer.BadParameter("a load is closed (--concurrency) or open (--rate), not both")
+        raise typer.BadParameter("--concurrency (closed loop) and --rate (open loop) exclude each other")
     for option, value in (("--rate", rate), ("--duration", duration), ("--timeout", timeout)):
         if value is not None and not 0 < value < float("inf"):
             raise typer.BadParameter(f"{option} must be more than 0")
     if json_file and not json_file.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json_file.parent} for --json")
     if records and not json_file:
-        raise typer.BadParameter("--records go to the file that --json names")
+        raise typer.BadParameter("--records needs --json")
 
-    plan = Plan(
-        url=_address(url),
+    plan = LoadPlan(
+        url=_checked_url(url),
         concurrency=None if rate else concurrency or DEFAULT_CONCURRENCY,
         rate=rate,
         requests=requests,
@@ -132,12 +131,12 @@ def loadtest(
         format=audio_format,
         timeout=timeout,
     )
-    source = Lines(_lines(texts)) if texts else Mix(seed)
-    _allow_many_connections()
+    source = TextLines(_read_texts(texts)) if texts else TextMix(seed)
+    _raise_open_file_limit()
     try:
         driver = asyncio.run(run(plan, source, api_key))
     except ServerNotReadyError as reason:
-        errors.print(f"loadtest: {reason}", markup=False, soft_wrap=True)
+        report_progress(f"loadtest: {reason}")
         raise typer.Exit(EXIT_NOT_READY) from None
 
     summary = summarise(driver.records, seconds=driver.seconds, abandoned=driver.outstanding)
@@ -148,10 +147,10 @@ def loadtest(
         raise typer.Exit(EXIT_FAILURES)
 
 
-async def run(plan: Plan, source: Source, api_key: str | None) -> Driver:
-    """Carry out the plan; the driver returned holds the records. Raises ServerNotReadyError."""
-    first_number = random.SystemRandom().randrange(NUMBERS)
-    texts = supply(source, seed=plan.seed, repeat=plan.repeat, first_number=first_number)
+async def run(plan: LoadPlan, source: TextSource, api_key: str | None) -> Driver:
+    """Carry out the plan; the driver that is returned has the records. Raises ServerNotReadyError."""
+    first_number = random.SystemRandom().randrange(NUMBER_COUNT)
+    texts = generate_texts(source, seed=plan.seed, repeat=plan.repeat, first_number=first_number)
     async with SpeechClient(
         plan.url,
         voice=plan.voice,
@@ -161,7 +160,7 @@ async def run(plan: Plan, source: Source, api_key: str | None) -> Driver:
     ) as client:
         await client.check_ready()
         with _progress(plan.requests) as on_record:
-            driver = Driver(client.speak, texts, Bounds(plan.requests, plan.duration), on_record)
+            driver = Driver(client.synthesize, texts, LoadLimits(plan.requests, plan.duration), on_record)
             _stop_on_interrupt(driver)
             if plan.rate:
                 await driver.open(poisson(plan.rate, plan.seed))
@@ -171,19 +170,19 @@ async def run(plan: Plan, source: Source, api_key: str | None) -> Driver:
 
 
 @contextmanager
-def _progress(requests: int) -> Iterator[Callable[[Record], None]]:
-    """Show a bar, where there is a terminal for it; calling the function given out moves it."""
+def _progress(requests: int) -> Iterator[Callable[[RequestRecord], None]]:
+    """Show a progress bar if standard error is a terminal; gives the function that advances it by one record."""
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[failed]} failed"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         task = progress.add_task("", total=requests, failed=0)
         failed = 0
 
-        def on_record(record: Record) -> None:
+        def on_record(record: RequestRecord) -> None:
             nonlocal failed
             failed += record.error is not None
             progress.update(task, advance=1, failed=failed)
@@ -194,14 +193,14 @@ def _progress(requests: int) -> Iterator[Callable[[Record], None]]:
 def _stop_on_interrupt(driver: Driver) -> None:
     def stop() -> None:
         if not driver.stopping:
-            errors.print(f"loadtest: stopping; {driver.outstanding} outstanding, Ctrl-C again abandons them")
+            report_progress(f"loadtest: stopping; {driver.outstanding} outstanding, Ctrl-C again abandons them")
         driver.stop()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop)
 
 
-def _address(url: str) -> str:
-    """Check a URL, and that it may be shown and stored."""
+def _checked_url(url: str) -> str:
+    """The URL, if it is valid and without credentials, which the report would show. Raises BadParameter."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -211,21 +210,21 @@ def _address(url: str) -> str:
     return url
 
 
-def _lines(path: Path) -> list[str]:
+def _read_texts(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise typer.BadParameter(f"--texts: {error}") from None
     if not (texts := [stripped for line in lines if (stripped := line.strip())]):
-        raise typer.BadParameter(f"--texts: {path} has no text in it")
+        raise typer.BadParameter(f"--texts: {path} contains no text")
     return texts
 
 
-def _allow_many_connections() -> None:
-    """Raise the limit on open files: an open loop has a socket for each request outstanding."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+def _raise_open_file_limit() -> None:
+    """Raise the limit of open files: an open loop has a socket for each outstanding request."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard_limit, hard_limit))
 
 
 if __name__ == "__main__":
-    app(prog_name="scripts/loadtest")
+    run_command(main, "scripts/loadtest")

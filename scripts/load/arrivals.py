@@ -1,13 +1,13 @@
-"""When the requests of an open loop are due."""
+"""The times at which the requests of an open loop are due."""
 
 import random
 from collections.abc import Iterator
 
 
 def poisson(rate: float, seed: int) -> Iterator[float]:
-    """Endless ascending times in seconds since the start, `rate` of them a second on average.
+    """The arrival times of a Poisson process, in seconds since its start, without end; `rate` per second on average.
 
-    The times are fixed before anything is sent: neither the server nor the client can push them back.
+    They depend on the seed alone: neither a slow server nor a slow client delays them.
     """
     rng = random.Random(f"arrivals {seed}")
     at = 0.0

@@ -1,4 +1,4 @@
-"""The client of the load test: asks the server for speech and judges whether what came back is audio."""
+"""The client of the load test: asks the server for speech and checks the audio of the answer."""
 
 import asyncio
 import json
@@ -15,35 +15,36 @@ import httpx
 
 READY_TIMEOUT = 10.0
 KEEPALIVE_EXPIRY = 2.0
-"""Seconds, fewer than servers keep idle connections (uvicorn: 5): one used just as it is closed would count
-against the server."""
+"""Seconds; less than servers keep idle connections (uvicorn: 5). A request on a connection that the server is about to
+close would count as a failure of the server."""
 
 PCM_RATE = 24_000
-"""Samples a second of headerless PCM, unless its media type says otherwise."""
+"""Samples per second of raw PCM, unless the media type states another rate."""
 
 
-class ServerNotReadyError(Exception):
-    """The server cannot be tested; the message says why."""
+class ServerNotReadyError(RuntimeError):
+    """The server is not ready; the message says why."""
 
 
 class BadAudioError(ValueError):
-    """The body is not the audio that was asked for."""
+    """The body of an answer is not complete audio in the requested format."""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What became of one request."""
+class SpeechResult:
+    """The result of one request."""
 
     error: str | None
-    """The kind of failure; None when whole audio came back."""
+    """The kind of failure; None if the answer is complete audio."""
     audio_seconds: float | None = None
+    """The length of the audio; None if neither the format nor a header states it."""
 
 
 class SpeechClient:
-    """One server, asked for speech in one voice and format, over a connection for each request under way.
+    """A client of one server that asks for one voice and format, on one connection per concurrent request.
 
-    Each connection is an HTTP client with a pool of one: a larger pool looks through all of its connections
-    at every request and answer, which with a thousand outstanding added five seconds to latencies of eight.
+    Each connection is an HTTP client with a pool of one: httpx searches a pool at every request and response, which
+    added 5 s to latencies of 8 s with a thousand concurrent requests.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class SpeechClient:
             await connection.aclose()
 
     async def check_ready(self) -> None:
-        """Raise ServerNotReadyError unless the server says that it can serve."""
+        """Raise ServerNotReadyError unless `GET /ready` answers 200."""
         try:
             async with self._connection() as http:
                 response = await http.get("/ready", timeout=READY_TIMEOUT)
@@ -87,25 +88,25 @@ class SpeechClient:
                 f"{self._url} is not ready: GET /ready answered {response.status_code} {response.text[:500]}"
             )
 
-    async def speak(self, text: str) -> Answer:
-        """Ask for `text`; returns when the whole answer is here or it is clear that there will be none."""
+    async def synthesize(self, text: str) -> SpeechResult:
+        """Ask for `text` and await the complete answer, or its failure."""
         try:
             async with asyncio.timeout(self._timeout), self._connection() as http:
                 response = await http.post("/tts", json={"text": text, **self._settings})
         except TimeoutError:
-            return Answer("timeout")
+            return SpeechResult("timeout")
         except httpx.RequestError:
-            return Answer("connection")
+            return SpeechResult("connection")
         if response.status_code != 200:
-            return Answer(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
+            return SpeechResult(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
         try:
-            return Answer(None, audio_seconds(self._settings["format"], response.headers, response.content))
+            return SpeechResult(None, audio_seconds(self._settings["format"], response.headers, response.content))
         except BadAudioError:
-            return Answer("bad audio")
+            return SpeechResult("bad audio")
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lend the connection used last, or a new one where all are in use."""
+        """The idle connection that was used last, or a new one if all are in use."""
         http = self._idle.pop() if self._idle else self._connect()
         try:
             yield http
@@ -118,7 +119,7 @@ class SpeechClient:
             headers=self._headers,
             limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_EXPIRY),
             timeout=None,
-            trust_env=False,  # a proxy in between would be measured too
+            trust_env=False,  # the time of a proxy would be measured, too
             verify=self._tls,
         )
 
@@ -131,9 +132,9 @@ def _error_code(response: httpx.Response) -> str:
 
 
 def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> float | None:
-    """Return the length of the audio, None where neither header nor format tells. Raises BadAudioError.
+    """The length of the audio; None if neither the format nor a header states it. Raises BadAudioError.
 
-    What the server states in `X-Audio-Seconds` counts more than the body's own length, but saves no bad body.
+    The header `X-Audio-Seconds` takes precedence over the length of the body, which is checked all the same.
     """
     if not body:
         raise BadAudioError("empty")
@@ -152,17 +153,17 @@ def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> flo
 def _pcm_seconds(headers: httpx.Headers, body: bytes) -> float:
     samples, rest = divmod(len(body), 2)
     if rest:
-        raise BadAudioError("half a sample at the end")
+        raise BadAudioError("it ends within a sample")
     rate = re.search(r"rate=(\d+)", headers.get("content-type", ""))
     return samples / (int(rate[1]) if rate else PCM_RATE)
 
 
 _UNKNOWN_SIZE = 0x7FFF_0000
-"""Chunk sizes from here on are what streaming encoders write who do not know the length yet."""
+"""Streaming encoders, which do not know the length yet, write chunk sizes of at least this value."""
 
 
 def wav_seconds(body: bytes) -> float:
-    """Return the length of a WAV file, even a streamed one with no length in its header. Raises BadAudioError."""
+    """The length of a WAV file, also of a streamed one without a length in its header. Raises BadAudioError."""
     if body[:4] != b"RIFF" or body[8:12] != b"WAVE":
         raise BadAudioError("not a WAV file")
     byte_rate = 0
@@ -182,5 +183,5 @@ def _data_seconds(declared: int, present: int, byte_rate: int) -> float:
     unknown = declared == 0 or declared >= _UNKNOWN_SIZE
     size = present if unknown else declared
     if not size or size > present or not byte_rate:
-        raise BadAudioError("no samples, too few, or of no known rate")
+        raise BadAudioError("no samples, too few samples, or no sample rate")
     return size / byte_rate

@@ -1,4 +1,4 @@
-"""Sends the requests of a load test within its bounds, in a closed or an open loop, and records each."""
+"""Sends the requests of a load test within its limits, in a closed or an open loop, and records each."""
 
 import asyncio
 import time
@@ -6,28 +6,28 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from scripts.load.client import Answer
+from scripts.load.client import SpeechResult
 from scripts.load.texts import Text
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """Nothing more is sent after so many requests or so many seconds, whichever comes first."""
+class LoadLimits:
+    """No request is sent after this many requests or seconds, whichever comes first."""
 
     requests: int
     seconds: float
 
 
 @dataclass(frozen=True)
-class Record:
-    """One request and what became of it; times in seconds."""
+class RequestRecord:
+    """One request and its result. Times are in seconds."""
 
     intended: float
-    """When it was due, since the start of the run."""
+    """When it was due, since the start of the run; in a closed loop, when it was sent."""
     lag: float
-    """How late this client itself was in sending it."""
+    """How long after that time this client sent it."""
     latency: float
-    """From when it was due until the whole answer was here, or it had failed."""
+    """From the time it was due until the complete answer was received or the request failed."""
     characters: int
     length: str | None
     repeated: bool
@@ -36,61 +36,61 @@ class Record:
 
 
 class Driver:
-    """One run. `records` grows in the order of the answers, `on_record` is told of each."""
+    """One run. `records` has the requests in the order of their answers; `on_record` is called with each."""
 
     def __init__(
         self,
-        speak: Callable[[str], Awaitable[Answer]],
+        synthesize: Callable[[str], Awaitable[SpeechResult]],
         texts: Iterator[Text],
-        bounds: Bounds,
-        on_record: Callable[[Record], None],
+        limits: LoadLimits,
+        on_record: Callable[[RequestRecord], None],
     ) -> None:
-        self.records: list[Record] = []
+        self.records: list[RequestRecord] = []
         self.sent = 0
-        self._speak = speak
+        self._synthesize = synthesize
         self._texts = texts
-        self._bounds = bounds
+        self._limits = limits
         self._on_record = on_record
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.seconds = 0.0
-        """How long the run took, once it is over."""
+        """The length of the run, once it is over."""
         self._start = 0.0
 
     @property
     def outstanding(self) -> int:
-        """Requests sent that have not been answered."""
+        """The number of requests without an answer so far."""
         return self.sent - len(self.records)
 
     @property
     def stopping(self) -> bool:
-        """Whether nothing more will be sent."""
+        """Whether `stop` has been called."""
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Send nothing more; the second call also abandons what is outstanding."""
+        """Send no more requests; the second call also abandons the outstanding ones."""
         if self.stopping:
             for task in self._tasks:
                 task.cancel()
         self._stopping.set()
 
     async def closed(self, clients: int) -> None:
-        """Let each of so many clients send its next request when its last is answered."""
+        """Run a closed loop: each client sends its next request when its last one is answered."""
         async with self._run() as group:
             for _ in range(clients):
                 self._spawn(group, self._client())
 
     async def open(self, arrivals: Iterable[float]) -> None:
-        """Start each request when it is due, however many are outstanding.
+        """Run an open loop: each request is sent when it is due, however many are outstanding.
 
-        `arrivals` are ascending times in seconds since the start. Latency counts from them: what falls due
-        while the server stalls shows all of its wait.
+        `arrivals` are ascending times in seconds since the start. Latency counts from them, so that it includes the
+        wait of requests that are due while the server stalls.
         """
         async with self._run() as group:
             for due in arrivals:
-                if not (self._within_bounds(due) and await self._reached(due)):
+                if not (self._within_limits(due) and await self._wait_until(due)):
                     break
-                self._spawn(group, self._request(self._take(), due))
+                self._spawn(group, self._request(self._next_text(), due))
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[asyncio.TaskGroup]:
@@ -104,32 +104,32 @@ class Driver:
         return time.monotonic() - self._start
 
     async def _client(self) -> None:
-        while self._within_bounds(now := self._now()) and not self.stopping:
-            await self._request(self._take(), now)
+        while self._within_limits(now := self._now()) and not self.stopping:
+            await self._request(self._next_text(), now)
 
-    def _within_bounds(self, at: float) -> bool:
-        return self.sent < self._bounds.requests and at < self._bounds.seconds
+    def _within_limits(self, at: float) -> bool:
+        return self.sent < self._limits.requests and at < self._limits.seconds
 
-    async def _reached(self, due: float) -> bool:
-        """Wait until a time since the start; False when the stop came first."""
+    async def _wait_until(self, due: float) -> bool:
+        """Wait until a time since the start; False if the run is stopped before."""
         if self.stopping:
             return False
         try:
-            # The loop's clock is time.monotonic. A time gone by still lets the other tasks run once.
+            # The event loop's clock is time.monotonic. Even if the time has passed, other tasks run once.
             async with asyncio.timeout_at(self._start + due):
                 await self._stopping.wait()
         except TimeoutError:
             return True
         return False
 
-    def _take(self) -> Text:
+    def _next_text(self) -> Text:
         self.sent += 1
         return next(self._texts)
 
     async def _request(self, text: Text, due: float) -> None:
         lag = self._now() - due
-        answer = await self._speak(text.content)
-        record = Record(
+        answer = await self._synthesize(text.content)
+        record = RequestRecord(
             intended=due,
             lag=lag,
             latency=self._now() - due,

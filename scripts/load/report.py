@@ -1,4 +1,4 @@
-"""What the records of a run add up to, as a table and as JSON."""
+"""The summary of a load test's records, as tables and as JSON."""
 
 import json
 from collections import Counter
@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from scripts.load.driver import Record
-from scripts.load.texts import MIX
+from scripts.load.driver import RequestRecord
+from scripts.load.texts import LENGTH_CLASSES
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How a duration was spread over the requests, in seconds."""
+class Percentiles:
+    """Percentiles of a duration over the requests, in seconds."""
 
     requests: int
     p50: float
@@ -29,18 +29,18 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self | None:
-        """None without any."""
+        """The percentiles of these durations; None if there are none."""
         if not seconds:
             return None
         return cls(len(seconds), *np.percentile(seconds, (50, 90, 95, 99, 100)).tolist())
 
 
 @dataclass(frozen=True)
-class Summary:
+class LoadSummary:
     """The result of a run.
 
-    Latencies are those of good answers, and of time-outs up to when they were given up: it would flatter to
-    leave the slowest out, or to let quick refusals in.
+    Latencies are those of complete answers, and of timed-out requests until their time-out: without the slowest, or
+    with quick refusals, they would look better than they are.
     """
 
     seconds: float
@@ -49,63 +49,64 @@ class Summary:
     succeeded: int
     failed: int
     abandoned: int
-    """Given up at the second Ctrl-C, hence neither."""
+    """Requests without an answer at the second Ctrl-C; neither succeeded nor failed."""
     repeated: int
-    """Requests for a text that had been asked for before."""
+    """Requests for a text that was requested before."""
     errors: dict[str, int]
-    latency: Spread | None
-    latency_by_length: dict[str, Spread]
+    """Failed requests by kind of failure."""
+    latency: Percentiles | None
+    latency_by_length: dict[str, Percentiles]
     requests_per_minute: float
-    """Good answers only."""
+    """Succeeded requests per minute."""
     audio_seconds: float | None
-    """None where any good answer did not tell its length."""
+    """The length of all audio; None if any answer does not state its length."""
     audio_seconds_per_second: float | None
-    lag: Spread | None
-    """How late this client sent: where it is not small beside the latency, the client was the bottleneck."""
+    lag: Percentiles | None
+    """How late this client sent its requests: if it is not small beside the latency, the client was the bottleneck."""
 
 
-def summarise(records: Sequence[Record], *, seconds: float, abandoned: int) -> Summary:
-    """Add up the `records` of a run that took so many `seconds`."""
-    good = [record for record in records if record.error is None]
+def summarise(records: Sequence[RequestRecord], *, seconds: float, abandoned: int) -> LoadSummary:
+    """Summarise the records of a run of `seconds`, in which `abandoned` requests had no answer."""
+    succeeded = [record for record in records if record.error is None]
     timed = [record for record in records if record.error in {None, "timeout"}]
     by_length = {
-        length: spread
-        for length in MIX
-        if (spread := Spread.of([record.latency for record in timed if record.length == length]))
+        length: percentiles
+        for length in LENGTH_CLASSES
+        if (percentiles := Percentiles.of([record.latency for record in timed if record.length == length]))
     }
-    lengths = [record.audio_seconds for record in good if record.audio_seconds is not None]
-    audio_seconds = sum(lengths) if good and len(lengths) == len(good) else None
-    return Summary(
+    lengths = [record.audio_seconds for record in succeeded if record.audio_seconds is not None]
+    audio_seconds = sum(lengths) if succeeded and len(lengths) == len(succeeded) else None
+    return LoadSummary(
         seconds=seconds,
         requests=len(records) + abandoned,
-        succeeded=len(good),
-        failed=len(records) - len(good),
+        succeeded=len(succeeded),
+        failed=len(records) - len(succeeded),
         abandoned=abandoned,
         repeated=sum(record.repeated for record in records),
         errors=dict(Counter(record.error for record in records if record.error).most_common()),
-        latency=Spread.of([record.latency for record in timed]),
+        latency=Percentiles.of([record.latency for record in timed]),
         latency_by_length=by_length,
-        requests_per_minute=60 * len(good) / seconds,
+        requests_per_minute=60 * len(succeeded) / seconds,
         audio_seconds=audio_seconds,
         audio_seconds_per_second=None if audio_seconds is None else audio_seconds / seconds,
-        lag=Spread.of([record.lag for record in records]),
+        lag=Percentiles.of([record.lag for record in records]),
     )
 
 
-def print_tables(summary: Summary, title: str, console: Console) -> None:
-    """Show the summary to people."""
+def print_tables(summary: LoadSummary, title: str, console: Console) -> None:
+    """Print the summary as tables."""
     console.print(title, markup=False, highlight=False, soft_wrap=True)
     console.print(_totals(summary))
     if summary.latency:
         console.print(_latencies(summary))
 
 
-def _totals(summary: Summary) -> Table:
+def _totals(summary: LoadSummary) -> Table:
     table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_row("requests", str(summary.requests))
-    table.add_row("of them repeated texts", str(summary.repeated))
+    table.add_row("with repeated texts", str(summary.repeated))
     table.add_row("succeeded", str(summary.succeeded))
     table.add_row("failed", str(summary.failed))
     for kind, count in summary.errors.items():
@@ -113,30 +114,32 @@ def _totals(summary: Summary) -> Table:
     if summary.abandoned:
         table.add_row("abandoned", str(summary.abandoned), style="yellow")
     table.add_row("seconds", f"{summary.seconds:.1f}")
-    table.add_row("requests a minute", f"{summary.requests_per_minute:.1f}")
+    table.add_row("requests per minute", f"{summary.requests_per_minute:.1f}")
     if summary.audio_seconds_per_second is not None:
         table.add_row("audio seconds per second", f"{summary.audio_seconds_per_second:.2f}")
     if summary.lag:
-        table.add_row("client's own lag, p99, ms", f"{1000 * summary.lag.p99:.0f}")
+        table.add_row("lag of the client, p99, ms", f"{1000 * summary.lag.p99:.0f}")
     return table
 
 
-def _latencies(summary: Summary) -> Table:
-    caption = "time-outs counted in, at the time they were given up" if "timeout" in summary.errors else None
+def _latencies(summary: LoadSummary) -> Table:
+    caption = "timed-out requests are included, with their time-out as latency" if "timeout" in summary.errors else None
     table = Table(title="latency, seconds", title_justify="left", caption=caption, caption_justify="left")
     table.add_column("texts")
     for heading in ("requests", "p50", "p90", "p95", "p99", "max"):
         table.add_column(heading, justify="right")
-    for name, spread in ({"all": summary.latency} | summary.latency_by_length).items():
-        if spread:
-            times = (spread.p50, spread.p90, spread.p95, spread.p99, spread.max)
-            table.add_row(name, str(spread.requests), *(f"{time:.3f}" for time in times))
+    for name, percentiles in ({"all": summary.latency} | summary.latency_by_length).items():
+        if percentiles:
+            times = (percentiles.p50, percentiles.p90, percentiles.p95, percentiles.p99, percentiles.max)
+            table.add_row(name, str(percentiles.requests), *(f"{time:.3f}" for time in times))
     return table
 
 
-def write_json(path: Path, settings: dict[str, object], summary: Summary, records: Sequence[Record] | None) -> None:
-    """Keep settings, summary and, unless None, every request, for programs."""
+def write_json(
+    file: Path, settings: dict[str, object], summary: LoadSummary, records: Sequence[RequestRecord] | None
+) -> None:
+    """Write settings, summary and, unless None, the record of every request."""
     report: dict[str, object] = {"settings": settings, "summary": asdict(summary)}
     if records is not None:
         report["records"] = [asdict(record) for record in records]
-    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

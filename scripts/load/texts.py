@@ -1,4 +1,4 @@
-"""What a load test asks for: a built-in mix of texts or the lines of a file, new each time or repeated."""
+"""The texts of a load test: a built-in mix or the lines of a file, each unique or repeated."""
 
 import itertools
 import random
@@ -10,94 +10,94 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Text:
-    """One text to be spoken."""
+    """One text to be synthesized."""
 
     content: str
     length: str | None
-    """Its class in the built-in mix; None for a line of a file."""
+    """Its length class in the built-in mix; None for a line of a file."""
     repeated: bool = False
-    """Whether it was asked for before in this run."""
+    """Whether it was requested before in this run."""
 
 
 @dataclass(frozen=True)
 class LengthClass:
-    """One part of the built-in mix."""
+    """One length class of the built-in mix: its share of all texts, and the sentences of each text."""
 
     share: float
     sentences: int
 
 
-MIX = {
+LENGTH_CLASSES = {
     "short": LengthClass(share=0.6, sentences=1),
     "medium": LengthClass(share=0.3, sentences=4),
     "long": LengthClass(share=0.1, sentences=20),
 }
 
 
-class Source(Protocol):
-    """Where new texts come from: the class of the next text is drawn first, then a text of that class."""
+class TextSource(Protocol):
+    """A source of new texts: the length class of the next text is drawn first, then a text of that class."""
 
-    def draw_length(self) -> str | None: ...  # noqa: D102 - said above
+    def draw_length(self) -> str | None: ...  # noqa: D102 - see the class
 
-    def compose(self, length: str | None) -> str: ...  # noqa: D102 - said above
+    def compose(self, length: str | None) -> str: ...  # noqa: D102 - see the class
 
 
-class Mix:
-    """The built-in mix: one, four or twenty sentences."""
+class TextMix:
+    """The built-in mix: texts of one, four or twenty sentences."""
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"mix {seed}")
 
     def draw_length(self) -> str:
-        """Draw a class, each as often as its share says."""
-        return self._rng.choices(list(MIX), [length.share for length in MIX.values()])[0]
+        """Draw a length class, with the probability of its share."""
+        return self._rng.choices(list(LENGTH_CLASSES), [length.share for length in LENGTH_CLASSES.values()])[0]
 
     def compose(self, length: str | None) -> str:
-        """Join as many different sentences as that class has."""
-        assert length is not None  # noqa: S101 - only `draw_length` makes them
-        return " ".join(self._rng.sample(SENTENCES, MIX[length].sentences))
+        """A text of as many different sentences as texts of that class have."""
+        assert length is not None  # noqa: S101 - for mypy
+        return " ".join(self._rng.sample(SENTENCES, LENGTH_CLASSES[length].sentences))
 
 
-class Lines:
-    """The lines of a file, in their order, again and again."""
+class TextLines:
+    """The lines of a file, in their order; the first follows the last."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self._lines = itertools.cycle(lines)
 
     def draw_length(self) -> None:
-        """Return None: lines have no class."""
+        """None: lines of a file have no length class."""
 
     def compose(self, length: str | None) -> str:
-        """Return the next line."""
+        """The next line."""
         return next(self._lines)
 
 
-def supply(source: Source, *, seed: int, repeat: float, first_number: int) -> Iterator[Text]:
-    """Give out texts without end; a share `repeat` of them, in each class, was given out before.
+def generate_texts(source: TextSource, *, seed: int, repeat: float, first_number: int) -> Iterator[Text]:
+    """Texts without end; in each length class a share `repeat` of them repeats earlier texts.
 
-    All others begin with a number of their own, counted from `first_number`. It should differ from run to
-    run, else a server that keeps finished audio knows every text of the second run.
+    All others begin with a number of their own, counted from `first_number`, which should differ from run to run: a
+    server with an audio cache would otherwise have the audio of every text of the second run.
     """
     rng = random.Random(f"repeat {seed}")
-    given: defaultdict[str | None, list[Text]] = defaultdict(list)
+    earlier: defaultdict[str | None, list[Text]] = defaultdict(list)
     numbers = itertools.count(first_number)
     while True:
         length = source.draw_length()
-        if given[length] and rng.random() < repeat:
-            yield replace(rng.choice(given[length]), repeated=True)
+        if earlier[length] and rng.random() < repeat:
+            yield replace(rng.choice(earlier[length]), repeated=True)
             continue
-        text = Text(f"Number {spell(next(numbers))}: {source.compose(length)}", length)
-        given[length].append(text)
+        text = Text(f"Number {spell_number(next(numbers))}: {source.compose(length)}", length)
+        earlier[length].append(text)
         yield text
 
 
-NUMBERS = 100**3
-"""How many different numbers `spell` knows."""
+NUMBER_COUNT = 100**3
+"""The count of numbers that `spell_number` writes differently."""
 
 
-def spell(number: int) -> str:
-    """Put a number into words, two digits at a time, all about as long: 40217 is `four, two, seventeen`."""
-    number %= NUMBERS
+def spell_number(number: int) -> str:
+    """A number in words, two digits at a time, so that all are about as long: 40217 is `four, two, seventeen`."""
+    number %= NUMBER_COUNT
     return ", ".join(_pair(pair) for pair in (number // 10_000, number // 100 % 100, number % 100))
 
 

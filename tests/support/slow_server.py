@@ -1,7 +1,7 @@
-"""A speech server that takes its time and fails on demand. Prints its port once it can be connected to.
+"""A speech server with a set service time that fails on demand. It prints its port once it listens.
 
-It speaks silence, for a set number of requests at a time; the others wait, as behind busy workers.
-`GET /seen?at_least=N` waits until that many requests have come, and tells what they asked for.
+It answers silence to `--slots` requests at a time; the others wait, as they do for busy workers.
+`GET /seen?at_least=N` waits until N requests have been received, and answers their bodies.
 """
 
 import argparse
@@ -43,9 +43,9 @@ class SlowServer:
         return JSONResponse({"status": "ready"})
 
     async def seen(self, request: Request) -> Response:
-        least = int(request.query_params["at_least"])
+        minimum = int(request.query_params["at_least"])
         async with self._arrived:
-            await self._arrived.wait_for(lambda: len(self._seen) >= least)
+            await self._arrived.wait_for(lambda: len(self._seen) >= minimum)
         return JSONResponse(self._seen)
 
     async def tts(self, request: Request) -> Response:
@@ -76,7 +76,7 @@ def fault(kind: str) -> Response:
     match kind:
         case "overloaded":
             error = {
-                "message": "the line is full",
+                "message": "the queue is full",
                 "type": "server_error",
                 "param": None,
                 "code": "overloaded",
@@ -87,27 +87,27 @@ def fault(kind: str) -> Response:
         case "empty":
             return Response(b"")
         case "garbage":
-            return Response(b"this is no audio at all")
+            return Response(b"this is not audio")
         case "cut":
-            return StreamingResponse(cut_off())
+            return StreamingResponse(truncated_audio())
     raise ValueError(kind)
 
 
-async def cut_off() -> AsyncIterator[bytes]:
+async def truncated_audio() -> AsyncIterator[bytes]:
     yield silence(1)
     raise ConnectionAbortedError
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slots", type=int, default=1, help="requests served at a time")
-    parser.add_argument("--service", type=float, default=0.0, help="seconds a request is served")
-    parser.add_argument("--stall-at", type=int, default=0, help="number of the request that is served longer")
-    parser.add_argument("--stall", type=float, default=0.0, help="seconds that one is served")
+    parser.add_argument("--slots", type=int, default=1, help="concurrent requests")
+    parser.add_argument("--service", type=float, default=0.0, help="service time in seconds")
+    parser.add_argument("--stall-at", type=int, default=0, help="number of the request that stalls")
+    parser.add_argument("--stall", type=float, default=0.0, help="service time of that request in seconds")
     parser.add_argument("--fault", default="", help="overloaded, page, empty, garbage or cut")
-    parser.add_argument("--fault-every", type=int, default=1, help="which requests get the fault")
-    parser.add_argument("--audio", type=float, default=1.0, help="seconds of silence in an answer")
-    parser.add_argument("--not-ready", default="", help="anything: /ready says no")
+    parser.add_argument("--fault-every", type=int, default=1, help="every how many requests the fault occurs")
+    parser.add_argument("--audio", type=float, default=1.0, help="length of the silence in seconds")
+    parser.add_argument("--not-ready", default="", help="anything: /ready answers 503")
     return parser.parse_args()
 
 

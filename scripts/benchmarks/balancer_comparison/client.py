@@ -10,7 +10,7 @@ import httpx
 from pydantic import ValidationError
 
 from balancer.requests.bodies import DEFAULT_VOICE
-from scripts.load.client import Answer, BadAudioError, SpeechClient
+from scripts.load.client import BadAudioError, SpeechClient, SpeechResult
 from worker.contract import (
     SAMPLE_BYTES,
     EndOfUtterance,
@@ -29,7 +29,7 @@ class UtteranceClient(SpeechClient):
         super().__init__(url, voice=None, audio_format="pcm", api_key=None, timeout=timeout)
         self._sample_rate = sample_rate
 
-    async def speak(self, text: str) -> Answer:
+    async def synthesize(self, text: str) -> SpeechResult:
         """Ask for `text`; returns when the whole answer is here or it is clear that there will be none."""
         utterance = Utterance(
             id=secrets.token_hex(8), text=text, voice=DEFAULT_VOICE, seed=zlib.crc32(text.encode("utf-8"))
@@ -38,15 +38,15 @@ class UtteranceClient(SpeechClient):
             async with asyncio.timeout(self._timeout), self._connection() as http:
                 response = await http.post("/synthesize", content=utterance.model_dump_json())
         except TimeoutError:
-            return Answer("timeout")
+            return SpeechResult("timeout")
         except httpx.RequestError:
-            return Answer("connection")
+            return SpeechResult("connection")
         if response.status_code != 200:
-            return Answer(f"HTTP {response.status_code} {_refusal(response.content)}".rstrip())
+            return SpeechResult(f"HTTP {response.status_code} {_refusal(response.content)}".rstrip())
         try:
-            return Answer(None, spoken_seconds(response.content, self._sample_rate))
+            return SpeechResult(None, spoken_seconds(response.content, self._sample_rate))
         except BadAudioError as error:
-            return Answer(f"bad audio: {error}")
+            return SpeechResult(f"bad audio: {error}")
 
 
 def spoken_seconds(body: bytes, sample_rate: int) -> float:

@@ -13,7 +13,7 @@ from scripts.benchmarks.balancer_comparison.client import UtteranceClient
 from scripts.benchmarks.balancer_comparison.offered_load import Offer
 from scripts.benchmarks.balancer_comparison.servers import ENGINE, Fronts, Side
 from scripts.load.client import SpeechClient
-from scripts.load.driver import Bounds, Driver, Record
+from scripts.load.driver import Driver, LoadLimits, RequestRecord
 from worker.cards import CARDS
 
 TIMEOUT = 120.0
@@ -45,7 +45,7 @@ class Run:
     """Of all texts."""
     seconds: float
     """From the start to the last answer."""
-    records: tuple[Record, ...]
+    records: tuple[RequestRecord, ...]
     cpu: Cpu
 
 
@@ -70,7 +70,7 @@ async def _run(
 ) -> Run:
     workers = fronts.workers()
     async with _client(side, fronts.url(side)) as client:
-        driver = Driver(client.speak, iter(offer.texts), Bounds(len(offer.texts), inf), lambda record: None)
+        driver = Driver(client.synthesize, iter(offer.texts), LoadLimits(len(offer.texts), inf), lambda record: None)
         before = _Clocks.now(fronts, side)
         if arrivals is not None:
             await driver.open(arrivals)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from scripts.load.arrivals import poisson
-from scripts.load.texts import Mix, Text, supply
+from scripts.load.texts import Text, TextMix, generate_texts
 
 MOST_REQUESTS = 10_000
 _RUNS = 10_000
@@ -25,7 +25,7 @@ class Offer:
     def draw(cls, requests: int, *, seed: int, number: int) -> Offer:
         """The offer of run `number`, of at most MOST_REQUESTS, settled by `seed`."""
         own = seed * _RUNS + number
-        mixed = supply(Mix(own), seed=own, repeat=0, first_number=number * MOST_REQUESTS)
+        mixed = generate_texts(TextMix(own), seed=own, repeat=0, first_number=number * MOST_REQUESTS)
         return cls(tuple(islice(mixed, requests)), own)
 
     @property

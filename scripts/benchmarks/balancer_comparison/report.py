@@ -14,8 +14,8 @@ from scripts.benchmarks.balancer_comparison.measure import Cpu, Run
 from scripts.benchmarks.balancer_comparison.result import QUANTILES, Capacity, Level, spreads, summary_of
 from scripts.benchmarks.balancer_comparison.servers import Side
 from scripts.benchmarks.balancer_comparison.targets import JUDGED_PERCENT, Verdict, judge
-from scripts.load.report import Spread, Summary
-from scripts.load.texts import MIX
+from scripts.load.report import LoadSummary, Percentiles
+from scripts.load.texts import LENGTH_CLASSES
 
 NAMES = {Side.CHORUS: "Chorus", Side.HAPROXY: "HAProxy"}
 IDLE_CORES = 0.05
@@ -116,7 +116,9 @@ def machine() -> str:
 
 def _heading(result: Result) -> str:
     plan = result.plan
-    mix = ", ".join(f"{length.share:.0%} of {length.sentences} sentences ({name})" for name, length in MIX.items())
+    mix = ", ".join(
+        f"{length.share:.0%} of {length.sentences} sentences ({name})" for name, length in LENGTH_CLASSES.items()
+    )
     settings = ", ".join(f"{name} {value}" for name, value in plan.settings.items())
     return (
         f"{machine()}; {result.haproxy}; {plan.workers} workers of one thread behind both fronts; Chorus's settings: "
@@ -206,7 +208,7 @@ def _doubts(result: Result) -> Iterator[str]:
         yield "WARNING: the client itself was late: it had too little of the machine."
 
 
-def _milliseconds(spread: Spread) -> list[str]:
+def _milliseconds(spread: Percentiles) -> list[str]:
     return [f"{1000 * getattr(spread, name):.0f}" for name in QUANTILES]
 
 
@@ -214,18 +216,18 @@ def _ratios(level: Level, length: str) -> list[str]:
     return [f"{level.ratios[length][name]:.2f}" for name in QUANTILES]
 
 
-def _counts(summary: Summary) -> list[str]:
+def _counts(summary: LoadSummary) -> list[str]:
     """Answered, refused (429 and 503: not now) and whatever else went wrong."""
     refused = sum(count for kind, count in summary.errors.items() if kind.startswith(("HTTP 429", "HTTP 503")))
     return [str(number) for number in (summary.succeeded, refused, summary.failed - refused)]
 
 
-def _throughputs(summary: Summary) -> list[str]:
+def _throughputs(summary: LoadSummary) -> list[str]:
     audio = summary.audio_seconds_per_second
     return [f"{summary.requests_per_minute / 60:.2f}", "-" if audio is None else f"{audio:.1f}"]
 
 
-def _throughput_ratios(chorus: Summary, haproxy: Summary) -> list[str]:
+def _throughput_ratios(chorus: LoadSummary, haproxy: LoadSummary) -> list[str]:
     pairs = (
         (chorus.requests_per_minute, haproxy.requests_per_minute),
         (chorus.audio_seconds_per_second, haproxy.audio_seconds_per_second),

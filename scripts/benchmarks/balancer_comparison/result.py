@@ -9,19 +9,19 @@ from statistics import fmean
 
 from scripts.benchmarks.balancer_comparison.measure import Run
 from scripts.benchmarks.balancer_comparison.servers import Side
-from scripts.load.report import Spread, Summary, summarise
+from scripts.load.report import LoadSummary, Percentiles, summarise
 
 QUANTILES = ("p50", "p95", "p99")
 ALL = "all"
 
 
-def summary_of(runs: Sequence[Run]) -> Summary:
+def summary_of(runs: Sequence[Run]) -> LoadSummary:
     """All requests of several runs taken together."""
     records = [record for run in runs for record in run.records]
     return summarise(records, seconds=sum(run.seconds for run in runs), abandoned=0)
 
 
-def spreads(summary: Summary) -> dict[str, Spread]:
+def spreads(summary: LoadSummary) -> dict[str, Percentiles]:
     """Latency by length, then of all texts; what was never answered is not there."""
     return summary.latency_by_length | ({ALL: summary.latency} if summary.latency else {})
 
@@ -55,7 +55,7 @@ class Level:
     runs: list[Run]
 
     @cached_property
-    def summaries(self) -> dict[Side, Summary]:
+    def summaries(self) -> dict[Side, LoadSummary]:
         """All rounds together."""
         return {side: summary_of([run for run in self.runs if run.side is side]) for side in Side}
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from scripts.benchmarks.balancer_comparison.result import Level, spreads
 from scripts.benchmarks.balancer_comparison.servers import Side
-from scripts.load.report import Summary
-from scripts.load.texts import MIX
+from scripts.load.report import LoadSummary
+from scripts.load.texts import LENGTH_CLASSES
 
 JUDGED_PERCENT = 80
 SHORT_P95 = 0.6
@@ -44,13 +44,13 @@ def judge(level: Level) -> list[Verdict]:
     return [*_latencies(chorus, haproxy), _throughput(chorus, haproxy), _failures(chorus, haproxy)]
 
 
-def _latencies(chorus: Summary, haproxy: Summary) -> Iterator[Verdict]:
+def _latencies(chorus: LoadSummary, haproxy: LoadSummary) -> Iterator[Verdict]:
     yield _latency(chorus, haproxy, "short", "p95", SHORT_P95)
-    for length in MIX:
+    for length in LENGTH_CLASSES:
         yield _latency(chorus, haproxy, length, "p99", ANY_P99)
 
 
-def _latency(chorus: Summary, haproxy: Summary, length: str, quantile: str, most: float) -> Verdict:
+def _latency(chorus: LoadSummary, haproxy: LoadSummary, length: str, quantile: str, most: float) -> Verdict:
     ours, theirs = (
         getattr(found, quantile) if (found := spreads(summary).get(length)) else None for summary in (chorus, haproxy)
     )
@@ -58,13 +58,13 @@ def _latency(chorus: Summary, haproxy: Summary, length: str, quantile: str, most
     return Verdict(f"{quantile} of {length} texts at most {most:g}x", ours, theirs, "s", met)
 
 
-def _throughput(chorus: Summary, haproxy: Summary) -> Verdict:
+def _throughput(chorus: LoadSummary, haproxy: LoadSummary) -> Verdict:
     ours, theirs = (summary.requests_per_minute / 60 for summary in (chorus, haproxy))
     aim = f"throughput not lower (at least {SAME_THROUGHPUT:g}x)"
     return Verdict(aim, ours, theirs, "requests/s", 0 < SAME_THROUGHPUT * theirs <= ours)
 
 
-def _failures(chorus: Summary, haproxy: Summary) -> Verdict:
+def _failures(chorus: LoadSummary, haproxy: LoadSummary) -> Verdict:
     """Without it, latencies could be had by refusing."""
     aim = "no more refusals and errors"
     return Verdict(aim, chorus.failed, haproxy.failed, "requests", chorus.failed <= haproxy.failed)

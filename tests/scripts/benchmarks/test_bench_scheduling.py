@@ -22,7 +22,7 @@ from scripts.benchmarks.balancer_comparison.result import Capacity, Level
 from scripts.benchmarks.balancer_comparison.servers import Side
 from scripts.benchmarks.balancer_comparison.targets import judge
 from scripts.load.client import BadAudioError
-from scripts.load.driver import Record
+from scripts.load.driver import RequestRecord
 from tests.support.harness import environment
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
 
@@ -46,7 +46,7 @@ def run(
     ]
     asked += [("short", 0.001, error) for error in errors]
     records = [
-        Record(
+        RequestRecord(
             intended=float(due),
             lag=0.001,
             latency=latency,

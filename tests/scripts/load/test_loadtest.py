@@ -1,4 +1,4 @@
-"""The load test: its schedule and texts as functions, the rest as the program against a real server."""
+"""The load test: its arrival times, texts and audio checks as functions, the rest as the program with a real server."""
 
 import itertools
 import json
@@ -22,14 +22,14 @@ from scripts.load import arrivals, client, texts
 ROOT = Path(__file__).parents[3]
 LOADTEST = str(ROOT / "scripts" / "loadtest")
 SLOW_SERVER = str(ROOT / "tests" / "support" / "slow_server.py")
-TIMEOUT = 60  # seconds until something that should have happened did not
+TIMEOUT = 60  # seconds after which a test fails
 
 Serve = Callable[..., str]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start slow servers with the options given, in the form name=value; their addresses."""
+    """Starts a slow server with these options; gives its URL."""
     servers: list[subprocess.Popen[str]] = []
 
     def start(**options: object) -> str:
@@ -47,7 +47,7 @@ def serve() -> Iterator[Serve]:
 
 
 class Result:
-    """What one run of the program left behind."""
+    """One run of the program: the process and the contents of its JSON file."""
 
     def __init__(self, folder: Path, url: str, *options: str, **environment: str) -> None:
         file = folder / "result.json"
@@ -66,12 +66,12 @@ class Result:
 
 
 def seen(url: str, at_least: int) -> list[dict[str, Any]]:
-    """Wait until the server was asked that often; what it was asked."""
+    """The requests that the server has received, once there are that many."""
     requests: list[dict[str, Any]] = httpx.get(f"{url}/seen?at_least={at_least}", timeout=TIMEOUT).json()
     return requests
 
 
-# The schedule
+# The arrival times
 
 
 def test_poisson_arrivals_come_at_their_rate() -> None:
@@ -92,15 +92,15 @@ def test_poisson_arrivals_depend_on_the_seed_alone() -> None:
 # The texts
 
 
-def supply(number: int, *, seed: int = 0, repeat: float = 0, first_number: int = 0) -> list[Any]:
-    source = texts.Mix(seed)
-    given = texts.supply(source, seed=seed, repeat=repeat, first_number=first_number)
+def draw_texts(number: int, *, seed: int = 0, repeat: float = 0, first_number: int = 0) -> list[Any]:
+    source = texts.TextMix(seed)
+    given = texts.generate_texts(source, seed=seed, repeat=repeat, first_number=first_number)
     return list(itertools.islice(given, number))
 
 
 @pytest.mark.parametrize("repeat", [0, 0.6])
 def test_the_mix_keeps_its_proportions(repeat: float) -> None:
-    given = supply(10_000, repeat=repeat)
+    given = draw_texts(10_000, repeat=repeat)
     counts = Counter(text.length for text in given)
     assert counts["short"] == pytest.approx(6_000, rel=0.05)
     assert counts["medium"] == pytest.approx(3_000, rel=0.05)
@@ -108,18 +108,18 @@ def test_the_mix_keeps_its_proportions(repeat: float) -> None:
 
 
 def test_each_class_has_its_number_of_sentences() -> None:
-    for text in supply(200):
-        assert len(re.findall(r"[.?!](?: |$)", text.content)) == texts.MIX[text.length].sentences
+    for text in draw_texts(200):
+        assert len(re.findall(r"[.?!](?: |$)", text.content)) == texts.LENGTH_CLASSES[text.length].sentences
 
 
-def test_texts_are_unique_unless_repeats_are_asked_for() -> None:
-    given = supply(5_000)
+def test_texts_are_unique_by_default() -> None:
+    given = draw_texts(5_000)
     assert len({text.content for text in given}) == 5_000
     assert not any(text.repeated for text in given)
 
 
-def test_repeats_have_their_share_and_were_given_before() -> None:
-    given = supply(10_000, repeat=0.6)
+def test_repeated_texts_have_their_share_and_occurred_before() -> None:
+    given = draw_texts(10_000, repeat=0.6)
     earlier = set()
     for text in given:
         assert text.repeated == (text.content in earlier)
@@ -127,17 +127,18 @@ def test_repeats_have_their_share_and_were_given_before() -> None:
     assert sum(text.repeated for text in given) == pytest.approx(6_000, rel=0.05)
 
 
-def test_the_seed_settles_the_texts_but_a_second_run_shares_none() -> None:
-    first, second = (supply(500, first_number=number) for number in (1_000, 5_000))
+def test_runs_with_one_seed_have_equal_sentences_but_no_text_in_common() -> None:
+    first, second = (draw_texts(500, first_number=number) for number in (1_000, 5_000))
     bare = [[text.content.partition(": ")[2] for text in given] for given in (first, second)]
     assert bare[0] == bare[1]
     assert {text.content for text in first}.isdisjoint(text.content for text in second)
 
 
-def test_every_number_is_spelt_differently() -> None:
-    assert texts.spell(40_217) == "four, two, seventeen"
-    assert texts.spell(993_020) == "ninety-nine, thirty, twenty"
-    assert len({texts.spell(number) for number in range(0, texts.NUMBERS, 7)}) == len(range(0, texts.NUMBERS, 7))
+def test_numbers_are_spelt_differently() -> None:
+    assert texts.spell_number(40_217) == "four, two, seventeen"
+    assert texts.spell_number(993_020) == "ninety-nine, thirty, twenty"
+    numbers = range(0, texts.NUMBER_COUNT, 7)
+    assert len({texts.spell_number(number) for number in numbers}) == len(numbers)
 
 
 # The length of the audio
@@ -174,7 +175,7 @@ def test_length_of_a_wav(body: bytes) -> None:
         wav(bytes(96_000))[:40],
     ],
 )
-def test_what_is_no_whole_wav(body: bytes) -> None:
+def test_a_body_that_is_not_a_complete_wav_is_bad_audio(body: bytes) -> None:
     with pytest.raises(client.BadAudioError):
         client.wav_seconds(body)
 
@@ -190,12 +191,14 @@ def test_what_is_no_whole_wav(body: bytes) -> None:
         ("pcm", {"x-audio-seconds": "nan"}, 1.0),
     ],
 )
-def test_length_by_header_or_known_format(audio_format: str, headers: dict[str, str], seconds: float | None) -> None:
+def test_the_length_comes_from_the_header_or_from_a_known_format(
+    audio_format: str, headers: dict[str, str], seconds: float | None
+) -> None:
     assert client.audio_seconds(audio_format, httpx.Headers(headers), bytes(48_000)) == seconds
 
 
 @pytest.mark.parametrize(("audio_format", "body"), [("mp3", b""), ("pcm", b"abc"), ("wav", b"abc")])
-def test_a_stated_length_does_not_save_a_bad_body(audio_format: str, body: bytes) -> None:
+def test_a_bad_body_is_bad_audio_in_spite_of_the_header(audio_format: str, body: bytes) -> None:
     with pytest.raises(client.BadAudioError):
         client.audio_seconds(audio_format, httpx.Headers({"x-audio-seconds": "1"}), body)
 
@@ -203,7 +206,7 @@ def test_a_stated_length_does_not_save_a_bad_body(audio_format: str, body: bytes
 # The program
 
 
-def test_a_good_run_adds_up(serve: Serve, tmp_path: Path) -> None:
+def test_the_summary_of_a_run_without_failures(serve: Serve, tmp_path: Path) -> None:
     url = serve(slots=4, audio=2)
     result = Result(tmp_path, url, "--requests", "40", "--repeat", "0.5")
     summary, records = result.summary, result.records
@@ -220,12 +223,12 @@ def test_a_good_run_adds_up(serve: Serve, tmp_path: Path) -> None:
     assert by_length == Counter(record["length"] for record in records)
     assert result.settings["url"] == url
     assert result.settings["concurrency"] == 4
-    for cell in ("succeeded", "requests a minute", "audio seconds per second", "p99", "short"):
+    for cell in ("succeeded", "requests per minute", "audio seconds per second", "p99", "short"):
         assert cell in result.process.stdout
     assert result.process.stderr == ""
 
 
-def test_what_is_sent(serve: Serve, tmp_path: Path) -> None:
+def test_the_requests_have_the_options(serve: Serve, tmp_path: Path) -> None:
     lines = tmp_path / "texts.txt"
     lines.write_text("Guten Morgen.\n\nGute Nacht.\n")
     url = serve()
@@ -252,7 +255,7 @@ def test_what_is_sent(serve: Serve, tmp_path: Path) -> None:
     assert all(request["authorization"] == "Bearer key-of-the-test" for request in requests)
     assert "key-of-the-test" not in (tmp_path / "result.json").read_text() + result.process.stdout
     assert result.summary["latency_by_length"] == {}
-    assert result.summary["audio_seconds"] is None  # an mp3 does not tell
+    assert result.summary["audio_seconds"] is None  # an mp3 does not state its length
 
 
 @pytest.mark.parametrize(
@@ -274,7 +277,7 @@ def test_errors_are_counted_by_kind(serve: Serve, tmp_path: Path, fault: str, ki
     assert kind in result.process.stdout
 
 
-def test_time_outs_are_errors_and_stay_in_the_latencies(serve: Serve, tmp_path: Path) -> None:
+def test_timed_out_requests_are_failures_and_count_in_the_latencies(serve: Serve, tmp_path: Path) -> None:
     url = serve(slots=2, stall_at=2, stall=TIMEOUT)
     result = Result(tmp_path, url, "--requests", "6", "--concurrency", "1", "--timeout", "1")
     assert result.process.returncode == 1
@@ -286,14 +289,14 @@ def test_time_outs_are_errors_and_stay_in_the_latencies(serve: Serve, tmp_path: 
 STALL = 1.5
 
 
-def test_an_open_loop_shows_all_that_a_stall_does(serve: Serve, tmp_path: Path) -> None:
+def test_an_open_loop_measures_the_wait_of_all_requests_due_in_a_stall(serve: Serve, tmp_path: Path) -> None:
     url = serve(stall_at=10, stall=STALL)
     result = Result(tmp_path, url, "--rate", "40", "--requests", "100")
     assert result.process.returncode == 0, result.process.stderr
     assert result.summary["latency"]["p99"] >= 0.7 * STALL
     # About 60 requests fell due during the stall, half of them in its first half.
     assert sum(record["latency"] >= STALL / 2 for record in result.records) >= 15
-    # Each was sent when it was due: none waited here for an answer to an earlier one.
+    # Each request was sent when it was due, without waiting for an earlier answer.
     due = list(itertools.islice(arrivals.poisson(40, seed=0), 100))
     assert sorted(record["intended"] for record in result.records) == due
     outstanding = (
@@ -302,14 +305,14 @@ def test_an_open_loop_shows_all_that_a_stall_does(serve: Serve, tmp_path: Path) 
     assert max(outstanding) >= 20
 
 
-def test_a_closed_loop_of_one_meets_the_same_stall_once(serve: Serve, tmp_path: Path) -> None:
+def test_a_closed_loop_of_one_client_measures_the_stall_once(serve: Serve, tmp_path: Path) -> None:
     url = serve(stall_at=10, stall=STALL)
     result = Result(tmp_path, url, "--concurrency", "1", "--requests", "100")
     assert result.summary["latency"]["max"] >= STALL
     assert result.summary["latency"]["p95"] < STALL / 2
 
 
-def test_the_duration_ends_a_run_and_the_outstanding_are_awaited(serve: Serve, tmp_path: Path) -> None:
+def test_outstanding_answers_are_awaited_after_the_duration(serve: Serve, tmp_path: Path) -> None:
     url = serve(slots=100, service=1)
     result = Result(tmp_path, url, "--rate", "20", "--requests", "1000", "--duration", "0.8")
     assert result.process.returncode == 0, result.process.stderr
@@ -357,9 +360,9 @@ def test_a_second_ctrl_c_abandons_the_outstanding(serve: Serve, tmp_path: Path) 
 
 
 def test_no_server(tmp_path: Path) -> None:
-    with socket.socket() as unheard:
-        unheard.bind(("127.0.0.1", 0))  # and does not listen: connections are refused
-        result = Result(tmp_path, f"http://127.0.0.1:{unheard.getsockname()[1]}")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # it does not listen: connections are refused
+        result = Result(tmp_path, f"http://127.0.0.1:{unused.getsockname()[1]}")
     assert result.process.returncode == 3
     assert "no server answers" in result.process.stderr
     assert "scripts/serve" in result.process.stderr
@@ -386,7 +389,7 @@ def test_a_server_that_is_not_ready(serve: Serve, tmp_path: Path) -> None:
         ("--url", "http://user:secret@127.0.0.1"),
     ],
 )
-def test_options_that_make_no_sense(tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_invalid_options_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert Result(tmp_path, "http://127.0.0.1:1", *options).process.returncode == 2
 
 
