@@ -1,1 +1,1 @@
-"""The HTTP surfaces, one module each: parse, call the service, answer. No logic of their own."""
+"""The HTTP API, one module per group of routes: each reads the request, calls a service and builds the response."""

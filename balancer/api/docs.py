@@ -1,4 +1,4 @@
-"""`/openapi.json`, and `/docs`: a page to read and try it, which fetches nothing from elsewhere."""
+"""`/openapi.json`, and `/docs`: Swagger UI, with all its assets served from here."""
 
 from __future__ import annotations
 

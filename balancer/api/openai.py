@@ -9,7 +9,7 @@ from starlette.routing import Route
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Model, ModelList
-from balancer.api.reading import read, request_context, while_connected
+from balancer.api.reading import read_json, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_response
 from balancer.errors import ModelNotFoundError
@@ -28,7 +28,7 @@ def routes(
 
     async def create_speech(request: Request) -> Response:
         context = request_context(request)
-        speech_request = validator.validate(await read(request, OpenAISpeechBody, max_body_bytes))
+        speech_request = validator.validate(await read_json(request, OpenAISpeechBody, max_body_bytes))
         async with (
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),

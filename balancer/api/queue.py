@@ -18,7 +18,7 @@ from starlette.routing import Route
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
-from balancer.api.reading import read, read_lines, validated, while_connected
+from balancer.api.reading import read_json, read_json_lines, validate_body, while_connected
 from balancer.api.responses import JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
@@ -65,10 +65,10 @@ class QueueRoutes:
 
     async def queue(self, request: Request) -> Response:
         """Queue one job."""
-        body = await read(request, QueueBody, self._limits.max_body_bytes)
+        body = await read_json(request, QueueBody, self._limits.max_body_bytes)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
-            body = validated(body.as_sent | {"idempotencyKey": key}, QueueBody)
+            body = validate_body(body.as_sent | {"idempotencyKey": key}, QueueBody)
         self._check(body)
         (view,), limit_headers = await self._accept([body], request)
         receipt = JobReceipt.of(view, self._base_url(request))
@@ -76,7 +76,7 @@ class QueueRoutes:
 
     async def batch(self, request: Request) -> Response:
         """Queue many jobs, all or none."""
-        bodies = await read_lines(request, QueueBody, self._limits.max_batch_bytes, self._check)
+        bodies = await read_json_lines(request, QueueBody, self._limits.max_batch_bytes, self._check)
         views, limit_headers = await self._accept(bodies, request)
         base_url = self._base_url(request)
         receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])

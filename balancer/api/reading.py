@@ -1,4 +1,4 @@
-"""What every surface shares: reading a JSON body within its limit, and noticing that the client left."""
+"""Shared by the routes: reads JSON bodies within a size limit, and notices when the client disconnects."""
 
 from __future__ import annotations
 
@@ -22,58 +22,64 @@ Body = TypeVar("Body", bound=BaseModel)
 
 DEADLINE_HEADER = "x-deadline-ms"
 
-LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
+JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
-LONGEST_NAME = 100
-"""Characters of a field's name: answers quote it."""
+MAX_QUOTED_NAME = 100
+"""Characters of an unknown field's name that an error message quotes. No known field has a longer name."""
 
 
-async def read(request: Request, schema: type[Body], limit: int) -> Body:
-    """The body as `schema`, read no further than `limit` bytes. Raises InvalidRequestError or one below it."""
+async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
+    """The JSON body, validated as `schema`. At most `limit` bytes are read.
+
+    Raises UnsupportedMediaTypeError, BodyTooLargeError, InvalidRequestError.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
         )
-    return validated(_parse(await _receive(request, limit)), schema)
+    return validate_body(_parse(await _read_body(request, limit)), schema)
 
 
-async def read_lines(
+async def read_json_lines(
     request: Request, schema: type[Body], limit: int, check: Callable[[Body], None] = lambda _: None
 ) -> list[Body]:
-    """A body of JSON lines, each as `schema`, and checked; empty ones do not count. Raises as `read`, with the line."""
+    """The lines of a JSON Lines body, each validated as `schema` and by `check`; empty lines are skipped.
+
+    Raises the errors of `read_json`; an invalid line is named in the message.
+    """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in LINES_TYPES:
+    if media_type not in JSON_LINES_TYPES:
         raise UnsupportedMediaTypeError(
             f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
         )
-    content = await _receive(request, limit)
+    content = await _read_body(request, limit)
 
     def parse() -> list[Body]:
-        found = []
+        lines = []
         for number, line in enumerate(content.split(b"\n"), start=1):
             if not line.strip():
                 continue
             try:
-                found.append(validated(_parse(line), schema))
-                check(found[-1])
+                lines.append(validate_body(_parse(line), schema))
+                check(lines[-1])
             except InvalidRequestError as error:
                 raise error.with_location(f"line {number}") from error
-        return found
+        return lines
 
-    # Thousands of lines would hold up everybody else.
+    # In a thread: thousands of lines take too long for the event loop.
     if not (bodies := await asyncio.to_thread(parse)):
-        raise InvalidRequestError("the body has no lines; send one JSON object in each")
+        raise InvalidRequestError("the body is empty; send one JSON object per line")
     return bodies
 
 
-def validated(value: Any, schema: type[Body]) -> Body:
-    """A JSON value as `schema`. Raises InvalidRequestError."""
+def validate_body(value: Any, schema: type[Body]) -> Body:
+    """A JSON value, validated as `schema`. Raises InvalidRequestError."""
     if not isinstance(value, dict):
         raise InvalidRequestError("the body must be a JSON object", code="invalid_json")
     for name in value:
-        if not name.isprintable() or len(name) > LONGEST_NAME:
-            quoted = ascii(name[:LONGEST_NAME])[1:-1]
+        if not name.isprintable() or len(name) > MAX_QUOTED_NAME:
+            quoted = ascii(name[:MAX_QUOTED_NAME])[1:-1]
             raise InvalidRequestError(f"unknown field '{quoted}'", param=quoted, code="unknown_parameter")
     try:
         return schema.model_validate(value)
@@ -82,7 +88,7 @@ def validated(value: Any, schema: type[Body]) -> Body:
 
 
 def request_context(request: Request) -> RequestContext:
-    """Who asks, and by when. Raises InvalidRequestError."""
+    """The context of a speech request. Raises InvalidRequestError if the deadline header is invalid."""
     return RequestContext(
         request_id=request.state.request_id,
         caller=caller_of(request).name,
@@ -100,14 +106,14 @@ def _deadline(value: str | None) -> float | None:
         milliseconds = float(value)
     except ValueError:
         milliseconds = nan
-    if not 0 < milliseconds < inf:  # so put, it refuses NaN, too
+    if not 0 < milliseconds < inf:  # this form also refuses NaN
         raise InvalidRequestError(
-            "the header X-Deadline-Ms must be a number of milliseconds above 0", param="X-Deadline-Ms"
+            "the header X-Deadline-Ms must be a number of milliseconds greater than 0", param="X-Deadline-Ms"
         )
     return milliseconds
 
 
-async def _receive(request: Request, limit: int) -> bytes:
+async def _read_body(request: Request, limit: int) -> bytes:
     too_large = BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
@@ -129,18 +135,18 @@ def _parse(body: bytes) -> Any:
         reason = error.msg.removesuffix(" at")
         message = f"the body is not JSON: {reason} at line {error.lineno}, column {error.colno}"
     except ValueError:
-        message = "the body has a number of too many digits"
+        message = "a number in the body has too many digits"
     except RecursionError:
         message = "the body is nested too deeply"
     raise InvalidRequestError(message, code="invalid_json")
 
 
 def _invalid(error: ValidationError) -> InvalidRequestError:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    names = [str(fault["loc"][0]) if fault["loc"] else None for fault in faults]
+    details = error.errors(include_url=False, include_context=False, include_input=False)
+    names = [str(detail["loc"][0]) if detail["loc"] else None for detail in details]
     messages = (
-        f"{name}: {_plain(fault['msg'])}" if name else _plain(fault["msg"])
-        for name, fault in zip(names, faults, strict=True)
+        f"{name}: {_plain(detail['msg'])}" if name else _plain(detail["msg"])
+        for name, detail in zip(names, details, strict=True)
     )
     return InvalidRequestError("; ".join(dict.fromkeys(messages)), param=names[0])
 
@@ -151,9 +157,9 @@ def _plain(message: str) -> str:
 
 @asynccontextmanager
 async def while_connected(request: Request) -> AsyncIterator[None]:
-    """A block that is cancelled, and ends with ClientGoneError, when the client closes the connection.
+    """Cancels its block when the client closes the connection, and raises ClientGoneError then.
 
-    For after the body has been read: from then on the server's next message can only be the disconnect.
+    To be used once the body has been read: from then on, the server's next message can only be the disconnect.
     """
     loop = asyncio.get_running_loop()
 

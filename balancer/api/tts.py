@@ -12,7 +12,7 @@ from starlette.routing import Route
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import TtsJson
-from balancer.api.reading import read, request_context, while_connected
+from balancer.api.reading import read_json, request_context, while_connected
 from balancer.api.responses import JSONResponse
 from balancer.requests.bodies import TtsBody
 from balancer.requests.validation import RequestValidator
@@ -26,7 +26,7 @@ def routes(
 
     async def tts(request: Request) -> Response:
         context = request_context(request)
-        speech_request = validator.validate(await read(request, TtsBody, max_body_bytes))
+        speech_request = validator.validate(await read_json(request, TtsBody, max_body_bytes))
         async with (
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
@@ -35,7 +35,7 @@ def routes(
 
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
-        body = await read(request, TtsBody, max_body_bytes)
+        body = await read_json(request, TtsBody, max_body_bytes)
         speech_request = validator.validate(body)
         _, character = body.chosen_voice
         async with (

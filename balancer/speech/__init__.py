@@ -1,1 +1,1 @@
-"""The speech service: a request to finished audio, from the cache, an identical request, or the workers."""
+"""The speech service: turns a request into audio, from the cache, an identical running request, or a worker."""

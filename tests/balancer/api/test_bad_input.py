@@ -1,6 +1,6 @@
-"""Whatever clients may send, over HTTP to the real balancer: refused with a clear message before it costs a worker.
+"""Invalid requests over HTTP to the real balancer: each is refused with a clear message before it reaches a worker.
 
-The order of this module matters in one place: its last tests look whether any of this reached the worker.
+The order matters in one place: the last tests check that no invalid request reached the worker.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def refusal(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """What is below `error`, after the checks that hold for every refusal."""
-    assert answer.status_code == status, answer.text[:1000]
-    assert answer.headers["Content-Type"] == "application/json"
-    assert re.fullmatch(r"[A-Za-z0-9._:-]+", answer.headers["X-Request-Id"])
-    body = answer.json()
+def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The value of `error`, after the checks that hold for every error response."""
+    assert response.status_code == status, response.text[:1000]
+    assert response.headers["Content-Type"] == "application/json"
+    assert re.fullmatch(r"[A-Za-z0-9._:-]+", response.headers["X-Request-Id"])
+    body = response.json()
     assert body.keys() == {"error"}
     error: dict[str, Any] = body["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -49,17 +49,17 @@ def refusal(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 
 class Raw(NamedTuple):
-    """JSON that Python's encoder would not write."""
+    """JSON text that Python's encoder would not write."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Field:
-    """A value that one field of a body must not have; `{name}` in `message` stands for that field."""
+    """An invalid value of one field of a body, and the error that it causes."""
 
     role: str
-    """The field's name in `SURFACES`, or its own name where that is the same everywhere."""
+    """The key of the field in `SURFACES`, or its name if that is the same in all bodies."""
     value: object
     message: str
     code: str = "invalid_request"
@@ -79,9 +79,9 @@ SURFACES: Mapping[str, tuple[dict[str, object], Mapping[str, str]]] = {
     ),
 }
 
-NO_STRINGS = (Raw("1"), Raw("1.5"), Raw("true"), Raw("[]"), Raw('["a"]'), Raw("null"))
+NOT_STRINGS = (Raw("1"), Raw("1.5"), Raw("true"), Raw("[]"), Raw('["a"]'), Raw("null"))
 
-FIELDS = [
+INVALID_FIELDS = [
     Field("text", "", "is empty"),
     Field("text", " \n\t\r\u00a0\u3000", "is empty"),
     Field("text", "a" * (LIMIT + 1), f"{LIMIT + 1} characters; the limit is {LIMIT}", "text_too_long"),
@@ -94,7 +94,7 @@ FIELDS = [
     Field("text", "\x1b[31mred", "control character (U+001B) at character 0"),
     Field("text", "a\x7f", "control character (U+007F) at character 1"),
     Field("text", "a\u0085", "control character (U+0085) at character 1"),
-    *(Field("text", value, "valid string") for value in (*NO_STRINGS, Raw("{}"))),
+    *(Field("text", value, "valid string") for value in (*NOT_STRINGS, Raw("{}"))),
     Field("voice", "nobody", "there is no voice 'nobody'; there are: default", "voice_not_found"),
     Field("voice", "Default", "there are: default", "voice_not_found"),
     Field("voice", "../../../etc/passwd", "there are: default", "voice_not_found"),
@@ -103,7 +103,7 @@ FIELDS = [
     Field("voice", "v" * 201, "at most 200 characters"),
     Field("voice", Raw(r'"\ud800"'), "lone surrogate at character 0"),
     Field("voice", "default\0", "control character (U+0000) at character 7"),
-    *(Field("voice", value, "valid string") for value in NO_STRINGS if value.text != "null"),
+    *(Field("voice", value, "valid string") for value in NOT_STRINGS if value.text != "null"),
     Field("voice", None, "valid string", surfaces=OPENAI),
     Field("voice", {}, '{"id": name}', surfaces=OPENAI),
     Field("voice", {"id": "alloy", "name": "alloy"}, '{"id": name}', surfaces=OPENAI),
@@ -118,7 +118,7 @@ FIELDS = [
     Field("format", "WAV", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
     Field("format", "", "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'"),
     Field("format", Raw(r'"\ud800"'), "lone surrogate"),
-    *(Field("format", value, "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'") for value in NO_STRINGS),
+    *(Field("format", value, "'mp3', 'opus', 'aac', 'flac', 'wav' or 'pcm'") for value in NOT_STRINGS),
     Field("stream_format", "sse", "'audio'", surfaces=OPENAI),
     Field("stream_format", Raw(r'"\ud800"'), "valid string", surfaces=OPENAI),
     Field("stream_format", None, "'audio'", surfaces=OPENAI),
@@ -132,7 +132,7 @@ FIELDS = [
     Field("model", "gpt-5", "there is no model 'gpt-5' here; there are: hibari, tts-1", "model_not_found", 404),
     Field("model", "", "at least 1 character"),
     Field("model", Raw(r'"\ud800"'), "lone surrogate"),
-    *(Field("model", value, "valid string") for value in NO_STRINGS if value.text != "null"),
+    *(Field("model", value, "valid string") for value in NOT_STRINGS if value.text != "null"),
     Field("model", None, "valid string", surfaces=OPENAI),
     Field("temperature", 0.7, "unknown field 'temperature'; this request takes", "unknown_parameter"),
     Field("temperature", 0.7, "the parameters of engine 'hibari': none", "unknown_parameter"),
@@ -145,12 +145,14 @@ FIELDS = [
 ]
 
 CASES = [
-    pytest.param(case, path, id=f"{path}-{number}") for number, case in enumerate(FIELDS) for path in case.surfaces
+    pytest.param(case, path, id=f"{path}-{number}")
+    for number, case in enumerate(INVALID_FIELDS)
+    for path in case.surfaces
 ]
 
 
 def body(path: str, **fields: object) -> bytes:
-    """The good body of that surface, these fields of it changed."""
+    """The valid body of that path, with these fields changed."""
     values = SURFACES[path][0] | fields
     pairs = (
         f"{json.dumps(name)}:{value.text if isinstance(value, Raw) else json.dumps(value)}"
@@ -160,10 +162,10 @@ def body(path: str, **fields: object) -> bytes:
 
 
 @pytest.mark.parametrize(("case", "path"), CASES)
-def test_a_field_that_is_wrong_is_named(server: Server, case: Field, path: str) -> None:
+def test_an_invalid_field_is_named(server: Server, case: Field, path: str) -> None:
     name = SURFACES[path][1].get(case.role, case.role)
-    answer = server.client.post(path, content=body(path, **{name: case.value}), headers=JSON)
-    error = refusal(answer, case.status, case.code)
+    response = server.client.post(path, content=body(path, **{name: case.value}), headers=JSON)
+    error = refusal(response, case.status, case.code)
     assert case.message in error["message"]
     assert error["param"] == name
 
@@ -173,9 +175,7 @@ def test_a_field_that_is_wrong_is_named(server: Server, case: Field, path: str) 
     [(r"\ud800", r"\ud800"), (r"a\u0000b", r"a\x00b"), (r"a\u000ab", r"a\nb"), ("x" * 101, "x" * 100)],
 )
 @pytest.mark.parametrize("path", SURFACES)
-def test_a_name_that_no_field_could_have_is_shown_as_far_as_it_can_be(
-    server: Server, path: str, name: str, shown: str
-) -> None:
+def test_an_unprintable_or_long_field_name_is_quoted_safely(server: Server, path: str, name: str, shown: str) -> None:
     content = body(path)[:-1] + f',"{name}":1}}'.encode()
     error = refusal(server.client.post(path, content=content, headers=JSON), 400, "unknown_parameter")
     assert error["message"] == f"unknown field '{shown}'"
@@ -183,10 +183,10 @@ def test_a_name_that_no_field_could_have_is_shown_as_far_as_it_can_be(
 
 
 @pytest.mark.parametrize("path", SURFACES)
-def test_the_text_must_be_there(server: Server, path: str) -> None:
+def test_the_text_is_required(server: Server, path: str) -> None:
     values, names = SURFACES[path]
-    left = {name: value for name, value in values.items() if name != names["text"]}
-    error = refusal(server.client.post(path, json=left), 400, "invalid_request")
+    remaining = {name: value for name, value in values.items() if name != names["text"]}
+    error = refusal(server.client.post(path, json=remaining), 400, "invalid_request")
     assert (error["param"], error["message"]) == (names["text"], f"{names['text']}: Field required")
 
 
@@ -199,14 +199,14 @@ def test_openai_has_no_default_for_model_and_voice(server: Server, name: str) ->
 
 @pytest.mark.parametrize("path", OWN)
 def test_two_voices_in_one_request_must_be_the_same(server: Server, path: str) -> None:
-    answer = server.client.post(path, json={"text": "Hello.", "voice": "alloy", "character": "ash"})
-    error = refusal(answer, 400, "invalid_request")
+    response = server.client.post(path, json={"text": "Hello.", "voice": "alloy", "character": "ash"})
+    error = refusal(response, 400, "invalid_request")
     assert error["param"] == "voice"
     assert "character" in error["message"]
 
 
 @pytest.mark.parametrize("path", OWN)
-def test_every_fault_is_told_at_once(server: Server, path: str) -> None:
+def test_all_invalid_fields_are_reported_at_once(server: Server, path: str) -> None:
     error = refusal(server.client.post(path, json={"text": "", "speed": 9, "seed": -1}), 400, "invalid_request")
     assert all(f"{name}: " in error["message"] for name in ("text", "speed", "seed"))
 
@@ -250,41 +250,41 @@ BODIES = [
 
 @pytest.mark.parametrize("path", SURFACES)
 @pytest.mark.parametrize(("content", "message"), BODIES, ids=range(len(BODIES)))
-def test_a_body_that_is_no_json_object(server: Server, path: str, content: bytes, message: str) -> None:
+def test_a_body_that_is_not_a_json_object(server: Server, path: str, content: bytes, message: str) -> None:
     error = refusal(server.client.post(path, content=content, headers=JSON), 400, "invalid_json")
     assert message in error["message"]
     assert error["param"] is None
 
 
 @pytest.mark.parametrize("depth", [100, 500, 900, 950, 980, 1000, 1100, 3000])
-def test_no_depth_is_a_defect_of_ours(server: Server, depth: int) -> None:
+def test_no_nesting_depth_causes_an_internal_error(server: Server, depth: int) -> None:
     content = b'{"text": "Hello.", "x": ' + b"[" * depth + b"]" * depth + b"}"
-    answer = server.client.post("/tts", content=content, headers=JSON)
-    refusal(answer, 400, answer.json()["error"]["code"])
+    response = server.client.post("/tts", content=content, headers=JSON)
+    refusal(response, 400, response.json()["error"]["code"])
 
 
 @pytest.mark.parametrize("path", SURFACES)
-def test_a_body_that_says_it_is_too_large_is_not_even_read(server: Server, path: str) -> None:
+def test_a_body_with_too_large_a_content_length_is_not_read(server: Server, path: str) -> None:
     with connected(server) as client:
         client.sendall(request(path, f"Content-Length: {BODY_LIMIT + 1}"))
-        error = refusal(answer_of(client), 413, "body_too_large")
+        error = refusal(response_of(client), 413, "body_too_large")
     assert str(BODY_LIMIT) in error["message"]
 
 
 @pytest.mark.parametrize("path", SURFACES)
-def test_a_body_that_never_ends_is_refused_as_it_passes_the_limit(server: Server, path: str) -> None:
+def test_an_endless_body_is_refused_at_the_limit(server: Server, path: str) -> None:
     piece = b" " * 4096
     chunk = f"{len(piece):x}\r\n".encode() + piece + b"\r\n"
     with connected(server) as client:
         client.sendall(request(path, "Transfer-Encoding: chunked"))
         client.sendall(chunk * (BODY_LIMIT // len(piece)))
         client.sendall(b"1\r\n{\r\n")
-        # Nothing more comes, and no end either: the answer must need neither.
-        error = refusal(answer_of(client), 413, "body_too_large")
+        # Neither more data nor an end follows: the response must not wait for them.
+        error = refusal(response_of(client), 413, "body_too_large")
     assert str(BODY_LIMIT) in error["message"]
 
 
-def test_a_body_that_is_too_large_leaves_the_next_request_alone(server: Server) -> None:
+def test_the_connection_works_after_a_body_that_is_too_large(server: Server) -> None:
     with httpx.Client(base_url=server.client.base_url, timeout=TIMEOUT, trust_env=False) as client:
         for _ in range(3):
             refusal(client.post("/tts", content=b"x" * (BODY_LIMIT * 2), headers=JSON), 413, "body_too_large")
@@ -307,10 +307,10 @@ def test_a_body_that_is_too_large_leaves_the_next_request_alone(server: Server) 
     ],
 )
 @pytest.mark.parametrize("path", SURFACES)
-def test_a_body_of_another_kind(server: Server, path: str, media_type: str | None, shown: str) -> None:
+def test_a_body_of_another_media_type(server: Server, path: str, media_type: str | None, shown: str) -> None:
     headers = {} if media_type is None else {b"Content-Type": media_type.encode()}
-    answer = server.client.post(path, content=body(path), headers=headers)
-    error = refusal(answer, 415, "unsupported_media_type")
+    response = server.client.post(path, content=body(path), headers=headers)
+    error = refusal(response, 415, "unsupported_media_type")
     assert "Content-Type: application/json" in error["message"]
     assert f"(got {shown})" in error["message"]
 
@@ -332,7 +332,7 @@ def test_a_body_of_another_kind(server: Server, path: str, media_type: str | Non
         ("DELETE", "/v1/audio"),
     ],
 )
-def test_a_path_that_does_not_exist(server: Server, method: str, path: str) -> None:
+def test_an_unknown_path(server: Server, method: str, path: str) -> None:
     error = refusal(server.client.request(method, path), 404, "not_found")
     assert "/docs" in error["message"]
 
@@ -349,23 +349,23 @@ def test_a_path_that_does_not_exist(server: Server, method: str, path: str) -> N
         ("POST", "/v1/models", {"GET", "HEAD"}),
     ],
 )
-def test_a_method_that_a_path_does_not_take(server: Server, method: str, path: str, allowed: set[str]) -> None:
-    answer = server.client.request(method, path)
-    error = refusal(answer, 405, "method_not_allowed")
+def test_a_method_that_is_not_allowed(server: Server, method: str, path: str, allowed: set[str]) -> None:
+    response = server.client.request(method, path)
+    error = refusal(response, 405, "method_not_allowed")
     assert path in error["message"]
-    assert set(re.split(", *", answer.headers["Allow"])) == allowed
+    assert set(re.split(", *", response.headers["Allow"])) == allowed
 
 
-def test_a_model_that_does_not_exist(server: Server) -> None:
+def test_an_unknown_model(server: Server) -> None:
     error = refusal(server.client.get("/v1/models/whisper-1"), 404, "model_not_found")
     assert "there are: hibari, tts-1, tts-1-hd, gpt-4o-mini-tts" in error["message"]
 
 
-# The request's id
+# Request ids
 
 
 @pytest.mark.parametrize("offered", ["a", "0b4e1c6e-8f7c", "A.b_c:d-1", "x" * 128])
-def test_a_good_request_id_is_kept(server: Server, offered: str) -> None:
+def test_a_valid_request_id_is_kept(server: Server, offered: str) -> None:
     for path in ("/health", "/nothing", "/tts"):
         assert server.client.get(path, headers={"X-Request-Id": offered}).headers["X-Request-Id"] == offered
     assert f" request={offered} " in server.log.read_text()
@@ -374,26 +374,26 @@ def test_a_good_request_id_is_kept(server: Server, offered: str) -> None:
 @pytest.mark.parametrize(
     "offered", [b"", b"x" * 129, b"a b", b"a/b", b'a"b', b"a,b", "é".encode(), b"a\tb", b"{}", b"%0a"]
 )
-def test_a_bad_request_id_is_replaced(server: Server, offered: bytes) -> None:
-    answers = [server.client.get("/health", headers={b"X-Request-Id": offered}) for _ in range(2)]
-    first, second = (answer.headers["X-Request-Id"] for answer in answers)
+def test_an_invalid_request_id_is_replaced(server: Server, offered: bytes) -> None:
+    responses = [server.client.get("/health", headers={b"X-Request-Id": offered}) for _ in range(2)]
+    first, second = (response.headers["X-Request-Id"] for response in responses)
     assert re.fullmatch("[0-9a-f]{16}", first)
     assert first != second
 
 
-# Last: did the worker hear of any of it?
+# Last: no invalid request reached the worker
 
 
-def test_nothing_of_this_reached_the_worker(server: Server) -> None:
+def test_no_invalid_request_reached_the_worker(server: Server) -> None:
     state = server.stub.state()
     assert (state.done, state.progress, state.in_flight) == (0, 0, ())
     metrics = server.client.get("/metrics").text
-    assert "chorus_queue_wait_seconds_count" not in metrics, "nothing was ever in line"
+    assert "chorus_queue_wait_seconds_count" not in metrics, "no utterance was ever queued"
     assert server.client.get("/health").json()["workers"][0]["done"] == 0
     assert "Traceback" not in server.log.read_text()
 
 
-GOOD = [
+VALID = [
     ("/tts", {}, {}),
     ("/tts", {}, {"voice": None, "character": None, "model": None, "seed": None}),
     ("/tts", {}, {"voice": "alloy", "character": "alloy"}),
@@ -409,25 +409,27 @@ GOOD = [
 ]
 
 
-@pytest.mark.parametrize(("path", "headers", "fields"), GOOD, ids=range(len(GOOD)))
-def test_but_what_is_good_does(server: Server, path: str, headers: dict[str, str], fields: dict[str, object]) -> None:
+@pytest.mark.parametrize(("path", "headers", "fields"), VALID, ids=range(len(VALID)))
+def test_a_valid_request_reaches_the_worker(
+    server: Server, path: str, headers: dict[str, str], fields: dict[str, object]
+) -> None:
     before = server.stub.state().done
-    answer = server.client.post(path, content=body(path, **fields), headers=JSON | headers)
-    assert answer.status_code == 200, answer.text
-    assert answer.headers["Content-Type"].startswith("audio/")
-    assert float(answer.headers["X-Audio-Seconds"]) > 0
+    response = server.client.post(path, content=body(path, **fields), headers=JSON | headers)
+    assert response.status_code == 200, response.text
+    assert response.headers["Content-Type"].startswith("audio/")
+    assert float(response.headers["X-Audio-Seconds"]) > 0
     assert server.stub.state().done == before + 1
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
-def test_a_body_of_just_the_limit_is_read(server: Server, start: bytes) -> None:
+def test_a_body_of_exactly_the_limit_is_read(server: Server, start: bytes) -> None:
     content = start + body("/tts").ljust(BODY_LIMIT - len(start))
     assert len(content) == BODY_LIMIT
     assert server.client.post("/tts", content=content, headers=JSON).status_code == 200
     assert server.client.post("/tts", content=iter([content]), headers=JSON).status_code == 200
 
 
-# Sockets, for what httpx would not send.
+# Plain sockets, for requests that httpx would not send
 
 
 def connected(server: Server) -> socket.socket:
@@ -441,7 +443,7 @@ def request(path: str, *headers: str) -> bytes:
     return "\r\n".join(lines).encode()
 
 
-def answer_of(client: socket.socket) -> httpx.Response:
+def response_of(client: socket.socket) -> httpx.Response:
     received = b""
     while b"\r\n\r\n" not in received:
         received += _more(client)
@@ -455,5 +457,5 @@ def answer_of(client: socket.socket) -> httpx.Response:
 
 def _more(client: socket.socket) -> bytes:
     data = client.recv(65536)
-    assert data, "the server closed the connection without an answer"
+    assert data, "the server closed the connection without a response"
     return data

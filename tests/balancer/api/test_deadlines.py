@@ -1,4 +1,4 @@
-"""Deadlines and priorities over HTTP: a real balancer, and stub workers that are real processes."""
+"""Deadlines and priorities over HTTP, with a real balancer and a stub worker process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-def speak(server: Server, text: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+def tts(server: Server, text: str, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
     return server.client.post("/tts", json={"text": text} | fields, headers=headers)
 
 
@@ -36,22 +36,22 @@ def running(server: Server) -> bool:
     [({"X-Deadline-Ms": "300"}, {}), ({}, {"deadline_ms": 300}), ({"X-Deadline-Ms": "300"}, {"deadline_ms": 60_000})],
     ids=["header", "field", "the earlier of both"],
 )
-def test_what_is_not_done_by_its_deadline_is_given_up(
+def test_a_request_past_its_deadline_is_cancelled(
     server: Server, headers: dict[str, str], fields: dict[str, Any]
 ) -> None:
-    answer = speak(server, "hang", headers, **fields)
-    assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "deadline_exceeded"
+    response = tts(server, "hang", headers, **fields)
+    assert response.status_code == 504
+    assert response.json()["error"]["code"] == "deadline_exceeded"
     wait_until(lambda: not running(server))
 
 
-def test_what_cannot_be_done_by_its_deadline_is_refused_at_once() -> None:
+def test_an_unreachable_deadline_is_refused_at_once() -> None:
     with serve_stub(sjf_window=0) as server, ThreadPoolExecutor(2) as clients:
-        first = clients.submit(speak, server, "slow")
+        first = clients.submit(tts, server, "slow")
         wait_until(lambda: running(server))
-        second = clients.submit(speak, server, "A longer text. " * 300)
+        second = clients.submit(tts, server, "A longer text. " * 300)
         wait_until(lambda: queue_depth(server) == 1)
-        late = speak(server, "Hello.", deadline_ms=2_000)
+        late = tts(server, "Hello.", deadline_ms=2_000)
         assert late.status_code == 503
         assert late.json()["error"]["code"] == "deadline_unreachable"
         assert int(late.headers["Retry-After"]) > 0
@@ -59,19 +59,19 @@ def test_what_cannot_be_done_by_its_deadline_is_refused_at_once() -> None:
         assert first.result().status_code == second.result().status_code == 200
 
 
-def test_interactive_work_goes_before_batch_work(server: Server) -> None:
+def test_interactive_requests_go_before_batch_requests(server: Server) -> None:
     order: list[str] = []
 
-    def ask(name: str, **fields: Any) -> None:
-        assert speak(server, name, **fields).status_code == 200
+    def request(name: str, **fields: Any) -> None:
+        assert tts(server, name, **fields).status_code == 200
         order.append(name)
 
     with ThreadPoolExecutor(3) as clients:
-        first = clients.submit(speak, server, "slow")
+        first = clients.submit(tts, server, "slow")
         wait_until(lambda: running(server))
-        batch = clients.submit(ask, "batch", priority="batch")
+        batch = clients.submit(request, "batch", priority="batch")
         wait_until(lambda: queue_depth(server) == 1)
-        interactive = clients.submit(ask, "interactive")
+        interactive = clients.submit(request, "interactive")
         wait_until(lambda: queue_depth(server) == 2)
         (server.log.parent / "go").touch()
         for call in (first, batch, interactive):
@@ -80,19 +80,19 @@ def test_interactive_work_goes_before_batch_work(server: Server) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-5", "nan", "inf"])
-def test_a_deadline_that_is_none_is_refused(server: Server, value: str) -> None:
-    answer = speak(server, "Hello.", {"X-Deadline-Ms": value})
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == "X-Deadline-Ms"
+def test_an_invalid_deadline_is_refused(server: Server, value: str) -> None:
+    response = tts(server, "Hello.", {"X-Deadline-Ms": value})
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "X-Deadline-Ms"
 
 
 @pytest.mark.parametrize(("field", "value"), [("deadline_ms", 0), ("deadline_ms", "soon"), ("priority", "urgent")])
-def test_fields_that_say_nothing_usable_are_refused(server: Server, field: str, value: Any) -> None:
+def test_invalid_fields_are_refused(server: Server, field: str, value: Any) -> None:
     fields: dict[str, Any] = {field: value}
-    answer = speak(server, "Hello.", **fields)
-    assert answer.status_code == 400
-    assert answer.json()["error"]["param"] == field
+    response = tts(server, "Hello.", **fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == field
 
 
-def test_a_whole_number_of_milliseconds_is_fine(server: Server) -> None:
-    assert speak(server, "Hello.", {"X-Deadline-Ms": "60000"}, deadline_ms=60_000).status_code == 200
+def test_a_whole_number_of_milliseconds_is_accepted(server: Server) -> None:
+    assert tts(server, "Hello.", {"X-Deadline-Ms": "60000"}, deadline_ms=60_000).status_code == 200

@@ -1,4 +1,4 @@
-"""From a request over HTTP to the utterance that a worker hears: nothing is lost, changed or left to guess."""
+"""The utterance that a worker receives for a request over HTTP: nothing in it is lost or changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXTS = (
     "<speak>5 < 6 &amp; \"quoted\" 'so' \\ 100 % {name} ${HOME}</speak>",
     "Cafe\u0301 \u2026 \u201cna\u00efve\u201d \ufb01t \u00a0\u200b\u2028 \U0001f600 \u4f60\u597d",
 )
-"""Tags, markup, white space, and letters that a normalisation of Unicode would change."""
+"""Tags, markup, white space, and characters that Unicode normalisation would change."""
 
 
 @pytest.fixture(scope="module")
@@ -32,29 +32,29 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def newest(server: Server) -> Utterance:
+def last_utterance(server: Server) -> Utterance:
     """The newest utterance that the worker received."""
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
         return Utterance.model_validate_json(worker.get("http://worker/last-utterance").raise_for_status().content)
 
 
-def heard(server: Server, path: str, **fields: Any) -> Utterance:
-    """What the worker hears when this is asked for."""
+def utterance_for(server: Server, path: str, **fields: Any) -> Utterance:
+    """The utterance that the worker receives for a request with these fields."""
     server.client.post(path, json=SURFACES[path] | fields).raise_for_status()
-    return newest(server)
+    return last_utterance(server)
 
 
 @pytest.mark.parametrize("path", SURFACES)
 @pytest.mark.parametrize("text", TEXTS)
 def test_a_text_reaches_the_worker_byte_for_byte(server: Server, path: str, text: str) -> None:
     field = "input" if "input" in SURFACES[path] else "text"
-    assert heard(server, path, **{field: text}).text.encode() == text.encode()
+    assert utterance_for(server, path, **{field: text}).text.encode() == text.encode()
 
 
 @pytest.mark.parametrize("path", SURFACES)
-def test_parameters_arrive_as_the_engine_wants_them(server: Server, path: str) -> None:
-    asked = {"temperature": 1, "cfg_weight": 0, "exaggeration": 0.7, "language": "PT-br", "seed": 7}
-    utterance = heard(server, path, **asked)
+def test_parameters_have_the_types_that_the_engine_expects(server: Server, path: str) -> None:
+    fields = {"temperature": 1, "cfg_weight": 0, "exaggeration": 0.7, "language": "PT-br", "seed": 7}
+    utterance = utterance_for(server, path, **fields)
     expected = {"temperature": 1.0, "cfg_weight": 0.0, "exaggeration": 0.7, "language": "pt"}
     assert utterance.parameters == expected
     assert {name: type(value) for name, value in utterance.parameters.items()} == {
@@ -63,13 +63,13 @@ def test_parameters_arrive_as_the_engine_wants_them(server: Server, path: str) -
     assert (utterance.seed, utterance.voice) == (7, "default")
 
 
-def test_the_language_is_always_told(server: Server) -> None:
-    assert heard(server, "/tts").parameters == {"language": "en"}
+def test_the_language_is_always_sent(server: Server) -> None:
+    assert utterance_for(server, "/tts").parameters == {"language": "en"}
 
 
 def test_a_text_too_long_for_one_utterance_never_reaches_the_worker(server: Server) -> None:
-    before = heard(server, "/tts")
-    answer = server.client.post("/tts", json={"text": "word " * 121})
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_too_long")
-    assert "split the text" in answer.json()["error"]["message"]
-    assert newest(server) == before
+    before = utterance_for(server, "/tts")
+    response = server.client.post("/tts", json={"text": "word " * 121})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "text_too_long")
+    assert "split the text" in response.json()["error"]["message"]
+    assert last_utterance(server) == before

@@ -1,4 +1,4 @@
-"""What operators are told, over HTTP: a real balancer with workers in every phase."""
+"""`/health`, `/ready` and `/metrics` of a real balancer, with workers in every phase."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def processes() -> Iterator[ExitStack]:
 
 
 def get(url: str, path: str) -> tuple[int, dict[str, Any]]:
-    answer = httpx.get(f"{url}{path}", timeout=TIMEOUT, trust_env=False)
-    report: dict[str, Any] = answer.json()
-    return answer.status_code, report
+    response = httpx.get(f"{url}{path}", timeout=TIMEOUT, trust_env=False)
+    report: dict[str, Any] = response.json()
+    return response.status_code, report
 
 
 def samples(url: str) -> dict[str, float]:
-    """Every sample by its name and the values of its labels, those in the alphabet's order."""
+    """Every sample by its name and its sorted label values."""
     text = httpx.get(f"{url}/metrics", timeout=TIMEOUT, trust_env=False).text
     return {
         " ".join([sample.name, *sorted(sample.labels.values())]): sample.value
@@ -39,15 +39,15 @@ def samples(url: str) -> dict[str, float]:
     }
 
 
-def test_every_phase_is_told_apart(run_dir: Path, processes: ExitStack) -> None:
+def test_every_phase_is_distinguished(run_dir: Path, processes: ExitStack) -> None:
     phases = [Phase.READY, Phase.READY, Phase.STARTING, Phase.WARMING, Phase.FAILED, Phase.READY, Phase.READY]
     stubs = [processes.enter_context(start_stub(run_dir, index, phase=phase)) for index, phase in enumerate(phases)]
     url = processes.enter_context(start_balancer(run_dir, ready=4))
     stubs[5].process.kill()
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(stubs[6].path))) as client:
         client.post("http://worker/drain")
-    wanted = [WorkerPhase.READY, WorkerPhase.READY, WorkerPhase.STARTING, WorkerPhase.WARMING, WorkerPhase.FAILED]
-    wait_until(lambda: [worker["phase"] for worker in get(url, "/health")[1]["workers"]] == [*wanted, "gone", "gone"])
+    expected = [WorkerPhase.READY, WorkerPhase.READY, WorkerPhase.STARTING, WorkerPhase.WARMING, WorkerPhase.FAILED]
+    wait_until(lambda: [worker["phase"] for worker in get(url, "/health")[1]["workers"]] == [*expected, "gone", "gone"])
     status, ready = get(url, "/ready")
     assert (status, ready["ready"], ready["reason"]) == (200, True, None)
     assert ready["phases"] == {
@@ -70,20 +70,20 @@ def test_every_phase_is_told_apart(run_dir: Path, processes: ExitStack) -> None:
     assert "chorus_worker_cpu_ratio 5" not in found
 
 
-def test_a_busy_worker_and_the_line_behind_it(run_dir: Path, processes: ExitStack) -> None:
+def test_a_busy_worker_and_its_queue(run_dir: Path, processes: ExitStack) -> None:
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))
     clients = processes.enter_context(ThreadPoolExecutor(3))
 
-    def leave_behind(**fields: object) -> None:
-        """A request whose client waits for its answer while the test goes on."""
+    def request_in_background(**fields: object) -> None:
+        """A request whose client waits for the response while the test goes on."""
         body = {"text": "slow"} | fields
         clients.submit(httpx.post, f"{url}/tts", json=body, timeout=TIMEOUT, trust_env=False)
 
-    leave_behind()
+    request_in_background()
     wait_until(lambda: get(url, "/health")[1]["workers"][0]["phase"] == "busy")
-    leave_behind()
-    leave_behind(priority="batch")
+    request_in_background()
+    request_in_background(priority="batch")
     wait_until(lambda: get(url, "/health")[1]["queueDepth"] == 2)
     report = get(url, "/health")[1]
     assert report["queueDepths"] == {"interactive": 1, "batch": 1}
@@ -100,14 +100,14 @@ def test_the_json_summary(run_dir: Path, processes: ExitStack) -> None:
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))
     httpx.post(f"{url}/tts", json={"text": "Hello."}, trust_env=False).raise_for_status()
-    answer = httpx.get(f"{url}/metrics", headers={"Accept": "application/json"}, trust_env=False)
-    summary = answer.json()
+    response = httpx.get(f"{url}/metrics", headers={"Accept": "application/json"}, trust_env=False)
+    summary = response.json()
     assert summary.keys() == {"queue_size", "avg_wait_time", "requests_per_minute"}
     assert (summary["queue_size"], summary["requests_per_minute"]) == (0, 1)
     assert 0 <= summary["avg_wait_time"] < 1
 
 
-def test_the_loop_is_watched_and_the_cost_of_requests_measured(run_dir: Path, processes: ExitStack) -> None:
+def test_loop_lag_and_request_times_are_measured(run_dir: Path, processes: ExitStack) -> None:
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))
     for _ in range(3):

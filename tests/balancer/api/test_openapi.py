@@ -1,4 +1,4 @@
-"""The description at `/openapi.json` against what is really served, and the page at `/docs`."""
+"""The description at `/openapi.json` against the real routes, and the page at `/docs`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from worker.cards import CARDS, Choice, EngineCard, Parameter
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 UNDESCRIBED = {"/docs", "/openapi.json"}
-"""The description itself, and the page that shows it."""
+"""The document itself, and the page that shows it."""
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +39,18 @@ def client() -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def document(client: httpx.Client) -> dict[str, Any]:
-    answer = client.get("/openapi.json")
-    assert answer.status_code == 200
-    described: dict[str, Any] = answer.json()
+    response = client.get("/openapi.json")
+    assert response.status_code == 200
+    described: dict[str, Any] = response.json()
     return described
 
 
 def nodes(value: object) -> Iterator[dict[str, Any]]:
-    """Every object within."""
+    """Every object in a JSON value."""
     if isinstance(value, dict):
         yield value
-    below = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for part in below:
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in children:
         yield from nodes(part)
 
 
@@ -77,7 +77,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
     return found
 
 
-def served() -> list[BaseRoute]:
+def app_routes() -> list[BaseRoute]:
     app = create_app(Settings.load({}), lambda: None)
     assert isinstance(app, AccessLogMiddleware)
     routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
@@ -87,7 +87,7 @@ def served() -> list[BaseRoute]:
 # The document
 
 
-def test_the_outline(document: dict[str, Any]) -> None:
+def test_the_structure_of_the_document(document: dict[str, Any]) -> None:
     assert re.fullmatch(r"3\.1\.\d", document["openapi"])
     assert document.keys() <= {"openapi", "info", "paths", "components", "security", "servers", "tags"}
     assert {"title", "version"} <= document["info"].keys()
@@ -95,7 +95,7 @@ def test_the_outline(document: dict[str, Any]) -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+", name) for name in document["components"]["schemas"])
 
 
-def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+def test_every_reference_resolves(document: dict[str, Any]) -> None:
     references = [node["$ref"] for node in nodes(document) if "$ref" in node]
     assert references
     for reference in references:
@@ -107,14 +107,14 @@ def test_every_schema_is_used(document: dict[str, Any]) -> None:
     assert used == set(document["components"]["schemas"])
 
 
-def test_every_operation_says_what_it_answers(document: dict[str, Any]) -> None:
+def test_every_operation_describes_its_responses(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         assert operation["summary"], (path, method)
         assert ("202" if path in ("/queue", "/queue/batch") else "200") in operation["responses"]
-        for status, answer in operation["responses"].items():
+        for status, response in operation["responses"].items():
             assert re.fullmatch(r"[1-5](\d\d|XX)|default", status)
-            assert answer["description"]
-            assert all("/" in media_type for media_type in answer.get("content", {}))
+            assert response["description"]
+            assert all("/" in media_type for media_type in response.get("content", {}))
 
 
 def test_path_parameters_are_declared(document: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def test_path_parameters_are_declared(document: dict[str, Any]) -> None:
             assert entry["schema"]
 
 
-def test_security_names_what_is_defined(document: dict[str, Any]) -> None:
+def test_every_security_scheme_is_defined_and_used(document: dict[str, Any]) -> None:
     schemes = document["components"]["securitySchemes"]
     assert {name for entry in document["security"] for name in entry} == set(schemes)
     assert {"type": "apiKey", "in": "header", "name": "X-API-Key"} in schemes.values()
@@ -136,7 +136,7 @@ def test_security_names_what_is_defined(document: dict[str, Any]) -> None:
 def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> None:
     routes = {
         (route.path, method.lower())
-        for route in served()
+        for route in app_routes()
         if isinstance(route, Route) and route.path not in UNDESCRIBED
         for method in route.methods or ()
         if method != "HEAD"
@@ -148,33 +148,33 @@ def test_the_access_log_knows_every_route_that_synthesizes(document: dict[str, A
     assert {path for path, _, operation in operations(document) if operation["tags"] == ["Speech"]} == SPEECH_PATHS
 
 
-def test_what_can_be_looked_up_is_there(document: dict[str, Any], client: httpx.Client) -> None:
+def test_get_operations_respond_as_described(document: dict[str, Any], client: httpx.Client) -> None:
     for path, method, _ in operations(document):
         if method == "get":
-            # No worker is up here: this is where the other answers come from.
+            # No worker is running here, so /health and /ready respond with 503.
             status = client.get(path.replace("{model}", "tts-1")).status_code
-            answers = document["paths"][path][method]["responses"]
+            responses = document["paths"][path][method]["responses"]
             if "{id}" in path:
                 assert status == 404, "there is no job of that name"
-                assert "4XX" in answers
+                assert "4XX" in responses
             else:
                 assert status == (503 if path in ("/health", "/ready") else 200)
-                assert str(status) in answers
+                assert str(status) in responses
 
 
 # The bodies
 
-TERMS = {"priority", "deadline_ms"}
+COMMON_FIELDS = {"priority", "deadline_ms"}
 
 
 @pytest.mark.parametrize(
     ("path", "fields", "required"),
     [
-        ("/tts", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
-        ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *TERMS}, {"text"}),
+        ("/tts", {"text", "character", "voice", "model", "format", "speed", "seed", *COMMON_FIELDS}, {"text"}),
+        ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *COMMON_FIELDS}, {"text"}),
         (
             "/v1/audio/speech",
-            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed", *TERMS},
+            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed", *COMMON_FIELDS},
             {"model", "input", "voice"},
         ),
     ],
@@ -194,7 +194,7 @@ def test_the_formats(document: dict[str, Any]) -> None:
     assert resolve(document, reference)["enum"] == ["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 
-def test_an_engines_parameters_are_fields() -> None:
+def test_parameters_of_the_engine_are_fields() -> None:
     card = EngineCard(
         name="parrot",
         description="Talks.",
@@ -231,7 +231,7 @@ def test_an_engines_parameters_are_fields() -> None:
     assert "parrot" in document["info"]["description"]
 
 
-def test_a_text_is_as_long_as_the_engine_speaks_at_once() -> None:
+def test_the_maximum_text_length_is_that_of_the_engine() -> None:
     document = describe(RequestValidator(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
     assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].longest_text
     assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].longest_text
@@ -244,7 +244,7 @@ def test_every_engine_can_be_described(card: EngineCard) -> None:
     assert all(field.get("description") for field in found.values())
 
 
-def test_describing_one_engine_leaves_the_next_description_alone() -> None:
+def test_descriptions_do_not_affect_each_other() -> None:
     first, second = (
         describe(RequestValidator(CARDS["hibari"], Registry({}, Path()), limit), "1") for limit in (10, 20)
     )
@@ -255,7 +255,7 @@ def test_describing_one_engine_leaves_the_next_description_alone() -> None:
 # The page
 
 
-def test_the_page_loads_from_here_alone(client: httpx.Client) -> None:
+def test_the_page_loads_its_assets_from_this_server(client: httpx.Client) -> None:
     page = client.get("/docs")
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
@@ -264,13 +264,13 @@ def test_the_page_loads_from_here_alone(client: httpx.Client) -> None:
     assert 'url: "openapi.json"' in page.text
     for address in [*assets, "openapi.json"]:
         assert not re.match(r"[a-z]+:|//", address)
-        answer = client.get(urljoin("/docs", address))
-        assert answer.status_code == 200
-        assert answer.content
+        response = client.get(urljoin("/docs", address))
+        assert response.status_code == 200
+        assert response.content
     assert "//" not in page.text
 
 
-def test_the_stylesheet_fetches_nothing_from_elsewhere(client: httpx.Client) -> None:
+def test_the_stylesheet_loads_nothing_from_other_servers(client: httpx.Client) -> None:
     style = client.get("/docs/assets/swagger-ui.css").text
     fetched = re.findall(r"url\(\s*[\"']?([^)\"']{1,40})|@import\s+[\"']([^\"']+)", style)
     assert all(address.startswith(("data:", "#")) for address, _ in fetched), fetched
@@ -279,6 +279,6 @@ def test_the_stylesheet_fetches_nothing_from_elsewhere(client: httpx.Client) -> 
 @pytest.mark.parametrize(
     ("name", "kind"), [("swagger-ui.css", "text/css"), ("swagger-ui-bundle.js", "text/javascript")]
 )
-def test_browsers_are_told_what_they_get(client: httpx.Client, name: str, kind: str) -> None:
-    answer = client.get(f"/docs/assets/{name}")
-    assert answer.headers["Content-Type"].partition(";")[0] in {kind, kind.replace("text", "application")}
+def test_assets_have_their_content_type(client: httpx.Client, name: str, kind: str) -> None:
+    response = client.get(f"/docs/assets/{name}")
+    assert response.headers["Content-Type"].partition(";")[0] in {kind, kind.replace("text", "application")}

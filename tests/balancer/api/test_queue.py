@@ -1,4 +1,4 @@
-"""Jobs over HTTP: a balancer of its own before a stub worker."""
+"""Jobs over HTTP, with a real balancer and a stub worker process."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def server() -> Iterator[Server]:
 
 
 def queue(server: Server, **body: Any) -> dict[str, Any]:
-    answer = server.client.post("/queue", json={"text": "Hello.", "character": "default"} | body)
-    assert answer.status_code == 202, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    response = server.client.post("/queue", json={"text": "Hello.", "character": "default"} | body)
+    assert response.status_code == 202, response.text
+    receipt: dict[str, Any] = response.json()
+    return receipt
 
 
 def status(server: Server, job: dict[str, Any]) -> dict[str, Any]:
-    answer = server.client.get(job["statusUrl"])
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
+    response = server.client.get(job["statusUrl"])
+    assert response.status_code == 200, response.text
+    body: dict[str, Any] = response.json()
+    return body
 
 
 def ended(server: Server, job: dict[str, Any]) -> dict[str, Any]:
@@ -39,14 +39,14 @@ def ended(server: Server, job: dict[str, Any]) -> dict[str, Any]:
     return status(server, job)
 
 
-def test_a_job_is_accepted_spoken_and_fetched(server: Server) -> None:
-    answer = server.client.post("/queue", json={"text": "Hello.", "character": "default", "userId": "u1"})
-    assert answer.status_code == 202
-    job = answer.json()
+def test_a_job_is_queued_synthesized_and_fetched(server: Server) -> None:
+    response = server.client.post("/queue", json={"text": "Hello.", "character": "default", "userId": "u1"})
+    assert response.status_code == 202
+    job = response.json()
     assert job["state"] == "queued"
     assert job["position"] == 1
     assert job["etaSeconds"] >= 0
-    assert answer.headers["location"] == job["statusUrl"] == f"{server.url}/status/{job['requestId']}"
+    assert response.headers["location"] == job["statusUrl"] == f"{server.url}/status/{job['requestId']}"
     done = ended(server, job)
     assert done["state"] == "done"
     assert done["ready"] is True
@@ -66,7 +66,7 @@ def test_formats_and_parameters_are_those_of_tts(server: Server) -> None:
     assert audio.headers["content-disposition"].endswith('.mp3"')
 
 
-def test_audio_in_ranges_and_not_twice(server: Server) -> None:
+def test_audio_is_served_in_ranges_and_with_an_etag(server: Server) -> None:
     url = ended(server, queue(server))["audioUrl"]
     whole = server.client.get(url)
     assert whole.headers["accept-ranges"] == "bytes"
@@ -95,12 +95,12 @@ def test_an_idempotency_key_makes_one_job_of_two_requests(server: Server) -> Non
     assert other.json()["error"]["code"] == "idempotency_key_reused"
 
 
-def test_a_batch_is_taken_in_whole_or_not_at_all(server: Server) -> None:
+def test_a_batch_is_accepted_whole_or_not_at_all(server: Server) -> None:
     lines = [{"text": f"Text {number}.", "userId": str(number)} for number in range(5)]
     body = "\n".join(map(json.dumps, lines)) + "\n\n"
-    answer = server.client.post("/queue/batch", content=body, headers={"Content-Type": "application/x-ndjson"})
-    assert answer.status_code == 202
-    jobs = answer.json()["jobs"]
+    response = server.client.post("/queue/batch", content=body, headers={"Content-Type": "application/x-ndjson"})
+    assert response.status_code == 202
+    jobs = response.json()["jobs"]
     assert [job["position"] for job in jobs] == sorted(job["position"] for job in jobs)
     assert [ended(server, job)["userId"] for job in jobs] == list("01234")
 
@@ -113,33 +113,33 @@ def test_a_batch_is_taken_in_whole_or_not_at_all(server: Server) -> None:
 @pytest.mark.parametrize(
     ("content", "media_type", "status_code", "message"),
     [
-        (b"", "application/x-ndjson", 400, "the body has no lines"),
+        (b"", "application/x-ndjson", 400, "the body is empty"),
         (b'{"text": "A."}\nnonsense', "application/x-ndjson", 400, "line 2: the body is not JSON"),
         (b'{"text": "A."}\n[]', "application/jsonl", 400, "line 2: the body must be a JSON object"),
         (b'{"text": "A."}', "text/plain", 415, "JSON lines"),
         (b'{"text": "A."}' * 700_000, "application/x-ndjson", 413, "larger than"),
     ],
 )
-def test_bad_batches(server: Server, content: bytes, media_type: str, status_code: int, message: str) -> None:
-    answer = server.client.post("/queue/batch", content=content, headers={"Content-Type": media_type})
-    assert answer.status_code == status_code
-    assert message in answer.json()["error"]["message"]
+def test_invalid_batches(server: Server, content: bytes, media_type: str, status_code: int, message: str) -> None:
+    response = server.client.post("/queue/batch", content=content, headers={"Content-Type": media_type})
+    assert response.status_code == status_code
+    assert message in response.json()["error"]["message"]
 
 
-def test_what_cannot_be_spoken_is_refused_at_once(server: Server) -> None:
+def test_invalid_jobs_are_refused_at_once(server: Server) -> None:
     for body, param in (({"text": "!?"}, "text"), ({"text": "A.", "character": "nobody"}, "character")):
-        answer = server.client.post("/queue", json=body)
-        assert answer.status_code == 400
-        assert answer.json()["error"]["param"] == param
-    answer = server.client.post("/queue", json={"text": "A.", "webhook": "https://example.org/"})
-    assert "CHORUS_WEBHOOK_SECRET" in answer.json()["error"]["message"]
-    answer = server.client.post("/queue", json={"text": "A.", "idempotencyKey": ""})
-    assert answer.json()["error"]["param"] == "idempotencyKey"
+        response = server.client.post("/queue", json=body)
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == param
+    response = server.client.post("/queue", json={"text": "A.", "webhook": "https://example.org/"})
+    assert "CHORUS_WEBHOOK_SECRET" in response.json()["error"]["message"]
+    response = server.client.post("/queue", json={"text": "A.", "idempotencyKey": ""})
+    assert response.json()["error"]["param"] == "idempotencyKey"
     unknown = server.client.post("/queue", json={"text": "A.", "user": 1})
     assert "userId, webhook, idempotencyKey" in unknown.json()["error"]["message"]
 
 
-def test_a_job_that_cannot_be_done_fails_with_its_reason(server: Server) -> None:
+def test_a_job_that_cannot_be_synthesized_fails_with_a_reason(server: Server) -> None:
     failed = ended(server, queue(server, text="unspeakable"))
     assert (failed["state"], failed["attempts"], failed["ready"]) == ("failed", 1, False)
     assert failed["error"]["code"] == "unspeakable"
@@ -148,13 +148,13 @@ def test_a_job_that_cannot_be_done_fails_with_its_reason(server: Server) -> None
     assert audio.status_code == 409
 
 
-def test_a_job_that_fails_is_tried_again_with_a_pause(server: Server) -> None:
+def test_a_failed_attempt_is_repeated_after_a_pause(server: Server) -> None:
     failed = ended(server, queue(server, text="fail"))
     assert (failed["state"], failed["attempts"]) == ("failed", 2)
     assert failed["error"]["code"] == "synthesis_failed"
 
 
-def test_a_job_outlives_its_worker_s_death_of_others(server: Server) -> None:
+def test_a_job_that_a_full_worker_refused_is_done_later(server: Server) -> None:
     assert ended(server, queue(server, text="full"))["state"] == "done"
 
 
@@ -164,8 +164,8 @@ def test_cancelling(server: Server) -> None:
     assert 0 <= status(server, running)["progress"] < 1
     assert status(server, waiting)["position"] in (0, 1)
     for job in (waiting, running):
-        answer = server.client.delete(f"/queue/{job['requestId']}")
-        assert (answer.status_code, answer.json()["state"]) == (200, "cancelled")
+        response = server.client.delete(f"/queue/{job['requestId']}")
+        assert (response.status_code, response.json()["state"]) == (200, "cancelled")
     wait_until(lambda: not server.stub.state().in_flight)
     assert server.client.delete(f"/queue/{running['requestId']}").status_code == 200
     done = queue(server)
@@ -176,11 +176,11 @@ def test_cancelling(server: Server) -> None:
 
 def test_an_unknown_job_is_404_everywhere(server: Server) -> None:
     for method, path in (("GET", "/status/x"), ("GET", "/audio/x"), ("DELETE", "/queue/x")):
-        answer = server.client.request(method, path)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "job_not_found")
+        response = server.client.request(method, path)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "job_not_found")
 
 
-def test_status_as_events(server: Server) -> None:
+def test_the_status_as_server_sent_events(server: Server) -> None:
     job = queue(server, text="full", seed=9)
     states = []
     with server.client.stream("GET", job["statusUrl"], headers={"Accept": "text/event-stream"}) as stream:
@@ -194,13 +194,13 @@ def test_status_as_events(server: Server) -> None:
 
 def test_the_queue_is_bounded() -> None:
     with serve_stub(jobs_limit=2) as server:
-        held = [queue(server, text="slow") for _ in range(1)]
-        wait_until(lambda: status(server, held[0])["state"] == "running")
+        running = [queue(server, text="slow") for _ in range(1)]
+        wait_until(lambda: status(server, running[0])["state"] == "running")
         bodies = "\n".join(json.dumps({"text": "slow"}) for _ in range(5))
-        answer = server.client.post("/queue/batch", content=bodies, headers={"Content-Type": "application/jsonl"})
-        assert answer.status_code == 503
-        assert answer.json()["error"]["code"] == "jobs_full"
-        assert int(answer.headers["retry-after"]) >= 1
+        response = server.client.post("/queue/batch", content=bodies, headers={"Content-Type": "application/jsonl"})
+        assert response.status_code == 503
+        assert response.json()["error"]["code"] == "jobs_full"
+        assert int(response.headers["retry-after"]) >= 1
 
 
 def test_interactive_requests_go_before_jobs(server: Server) -> None:
@@ -208,23 +208,23 @@ def test_interactive_requests_go_before_jobs(server: Server) -> None:
     jobs = server.client.post("/queue/batch", content=lines, headers={"Content-Type": "application/jsonl"}).json()
     assert server.client.post("/tts", json={"text": "Hello."}).status_code == 200
     states = [status(server, job)["state"] for job in jobs["jobs"]]
-    assert states.count("done") < 40, "it did not wait for all of them"
+    assert states.count("done") < 40, "the request did not wait for all jobs"
     for job in jobs["jobs"]:
         assert ended(server, job)["state"] == "done"
 
 
-def test_metrics_tell_of_jobs(server: Server) -> None:
+def test_jobs_are_counted_in_metrics(server: Server) -> None:
     ended(server, queue(server))
     wait_until(lambda: 'chorus_jobs_kept{state="done"}' in server.client.get("/metrics").text)
     assert 'chorus_jobs_total{outcome="done"}' in server.client.get("/metrics").text
 
 
-def test_jobs_are_there_again_after_a_restart(tmp_path: Any) -> None:
-    kept = {"data_dir": tmp_path / "data"}
-    with serve_stub(**kept) as server:
+def test_jobs_survive_a_restart(tmp_path: Any) -> None:
+    settings = {"data_dir": tmp_path / "data"}
+    with serve_stub(**settings) as server:
         done = ended(server, queue(server))
         waiting = [queue(server, text="slow", userId=str(number)) for number in range(3)]
-    with serve_stub(**kept) as server:
+    with serve_stub(**settings) as server:
         (server.stub.path.parent / "go").touch()
         again = server.client.get(f"/status/{done['requestId']}").json()
         assert again["state"] == "done"
@@ -297,7 +297,7 @@ def test_urls_follow_a_trusted_proxy() -> None:
         assert urls(server.client.get(path, headers=https).json()) == {OTHER_URL}, "this proxy is not trusted"
 
 
-def test_a_job_of_a_key_is_nobody_elses() -> None:
+def test_a_job_is_hidden_from_other_keys() -> None:
     keys = "first-key-of-the-tests,second-key-of-the-tests"
     with serve_stub(api_keys=keys) as server:
         first, second = ({"X-API-Key": key} for key in keys.split(","))
@@ -308,7 +308,7 @@ def test_a_job_of_a_key_is_nobody_elses() -> None:
         assert server.client.get(job["statusUrl"], headers=first).status_code == 200
 
 
-def test_public_url_stands_before_what_clients_are_told() -> None:
+def test_urls_begin_with_the_public_url() -> None:
     with serve_stub(public_url="https://speech.example.org/api/") as server:
         job = queue(server)
         assert job["statusUrl"] == f"https://speech.example.org/api/status/{job['requestId']}"
@@ -316,21 +316,23 @@ def test_public_url_stands_before_what_clients_are_told() -> None:
         assert status["statusUrl"] == job["statusUrl"]
 
 
-def test_forwarded_addresses_count_from_trusted_proxies_only() -> None:
+def test_only_trusted_proxies_set_the_address_of_the_client() -> None:
     def statuses(**settings: Any) -> list[int]:
         with serve_stub(rate_requests_per_minute=1, **settings) as server:
             headers = ({"X-Forwarded-For": f"203.0.113.{number}"} for number in range(3))
-            return [server.client.post("/tts", json={"text": "A."}, headers=told).status_code for told in headers]
+            return [
+                server.client.post("/tts", json={"text": "A."}, headers=forwarded).status_code for forwarded in headers
+            ]
 
     assert statuses() == [200, 429, 429]
     assert statuses(trusted_proxies="127.0.0.0/8") == [200, 200, 200]
 
 
-def test_limits_are_told_in_headers() -> None:
+def test_rate_limits_are_sent_in_headers() -> None:
     with serve_stub(rate_requests_per_minute=2) as server:
-        answers = [server.client.post("/tts-json", json={"text": "A."}) for _ in range(3)]
-        assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
-        refused = answers[-1]
+        responses = [server.client.post("/tts-json", json={"text": "A."}) for _ in range(3)]
+        assert [response.headers["ratelimit-remaining"] for response in responses] == ["1", "0", "0"]
+        refused = responses[-1]
         assert refused.status_code == 429
         assert refused.json()["error"]["type"] == "rate_limit_error"
         assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -339,26 +341,26 @@ def test_limits_are_told_in_headers() -> None:
         assert server.client.get("/health").status_code == 200
 
 
-def httpx_error(answer: httpx.Response) -> str:
-    code: str = answer.json()["error"]["code"]
+def error_code(response: httpx.Response) -> str:
+    code: str = response.json()["error"]["code"]
     return code
 
 
-def test_a_key_allows_its_voices_and_no_more(tmp_path: Any) -> None:
+def test_a_key_allows_only_its_voices(tmp_path: Any) -> None:
     from balancer.access.api_keys import ApiKey, digest_of, write_keys
 
     file = tmp_path / "keys.json"
     secret = "a-key-that-allows-little"
     write_keys(file, [ApiKey(name="shop", digest=digest_of(secret), voices=("ada",))])
     with serve_stub(keys_file=file) as server:
-        mine = {"Authorization": f"Bearer {secret}"}
+        headers = {"Authorization": f"Bearer {secret}"}
         assert server.client.post("/tts", json={"text": "A."}).status_code == 401
         for path in ("/tts", "/tts-json", "/queue"):
-            refused = server.client.post(path, json={"text": "A."}, headers=mine)
-            assert (refused.status_code, httpx_error(refused)) == (403, "voice_not_allowed")
+            refused = server.client.post(path, json={"text": "A."}, headers=headers)
+            assert (refused.status_code, error_code(refused)) == (403, "voice_not_allowed")
         write_keys(file, [ApiKey(name="shop", digest=digest_of(secret))])
-        assert server.client.post("/tts", json={"text": "A."}, headers=mine).status_code == 200
+        assert server.client.post("/tts", json={"text": "A."}, headers=headers).status_code == 200
         write_keys(file, [])
-        assert server.client.post("/tts", json={"text": "A."}, headers=mine).status_code == 401
+        assert server.client.post("/tts", json={"text": "A."}, headers=headers).status_code == 401
         assert server.client.get("/metrics").status_code == 401
         assert server.client.get("/docs").status_code == 200

@@ -1,4 +1,4 @@
-"""The voices of a running server: what is listed, and what changes while it runs."""
+"""The list of voices of a running server, and changes to the voices while it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def server(folder: Path) -> Iterator[Server]:
-    """A balancer of an engine that clones."""
+    """A balancer with an engine that clones voices."""
     with serve_stub(engine="turbo", voices_dir=folder) as server:
         yield server
 
@@ -43,14 +43,14 @@ def names(server: Server) -> list[str]:
 
 
 def refusal(server: Server, voice: str) -> str | None:
-    answer = server.client.post("/tts", json={"text": "Hello.", "voice": voice})
-    if answer.status_code == 200:
+    response = server.client.post("/tts", json={"text": "Hello.", "voice": voice})
+    if response.status_code == 200:
         return None
-    code: str = answer.json()["error"]["code"]
+    code: str = response.json()["error"]["code"]
     return code
 
 
-def test_a_voice_comes_and_goes_while_the_server_runs(server: Server, folder: Path, clip: Path) -> None:
+def test_voices_can_be_added_and_removed_while_the_server_runs(server: Server, folder: Path, clip: Path) -> None:
     assert refusal(server, "ada") == "voice_not_found"
     voice_editor.add(folder, "ada", clip, synthetic=True, aliases=("countess",))
     wait_until(lambda: refusal(server, "countess") is None)
@@ -61,21 +61,21 @@ def test_a_voice_comes_and_goes_while_the_server_runs(server: Server, folder: Pa
     assert refusal(server, "alloy") is None
 
 
-def test_a_listing_finds_a_new_voice_by_itself(server: Server, folder: Path, clip: Path) -> None:
+def test_a_new_voice_appears_in_the_list(server: Server, folder: Path, clip: Path) -> None:
     voice_editor.add(folder, "bob", clip, synthetic=True)
     wait_until(lambda: names(server) == ["bob", "default"])
     voice_editor.remove(folder, "bob")
     wait_until(lambda: names(server) == ["default"])
 
 
-def test_the_voices_go_on_while_their_folder_is_away(server: Server, folder: Path) -> None:
+def test_the_voices_stay_usable_while_their_folder_is_missing(server: Server, folder: Path) -> None:
     away = folder.rename(folder.with_name(f"{folder.name}-away"))
-    wait_until(lambda: refusal(server, "nobody") is not None and "go on serving" in server.log.read_text())
+    wait_until(lambda: refusal(server, "nobody") is not None and "remain in use" in server.log.read_text())
     assert refusal(server, "default") is None
     away.rename(folder)
 
 
-def test_what_is_told_of_a_voice(server: Server, folder: Path, clip: Path) -> None:
+def test_the_description_of_a_voice(server: Server, folder: Path, clip: Path) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True, description="Calm", language="en-GB", aliases=("al",))
     wait_until(lambda: "ada" in names(server))
     listing = server.client.get("/v1/audio/voices").json()
@@ -97,7 +97,7 @@ def test_what_is_told_of_a_voice(server: Server, folder: Path, clip: Path) -> No
     assert listing["engines"] == {name: ["ada", "default"] if name in CLONING else ["default"] for name in CARDS}
 
 
-def test_an_engine_that_does_not_clone_lists_no_clone(folder: Path, clip: Path) -> None:
+def test_an_engine_that_does_not_clone_lists_no_cloned_voice(folder: Path, clip: Path) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True)
     with serve_stub(engine="hibari", voices_dir=folder) as server:
         listing = server.client.get("/v1/audio/voices").json()
