@@ -17,8 +17,9 @@ class RequestLogFields:
     """Name of the API key, or the client's address."""
     text: str | None = None
     """Only where the operator has texts logged."""
+    # Of the synthesis; not set if the audio came from the cache or from another request.
     worker: int | None = None
-    """Index of the worker that synthesized the audio; None if no worker did for this request. So are the next three."""
+    """Index of the worker."""
     attempts: int | None = None
     waited: float | None = None
     """Seconds in the queue."""

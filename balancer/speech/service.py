@@ -43,7 +43,7 @@ class Audio:
 
 @dataclass(frozen=True)
 class SynthesisStats:
-    """What the synthesis of one utterance took."""
+    """The cost of synthesizing one utterance."""
 
     worker: int | None
     """Index of the worker."""
