@@ -10,9 +10,11 @@ from worker.contract import WorkerState
 
 @dataclass(frozen=True)
 class WorkerView:
-    """One worker: its phase as the balancer sees it, and `state`, its own last report (None: no process answers)."""
+    """One worker as the balancer sees it."""
 
     index: int
     phase: WorkerPhase
     reason: str | None
+    """Why the worker has failed or is gone."""
     state: WorkerState | None
+    """The last answer of its process; None if no process answers."""
