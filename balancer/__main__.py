@@ -1,4 +1,4 @@
-"""`python -m balancer`: the balancer process, as supervisord starts it and as it starts itself afresh."""
+"""`python -m balancer`: the balancer process, started by supervisord, or by itself when it restarts."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
 from worker.logs import configure
 
-LEAVING_SECONDS = 2.0
-"""How long answers close their connections before those left over are closed: clients that send often have moved."""
+CLOSING_SECONDS = 2.0
+"""Time before a restart in which every response closes its connection, so that busy clients reconnect by themselves."""
 
 
 class Process:
-    """The server, and how it starts afresh: the same process runs a new program on the same sockets."""
+    """The server. It restarts by executing the program again in the same process, on the same sockets."""
 
     def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
         self._settings = settings
         self._listeners = listeners
         self._connection_close = ConnectionCloseMiddleware(create_app(settings, self._replace))
-        self._again = False
+        self._restart = False
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._connection_close,
@@ -43,7 +43,7 @@ class Process:
                 access_log=False,
                 server_header=False,
                 timeout_keep_alive=75,
-                # Its own default would believe anybody on this host.
+                # uvicorn trusts every client on this host by default.
                 proxy_headers=settings.server.trusted_proxies is not None,
                 forwarded_allow_ips=settings.server.trusted_proxies,
                 timeout_graceful_shutdown=settings.server.stop_seconds,
@@ -51,26 +51,26 @@ class Process:
         )
 
     def run(self) -> None:
-        """Serve until SIGTERM; what is in flight is finished first, within the grace period."""
-        # The server closes what it is given; these stay open for the next program.
+        """Serves until SIGTERM, then finishes requests in flight within the grace period."""
+        # uvicorn closes the sockets that it is given; the originals stay open for the next program.
         self._server.run(sockets=[listener.dup() for listener in self._listeners])
-        if self._again:
+        if self._restart:
             pass_on(self._listeners, os.environ)
             os.execv(sys.executable, [sys.executable, "-m", "balancer"])
 
     def _replace(self) -> None:
         self._connection_close.closing = True
-        asyncio.get_running_loop().call_later(LEAVING_SECONDS, self._leave)
+        asyncio.get_running_loop().call_later(CLOSING_SECONDS, self._stop_for_restart)
 
-    def _leave(self) -> None:
-        self._again = True
-        # Nothing hurries: connections wait in the kernel, and every request has its own limit.
+    def _stop_for_restart(self) -> None:
+        self._restart = True
+        # There is no hurry: new connections wait in the kernel, and every request has a time limit.
         self._server.config.timeout_graceful_shutdown = ceil(self._settings.limits.request_timeout)
         self._server.should_exit = True
 
 
 def main() -> None:
-    """Read the settings and serve."""
+    """Reads the settings and serves."""
     try:
         settings = Settings.load()
         check_exposure(settings)  # once more: it may have been started without `chorus serve`
@@ -78,9 +78,9 @@ def main() -> None:
         process = Process(settings, take_over(os.environ) or _listen(settings.server))
     except (SettingsError, ExposureError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))
-    for chatty in ("httpx", "httpcore", "uvicorn.error"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
+    for name in ("httpx", "httpcore", "uvicorn.error"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # uvicorn raises SIGTERM again after the requests in flight have finished: the exit code is to be 0 then.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     process.run()
 

@@ -55,8 +55,9 @@ def calibrate(
 ) -> None:
     """Measure which worker configuration is fastest on this host: threads and slots of each worker.
 
-    For each configuration, starts as many workers as the host has room for, has all of them synthesize at once, and
-    measures the throughput. `chorus serve` and `chorus layout` use the saved result. This takes minutes; nothing else
+    For each configuration, starts as many workers as the host has room for, has
+    all of them synthesize at once, and measures the throughput. `chorus serve`
+    and `chorus layout` use the saved result. This takes minutes; nothing else
     should run on the host meanwhile.
     """
     with _clean_interruption():

@@ -77,8 +77,9 @@ def check_precision(
 ) -> None:
     """Compare precisions with the upstream classes, on your weights, voice and texts, and report which to use.
 
-    The upstream classes synthesize each text; then each precision is run on the same tokens, noise and spectrogram
-    (teacher forcing). This takes minutes. The exit code is 1 if a precision is not recommended.
+    The upstream classes synthesize each text; then each precision is run on the
+    same tokens, noise and spectrogram (teacher forcing). This takes minutes. The
+    exit code is 1 if a precision is not recommended.
     """
     try:
         settings = Settings.load(engine=engine, model_dir=model_dir)

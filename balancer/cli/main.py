@@ -207,7 +207,8 @@ def status(
 ) -> None:
     """Watch the workers of a running server: state, CPUs, memory, completed utterances, speed.
 
-    On a terminal the table is refreshed until Ctrl-C. The exit code is 1 if the server cannot serve requests.
+    On a terminal the table is refreshed until Ctrl-C. The exit code is 1 if the
+    server cannot serve requests.
     """
     report = _health(url, api_key)
     console = Console()

@@ -36,7 +36,8 @@ def drain(
 ) -> None:
     """Take this host out of service: `/ready` answers 503, but requests that still arrive are served.
 
-    Waits until nothing is in flight; the exit code is 1 if that takes too long. `chorus resume` undoes it.
+    Waits until nothing is in flight; the exit code is 1 if that takes too long.
+    `chorus resume` undoes it.
     """
     control = _ControlClient(port, run_dir)
     idle = control.request("POST", "/drain")["idle"]
@@ -67,8 +68,9 @@ def restart(
 ) -> None:
     """Restart every process with the installed code and libraries, while the server keeps serving.
 
-    Each worker finishes its utterances while the others take new ones. Then the balancer finishes its requests, and
-    new connections wait for its successor. Settings do not change: for that, stop and start the server.
+    Each worker finishes its utterances while the others take new ones. Then the
+    balancer finishes its requests, and new connections wait for its successor.
+    Settings do not change: for that, stop and start the server.
     """
     if not rolling:
         fail("only --rolling is supported; for a full restart, end `chorus serve` and start it again")
