@@ -1,1 +1,8 @@
-"""Parts of chaos.py: what is done to a server under load, what its clients saw, and what is left afterwards."""
+"""The fault test, `scripts/chaos`: clients send requests while faults are injected into the server under them.
+
+texts        the utterances of the clients, each with the digest of its audio
+clients      the clients, and what they received
+faults       kills and stops workers, fills the disk
+disk         a small disk for the run directory
+invariants   what must hold when all clients and faults have ended
+"""

@@ -1,6 +1,6 @@
-"""Chorus under fire: clients ask without a pause while workers are killed and stopped, disks fill and clients hang up.
+"""The fault test: clients send requests while workers are killed and stopped, the disk fills up and clients hang up.
 
-Afterwards every answer must have been the right audio, to the last sample, and nothing may be left over.
+Every answer must have the expected audio, to the last sample, and afterwards all invariants must hold.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,23 +20,23 @@ from rich.console import Console
 from rich.table import Table
 
 from balancer.host.topology import detect_topology
-from scripts.faults.clients import Clients, Seen, speak
+from scripts.faults.clients import ClientResults, Clients, synthesize
 from scripts.faults.disk import small_disk
-from scripts.faults.faults import Troubles
-from scripts.faults.invariants import Balance, Finding, findings, take
-from scripts.faults.texts import Line, digest, lines
+from scripts.faults.faults import FaultInjector
+from scripts.faults.invariants import InvariantCheck, ResourceSnapshot, check_invariants, take_snapshot
+from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.recogniser import word_errors
 from scripts.support.servers import Server, ServerError, interrupt_on_signals, start_chorus
 
 ENGINE = "hibari"
-LONGEST_HEARD = 150
-"""Characters of the longest text that the recogniser listens to: it takes about as long as the speech."""
-MISHEARD = 0.2
-"""Most words of a sample, as a share, that the recogniser may get wrong; of the wrong text it would get nearly all."""
+MAX_RECOGNISED_CHARACTERS = 150
+"""Longer texts are not recognised: recognition takes about as long as the speech."""
+MAX_WORD_ERROR_RATE = 0.2
+"""Of the sample: in the audio of another text, nearly all words would be wrong."""
 
-PEACEFUL_ROUNDS = 3
-"""How often all texts are spoken before the trouble begins."""
+WARM_UP_ROUNDS = 3
+"""How often all texts are synthesized before the faults begin."""
 
 COUNTERS = (
     "chorus_retries_total",
@@ -45,151 +44,183 @@ COUNTERS = (
     "chorus_cancellations_total",
     "chorus_wasted_seconds_total",
 )
-"""Of the server's metrics, what it says of itself."""
+"""Metrics of the server that are reported."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is done, and for how long. Times in seconds."""
+class FaultPlan:
+    """The load and the faults. Times are in seconds."""
 
     duration: float
-    least: int
-    """Requests, for which it goes on for up to that long again."""
-    requests: int
-    """At most."""
+    min_requests: int
+    """The test goes on for up to `duration` again until this number of requests have ended."""
+    max_requests: int
     clients: int
     workers: int
     texts: int
+    """Number of different texts."""
     hang_ups: float
+    """Share of requests on which the client hangs up."""
     pause: tuple[float, float]
+    """Minimum and maximum time between two faults."""
     seed: int
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of it."""
+class FaultReport:
+    """The result of a fault test."""
 
-    seen: Seen
-    troubles: dict[str, int]
-    left_out: str | None
-    """Why the disk was not filled, if it was not."""
+    results: ClientResults
+    faults: dict[str, int]
+    """Number of injected faults by kind."""
+    disk_not_filled: str | None
+    """The reason why the disk was not filled; None if it was."""
     metrics: dict[str, float]
-    findings: list[Finding]
-    misheard: float
-    """Share of words."""
-    heard: int
-    """Answers that the recogniser listened to."""
+    """The server's COUNTERS."""
+    checks: list[InvariantCheck]
+    word_error_rate: float
+    """Of the recognised answers; 1 if there are none."""
+    recognised: int
+    """Number of answers that the recogniser was given."""
 
     @property
-    def right(self) -> bool:
-        """Whether all was as it must be."""
-        return not self.seen.lost and all(finding.right for finding in self.findings) and self.misheard <= MISHEARD
+    def passed(self) -> bool:
+        """Whether no request failed, all invariants hold, and the sample was understood."""
+        return (
+            not self.results.failures
+            and all(check.holds for check in self.checks)
+            and self.word_error_rate <= MAX_WORD_ERROR_RATE
+        )
 
 
 def main(
     *,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds under fire.")] = 180,
-    least: Annotated[
-        int, typer.Option(min=0, help="Go on until so many requests were sent, for at most twice the duration.")
+    duration: Annotated[float, typer.Option(min=1, help="Seconds with faults.")] = 180,
+    min_requests: Annotated[
+        int, typer.Option(min=0, help="Go on until this many requests were sent, for at most twice the duration.")
     ] = 1000,
-    requests: Annotated[int, typer.Option(min=1, help="Stop sending after so many.")] = 10_000,
-    clients: Annotated[int | None, typer.Option(min=1, help="Left out: three a worker.")] = None,
-    workers: Annotated[int | None, typer.Option(min=2, help="Left out: one a physical core, two at least.")] = None,
-    texts: Annotated[int, typer.Option(min=1, help="Different texts.")] = 60,
-    hang_ups: Annotated[float, typer.Option(min=0, max=1, help="Share of requests whose clients hang up.")] = 0.1,
-    pause: Annotated[str, typer.Option(help="Least and most seconds between two troubles.")] = "3-6",
-    seed: Annotated[int, typer.Option(min=0, help="Settles texts, troubles and hang-ups.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    max_requests: Annotated[int, typer.Option(min=1, help="Stop after this many requests.")] = 10_000,
+    clients: Annotated[int | None, typer.Option(min=1, help="Concurrent clients. Default: three per worker.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=2, help="Workers. Default: one per physical core, at least two.")
+    ] = None,
+    texts: Annotated[int, typer.Option(min=1, help="Number of different texts.")] = 60,
+    hang_ups: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of requests on which the client hangs up.")
+    ] = 0.1,
+    pause: Annotated[str, typer.Option(help="Minimum and maximum seconds between two faults.")] = "3-6",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of texts, faults and hang-ups.")] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
 ) -> None:
-    """Start a server of its own, make trouble, and tell what came of it. Exit code 1: not all was as it must be."""
+    """Start a server, inject faults under load, and check that no request and no resource is lost.
+
+    Exit code: 0 passed, 1 a request failed or an invariant does not hold, 2 wrong usage.
+    """
     interrupt_on_signals()
-    chosen = workers or max(2, len(detect_topology().cores))
-    plan = Plan(duration, least, requests, clients or 3 * chosen, chosen, texts, hang_ups, _pause(pause), seed)
+    worker_count = workers or max(2, len(detect_topology().cores))
+    plan = FaultPlan(
+        duration=duration,
+        min_requests=min_requests,
+        max_requests=max_requests,
+        clients=clients or 3 * worker_count,
+        workers=worker_count,
+        texts=texts,
+        hang_ups=hang_ups,
+        pause=_parse_pause(pause),
+        seed=seed,
+    )
     try:
-        outcome = run(plan)
+        report = run(plan)
     except ServerError as error:
         fail("chaos", error)
-    _print(outcome)
+    _print(report)
     if json_file is not None:
-        json_file.write_text(json.dumps(_as_json(plan, outcome), indent=2), encoding="utf-8")
-    if not outcome.right:
+        json_file.write_text(json.dumps(_as_json(plan, report), indent=2), encoding="utf-8")
+    if not report.passed:
         raise typer.Exit(1)
 
 
-def run(plan: Plan) -> Outcome:
-    """Carry it out. Raises ServerError where the server does not start, or ends."""
-    with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as name, small_disk(Path(name) / "run") as left_out:
+def run(plan: FaultPlan) -> FaultReport:
+    """Run the fault test. Raises ServerError if the server does not start, or ends."""
+    with tempfile.TemporaryDirectory(prefix="chorus-chaos-") as name, small_disk(Path(name) / "run") as not_mounted:
         folder, run_dir = Path(name), Path(name) / "run"
         report_progress(f"starting {plan.workers} workers")
         settings = {"run_dir": run_dir}
         with start_chorus("chorus", engine=ENGINE, workers=plan.workers, folder=folder, settings=settings) as server:
-            report_progress(f"speaking {plan.texts} texts in peace")
-            expected = asyncio.run(_in_peace(server, plan))
-            before = take(server, run_dir)
-            report_progress(f"{plan.clients} clients and trouble for {plan.duration:g} s")
-            clients = Clients(server.url, expected, requests=plan.requests, hang_ups=plan.hang_ups, seed=plan.seed)
-            troubles = Troubles(server, run_dir, pause=plan.pause, fill=left_out is None, seed=plan.seed)
-            asyncio.run(_under_fire(clients, troubles, plan))
-            return _outcome(server, run_dir, plan, clients.seen, dict(troubles.made), left_out, before)
+            report_progress(f"synthesizing {plan.texts} texts without faults")
+            utterances = asyncio.run(_synthesize_references(server, plan))
+            before = take_snapshot(server, run_dir)
+            report_progress(f"{plan.clients} clients and faults for {plan.duration:g} s")
+            clients = Clients(
+                server.url, utterances, requests=plan.max_requests, hang_ups=plan.hang_ups, seed=plan.seed
+            )
+            injector = FaultInjector(server, run_dir, pause=plan.pause, fill_disk=not_mounted is None, seed=plan.seed)
+            asyncio.run(_run_with_faults(clients, injector, plan))
+            return _evaluate(server, run_dir, plan, clients.results, dict(injector.injected), not_mounted, before)
 
 
-async def _in_peace(server: Server, plan: Plan) -> list[Line]:
-    """Every text with its audio's digest. Raises ServerError where audio is not the same each time."""
+async def _synthesize_references(server: Server, plan: FaultPlan) -> list[ReferenceUtterance]:
+    """All utterances with their digests. Raises ServerError if a text's audio is not always the same."""
     async with httpx.AsyncClient(base_url=server.url, timeout=None, trust_env=False) as http:
-        expected = [
-            replace(line, digest=digest((await speak(http, line)).raise_for_status().content))
-            for line in lines(plan.texts, plan.seed)
+        utterances = [
+            replace(utterance, digest=audio_digest((await synthesize(http, utterance)).raise_for_status().content))
+            for utterance in draw_utterances(plan.texts, plan.seed)
         ]
-    # Once more from all clients: what is the server's memory then, is its memory without trouble.
-    again = Clients(server.url, expected, requests=PEACEFUL_ROUNDS * plan.texts, hang_ups=plan.hang_ups, seed=plan.seed)
-    await again.run(plan.clients)
-    if again.seen.lost:
-        raise server.failure(f"in peace, these were lost: {dict(again.seen.lost)}")
-    return expected
+    # Again with all clients, so that the server's memory is at its usual level before the faults begin.
+    clients = Clients(
+        server.url, utterances, requests=WARM_UP_ROUNDS * plan.texts, hang_ups=plan.hang_ups, seed=plan.seed
+    )
+    await clients.run(plan.clients)
+    if clients.results.failures:
+        raise server.failure(f"requests failed without any fault: {dict(clients.results.failures)}")
+    return utterances
 
 
-async def _under_fire(clients: Clients, troubles: Troubles, plan: Plan) -> None:
-    fire = asyncio.create_task(troubles.run())
-    asking = asyncio.create_task(clients.run(plan.clients))
-    await asyncio.wait([fire, asking], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
-    enough = asyncio.create_task(clients.sent(plan.least))
-    await asyncio.wait([fire, asking, enough], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
+async def _run_with_faults(clients: Clients, injector: FaultInjector, plan: FaultPlan) -> None:
+    injecting = asyncio.create_task(injector.run())
+    requesting = asyncio.create_task(clients.run(plan.clients))
+    await asyncio.wait([injecting, requesting], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
+    enough = asyncio.create_task(clients.wait_for_requests(plan.min_requests))
+    await asyncio.wait([injecting, requesting, enough], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
     enough.cancel()
     clients.stop()
-    await asking
-    fire.cancel()
+    await requesting
+    injecting.cancel()
     with suppress(asyncio.CancelledError):
-        await fire
+        await injecting
 
 
-def _outcome(
+def _evaluate(
     server: Server,
     run_dir: Path,
-    plan: Plan,
-    seen: Seen,
-    troubles: dict[str, int],
-    left_out: str | None,
-    before: Balance,
-) -> Outcome:
-    report_progress("waiting until all is quiet")
-    found = findings(server, before, workers=plan.workers, run_dir=run_dir)
-    report_progress("listening to a sample")
-    short = [(line, audio) for line, audio in seen.kept if len(line.text) <= LONGEST_HEARD]
-    counts = [word_errors(line.text, audio) for line, audio in short]
-    words = sum(count.words for count in counts)
-    return Outcome(
-        seen=seen,
-        troubles=troubles,
-        left_out=left_out,
+    plan: FaultPlan,
+    results: ClientResults,
+    faults: dict[str, int],
+    not_mounted: str | None,
+    before: ResourceSnapshot,
+) -> FaultReport:
+    report_progress("waiting until the server is idle")
+    checks = check_invariants(server, before, workers=plan.workers, run_dir=run_dir)
+    report_progress("recognising a sample of the answers")
+    sample = [
+        word_errors(utterance.text, audio)
+        for utterance, audio in results.samples
+        if len(utterance.text) <= MAX_RECOGNISED_CHARACTERS
+    ]
+    words = sum(counts.words for counts in sample)
+    return FaultReport(
+        results=results,
+        faults=faults,
+        disk_not_filled=not_mounted,
         metrics=_metrics(server),
-        findings=found,
-        misheard=sum(count.errors for count in counts) / words if words else 1.0,
-        heard=len(short),
+        checks=checks,
+        word_error_rate=sum(counts.errors for counts in sample) / words if words else 1.0,
+        recognised=len(sample),
     )
 
 
 def _metrics(server: Server) -> dict[str, float]:
-    """The server's own counts of what it made good."""
+    """The values of the COUNTERS, summed over their labels."""
     totals = dict.fromkeys(COUNTERS, 0.0)
     for line in httpx.get(f"{server.url}/metrics", trust_env=False).text.splitlines():
         name = line.partition(" ")[0].partition("{")[0]
@@ -198,64 +229,62 @@ def _metrics(server: Server) -> dict[str, float]:
     return totals
 
 
-def _print(outcome: Outcome) -> None:
-    seen = outcome.seen
-    table = Table("", "", title="Chorus under fire", title_justify="left", show_header=False)
-    for trouble, times in sorted(outcome.troubles.items()):
-        table.add_row(trouble, str(times))
-    if outcome.left_out:
-        table.add_row("the disk was not filled", outcome.left_out)
+def _print(report: FaultReport) -> None:
+    results = report.results
+    table = Table("", "", title="Fault test", title_justify="left", show_header=False)
+    for fault, count in sorted(report.faults.items()):
+        table.add_row(fault, str(count))
+    if report.disk_not_filled:
+        table.add_row("the disk was not filled", report.disk_not_filled)
     table.add_section()
-    table.add_row("requests", str(seen.requests))
-    table.add_row("answered with the right audio", str(seen.right))
-    table.add_row("given up by their clients", str(seen.hung_up))
-    table.add_row("lost", str(sum(seen.lost.values())), style="red" if seen.lost else None)
-    for what, times in seen.lost.most_common():
-        table.add_row(f"  {what}", str(times), style="red")
-    if seen.latencies:
-        table.add_row("latency: median, longest", f"{median(seen.latencies):.2f} s, {max(seen.latencies):.2f} s")
-    wrong = outcome.misheard > MISHEARD
+    table.add_row("requests", str(results.requests))
+    table.add_row("answers with the expected audio", str(results.correct))
+    table.add_row("requests on which the client hung up", str(results.hung_up))
+    table.add_row("failures", str(sum(results.failures.values())), style="red" if results.failures else None)
+    for kind, count in results.failures.most_common():
+        table.add_row(f"  {kind}", str(count), style="red")
+    if results.latencies:
+        table.add_row("latency: median, maximum", f"{median(results.latencies):.2f} s, {max(results.latencies):.2f} s")
     table.add_row(
-        "words that the recogniser heard otherwise",
-        f"{outcome.misheard:.0%} in {outcome.heard} answers",
-        style="red" if wrong else None,
+        "word error rate of the recogniser",
+        f"{report.word_error_rate:.0%} in {report.recognised} answers",
+        style="red" if report.word_error_rate > MAX_WORD_ERROR_RATE else None,
     )
     table.add_section()
-    for name, total in outcome.metrics.items():
+    for name, total in report.metrics.items():
         table.add_row(name, f"{total:g}")
     table.add_section()
-    for finding in outcome.findings:
-        table.add_row(finding.what, finding.value, style=None if finding.right else "red")
+    for check in report.checks:
+        table.add_row(check.name, check.value, style=None if check.holds else "red")
     Console().print(table)
 
 
-def _as_json(plan: Plan, outcome: Outcome) -> dict[str, object]:
-    seen = outcome.seen
+def _as_json(plan: FaultPlan, report: FaultReport) -> dict[str, object]:
+    results = report.results
     return {
         "plan": asdict(plan),
-        "right": outcome.right,
-        "requests": seen.requests,
-        "answered": seen.right,
-        "hung_up": seen.hung_up,
-        "lost": dict(seen.lost),
-        "troubles": outcome.troubles,
-        "left_out": outcome.left_out,
-        "metrics": outcome.metrics,
-        "findings": [asdict(finding) for finding in outcome.findings],
-        "misheard": outcome.misheard,
-        "heard": outcome.heard,
+        "passed": report.passed,
+        "requests": results.requests,
+        "correct": results.correct,
+        "hung_up": results.hung_up,
+        "failures": dict(results.failures),
+        "faults": report.faults,
+        "disk_not_filled": report.disk_not_filled,
+        "metrics": report.metrics,
+        "invariants": [asdict(check) for check in report.checks],
+        "word_error_rate": report.word_error_rate,
+        "recognised": report.recognised,
     }
 
 
-def _pause(text: str) -> tuple[float, float]:
-    parts: Sequence[str] = text.split("-")
+def _parse_pause(text: str) -> tuple[float, float]:
     try:
-        least, most = map(float, parts)
+        minimum, maximum = map(float, text.split("-"))
     except ValueError:
-        least, most = 1.0, 0.0
-    if not 0 <= least <= most:
+        minimum, maximum = 1.0, 0.0
+    if not 0 <= minimum <= maximum:
         raise typer.BadParameter("--pause must be two numbers of seconds, such as 3-6")
-    return least, most
+    return minimum, maximum
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The clients: each asks for one text after another, compares what it hears, and at times hangs up half-way."""
+"""The clients: each sends one request after another, checks the audio, and sometimes hangs up before the answer."""
 
 from __future__ import annotations
 
@@ -11,110 +11,114 @@ from time import monotonic
 
 import httpx
 
-from scripts.faults.texts import Line, digest
+from scripts.faults.texts import ReferenceUtterance, audio_digest
 
 TIMEOUT = 120.0
-"""Seconds until a request counts as lost."""
+"""Seconds after which a request counts as failed."""
 
-LONGEST_STAY = 0.5
-"""A client that hangs up does so within so many seconds: while it waits in line, is spoken, or is encoded."""
+MAX_HANG_UP_SECONDS = 0.5
+"""A client that hangs up does so within this time: the request is queued, being synthesized or being encoded."""
 
-KEPT = 30
+MAX_SAMPLES = 30
 """Answers whose audio is kept for the recogniser."""
 
 
 @dataclass
-class Seen:
-    """What the clients saw."""
+class ClientResults:
+    """The answers that the clients received."""
 
-    right: int = 0
-    """Answers with the audio that they must have."""
+    correct: int = 0
+    """Answers with the expected audio."""
     hung_up: int = 0
-    """Requests that their clients gave up, and had no answer to."""
-    lost: Counter[str] = field(default_factory=Counter)
-    """Requests without audio, or with the wrong one, by what came instead."""
+    """Requests on which the client hung up before an answer."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Requests without the expected audio, by the answer or error instead."""
     latencies: list[float] = field(default_factory=list)
-    """Seconds, of the right answers."""
-    kept: list[tuple[Line, bytes]] = field(default_factory=list)
-    """A sample of the right answers: their audio as WAV."""
+    """Latencies of the correct answers in seconds."""
+    samples: list[tuple[ReferenceUtterance, bytes]] = field(default_factory=list)
+    """The first correct answers: their audio as WAV files."""
 
     @property
     def requests(self) -> int:
-        """All that were sent."""
-        return self.right + self.hung_up + sum(self.lost.values())
+        """The number of requests that have ended."""
+        return self.correct + self.hung_up + sum(self.failures.values())
 
 
 class Clients:
-    """So many clients, each with a connection of its own, until they are stopped or `requests` have been sent."""
+    """Concurrent clients with a connection each, which send requests until they are stopped or `requests` were sent."""
 
-    def __init__(self, url: str, lines: Sequence[Line], *, requests: int, hang_ups: float, seed: int) -> None:
-        self.seen = Seen()
+    def __init__(
+        self, url: str, utterances: Sequence[ReferenceUtterance], *, requests: int, hang_ups: float, seed: int
+    ) -> None:
+        """`hang_ups` is the share of requests on which the client hangs up."""
+        self.results = ClientResults()
         self._url = url
-        self._lines = lines
-        self._left = requests
+        self._utterances = utterances
+        self._remaining = requests
         self._hang_ups = hang_ups
         self._rng = random.Random(f"clients {seed}")
         self._stopped = False
-        self._answered = asyncio.Condition()
+        self._request_ended = asyncio.Condition()
 
-    async def sent(self, least: int) -> None:
-        """Return once so many requests have come to their end."""
-        async with self._answered:
-            await self._answered.wait_for(lambda: self.seen.requests >= least)
+    async def wait_for_requests(self, count: int) -> None:
+        """Return once `count` requests have ended."""
+        async with self._request_ended:
+            await self._request_ended.wait_for(lambda: self.results.requests >= count)
 
     def stop(self) -> None:
-        """Send nothing more; what is under way is waited for."""
+        """Send no more requests; `run` returns once the outstanding ones have ended."""
         self._stopped = True
 
     async def run(self, clients: int) -> None:
-        """Ask until it is over."""
+        """Run this number of clients until they are stopped or all requests were sent."""
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
                 group.create_task(self._client())
 
     async def _client(self) -> None:
-        while self._left > 0 and not self._stopped:
+        while self._remaining > 0 and not self._stopped:
             # trust_env: a proxy in between would have failures of its own.
             async with httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT, trust_env=False) as http:
-                while self._left > 0 and not self._stopped:
-                    self._left -= 1
-                    stayed = await self._ask(http, self._rng.choice(self._lines))
-                    async with self._answered:
-                        self._answered.notify_all()
-                    if not stayed:
-                        break  # it hung up
+                while self._remaining > 0 and not self._stopped:
+                    self._remaining -= 1
+                    connected = await self._request(http, self._rng.choice(self._utterances))
+                    async with self._request_ended:
+                        self._request_ended.notify_all()
+                    if not connected:
+                        break
 
-    async def _ask(self, http: httpx.AsyncClient, line: Line) -> bool:
-        stay = self._rng.uniform(0, LONGEST_STAY) if self._rng.random() < self._hang_ups else None
+    async def _request(self, http: httpx.AsyncClient, utterance: ReferenceUtterance) -> bool:
+        """Send one request and record its result; whether the connection can be used again."""
+        hang_up = self._rng.uniform(0, MAX_HANG_UP_SECONDS) if self._rng.random() < self._hang_ups else None
         started = monotonic()
         try:
-            async with asyncio.timeout(stay):
-                answer = await speak(http, line)
+            async with asyncio.timeout(hang_up):
+                answer = await synthesize(http, utterance)
         except TimeoutError:
-            self.seen.hung_up += 1
+            self.results.hung_up += 1
             return False
         except httpx.HTTPError as error:
-            self.seen.lost[type(error).__name__] += 1
+            self.results.failures[type(error).__name__] += 1
             return False
-        self._judge(line, answer, monotonic() - started)
+        self._check(utterance, answer, monotonic() - started)
         return True
 
-    def _judge(self, line: Line, answer: httpx.Response, seconds: float) -> None:
+    def _check(self, utterance: ReferenceUtterance, answer: httpx.Response, seconds: float) -> None:
         if answer.status_code != 200:
-            self.seen.lost[f"{answer.status_code} {answer.text[:300]}"] += 1
-        elif digest(answer.content) != line.digest:
-            self.seen.lost["200 with the wrong audio"] += 1
+            self.results.failures[f"{answer.status_code} {answer.text[:300]}"] += 1
+        elif audio_digest(answer.content) != utterance.digest:
+            self.results.failures["200 with the wrong audio"] += 1
         else:
-            self.seen.right += 1
-            self.seen.latencies.append(seconds)
-            if len(self.seen.kept) < KEPT:
-                self.seen.kept.append((line, answer.content))
+            self.results.correct += 1
+            self.results.latencies.append(seconds)
+            if len(self.results.samples) < MAX_SAMPLES:
+                self.results.samples.append((utterance, answer.content))
 
 
-async def speak(http: httpx.AsyncClient, line: Line) -> httpx.Response:
-    """The answer to a text, as WAV; finished audio that the server may have kept is not wanted."""
+async def synthesize(http: httpx.AsyncClient, utterance: ReferenceUtterance) -> httpx.Response:
+    """Ask for an utterance as a WAV file that does not come from the audio cache."""
     return await http.post(
         "/tts",
-        json={"text": line.text, "seed": line.seed, "format": "wav"},
+        json={"text": utterance.text, "seed": utterance.seed, "format": "wav"},
         headers={"Cache-Control": "no-store"},
     )

@@ -1,4 +1,4 @@
-"""A small disk for the run directory, so that it can be filled without harm to anything else."""
+"""A small disk for the run directory, which can be filled without harm to anything else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ SIZE = "4m"
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[str | None]:
-    """Have `folder`, which is made, on a disk of its own until the end of the block; else the reason why it is not."""
+    """Create `folder` and mount a tmpfs of SIZE on it until the end of the block.
+
+    Gives None, or the reason why nothing is mounted.
+    """
     folder.mkdir(mode=0o700)
     if os.geteuid() != 0:
         yield "only root can mount a disk for the run directory"
@@ -30,5 +33,5 @@ def small_disk(folder: Path) -> Iterator[str | None]:
     try:
         yield None
     finally:
-        # Lazily: a process that is just ending may have a file open there.
+        # Lazily: a process that is about to end may have a file open there.
         subprocess.run(["umount", "--lazy", str(folder)], check=True)

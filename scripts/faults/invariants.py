@@ -1,4 +1,4 @@
-"""What is left once all is quiet again: slots, sockets, file descriptors, memory, processes."""
+"""What must hold once all clients and faults have ended: no slot, socket, descriptor, memory or process is lost."""
 
 from __future__ import annotations
 
@@ -12,91 +12,93 @@ import httpx
 
 from scripts.support.servers import Server
 
-Found = TypeVar("Found")
+Value = TypeVar("Value")
 
-TIMEOUT = 60.0
-"""Seconds until every worker must be back, and until what was closed must be gone."""
+SETTLE_SECONDS = 60.0
+"""All workers must be ready, and all that was closed must be gone, within this time."""
 
-LOOK_SECONDS = 0.05
+POLL_INTERVAL_SECONDS = 0.05
 SPARE_DESCRIPTORS = 4
-"""So many more a worker may the balancer have open: a connection that is used again, one of a look at its state."""
-SPARE_MEMORY = 0.05
-"""By so much may the balancer have grown."""
+"""File descriptors per worker that the balancer may have gained: connections that it reuses, and one to read states."""
+MAX_MEMORY_GROWTH = 0.05
+"""Share by which the balancer's memory may have grown."""
 
 
 @dataclass(frozen=True)
-class Balance:
-    """What the server has open at a moment without load."""
+class ResourceSnapshot:
+    """Resources of the server at a moment without load."""
 
     descriptors: int
-    """Of the balancer."""
+    """Open file descriptors of the balancer."""
     balancer_bytes: int
-    """Its resident memory."""
+    """Resident memory of the balancer."""
     workers_bytes: int
+    """Resident memory of all workers."""
     processes: int
-    strays: tuple[str, ...]
+    stale_sockets: tuple[str, ...]
     """Sockets in the run directory that belong to no worker."""
 
 
-def take(server: Server, run_dir: Path) -> Balance:
-    """The balance of a server that nobody asks anything. Raises ServerError where the balancer has gone."""
+def take_snapshot(server: Server, run_dir: Path) -> ResourceSnapshot:
+    """The resources of a server without load. Raises ServerError if the balancer does not run."""
     balancers = server.processes_of("balancer")
     if len(balancers) != 1:
-        raise server.failure(f"there are {len(balancers)} balancers")
+        raise server.failure(f"{len(balancers)} balancers are running")
     workers = server.processes_of("worker")
-    known = {f"worker-{index}.sock" for index in range(len(workers))}
-    return Balance(
+    own = {f"worker-{index}.sock" for index in range(len(workers))}
+    return ResourceSnapshot(
         descriptors=balancers[0].num_fds(),
         balancer_bytes=balancers[0].memory_info().rss,
         workers_bytes=sum(worker.memory_info().rss for worker in workers),
         processes=len(server.processes()),
-        strays=tuple(sorted(path.name for path in run_dir.glob("worker-*.sock*") if path.name not in known)),
+        stale_sockets=tuple(sorted(path.name for path in run_dir.glob("worker-*.sock*") if path.name not in own)),
     )
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at, and whether it is as it must be."""
+class InvariantCheck:
+    """One invariant and whether it holds."""
 
-    what: str
+    name: str
     value: str
-    right: bool
+    holds: bool
 
 
-def findings(server: Server, before: Balance, *, workers: int, run_dir: Path) -> list[Finding]:
-    """All that must be as it was before the load. Raises ServerError."""
-    with httpx.Client(base_url=server.url, timeout=TIMEOUT, trust_env=False) as http:
-        report = _settled(lambda: http.get("/health").json(), lambda report: _whole(report, workers))
-    most = before.descriptors + SPARE_DESCRIPTORS * workers
-    after = _settled(
-        lambda: take(server, run_dir), lambda now: now.descriptors <= most and now.processes == before.processes
+def check_invariants(server: Server, before: ResourceSnapshot, *, workers: int, run_dir: Path) -> list[InvariantCheck]:
+    """Check all invariants, against the resources before the faults. Raises ServerError."""
+    with httpx.Client(base_url=server.url, timeout=SETTLE_SECONDS, trust_env=False) as http:
+        health = _settle(lambda: http.get("/health").json(), lambda health: _is_idle(health, workers))
+    max_descriptors = before.descriptors + SPARE_DESCRIPTORS * workers
+    after = _settle(
+        lambda: take_snapshot(server, run_dir),
+        lambda now: now.descriptors <= max_descriptors and now.processes == before.processes,
     )
-    ready = sum(worker["phase"] == "ready" for worker in report["workers"])
-    held = sum(worker.get("in_flight", 0) for worker in report["workers"])
+    ready = sum(worker["phase"] == "ready" for worker in health["workers"])
+    in_flight = sum(worker.get("in_flight", 0) for worker in health["workers"])
     growth = after.balancer_bytes / before.balancer_bytes - 1
     return [
-        Finding("workers that are ready again", f"{ready} of {workers}", ready == workers),
-        Finding("slots that are free again", f"{report['freeSlots']} of {report['slots']}", _free(report)),
-        Finding("utterances that workers still hold", str(held), held == 0),
-        Finding("utterances in line", str(report["queueDepth"]), report["queueDepth"] == 0),
-        Finding(
+        InvariantCheck("ready workers", f"{ready} of {workers}", ready == workers),
+        InvariantCheck("free slots", f"{health['freeSlots']} of {health['slots']}", _all_slots_free(health)),
+        InvariantCheck("utterances in flight", str(in_flight), in_flight == 0),
+        InvariantCheck("queued utterances", str(health["queueDepth"]), health["queueDepth"] == 0),
+        InvariantCheck(
             "file descriptors of the balancer, before and after",
-            f"{before.descriptors}, {after.descriptors} (at most {most})",
-            after.descriptors <= most,
+            f"{before.descriptors}, {after.descriptors} (at most {max_descriptors})",
+            after.descriptors <= max_descriptors,
         ),
-        Finding("sockets of dead workers", ", ".join(after.strays) or "none", not after.strays),
-        Finding(
+        InvariantCheck("stale sockets", ", ".join(after.stale_sockets) or "none", not after.stale_sockets),
+        InvariantCheck(
             "processes, before and after",
             f"{before.processes}, {after.processes}",
             after.processes == before.processes,
         ),
-        Finding(
+        InvariantCheck(
             "memory of the balancer, before and after",
             f"{_mib(before.balancer_bytes)}, {_mib(after.balancer_bytes)} ({growth:+.1%})",
-            growth <= SPARE_MEMORY,
+            growth <= MAX_MEMORY_GROWTH,
         ),
-        # They are other processes by now.
-        Finding(
+        # No limit: the workers are other processes by now.
+        InvariantCheck(
             "memory of the workers, before and after",
             f"{_mib(before.workers_bytes)}, {_mib(after.workers_bytes)}",
             True,
@@ -104,21 +106,22 @@ def findings(server: Server, before: Balance, *, workers: int, run_dir: Path) ->
     ]
 
 
-def _settled(look: Callable[[], Found], settled: Callable[[Found], bool]) -> Found:
-    deadline = time.monotonic() + TIMEOUT
-    while not settled(found := look()) and time.monotonic() < deadline:
-        time.sleep(LOOK_SECONDS)
-    return found
+def _settle(read: Callable[[], Value], is_settled: Callable[[Value], bool]) -> Value:
+    """The first value that is settled, or the last one within SETTLE_SECONDS."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while not is_settled(value := read()) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_SECONDS)
+    return value
 
 
-def _whole(report: dict[str, Any], workers: int) -> bool:
-    listed = report["workers"]
-    quiet = all(worker["phase"] == "ready" and not worker["in_flight"] for worker in listed)
-    return _free(report) and len(listed) == workers and quiet
+def _is_idle(health: dict[str, Any], workers: int) -> bool:
+    listed = health["workers"]
+    all_ready = all(worker["phase"] == "ready" and not worker["in_flight"] for worker in listed)
+    return _all_slots_free(health) and len(listed) == workers and all_ready
 
 
-def _free(report: dict[str, Any]) -> bool:
-    return bool(report["freeSlots"] == report["slots"])
+def _all_slots_free(health: dict[str, Any]) -> bool:
+    return bool(health["freeSlots"] == health["slots"])
 
 
 def _mib(size: int) -> str:

@@ -1,8 +1,8 @@
-"""What the clients ask for, and what they must hear: each text is spoken once in peace, and its audio remembered.
+"""The utterances of the clients, each with the digest of its audio.
 
-An utterance of one text, voice and seed is the same to the last sample, whichever worker speaks it and however often it
-has to begin anew. So whatever comes under fire is compared with it in whole, and the recogniser only has to judge what
-was spoken in peace, and a sample of the rest.
+An utterance with the same text, voice and seed has the same audio to the last sample, whichever worker synthesizes it
+and however often it is retried. So each text is synthesized once before the faults begin, and all later audio is
+compared with that. The recogniser need only check a sample.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from scripts.load.texts import TextMix, generate_texts
 
 
 @dataclass(frozen=True)
-class Line:
-    """A text with its seed, and the digest of the audio that it must have."""
+class ReferenceUtterance:
+    """A text with its seed and the digest of its audio."""
 
     text: str
     length: str
+    """Length class of the text."""
     seed: int
     digest: str = ""
+    """Digest of the audio file; empty until the text has been synthesized."""
 
 
-def lines(number: int, seed: int) -> list[Line]:
-    """So many texts of the built-in mix, all different, settled by `seed`."""
+def draw_utterances(count: int, seed: int) -> list[ReferenceUtterance]:
+    """`count` different texts of the built-in mix, without digests; they depend on `seed` alone."""
     rng = random.Random(f"chaos {seed}")
-    drawn = islice(generate_texts(TextMix(seed), seed=seed, repeat=0, first_number=0), number)
-    return [Line(text.content, text.length or "", rng.randrange(2**32)) for text in drawn]
+    texts = islice(generate_texts(TextMix(seed), seed=seed, repeat=0, first_number=0), count)
+    return [ReferenceUtterance(text.content, text.length or "", rng.randrange(2**32)) for text in texts]
 
 
-def digest(audio: bytes) -> str:
-    """What stands for an audio file."""
+def audio_digest(audio: bytes) -> str:
+    """The SHA-256 digest of an audio file."""
     return hashlib.sha256(audio).hexdigest()
