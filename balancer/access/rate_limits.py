@@ -91,7 +91,7 @@ class RateLimits:
         open_without_redis: bool = True,
         daily_counters: SqliteCounterStorage | None = None,
     ) -> None:
-        """Without Redis, counts are kept in memory, and those of a day in `daily_counters` if given.
+        """Without Redis, requests are counted in memory, and those of a day in `daily_counters` if given.
 
         `shape` holds requests over a limit instead of refusing them. `open_without_redis` admits every request while
         counters cannot be read; otherwise every request is refused.

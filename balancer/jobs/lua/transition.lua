@@ -1,5 +1,5 @@
--- Moves a job to another state and updates every index. Returns 1; or 0, with nothing changed, where the job is gone,
--- is in none of the expected states, or has been claimed again since (its attempts differ).
+-- Moves a job to another state and updates every index. Returns 1; or 0, with nothing changed, if there is no such job,
+-- if it is in none of the expected states, or if it has been claimed again since (its attempts differ).
 local stream, counts, queued, delayed, final, failed, webhooks =
     KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local job_prefix, audio_prefix, group = ARGV[1], ARGV[2], ARGV[3]
