@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 
+from balancer.host import processes
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.shared_folder import with_kernels
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
@@ -41,14 +42,17 @@ class Worker:
             return client.connect_ex(str(self.path)) == 0
 
     def state(self) -> WorkerState:
+        """What it answers about its state."""
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
             return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
     def client(self) -> httpx.AsyncClient:
+        """A client of its socket."""
         transport = httpx.AsyncHTTPTransport(uds=str(self.path))
         return httpx.AsyncClient(transport=transport, base_url="http://worker", timeout=TIMEOUT)
 
     def await_phase(self, phase: Phase) -> WorkerState:
+        """Wait until it is in a phase, and return its state then."""
         state = self.state()
 
         def reached() -> bool:
@@ -60,6 +64,7 @@ class Worker:
         return state
 
     def await_ready(self) -> WorkerState:
+        """Wait until it is ready, and return its state then."""
         return self.await_phase(Phase.READY)
 
 
@@ -73,8 +78,11 @@ def worker_options(
     **engine_options: Any,
 ) -> WorkerOptions:
     """The options of a worker with the repository's voices, on one CPU, unless others are given."""
+    cache_dir = run_dir / "cache"
+    if engine != "hibari":
+        with_kernels(cache_dir)
     return WorkerOptions(
-        EngineOptions(engine, with_kernels(run_dir / "cache"), **engine_options),
+        EngineOptions(engine, cache_dir, **engine_options),
         layout=layout,
         run_dir=run_dir,
         voices_dir=voices_dir,
@@ -92,20 +100,13 @@ def start_worker(options: WorkerOptions, **variables: str) -> Iterator[Worker]:
 
 @contextmanager
 def running(command: Sequence[str], path: Path, **variables: str) -> Iterator[Worker]:
-    """Any command that ends up serving a worker at `path`."""
-    process = subprocess.Popen(command, cwd=ROOT, env=environment() | variables)
-    worker = Worker(process, path)
-
-    def answers() -> bool:
-        assert process.poll() is None, f"the worker ended with {process.returncode}"
-        return worker.listens() and worker.state().pid == process.pid
-
-    try:
-        wait_until(answers)
+    """Any command that serves a worker at `path`: it listens when the block begins and is killed when it ends."""
+    with processes.running(command, cwd=ROOT, env=environment() | variables) as process:
+        worker = Worker(process, path)
+        processes.await_ready(
+            process, lambda: worker.listens() and worker.state().pid == process.pid, timeout=TIMEOUT, poll_interval=0.01
+        )
         yield worker
-    finally:
-        process.kill()
-        process.wait()
 
 
 def utterance(text: str = "Hello there.", id: str = "u", **fields: object) -> Utterance:  # noqa: A002 - the field's name

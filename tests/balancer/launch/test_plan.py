@@ -95,7 +95,7 @@ def test_weights_are_looked_for_in_model_dir_only(
     (own / TURBO.files[0]).unlink()
     with pytest.raises(LaunchError, match=f"turbo's weights in {own} lack ve.safetensors"):
         prepared(settings)
-    with pytest.raises(LaunchError, match="is not there"):
+    with pytest.raises(LaunchError, match="does not exist"):
         prepared(settings_in(folder, engine="turbo", model_dir=tmp_path / "nowhere"))
     assert downloads == []
 
