@@ -42,7 +42,7 @@ class LockedModel:
         self._arguments = arguments
         self._lock = threading.Lock()
         self._stages = StageTimer()
-        patches.staged(model, self._stages)
+        patches.time_stages(model, self._stages)
 
     @property
     def stage_seconds(self) -> dict[str, float]:
@@ -51,8 +51,8 @@ class LockedModel:
 
     def speak(self, text: str, seed: int, budget: int) -> bytes:
         """The text as a WAV file, of at most `budget` speech tokens."""
-        steps = patches.Steps(Cancellation(), budget)
-        with self._lock, torch.inference_mode(), patches.muted(), patches.decoding(steps):
+        steps = patches.DecodeLimit(Cancellation(), budget)
+        with self._lock, torch.inference_mode(), patches.muted(), patches.limited_decoding(steps):
             torch.manual_seed(seed)
             samples = self._model.generate(text, **self._arguments).numpy()[0]
         return wav(to_pcm(samples), self._model.sr)
@@ -74,12 +74,12 @@ def private(engine: str, folder: Path) -> Any:
 
     For what upstream cannot load: Nano, and sizes that it has not written down.
     """
-    mapped = loading._read
+    mapped = loading._read_tensors
 
-    def copied(file: Path) -> loading.State:
+    def copied(file: Path) -> loading.StateDict:
         return {name: tensor.clone() for name, tensor in mapped(file).items()}
 
-    loading._read = copied
+    loading._read_tensors = copied
     return loading.load(engine, folder)
 
 
@@ -101,16 +101,16 @@ def create_app(model: LockedModel) -> Starlette:
 def main() -> None:
     """Load, speak once, then serve until SIGTERM."""
     parser = argparse.ArgumentParser(description="One model, one lock.")
-    parser.add_argument("--engine", choices=sorted(loading.MEMBERS), required=True)
+    parser.add_argument("--engine", choices=sorted(loading.VARIANTS), required=True)
     parser.add_argument("--model-dir", type=Path, required=True, help="folder of the checkpoint, with a conds.pt")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--loader", choices=LOADERS, default="upstream")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.ERROR, format="%(asctime)s %(levelname)s %(message)s")
-    patches.settle()
+    patches.install()
     with patches.muted():
         if arguments.loader == "upstream":
-            model = loading.MEMBERS[arguments.engine].upstream.from_local(arguments.model_dir, "cpu")
+            model = loading.VARIANTS[arguments.engine].upstream.from_local(arguments.model_dir, "cpu")
         else:
             model = private(arguments.engine, arguments.model_dir)
     locked = LockedModel(model, {"language_id": "en"} if CARDS[arguments.engine].parameter("language") else {})

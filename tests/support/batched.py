@@ -1,4 +1,4 @@
-"""The batched engine for tests: utterances begun, and led to their end in turn."""
+"""The batched engine for tests, and helpers that advance its utterances in turn."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ TEXTS = (
 )
 
 
-def start(engine: str, checkpoint: Path, cache: Path, **options: Any) -> BatchedEngine:
-    """An engine that can speak BUILT_IN, on one thread."""
+def start(name: str, checkpoint: Path, cache: Path, **options: Any) -> BatchedEngine:
+    """An engine on one thread, with BUILT_IN prepared."""
     torch.set_num_threads(1)
-    made = BatchedEngine(engine, checkpoint, cache, **{"slots": SLOTS} | options)
-    made.prepare(BUILT_IN)
-    return made
+    engine = BatchedEngine(name, checkpoint, cache, **{"slots": SLOTS} | options)
+    engine.prepare(BUILT_IN)
+    return engine
 
 
 def begin(
@@ -43,37 +43,37 @@ def begin(
     cancellation: Cancellation | None = None,
     *,
     budget: int = BUDGET,
-    **own: Any,
+    **parameters: Any,
 ) -> Iterator[Samples]:
-    """An utterance that takes its turns as it is asked."""
-    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=own)
+    """An utterance's generator, which the test advances."""
+    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=parameters)
     return engine.synthesize(spoken, source, cancellation or Cancellation())
 
 
 def all_samples(begun: Iterator[Samples]) -> Samples:
-    """All of what is left of it."""
+    """The remaining samples of an utterance."""
     return np.concatenate(list(begun))
 
 
 def drop(begun: Iterator[Samples], *, after: int) -> None:
-    """Let it take so many turns, and no more."""
+    """Advance an utterance so many times, then close it."""
     for _ in range(after):
         next(begun)
     begun.close()  # type: ignore[attr-defined]
 
 
 def together(begun: Mapping[int, Callable[[], Iterator[Samples]]], order: random.Random) -> dict[int, Samples]:
-    """What comes of utterances that join as slots get free and take turns in some order."""
+    """The samples of utterances that start as slots become free and are advanced in random order."""
     waiting, running, done = list(begun), {}, {}  # type: ignore[var-annotated]
     while waiting or running:
         while waiting and len(running) < SLOTS and (not running or order.random() < 0.3):
             number = waiting.pop(0)
             running[number] = (begun[number](), [])
         for number in order.sample(sorted(running), len(running)):
-            pieces, made = running[number]
+            chunks, samples = running[number]
             try:
-                made.append(next(pieces))
+                samples.append(next(chunks))
             except StopIteration:
-                done[number] = np.concatenate(made)
+                done[number] = np.concatenate(samples)
                 del running[number]
     return done

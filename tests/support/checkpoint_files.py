@@ -1,4 +1,4 @@
-"""Small files in the formats of real checkpoints: none could speak, all are whole."""
+"""Small files in the formats of real checkpoints: intact, but without usable weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\
 
 
 def safetensors(size: int = 5000, seed: int = 0, names: Iterable[str] = ()) -> bytes:
-    """A safetensors file with `size` bytes of weights, and tensors of these names that have nothing in them."""
+    """A safetensors file with `size` bytes of weights, and empty tensors of the given names."""
     tensors = {
         "a": {"dtype": "U8", "shape": [100], "data_offsets": [0, 100]},
         "b": {"dtype": "U8", "shape": [size - 100], "data_offsets": [100, size]},
@@ -27,7 +27,7 @@ def safetensors(size: int = 5000, seed: int = 0, names: Iterable[str] = ()) -> b
 
 
 def pickled(size: int = 5000) -> bytes:
-    """A .pt file: a zip of stored entries."""
+    """A .pt file: a zip of uncompressed entries."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         archive.writestr("archive/data.pkl", b"pickled")
@@ -36,7 +36,7 @@ def pickled(size: int = 5000) -> bytes:
 
 
 def files_of(checkpoint: Checkpoint) -> dict[str, bytes]:
-    """Every file of a checkpoint, by name, no two alike; the largest is `t3…`, as in real ones."""
+    """Contents of every file of a checkpoint by name, all different; `t3…` is the largest, as in real checkpoints."""
     files = {}
     for index, name in enumerate((*checkpoint.files, *checkpoint.optional)):
         files[name] = {
@@ -51,7 +51,7 @@ def files_of(checkpoint: Checkpoint) -> dict[str, bytes]:
 
 
 def write(checkpoint: Checkpoint, folder: Path) -> Path:
-    """Write every file of a checkpoint into `folder`, and give that."""
+    """Write every file of a checkpoint into `folder`; returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files_of(checkpoint).items():
         (folder / name).write_bytes(content)

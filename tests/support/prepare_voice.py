@@ -1,8 +1,8 @@
-"""Computes the conditionals of a clip, as a worker that starts does, and tells how many times it computed any.
+"""Prepares the voice of a clip as a starting worker does, and prints how many times it computed conditionals.
 
 prepare_voice.py ENGINE CHECKPOINT CACHE CLIP
 
-It says `loaded` when the model is loaded and begins when it is told to, by a line on its standard input.
+It prints `loaded` once the model is loaded, and starts at a line on its standard input.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from worker.options import EngineOptions
 
 
 def main(name: str, checkpoint: str, cache: str, clip: str) -> None:
-    from worker.engines.chatterbox.upstream.conditionals import Conditionals
+    from worker.engines.chatterbox.upstream.conditionals import ConditionalsCache
 
     engine = load(EngineOptions(name, cache_dir=Path(cache), model_dir=Path(checkpoint)))
     computed = 0
-    compute = Conditionals._compute
+    compute = ConditionalsCache._compute
 
-    def counted(conditionals: Conditionals, samples: Samples, rate: int) -> object:
+    def counted(conditionals: ConditionalsCache, samples: Samples, rate: int) -> object:
         nonlocal computed
         computed += 1
         return compute(conditionals, samples, rate)
 
-    Conditionals._compute = counted  # type: ignore[assignment, method-assign]
+    ConditionalsCache._compute = counted  # type: ignore[assignment, method-assign]
     print("loaded", flush=True)  # noqa: T201
     sys.stdin.readline()
     engine.prepare(VoiceSource(Voice(name="ada", reference="clip.wav", synthetic=True), Path(clip)))

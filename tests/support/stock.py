@@ -1,4 +1,7 @@
-"""The Chatterbox engine for tests. Test modules import this before any of its modules, which warn when they load."""
+"""The stock engine for tests.
+
+Test modules import this before any Chatterbox module: it suppresses the warnings that upstream gives on import.
+"""
 
 from __future__ import annotations
 
@@ -23,25 +26,25 @@ BUILT_IN = VoiceSource(Voice(name="default", engine="*"), None)
 TEXT = "Hi there."
 BUDGET = 8
 TOKEN_SAMPLES = 960
-"""Samples of one speech token: 25 a second."""
+"""Samples of one speech token, of which there are 25 per second."""
 
 
-def start(engine: str, checkpoint: Path, cache: Path) -> StockEngine:
-    """An engine that can speak BUILT_IN, on one thread."""
+def start(name: str, checkpoint: Path, cache: Path) -> StockEngine:
+    """An engine on one thread, with BUILT_IN prepared."""
     torch.set_num_threads(1)
-    made = StockEngine(engine, checkpoint, cache)
-    made.prepare(BUILT_IN)
-    return made
+    engine = StockEngine(name, checkpoint, cache)
+    engine.prepare(BUILT_IN)
+    return engine
 
 
 def cloned(folder: Path, name: str = "ada", *, seconds: float = 6.0) -> VoiceSource:
-    """A voice with a made-up clip."""
+    """A voice with a synthetic reference clip."""
     (folder / name).mkdir()
     clip = record(folder / name / "clip.wav", speech(seconds))
     return VoiceSource(Voice(name=name, reference=clip.name, synthetic=True), clip)
 
 
-def say(
+def synthesize(
     engine: StockEngine,
     text: str = TEXT,
     source: VoiceSource = BUILT_IN,
@@ -49,25 +52,25 @@ def say(
     seed: int = 7,
     budget: int | None = BUDGET,
     cancellation: Cancellation | None = None,
-    asked: Mapping[str, float | str] | None = None,
-    **parameters: Any,
+    parameters: Mapping[str, float | str] | None = None,
+    **more: Any,
 ) -> Samples:
-    """Everything the engine makes of one utterance; its parameters are those `asked` and those named here."""
-    everything = {**(asked or {}), **parameters}
+    """All samples of one utterance, with the given parameters and those given by keyword."""
+    everything = {**(parameters or {}), **more}
     spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=everything)
     return np.concatenate(list(engine.synthesize(spoken, source, cancellation or Cancellation())))
 
 
 class CountedCancellation(Cancellation):
-    """Counts how often it is looked at, and asks to stop at one of these looks."""
+    """Counts its checks, and requests a stop at check number `at`."""
 
     def __init__(self, at: int | None = None) -> None:
         super().__init__()
         self._at = at
-        self.looks = 0
+        self.checks = 0
 
     def check(self) -> None:
-        self.looks += 1
-        if self.looks == self._at:
+        self.checks += 1
+        if self.checks == self._at:
             self.request()
         super().check()

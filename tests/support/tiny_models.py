@@ -1,4 +1,4 @@
-"""Makes tiny checkpoints of random weights for the Chatterbox engines, each once, when a test first asks for it."""
+"""Tiny checkpoints of random weights for the Chatterbox engines, each made when a test first needs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.harness import ROOT, environment
 from tests.support.shared_folder import make_once
 
 TinyCheckpoint = Callable[[str], Path]
-"""The folder of an engine's tiny checkpoint, made if it is not there yet. Tests leave it as it is."""
+"""Returns the folder of an engine's tiny checkpoint, after making it if necessary. Tests must not modify it."""
 
 
 def tiny_checkpoint(engine: str) -> Path:
@@ -20,7 +20,7 @@ def tiny_checkpoint(engine: str) -> Path:
 
 
 def make_elsewhere(engine: str, folder: Path, *options: str) -> None:
-    """Write a tiny checkpoint in a process of its own, so that this one stays without torch."""
+    """Write a tiny checkpoint in a separate process, so that this one does not import torch."""
     done = subprocess.run(
         [sys.executable, "-m", "scripts.support.make_checkpoint", engine, str(folder), "--tiny", *options],
         cwd=ROOT,

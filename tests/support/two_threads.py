@@ -2,9 +2,9 @@
 
 two_threads.py ENGINE CHECKPOINT CACHE VOICES
 
-VOICES is a folder with two voices. It prints one object: whether the serial runs were equal, after which round the
-unguarded threads gave other audio or failed (null: never), whether all audio of the runner was equal to the serial
-runs', and how many utterances it refused as full.
+VOICES is a folder with two voices. The program prints one JSON object: whether the serial runs were equal, in which
+round the unguarded threads gave different audio or failed (null: never), whether all audio of the runner equalled that
+of the serial runs, and how many utterances the runner refused as full.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from worker.options import EngineOptions
 from worker.runner import RefusedError, Runner, to_pcm
 
 ROUNDS = 20
-"""Rounds after which the unguarded threads are given up."""
+"""Rounds with unguarded threads, at most."""
 
 
 def utterances(names: tuple[str, ...]) -> list[Utterance]:
-    """A few for each voice; the same each time."""
+    """Two utterances for each voice, the same at every call."""
     return [
         Utterance(id=f"{name}-{number}", text=f"Number {number}.", voice=name, seed=number, token_budget=6 + 3 * number)
         for number in range(2)
@@ -39,12 +39,12 @@ def utterances(names: tuple[str, ...]) -> list[Utterance]:
     ]
 
 
-def say(engine: Engine, utterance: Utterance, source: VoiceSource) -> bytes:
+def synthesize(engine: Engine, utterance: Utterance, source: VoiceSource) -> bytes:
     return b"".join(to_pcm(piece) for piece in engine.synthesize(utterance, source, Cancellation()))
 
 
 def unguarded(engine: Engine, spoken: list[Utterance], sources: dict[str, VoiceSource]) -> dict[str, bytes | None]:
-    """What two threads make of them that drive the engine at once; None where it failed."""
+    """PCM by utterance, of two threads that drive the engine at once; None where it failed."""
     made: dict[str, bytes | None] = {}
     together = threading.Barrier(2)
 
@@ -52,8 +52,8 @@ def unguarded(engine: Engine, spoken: list[Utterance], sources: dict[str, VoiceS
         for utterance in own:
             made[utterance.id] = None
             together.wait()
-            with contextlib.suppress(Exception):  # to fail is one of the ways to differ
-                made[utterance.id] = say(engine, utterance, sources[utterance.voice])
+            with contextlib.suppress(Exception):  # a failure counts as a difference
+                made[utterance.id] = synthesize(engine, utterance, sources[utterance.voice])
 
     threads = [threading.Thread(target=drive, args=(spoken[half::2],)) for half in (0, 1)]
     for thread in threads:
@@ -64,7 +64,7 @@ def unguarded(engine: Engine, spoken: list[Utterance], sources: dict[str, VoiceS
 
 
 async def guarded(engine: Engine, voices: LiveRegistry, spoken: list[Utterance]) -> tuple[dict[str, bytes], int]:
-    """What the runner makes of them, handed in all at once and again where it is full; and how often it was."""
+    """PCM by utterance, of the runner, and the count of refusals; all are submitted at once, and again if refused."""
     runner = Runner(lambda: engine, voices)
     runner.start()
     while runner.phase is not Phase.READY:
@@ -101,13 +101,13 @@ def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
     spoken = utterances(voices.names)
 
     def serially() -> dict[str, bytes]:
-        return {utterance.id: say(engine, utterance, sources[utterance.voice]) for utterance in spoken}
+        return {utterance.id: synthesize(engine, utterance, sources[utterance.voice]) for utterance in spoken}
 
     serial = serially()
     assert all(np.frombuffer(pcm, "<i2").any() for pcm in serial.values())
     again = serially()
     by_the_runner, refusals = asyncio.run(guarded(engine, voices, spoken))
-    # Last, and with no word on the standard output: what two threads leave behind is not to be relied on.
+    # Last, because two threads may leave the engine in any state.
     differed = next((number for number in range(ROUNDS) if unguarded(engine, spoken, sources) != serial), None)
     report = {
         "serial": again == serial,
@@ -117,7 +117,7 @@ def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
         "refusals": refusals,
     }
     os.write(1, json.dumps(report).encode())
-    os._exit(0)  # the runner's thread goes on waiting
+    os._exit(0)  # the runner's thread would keep the process alive
 
 
 if __name__ == "__main__":

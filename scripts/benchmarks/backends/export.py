@@ -29,7 +29,7 @@ def prepare(engine: str, weights: Path, folder: Path, *, rows: int, positions: i
 
     `weights` is the folder of a checkpoint of Turbo's architecture.
     """
-    patches.settle()
+    patches.install()
     with patches.muted():
         model = load(engine, weights)
     config = model.t3.tfmr.config

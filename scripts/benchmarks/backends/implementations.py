@@ -50,7 +50,7 @@ def _model(engine: str, weights: Path, threads: int) -> Any:
     from worker.engines.chatterbox.upstream import loading, patches  # noqa: PLC0415
 
     limit_torch(threads)
-    patches.settle()
+    patches.install()
     with patches.muted():
         return loading.load(engine, weights)
 

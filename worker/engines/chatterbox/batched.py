@@ -1,13 +1,14 @@
-"""The batched engine: upstream's weights and arithmetic, several utterances at once.
+"""The batched engine: upstream's weights and arithmetic for several utterances at once.
 
-Tokens are decoded together (see `decoder`); what precedes every text of a voice is computed once. Then each utterance's
-sound is made, one after the other (see `sound`), piece by piece: between any two an utterance may be cancelled.
+T3 decodes the tokens of all utterances together (see `t3.decoder`); what precedes every text of a voice is computed
+once. S3Gen then turns each utterance's tokens into audio, one utterance after the other, in cooperative steps (see
+`s3gen.synthesizer`). An utterance can be cancelled between any two steps.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,44 +18,43 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, Parameter
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
-from worker.engines.chatterbox.stock import StockEngine
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.t3.tokenize import text_tokens
-from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
+from worker.engines.chatterbox.t3.voice_prefix import PrefixKey, VoicePrefixCache
+from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.conditionals import fresh, shortened
+from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
+from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
 from worker.memory import trim_heap
 from worker.precision import Precision
 
 log = logging.getLogger(__name__)
 
-MOST_TEXT = 1024
-"""Text tokens of an utterance: as many as Turbo's tokenizer lets through."""
+MAX_TEXT_TOKENS = 1024
+"""Text tokens of an utterance, at most: Turbo's tokenizer truncates to as many."""
 
-LENGTH = MOST_TEXT + MAX_START_POSITIONS + MAX_TOKENS
-"""Positions of an utterance's own: behind what is the same for all of its voice."""
+MAX_POSITIONS = MAX_TEXT_TOKENS + MAX_START_POSITIONS + MAX_TOKENS
+"""Positions of an utterance behind its voice prefix, at most."""
 
-PREFIX_POSITIONS = 3072
-"""Positions of voices that are kept in memory: eight voices of Turbo (376 each, 74 MB), ninety of the Original."""
-
-NOTHING: Samples = np.empty(0, np.float32)
-"""What an utterance yields while it has no sound yet: a turn for the others."""
-
-Key = tuple[str, float | None]
-"""A voice's name and how expressive it is to be, where the model knows that."""
+NO_SAMPLES: Samples = np.empty(0, np.float32)
+"""Yielded by an utterance that has no audio yet, to let the others take their step."""
 
 
-class BatchedEngine(StockEngine):
-    """Up to `slots` utterances at once, whose generators are to be advanced in turn.
+class BatchedEngine:
+    """Synthesises up to `slots` utterances at once; the caller advances their generators in turn.
 
-    Sound goes first: while an utterance's sound is being made, no tokens are. It holds a slot that the next utterance
-    is waiting for, and a step that takes no longer for one row than for eight is best made when all slots decode.
+    While any utterance's audio is being made, no tokens are decoded. That utterance holds a slot which the next one
+    waits for, and a decode step, which takes about as long for one utterance as for eight, is best made when all slots
+    decode.
+
+    `checkpoint` is the folder of the weights, `cache` that for conditionals. `prompt_seconds` limits the part of a
+    reference clip that S3Gen is conditioned on.
     """
 
     def __init__(
@@ -67,138 +67,138 @@ class BatchedEngine(StockEngine):
         precision: Precision = Precision.FP32,
         prompt_seconds: int = MAX_PROMPT_SECONDS,
     ) -> None:
-        """Raises ModelUnavailableError where the checkpoint does not load, or this host cannot hold so many slots."""
-        _check(name, slots)
-        super().__init__(name, checkpoint, cache)
+        """Raises ModelUnavailableError where the checkpoint does not load, or the slots exceed this host's memory."""
+        _check_memory(name, slots)
+        self.loaded = LoadedModel(name, checkpoint, cache)
         self._slots = slots
         self._prompt_seconds = prompt_seconds
+        upstream = self.loaded.upstream
         with torch.inference_mode():
-            self._decoder = Decoder(self._model.t3, slots=slots, length=LENGTH, precision=precision)
-            self._s3gen = Synthesizer(self._model.s3gen, precision, self._stages)
-        self._prefixes: OrderedDict[Key, VoicePrefix] = OrderedDict()
-        self._line: deque[Sequence] = deque()
-        """Utterances that have their tokens; the sound of the first is being made."""
+            self._decoder = Decoder(upstream.t3, slots=slots, length=MAX_POSITIONS, precision=precision)
+            self._s3gen = Synthesizer(upstream.s3gen, precision, self.loaded.timer)
+        self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
+        self._s3gen_queue: deque[Sequence] = deque()
+        """Utterances whose tokens are complete; S3Gen works on the first."""
         log.info("%d slots, each up to %.0f MiB of keys and values", slots, self._decoder.bytes_per_slot / 2**20)
 
     @property
+    def card(self) -> EngineCard:
+        """Name, sample rate and parameters."""
+        return self.loaded.card
+
+    @property
+    def model(self) -> str:
+        """The model and the folder of its weights."""
+        return self.loaded.description
+
+    @property
     def slots(self) -> int:
-        """As many as it was built with."""
+        """Utterances that may be in flight at once."""
         return self._slots
 
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds spent so far, by stage."""
+        return self.loaded.timer.seconds
+
     def prepare(self, source: VoiceSource) -> None:
-        """Have the voice's conditionals in memory. Raises VoiceUnusableError."""
-        super().prepare(source)
-        for key in [key for key in self._prefixes if key[0] == source.voice.name]:
-            del self._prefixes[key]
-        if self._decoder.idle and not self._line:
-            # At the start, while nobody waits. Otherwise it comes in pieces, with its first utterance.
-            self._compute(source)
+        """Load or compute a voice's conditionals. Raises VoiceUnusableError."""
+        self.loaded.prepare(source)
+        self._prefixes.discard(source.voice.name)
+        if self._decoder.idle and not self._s3gen_queue:
+            # While no utterance is in flight, as at the start. Otherwise the decoder computes the prefix in chunks,
+            # together with the voice's first utterance.
+            with torch.inference_mode(), self.loaded.timer("decode"):
+                self._prefixes.precompute(PrefixKey(source.voice.name, self._default_exaggeration))
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
-        """Speak the text whole; until there is sound, nothing is yielded with each turn."""
-        # No block of a context manager reaches over a `yield`: others run between.
-        row = self._join(utterance, source)
+        """Synthesise the text and yield its audio as one chunk, after NO_SAMPLES for every step before."""
+        # No context manager may span a `yield`: other utterances run in between.
+        sequence = self._add(utterance, source)
         try:
-            while not row.sampler.finished:
+            while not sequence.sampler.finished:
                 cancellation.check()
-                self._advance(row)
-                yield NOTHING
+                self._advance(sequence)
+                yield NO_SAMPLES
         finally:
-            self._decoder.finish(row)
-        if row.sampler.cut_short:
-            log.warning("stopped after %d speech tokens: the model did not end by itself", len(row.sampler.tokens))
-        pieces = self._begin_sound(row.sampler, source)
+            self._decoder.finish(sequence)
+        if sequence.sampler.cut_short:
+            log.warning("stopped after %d speech tokens: the model did not end by itself", len(sequence.sampler.tokens))
+        steps = self._s3gen_steps(sequence.sampler, source)
         samples: Samples | None = None
-        self._line.append(row)
+        self._s3gen_queue.append(sequence)
         try:
             while samples is None:
                 cancellation.check()
-                if self._line[0] is row:
-                    samples = self._next_piece(pieces)
-                yield NOTHING
-            marked = self._marked(samples)
+                if self._s3gen_queue[0] is sequence:
+                    samples = self._next_step(steps)
+                yield NO_SAMPLES
+            watermarked = self._watermark(samples)
         finally:
-            self._line.remove(row)
+            self._s3gen_queue.remove(sequence)
         trim_heap()
-        yield marked
+        yield watermarked
 
-    def _join(self, utterance: Utterance, source: VoiceSource) -> Sequence:
-        arguments: dict[str, Any] = dict(self._arguments(utterance, source))
+    def _add(self, utterance: Utterance, source: VoiceSource) -> Sequence:
+        arguments: dict[str, Any] = dict(self.loaded.arguments(utterance, source))
         language, exaggeration = arguments.pop("language_id", None), arguments.pop("exaggeration", None)
         with torch.inference_mode():
             with patches.muted():
-                text = text_tokens(self._model, self._member, utterance.text, language)
-            prefix = self._prefix(source, exaggeration)
+                text = text_tokens(self.loaded.upstream, self.loaded.variant, utterance.text, language)
+            prefix = self._prefixes.get(PrefixKey(source.voice.name, exaggeration))
             return self._decoder.add(prefix, text, self._sampler(utterance, prefix, text, arguments))
 
     def _sampler(self, utterance: Utterance, prefix: VoicePrefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
-        budget = min(token_budget(utterance.text), utterance.token_budget or MAX_TOKENS)
-        if self._member.turbo:
+        budget = self.loaded.token_budget(utterance)
+        if self.loaded.variant.turbo:
             return Gpt2Sampler(seed=utterance.seed, budget=budget, **arguments)
-        guarded = self._member.guarded and len(text) >= MIN_TEXT_TOKENS
+        guarded = self.loaded.variant.guarded and len(text) >= MIN_TEXT_TOKENS
         guard = AlignmentGuard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
         return LlamaSampler(seed=utterance.seed, budget=budget, guard=guard, **arguments)
 
-    def _compute(self, source: VoiceSource) -> None:
-        """Have a voice's positions computed, at its usual expressiveness, if there is room for them."""
-        parameter = self._card.parameter("exaggeration")
-        usual = parameter.default if isinstance(parameter, Parameter) else None
-        with torch.inference_mode(), self._stages("decode"):
-            prefix = self._embedded(source, usual)
-            if self._positions_kept + prefix.count <= PREFIX_POSITIONS:
-                self._decoder.compute_prefix(prefix)
-                self._prefixes[source.voice.name, usual] = prefix
-
-    def _prefix(self, source: VoiceSource, exaggeration: float | None) -> VoicePrefix:
-        key = source.voice.name, exaggeration
-        if key not in self._prefixes:
-            self._prefixes[key] = self._embedded(source, exaggeration)
-        self._prefixes.move_to_end(key)
-        while len(self._prefixes) > 1 and self._positions_kept > PREFIX_POSITIONS:
-            self._prefixes.popitem(last=False)
-        return self._prefixes[key]
-
     @property
-    def _positions_kept(self) -> int:
-        return sum(prefix.count for prefix in self._prefixes.values())
+    def _default_exaggeration(self) -> float | None:
+        parameter = self.card.parameter("exaggeration")
+        return parameter.default if isinstance(parameter, Parameter) else None
 
-    def _embedded(self, source: VoiceSource, exaggeration: float | None) -> VoicePrefix:
-        conditionals = fresh(self._prepared[source.voice.name], self._member).t3
-        if exaggeration is not None:
-            conditionals.emotion_adv = exaggeration * torch.ones(1, 1, 1)
-        return self._decoder.embed_voice(conditionals)
+    def _t3_conditionals(self, key: PrefixKey) -> Any:
+        conditionals = self.loaded.conditionals(key.voice).t3
+        if key.exaggeration is not None:
+            conditionals.emotion_adv = key.exaggeration * torch.ones(1, 1, 1)
+        return conditionals
 
-    def _advance(self, row: Sequence) -> None:
-        if not self._line:
-            with torch.inference_mode(), self._stages("decode"):
-                self._decoder.advance(row)
+    def _advance(self, sequence: Sequence) -> None:
+        if not self._s3gen_queue:
+            with torch.inference_mode(), self.loaded.timer("decode"):
+                self._decoder.advance(sequence)
 
-    def _begin_sound(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
+    def _s3gen_steps(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
         if not sampler.s3gen_tokens:
             raise UnspeakableError("the model made no sound of this text")
-        voice = shortened(fresh(self._prepared[source.voice.name], self._member).gen, self._prompt_seconds)
+        voice = shorten_prompt(self.loaded.conditionals(source.voice.name).gen, self._prompt_seconds)
         return self._s3gen.steps(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
 
-    def _next_piece(self, pieces: Generator[None, None, Samples]) -> Samples | None:
+    def _next_step(self, steps: Generator[None, None, Samples]) -> Samples | None:
         try:
             with torch.inference_mode():
-                next(pieces)
+                next(steps)
         except StopIteration as end:
             samples: Samples = end.value
             return samples
         return None
 
-    def _marked(self, samples: Samples) -> Samples:
+    def _watermark(self, samples: Samples) -> Samples:
+        upstream = self.loaded.upstream
         with torch.inference_mode(), patches.muted():
-            marked: Samples = self._model.watermarker.apply_watermark(samples, sample_rate=self._model.sr)
-        return marked.astype(np.float32, copy=False)
+            watermarked: Samples = upstream.watermarker.apply_watermark(samples, sample_rate=upstream.sr)
+        return watermarked.astype(np.float32, copy=False)
 
 
-def _check(name: str, slots: int) -> None:
+def _check_memory(name: str, slots: int) -> None:
     batched = CARDS[name].batched
-    most, there = slots * (batched.slot_bytes if batched is not None else 0), psutil.virtual_memory().total
-    if most > there:
+    needed, total = slots * (batched.slot_bytes if batched is not None else 0), psutil.virtual_memory().total
+    if needed > total:
         raise ModelUnavailableError(
-            f"{slots} slots of {name} take up to {most / 2**30:.0f} GiB of memory, and this host has "
-            f"{there / 2**30:.0f} GiB: ask for fewer (CHORUS_SLOTS, --slots)"
+            f"{slots} slots of {name} take up to {needed / 2**30:.0f} GiB of memory, and this host has "
+            f"{total / 2**30:.0f} GiB: ask for fewer (CHORUS_SLOTS, --slots)"
         )

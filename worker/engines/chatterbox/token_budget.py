@@ -1,7 +1,7 @@
-"""How many speech tokens a text may take; pure.
+"""The most speech tokens that a text may take; pure.
 
-A model that misses its own end would go on to upstream's limit of 1,000 tokens, 40 seconds of noise, and hold its
-worker all that time.
+A model that misses the end of its text would go on to upstream's limit of 1,000 tokens: 40 seconds of noise, for which
+its slot stays occupied.
 """
 
 from __future__ import annotations
@@ -9,20 +9,20 @@ from __future__ import annotations
 import unicodedata
 
 TOKENS_PER_SECOND = 25
-"""Speech tokens of one second of audio: the rate of Chatterbox's speech tokenizer (S3, 25 Hz)."""
+"""Speech tokens per second of audio: the rate of Chatterbox's speech tokenizer (S3, 25 Hz)."""
 
 MAX_TOKENS = 1000
 """Upstream's limit, for which the models were made."""
 
 _PAUSES = 2 * TOKENS_PER_SECOND
 _LETTER = 4
-"""Tokens a letter. Ordinary English takes 1.6 (15 letters a second); slow and expressive speech twice as many."""
+"""Tokens per letter. Ordinary English takes 1.6 (15 letters per second); slow and expressive speech twice as many."""
 _WORD = 20
-"""Tokens of a character that is spoken as a word or a syllable: a digit, a symbol, a Chinese or Japanese character."""
+"""Tokens per character that is spoken as a word or syllable: a digit, a symbol, a Chinese or Japanese character."""
 
 
 def token_budget(text: str) -> int:
-    """Most speech tokens for `text`: more than twice what slow speech takes, never over MAX_TOKENS."""
+    """The most speech tokens for `text`: more than twice what slow speech takes, never over MAX_TOKENS."""
     return min(MAX_TOKENS, _PAUSES + sum(map(_tokens, text)))
 
 

@@ -1,4 +1,4 @@
-"""The batched engine on tiny checkpoints: an utterance becomes what upstream makes of it, whoever else is there."""
+"""The batched engine on tiny checkpoints gives upstream's audio, whatever other utterances are in flight."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from tests.support.batched import BUDGET, TEXTS, all_samples, begin, start, together
-from tests.support.stock import BUILT_IN, StockEngine, cloned, say
+from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.base import UnspeakableError, VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
-from worker.engines.chatterbox.upstream.loading import MEMBERS
+from worker.engines.chatterbox.upstream.loading import VARIANTS
 from worker.precision import Precision
 
 GPT2_SETTINGS: list[dict[str, Any]] = [
@@ -37,11 +37,11 @@ LLAMA_SETTINGS: list[dict[str, Any]] = [
 Pair = tuple[StockEngine, BatchedEngine]
 
 
-@pytest.fixture(scope="module", params=MEMBERS)
+@pytest.fixture(scope="module", params=VARIANTS)
 def engines(
     request: pytest.FixtureRequest, tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:
-    """Upstream's own and ours, of the same weights."""
+    """The stock and the batched engine with the same weights."""
     checkpoint, cache = tiny_checkpoint(request.param), tmp_path_factory.mktemp("cache")
     return start_stock(request.param, checkpoint, cache), start(request.param, checkpoint, cache)
 
@@ -60,10 +60,10 @@ def ada(engines: Pair, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
 
 
 def settings(engine: BatchedEngine) -> list[dict[str, Any]]:
-    return GPT2_SETTINGS if engine._member.turbo else LLAMA_SETTINGS
+    return GPT2_SETTINGS if engine.loaded.variant.turbo else LLAMA_SETTINGS
 
 
-def test_each_utterance_is_upstreams_own_whoever_joins_and_leaves(engines: Pair, ada: VoiceSource) -> None:
+def test_each_utterance_equals_upstreams_whatever_others_are_in_flight(engines: Pair, ada: VoiceSource) -> None:
     stock, batched = engines
     voices = [BUILT_IN, ada]
     own = settings(batched)
@@ -71,32 +71,34 @@ def test_each_utterance_is_upstreams_own_whoever_joins_and_leaves(engines: Pair,
         number: (text, voices[number % 2], 100 + number, own[number % len(own)]) for number, text in enumerate(TEXTS)
     }
     begun = {
-        number: partial(begin, batched, text, source, drawn, **told)
-        for number, (text, source, drawn, told) in jobs.items()
+        number: partial(begin, batched, text, source, seed, **parameters)
+        for number, (text, source, seed, parameters) in jobs.items()
     }
     made = together(begun, random.Random(3))
-    for number, (text, source, drawn, told) in jobs.items():
-        expected = say(stock, text, source, seed=drawn, budget=BUDGET, asked=told)
+    for number, (text, source, seed, parameters) in jobs.items():
+        expected = synthesize(stock, text, source, seed=seed, budget=BUDGET, parameters=parameters)
         assert made[number].shape == expected.shape
         assert made[number].dtype == np.float32
         assert np.abs(made[number] - expected).max() < 1e-4
 
 
-def test_a_language_is_told_as_upstream_is_told(engines: Pair) -> None:
+def test_the_language_reaches_the_model_as_in_upstream(engines: Pair) -> None:
     stock, batched = engines
-    if not batched._member.multilingual:
+    if not batched.loaded.variant.multilingual:
         assert batched.card.parameter("language") is None
         return
     austrian = replace(BUILT_IN, voice=BUILT_IN.voice.model_copy(update={"language": "de-AT"}))
-    asked: list[tuple[VoiceSource, dict[str, Any]]] = [(BUILT_IN, {"language": "fr"}), (austrian, {})]
-    for source, told in asked:
-        expected = say(stock, "Ja, nun.", source, budget=3, asked=told)
-        assert np.abs(all_samples(begin(batched, "Ja, nun.", source, 7, budget=3, **told)) - expected).max() < 1e-4
+    cases: list[tuple[VoiceSource, dict[str, Any]]] = [(BUILT_IN, {"language": "fr"}), (austrian, {})]
+    for source, parameters in cases:
+        expected = synthesize(stock, "Ja, nun.", source, budget=3, parameters=parameters)
+        assert (
+            np.abs(all_samples(begin(batched, "Ja, nun.", source, 7, budget=3, **parameters)) - expected).max() < 1e-4
+        )
     with pytest.raises(UnspeakableError, match="does not speak 'tlh'"):
         next(begin(batched, language="tlh"))
 
 
-def test_an_utterance_alone_and_among_others_is_the_same(batched: BatchedEngine) -> None:
+def test_an_utterance_alone_and_in_a_batch_is_the_same(batched: BatchedEngine) -> None:
     alone = all_samples(begin(batched, TEXTS[1], seed=3))
     seeds = [50, 3, 52, 53, 54, 55]
     begun = {number: partial(begin, batched, text, BUILT_IN, seeds[number]) for number, text in enumerate(TEXTS)}
@@ -104,8 +106,8 @@ def test_an_utterance_alone_and_among_others_is_the_same(batched: BatchedEngine)
     assert np.array_equal(made[1], alone)
 
 
-def test_torchs_own_generator_makes_no_difference(batched: BatchedEngine) -> None:
-    """Two utterances' noise would mix there."""
+def test_torchs_global_generator_makes_no_difference(batched: BatchedEngine) -> None:
+    """Utterances would share it, and so depend on each other."""
     expected = all_samples(begin(batched))
     made = []
     for number, piece in enumerate(begin(batched)):
@@ -114,40 +116,40 @@ def test_torchs_own_generator_makes_no_difference(batched: BatchedEngine) -> Non
     assert np.array_equal(np.concatenate(made), expected)
 
 
-def test_a_text_too_short_to_be_guarded_is_spoken(batched: BatchedEngine) -> None:
+def test_a_text_too_short_for_the_guard_is_synthesised(batched: BatchedEngine) -> None:
     assert len(all_samples(begin(batched, "A"))) > 0
 
 
 @pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
-def test_less_precision_says_the_same_each_time(
+def test_reduced_precision_gives_the_same_samples_each_time(
     engines: Pair, tiny_checkpoint: TinyCheckpoint, tmp_path: Path, precision: Precision
 ) -> None:
     name = engines[0].card.name
-    lesser = start(name, tiny_checkpoint(name), tmp_path, slots=2, precision=precision)
-    alone = all_samples(begin(lesser))
+    reduced = start(name, tiny_checkpoint(name), tmp_path, slots=2, precision=precision)
+    alone = all_samples(begin(reduced))
     assert np.isfinite(alone).all()
     assert 0.001 < np.abs(alone).max() <= 1
-    beside = begin(lesser, TEXTS[1], seed=2)
+    beside = begin(reduced, TEXTS[1], seed=2)
     next(beside)
-    assert np.array_equal(all_samples(begin(lesser)), alone)
+    assert np.array_equal(all_samples(begin(reduced)), alone)
     all_samples(beside)
 
 
-def test_a_shorter_prompt_is_what_upstream_makes_of_one(
+def test_a_shorter_prompt_gives_upstreams_audio_for_that_prompt(
     engines: Pair, ada: VoiceSource, tiny_checkpoint: TinyCheckpoint, tmp_path: Path
 ) -> None:
     stock, batched = engines
     name = batched.card.name
     shorter = start(name, tiny_checkpoint(name), tmp_path, prompt_seconds=2)
     shorter.prepare(ada)
-    kept = stock._prepared[ada.voice.name]
+    kept = stock.loaded.prepared[ada.voice.name]
     tokens, frames = kept["gen.prompt_token"][:, -50:], kept["gen.prompt_feat"][:, -100:]
     cut = {"gen.prompt_token": tokens, "gen.prompt_token_len": torch.tensor([50]), "gen.prompt_feat": frames}
-    stock._prepared[ada.voice.name] = kept | cut
+    stock.loaded.prepared[ada.voice.name] = kept | cut
     try:
-        expected = say(stock, TEXTS[1], ada, seed=5, budget=BUDGET)
+        expected = synthesize(stock, TEXTS[1], ada, seed=5, budget=BUDGET)
     finally:
-        stock._prepared[ada.voice.name] = kept
+        stock.loaded.prepared[ada.voice.name] = kept
     made = all_samples(begin(shorter, TEXTS[1], ada, seed=5))
     assert made.shape == expected.shape
     assert np.abs(made - expected).max() < 1e-4

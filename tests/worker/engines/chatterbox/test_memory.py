@@ -1,4 +1,4 @@
-"""A worker of Chatterbox needs no more memory after hundreds of utterances than after the first few."""
+"""A Chatterbox worker needs no more memory after hundreds of utterances than after the first few."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from worker.contract import FrameDecoder, FrameKind, Utterance
 UTTERANCES = 200
 FIRST = 20
 MAX_TOKENS = 40
-"""Of one utterance. The first few have far from all lengths up to there: what is kept for each length would show."""
+"""Tokens of an utterance, at most. The first few utterances have only some of these lengths, so memory that is cached
+for each length would show as growth."""
 ALLOWED = 30 * 2**20
-"""Bytes that it may need more at the end than at most among the first."""
+"""Allowed growth in bytes, from the most among the first utterances to the last utterance."""
 START_SECONDS = 120
-"""Until the worker has loaded its libraries, on a machine that does other things."""
+"""Time-out for loading the libraries on a busy machine."""
 
 TEXT = "the birch canoe slid on smooth planks glue sheet to dark blue background it is easy tell depth of a well"
 
 
 def private(worker: Worker) -> int:
-    """Bytes of memory that the worker has for itself."""
+    """The worker's private memory in bytes."""
     status = Path(f"/proc/{worker.process.pid}/status").read_text()
     return 1024 * int(status.partition("RssAnon:")[2].split()[0])
 

@@ -1,4 +1,4 @@
-"""The batched engine's slots: in which order work is done, what voices share, and that nothing is ever left over."""
+"""The batched engine's slots: the order of work, voice prefixes, and that every slot becomes free again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from worker.engines.base import (
     VoiceSource,
 )
 from worker.engines.chatterbox import batched as module
-from worker.engines.chatterbox.batched import LENGTH, BatchedEngine
+from worker.engines.chatterbox.batched import MAX_POSITIONS, BatchedEngine
+from worker.engines.chatterbox.t3 import voice_prefix
 from worker.engines.chatterbox.t3.sampling import STOP
 
 
@@ -31,17 +32,17 @@ from worker.engines.chatterbox.t3.sampling import STOP
 def batched(
     request: pytest.FixtureRequest, tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> BatchedEngine:
-    """One of each kind."""
+    """An engine for each kind of T3."""
     return start(request.param, tiny_checkpoint(request.param), tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left_over(batched: BatchedEngine) -> Iterator[None]:
-    """Neither a slot nor a place in the line."""
+    """Every slot is free and the S3Gen queue empty after each test."""
     yield
     assert batched._decoder.free_slots == SLOTS
     assert batched._decoder.idle
-    assert not batched._line
+    assert not batched._s3gen_queue
 
 
 @pytest.fixture(scope="module")
@@ -54,80 +55,80 @@ def ada(batched: BatchedEngine, tmp_path_factory: pytest.TempPathFactory) -> Voi
 # The order of work
 
 
-def test_sound_goes_first_and_one_at_a_time(batched: BatchedEngine) -> None:
+def test_s3gen_goes_first_and_takes_one_utterance_at_a_time(batched: BatchedEngine) -> None:
     expected = [all_samples(begin(batched, seed=seed)) for seed in (1, 2)]
     first, second, decoding = begin(batched, seed=1), begin(batched, seed=2), begin(batched, seed=3, budget=60)
     made: list[Samples] = []
-    while len(batched._line) < 2:
+    while len(batched._s3gen_queue) < 2:
         made.append(next(first))
         next(second)
         next(decoding)
-    (row,) = (row for row in batched._decoder._sequences if not row.sampler.finished)
-    tokens = len(row.sampler.tokens)
+    (sequence,) = (each for each in batched._decoder._sequences if not each.sampler.finished)
+    tokens = len(sequence.sampler.tokens)
     for piece in first:
         made.append(piece)
         next(decoding)
-        assert len(row.sampler.tokens) == tokens
+        assert len(sequence.sampler.tokens) == tokens
     assert np.array_equal(np.concatenate(made), expected[0])
     assert np.array_equal(all_samples(second), expected[1])
     for _ in range(2):
         next(decoding)
-    assert len(row.sampler.tokens) > tokens
+    assert len(sequence.sampler.tokens) > tokens
     drop(decoding, after=0)
 
 
-# Voices
+# Voice prefixes
 
 
-def test_what_precedes_the_texts_of_a_voice_is_computed_once(batched: BatchedEngine, ada: VoiceSource) -> None:
-    own: list[dict[str, Any]] = [{}] if batched._member.turbo else [{}, {"exaggeration": 1.25}]
-    kinds = [(source, told) for source in (BUILT_IN, ada) for told in own]
-    for source, told in kinds:
-        drop(begin(batched, source=source, **told), after=3)
-    before = dict(batched._prefixes)
+def test_a_voice_prefix_is_computed_once(batched: BatchedEngine, ada: VoiceSource) -> None:
+    own: list[dict[str, Any]] = [{}] if batched.loaded.variant.turbo else [{}, {"exaggeration": 1.25}]
+    kinds = [(source, parameters) for source in (BUILT_IN, ada) for parameters in own]
+    for source, parameters in kinds:
+        drop(begin(batched, source=source, **parameters), after=3)
+    before = batched._prefixes.entries
     computed = [prefix.shared for prefix in before.values()]
     assert None not in computed
     assert len(before) >= len(kinds)
-    for source, told in kinds:
-        drop(begin(batched, TEXTS[4], source, 2, **told), after=3)
-    assert batched._prefixes == before
+    for source, parameters in kinds:
+        drop(begin(batched, TEXTS[4], source, 2, **parameters), after=3)
+    assert batched._prefixes.entries == before
     assert [prefix.shared for prefix in before.values()] == computed
 
 
-def test_a_voice_that_changed_is_computed_afresh(batched: BatchedEngine, ada: VoiceSource) -> None:
-    before = dict(batched._prefixes)
+def test_the_prefix_of_a_changed_voice_is_computed_again(batched: BatchedEngine, ada: VoiceSource) -> None:
+    before = batched._prefixes.entries
     batched.prepare(ada)
-    mine = [key for key in batched._prefixes if key[0] == "ada"]
-    assert len(mine) == 1
-    assert batched._prefixes[mine[0]].shared is not None, "nobody waits at the start"
-    assert batched._prefixes[mine[0]] is not before.get(mine[0])
-    others = [key for key in before if key[0] != "ada"]
-    assert [batched._prefixes[key] for key in others] == [before[key] for key in others]
+    own = [key for key in batched._prefixes.entries if key.voice == "ada"]
+    assert len(own) == 1
+    assert batched._prefixes.entries[own[0]].shared is not None, "it is computed at once while the engine is idle"
+    assert batched._prefixes.entries[own[0]] is not before.get(own[0])
+    others = [key for key in before if key.voice != "ada"]
+    assert [batched._prefixes.entries[key] for key in others] == [before[key] for key in others]
 
 
-def test_preparing_a_voice_holds_up_nobody(batched: BatchedEngine, ada: VoiceSource) -> None:
+def test_preparing_a_voice_does_not_delay_utterances_in_flight(batched: BatchedEngine, ada: VoiceSource) -> None:
     begun = begin(batched)
     next(begun)
     batched.prepare(ada)
-    assert not [key for key in batched._prefixes if key[0] == "ada"]
+    assert not [key for key in batched._prefixes.entries if key.voice == "ada"]
     drop(begun, after=1)
     drop(begin(batched, source=ada), after=10)
-    assert [prefix.shared for key, prefix in batched._prefixes.items() if key[0] == "ada"] != [None]
+    assert [prefix.shared for key, prefix in batched._prefixes.entries.items() if key.voice == "ada"] != [None]
 
 
-def test_of_many_voices_those_used_last_are_kept(
+def test_the_most_recently_used_prefixes_are_cached(
     batched: BatchedEngine, ada: VoiceSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for source in (BUILT_IN, ada):
         batched.prepare(source)
     expected = all_samples(begin(batched, source=ada, budget=1))
-    monkeypatch.setattr(module, "PREFIX_POSITIONS", 10)
+    monkeypatch.setattr(voice_prefix, "MAX_PREFIX_POSITIONS", 10)
     drop(begin(batched), after=1)
-    assert [name for name, _ in batched._prefixes] == ["default"]
+    assert [key.voice for key in batched._prefixes.entries] == ["default"]
     batched.prepare(ada)
-    assert [name for name, _ in batched._prefixes] == ["default"], "it would drive out one that is in use"
+    assert [key.voice for key in batched._prefixes.entries] == ["default"], "precomputing evicts no prefix"
     assert np.array_equal(all_samples(begin(batched, source=ada, budget=1)), expected)
-    assert [name for name, _ in batched._prefixes] == ["ada"]
+    assert [key.voice for key in batched._prefixes.entries] == ["ada"]
 
 
 # Cancellation
@@ -135,10 +136,10 @@ def test_of_many_voices_those_used_last_are_kept(
 
 def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(batched: BatchedEngine) -> None:
     expected = all_samples(begin(batched))
-    looks = CountedCancellation()
-    all_samples(begin(batched, TEXTS[1], seed=2, cancellation=looks))
-    assert looks.looks > BUDGET + 10, "it looks at every token, and while the sound is made"
-    for at in (1, 2, 5, BUDGET + 3, looks.looks - 1):
+    counted = CountedCancellation()
+    all_samples(begin(batched, TEXTS[1], seed=2, cancellation=counted))
+    assert counted.checks > BUDGET + 10, "it checks at every token and every step of S3Gen"
+    for at in (1, 2, 5, BUDGET + 3, counted.checks - 1):
         leaving = begin(batched, TEXTS[1], BUILT_IN, 2, CountedCancellation(at))
         staying = begin(batched)
         made: list[Samples] = []
@@ -147,14 +148,14 @@ def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(batche
         assert np.array_equal(np.concatenate([*made, *staying]), expected)
 
 
-def test_whoever_waits_in_line_may_leave_it(batched: BatchedEngine) -> None:
-    # The last to join is a step behind.
+def test_an_utterance_in_the_s3gen_queue_can_be_cancelled(batched: BatchedEngine) -> None:
+    # The utterance that is added last is a step behind.
     expected = [all_samples(begin(batched, budget=budget)) for budget in (BUDGET, BUDGET - 1)]
     cancellation = Cancellation()
     first, waiting = begin(batched), begin(batched, seed=2, cancellation=cancellation)
     last = begin(batched, budget=BUDGET - 1)
     made: list[Samples] = []
-    while len(batched._line) < 3:
+    while len(batched._s3gen_queue) < 3:
         made.append(next(first))
         next(waiting)
         next(last)
@@ -170,15 +171,15 @@ def test_an_utterance_that_is_dropped_frees_its_slot(batched: BatchedEngine, tur
     drop(begin(batched, TEXTS[1], seed=2), after=turns)
 
 
-# What goes wrong
+# Failures
 
 
 def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(
     batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = all_samples(begin(batched))
-    tokenizer = batched._model.tokenizer
-    if batched._member.turbo:
+    tokenizer = batched.loaded.upstream.tokenizer
+    if batched.loaded.variant.turbo:
         monkeypatch.setattr(tokenizer, "model_max_length", 10**6)
     for _ in range(SLOTS + 1):
         with pytest.raises(UnspeakableError, match=r"tokens, and .* fit into one utterance"):
@@ -187,12 +188,12 @@ def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(
 
 
 def test_the_longest_text_there_may_be_fits(batched: BatchedEngine) -> None:
-    """Of the characters that the card allows, in the alphabet; and with all the tokens that it may take."""
+    """The most characters that the card allows, with the largest token budget."""
     assert batched.card.longest_text is not None
     drop(begin(batched, "x " * (batched.card.longest_text // 2), budget=1000), after=1)
 
 
-def test_a_failure_while_joining_takes_no_slot(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_while_adding_takes_no_slot(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     before = all_samples(begin(batched))
     with monkeypatch.context() as broken:
         broken.setattr(module, "text_tokens", lambda *_: torch.tensor([10**6]))
@@ -202,7 +203,7 @@ def test_a_failure_while_joining_takes_no_slot(batched: BatchedEngine, monkeypat
     assert np.array_equal(all_samples(begin(batched)), before)
 
 
-def test_a_failure_of_the_sound_takes_no_place_in_line(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_s3gen_leaves_its_queue_empty(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     before = all_samples(begin(batched))
     with monkeypatch.context() as broken:
         broken.setattr(batched._s3gen.vocoder, "steps", lambda *_: iter([1 / 0]))
@@ -211,19 +212,17 @@ def test_a_failure_of_the_sound_takes_no_place_in_line(batched: BatchedEngine, m
     assert np.array_equal(all_samples(begin(batched)), before)
 
 
-def test_a_text_of_which_the_model_says_nothing_is_refused(
-    batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_without_any_token_is_refused(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     head = batched._decoder._backbone.logits
 
-    def only_the_end(states: torch.Tensor) -> torch.Tensor:
+    def always_stop(states: torch.Tensor) -> torch.Tensor:
         logits = head(states)
         logits[:, STOP] = 1e9
         return logits
 
-    monkeypatch.setattr(batched._decoder._backbone, "logits", only_the_end)
-    if batched._member.turbo:
-        assert len(all_samples(begin(batched))) == 3 * TOKEN_SAMPLES, "it adds a silence to everything"
+    monkeypatch.setattr(batched._decoder._backbone, "logits", always_stop)
+    if batched.loaded.variant.turbo:
+        assert len(all_samples(begin(batched))) == 3 * TOKEN_SAMPLES, "Turbo appends a silence to every utterance"
         return
     with pytest.raises(UnspeakableError, match="no sound"):
         all_samples(begin(batched))
@@ -233,10 +232,10 @@ def test_a_text_of_which_the_model_says_nothing_is_refused(
 
 
 def test_the_memory_of_a_slot_is_as_stated(batched: BatchedEngine) -> None:
-    t3 = batched._model.t3
+    t3 = batched.loaded.upstream.t3
     rows, layers = (1, t3.cfg.n_layer) if t3.is_gpt else (2, t3.cfg.num_hidden_layers)
     padded = batched._decoder._cache._values.shape[3]
-    assert LENGTH <= padded == POSITIONS, "the card says so"
+    assert MAX_POSITIONS <= padded == POSITIONS, "the card says so"
     assert batched._decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * padded
 
 

@@ -1,4 +1,4 @@
-"""The stock engine on tiny checkpoints: the same utterance always makes the same, marked, audio, and can be stopped."""
+"""The stock engine on tiny checkpoints: equal utterances give equal, watermarked audio, and can be cancelled."""
 
 from __future__ import annotations
 
@@ -13,24 +13,33 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.stock import BUDGET, BUILT_IN, TOKEN_SAMPLES, CountedCancellation, StockEngine, cloned, say, start
+from tests.support.stock import (
+    BUDGET,
+    BUILT_IN,
+    TOKEN_SAMPLES,
+    CountedCancellation,
+    StockEngine,
+    cloned,
+    start,
+    synthesize,
+)
 from tests.support.tiny_models import TinyCheckpoint
 from worker.cards import CARDS, LANGUAGES, Parameter
 from worker.engines.base import Cancellation, CancelledError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.loading import MEMBERS
+from worker.engines.chatterbox.upstream.loading import VARIANTS
 from worker.runner import to_pcm
 
 LAUGH = 50_257 + 18
-"""The number of Turbo's tag [laugh]."""
+"""Token of Turbo's tag [laugh]."""
 
 GetEngine = Callable[[str], StockEngine]
 
 
 @pytest.fixture(scope="module")
 def get(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> GetEngine:
-    """An engine of each name, loaded when it is first asked for; all their voices lie in one cache."""
+    """Returns the engine of a name, loading it at the first call; all engines share one cache."""
     cache = tmp_path_factory.mktemp("cache")
     loaded: dict[str, StockEngine] = {}
 
@@ -49,7 +58,7 @@ def turbo(get: GetEngine) -> StockEngine:
 
 @pytest.fixture(scope="module")
 def ada(turbo: StockEngine, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
-    """A voice with a clip, which Turbo has prepared."""
+    """A voice with a reference clip, prepared by Turbo."""
     source = cloned(tmp_path_factory.mktemp("voices"))
     turbo.prepare(source)
     return source
@@ -57,7 +66,7 @@ def ada(turbo: StockEngine, tmp_path_factory: pytest.TempPathFactory) -> VoiceSo
 
 @contextmanager
 def called_with(owner: Any, method: str) -> Iterator[list[tuple[tuple[Any, ...], dict[str, Any]]]]:
-    """The arguments of each call of a method of one object, which goes on to do what it does."""
+    """A list of the positional and keyword arguments of each call of an object's method, within the block."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
     original = getattr(owner, method)
 
@@ -72,9 +81,9 @@ def called_with(owner: Any, method: str) -> Iterator[list[tuple[tuple[Any, ...],
         delattr(owner, method)
 
 
-def test_it_is_what_its_card_says(turbo: StockEngine, tiny_checkpoint: TinyCheckpoint) -> None:
+def test_the_engine_matches_its_card(turbo: StockEngine, tiny_checkpoint: TinyCheckpoint) -> None:
     assert turbo.card is CARDS["turbo"]
-    assert turbo.card.sample_rate == turbo._model.sr == 24_000
+    assert turbo.card.sample_rate == turbo.loaded.upstream.sr == 24_000
     assert turbo.slots == 1
     assert turbo.model == f"turbo from {tiny_checkpoint('turbo')}"
 
@@ -82,60 +91,60 @@ def test_it_is_what_its_card_says(turbo: StockEngine, tiny_checkpoint: TinyCheck
 # Samples
 
 
-@pytest.mark.parametrize("engine", MEMBERS)
-def test_every_engine_makes_sound_the_same_each_time(
+@pytest.mark.parametrize("engine", VARIANTS)
+def test_every_engine_gives_the_same_samples_each_time(
     get: GetEngine, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    samples = say(get(engine), budget=4)
+    samples = synthesize(get(engine), budget=4)
     assert samples.dtype == np.float32
     assert samples.ndim == 1
     assert 0.001 < np.abs(samples).max() <= 1
-    # Turbo draws its first token before its loop, and adds three of silence.
-    assert len(samples) == TOKEN_SAMPLES * (4 + 1 + 3 if MEMBERS[engine].turbo else 4)
-    assert np.array_equal(say(get(engine), budget=4), samples)
+    # Turbo draws its first token before its loop, and appends three tokens of silence.
+    assert len(samples) == TOKEN_SAMPLES * (4 + 1 + 3 if VARIANTS[engine].turbo else 4)
+    assert np.array_equal(synthesize(get(engine), budget=4), samples)
     assert capsys.readouterr() == ("", "")
 
 
-def test_samples_are_kept_from_torch(turbo: StockEngine) -> None:
-    first = say(turbo)
-    kept = first.copy()
-    say(turbo, seed=8)
-    assert np.array_equal(first, kept)
+def test_samples_do_not_change_with_the_next_utterance(turbo: StockEngine) -> None:
+    first = synthesize(turbo)
+    copy = first.copy()
+    synthesize(turbo, seed=8)
+    assert np.array_equal(first, copy)
 
 
-def test_the_budget_is_the_lesser_of_the_texts_and_the_utterances(turbo: StockEngine) -> None:
+def test_the_budget_is_the_smaller_of_the_texts_and_the_utterances(turbo: StockEngine) -> None:
     own = TOKEN_SAMPLES * (token_budget("A.") + 4)
-    assert len(say(turbo, "A.", budget=None)) == own
-    assert len(say(turbo, "A.", budget=token_budget("A.") + 1)) == own
-    assert len(say(turbo, "A.", budget=token_budget("A.") - 1)) == own - TOKEN_SAMPLES
+    assert len(synthesize(turbo, "A.", budget=None)) == own
+    assert len(synthesize(turbo, "A.", budget=token_budget("A.") + 1)) == own
+    assert len(synthesize(turbo, "A.", budget=token_budget("A.") - 1)) == own - TOKEN_SAMPLES
 
 
-# The same utterance always makes the same samples
+# The same utterance always gives the same samples
 
 
-def test_the_seed_decides_whatever_was_said_before(turbo: StockEngine, ada: VoiceSource) -> None:
-    first, in_adas_voice = say(turbo), say(turbo, source=ada)
+def test_samples_depend_on_the_seed_and_not_on_earlier_utterances(turbo: StockEngine, ada: VoiceSource) -> None:
+    first, in_adas_voice = synthesize(turbo), synthesize(turbo, source=ada)
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
     def another_seed() -> None:
-        say(turbo, seed=8)
+        synthesize(turbo, seed=8)
 
     def another_voice() -> None:
-        say(turbo, "Something else.", ada, budget=5)
+        synthesize(turbo, "Something else.", ada, budget=5)
 
     def other_parameters() -> None:
-        say(turbo, temperature=2.0, top_k=5, top_p=0.5, repetition_penalty=2.0)
+        synthesize(turbo, temperature=2.0, top_k=5, top_p=0.5, repetition_penalty=2.0)
 
     def cancelled(at: int) -> None:
         with pytest.raises(CancelledError):
-            say(turbo, cancellation=CountedCancellation(at))
+            synthesize(turbo, cancellation=CountedCancellation(at))
 
     def failed() -> None:
-        handle = turbo._model.s3gen.flow.decoder.register_forward_pre_hook(fail)
+        handle = turbo.loaded.upstream.s3gen.flow.decoder.register_forward_pre_hook(fail)
         with pytest.raises(ZeroDivisionError):
-            say(turbo)
+            synthesize(turbo)
         handle.remove()
 
     for disturb in (
@@ -149,29 +158,29 @@ def test_the_seed_decides_whatever_was_said_before(turbo: StockEngine, ada: Voic
         lambda: turbo.prepare(ada),
     ):
         disturb()
-        assert np.array_equal(say(turbo), first)
-        assert np.array_equal(say(turbo, source=ada), in_adas_voice)
+        assert np.array_equal(synthesize(turbo), first)
+        assert np.array_equal(synthesize(turbo, source=ada), in_adas_voice)
 
 
-def test_another_seed_voice_or_text_makes_other_samples(turbo: StockEngine, ada: VoiceSource) -> None:
-    first = say(turbo, budget=12)
+def test_another_seed_voice_or_text_gives_other_samples(turbo: StockEngine, ada: VoiceSource) -> None:
+    first = synthesize(turbo, budget=12)
     others = (
-        say(turbo, budget=12, seed=8),
-        say(turbo, budget=12, source=ada),
-        say(turbo, "Something else altogether, and more of it!", budget=12),
+        synthesize(turbo, budget=12, seed=8),
+        synthesize(turbo, budget=12, source=ada),
+        synthesize(turbo, "Something else altogether, and more of it!", budget=12),
     )
     for other in others:
         assert len(other) == len(first)
         assert np.abs(other - first).max() > 0.001
 
 
-def test_expressiveness_is_not_left_behind(get: GetEngine) -> None:
+def test_exaggeration_does_not_reach_the_next_utterance(get: GetEngine) -> None:
     original = get("chatterbox")
-    calm = say(original, budget=4)
-    with called_with(original._model.t3, "inference") as calls:
-        for wild in ({"exaggeration": 1.5}, {}, {"exaggeration": 0.0}, {}):
-            spoken = say(original, budget=4, asked=wild)
-    assert [given["t3_cond"].emotion_adv.item() for _, given in calls] == [1.5, 0.5, 0.0, 0.5]
+    calm = synthesize(original, budget=4)
+    with called_with(original.loaded.upstream.t3, "inference") as calls:
+        for parameters in ({"exaggeration": 1.5}, {}, {"exaggeration": 0.0}, {}):
+            spoken = synthesize(original, budget=4, parameters=parameters)
+    assert [arguments["t3_cond"].emotion_adv.item() for _, arguments in calls] == [1.5, 0.5, 0.0, 0.5]
     assert np.array_equal(spoken, calm)
 
 
@@ -179,7 +188,7 @@ def test_expressiveness_is_not_left_behind(get: GetEngine) -> None:
 
 
 def between(parameter: Parameter) -> float:
-    """A whole number in the range that is not the default, or else the middle."""
+    """A whole number within the range other than the default, or else the middle."""
     return next(
         (
             number
@@ -190,47 +199,49 @@ def between(parameter: Parameter) -> float:
     )
 
 
-@pytest.mark.parametrize("engine", MEMBERS)
-def test_every_parameter_reaches_upstream_as_it_wants_it(get: GetEngine, engine: str) -> None:
+@pytest.mark.parametrize("engine", VARIANTS)
+def test_every_parameter_reaches_upstream_with_its_type(get: GetEngine, engine: str) -> None:
     numbers = [parameter for parameter in CARDS[engine].parameters if isinstance(parameter, Parameter)]
-    asked = {parameter.name: between(parameter) for parameter in numbers}
-    with called_with(get(engine)._model, "generate") as calls:
-        say(get(engine), budget=1)
-        say(get(engine), budget=1, asked=asked)
-    for (_, given), wanted in zip(
-        calls, ({parameter.name: parameter.default for parameter in numbers}, asked), strict=True
+    parameters = {parameter.name: between(parameter) for parameter in numbers}
+    with called_with(get(engine).loaded.upstream, "generate") as calls:
+        synthesize(get(engine), budget=1)
+        synthesize(get(engine), budget=1, parameters=parameters)
+    for (_, arguments), expected in zip(
+        calls, ({parameter.name: parameter.default for parameter in numbers}, parameters), strict=True
     ):
-        assert {name: value for name, value in given.items() if name != "language_id"} == pytest.approx(wanted)
+        assert {name: value for name, value in arguments.items() if name != "language_id"} == pytest.approx(expected)
         for parameter in numbers:
-            assert type(given[parameter.name]) is (int if parameter.integer else float), parameter.name
-        assert ("language_id" in given) == MEMBERS[engine].multilingual
+            assert type(arguments[parameter.name]) is (int if parameter.integer else float), parameter.name
+        assert ("language_id" in arguments) == VARIANTS[engine].multilingual
 
 
-# A repetition penalty is not among the following: with these weights nothing is repeated.
+# The repetition penalty is missing from these tests: with random weights no token is repeated.
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", 5), ("top_p", 0.01), ("top_k", 1)])
-def test_what_chooses_turbos_tokens_is_heard(turbo: StockEngine, name: str, value: float) -> None:
-    assert not np.array_equal(say(turbo), say(turbo, asked={name: value}))
+def test_turbos_sampling_parameters_change_the_samples(turbo: StockEngine, name: str, value: float) -> None:
+    assert not np.array_equal(synthesize(turbo), synthesize(turbo, parameters={name: value}))
 
 
 @pytest.mark.parametrize(
     ("name", "value"), [("cfg_weight", 2.0), ("temperature", 5.0), ("top_p", 0.01), ("min_p", 1.0)]
 )
-def test_what_chooses_the_originals_tokens_is_heard(get: GetEngine, name: str, value: float) -> None:
-    # Without a least probability all tokens compete.
+def test_the_originals_sampling_parameters_change_the_samples(get: GetEngine, name: str, value: float) -> None:
+    # With min_p = 0 every token can be drawn.
     others = {"min_p": 0.0} | {name: value}
-    assert not np.array_equal(say(get("chatterbox"), min_p=0.0), say(get("chatterbox"), asked=others))
+    assert not np.array_equal(
+        synthesize(get("chatterbox"), min_p=0.0), synthesize(get("chatterbox"), parameters=others)
+    )
 
 
 @pytest.mark.parametrize(
     "parameters", [{"temperature": 1}, {"temperature": 2}, {"top_p": 1}, {"top_k": 0}, {"top_k": 6563}, {"top_k": 5.0}]
 )
-def test_whole_numbers_and_bounds_work(turbo: StockEngine, parameters: dict[str, float]) -> None:
-    assert len(say(turbo, budget=2, asked=parameters)) > 0
+def test_integers_and_bounds_work(turbo: StockEngine, parameters: dict[str, float]) -> None:
+    assert len(synthesize(turbo, budget=2, parameters=parameters)) > 0
 
 
-@pytest.mark.parametrize("engine", MEMBERS)
+@pytest.mark.parametrize("engine", VARIANTS)
 @pytest.mark.parametrize("bound", ["minimum", "maximum"])
 def test_the_bounds_of_every_card_work(get: GetEngine, engine: str, bound: str) -> None:
     parameters = {
@@ -238,36 +249,36 @@ def test_the_bounds_of_every_card_work(get: GetEngine, engine: str, bound: str) 
         for parameter in CARDS[engine].parameters
         if isinstance(parameter, Parameter)
     }
-    assert np.isfinite(say(get(engine), budget=3, asked=parameters)).all()
+    assert np.isfinite(synthesize(get(engine), budget=3, parameters=parameters)).all()
 
 
-def test_no_guidance_at_all(get: GetEngine) -> None:
+def test_no_guidance(get: GetEngine) -> None:
     original = get("chatterbox")
-    none = say(original, budget=4, cfg_weight=0)
-    assert np.array_equal(none, say(original, budget=4, cfg_weight=1e-6))
-    assert not np.array_equal(none, say(original, budget=4, cfg_weight=1))
+    none = synthesize(original, budget=4, cfg_weight=0)
+    assert np.array_equal(none, synthesize(original, budget=4, cfg_weight=1e-6))
+    assert not np.array_equal(none, synthesize(original, budget=4, cfg_weight=1))
 
 
 # Languages
 
 
 def tokens(engine: StockEngine, text: str, source: VoiceSource = BUILT_IN, **parameters: float | str) -> list[int]:
-    """The text tokens that T3 is given."""
+    """The text tokens that T3 receives."""
     method = "inference_turbo" if engine.card.name in ("turbo", "nano") else "inference"
-    with called_with(engine._model.t3, method) as calls:
-        say(engine, text, source, budget=1, asked=parameters)
-    given: list[int] = calls[0][1]["text_tokens"][0].tolist()
-    return given
+    with called_with(engine.loaded.upstream.t3, method) as calls:
+        synthesize(engine, text, source, budget=1, parameters=parameters)
+    received: list[int] = calls[0][1]["text_tokens"][0].tolist()
+    return received
 
 
-def test_the_language_is_told_to_the_model(get: GetEngine) -> None:
+def test_the_language_reaches_the_model(get: GetEngine) -> None:
     engine = get("multilingual")
     german, french = tokens(engine, "Ja.", language="de"), tokens(engine, "Ja.", language="fr")
     assert [one != other for one, other in zip(german, french, strict=True)].count(True) == 1
 
 
 @pytest.mark.parametrize("language", ["de", "de-AT"])
-def test_a_voice_has_a_language_of_its_own(get: GetEngine, language: str) -> None:
+def test_the_language_defaults_to_the_voices(get: GetEngine, language: str) -> None:
     engine = get("multilingual-v3")
     source = replace(BUILT_IN, voice=BUILT_IN.voice.model_copy(update={"language": language}))
     assert tokens(engine, "Ja.", source) == tokens(engine, "Ja.", language="de")
@@ -287,27 +298,27 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("language", sorted(set(LANGUAGES) - {"zh"}))
-def test_every_language_of_the_card_is_spoken(get: GetEngine, language: str) -> None:
-    assert len(say(get("multilingual-v3"), TEXTS.get(language, "Ja, no."), budget=1, language=language)) > 0
+def test_every_language_of_the_card_is_synthesised(get: GetEngine, language: str) -> None:
+    assert len(synthesize(get("multilingual-v3"), TEXTS.get(language, "Ja, no."), budget=1, language=language)) > 0
 
 
-def test_chinese_needs_a_model_of_its_own(get: GetEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chinese_needs_a_segmentation_model(get: GetEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = get("multilingual")
-    before = say(engine, budget=3)
+    before = synthesize(engine, budget=3)
     monkeypatch.setattr("spacy_pkuseg.config.pkuseg_home", str(tmp_path))
-    with pytest.raises(UnspeakableError, match="`chorus models download multilingual` brings it"):
-        say(engine, "你好", language="zh")
-    assert np.array_equal(say(engine, budget=3), before)
+    with pytest.raises(UnspeakableError, match="run `chorus models download multilingual`"):
+        synthesize(engine, "你好", language="zh")
+    assert np.array_equal(synthesize(engine, budget=3), before)
 
 
 # Tags
 
 
-def test_a_tag_is_one_token_wherever_it_stands(turbo: StockEngine) -> None:
+def test_a_tag_is_one_token_anywhere_in_the_text(turbo: StockEngine) -> None:
     assert tokens(turbo, "[laugh]").count(LAUGH) == 1
-    given = tokens(turbo, "Ha. [laugh] Well, [laugh]then.")
-    assert given.count(LAUGH) == 2
-    assert len(given) == len("Ha. ") + 1 + len(" Well, ") + 1 + len("then.")
+    received = tokens(turbo, "Ha. [laugh] Well, [laugh]then.")
+    assert received.count(LAUGH) == 2
+    assert len(received) == len("Ha. ") + 1 + len(" Well, ") + 1 + len("then.")
     assert LAUGH not in tokens(turbo, "[laughs]")
 
 
@@ -316,7 +327,7 @@ def test_a_tag_is_one_token_wherever_it_stands(turbo: StockEngine) -> None:
 
 @pytest.fixture(scope="module")
 def detect() -> Callable[[Samples], float]:
-    """How sure upstream's own detector is that audio is marked, in [0, 1]."""
+    """The confidence of upstream's own detector that audio is watermarked, in [0, 1]."""
     with patches.muted():
         import perth
 
@@ -328,14 +339,14 @@ def detect() -> Callable[[Samples], float]:
     return detect
 
 
-@pytest.mark.parametrize("engine", MEMBERS)
-def test_all_audio_is_marked(get: GetEngine, engine: str, detect: Callable[[Samples], float]) -> None:
+@pytest.mark.parametrize("engine", VARIANTS)
+def test_all_audio_is_watermarked(get: GetEngine, engine: str, detect: Callable[[Samples], float]) -> None:
     made = get(engine)
-    marked = say(made, budget=20)
-    mark = made._model.watermarker
+    marked = synthesize(made, budget=20)
+    mark = made.loaded.upstream.watermarker
     mark.apply_watermark = lambda wav, sample_rate: wav
     try:
-        unmarked = say(made, budget=20)
+        unmarked = synthesize(made, budget=20)
     finally:
         del mark.apply_watermark
     assert len(marked) == len(unmarked)
@@ -351,12 +362,12 @@ def test_nothing_keeps_a_graph_of_gradients(get: GetEngine, engine: str, outside
     made = get(engine)
     graphs: list[object] = []
 
-    def look(_: Any, __: Any, output: Any) -> None:
+    def record_graphs(_: Any, __: Any, output: Any) -> None:
         graphs.extend(tensor.grad_fn for tensor in output)
 
-    handle = made._model.watermarker.perth_net.encoder.register_forward_hook(look)
+    handle = made.loaded.upstream.watermarker.perth_net.encoder.register_forward_hook(record_graphs)
     with outside():
-        say(made, budget=2)
+        synthesize(made, budget=2)
     handle.remove()
     assert graphs == [None, None]
 
@@ -368,42 +379,42 @@ def test_nothing_keeps_a_graph_of_gradients(get: GetEngine, engine: str, outside
 def test_cancelled_at_any_time(get: GetEngine, engine: str) -> None:
     made = get(engine)
     counted = CountedCancellation()
-    whole = say(made, budget=4, cancellation=counted)
-    assert counted.looks >= 4 + 4, "it looks at every token, and while the sound is made"
-    for at in (1, 2, 5, 6, counted.looks):
+    expected = synthesize(made, budget=4, cancellation=counted)
+    assert counted.checks >= 4 + 4, "it checks at every token, and within flow and vocoder"
+    for at in (1, 2, 5, 6, counted.checks):
         cancellation = CountedCancellation(at)
         with pytest.raises(CancelledError):
-            say(made, budget=4, cancellation=cancellation)
-        assert cancellation.looks == at
-    assert np.array_equal(say(made, budget=4), whole)
+            synthesize(made, budget=4, cancellation=cancellation)
+        assert cancellation.checks == at
+    assert np.array_equal(synthesize(made, budget=4), expected)
 
 
-def test_no_sound_is_made_of_what_was_cancelled(turbo: StockEngine) -> None:
-    with called_with(turbo._model.s3gen, "inference") as calls, pytest.raises(CancelledError):
-        say(turbo, cancellation=CountedCancellation(BUDGET))
+def test_a_cancelled_utterance_does_not_reach_s3gen(turbo: StockEngine) -> None:
+    with called_with(turbo.loaded.upstream.s3gen, "inference") as calls, pytest.raises(CancelledError):
+        synthesize(turbo, cancellation=CountedCancellation(BUDGET))
     assert calls == []
 
 
-def test_cancelled_before_it_began(turbo: StockEngine) -> None:
+def test_cancelled_before_its_start(turbo: StockEngine) -> None:
     cancellation = Cancellation()
     cancellation.request()
     with pytest.raises(CancelledError):
-        say(turbo, cancellation=cancellation)
+        synthesize(turbo, cancellation=cancellation)
 
 
-def test_a_cancellation_stops_its_own_utterance_alone(turbo: StockEngine) -> None:
+def test_a_cancellation_stops_only_its_own_utterance(turbo: StockEngine) -> None:
     late = Cancellation()
-    first = say(turbo, cancellation=late)
+    first = synthesize(turbo, cancellation=late)
     late.request()
-    assert np.array_equal(say(turbo), first)
+    assert np.array_equal(synthesize(turbo), first)
     turbo.prepare(BUILT_IN)
 
 
 # The guard against run-on
 
 
-class Look(Cancellation):
-    """Looks at the hooks of T3's attention when the decode loop does."""
+class HookCounter(Cancellation):
+    """Records the number of hooks on T3's attention at each check of the decode loop."""
 
     def __init__(self, engine: StockEngine) -> None:
         super().__init__()
@@ -415,32 +426,32 @@ class Look(Cancellation):
 
 
 def hooks(engine: StockEngine) -> int:
-    return sum(len(layer.self_attn._forward_hooks) for layer in engine._model.t3.tfmr.layers)
+    return sum(len(layer.self_attn._forward_hooks) for layer in engine.loaded.upstream.t3.tfmr.layers)
 
 
 @pytest.mark.parametrize(("engine", "guards"), [("multilingual", 3), ("multilingual-v3", 0)])
-def test_the_guard_is_gone_after_each_utterance(get: GetEngine, engine: str, guards: int) -> None:
+def test_the_guard_is_removed_after_each_utterance(get: GetEngine, engine: str, guards: int) -> None:
     made = get(engine)
-    configuration = made._model.t3.tfmr.config
+    configuration = made.loaded.upstream.t3.tfmr.config
     before = (configuration.output_attentions, configuration._attn_implementation)
     for _ in range(3):
-        look = Look(made)
-        say(made, budget=2, cancellation=look)
-        assert look.hooks[0] == guards
+        counter = HookCounter(made)
+        synthesize(made, budget=2, cancellation=counter)
+        assert counter.hooks[0] == guards
         assert hooks(made) == 0
         assert (configuration.output_attentions, configuration._attn_implementation) == before
     with pytest.raises(CancelledError):
-        say(made, budget=3, cancellation=CountedCancellation(2))
+        synthesize(made, budget=3, cancellation=CountedCancellation(2))
     assert hooks(made) == 0
     assert (configuration.output_attentions, configuration._attn_implementation) == before
 
 
-# Quiet
+# Output
 
 
 def test_nothing_is_printed(
     tiny_checkpoint: TinyCheckpoint, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", io.StringIO())
-    say(start("nano", tiny_checkpoint("nano"), tmp_path), budget=2)
+    synthesize(start("nano", tiny_checkpoint("nano"), tmp_path), budget=2)
     assert capfd.readouterr() == ("", "")

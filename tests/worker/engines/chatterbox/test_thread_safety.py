@@ -1,4 +1,4 @@
-"""Why the model has one thread: driven from two at once it mixes what they say, and under the runner it does not."""
+"""Why the model has one thread: two threads that drive it at once mix their utterances; the runner prevents that."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.tiny_models import TinyCheckpoint
 
 
 @pytest.mark.parametrize("engine", ["turbo"])
-def test_two_threads_spoil_what_the_runner_keeps_whole(
+def test_two_threads_corrupt_audio_and_the_runner_does_not(
     tiny_checkpoint: TinyCheckpoint, tmp_path: Path, engine: str
 ) -> None:
     for name, description in (("default", 'engine = "*"'), ("ada", 'reference = "clip.wav"\nsynthetic = true')):
@@ -33,8 +33,8 @@ def test_two_threads_spoil_what_the_runner_keeps_whole(
     )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert report["serial"], "it does not say the same each time"
-    assert report["distinct"], "nothing could be told apart"
-    assert report["unguarded_differed_in_round"] is not None, "two threads did no harm"
+    assert report["serial"], "the serial runs differ"
+    assert report["distinct"], "utterances have equal audio"
+    assert report["unguarded_differed_in_round"] is not None, "two threads gave the serial audio"
     assert report["guarded"]
     assert report["refusals"] > 0

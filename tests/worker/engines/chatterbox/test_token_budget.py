@@ -1,4 +1,4 @@
-"""How many speech tokens a text may take: enough for slow speech, never so many that a worker hangs."""
+"""Token budgets: enough for slow speech, and bounded for every text."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ ENGLISH = (
     "The birch canoe slid on the smooth planks. Glue the sheet to the dark blue background. It is easy to tell the "
     "depth of a well."
 )
-TOKENS_A_LETTER = TOKENS_PER_SECOND / 15
-"""Of English read aloud at 15 letters a second."""
+TOKENS_PER_LETTER = TOKENS_PER_SECOND / 15
+"""Tokens per letter of English, read aloud at 15 letters per second."""
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 
 
 def test_generous_for_english() -> None:
     for text in (ENGLISH[: ENGLISH.index(".") + 1], ENGLISH, "Yes."):
-        assert 2 * TOKENS_A_LETTER * len(text) <= token_budget(text) < MAX_TOKENS
+        assert 2 * TOKENS_PER_LETTER * len(text) <= token_budget(text) < MAX_TOKENS
 
 
-def test_no_worker_hangs_for_the_whole_limit_on_a_short_text() -> None:
+def test_a_short_text_gets_a_small_part_of_the_limit() -> None:
     assert token_budget("Yes.") < MAX_TOKENS / 10
 
 
 @pytest.mark.parametrize("text", ["", " ", "\n\t", "."])
-def test_next_to_nothing_leaves_time_for_a_breath(text: str) -> None:
+def test_texts_without_letters_get_one_to_three_seconds(text: str) -> None:
     assert TOKENS_PER_SECOND <= token_budget(text) <= 3 * TOKENS_PER_SECOND
 
 
 @pytest.mark.parametrize("character", ["7", "٣", "你", "語", "か", "한", "€", "+", "😀", "²"])
-def test_what_is_spoken_as_a_word_costs_more_than_a_letter(character: str) -> None:
+def test_characters_that_are_spoken_as_words_get_more_than_letters(character: str) -> None:
     assert token_budget(character) >= token_budget("a") + TOKENS_PER_SECOND / 2
 
 
-def test_a_long_number_read_out_digit_by_digit() -> None:
+def test_a_long_number_can_be_read_digit_by_digit() -> None:
     spoken = "nine eight seven six five four three two one zero"
-    assert token_budget("9876543210") >= 2 * TOKENS_A_LETTER * len(spoken)
+    assert token_budget("9876543210") >= 2 * TOKENS_PER_LETTER * len(spoken)
 
 
 def test_a_tag_has_time_for_its_sound() -> None:
@@ -52,7 +52,7 @@ def test_within_the_limit(text: str) -> None:
 
 
 @given(text=texts, more=texts)
-def test_more_text_never_has_less(text: str, more: str) -> None:
+def test_a_longer_text_never_gets_less(text: str, more: str) -> None:
     assert token_budget(text + more) >= token_budget(text)
 
 

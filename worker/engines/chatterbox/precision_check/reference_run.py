@@ -52,20 +52,22 @@ class RecordedEngine(StockEngine):
 
     def record(self, utterance: Utterance, source: VoiceSource) -> Trajectory:
         """Speak, and keep what was made on the way. The voice must be prepared."""
-        decode = "inference_turbo" if self._member.turbo else "inference"
+        decode = "inference_turbo" if self.loaded.variant.turbo else "inference"
         flow, vocoder = "flow_inference", "hift_inference"
-        parts = {decode: self._model.t3, flow: self._model.s3gen, vocoder: self._model.s3gen}
-        with _recorded(parts) as calls, _collected(self._model.t3.speech_head) as steps:
+        parts = {decode: self.loaded.upstream.t3, flow: self.loaded.upstream.s3gen, vocoder: self.loaded.upstream.s3gen}
+        with _recorded(parts) as calls, _collected(self.loaded.upstream.t3.speech_head) as steps:
             samples = np.concatenate(list(self.synthesize(utterance, source, Cancellation())))
         options = calls[decode].options
         logits = torch.stack([step[:, -1] for step in steps])
+        turbo = self.loaded.variant.turbo
+        guided = logits[:, 0] if turbo else classifier_free_guidance(logits, options["cfg_weight"])
         # Upstream leaves the last step's token out where it ended the speech, or was not drawn any more.
         tokens = [*calls[decode].made.flatten().tolist(), STOP]
         return Trajectory(
             utterance=utterance,
             temperature=options["temperature"],
             tokens=tokens[: len(steps)],
-            logits=logits[:, 0] if self._member.turbo else classifier_free_guidance(logits, options["cfg_weight"]),
+            logits=guided,
             spoken=calls[flow].arguments[0].flatten(),
             flow_state=calls[flow].state,
             mel=calls[flow].made[0].t().contiguous(),

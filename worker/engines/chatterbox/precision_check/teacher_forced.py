@@ -15,8 +15,8 @@ from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.precision_check.reference_run import Trajectory
 from worker.engines.chatterbox.t3.sampling import classifier_free_guidance
 from worker.engines.chatterbox.t3.tokenize import text_tokens
+from worker.engines.chatterbox.t3.voice_prefix import PrefixKey
 from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.conditionals import fresh
 from worker.precision import Precision
 
 
@@ -29,16 +29,16 @@ class LedEngine(BatchedEngine):
     def logits(self, trajectory: Trajectory, source: VoiceSource) -> Tensor:
         """Those that lead to each of upstream's tokens: float32 (steps, vocabulary)."""
         utterance = trajectory.utterance
-        arguments: dict[str, Any] = dict(self._arguments(utterance, source))
+        arguments: dict[str, Any] = dict(self.loaded.arguments(utterance, source))
         with torch.inference_mode(), patches.muted():
-            text = text_tokens(self._model, self._member, utterance.text, arguments.get("language_id"))
-            prefix = self._prefix(source, arguments.get("exaggeration"))
+            text = text_tokens(self.loaded.upstream, self.loaded.variant, utterance.text, arguments.get("language_id"))
+            prefix = self._prefixes.get(PrefixKey(source.voice.name, arguments.get("exaggeration")))
             logits = self._decoder.forced_logits(prefix, text, trajectory.tokens)
-        return logits[:, 0] if self._member.turbo else classifier_free_guidance(logits, arguments["cfg_weight"])
+        return logits[:, 0] if self.loaded.variant.turbo else classifier_free_guidance(logits, arguments["cfg_weight"])
 
     def mel(self, trajectory: Trajectory, voice: Voice) -> Tensor:
         """The spectrogram of upstream's tokens, of the noise that upstream drew: float32 (frames, bands)."""
-        reference = fresh(self._prepared[voice.name], self._member).gen
+        reference = self.loaded.conditionals(voice.name).gen
         with torch.inference_mode():
             return run_to_completion(self._s3gen.flow.steps(trajectory.spoken, reference, _from(trajectory.flow_state)))
 

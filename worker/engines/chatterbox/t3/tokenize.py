@@ -8,20 +8,20 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.base import UnspeakableError
-from worker.engines.chatterbox.upstream.loading import Member
+from worker.engines.chatterbox.upstream.loading import ModelVariant
 
 
-def text_tokens(model: Any, member: Member, text: str, language: str | None) -> Tensor:
+def text_tokens(model: Any, variant: ModelVariant, text: str, language: str | None) -> Tensor:
     """The tokens of `text`, int64 (tokens,), by the tokenizer of an upstream model.
 
     Raises UnspeakableError where Multilingual does not speak the language.
     """
-    text = member.module.punc_norm(text)
-    if member.turbo:
+    text = variant.module.punc_norm(text)
+    if variant.turbo:
         input_ids: Tensor = model.tokenizer(text, return_tensors="pt", truncation=True).input_ids[0]
         return input_ids
-    if member.multilingual:
-        if language is not None and language.lower() not in member.module.SUPPORTED_LANGUAGES:
+    if variant.multilingual:
+        if language is not None and language.lower() not in variant.module.SUPPORTED_LANGUAGES:
             raise UnspeakableError(f"this engine does not speak {language!r}")
         tokens = model.tokenizer.text_to_tokens(text, language_id=language and language.lower())
     else:

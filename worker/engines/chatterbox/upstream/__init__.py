@@ -1,1 +1,1 @@
-"""The places where the upstream package is used: loading, patches, conditionals, reference clips."""
+"""Everything that touches the upstream package: loading, patches, the loaded model, conditionals, reference clips."""

@@ -1,7 +1,8 @@
-"""What a model has to know of a voice: computed once per voice and model, kept on disk, shared by all workers.
+"""Conditionals: what a model needs to know of a voice, computed once per voice and model and shared by all workers.
 
-Kept as safetensors, never pickled, in files named by the clip's content below a folder named by the model's, so a clip
-or a checkpoint that changes finds nothing stale. Written aside and renamed: whoever reads finds a whole file or none.
+They are cached as safetensors, never pickled, in files named by the clip's digest, below a folder named by the model's
+fingerprint: a changed clip or checkpoint has other files. Each file is written under a temporary name and then renamed,
+so a reader finds a complete file or none.
 """
 
 from __future__ import annotations
@@ -30,150 +31,151 @@ from voices.conditionals_cache import cache_file, clip_digest
 from worker.cards import MAX_PROMPT_SECONDS
 from worker.engines.base import Samples, VoiceUnusableError
 from worker.engines.chatterbox.token_budget import TOKENS_PER_SECOND
-from worker.engines.chatterbox.upstream.loading import Member
+from worker.engines.chatterbox.upstream.loading import ModelVariant
 from worker.engines.chatterbox.upstream.reference_clip import read_clip
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-"""Grows when what is kept, or the way it is computed, changes."""
+"""Version of the cached files; to be incremented when their content, or the way it is computed, changes."""
 
-TURBO_LEAST_SECONDS = 5.0
+TURBO_MIN_SECONDS = 5.0
 """Turbo and Nano assert that a reference clip is longer than this."""
 
-STAND_IN_TEXT = (
+FALLBACK_VOICE_TEXT = (
     "This voice was made by a machine and belongs to nobody. It speaks for a model that came without a voice of its "
     "own, so that there is something to hear until an operator adds a voice, with the speaker's consent on record."
 )
+"""Spoken by Hibari, the reference clip for a checkpoint without a built-in voice."""
 
-Kept = dict[str, Tensor]
-"""Tensors by name: `t3.` those that the decoder of tokens needs, `gen.` those of the decoder of sound."""
+ConditionalTensors = dict[str, Tensor]
+"""Tensors by name: `t3.…` for the decoder of tokens, `gen.…` for S3Gen."""
 
 
-class Conditionals:
-    """The conditionals of every voice for one loaded model, kept below `folder`."""
+class ConditionalsCache:
+    """The conditionals of every voice for one loaded model, cached on disk below `folder`."""
 
-    def __init__(self, model: Any, member: Member, checkpoint: Path, folder: Path) -> None:
+    def __init__(self, model: Any, variant: ModelVariant, checkpoint: Path, folder: Path) -> None:
         self._model = model
-        self._member = member
-        self._own: Kept | None = None if model.conds is None else _taken(model.conds)
-        self._cache = folder
-        self._identity = identity(member, checkpoint)
+        self._variant = variant
+        self._built_in: ConditionalTensors | None = None if model.conds is None else _to_tensors(model.conds)
+        self._folder = folder
+        self._fingerprint = model_fingerprint(variant, checkpoint)
 
-    def of_clip(self, clip: Path) -> Kept:
-        """Those of a reference clip. Raises VoiceUnusableError where the clip is none that the model can use."""
+    def of_clip(self, clip: Path) -> ConditionalTensors:
+        """The conditionals of a reference clip. Raises VoiceUnusableError where the model cannot use the clip."""
         try:
-            content = clip_digest(clip)
+            digest = clip_digest(clip)
         except OSError as error:
             raise VoiceUnusableError(f"the reference clip {clip} cannot be read: {error.strerror}") from error
-        return self._kept(content, lambda: self._read(clip))
+        return self._cached(digest, lambda: self._read(clip))
 
-    def built_in(self) -> Kept:
-        """Those of the voice that the checkpoint came with, or of a stand-in that nobody has."""
-        if self._own is None:
-            content = hashlib.sha256(f"{version('hibari-tts')} {STAND_IN_TEXT}".encode()).hexdigest()
-            self._own = self._kept(content, _stand_in)
-        return self._own
+    def built_in(self) -> ConditionalTensors:
+        """The conditionals of the checkpoint's own voice, or of a synthetic voice where it has none."""
+        if self._built_in is None:
+            digest = hashlib.sha256(f"{version('hibari-tts')} {FALLBACK_VOICE_TEXT}".encode()).hexdigest()
+            self._built_in = self._cached(digest, _fallback_clip)
+        return self._built_in
 
-    def _kept(self, name: str, clip: Callable[[], tuple[Samples, int]]) -> Kept:
-        file = cache_file(self._cache, self._identity, name)
-        if (kept := _load(file)) is not None:
-            return kept
-        samples, rate = clip()
+    def _cached(self, digest: str, read: Callable[[], tuple[Samples, int]]) -> ConditionalTensors:
+        file = cache_file(self._folder, self._fingerprint, digest)
+        if (tensors := _load(file)) is not None:
+            return tensors
+        samples, rate = read()
         try:
-            with _only_one(file):
-                # Another worker may have computed them while this one waited for its turn.
-                if (kept := _load(file)) is None:
-                    kept = self._compute(samples, rate)
-                    _save(kept, file)
+            with _locked(file):
+                # Another worker may have computed them while this one waited for the lock.
+                if (tensors := _load(file)) is None:
+                    tensors = self._compute(samples, rate)
+                    _save(tensors, file)
         except OSError as error:
-            log.warning("conditionals are not kept in %s: %s", file.parent, error)
-            kept = self._compute(samples, rate)
-        return kept
+            log.warning("conditionals cannot be cached in %s: %s", file.parent, error)
+            tensors = self._compute(samples, rate)
+        return tensors
 
     def _read(self, clip: Path) -> tuple[Samples, int]:
         samples, rate = read_clip(clip)
-        if self._member.turbo and len(samples) / rate <= TURBO_LEAST_SECONDS:
+        if self._variant.turbo and len(samples) / rate <= TURBO_MIN_SECONDS:
             raise VoiceUnusableError(
                 f"the reference clip is {len(samples) / rate:.1f} s long; this engine needs more than "
-                f"{TURBO_LEAST_SECONDS:g} s"
+                f"{TURBO_MIN_SECONDS:g} s"
             )
         return samples, rate
 
-    def _compute(self, samples: Samples, rate: int) -> Kept:
+    def _compute(self, samples: Samples, rate: int) -> ConditionalTensors:
         # Upstream takes a file, and reads fewer formats than voices may have.
         with tempfile.NamedTemporaryFile(suffix=".wav") as file:
             soundfile.write(file.name, samples, rate, subtype="FLOAT")
             self._model.prepare_conditionals(file.name)
-        return _taken(self._model.conds)
+        return _to_tensors(self._model.conds)
 
 
-def fresh(kept: Kept, member: Member) -> Any:
-    """The upstream object for one utterance: upstream changes it while it works."""
+def to_upstream(tensors: ConditionalTensors, variant: ModelVariant) -> Any:
+    """A new `Conditionals` object of upstream's with copies of the tensors: upstream modifies it while it works."""
     parts: dict[str, dict[str, Tensor | None]] = {"t3": {}, "gen": {"prompt_feat_len": None}}
-    for name, tensor in kept.items():
+    for name, tensor in tensors.items():
         part, _, key = name.partition(".")
         parts[part][key] = tensor.clone()
-    return member.module.Conditionals(T3Cond(**parts["t3"]), parts["gen"])
+    return variant.module.Conditionals(T3Cond(**parts["t3"]), parts["gen"])
 
 
-def shortened(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
-    """What leads the decoder of sound, upstream's `ref_dict`, with the prompt's last `seconds` only.
+def shorten_prompt(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
+    """S3Gen's conditionals, upstream's `ref_dict`, with the last `seconds` of their prompt only.
 
-    They are what the utterance follows. Whom it is like, the embedding, still comes from all of the prompt, and from
-    MAX_PROMPT_SECONDS on the prompt is left as it is.
+    The prompt's end is what the utterance continues. The speaker's embedding still comes from the whole prompt. From
+    MAX_PROMPT_SECONDS on, the prompt is left as it is.
     """
     if seconds >= MAX_PROMPT_SECONDS:
         return voice
     tokens, frames = voice["prompt_token"], voice["prompt_feat"]
-    each = frames.shape[1] // tokens.shape[1]
-    kept = min(seconds * TOKENS_PER_SECOND, tokens.shape[1])
+    frames_per_token = frames.shape[1] // tokens.shape[1]
+    count = min(seconds * TOKENS_PER_SECOND, tokens.shape[1])
     return voice | {
-        "prompt_token": tokens[:, -kept:],
-        "prompt_token_len": torch.full_like(voice["prompt_token_len"], kept),
-        "prompt_feat": frames[:, -kept * each :],
+        "prompt_token": tokens[:, -count:],
+        "prompt_token_len": torch.full_like(voice["prompt_token_len"], count),
+        "prompt_feat": frames[:, -count * frames_per_token :],
     }
 
 
-def identity(member: Member, checkpoint: Path) -> str:
-    """A name for all that conditionals depend on besides the clip: upstream's version and the encoders' weights."""
-    files = ("ve.pt", "s3gen.pt") if member.multilingual else ("ve.safetensors", "s3gen*.safetensors")
-    parts = [str(FORMAT), version("chatterbox-tts"), member.upstream.__name__]
+def model_fingerprint(variant: ModelVariant, checkpoint: Path) -> str:
+    """Hash of all that conditionals depend on besides the clip: upstream's version and the encoders' weights."""
+    files = ("ve.pt", "s3gen.pt") if variant.multilingual else ("ve.safetensors", "s3gen*.safetensors")
+    parts = [str(FORMAT), version("chatterbox-tts"), variant.upstream.__name__]
     for file in sorted(found for pattern in files for found in checkpoint.glob(pattern)):
         content = file.resolve()
         status = content.stat()
-        # In the hub's cache the file behind the link is named by its content; elsewhere its age has to do.
+        # In the hub's cache a link's target is named by its content. Elsewhere the modification time must do.
         parts += [file.name, content.name if file.is_symlink() else str(status.st_mtime_ns), str(status.st_size)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _taken(conditionals: Any) -> Kept:
+def _to_tensors(conditionals: Any) -> ConditionalTensors:
     parts = {"t3": vars(conditionals.t3), "gen": conditionals.gen}
     return {
         f"{part}.{key}": value.detach().clone().contiguous()
         for part, values in parts.items()
         for key, value in values.items()
-        # An embedding that upstream works out again from the tokens with every utterance.
+        # Upstream computes this embedding from the tokens again for every utterance.
         if torch.is_tensor(value) and key != "cond_prompt_speech_emb"
     }
 
 
-def _load(file: Path) -> Kept | None:
+def _load(file: Path) -> ConditionalTensors | None:
     try:
-        kept = load_file(file)
+        tensors = load_file(file)
     except FileNotFoundError:
         return None
     except (OSError, SafetensorError) as error:
         log.warning("%s is damaged and will be computed again: %s", file, error)
         return None
-    return {name: tensor.clone() for name, tensor in kept.items()}
+    return {name: tensor.clone() for name, tensor in tensors.items()}
 
 
-def _save(kept: Kept, file: Path) -> None:
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as aside:
-        path = Path(aside.name)
+def _save(tensors: ConditionalTensors, file: Path) -> None:
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", delete=False) as temporary:
+        path = Path(temporary.name)
     try:
-        save_file(kept, path)
+        save_file(tensors, path)
         path.replace(file)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -181,8 +183,8 @@ def _save(kept: Kept, file: Path) -> None:
 
 
 @contextmanager
-def _only_one(file: Path) -> Iterator[None]:
-    """A block that one process at a time is in, for this file: the second then finds what the first computed."""
+def _locked(file: Path) -> Iterator[None]:
+    """A block that one process at a time enters for this file; the next process finds what the first has computed."""
     file.parent.mkdir(parents=True, exist_ok=True)
     lock = file.with_suffix(".lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
@@ -190,12 +192,12 @@ def _only_one(file: Path) -> Iterator[None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        # Whoever comes in between computes once more, and writes the same.
+        # A process that opened the lock before it is deleted may compute once more, and writes the same content.
         lock.unlink(missing_ok=True)
         os.close(descriptor)
 
 
-def _stand_in() -> tuple[Samples, int]:
+def _fallback_clip() -> tuple[Samples, int]:
     voice = Hibari(threads=1)
-    spoken = voice(STAND_IN_TEXT, seed=0)
-    return np.asarray(spoken, dtype=np.float32), 24_000
+    samples = voice(FALLBACK_VOICE_TEXT, seed=0)
+    return np.asarray(samples, dtype=np.float32), 24_000

@@ -1,8 +1,8 @@
-"""From a checkpoint's files to one of the upstream classes.
+"""Loads a checkpoint's files into one of the upstream classes.
 
-Differs from upstream's `from_local` in three ways: weights stay on their mapped files, so that all workers of a host
-share one copy; shapes are read from the checkpoint, so that Nano loads as Turbo's smaller sister; and whatever is
-missing or does not fit is said in one sentence.
+This differs from upstream's `from_local` in three ways. Weights are memory-mapped, so all workers of a host share one
+copy. Shapes are read from the checkpoint, so Nano loads as a smaller Turbo. And one sentence says what is missing or
+does not fit.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ from transformers import AutoTokenizer
 
 from worker.engines.base import ModelUnavailableError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 HEAD_WIDTH = 64
-"""Width of one attention head in every T3 there is."""
+"""Width of an attention head, the same in every T3."""
 
 _TURBO_TEXT_TOKENS = 50_276
 
 
 @dataclass(frozen=True)
-class Member:
+class ModelVariant:
     """One model of the family: its upstream module and class, and the file of its T3."""
 
     module: Any
     upstream: Any
     t3_file: str
     guarded: bool = False
-    """Whether T3 decodes under upstream's alignment guard against run-on."""
+    """Whether T3 decodes with upstream's alignment guard against run-on."""
 
     @property
     def turbo(self) -> bool:
-        """Whether it is of Turbo's architecture."""
+        """Whether the model has Turbo's architecture."""
         return self.module is tts_turbo
 
     @property
     def multilingual(self) -> bool:
-        """Whether it takes a language."""
+        """Whether the model takes a language."""
         return self.module is mtl_tts
 
 
-MEMBERS = {
-    "chatterbox": Member(tts, tts.ChatterboxTTS, "t3_cfg.safetensors"),
-    "turbo": Member(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_turbo_v1.safetensors"),
-    "nano": Member(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_nano_v1.safetensors"),
-    "multilingual": Member(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v2.safetensors", guarded=True),
-    # Upstream took the guard away from V3, which does not need it.
-    "multilingual-v3": Member(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v3.safetensors"),
+VARIANTS = {
+    "chatterbox": ModelVariant(tts, tts.ChatterboxTTS, "t3_cfg.safetensors"),
+    "turbo": ModelVariant(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_turbo_v1.safetensors"),
+    "nano": ModelVariant(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_nano_v1.safetensors"),
+    "multilingual": ModelVariant(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v2.safetensors", guarded=True),
+    # Upstream removed the guard from V3, which does not need it.
+    "multilingual-v3": ModelVariant(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v3.safetensors"),
 }
-"""By engine name."""
+"""The models by engine name."""
 
 
-class _Unguarded(T3Config):  # type: ignore[misc]
-    """Upstream turns its alignment guard on where this says so, and looks at it for nothing else."""
+class _UnguardedConfig(T3Config):  # type: ignore[misc]
+    """A configuration without the alignment guard; upstream uses `is_multilingual` for nothing else."""
 
     is_multilingual = False
 
@@ -81,43 +81,43 @@ def load(engine: str, folder: Path) -> Any:
 
     Raises ModelUnavailableError where a file cannot be read or does not fit the engine.
     """
-    member = MEMBERS[engine]
-    with _reported(engine, folder):
+    variant = VARIANTS[engine]
+    with _load_errors(engine, folder):
         parts = {
-            "t3": _t3(member, folder),
-            "s3gen": _s3gen(member, folder),
-            "ve": _filled(VoiceEncoder, folder / ("ve.pt" if member.multilingual else "ve.safetensors")),
+            "t3": _t3(variant, folder),
+            "s3gen": _s3gen(variant, folder),
+            "ve": _load_module(VoiceEncoder, folder / ("ve.pt" if variant.multilingual else "ve.safetensors")),
         }
         for part in parts.values():
             part.eval().requires_grad_(False)
         conds = folder / "conds.pt"
-        return member.upstream(
+        return variant.upstream(
             **parts,
-            tokenizer=_tokenizer(member, folder),
+            tokenizer=_tokenizer(variant, folder),
             device="cpu",
-            conds=member.module.Conditionals.load(conds) if conds.exists() else None,
+            conds=variant.module.Conditionals.load(conds) if conds.exists() else None,
         )
 
 
 @contextmanager
-def _reported(engine: str, folder: Path) -> Iterator[None]:
+def _load_errors(engine: str, folder: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # of every kind there is: the tokenizers' library raises plain ones, upstream asserts
+    except Exception as error:  # the tokenizers' library raises plain Exceptions, upstream asserts
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnavailableError(
             f"the checkpoint in {folder} does not load as {engine}: {reason}; "
-            f"`chorus models verify {engine}` looks through its files"
+            f"`chorus models verify {engine}` checks its files"
         ) from error
 
 
-def _t3(member: Member, folder: Path) -> nn.Module:
-    state = _read(folder / member.t3_file)
-    configuration = T3Config if member.guarded else _Unguarded
+def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
+    state = _read_tensors(folder / variant.t3_file)
+    configuration = T3Config if variant.guarded else _UnguardedConfig
     hp = configuration(text_tokens_dict_size=len(state["text_emb.weight"]))
     hp.speech_tokens_dict_size = len(state["speech_emb.weight"])
     width = state["speech_emb.weight"].shape[1]
-    if member.turbo:
+    if variant.turbo:
         hp.input_pos_emb = None
         hp.speech_cond_prompt_len = 375
         hp.use_perceiver_resampler = False
@@ -128,32 +128,33 @@ def _t3(member: Member, folder: Path) -> nn.Module:
         inner = state["tfmr.layers.0.mlp.gate_proj.weight"].shape[0]
         shape = {"num_hidden_layers": _depth(state, "tfmr.layers"), "intermediate_size": inner}
         backbone = LLAMA_CONFIGS["Llama_520M"] | shape
-    # T3 takes its backbone's shape by name from upstream's table.
-    hp.llama_config_name = member.t3_file
-    LLAMA_CONFIGS[member.t3_file] = backbone | {"hidden_size": width}
-    with _left_as_allocated():
+    # T3 looks its backbone's shape up by name in upstream's table.
+    hp.llama_config_name = variant.t3_file
+    LLAMA_CONFIGS[variant.t3_file] = backbone | {"hidden_size": width}
+    with _no_initialisation():
         model = T3(hp)
-    _fill(model, state)
-    if member.turbo:
-        del model.tfmr.wte  # text comes in as embeddings of T3's own
+    _assign_weights(model, state)
+    if variant.turbo:
+        del model.tfmr.wte  # T3 has text embeddings of its own
     return model
 
 
-def _s3gen(member: Member, folder: Path) -> nn.Module:
-    name = "s3gen.pt" if member.multilingual else "s3gen_meanflow.safetensors" if member.turbo else "s3gen.safetensors"
-    state = _read(folder / name)
-    with _left_as_allocated():
-        model = S3Gen(meanflow=member.turbo)
-    _trim(model, state)
-    # Upstream is as lenient with the Original's file: it lacks what the constructor computes, and may have more.
-    _fill(model, state, optional=model.ignore_state_dict_missing, strict=member.turbo or member.multilingual)
+def _s3gen(variant: ModelVariant, folder: Path) -> nn.Module:
+    file = "s3gen_meanflow.safetensors" if variant.turbo else "s3gen.safetensors"
+    state = _read_tensors(folder / ("s3gen.pt" if variant.multilingual else file))
+    with _no_initialisation():
+        model = S3Gen(meanflow=variant.turbo)
+    _trim_layers(model, state)
+    # Like upstream, accept an Original's file without the tensors that the constructor computes, and with others.
+    strict = variant.turbo or variant.multilingual
+    _assign_weights(model, state, optional=model.ignore_state_dict_missing, strict=strict)
     return model
 
 
-def _tokenizer(member: Member, folder: Path) -> Any:
-    if member.multilingual:
+def _tokenizer(variant: ModelVariant, folder: Path) -> Any:
+    if variant.multilingual:
         return MTLTokenizer(str(folder / "grapheme_mtl_merged_expanded_v1.json"))
-    if not member.turbo:
+    if not variant.turbo:
         return EnTokenizer(str(folder / "tokenizer.json"))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if len(tokenizer) != _TURBO_TEXT_TOKENS:
@@ -163,27 +164,30 @@ def _tokenizer(member: Member, folder: Path) -> Any:
     return tokenizer
 
 
-def _filled(build: Callable[[], nn.Module], file: Path) -> nn.Module:
-    with _left_as_allocated():
+def _load_module(build: Callable[[], nn.Module], file: Path) -> nn.Module:
+    with _no_initialisation():
         model = build()
-    _fill(model, _read(file))
+    _assign_weights(model, _read_tensors(file))
     return model
 
 
-def _read(file: Path) -> State:
-    """The tensors of a file, mapped: pages come from disk when they are used, and are shared by all who use them."""
+def _read_tensors(file: Path) -> StateDict:
+    """The tensors of a file, memory-mapped: pages are read when they are used, and processes share them."""
     with file.open("rb") as opened:
-        # Reading ahead in order is far quicker than by page faults, and done once for all workers.
+        # Sequential read-ahead is far faster than page faults, and happens once for all workers.
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
     if file.suffix == ".pt":
-        state: State = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        state: StateDict = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     else:
         state = load_file(file)
     return state
 
 
-def _fill(model: nn.Module, state: State, *, optional: Iterable[str] = (), strict: bool = True) -> None:
-    """Give the model the state's own tensors; those of another precision are converted, and then no longer shared."""
+def _assign_weights(model: nn.Module, state: StateDict, *, optional: Iterable[str] = (), strict: bool = True) -> None:
+    """Assign the tensors to the model without copying, unless their precision differs.
+
+    Raises ValueError where a tensor is missing or, if `strict`, unexpected; those named in `optional` may be missing.
+    """
     own = model.state_dict()
     state = {name: value.to(own[name].dtype) if name in own else value for name, value in state.items()}
     missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
@@ -193,29 +197,29 @@ def _fill(model: nn.Module, state: State, *, optional: Iterable[str] = (), stric
         raise ValueError(f"{type(model).__name__} {fault}")
 
 
-def _trim(model: nn.Module, state: State) -> None:
-    """Shorten the lists of layers to what the state has: upstream writes S3Gen's depth down in its constructor."""
+def _trim_layers(model: nn.Module, state: StateDict) -> None:
+    """Shorten lists of layers to the layers in `state`: upstream's constructor has a fixed depth for S3Gen."""
     for name, layers in model.named_modules():
         if isinstance(layers, nn.ModuleList):
             depth = _depth(state, name)
-            # A last entry without weights, such as a dropout, is not a layer that the state lacks.
+            # A last entry without parameters, such as a dropout, has no tensors and stays.
             while len(layers) > depth > 0 and any(True for _ in layers[-1].parameters()):
                 del layers[-1]
 
 
-def _depth(state: State, name: str) -> int:
+def _depth(state: StateDict, name: str) -> int:
     number = re.compile(re.escape(name) + r"\.(\d+)\.")
     return 1 + max((int(match[1]) for key in state if (match := number.match(key))), default=-1)
 
 
 @contextmanager
-def _left_as_allocated() -> Iterator[None]:
-    """A block in which new parameters get no random values, which takes seconds and touches all their memory."""
-    with _NoRandomInit():
+def _no_initialisation() -> Iterator[None]:
+    """A block in which new parameters get no random values, which would take seconds and touch all their memory."""
+    with _SkipRandomInit():
         yield
 
 
-class _NoRandomInit(TorchFunctionMode):  # type: ignore[misc]
+class _SkipRandomInit(TorchFunctionMode):  # type: ignore[misc]
     _SKIPPED = frozenset(
         {
             "uniform_",

@@ -1,7 +1,7 @@
-"""The few places where the upstream package is reached into, all of them module-level names that it looks up itself.
+"""Patches of the upstream package, all of module-level names that it looks up at each call.
 
-Its decode loops run over `tqdm(range(…))`, its flow prints, its tokenizer downloads a file of the checkpoint. Replacing
-those names gives cancellation between tokens, a budget, and quiet logs, and leaves the arithmetic alone.
+Upstream's decode loops run over `tqdm(range(…))`, its flow prints, its tokenizer downloads a file of the checkpoint.
+Replacing those names gives cancellation between tokens, a token budget, and quiet logs. The arithmetic stays as it is.
 """
 
 from __future__ import annotations
@@ -31,61 +31,75 @@ Step = TypeVar("Step")
 
 
 @dataclass
-class Steps:
-    """What upstream's decode loop runs over: stops at the budget, raises CancelledError when asked to."""
+class DecodeLimit:
+    """Ends upstream's decode loop at the token budget or when its utterance is cancelled."""
 
     cancellation: Cancellation
     budget: int
-    taken: int = 0
+    tokens: int = 0
     """Tokens made so far."""
 
-    def over(self, loop: Iterable[Step]) -> Iterator[Step]:
-        """The steps of `loop`, as far as the budget goes."""
+    def apply(self, loop: Iterable[Step]) -> Iterator[Step]:
+        """The iterations of `loop` up to the budget. Raises CancelledError."""
         for step in loop:
             self.cancellation.check()
-            if self.taken >= self.budget:
-                log.warning("stopped after %d speech tokens: the model did not end by itself", self.taken)
+            if self.tokens >= self.budget:
+                log.warning("stopped after %d speech tokens: the model did not end by itself", self.tokens)
                 return
-            self.taken += 1
+            self.tokens += 1
             yield step
 
 
 @contextmanager
-def decoding(steps: Steps) -> Iterator[None]:
-    """A block in which upstream decodes by `steps`."""
+def limited_decoding(limit: DecodeLimit) -> Iterator[None]:
+    """A block in which upstream's decode loops run under `limit`."""
 
     def progress_bar(loop: Iterable[Step], **_: Any) -> Iterator[Step]:
-        return steps.over(loop)
+        return limit.apply(loop)
 
     _T3.tqdm = progress_bar
     try:
         yield
     finally:
-        _T3.tqdm = _no_bar
+        _T3.tqdm = _no_progress_bar
+
+
+@contextmanager
+def restored_attention(t3: Any) -> Iterator[None]:
+    """A block after which T3's attention is as before: Multilingual's guard adds hooks to it for every utterance."""
+    backbone = t3.tfmr
+    attentions, implementation = backbone.config.output_attentions, backbone.config._attn_implementation
+    try:
+        yield
+    finally:
+        for layer in getattr(backbone, "layers", ()):
+            layer.self_attn._forward_hooks.clear()
+        backbone.config.output_attentions = attentions
+        backbone.config._attn_implementation = implementation
 
 
 @contextmanager
 def muted() -> Iterator[None]:
-    """A block without upstream's prints and warnings, which tell an operator nothing."""
-    with contextlib.redirect_stdout(_Lines()), warnings.catch_warnings():
+    """A block without upstream's prints, which go to the debug log, and without warnings."""
+    with contextlib.redirect_stdout(_DebugLog()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
-def settle() -> None:
-    """Make the lasting changes: no progress bars, no downloads past ours, no log lines below errors."""
-    _T3.tqdm = _no_bar
-    chatterbox.models.s3gen.flow_matching.tqdm = _no_bar
-    _TOKENIZER.hf_hub_download = _beside_the_tokenizer
-    _TOKENIZER.ChineseCangjieConverter._init_segmenter = _later
+def install() -> None:
+    """Apply the permanent patches: no progress bars, no downloads by upstream, none of its log lines below errors."""
+    _T3.tqdm = _no_progress_bar
+    chatterbox.models.s3gen.flow_matching.tqdm = _no_progress_bar
+    _TOKENIZER.hf_hub_download = _local_file
+    _TOKENIZER.ChineseCangjieConverter._init_segmenter = _lazy_segmenter
     for library in ("chatterbox", "transformers"):
         logging.getLogger(library).setLevel(logging.ERROR)
     for handler in logging.getLogger().handlers:
-        handler.addFilter(_not_upstreams)
+        handler.addFilter(_not_from_root)
 
 
-def staged(model: Any, stages: StageTimer) -> None:
-    """Have `stages` count what an upstream object spends in each stage of its `generate`, from now on."""
+def time_stages(model: Any, timer: StageTimer) -> None:
+    """Have `timer` measure, from now on, the stages of an upstream object's `generate`."""
     for owner, method, stage in (
         (model.t3, "inference", "decode"),
         (model.t3, "inference_turbo", "decode"),
@@ -93,24 +107,24 @@ def staged(model: Any, stages: StageTimer) -> None:
         (model.s3gen, "hift_inference", "vocoder"),
         (model.watermarker, "apply_watermark", "watermark"),
     ):
-        stages.watch(owner, method, stage)
+        timer.watch(owner, method, stage)
 
 
 _T3: Any = chatterbox.models.t3.t3
 _TOKENIZER: Any = chatterbox.models.tokenizers.tokenizer
 
 
-def _no_bar(loop: Iterable[Step], **_: Any) -> Iterable[Step]:
+def _no_progress_bar(loop: Iterable[Step], **_: Any) -> Iterable[Step]:
     return loop
 
 
-def _beside_the_tokenizer(*, filename: str, cache_dir: Path, **_: Any) -> str:
-    """Where Multilingual's tokenizer, which passes its own folder, finds a file of its checkpoint."""
+def _local_file(*, filename: str, cache_dir: Path, **_: Any) -> str:
+    """Replaces the download: Multilingual's tokenizer passes the checkpoint's folder as `cache_dir`."""
     return str(Path(cache_dir) / filename)
 
 
 class Segmenter:
-    """Finds the words in Chinese text. Nothing else needs its model, which is loaded with the first such text."""
+    """Segments Chinese text into words. Its model is loaded with the first Chinese text: nothing else needs it."""
 
     def __init__(self) -> None:
         self._segmenter: Any = None
@@ -119,28 +133,28 @@ class Segmenter:
         """The words of `text`. Raises UnspeakableError where the model is not on this host."""
         if self._segmenter is None:
             home = Path(spacy_pkuseg.config.pkuseg_home)
-            # The constructor downloads what it does not find; a worker never does.
+            # pkuseg's constructor downloads a missing model, which a worker must never do.
             if not (home / f"{SEGMENTER}.zip").exists() or not (home / SEGMENTER).is_dir():
                 raise UnspeakableError(
-                    f"Chinese needs a model that finds its words, and there is none in {home}; "
-                    "`chorus models download multilingual` brings it"
+                    f"Chinese needs a word segmentation model, which is missing in {home}: "
+                    "run `chorus models download multilingual`"
                 )
             self._segmenter = spacy_pkuseg.pkuseg(SEGMENTER)
         words: list[str] = self._segmenter.cut(text)
         return words
 
 
-def _later(converter: Any) -> None:
+def _lazy_segmenter(converter: Any) -> None:
     converter.segmenter = Segmenter()
 
 
-def _not_upstreams(record: logging.LogRecord) -> bool:
-    # Upstream logs by the root logger in places; nothing of ours does.
+def _not_from_root(record: logging.LogRecord) -> bool:
+    # Upstream logs with the root logger in places; this project never does.
     return record.name != "root" or record.levelno >= logging.ERROR
 
 
-class _Lines(io.TextIOBase):
-    """Takes printed text into the log, at its least level."""
+class _DebugLog(io.TextIOBase):
+    """A text stream that writes printed text to the debug log."""
 
     def write(self, text: str) -> int:
         if text.strip():

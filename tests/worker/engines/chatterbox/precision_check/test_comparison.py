@@ -14,7 +14,7 @@ import torch
 
 from tests.support.precisions import HERE
 from tests.support.real_worker import utterance
-from tests.support.stock import BUILT_IN, StockEngine, cloned, say
+from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.precision_check.comparison import Report, Task, compare
@@ -63,8 +63,8 @@ def test_a_recorded_utterance_is_the_same_and_leaves_nothing_behind(
 ) -> None:
     recorded = RecordedEngine(engine, tiny_checkpoint(engine), tmp_path)
     recorded.prepare(BUILT_IN)
-    expected = say(recorded, TEXTS[1], budget=BUDGET)
-    model = recorded._model
+    expected = synthesize(recorded, TEXTS[1], budget=BUDGET)
+    model = recorded.loaded.upstream
     before = _methods(model)
     spoken = utterance(TEXTS[1], voice="default", seed=7, token_budget=BUDGET)
     first, again = (recorded.record(spoken, BUILT_IN) for _ in range(2))
@@ -198,7 +198,7 @@ def test_damage_is_found_and_named(
         loaded.append(engine)
         return model
 
-    monkeypatch.setattr("worker.engines.chatterbox.stock.load", damaging)
+    monkeypatch.setattr("worker.engines.chatterbox.upstream.loaded_model.load", damaging)
     report = checked("turbo", texts=TEXTS[:1], listening=damage is _no_number)
     verdict = report.precisions[0].verdict
     assert verdict.fitness is Fitness.NOT_RECOMMENDED

@@ -19,7 +19,6 @@ from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
 from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.conditionals import fresh
 from worker.precision import Precision
 
 MEL_TOLERANCE, WAVE_TOLERANCE = 1e-4, 1e-5
@@ -60,13 +59,13 @@ def synthesizers(stock: StockEngine) -> GetSynthesizer:
     @cache
     def build(precision: Precision) -> Synthesizer:
         with torch.inference_mode():
-            return Synthesizer(stock._model.s3gen, precision)
+            return Synthesizer(stock.loaded.upstream.s3gen, precision)
 
     return build
 
 
 def voice_of(stock: StockEngine, source: VoiceSource) -> dict[str, Tensor]:
-    voice: dict[str, Tensor] = fresh(stock._prepared[source.voice.name], stock._member).gen
+    voice: dict[str, Tensor] = stock.loaded.conditionals(source.voice.name).gen
     return voice
 
 
@@ -80,7 +79,7 @@ def upstream_output(
 ) -> tuple[Tensor, Tensor]:
     """Upstream's spectrogram, (frames, bands), and wave, (samples,), with noise from `generator`."""
     torch.set_rng_state(generator.get_state())
-    s3gen = stock._model.s3gen
+    s3gen = stock.loaded.upstream.s3gen
     with patches.muted():
         mel = s3gen.flow_inference(tokens, ref_dict=dict(voice), finalize=True)
         wave, _ = s3gen.hift_inference(mel, None)
@@ -125,9 +124,9 @@ def test_the_vocoder_turns_upstreams_spectrogram_into_upstreams_wave(
     tokens, generator = drawn(3, 25)
     torch.set_rng_state(generator.get_state())
     with patches.muted():
-        mel = stock._model.s3gen.flow_inference(tokens, ref_dict=voice_of(stock, BUILT_IN), finalize=True)
+        mel = stock.loaded.upstream.s3gen.flow_inference(tokens, ref_dict=voice_of(stock, BUILT_IN), finalize=True)
         generator.set_state(torch.get_rng_state())
-        wave, _ = stock._model.s3gen.hift_inference(mel, None)
+        wave, _ = stock.loaded.upstream.s3gen.hift_inference(mel, None)
     found = run_to_completion(synthesizers(precision).vocoder.steps(mel[0].t().contiguous(), generator))
     assert found.shape == wave[0].shape
     assert decibels(wave[0], found - wave[0]) > MIN_SIGNAL_TO_NOISE[precision]
@@ -164,15 +163,15 @@ def test_steps_are_small(stock: StockEngine, synthesizers: GetSynthesizer) -> No
     """There is a step for each block of the estimator and each residual block of the vocoder."""
     tokens, generator = drawn(1, 5)
     count = sum(1 for _ in synthesizers(Precision.FP32).steps(tokens, voice_of(stock, BUILT_IN), generator))
-    s3gen = stock._model.s3gen
+    s3gen = stock.loaded.upstream.s3gen
     euler_steps = 2 if s3gen.meanflow else 10
     assert count >= euler_steps * len(s3gen.flow.decoder.estimator.mid_blocks) + len(s3gen.mel2wav.resblocks)
 
 
 def test_upstreams_weights_are_not_modified(stock: StockEngine, synthesizers: GetSynthesizer) -> None:
-    before = {name: tensor.clone() for name, tensor in stock._model.s3gen.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in stock.loaded.upstream.s3gen.state_dict().items()}
     for precision in HERE:
         tokens, generator = drawn(1, 5)
         run_to_completion(synthesizers(precision).steps(tokens, voice_of(stock, BUILT_IN), generator))
-    after = stock._model.s3gen.state_dict()
+    after = stock.loaded.upstream.s3gen.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

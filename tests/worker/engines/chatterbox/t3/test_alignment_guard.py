@@ -63,7 +63,7 @@ def engine(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFac
     """Multilingual with sharper attention in the aligned layers: a tiny checkpoint's own weights show no alignment."""
     engine = start("multilingual", tiny_checkpoint("multilingual"), tmp_path_factory.mktemp("cache"))
     for layer, _ in HEADS:
-        attention = engine._model.t3.tfmr.layers[layer].self_attn
+        attention = engine.loaded.upstream.t3.tfmr.layers[layer].self_attn
         attention.q_proj.weight = nn.Parameter(12 * attention.q_proj.weight, requires_grad=False)
     return engine
 
@@ -71,7 +71,7 @@ def engine(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def decoder(engine: StockEngine) -> Decoder:
     with torch.inference_mode():
-        return Decoder(engine._model.t3, slots=2, length=256)
+        return Decoder(engine.loaded.upstream.t3, slots=2, length=256)
 
 
 def compare(engine: StockEngine, decoder: Decoder, length: int, seed: int, **own: Any) -> list[Judgement]:

@@ -66,12 +66,12 @@ class Subject:
 
     @property
     def gpt2(self) -> bool:
-        return bool(self.stock._model.t3.is_gpt)
+        return bool(self.stock.loaded.upstream.t3.is_gpt)
 
     def sampler(self, prefix: VoicePrefix, text: Tensor, *, seed: int, budget: int = BUDGET, **own: Any) -> Sampler:
         if self.gpt2:
             return Gpt2Sampler(seed=seed, budget=budget, **GPT2 | own)
-        guarded = self.stock._member.guarded
+        guarded = self.stock.loaded.variant.guarded
         guard = AlignmentGuard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
         return LlamaSampler(seed=seed, budget=budget, guard=guard, **LLAMA | own)
 
@@ -104,7 +104,7 @@ def subject(
 
 def built(stock: StockEngine, **options: Any) -> Subject:
     with torch.inference_mode():
-        decoder = Decoder(stock._model.t3, **{"slots": SLOTS, "length": LENGTH} | options)
+        decoder = Decoder(stock.loaded.upstream.t3, **{"slots": SLOTS, "length": LENGTH} | options)
         prefix = decoder.embed_voice(conditionals(stock))
         decoder.compute_prefix(prefix)
     return Subject(stock, decoder, prefix)
@@ -199,7 +199,11 @@ def test_reduced_precision_stays_within_its_tolerance(subject: Subject, precisio
     with torch.inference_mode():
         exact = subject.decoder.forced_logits(subject.prefix, text, tokens)
         found = reduced.decoder.forced_logits(reduced.prefix, text, tokens)
-    assert exact.shape == (len(tokens), 1 if subject.gpt2 else 2, subject.stock._model.t3.hp.speech_tokens_dict_size)
+    assert exact.shape == (
+        len(tokens),
+        1 if subject.gpt2 else 2,
+        subject.stock.loaded.upstream.t3.hp.speech_tokens_dict_size,
+    )
     assert 0 < (exact - found).abs().max() <= REDUCED_TOLERANCES[precision] * (exact.max() - exact.min())
 
 
@@ -209,7 +213,7 @@ def test_it_ends_where_upstream_ends(subject: Subject, monkeypatch: pytest.Monke
     text = subject.text(6)
     cold: dict[str, Any] = {"temperature": 0.2}
     usual = GPT2 if subject.gpt2 else LLAMA
-    t3 = subject.stock._model.t3
+    t3 = subject.stock.loaded.upstream.t3
     often = subject.add(text, seed=1, **cold)
     run_to_end(subject, often)
     head = nn.Linear(*reversed(t3.speech_head.weight.shape), bias=t3.speech_head.bias is not None).requires_grad_(False)
@@ -227,7 +231,7 @@ def test_it_ends_where_upstream_ends(subject: Subject, monkeypatch: pytest.Monke
         assert sequence.sampler.cut_short == (sequence.sampler.tokens[-1] != STOP)
         ended += not sequence.sampler.cut_short
     # With a guard, the end also depends on the alignment: see `test_alignment_guard`.
-    assert ended or subject.stock._member.guarded
+    assert ended or subject.stock.loaded.variant.guarded
 
 
 # Other utterances in the batch
@@ -364,6 +368,6 @@ def test_a_failure_while_adding_takes_no_slot(subject: Subject) -> None:
 
 
 def test_the_memory_of_a_slot_is_as_stated(subject: Subject) -> None:
-    t3, decoder = subject.stock._model.t3, subject.decoder
+    t3, decoder = subject.stock.loaded.upstream.t3, subject.decoder
     rows, layers = (1, t3.cfg.n_layer) if subject.gpt2 else (2, t3.cfg.num_hidden_layers)
     assert decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * LENGTH

@@ -1,4 +1,4 @@
-"""What a model has to know of a voice: computed once for each clip and model, never from a damaged file."""
+"""The conditionals of voices: computed once for each clip and model, and again where a cached file is damaged."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ from safetensors.torch import load_file
 
 from tests.support.harness import ROOT, environment
 from tests.support.recordings import record, silence, speech
-from tests.support.stock import BUILT_IN, StockEngine, cloned, say
+from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint
 from voices.registry import Voice
 from worker.engines.base import VoiceSource, VoiceUnusableError
 from worker.engines.chatterbox.upstream import conditionals
-from worker.engines.chatterbox.upstream.conditionals import Conditionals, fresh, identity, shortened
-from worker.engines.chatterbox.upstream.loading import MEMBERS
-from worker.engines.chatterbox.upstream.reference_clip import MOST_SECONDS, read_clip
+from worker.engines.chatterbox.upstream.conditionals import (
+    ConditionalsCache,
+    model_fingerprint,
+    shorten_prompt,
+    to_upstream,
+)
+from worker.engines.chatterbox.upstream.loading import VARIANTS
+from worker.engines.chatterbox.upstream.reference_clip import MAX_SECONDS, read_clip
 
 LogCapture = pytest.LogCaptureFixture
 
@@ -42,83 +47,83 @@ def ada(tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
 
 
 @pytest.fixture(scope="module")
-def whole(engine: StockEngine, ada: VoiceSource) -> bytes:
-    """The file that is kept of the voice."""
+def cached_file(engine: StockEngine, ada: VoiceSource) -> bytes:
+    """Content of the file that is cached for the voice."""
     engine.prepare(ada)
-    (file,) = files(engine._conditionals._cache)
+    (file,) = files(engine.loaded.conditionals_cache._folder)
     return file.read_bytes()
 
 
 @pytest.fixture
 def cache(engine: StockEngine, tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> Iterator[Path]:
-    """An empty cache, with the engine as it is after its start."""
-    before = engine._conditionals
-    engine._conditionals = another(engine, tiny_checkpoint("turbo"), tmp_path / "cache")
+    """An empty cache, and the engine as after its start."""
+    before = engine.loaded.conditionals_cache
+    engine.loaded.conditionals_cache = another(engine, tiny_checkpoint("turbo"), tmp_path / "cache")
     yield tmp_path / "cache"
-    engine._conditionals = before
+    engine.loaded.conditionals_cache = before
 
 
-def another(engine: StockEngine, checkpoint: Path, cache: Path) -> Conditionals:
-    """What a further worker has, of the same model."""
-    conds, engine._model.conds = engine._model.conds, None
-    made = Conditionals(engine._model, engine._member, checkpoint, cache)
-    engine._model.conds = conds
+def another(engine: StockEngine, checkpoint: Path, cache: Path) -> ConditionalsCache:
+    """The cache object of another worker with the same model."""
+    conds, engine.loaded.upstream.conds = engine.loaded.upstream.conds, None
+    made = ConditionalsCache(engine.loaded.upstream, engine.loaded.variant, checkpoint, cache)
+    engine.loaded.upstream.conds = conds
     return made
 
 
 @pytest.fixture
 def computed(engine: StockEngine, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One entry for each time that upstream computes conditionals."""
+    """A list with one entry for each time that upstream computes conditionals."""
     calls: list[str] = []
-    compute = engine._model.prepare_conditionals
+    compute = engine.loaded.upstream.prepare_conditionals
 
     def counted(file: str) -> None:
         calls.append(file)
         compute(file)
 
-    monkeypatch.setattr(engine._model, "prepare_conditionals", counted)
+    monkeypatch.setattr(engine.loaded.upstream, "prepare_conditionals", counted)
     return calls
 
 
 def files(folder: Path) -> list[Path]:
-    """Whatever is in the folders below, but for the kernels that an engine compiles on its way."""
+    """Every file below a folder, except the kernels that an engine compiles."""
     return [path for path in folder.rglob("*") if path.is_file() and "kernels" not in path.parts]
 
 
 # Once for each clip and model
 
 
-def test_computed_once_and_kept(
+def test_computed_once_and_cached(
     engine: StockEngine,
     ada: VoiceSource,
-    whole: bytes,
+    cached_file: bytes,
     cache: Path,
     computed: list[str],
     tiny_checkpoint: TinyCheckpoint,
 ) -> None:
     engine.prepare(ada)
-    first = say(engine, source=ada)
+    first = synthesize(engine, source=ada)
     assert len(computed) == 1
     assert not Path(computed[0]).exists(), "upstream's copy of the clip is left behind"
     (file,) = files(cache)
     assert file.suffix == ".safetensors"
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == cached_file
     assert file.stat().st_mode & 0o077 == 0
-    engine._conditionals = another(engine, tiny_checkpoint("turbo"), cache)
+    engine.loaded.conditionals_cache = another(engine, tiny_checkpoint("turbo"), cache)
     engine.prepare(ada)
     assert len(computed) == 1
-    assert np.array_equal(say(engine, source=ada), first)
+    assert np.array_equal(synthesize(engine, source=ada), first)
     assert files(cache) == [file]
 
 
-def test_as_upstream_computes_them(engine: StockEngine, ada: VoiceSource, whole: bytes) -> None:
+def test_as_upstream_computes_them(engine: StockEngine, ada: VoiceSource, cached_file: bytes) -> None:
     assert ada.reference is not None
-    kept = engine._conditionals.of_clip(ada.reference)
+    kept = engine.loaded.conditionals_cache.of_clip(ada.reference)
     with torch.inference_mode():
-        engine._model.prepare_conditionals(str(ada.reference))
-    theirs, ours = engine._model.conds, fresh(kept, engine._member)
+        engine.loaded.upstream.prepare_conditionals(str(ada.reference))
+    upstream, own = engine.loaded.upstream.conds, to_upstream(kept, engine.loaded.variant)
     for part in ("t3", "gen"):
-        one, other = (getattr(made, part) for made in (theirs, ours))
+        one, other = (getattr(made, part) for made in (upstream, own))
         one, other = (values if isinstance(values, dict) else vars(values) for values in (one, other))
         assert one.keys() == other.keys()
         for name, value in one.items():
@@ -134,11 +139,11 @@ def test_a_changed_clip_has_conditionals_of_its_own(
     source = cloned(tmp_path)
     assert source.reference is not None
     engine.prepare(source)
-    first = say(engine, source=source)
+    first = synthesize(engine, source=source)
     record(source.reference, speech(7.0, peak=0.1), rate=30_000)
     engine.prepare(source)
     assert len(computed) == len(files(cache)) == 2
-    assert not np.array_equal(say(engine, source=source), first)
+    assert not np.array_equal(synthesize(engine, source=source), first)
 
 
 def test_one_clip_of_two_voices_is_computed_once(
@@ -149,24 +154,24 @@ def test_one_clip_of_two_voices_is_computed_once(
     assert len(computed) == len(files(cache)) == 1
 
 
-def test_a_changed_checkpoint_finds_nothing_stale(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+def test_a_changed_checkpoint_has_another_fingerprint(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     for file in tiny_checkpoint("turbo").iterdir():
         os.link(file, folder / file.name)
-    member = MEMBERS["turbo"]
-    names = [identity(member, folder)]
+    variant = VARIANTS["turbo"]
+    names = [model_fingerprint(variant, folder)]
     for name in ("ve.safetensors", "s3gen_meanflow.safetensors"):
         content = folder / name
         content.unlink()
         content.write_bytes(b"some weights")
-        names.append(identity(member, folder))
+        names.append(model_fingerprint(variant, folder))
         os.utime(content, ns=(1, 1))
-        names.append(identity(member, folder))
+        names.append(model_fingerprint(variant, folder))
     assert len(set(names)) == len(names)
     (folder / "t3_turbo_v1.safetensors").unlink()
-    assert identity(member, folder) == names[-1], "T3 has no part in conditionals"
-    assert identity(MEMBERS["chatterbox"], folder) != names[-1]
+    assert model_fingerprint(variant, folder) == names[-1], "conditionals do not depend on T3"
+    assert model_fingerprint(VARIANTS["chatterbox"], folder) != names[-1]
 
 
 def test_the_hubs_cache_names_files_by_their_content(tmp_path: Path) -> None:
@@ -179,12 +184,12 @@ def test_the_hubs_cache_names_files_by_their_content(tmp_path: Path) -> None:
             blob.write_bytes(b"some weights")
             os.utime(blob, ns=(fingerprint, fingerprint))
             (folder / name).symlink_to(blob)
-        names.append(identity(MEMBERS["turbo"], folder))
+        names.append(model_fingerprint(VARIANTS["turbo"], folder))
     assert names[0] == names[1]
 
 
 def test_two_processes_at_once_compute_it_once(
-    tiny_checkpoint: TinyCheckpoint, ada: VoiceSource, whole: bytes, tmp_path: Path
+    tiny_checkpoint: TinyCheckpoint, ada: VoiceSource, cached_file: bytes, tmp_path: Path
 ) -> None:
     command = [sys.executable, "tests/support/prepare_voice.py"]
     command += ["turbo", str(tiny_checkpoint("turbo")), str(tmp_path / "cache"), str(ada.reference)]
@@ -204,7 +209,7 @@ def test_two_processes_at_once_compute_it_once(
         counts = sorted(int(process.communicate()[0]) for process in (one, other))
     assert counts == [0, 1]
     (file,) = files(tmp_path / "cache")
-    assert load_file(file).keys() == load_bytes(tmp_path, whole).keys()
+    assert load_file(file).keys() == load_bytes(tmp_path, cached_file).keys()
 
 
 def load_bytes(folder: Path, content: bytes) -> dict[str, torch.Tensor]:
@@ -213,7 +218,7 @@ def load_bytes(folder: Path, content: bytes) -> dict[str, torch.Tensor]:
     return tensors
 
 
-# What lies in the cache
+# Damaged files and folders
 
 
 def cut(content: bytes) -> bytes:
@@ -229,10 +234,10 @@ def garbage(_: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, garbage])
-def test_a_damaged_file_is_computed_anew(
+def test_a_damaged_file_is_computed_again(
     engine: StockEngine,
     ada: VoiceSource,
-    whole: bytes,
+    cached_file: bytes,
     cache: Path,
     computed: list[str],
     damage: Callable[[bytes], bytes],
@@ -240,26 +245,26 @@ def test_a_damaged_file_is_computed_anew(
 ) -> None:
     engine.prepare(ada)
     (file,) = files(cache)
-    file.write_bytes(damage(whole))
+    file.write_bytes(damage(cached_file))
     engine.prepare(ada)
     assert len(computed) == 2
-    assert file.read_bytes() == whole
+    assert file.read_bytes() == cached_file
     assert f"{file} is damaged and will be computed again" in caplog.text
 
 
 @pytest.mark.parametrize("place", ["cache", "conditionals"])
 def test_a_cache_that_cannot_be_written(
-    engine: StockEngine, ada: VoiceSource, whole: bytes, cache: Path, place: str, caplog: LogCapture
+    engine: StockEngine, ada: VoiceSource, cached_file: bytes, cache: Path, place: str, caplog: LogCapture
 ) -> None:
-    before = say(engine, source=ada) if "ada" in engine._prepared else None
+    before = synthesize(engine, source=ada) if "ada" in engine.loaded.prepared else None
     taken = cache if place == "cache" else cache / "conditionals"
     taken.parent.mkdir(exist_ok=True)
     taken.write_text("a file in place of a folder")
     engine.prepare(ada)
-    samples = say(engine, source=ada)
+    samples = synthesize(engine, source=ada)
     assert len(samples) > 0
     assert before is None or np.array_equal(samples, before)
-    assert [entry.levelno for entry in caplog.records if "are not kept in" in entry.message] == [logging.WARNING]
+    assert [entry.levelno for entry in caplog.records if "cannot be cached in" in entry.message] == [logging.WARNING]
 
 
 # Clips
@@ -273,7 +278,7 @@ def test_a_clip_that_is_too_short_for_turbo(engine: StockEngine, cache: Path, tm
 
 
 @pytest.mark.parametrize("content", [b"", b"no sound at all", b"RIFF\x00\x00\x00\x00WAVE"])
-def test_a_file_that_is_no_clip(engine: StockEngine, cache: Path, tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_audio(engine: StockEngine, cache: Path, tmp_path: Path, content: bytes) -> None:
     clip = tmp_path / "clip.wav"
     clip.write_bytes(content)
     with pytest.raises(VoiceUnusableError, match="the reference clip cannot be used: "):
@@ -281,7 +286,7 @@ def test_a_file_that_is_no_clip(engine: StockEngine, cache: Path, tmp_path: Path
     assert files(cache) == []
 
 
-def test_a_clip_that_is_not_there(engine: StockEngine, cache: Path, tmp_path: Path) -> None:
+def test_a_missing_clip(engine: StockEngine, cache: Path, tmp_path: Path) -> None:
     clip = tmp_path / "clip.wav"
     with pytest.raises(VoiceUnusableError, match=rf"{clip} cannot be read: No such file"):
         engine.prepare(VoiceSource(Voice(name="ada", reference="clip.wav", synthetic=True), clip))
@@ -294,7 +299,7 @@ def test_a_silent_clip_speaks_or_is_refused(engine: StockEngine, cache: Path, tm
         engine.prepare(source)
     except VoiceUnusableError:
         return
-    assert np.isfinite(say(engine, source=source)).all()
+    assert np.isfinite(synthesize(engine, source=source)).all()
 
 
 @pytest.mark.parametrize(
@@ -308,24 +313,24 @@ def test_a_silent_clip_speaks_or_is_refused(engine: StockEngine, cache: Path, tm
         ("clip.m4a", ("-ar", "44100"), 44_100),
     ],
 )
-def test_clips_of_every_kind_sound_alike(
-    engine: StockEngine, whole: bytes, cache: Path, tmp_path: Path, file: str, options: tuple[str, ...], rate: int
+def test_clips_of_every_format_give_the_same_voice(
+    engine: StockEngine, cached_file: bytes, cache: Path, tmp_path: Path, file: str, options: tuple[str, ...], rate: int
 ) -> None:
     clip = record(tmp_path / file, speech(6.0), options=options)
-    samples, heard_rate = read_clip(clip)
-    assert heard_rate == rate
+    samples, clip_rate = read_clip(clip)
+    assert clip_rate == rate
     assert samples.dtype == np.float32
     assert abs(len(samples) / rate - 6.0) < 0.15
     assert 0.2 < np.abs(samples).max() < 0.45
     engine.prepare(VoiceSource(Voice(name="ada", reference=file, synthetic=True), clip))
     (kept,) = files(cache)
-    one, other = load_file(kept)["t3.speaker_emb"], load_bytes(tmp_path, whole)["t3.speaker_emb"]
+    one, other = load_file(kept)["t3.speaker_emb"], load_bytes(tmp_path, cached_file)["t3.speaker_emb"]
     assert torch.cosine_similarity(one, other).item() > 0.9
 
 
 def test_of_a_long_clip_only_the_beginning_is_read(tmp_path: Path) -> None:
-    samples, rate = read_clip(record(tmp_path / "clip.flac", speech(MOST_SECONDS + 20)))
-    assert MOST_SECONDS <= len(samples) / rate < MOST_SECONDS + 1
+    samples, rate = read_clip(record(tmp_path / "clip.flac", speech(MAX_SECONDS + 20)))
+    assert MAX_SECONDS <= len(samples) / rate < MAX_SECONDS + 1
 
 
 # The built-in voice
@@ -335,45 +340,45 @@ def test_the_built_in_voice_is_the_checkpoints(
     engine: StockEngine, tiny_checkpoint: TinyCheckpoint, computed: list[str]
 ) -> None:
     engine.prepare(BUILT_IN)
-    theirs = engine._member.module.Conditionals.load(tiny_checkpoint("turbo") / "conds.pt")
-    ours = fresh(engine._prepared["default"], engine._member)
-    assert torch.equal(ours.t3.speaker_emb, theirs.t3.speaker_emb)
-    assert torch.equal(ours.gen["prompt_feat"], theirs.gen["prompt_feat"])
+    upstream = engine.loaded.variant.module.Conditionals.load(tiny_checkpoint("turbo") / "conds.pt")
+    own = engine.loaded.conditionals("default")
+    assert torch.equal(own.t3.speaker_emb, upstream.t3.speaker_emb)
+    assert torch.equal(own.gen["prompt_feat"], upstream.gen["prompt_feat"])
     assert computed == []
 
 
-def test_a_checkpoint_without_a_voice_has_a_stand_in(
+def test_a_checkpoint_without_a_voice_has_a_fallback_clip(
     engine: StockEngine, tiny_checkpoint: TinyCheckpoint, cache: Path, computed: list[str]
 ) -> None:
     engine.prepare(BUILT_IN)
-    first = say(engine)
+    first = synthesize(engine)
     assert len(computed) == len(files(cache)) == 1
     engine.prepare(BUILT_IN)
-    engine._conditionals = another(engine, tiny_checkpoint("turbo"), cache)
+    engine.loaded.conditionals_cache = another(engine, tiny_checkpoint("turbo"), cache)
     engine.prepare(BUILT_IN)
     assert len(computed) == 1
-    assert np.array_equal(say(engine), first)
+    assert np.array_equal(synthesize(engine), first)
 
 
-def test_the_stand_in_is_long_enough_for_every_engine() -> None:
-    samples, rate = conditionals._stand_in()
-    assert len(samples) / rate > conditionals.TURBO_LEAST_SECONDS + 1
-    assert np.array_equal(conditionals._stand_in()[0], samples)
+def test_the_fallback_clip_is_long_enough_for_every_engine() -> None:
+    samples, rate = conditionals._fallback_clip()
+    assert len(samples) / rate > conditionals.TURBO_MIN_SECONDS + 1
+    assert np.array_equal(conditionals._fallback_clip()[0], samples)
 
 
-# A fresh one for each utterance
+# One upstream object for each utterance
 
 
-def test_what_upstream_does_to_one_is_not_in_the_next(engine: StockEngine) -> None:
+def test_upstreams_changes_do_not_reach_the_next_utterance(engine: StockEngine) -> None:
     engine.prepare(BUILT_IN)
-    kept = engine._prepared["default"]
+    kept = engine.loaded.prepared["default"]
     before = {name: tensor.clone() for name, tensor in kept.items()}
-    one = fresh(kept, engine._member)
+    one = to_upstream(kept, engine.loaded.variant)
     for tensor in (*vars(one.t3).values(), *one.gen.values()):
         if torch.is_tensor(tensor):
             tensor.fill_(0)
     one.gen.clear()
-    two = fresh(kept, engine._member)
+    two = to_upstream(kept, engine.loaded.variant)
     assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
     assert torch.equal(two.t3.speaker_emb, before["t3.speaker_emb"])
     assert two.gen["prompt_token"].count_nonzero() > 0
@@ -382,10 +387,10 @@ def test_what_upstream_does_to_one_is_not_in_the_next(engine: StockEngine) -> No
 @pytest.mark.parametrize("seconds", [2, 4, 10])
 def test_a_prompt_keeps_its_last_seconds(engine: StockEngine, ada: VoiceSource, seconds: int) -> None:
     engine.prepare(ada)
-    voice = fresh(engine._prepared[ada.voice.name], engine._member).gen
+    voice = engine.loaded.conditionals(ada.voice.name).gen
     count = voice["prompt_token"].shape[1]
     assert 100 < count < 250
-    found, kept = shortened(voice, seconds), min(25 * seconds, count)
+    found, kept = shorten_prompt(voice, seconds), min(25 * seconds, count)
     assert torch.equal(found["prompt_token"], voice["prompt_token"][:, count - kept :])
     assert found["prompt_token_len"].tolist() == [kept]
     assert torch.equal(found["prompt_feat"], voice["prompt_feat"][:, 2 * (count - kept) :])

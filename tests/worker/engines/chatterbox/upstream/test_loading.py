@@ -1,4 +1,4 @@
-"""From a checkpoint's files to upstream's classes: the same sound as upstream's own loading, without its copies."""
+"""Loading a checkpoint into upstream's classes gives the same audio as upstream's own loading, without its copies."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tests.support.stock import TEXT, StockEngine
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.base import Cancellation, ModelUnavailableError
 from worker.engines.chatterbox.upstream import loading, patches
-from worker.engines.chatterbox.upstream.loading import MEMBERS, load
+from worker.engines.chatterbox.upstream.loading import VARIANTS, load
 
-assert StockEngine is not None  # imported first: it takes upstream's warnings
+assert StockEngine is not None  # imported first: it suppresses upstream's warnings
 
 TINY_TURBO = {"n_layer": 2, "n_embd": 128, "hidden_size": 128, "n_head": 2}
 TINY_LLAMA = {"num_hidden_layers": 2, "intermediate_size": 128}
@@ -25,12 +25,12 @@ GUARDED = ("multilingual",)
 
 
 @pytest.fixture(autouse=True)
-def settled() -> None:
-    patches.settle()
+def installed() -> None:
+    patches.install()
     torch.set_num_threads(1)
 
 
-def quietly(engine: str, folder: Path) -> Any:
+def load_muted(engine: str, folder: Path) -> Any:
     with patches.muted():
         return load(engine, folder)
 
@@ -40,7 +40,7 @@ def parts(model: Any) -> list[torch.nn.Module]:
 
 
 def mapped(folder: Path) -> list[range]:
-    """Addresses at which files of the folder are mapped into this process."""
+    """Address ranges at which files of the folder are mapped into this process."""
     found = []
     for line in Path("/proc/self/maps").read_text().splitlines():
         if str(folder) in line:
@@ -52,11 +52,11 @@ def mapped(folder: Path) -> list[range]:
 # Each engine
 
 
-@pytest.mark.parametrize("engine", MEMBERS)
+@pytest.mark.parametrize("engine", VARIANTS)
 def test_every_engine_loads(tiny_checkpoint: TinyCheckpoint, engine: str) -> None:
     folder = tiny_checkpoint(engine)
-    model = quietly(engine, folder)
-    assert isinstance(model, MEMBERS[engine].upstream)
+    model = load_muted(engine, folder)
+    assert isinstance(model, VARIANTS[engine].upstream)
     assert model.conds is not None
     ranges = mapped(folder)
     for part in parts(model):
@@ -65,19 +65,19 @@ def test_every_engine_loads(tiny_checkpoint: TinyCheckpoint, engine: str) -> Non
             assert not parameter.requires_grad, name
             assert any(parameter.data_ptr() in place for place in ranges), f"{name} is a copy"
     backbone = model.t3.tfmr
-    layers = backbone.h if MEMBERS[engine].turbo else backbone.layers
-    assert len(layers) == (14 if MEMBERS[engine].multilingual else 2)
+    layers = backbone.h if VARIANTS[engine].turbo else backbone.layers
+    assert len(layers) == (14 if VARIANTS[engine].multilingual else 2)
     assert model.t3.hp.is_multilingual == (engine in GUARDED)
 
 
 def test_nano_is_turbo_with_a_t3_of_its_own(tiny_checkpoint: TinyCheckpoint) -> None:
-    model = quietly("nano", tiny_checkpoint("nano"))
+    model = load_muted("nano", tiny_checkpoint("nano"))
     assert type(model).__name__ == "ChatterboxTurboTTS"
     with pytest.raises(ModelUnavailableError, match="t3_turbo_v1"):
-        quietly("turbo", tiny_checkpoint("nano"))
+        load_muted("turbo", tiny_checkpoint("nano"))
 
 
-# As upstream's own
+# Equality with upstream's own loading
 
 
 @pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
@@ -87,8 +87,8 @@ def test_the_same_speech_as_from_upstreams_own_loading(
     with patches.muted():
         from scripts.support import make_checkpoint
 
-    module = MEMBERS[engine].module
-    # Upstream has the full size written down.
+    module = VARIANTS[engine].module
+    # The full size is fixed in upstream's code.
     tiny_s3gen = lambda meanflow=False: make_checkpoint._s3gen(meanflow=meanflow, tiny=True)  # noqa: E731
     monkeypatch.setattr(module, "S3Gen", tiny_s3gen)
     for name, shape in (("GPT2_medium", TINY_TURBO), ("Llama_520M", TINY_LLAMA)):
@@ -96,24 +96,27 @@ def test_the_same_speech_as_from_upstreams_own_loading(
 
     def spoken(model: Any) -> torch.Tensor:
         torch.manual_seed(5)
-        with patches.muted(), patches.decoding(patches.Steps(Cancellation(), budget=6)), torch.inference_mode():
+        with (
+            patches.muted(),
+            patches.limited_decoding(patches.DecodeLimit(Cancellation(), budget=6)),
+            torch.inference_mode(),
+        ):
             made: torch.Tensor = model.generate(TEXT)
         return made
 
     with patches.muted():
-        theirs = MEMBERS[engine].upstream.from_local(tiny_checkpoint(engine), "cpu")
-    ours = quietly(engine, tiny_checkpoint(engine))
-    for one, other in zip(parts(theirs), parts(ours), strict=True):
+        upstream = VARIANTS[engine].upstream.from_local(tiny_checkpoint(engine), "cpu")
+    own = load_muted(engine, tiny_checkpoint(engine))
+    for one, other in zip(parts(upstream), parts(own), strict=True):
         tensors = other.state_dict()
         assert one.state_dict().keys() == tensors.keys()
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in one.state_dict().items())
-    # Weights lie at other addresses in the file than in upstream's copy: where they are not aligned, sums are rounded
-    # in another order.
-    torch.testing.assert_close(spoken(ours), spoken(theirs), rtol=0, atol=1e-6)
-    for part in parts(ours):
+    # In the mapped file, weights are aligned differently than in upstream's copy, so sums are rounded in another order.
+    torch.testing.assert_close(spoken(own), spoken(upstream), rtol=0, atol=1e-6)
+    for part in parts(own):
         for parameter in part.parameters():
             parameter.data = parameter.data.clone()
-    assert torch.equal(spoken(ours), spoken(theirs))
+    assert torch.equal(spoken(own), spoken(upstream))
 
 
 @pytest.mark.parametrize(
@@ -129,9 +132,9 @@ def test_the_same_speech_as_from_upstreams_own_loading(
 def test_the_full_shape_is_read_from_the_checkpoint(
     monkeypatch: pytest.MonkeyPatch, engine: str, backbone: str, shape: dict[str, int]
 ) -> None:
-    member = MEMBERS[engine]
-    hp = loading.T3Config.multilingual() if member.multilingual else loading.T3Config.english_only()
-    if member.turbo:
+    variant = VARIANTS[engine]
+    hp = loading.T3Config.multilingual() if variant.multilingual else loading.T3Config.english_only()
+    if variant.turbo:
         hp = loading.T3Config(text_tokens_dict_size=50_276)
         hp.speech_tokens_dict_size = 6563
         hp.input_pos_emb = None
@@ -142,17 +145,17 @@ def test_the_full_shape_is_read_from_the_checkpoint(
     monkeypatch.setitem(loading.LLAMA_CONFIGS, "expected", loading.LLAMA_CONFIGS[backbone] | shape)
     with torch.device("meta"):
         expected = loading.T3(hp)
-    monkeypatch.setattr(loading, "_read", lambda _: expected.state_dict())
+    monkeypatch.setattr(loading, "_read_tensors", lambda _: expected.state_dict())
     with torch.device("meta"):
-        made = loading._t3(member, Path())
+        made = loading._t3(variant, Path())
     assert made.cfg.to_dict() == expected.cfg.to_dict()
-    assert vars(made.hp) == vars(hp) | {"llama_config_name": member.t3_file}
+    assert vars(made.hp) == vars(hp) | {"llama_config_name": variant.t3_file}
     assert made.hp.is_multilingual == (engine in GUARDED)
-    lacking = {"tfmr.wte.weight"} if member.turbo else set()
+    lacking = {"tfmr.wte.weight"} if variant.turbo else set()
     assert expected.state_dict().keys() - made.state_dict().keys() == lacking
 
 
-# What does not load
+# Checkpoints that do not load
 
 
 Spoil = Callable[[Path], None]
@@ -224,7 +227,7 @@ def another_object(file: Path) -> None:
 
 
 def linked(folder: Path, checkpoint: Path) -> Path:
-    """The checkpoint once more, by links."""
+    """A folder with links to the checkpoint's files."""
     folder.mkdir()
     for file in checkpoint.iterdir():
         (folder / file.name).symlink_to(file)
@@ -233,10 +236,10 @@ def linked(folder: Path, checkpoint: Path) -> Path:
 
 def refusal(engine: str, folder: Path) -> str:
     with pytest.raises(ModelUnavailableError) as refused:
-        quietly(engine, folder)
+        load_muted(engine, folder)
     message = str(refused.value)
     assert message.startswith(f"the checkpoint in {folder} does not load as {engine}: ")
-    assert message.endswith(f"; `chorus models verify {engine}` looks through its files")
+    assert message.endswith(f"; `chorus models verify {engine}` checks its files")
     assert "\n" not in message
     return message
 
@@ -267,7 +270,7 @@ def test_a_damaged_file(tiny_checkpoint: TinyCheckpoint, tmp_path: Path, file: s
 
 
 @pytest.mark.parametrize("spoil", [malicious, malicious_in_the_old_format])
-def test_a_file_of_a_voice_runs_no_code(
+def test_a_voice_file_cannot_execute_code(
     tiny_checkpoint: TinyCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoil: Spoil
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -277,7 +280,7 @@ def test_a_file_of_a_voice_runs_no_code(
     assert not Path("executed").exists()
     with patches.muted():
         torch.load(folder / "conds.pt", weights_only=False)
-    assert Path("executed").exists(), "it would have done nothing anyway"
+    assert Path("executed").exists(), "the file would have had no effect anyway"
 
 
 @pytest.mark.parametrize("content", ['{"version": "1.0"}', "[]", "{"])
@@ -288,7 +291,7 @@ def test_a_damaged_tokenizer(tiny_checkpoint: TinyCheckpoint, tmp_path: Path, co
     refusal("chatterbox", folder)
 
 
-def test_a_tokenizer_without_its_start(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+def test_a_tokenizer_without_its_start_token(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
     folder = linked(tmp_path / "spoilt", tiny_checkpoint("chatterbox"))
     content = (folder / "tokenizer.json").read_text()
     (folder / "tokenizer.json").unlink()
@@ -315,9 +318,9 @@ def test_a_file_of_another_engine(
     refusal(engine, folder)
 
 
-def test_upstreams_leniency_towards_the_originals_decoder(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+def test_an_original_s3gen_may_lack_and_exceed_tensors(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("chatterbox")
-    whole = quietly("chatterbox", checkpoint).s3gen.state_dict()
+    complete = load_muted("chatterbox", checkpoint).s3gen.state_dict()
     folder = linked(tmp_path / "older", checkpoint)
     state = load_file(checkpoint / "s3gen.safetensors")
     for name in ("tokenizer._mel_filters", "tokenizer.window"):
@@ -325,9 +328,9 @@ def test_upstreams_leniency_towards_the_originals_decoder(tiny_checkpoint: TinyC
     state["surplus"] = torch.zeros(1)
     (folder / "s3gen.safetensors").unlink()
     save_file(state, folder / "s3gen.safetensors")
-    loaded = quietly("chatterbox", folder).s3gen.state_dict()
-    assert loaded.keys() == whole.keys()
-    assert all(torch.equal(loaded[name], tensor) for name, tensor in whole.items())
+    loaded = load_muted("chatterbox", folder).s3gen.state_dict()
+    assert loaded.keys() == complete.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in complete.items())
 
 
 def test_weights_of_half_precision_are_converted(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
@@ -335,7 +338,7 @@ def test_weights_of_half_precision_are_converted(tiny_checkpoint: TinyCheckpoint
     state = load_file(folder / "ve.safetensors")
     (folder / "ve.safetensors").unlink()
     save_file({name: tensor.half() for name, tensor in state.items()}, folder / "ve.safetensors")
-    encoder = quietly("turbo", folder).ve
+    encoder = load_muted("turbo", folder).ve
     assert {parameter.dtype for parameter in encoder.parameters()} == {torch.float32}
     assert torch.equal(encoder.proj.weight, state["proj.weight"].half().float())
 
@@ -343,4 +346,4 @@ def test_weights_of_half_precision_are_converted(tiny_checkpoint: TinyCheckpoint
 def test_a_checkpoint_without_a_voice_of_its_own(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
     folder = linked(tmp_path / "mute", tiny_checkpoint("turbo"))
     (folder / "conds.pt").unlink()
-    assert quietly("turbo", folder).conds is None
+    assert load_muted("turbo", folder).conds is None

@@ -1,4 +1,4 @@
-"""Where the upstream package is reached into: its loops stop when they should, and nothing else of it changes."""
+"""Patches of the upstream package: its loops stop when they should, and nothing else of it changes."""
 
 from __future__ import annotations
 
@@ -13,63 +13,63 @@ from tests.support.stock import CountedCancellation, StockEngine
 from worker.checkpoints.catalogue import SEGMENTER
 from worker.engines.base import Cancellation, CancelledError, UnspeakableError
 from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.patches import Segmenter, Steps, decoding, muted, settle
+from worker.engines.chatterbox.upstream.patches import DecodeLimit, Segmenter, install, limited_decoding, muted
 
-assert StockEngine is not None  # imported first: it takes upstream's warnings
+assert StockEngine is not None  # imported first: it suppresses upstream's warnings
 
 
 @pytest.fixture(autouse=True)
-def settled() -> None:
-    settle()
+def installed() -> None:
+    install()
 
 
 # Decoding
 
 
-def test_steps_are_those_of_the_loop() -> None:
-    steps = Steps(Cancellation(), budget=10)
-    assert list(steps.over(range(3))) == [0, 1, 2]
-    assert steps.taken == 3
+def test_a_limited_loop_has_the_steps_of_the_loop() -> None:
+    limit = DecodeLimit(Cancellation(), budget=10)
+    assert list(limit.apply(range(3))) == [0, 1, 2]
+    assert limit.tokens == 3
 
 
-def test_steps_end_with_the_budget(caplog: pytest.LogCaptureFixture) -> None:
-    steps = Steps(Cancellation(), budget=4)
-    assert list(steps.over(range(1000))) == [0, 1, 2, 3]
-    assert steps.taken == 4
+def test_a_loop_ends_with_the_budget(caplog: pytest.LogCaptureFixture) -> None:
+    limit = DecodeLimit(Cancellation(), budget=4)
+    assert list(limit.apply(range(1000))) == [0, 1, 2, 3]
+    assert limit.tokens == 4
     assert "stopped after 4 speech tokens" in caplog.text
 
 
 def test_a_loop_as_long_as_the_budget_ended_by_itself(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(Steps(Cancellation(), budget=4).over(range(4)))) == 4
+    assert len(list(DecodeLimit(Cancellation(), budget=4).apply(range(4)))) == 4
     assert caplog.text == ""
 
 
-def test_steps_are_cancelled_between_tokens() -> None:
+def test_a_loop_is_cancelled_between_tokens() -> None:
     cancellation = Cancellation()
-    taken = Steps(cancellation, budget=10).over(range(1000))
-    assert [next(taken), next(taken)] == [0, 1]
+    loop = DecodeLimit(cancellation, budget=10).apply(range(1000))
+    assert [next(loop), next(loop)] == [0, 1]
     cancellation.request()
     with pytest.raises(CancelledError):
-        next(taken)
+        next(loop)
 
 
-def test_steps_look_once_a_token() -> None:
+def test_a_loop_checks_for_cancellation_once_per_token() -> None:
     cancellation = CountedCancellation()
-    assert len(list(Steps(cancellation, budget=10).over(range(7)))) == 7
-    assert cancellation.looks == 7
+    assert len(list(DecodeLimit(cancellation, budget=10).apply(range(7)))) == 7
+    assert cancellation.checks == 7
 
 
-def test_upstream_decodes_by_the_steps_within_the_block_alone() -> None:
-    steps = Steps(Cancellation(), budget=2)
-    with decoding(steps):
+def test_upstreams_loops_are_limited_only_within_the_block() -> None:
+    limit = DecodeLimit(Cancellation(), budget=2)
+    with limited_decoding(limit):
         assert list(patches._T3.tqdm(range(5), desc="Sampling", dynamic_ncols=True)) == [0, 1]
-    assert steps.taken == 2
+    assert limit.tokens == 2
     assert list(patches._T3.tqdm(range(5), desc="Sampling", dynamic_ncols=True)) == [0, 1, 2, 3, 4]
 
 
-def test_the_loop_is_given_back_after_a_failure() -> None:
+def test_the_loop_is_restored_after_a_failure() -> None:
     def fail() -> None:
-        with decoding(Steps(Cancellation(), budget=0)):
+        with limited_decoding(DecodeLimit(Cancellation(), budget=0)):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -77,10 +77,10 @@ def test_the_loop_is_given_back_after_a_failure() -> None:
     assert list(patches._T3.tqdm(range(3))) == [0, 1, 2]
 
 
-# Quiet
+# Output and logs
 
 
-def test_prints_and_warnings_go_no_further(
+def test_prints_and_warnings_do_not_get_out(
     capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, "worker.engines.chatterbox.upstream.patches"), muted():
@@ -88,31 +88,31 @@ def test_prints_and_warnings_go_no_further(
         warnings.warn("an old name", FutureWarning, stacklevel=1)
     assert capsys.readouterr() == ("", "")
     assert "upstream: loaded a network" in caplog.text
-    print("heard")  # noqa: T201
-    assert capsys.readouterr().out == "heard\n"
+    print("printed")  # noqa: T201
+    assert capsys.readouterr().out == "printed\n"
 
 
 def test_upstreams_root_log_lines_are_dropped_below_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kept(logging.Handler):
+    class Recorder(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            kept.append(record.getMessage())
+            messages.append(record.getMessage())
 
-    kept: list[str] = []
-    monkeypatch.setattr(logging.getLogger(), "handlers", [Kept()])
-    settle()
+    messages: list[str] = []
+    monkeypatch.setattr(logging.getLogger(), "handlers", [Recorder()])
+    install()
     logging.getLogger().warning("a root line")
     logging.getLogger().error("a root error")
     logging.getLogger("chatterbox.models").warning("a library's line")
-    logging.getLogger("worker").warning("ours")
-    assert kept == ["a root error", "ours"]
+    logging.getLogger("worker").warning("this project's line")
+    assert messages == ["a root error", "this project's line"]
 
 
-# The tokenizer of many languages
+# Multilingual's tokenizer
 
 
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Addresses that something tried to reach."""
+    """Addresses that something tried to connect to; all attempts fail."""
     tried: list[Any] = []
 
     def refuse(*arguments: Any, **_: Any) -> None:
@@ -125,7 +125,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return tried
 
 
-def test_the_tokenizer_finds_its_file_beside_it(tmp_path: Path, no_network: list[Any]) -> None:
+def test_the_tokenizer_reads_its_file_from_the_checkpoint(tmp_path: Path, no_network: list[Any]) -> None:
     (tmp_path / "Cangjie5_TC.json").write_text('["中\\tl", "文\\tyk"]')
     converter = patches._TOKENIZER.ChineseCangjieConverter(tmp_path)
     assert converter.word2cj == {"中": "l", "文": "yk"}
@@ -133,16 +133,18 @@ def test_the_tokenizer_finds_its_file_beside_it(tmp_path: Path, no_network: list
     assert no_network == []
 
 
-def test_chinese_without_the_model_that_finds_its_words(tmp_path: Path, no_network: list[Any]) -> None:
+def test_chinese_without_the_segmentation_model(tmp_path: Path, no_network: list[Any]) -> None:
     (tmp_path / "Cangjie5_TC.json").write_text('["中\\tl", "文\\tyk"]')
-    with pytest.raises(UnspeakableError, match="`chorus models download multilingual` brings it"):
+    with pytest.raises(UnspeakableError, match="run `chorus models download multilingual`"):
         patches._TOKENIZER.ChineseCangjieConverter(tmp_path)("中文")
     assert no_network == []
 
 
-def test_half_a_segmenter_is_none(tmp_path: Path, no_network: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_a_segmentation_model_is_missing(
+    tmp_path: Path, no_network: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("spacy_pkuseg.config.pkuseg_home", str(tmp_path))
     (tmp_path / f"{SEGMENTER}.zip").touch()
-    with pytest.raises(UnspeakableError, match=f"there is none in {tmp_path}"):
+    with pytest.raises(UnspeakableError, match=f"missing in {tmp_path}"):
         Segmenter().cut("中文")
     assert no_network == []
