@@ -47,8 +47,8 @@ def main() -> None:
         precisions=arguments.precision,
         seed=arguments.seed,
         language=arguments.language,
-        budget=arguments.max_tokens,
-        listening=arguments.recognise,
+        token_budget=arguments.max_tokens,
+        recognise=arguments.recognise,
     )
     try:
         report = compare(task, lambda done, doing: tell(done=done, of=task.steps, doing=doing))

@@ -1,4 +1,4 @@
-"""Runs upstream over an operator's texts, then each precision along the same way, and judges what came of it."""
+"""Makes reference runs of an operator's texts, gives their inputs to each precision, and judges the differences."""
 
 from __future__ import annotations
 
@@ -17,218 +17,231 @@ from worker.engines.chatterbox.precision_check.distances import (
     FrameDistances,
     StepDistances,
     WaveDistance,
-    of_logits,
-    of_mels,
-    of_waves,
+    logit_distances,
+    mel_distances,
+    wave_distance,
 )
-from worker.engines.chatterbox.precision_check.reference_run import RecordedEngine, Trajectory
-from worker.engines.chatterbox.precision_check.statistics import Figures, Heard, Reported, figures, total
-from worker.engines.chatterbox.precision_check.teacher_forced import LedEngine
-from worker.engines.chatterbox.precision_check.verdict import Verdict, judge, understood
+from worker.engines.chatterbox.precision_check.reference_run import RecordingEngine, ReferenceRun
+from worker.engines.chatterbox.precision_check.statistics import (
+    ReportModel,
+    Statistics,
+    WordErrors,
+    summarise,
+    total_word_errors,
+)
+from worker.engines.chatterbox.precision_check.teacher_forced import TeacherForcedEngine
+from worker.engines.chatterbox.precision_check.verdict import Verdict, is_understood, judge
 from worker.precision import Precision
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be compared."""
+    """One comparison."""
 
     engine: str
     checkpoint: Path
     cache: Path
-    """Folder for what is computed once."""
+    """Folder for conditionals."""
     source: VoiceSource
     texts: Sequence[str]
     precisions: Sequence[Precision]
     seed: int
     language: str
-    budget: int | None
-    """Most speech tokens of a text; None: by its length."""
-    listening: bool
-    """Whether a recogniser is to listen, if it can."""
+    token_budget: int | None
+    """Speech tokens of a text, at most; None: by its length."""
+    recognise: bool
+    """Whether to count word errors, if the recogniser is available."""
 
     @property
-    def unheard(self) -> str | None:
-        """Why no recogniser listens to this; None where it does, or was not to."""
-        return recogniser.unable(self.language) if self.listening else None
+    def unavailable_reason(self) -> str | None:
+        """Why no word errors are counted; None where they are, or were not requested."""
+        return recogniser.unavailable_reason(self.language) if self.recognise else None
 
     @property
     def steps(self) -> int:
-        """Pieces of work that progress is told of."""
-        each = len(self.texts)
-        return 1 + each + len(self.precisions) * (1 + each)
+        """Number of progress steps."""
+        texts = len(self.texts)
+        return 1 + texts + len(self.precisions) * (1 + texts)
 
 
-class TextReport(Reported):
-    """One text under one precision."""
+class TextReport(ReportModel):
+    """One text in one precision."""
 
     text: str
-    figures: Figures
+    figures: Statistics
 
 
-class PrecisionReport(Reported):
+class PrecisionReport(ReportModel):
     """One precision over all texts, and text by text."""
 
     precision: Precision
     verdict: Verdict
-    figures: Figures
+    figures: Statistics
     texts: list[TextReport]
 
 
-class Report(Reported):
-    """All that was found."""
+class Report(ReportModel):
+    """The result of a comparison."""
 
     engine: str
     model: str
-    """Which weights."""
+    """The model and the folder of its weights."""
     voice: str
     seed: int
     speech_seconds: float
-    """How much upstream spoke."""
-    stock: Heard | None
-    """What a recogniser heard in upstream's own speech; None where none listened."""
+    """Length of upstream's speech."""
+    stock: WordErrors | None
+    """Word errors in upstream's own speech; None where no recogniser was used."""
     precisions: list[PrecisionReport]
     fit: bool
     """Whether every precision can be used."""
     notes: list[str]
-    """What should be known of the figures."""
+    """Limitations of the statistics."""
 
 
-Tell = Callable[[int, str], None]
-"""Is told how many pieces of work are done, and what is done next."""
+ProgressCallback = Callable[[int, str], None]
+"""Called with the number of completed steps and a description of the next one."""
 
 
-def compare(task: Task, tell: Tell) -> Report:
-    """Measure and judge every precision. Raises EngineError where a voice or text cannot be spoken."""
-    progress = _Progress(tell)
+def compare(task: Task, on_progress: ProgressCallback) -> Report:
+    """Measure and judge every precision. Raises EngineError where a voice or text cannot be used."""
+    progress = _Progress(on_progress)
     progress("loading upstream's classes")
-    stock = RecordedEngine(task.engine, task.checkpoint, task.cache)
+    stock = RecordingEngine(task.engine, task.checkpoint, task.cache)
     stock.prepare(task.source)
-    trajectories = []
+    references = []
     for number, utterance in enumerate(_utterances(task), 1):
         progress(f"upstream speaks text {number} of {len(task.texts)}")
-        trajectories.append(stock.record(utterance, task.source))
+        references.append(stock.record(utterance, task.source))
     rate, model = stock.card.sample_rate, stock.model
     del stock
-    heard = [_listen(task, each.utterance, each.samples, rate) for each in trajectories]
-    in_stock = total([each for each in heard if each is not None])
-    precisions = [_measured(task, each, trajectories, in_stock, progress) for each in task.precisions]
+    found = [_word_errors(task, each.utterance, each.samples, rate) for each in references]
+    stock_errors = total_word_errors([each for each in found if each is not None])
+    precisions = [_measure(task, each, references, stock_errors, progress) for each in task.precisions]
     return Report(
         engine=task.engine,
         model=model,
         voice=task.source.voice.name,
         seed=task.seed,
-        speech_seconds=sum(len(each.samples) for each in trajectories) / rate,
-        stock=in_stock,
+        speech_seconds=sum(len(each.samples) for each in references) / rate,
+        stock=stock_errors,
         precisions=precisions,
         fit=all(each.verdict.fit for each in precisions),
-        notes=list(_notes(task, in_stock)),
+        notes=list(_notes(task, stock_errors)),
     )
 
 
 class _Progress:
-    """Counts the pieces of work, and tells of each when it begins."""
+    """Counts the steps, and reports each when it begins."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._done = 0
+    def __init__(self, callback: ProgressCallback) -> None:
+        self._callback = callback
+        self._completed = 0
 
-    def __call__(self, doing: str) -> None:
-        self._tell(self._done, doing)
-        self._done += 1
+    def __call__(self, description: str) -> None:
+        self._callback(self._completed, description)
+        self._completed += 1
 
 
 @dataclass(frozen=True)
-class _Measured:
-    """One text under one precision."""
+class _Measurement:
+    """One text in one precision."""
 
     steps: StepDistances
     frames: FrameDistances
     wave: WaveDistance
-    heard: Heard | None
+    word_errors: WordErrors | None
 
 
-def _measured(
-    task: Task, precision: Precision, trajectories: Sequence[Trajectory], stock: Heard | None, progress: _Progress
+def _measure(
+    task: Task,
+    precision: Precision,
+    references: Sequence[ReferenceRun],
+    stock_errors: WordErrors | None,
+    progress: _Progress,
 ) -> PrecisionReport:
-    progress(f"{precision}: laying out the weights")
-    engine = LedEngine(task.engine, task.checkpoint, task.cache, precision)
+    progress(f"{precision}: loading the weights")
+    engine = TeacherForcedEngine(task.engine, task.checkpoint, task.cache, precision)
     engine.prepare(task.source)
-    each = []
-    for number, trajectory in enumerate(trajectories, 1):
-        progress(f"{precision}: text {number} of {len(trajectories)}")
-        each.append(_along(task, engine, trajectory))
-    overall = _figures(each)
+    measurements = []
+    for number, reference in enumerate(references, 1):
+        progress(f"{precision}: text {number} of {len(references)}")
+        measurements.append(_measure_text(task, engine, reference))
+    overall = _summary(measurements)
     return PrecisionReport(
         precision=precision,
-        verdict=judge(overall, stock),
+        verdict=judge(overall, stock_errors),
         figures=overall,
-        texts=[TextReport(text=text, figures=_figures([one])) for text, one in zip(task.texts, each, strict=True)],
+        texts=[
+            TextReport(text=text, figures=_summary([measurement]))
+            for text, measurement in zip(task.texts, measurements, strict=True)
+        ],
     )
 
 
-def _along(task: Task, engine: LedEngine, trajectory: Trajectory) -> _Measured:
-    logits = engine.logits(trajectory, task.source)
+def _measure_text(task: Task, engine: TeacherForcedEngine, reference: ReferenceRun) -> _Measurement:
+    logits = engine.logits(reference, task.source)
     # The same draws for every precision.
-    draws = torch.Generator().manual_seed(task.seed)
-    return _Measured(
-        steps=of_logits(trajectory.logits, logits, temperature=trajectory.temperature, generator=draws),
-        frames=of_mels(trajectory.mel, engine.mel(trajectory, task.source.voice)),
-        wave=of_waves(trajectory.wave, engine.wave(trajectory)),
-        # What is no number cannot be spoken, and counts against the precision anyway.
-        heard=_spoken(task, engine, trajectory.utterance) if bool(logits.isfinite().all()) else None,
+    generator = torch.Generator().manual_seed(task.seed)
+    return _Measurement(
+        steps=logit_distances(reference.logits, logits, temperature=reference.temperature, generator=generator),
+        frames=mel_distances(reference.mel, engine.mel(reference, task.source.voice)),
+        wave=wave_distance(reference.wave, engine.wave(reference)),
+        # Tokens cannot be drawn from NaN; the logits' distance then counts against the precision.
+        word_errors=_own_word_errors(task, engine, reference.utterance) if bool(logits.isfinite().all()) else None,
     )
 
 
-def _spoken(task: Task, engine: LedEngine, utterance: Utterance) -> Heard | None:
-    """What a recogniser hears where the engine speaks by itself; None where none listens."""
-    if not _listens(task):
+def _own_word_errors(task: Task, engine: TeacherForcedEngine, utterance: Utterance) -> WordErrors | None:
+    """Word errors in the engine's own synthesis, not teacher-forced; None without a recogniser."""
+    if not _recognises(task):
         return None
     try:
         samples = np.concatenate(list(engine.synthesize(utterance, task.source, Cancellation())))
     except UnspeakableError:
-        # Upstream could speak it.
+        # Upstream could synthesise the text, so every word counts as missing.
         samples = np.zeros(engine.card.sample_rate, np.float32)
-    return _listen(task, utterance, samples, engine.card.sample_rate)
+    return _word_errors(task, utterance, samples, engine.card.sample_rate)
 
 
-def _figures(measured: Sequence[_Measured]) -> Figures:
-    return figures(
-        [each.steps for each in measured],
-        [each.frames for each in measured],
-        [each.wave for each in measured],
-        [each.heard for each in measured if each.heard is not None],
+def _summary(measurements: Sequence[_Measurement]) -> Statistics:
+    return summarise(
+        [each.steps for each in measurements],
+        [each.frames for each in measurements],
+        [each.wave for each in measurements],
+        [each.word_errors for each in measurements if each.word_errors is not None],
     )
 
 
 def _utterances(task: Task) -> Iterator[Utterance]:
-    card = CARDS[task.engine]
-    own = {name: value for name, value in task.source.voice.parameters.items() if card.parameter(name) is not None}
+    card, voice = CARDS[task.engine], task.source.voice
+    parameters = {name: value for name, value in voice.parameters.items() if card.parameter(name) is not None}
     if card.parameter("language") is not None:
-        own["language"] = task.language
+        parameters["language"] = task.language
     for number, text in enumerate(task.texts):
         yield Utterance(
             id=f"text-{number}",
             text=text,
-            voice=task.source.voice.name,
+            voice=voice.name,
             seed=task.seed,
-            parameters=own,
-            token_budget=task.budget,
+            parameters=parameters,
+            token_budget=task.token_budget,
         )
 
 
-def _listens(task: Task) -> bool:
-    return task.listening and task.unheard is None
+def _recognises(task: Task) -> bool:
+    return task.recognise and task.unavailable_reason is None
 
 
-def _listen(task: Task, utterance: Utterance, samples: Samples, rate: int) -> Heard | None:
-    return recogniser.listen(utterance.text, samples, rate) if _listens(task) else None
+def _word_errors(task: Task, utterance: Utterance, samples: Samples, rate: int) -> WordErrors | None:
+    return recogniser.count_word_errors(utterance.text, samples, rate) if _recognises(task) else None
 
 
-def _notes(task: Task, stock: Heard | None) -> Iterator[str]:
-    if task.unheard is not None:
-        yield task.unheard
-    if stock is not None and not understood(stock):
+def _notes(task: Task, stock_errors: WordErrors | None) -> Iterator[str]:
+    if task.unavailable_reason is not None:
+        yield task.unavailable_reason
+    if stock_errors is not None and not is_understood(stock_errors):
         yield (
-            f"the recogniser does not understand upstream's own speech (word error rate {stock.rate:.0%}): "
-            "word error rates say nothing here, and do not count"
+            f"the recogniser does not understand upstream's own speech (word error rate {stock_errors.rate:.0%}), "
+            "so word error rates do not count"
         )

@@ -1,7 +1,7 @@
-"""What a speech recogniser hears in speech, beside the words that were to be said.
+"""Word errors of synthesised speech, counted with a speech recogniser.
 
-The recogniser is pocketsphinx: small, offline, English only. It mishears more than people do, all precisions alike;
-what counts is the difference between them.
+The recogniser is pocketsphinx: small, offline, English only. It makes more errors than people do, equally for every
+precision, so only the difference between precisions counts.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ import torch
 import torchaudio
 
 from worker.engines.base import Samples
-from worker.engines.chatterbox.precision_check.statistics import Heard
+from worker.engines.chatterbox.precision_check.statistics import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import SAMPLE_RATE, recognise, words
 
 LANGUAGE = "en"
 LIBRARIES = ("pocketsphinx", "jiwer")
 
-_LOUDEST = 32_767
+_MAX_INT16 = 32_767
 
 
-def unable(language: str) -> str | None:
-    """Why nothing can be heard of speech in a language, with what to do about it; None where it can."""
+def unavailable_reason(language: str) -> str | None:
+    """Why speech in a language cannot be recognised, and what to install; None where it can."""
     absent = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if absent:
-        return f"nobody listened: {' and '.join(absent)} must be installed for that, by: pip install -e '.[check]'"
+        return f"no word error rates: {' and '.join(absent)} must be installed, with: pip install -e '.[check]'"
     if language != LANGUAGE:
-        return f"nobody listened: the recogniser knows English only, and the texts are spoken as {language!r}"
+        return f"no word error rates: the recogniser knows English only, and the texts are in {language!r}"
     return None
 
 
-def listen(text: str, samples: Samples, rate: int) -> Heard | None:
-    """Have speech recognised that is to say `text`; None where that has no words."""
-    import jiwer  # noqa: PLC0415 - optional, see `unable`
+def count_word_errors(text: str, samples: Samples, rate: int) -> WordErrors | None:
+    """Word errors in speech of `text`, at `rate` samples per second; None where the text has no words."""
+    import jiwer  # noqa: PLC0415 - optional, see `unavailable_reason`
 
-    said = words(text)
-    if not said:
+    expected = words(text)
+    if not expected:
         return None
-    found = jiwer.process_words(" ".join(said), transcribe(samples, rate))
-    return Heard(errors=found.substitutions + found.deletions + found.insertions, words=len(said))
+    found = jiwer.process_words(" ".join(expected), transcribe(samples, rate))
+    return WordErrors(errors=found.substitutions + found.deletions + found.insertions, words=len(expected))
 
 
 def transcribe(samples: Samples, rate: int) -> str:
-    """The words in speech at `rate` samples a second, in lower case."""
+    """The words in speech at `rate` samples per second, in lower case."""
     resampled = torchaudio.functional.resample(torch.from_numpy(samples), rate, SAMPLE_RATE).numpy()
-    return recognise((np.clip(resampled, -1, 1) * _LOUDEST).astype("<i2").tobytes())
+    return recognise((np.clip(resampled, -1, 1) * _MAX_INT16).astype("<i2").tobytes())

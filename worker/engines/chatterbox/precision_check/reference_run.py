@@ -1,8 +1,8 @@
-"""What upstream makes of a text by its own classes, with everything it drew and computed on the way.
+"""The reference run: what upstream's own classes draw and compute for a text, stage by stage.
 
-It is recorded while upstream's own `generate` runs, once: tokens with the logits that each was drawn from, then the
-spectrogram and the wave, each with the state that the random generator had before. Another precision is then led along
-the same way, and compared at every step.
+It is recorded during one call of upstream's own `generate`: the tokens with the logits that each was drawn from, the
+spectrogram and the wave, each with the state of the random generator before it. Another precision then gets the same
+inputs at every stage, and its outputs are compared.
 """
 
 from __future__ import annotations
@@ -23,85 +23,85 @@ from worker.engines.chatterbox.t3.sampling import STOP, classifier_free_guidance
 
 
 @dataclass(frozen=True)
-class Trajectory:
-    """One text's way through upstream."""
+class ReferenceRun:
+    """Inputs and outputs of every stage, for one text."""
 
     utterance: Utterance
     temperature: float
-    """That tokens were drawn at."""
+    """Sampling temperature of the tokens."""
     tokens: list[int]
-    """What was drawn at each step; the last one, which nothing follows, may stand for another."""
+    """The token drawn at each step; the last one, which is not fed back, may be a placeholder."""
     logits: Tensor
-    """What it was drawn from, float32 (steps, vocabulary): with guidance, where there is any, and nothing else."""
-    spoken: Tensor
-    """The tokens that S3Gen was given, int64 (spoken tokens,)."""
-    flow_state: Tensor
-    """Of torch's generator before the flow drew its noise."""
+    """float32 (steps, vocabulary), after guidance, if the model has it, and before every other processor."""
+    s3gen_tokens: Tensor
+    """The tokens that S3Gen received, int64 (tokens,)."""
+    flow_rng_state: Tensor
+    """State of torch's generator before the flow drew its noise."""
     mel: Tensor
-    """What the flow made, float32 (frames, bands)."""
-    vocoder_state: Tensor
-    """Of torch's generator before the vocoder drew its noise."""
+    """The flow's output, float32 (frames, bands)."""
+    vocoder_rng_state: Tensor
+    """State of torch's generator before the vocoder drew its noise."""
     wave: Tensor
-    """What the vocoder made, float32 (samples,)."""
+    """The vocoder's output, float32 (samples,)."""
     samples: Samples
-    """The speech, faded in and with its watermark."""
+    """The final audio, faded in and watermarked."""
 
 
-class RecordedEngine(StockEngine):
-    """The stock engine, which can keep what it does."""
+class RecordingEngine(StockEngine):
+    """A stock engine that can record a reference run."""
 
-    def record(self, utterance: Utterance, source: VoiceSource) -> Trajectory:
-        """Speak, and keep what was made on the way. The voice must be prepared."""
+    def record(self, utterance: Utterance, source: VoiceSource) -> ReferenceRun:
+        """Synthesise an utterance and return its reference run. The voice must be prepared."""
         decode = "inference_turbo" if self.loaded.variant.turbo else "inference"
         flow, vocoder = "flow_inference", "hift_inference"
         parts = {decode: self.loaded.upstream.t3, flow: self.loaded.upstream.s3gen, vocoder: self.loaded.upstream.s3gen}
-        with _recorded(parts) as calls, _collected(self.loaded.upstream.t3.speech_head) as steps:
+        with _record_calls(parts) as calls, _collect_outputs(self.loaded.upstream.t3.speech_head) as steps:
             samples = np.concatenate(list(self.synthesize(utterance, source, Cancellation())))
         options = calls[decode].options
         logits = torch.stack([step[:, -1] for step in steps])
         turbo = self.loaded.variant.turbo
         guided = logits[:, 0] if turbo else classifier_free_guidance(logits, options["cfg_weight"])
-        # Upstream leaves the last step's token out where it ended the speech, or was not drawn any more.
-        tokens = [*calls[decode].made.flatten().tolist(), STOP]
-        return Trajectory(
+        # Upstream does not return the last step's token where that was the stop token or was never drawn.
+        tokens = [*calls[decode].result.flatten().tolist(), STOP]
+        return ReferenceRun(
             utterance=utterance,
             temperature=options["temperature"],
             tokens=tokens[: len(steps)],
             logits=guided,
-            spoken=calls[flow].arguments[0].flatten(),
-            flow_state=calls[flow].state,
-            mel=calls[flow].made[0].t().contiguous(),
-            vocoder_state=calls[vocoder].state,
-            wave=calls[vocoder].made[0],
+            s3gen_tokens=calls[flow].arguments[0].flatten(),
+            flow_rng_state=calls[flow].rng_state,
+            mel=calls[flow].result[0].t().contiguous(),
+            vocoder_rng_state=calls[vocoder].rng_state,
+            wave=calls[vocoder].result[0],
             samples=samples,
         )
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a method."""
+    """A recorded method call."""
 
-    state: Tensor
-    """Of torch's generator before it."""
+    rng_state: Tensor
+    """State of torch's generator before the call."""
     arguments: tuple[Any, ...]
     options: dict[str, Any]
-    made: Tensor
-    """What it gave, or the first thing of that."""
+    result: Tensor
+    """A copy of the returned value, or of its first item."""
 
 
 @contextmanager
-def _recorded(parts: dict[str, Any]) -> Iterator[dict[str, _Call]]:
-    """A block in which the methods named are recorded, of these objects; the last call of each."""
+def _record_calls(parts: dict[str, Any]) -> Iterator[dict[str, _Call]]:
+    """A block that records the last call of each method; `parts` are the objects by name of their method."""
     calls: dict[str, _Call] = {}
 
     def recorded(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             state = torch.get_rng_state()
-            made = method(*arguments, **options)
-            first = made[0] if isinstance(made, tuple) else made
-            # Upstream fades a wave in where it lies.
+            result = method(*arguments, **options)
+            first = result[0] if isinstance(result, tuple) else result
+            # A copy, because upstream fades the wave in place.
             calls[name] = _Call(state, arguments, options, first.clone())
-            return made
+            return result
 
         return call
 
@@ -118,8 +118,8 @@ def _recorded(parts: dict[str, Any]) -> Iterator[dict[str, _Call]]:
 
 
 @contextmanager
-def _collected(module: Any) -> Iterator[list[Tensor]]:
-    """A block in which whatever a module puts out is collected."""
+def _collect_outputs(module: Any) -> Iterator[list[Tensor]]:
+    """A block that collects copies of all outputs of a module."""
     collected: list[Tensor] = []
 
     def collect(_module: Any, _inputs: Any, output: Tensor) -> None:

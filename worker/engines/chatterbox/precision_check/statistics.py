@@ -1,4 +1,4 @@
-"""A precision in figures: distances of one text or of several summed up, with what a recogniser heard; pure."""
+"""Statistics of one precision: the distances and word errors of one text, or of several together; pure."""
 
 from __future__ import annotations
 
@@ -8,78 +8,83 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from worker.engines.chatterbox.precision_check.distances import FrameDistances, StepDistances, WaveDistance, joined
+from worker.engines.chatterbox.precision_check.distances import (
+    FrameDistances,
+    StepDistances,
+    WaveDistance,
+    concatenate,
+)
 
-MOST_DECIBELS = 150.0
-"""Told of waves that are the same to the last bit: all that float32 tells apart."""
+MAX_DECIBELS = 150.0
+"""Signal-to-noise ratio of identical waves: the most that float32 can express."""
 
 
-class Reported(BaseModel):
-    """What goes into the report, as JSON."""
+class ReportModel(BaseModel):
+    """Base of everything in the report, which is JSON with field names in camel case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
 
 
-class Heard(Reported):
-    """What a recogniser made of speech whose words are known."""
+class WordErrors(ReportModel):
+    """A recogniser's errors in speech of known words."""
 
     errors: int
-    """Words that it heard wrong, missed or added."""
+    """Words that it substituted, deleted or inserted."""
     words: int
 
     @property
     def rate(self) -> float:
-        """Word error rate: 1 where every word is wrong, more where it heard words that nobody said."""
+        """Word error rate: 1 where every word is wrong, more where words were inserted as well."""
         return self.errors / self.words
 
-    def __add__(self, other: Heard) -> Heard:
-        """What it made of both."""
-        return Heard(errors=self.errors + other.errors, words=self.words + other.words)
+    def __add__(self, other: WordErrors) -> WordErrors:
+        """The errors in both."""
+        return WordErrors(errors=self.errors + other.errors, words=self.words + other.words)
 
 
-class Figures(Reported):
-    """How far one precision is from upstream. Shares are between 0 and 1."""
+class Statistics(ReportModel):
+    """How far one precision is from upstream. Shares are in [0, 1]."""
 
     steps: int
-    """Tokens along which logits were compared."""
+    """Tokens whose logits were compared."""
     logit_largest: float
     """Largest difference of a logit, as a share of their range."""
     logit_mean: float
-    """Mean difference, likewise."""
+    """Mean difference, as the same share."""
     divergence_mean: float
-    """Kullback-Leibler divergence of the next token's distribution from upstream's, in nats a step."""
+    """Kullback-Leibler divergence of the next token's distribution from upstream's, in nats per step."""
     divergence_largest: float
     agreement: float
-    """Share of the steps at which the likeliest token is the same."""
+    """Share of the steps with the same most likely token."""
     clear_steps: int
-    """Steps at which upstream's choice is clear: its likeliest token is twice as likely as the next."""
+    """Steps at which upstream's choice is clear: its most likely token is twice as likely as the next."""
     clear_agreement: float | None
-    """The agreement over those; None where there are none."""
+    """The agreement over the clear steps; None where there are none."""
     draw_agreement: float
     """Share of the steps at which the same random numbers draw the same token."""
     frames: int
-    """Frames of the spectrograms that were compared."""
+    """Frames of the compared spectrograms."""
     mel_mean: float
     """Mean difference of a band, in natural logarithms of magnitudes."""
     mel_largest: float
     mel_cepstral: float
     """Mel-cepstral distance, mean over the frames, in dB."""
     vocoder_ratio: float
-    """Signal to noise of the wave that is made of the same spectrogram, in dB."""
-    heard: Heard | None
-    """None where no recogniser listened."""
+    """Signal-to-noise ratio of the wave that is made from the same spectrogram, in dB."""
+    heard: WordErrors | None
+    """None where no recogniser was used."""
 
 
-def figures(
+def summarise(
     steps: Sequence[StepDistances],
     frames: Sequence[FrameDistances],
     waves: Sequence[WaveDistance],
-    heard: Sequence[Heard],
-) -> Figures:
-    """Sum up texts; `heard` may be empty, the others not."""
-    step, frame, wave = joined(steps), joined(frames), joined(waves)
+    word_errors: Sequence[WordErrors],
+) -> Statistics:
+    """The statistics of several texts; `word_errors` may be empty, the other sequences must not."""
+    step, frame, wave = concatenate(steps), concatenate(frames), concatenate(waves)
     clear = int(step.clear.sum())
-    return Figures(
+    return Statistics(
         steps=len(step.largest),
         logit_largest=float(step.largest.max()),
         logit_mean=float(step.mean.mean()),
@@ -94,19 +99,22 @@ def figures(
         mel_largest=float(frame.largest.max()),
         mel_cepstral=float(frame.cepstral.mean()),
         vocoder_ratio=decibels(float(wave.signal.sum()), float(wave.noise.sum())),
-        heard=total(heard),
+        heard=total_word_errors(word_errors),
     )
 
 
-def total(heard: Sequence[Heard]) -> Heard | None:
-    """What a recogniser made of several texts; None of none."""
-    return sum(heard[1:], start=heard[0]) if heard else None
+def total_word_errors(word_errors: Sequence[WordErrors]) -> WordErrors | None:
+    """The sum over several texts; None where there are none."""
+    return sum(word_errors[1:], start=word_errors[0]) if word_errors else None
 
 
 def decibels(signal: float, noise: float) -> float:
-    """The ratio of two energies in dB, at most MOST_DECIBELS; not a number where one of them is none."""
+    """The ratio of two energies in dB, at most MAX_DECIBELS.
+
+    -inf where there is no signal, NaN where the noise is infinite or NaN.
+    """
     if noise == 0:
-        return MOST_DECIBELS
+        return MAX_DECIBELS
     if signal == 0:
         return -math.inf
-    return min(MOST_DECIBELS, 10 * math.log10(signal / noise)) if math.isfinite(noise) else math.nan
+    return min(MAX_DECIBELS, 10 * math.log10(signal / noise)) if math.isfinite(noise) else math.nan

@@ -1,6 +1,6 @@
-"""What a precision's figures mean: equal to upstream, close to it, or not recommended; pure.
+"""The verdict on a precision's statistics: equal to upstream, close to it, or not recommended; pure.
 
-A precision is only as good as the worst of its figures, and the reasons name that one.
+The worst statistic decides, and the verdict's reasons name it.
 """
 
 from __future__ import annotations
@@ -10,29 +10,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.engines.chatterbox.precision_check.statistics import Figures, Heard, Reported
+from worker.engines.chatterbox.precision_check.statistics import ReportModel, Statistics, WordErrors
 
 
 class Fitness(StrEnum):
     """How a precision may be used."""
 
     EQUAL = "equal"
-    """Upstream's own but for rounding."""
+    """Equal to upstream up to rounding."""
     CLOSE = "close"
-    """Other takes of the same speech: a seed gives another one, as good."""
+    """Another take of the same speech, as good as upstream's with another seed."""
     NOT_RECOMMENDED = "not recommended"
 
 
-class Verdict(Reported):
-    """What is to be thought of a precision, and why."""
+class Verdict(ReportModel):
+    """The fitness of a precision, and the reasons."""
 
     fitness: Fitness
     reasons: list[str]
-    """A sentence for each figure that decided."""
+    """A sentence for each statistic that decided."""
 
     @property
     def fit(self) -> bool:
-        """Whether it can be used."""
+        """Whether the precision can be used."""
         return self.fitness is not Fitness.NOT_RECOMMENDED
 
 
@@ -42,28 +42,29 @@ def _percent(value: float) -> str:
 
 @dataclass(frozen=True)
 class Bound:
-    """How good one figure has to be."""
+    """The limit of one statistic."""
 
-    figure: str
-    """Of `Figures`."""
+    statistic: str
+    """A field of `Statistics`."""
     name: str
+    """Its name in reasons."""
     limit: float
     at_least: bool = False
-    """Whether the limit is the least; else it is the most."""
-    written: Callable[[float], str] = _percent
+    """Whether the limit is a minimum; otherwise it is a maximum."""
+    formatter: Callable[[float], str] = _percent
 
-    def holds(self, figures: Figures) -> bool:
-        """Whether the figure keeps to it. One that is not a number does not, one that there is none of does."""
-        value = getattr(figures, self.figure)
+    def holds(self, statistics: Statistics) -> bool:
+        """Whether the statistic keeps to the limit: NaN does not, None does."""
+        value = getattr(statistics, self.statistic)
         if value is None:
             return True
         return bool(value >= self.limit if self.at_least else value <= self.limit)
 
-    def told(self, figures: Figures) -> str:
-        """The figure beside its limit."""
-        value = getattr(figures, self.figure)
-        found = "none" if value is None else self.written(value) if math.isfinite(value) else "not a number"
-        return f"{self.name}: {found} ({'at least' if self.at_least else 'at most'} {self.written(self.limit)})"
+    def describe(self, statistics: Statistics) -> str:
+        """A sentence with the statistic and its limit."""
+        value = getattr(statistics, self.statistic)
+        found = "none" if value is None else self.formatter(value) if math.isfinite(value) else "not a number"
+        return f"{self.name}: {found} ({'at least' if self.at_least else 'at most'} {self.formatter(self.limit)})"
 
 
 def _nats(value: float) -> str:
@@ -80,67 +81,67 @@ def _units(value: float) -> str:
 
 EQUAL = (
     Bound("logit_largest", "largest difference of a logit, of their range", 1e-3),
-    Bound("agreement", "likeliest next token the same", 0.999, at_least=True),
-    Bound("mel_largest", "largest difference of a mel band", 1e-3, written=_units),
-    Bound("vocoder_ratio", "vocoder's signal to noise", 60.0, at_least=True, written=_decibels),
+    Bound("agreement", "same most likely next token", 0.999, at_least=True),
+    Bound("mel_largest", "largest difference of a mel band", 1e-3, formatter=_units),
+    Bound("vocoder_ratio", "vocoder's signal-to-noise ratio", 60.0, at_least=True, formatter=_decibels),
 )
-"""What the order of additions alone makes of float32 is hundreds of times less."""
+"""Another order of additions in float32 stays hundreds of times below these limits."""
 
 CLOSE = (
     # Of llama.cpp's quantisations of Llama 3 8B, 8 bits have 0.0014, 6 bits 0.0057, 5 bits 0.011 (its scoreboard).
-    Bound("divergence_mean", "divergence of the next token", 0.01, written=_nats),
-    Bound("clear_agreement", "the same where upstream's choice is clear", 0.99, at_least=True),
-    # Spectra 1 dB apart on average count as the same to the ear in speech coding (Paliwal and Atal, 1993).
-    Bound("mel_cepstral", "mel-cepstral distance", 1.0, written=_decibels),
-    # The noise has a hundredth of the power of the speech that hides it.
-    Bound("vocoder_ratio", "vocoder's signal to noise", 20.0, at_least=True, written=_decibels),
+    Bound("divergence_mean", "divergence of the next token", 0.01, formatter=_nats),
+    Bound("clear_agreement", "same most likely next token where upstream's is clear", 0.99, at_least=True),
+    # In speech coding, spectra 1 dB apart on average count as the same to the ear (Paliwal and Atal, 1993).
+    Bound("mel_cepstral", "mel-cepstral distance", 1.0, formatter=_decibels),
+    # The noise has a hundredth of the power of the speech that masks it.
+    Bound("vocoder_ratio", "vocoder's signal-to-noise ratio", 20.0, at_least=True, formatter=_decibels),
 )
-"""Two takes of one text by upstream itself are further apart: other seeds draw other tokens."""
+"""Two takes of a text by upstream itself are further apart: other seeds draw other tokens."""
 
-UNDERSTOOD = 0.5
-"""A word error rate above which the recogniser does not understand upstream itself: it then says nothing."""
+MAX_UPSTREAM_RATE = 0.5
+"""Word error rate of upstream's own speech above which the recogniser does not understand it. Then no rate counts."""
 
-WORSE = 0.02
-"""By how much the word error rate may be above upstream's."""
+RATE_MARGIN = 0.02
+"""Allowed excess of the word error rate over upstream's."""
 
-CHANCE = 1.64
-"""And by how many standard errors of the difference of two takes: one good precision in twenty has more."""
+RATE_DEVIATIONS = 1.64
+"""Allowed further excess, in standard errors of the difference of two takes: 1 good precision in 20 exceeds it."""
 
 
-def judge(figures: Figures, stock: Heard | None) -> Verdict:
-    """Judge a precision; `stock` is what a recogniser heard in upstream's own speech, if one listened."""
-    apart = [bound.told(figures) for bound in CLOSE if not bound.holds(figures)]
-    apart += _heard_worse(figures.heard, stock)
-    if apart:
-        return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=apart)
-    equal = all(bound.holds(figures) for bound in EQUAL)
+def judge(statistics: Statistics, stock: WordErrors | None) -> Verdict:
+    """The verdict on a precision; `stock` are the word errors in upstream's own speech, None without a recogniser."""
+    failed = [bound.describe(statistics) for bound in CLOSE if not bound.holds(statistics)]
+    failed += _word_error_reasons(statistics.heard, stock)
+    if failed:
+        return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=failed)
+    equal = all(bound.holds(statistics) for bound in EQUAL)
     return Verdict(
         fitness=Fitness.EQUAL if equal else Fitness.CLOSE,
-        reasons=[bound.told(figures) for bound in (EQUAL if equal else CLOSE)],
+        reasons=[bound.describe(statistics) for bound in (EQUAL if equal else CLOSE)],
     )
 
 
-def understood(stock: Heard) -> bool:
-    """Whether the recogniser understands upstream's own speech, without which nothing it hears says anything."""
-    return stock.rate <= UNDERSTOOD
+def is_understood(stock: WordErrors) -> bool:
+    """Whether the recogniser understands upstream's own speech; otherwise word error rates do not count."""
+    return stock.rate <= MAX_UPSTREAM_RATE
 
 
-def most_errors(stock: Heard) -> float:
+def max_error_rate(stock: WordErrors) -> float:
     """The word error rate up to which a precision is not worse than upstream.
 
-    Two takes differ by chance, too, the more the fewer words there are: by the standard error of a difference of two
-    shares, for which upstream's is taken a little above what was counted (Laplace's rule), so that none is 0.
+    Two takes also differ by chance, the more the fewer words there are: by the standard error of a difference of two
+    shares. Upstream's share is taken slightly above the count (Laplace's rule), so that it is never 0.
     """
     share = (stock.errors + 1) / (stock.words + 2)
-    return stock.rate + WORSE + CHANCE * math.sqrt(2 * share * (1 - share) / stock.words)
+    return stock.rate + RATE_MARGIN + RATE_DEVIATIONS * math.sqrt(2 * share * (1 - share) / stock.words)
 
 
-def _heard_worse(heard: Heard | None, stock: Heard | None) -> Iterator[str]:
-    if heard is None or stock is None or not understood(stock):
+def _word_error_reasons(found: WordErrors | None, stock: WordErrors | None) -> Iterator[str]:
+    if found is None or stock is None or not is_understood(stock):
         return
-    limit = most_errors(stock)
-    if heard.rate > limit:
+    limit = max_error_rate(stock)
+    if found.rate > limit:
         yield (
-            f"word error rate: {heard.rate:.1%}, upstream's {stock.rate:.1%} "
+            f"word error rate: {found.rate:.1%}, upstream's {stock.rate:.1%} "
             f"(at most {limit:.1%} over {stock.words} words)"
         )

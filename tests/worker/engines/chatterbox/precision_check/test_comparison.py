@@ -1,4 +1,4 @@
-"""Each precision beside upstream's own classes, on tiny checkpoints: what is measured, and what is found out."""
+"""Precisions compared with upstream's own classes on tiny checkpoints: statistics, verdicts, damage, notes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.precision_check.comparison import Report, Task, compare
-from worker.engines.chatterbox.precision_check.reference_run import RecordedEngine
+from worker.engines.chatterbox.precision_check.reference_run import RecordingEngine
 from worker.engines.chatterbox.precision_check.verdict import Fitness
 from worker.engines.chatterbox.upstream.loading import load
 from worker.precision import Precision
 
-assert StockEngine is not None  # imported first: it takes upstream's warnings
+assert StockEngine is not None  # imported first: it suppresses upstream's warnings
 
 TEXTS = ("Hi there.", "Where is it?")
 BUDGET = 10
@@ -44,24 +44,24 @@ def checked(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
         source: VoiceSource = BUILT_IN,
         texts: Sequence[str] = TEXTS,
         language: str = "en",
-        listening: bool = False,
-        tell: Callable[[int, str], None] = lambda _done, _doing: None,
+        recognise: bool = False,
+        on_progress: Callable[[int, str], None] = lambda _done, _doing: None,
     ) -> Report:
         checkpoint = tiny_checkpoint(engine)
-        task = Task(engine, checkpoint, cache, source, texts, precisions, 3, language, BUDGET, listening)
-        return compare(task, tell)
+        task = Task(engine, checkpoint, cache, source, texts, precisions, 3, language, BUDGET, recognise)
+        return compare(task, on_progress)
 
     return comparing
 
 
-# What upstream did
+# The reference run
 
 
 @pytest.mark.parametrize("engine", ["turbo", "chatterbox"])
-def test_a_recorded_utterance_is_the_same_and_leaves_nothing_behind(
+def test_recording_changes_neither_the_audio_nor_the_model(
     engine: str, tiny_checkpoint: TinyCheckpoint, tmp_path: Path
 ) -> None:
-    recorded = RecordedEngine(engine, tiny_checkpoint(engine), tmp_path)
+    recorded = RecordingEngine(engine, tiny_checkpoint(engine), tmp_path)
     recorded.prepare(BUILT_IN)
     expected = synthesize(recorded, TEXTS[1], budget=BUDGET)
     model = recorded.loaded.upstream
@@ -80,22 +80,22 @@ def _methods(model: Any) -> list[object]:
     return [vars(part).get(name) for name, part in (parts | {"hift_inference": model.s3gen}).items()]
 
 
-def test_what_is_recorded_of_upstream(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
-    """Upstream makes a token before its loop, which the budget does not count."""
-    recorded = RecordedEngine("turbo", tiny_checkpoint("turbo"), tmp_path)
+def test_a_reference_run_has_every_stage(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
+    """Upstream draws one token before its loop, which the budget does not count."""
+    recorded = RecordingEngine("turbo", tiny_checkpoint("turbo"), tmp_path)
     recorded.prepare(BUILT_IN)
     made = recorded.record(utterance(TEXTS[0], voice="default", seed=7, token_budget=BUDGET), BUILT_IN)
     steps = BUDGET + 1
     assert (len(made.tokens), made.logits.shape[0], made.logits.dtype) == (steps, steps, torch.float32)
-    assert made.spoken.tolist()[:steps] == made.tokens
-    assert made.mel.shape == (2 * len(made.spoken), 80)
-    assert made.wave.shape == made.samples.shape == (960 * len(made.spoken),)
+    assert made.s3gen_tokens.tolist()[:steps] == made.tokens
+    assert made.mel.shape == (2 * len(made.s3gen_tokens), 80)
+    assert made.wave.shape == made.samples.shape == (960 * len(made.s3gen_tokens),)
     assert made.temperature == 0.8
-    # Fading in and watermark come after the wave.
+    # Fade-in and watermark follow the wave.
     assert np.abs(made.wave.numpy()[2000:] - made.samples[2000:]).max() < 0.05
 
 
-# What precisions are found to be
+# Verdicts
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_what_is_recorded_of_upstream(tiny_checkpoint: TinyCheckpoint, tmp_path:
     # Nano is a smaller Turbo.
     [("turbo", HERE), ("nano", HERE[:1]), ("chatterbox", HERE), ("multilingual", HERE)],
 )
-def test_each_precision_that_this_processor_has_is_fit(
+def test_each_precision_that_this_processor_supports_is_fit(
     engine: str, precisions: Sequence[Precision], checked: Compare
 ) -> None:
     report = checked(engine, precisions, texts=TEXTS[:1])
@@ -125,20 +125,20 @@ def test_each_precision_that_this_processor_has_is_fit(
             assert 0 < figures.mel_cepstral < 1
 
 
-def test_texts_one_by_one_and_all_together(checked: Compare) -> None:
+def test_statistics_of_each_text_and_of_all(checked: Compare) -> None:
     (each,) = checked("turbo").precisions
-    whole, texts = each.figures, [text.figures for text in each.texts]
+    overall, texts = each.figures, [text.figures for text in each.texts]
     assert [text.text for text in each.texts] == list(TEXTS)
-    assert whole.steps == sum(text.steps for text in texts) == 2 * (BUDGET + 1)
-    assert whole.frames == sum(text.frames for text in texts)
-    assert whole.logit_largest == max(text.logit_largest for text in texts)
-    assert whole.mel_largest == max(text.mel_largest for text in texts)
-    assert min(text.vocoder_ratio for text in texts) <= whole.vocoder_ratio
-    assert whole.clear_steps == sum(text.clear_steps for text in texts)
-    assert whole.heard is None
+    assert overall.steps == sum(text.steps for text in texts) == 2 * (BUDGET + 1)
+    assert overall.frames == sum(text.frames for text in texts)
+    assert overall.logit_largest == max(text.logit_largest for text in texts)
+    assert overall.mel_largest == max(text.mel_largest for text in texts)
+    assert min(text.vocoder_ratio for text in texts) <= overall.vocoder_ratio
+    assert overall.clear_steps == sum(text.clear_steps for text in texts)
+    assert overall.heard is None
 
 
-def test_a_cloned_voice_with_parameters_of_its_own(checked: Compare, tmp_path: Path) -> None:
+def test_a_cloned_voice_with_its_own_parameters(checked: Compare, tmp_path: Path) -> None:
     source = cloned(tmp_path)
     warm = source.voice.model_copy(update={"parameters": {"temperature": 1.3, "exaggeration": 0.7}})
     report = checked("chatterbox", source=VoiceSource(warm, source.reference), texts=TEXTS[:1])
@@ -177,17 +177,17 @@ def _hoarse(model: Any) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (_scrambled, "the same where upstream's choice is clear"),
+        (_scrambled, "same most likely next token where upstream's is clear"),
         (_slightly_off, "divergence of the next token"),
         (_no_number, "divergence of the next token: not a number"),
         (_blurred, "mel-cepstral distance"),
-        (_hoarse, "vocoder's signal to noise"),
+        (_hoarse, "vocoder's signal-to-noise ratio"),
     ],
 )
 def test_damage_is_found_and_named(
     damage: Callable[[Any], None], reason: str, checked: Compare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As of a precision that spoils one part of the model: upstream's is loaded first, and stays as it is."""
+    """Damages the model that the precision uses; upstream's is loaded first and stays intact."""
     loaded: list[str] = []
 
     def damaging(engine: str, folder: Path) -> Any:
@@ -199,7 +199,7 @@ def test_damage_is_found_and_named(
         return model
 
     monkeypatch.setattr("worker.engines.chatterbox.upstream.loaded_model.load", damaging)
-    report = checked("turbo", texts=TEXTS[:1], listening=damage is _no_number)
+    report = checked("turbo", texts=TEXTS[:1], recognise=damage is _no_number)
     verdict = report.precisions[0].verdict
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert not report.fit
@@ -210,9 +210,9 @@ def test_damage_is_found_and_named(
 
 
 def test_speech_of_random_weights_is_not_understood(checked: Compare) -> None:
-    report = checked("turbo", listening=True, texts=(TEXTS[0], "1984 [laugh]"))
+    report = checked("turbo", recognise=True, texts=(TEXTS[0], "1984 [laugh]"))
     assert report.stock is not None
-    # What has no words is spoken all the same, and counts for the other figures.
+    # A text without words is synthesised as well, and counts in the other statistics.
     assert report.stock.words == 2
     assert report.stock.rate > 0.5
     fp32 = report.precisions[0]
@@ -224,7 +224,7 @@ def test_speech_of_random_weights_is_not_understood(checked: Compare) -> None:
 
 
 def test_no_recogniser_for_other_languages(checked: Compare) -> None:
-    report = checked("turbo", listening=True, language="fr", texts=TEXTS[:1])
+    report = checked("turbo", recognise=True, language="fr", texts=TEXTS[:1])
     assert report.stock is None
     assert report.precisions[0].figures.heard is None
     assert report.precisions[0].verdict.fitness is Fitness.EQUAL
@@ -239,13 +239,13 @@ def test_no_recogniser_on_this_host(checked: Compare, monkeypatch: pytest.Monkey
         return None if name == "pocketsphinx" else find(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", found)
-    told: list[tuple[int, str]] = []
-    report = checked("turbo", listening=True, texts=TEXTS[:1], tell=lambda done, doing: told.append((done, doing)))
+    reported: list[tuple[int, str]] = []
+    report = checked("turbo", recognise=True, texts=TEXTS[:1], on_progress=lambda *event: reported.append(event))
     assert report.stock is None
     assert "pip install -e '.[check]'" in report.notes[0]
-    assert told == [
+    assert reported == [
         (0, "loading upstream's classes"),
         (1, "upstream speaks text 1 of 1"),
-        (2, "fp32: laying out the weights"),
+        (2, "fp32: loading the weights"),
         (3, "fp32: text 1 of 1"),
     ]

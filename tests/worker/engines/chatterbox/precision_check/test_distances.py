@@ -1,4 +1,4 @@
-"""How far logits, spectrograms and waves are apart, on numbers whose distance is known."""
+"""Distances of logits, spectrograms and waves, on numbers whose distance is known."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 from worker.engines.chatterbox.precision_check.distances import (
     CEPSTRA,
     StepDistances,
-    joined,
-    of_logits,
-    of_mels,
-    of_waves,
+    concatenate,
+    logit_distances,
+    mel_distances,
+    wave_distance,
 )
 
 BANDS = 80
@@ -22,7 +22,7 @@ BANDS = 80
 
 def compared(expected: Tensor, found: Tensor, *, temperature: float = 1.0, seed: int = 0) -> StepDistances:
     generator = torch.Generator().manual_seed(seed)
-    return of_logits(expected, found, temperature=temperature, generator=generator)
+    return logit_distances(expected, found, temperature=temperature, generator=generator)
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -32,7 +32,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 # Logits
 
 
-def test_equal_logits_are_no_distance_apart() -> None:
+def test_equal_logits_have_no_distance() -> None:
     logits = drawn(7, 50)
     found = compared(logits, logits.clone())
     for distance in (found.largest, found.mean, found.divergence):
@@ -41,7 +41,7 @@ def test_equal_logits_are_no_distance_apart() -> None:
     assert found.same_draw.all()
 
 
-def test_differences_are_shares_of_the_range_of_upstreams() -> None:
+def test_differences_are_shares_of_the_range_of_upstreams_logits() -> None:
     found = compared(torch.tensor([[0.0, 10, 4, 6], [0, 1, 0, 0]]), torch.tensor([[0.0, 9, 4, 6.5], [0, 1, 0, 2]]))
     assert found.largest.tolist() == pytest.approx([0.1, 2.0])
     assert found.mean.tolist() == pytest.approx([0.0375, 0.5])
@@ -55,7 +55,7 @@ def test_divergence_is_that_of_kullback_and_leibler(seed: int) -> None:
     assert compared(expected, made).divergence.tolist() == pytest.approx(by_hand)
 
 
-def test_what_all_logits_have_in_common_changes_no_choice() -> None:
+def test_a_common_offset_changes_no_choice() -> None:
     logits = drawn(20, 50)
     found = compared(logits, logits + 1)
     assert found.divergence.tolist() == pytest.approx([0] * 20, abs=1e-6)
@@ -70,7 +70,7 @@ def test_a_choice_is_clear_where_the_best_is_twice_as_likely_as_the_next() -> No
     assert found.clear.tolist() == [False, True, True, False]
 
 
-def test_another_likeliest_token() -> None:
+def test_another_most_likely_token() -> None:
     found = compared(torch.tensor([[1.0, 2, 0], [1, 2, 0]]), torch.tensor([[1.0, 1.5, 0], [1, 0.5, 0]]))
     assert found.same_best.tolist() == [True, False]
 
@@ -84,7 +84,7 @@ def test_the_same_draws_are_as_often_the_same_as_probabilities_allow() -> None:
     assert float(found.same_draw.double().mean()) == pytest.approx(expected, abs=0.015)
 
 
-def test_a_higher_temperature_draws_less_alike() -> None:
+def test_a_higher_temperature_draws_the_same_token_less_often() -> None:
     expected, made = 4 * drawn(2000, 20, seed=1), 4 * drawn(2000, 20, seed=1) + drawn(2000, 20, seed=2)
     cool, warm = (compared(expected, made, temperature=heat).same_draw.double().mean() for heat in (0.05, 20.0))
     assert warm > cool + 0.05
@@ -98,7 +98,7 @@ def test_the_same_seed_draws_the_same() -> None:
 
 
 @pytest.mark.parametrize("fault", [math.nan, math.inf])
-def test_what_is_no_number_is_far_from_any(fault: float) -> None:
+def test_nan_and_infinity_are_far_from_any_number(fault: float) -> None:
     logits = drawn(1, 10)
     broken = logits.clone()
     broken[0, int(logits.argmin())] = fault
@@ -111,25 +111,25 @@ def test_what_is_no_number_is_far_from_any(fault: float) -> None:
 # Spectrograms
 
 
-def test_equal_spectrograms_are_no_distance_apart() -> None:
+def test_equal_spectrograms_have_no_distance() -> None:
     mel = drawn(5, BANDS)
-    found = of_mels(mel, mel.clone())
+    found = mel_distances(mel, mel.clone())
     for distance in (found.mean, found.largest, found.cepstral):
         assert distance.tolist() == [0] * 5
 
 
-def test_bands_are_told_frame_by_frame() -> None:
+def test_band_differences_are_per_frame() -> None:
     mel = torch.zeros(2, BANDS)
     other = mel.clone()
     other[1, 3] = -0.8
-    found = of_mels(mel, other)
+    found = mel_distances(mel, other)
     assert found.mean.tolist() == pytest.approx([0, 0.01])
     assert found.largest.tolist() == pytest.approx([0, 0.8])
 
 
-def test_loudness_is_no_cepstral_distance() -> None:
+def test_loudness_does_not_count_as_cepstral_distance() -> None:
     mel = drawn(3, BANDS)
-    found = of_mels(mel, mel + 0.7)
+    found = mel_distances(mel, mel + 0.7)
     assert found.mean.tolist() == pytest.approx([0.7] * 3)
     assert found.cepstral.tolist() == pytest.approx([0] * 3, abs=1e-5)
 
@@ -138,36 +138,36 @@ def test_loudness_is_no_cepstral_distance() -> None:
 def test_cepstral_distance_is_kubicheks(coefficient: int) -> None:
     """A log spectrum of c * cos(m * w) has one mel-cepstral coefficient, c."""
     places = (torch.arange(BANDS) + 0.5) * math.pi / BANDS
-    found = of_mels(torch.zeros(1, BANDS), 0.3 * torch.cos(coefficient * places)[None])
+    found = mel_distances(torch.zeros(1, BANDS), 0.3 * torch.cos(coefficient * places)[None])
     assert float(found.cepstral) == pytest.approx(10 / math.log(10) * math.sqrt(2 * 0.3**2), rel=1e-5)
 
 
-def test_fine_structure_is_no_cepstral_distance() -> None:
+def test_fine_structure_does_not_count_as_cepstral_distance() -> None:
     places = (torch.arange(BANDS) + 0.5) * math.pi / BANDS
-    found = of_mels(torch.zeros(1, BANDS), torch.cos((CEPSTRA + 1) * places)[None])
+    found = mel_distances(torch.zeros(1, BANDS), torch.cos((CEPSTRA + 1) * places)[None])
     assert float(found.cepstral) == pytest.approx(0, abs=1e-5)
 
 
-def test_cepstral_distance_is_part_of_the_whole_difference() -> None:
+def test_cepstral_distance_is_smaller_than_the_full_difference() -> None:
     difference = drawn(50, BANDS)
-    whole = 20 / math.log(10) * difference.double().square().mean(1).sqrt()
-    found = of_mels(torch.zeros(50, BANDS), difference).cepstral
+    full = 20 / math.log(10) * difference.double().square().mean(1).sqrt()
+    found = mel_distances(torch.zeros(50, BANDS), difference).cepstral
     assert (found > 0).all()
-    assert (found < whole).all()
+    assert (found < full).all()
 
 
 # Waves, and several texts
 
 
 def test_waves() -> None:
-    found = of_waves(torch.tensor([1.0, -2, 2]), torch.tensor([1.0, -2, 1.5]))
+    found = wave_distance(torch.tensor([1.0, -2, 2]), torch.tensor([1.0, -2, 1.5]))
     assert (found.signal.tolist(), found.noise.tolist()) == ([9.0], [0.25])
 
 
-def test_texts_are_put_end_to_end() -> None:
+def test_texts_are_concatenated() -> None:
     first, second = (compared(drawn(count, 9, seed=count), drawn(count, 9)) for count in (2, 3))
-    both = joined([first, second])
+    both = concatenate([first, second])
     assert both.divergence.tolist() == first.divergence.tolist() + second.divergence.tolist()
     assert both.same_best.tolist() == first.same_best.tolist() + second.same_best.tolist()
-    waves = [of_waves(drawn(8, seed=seed), drawn(8)) for seed in (1, 2)]
-    assert joined(waves).signal.tolist() == [float(wave.signal) for wave in waves]
+    waves = [wave_distance(drawn(8, seed=seed), drawn(8)) for seed in (1, 2)]
+    assert concatenate(waves).signal.tolist() == [float(wave.signal) for wave in waves]

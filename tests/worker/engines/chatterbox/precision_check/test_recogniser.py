@@ -21,27 +21,27 @@ def speech() -> Samples:
     return np.asarray(Hibari(threads=1)(TEXT, seed=0), dtype=np.float32)
 
 
-def test_most_of_what_is_said_is_heard(speech: Samples) -> None:
-    found = recogniser.listen(TEXT, speech, RATE)
+def test_most_words_are_recognised(speech: Samples) -> None:
+    found = recogniser.count_word_errors(TEXT, speech, RATE)
     assert found is not None
     assert found.words == 14
     assert found.errors <= 6
 
 
-def test_other_words_are_not_what_is_heard(speech: Samples) -> None:
-    found = recogniser.listen("Please send me two bottles of ink by Friday.", speech, RATE)
+def test_another_text_has_an_error_rate_above_one(speech: Samples) -> None:
+    found = recogniser.count_word_errors("Please send me two bottles of ink by Friday.", speech, RATE)
     assert found is not None
     assert found.rate > 1
 
 
-def test_what_is_heard_does_not_depend_on_what_was_heard_before(speech: Samples) -> None:
+def test_recognition_does_not_depend_on_earlier_audio(speech: Samples) -> None:
     first = recogniser.transcribe(speech, RATE)
     recogniser.transcribe(0.01 * speech[::-1].copy(), RATE)
     assert recogniser.transcribe(speech, RATE) == first
 
 
 def test_silence_has_none_of_the_words() -> None:
-    found = recogniser.listen(TEXT, np.zeros(RATE, np.float32), RATE)
+    found = recogniser.count_word_errors(TEXT, np.zeros(RATE, np.float32), RATE)
     assert found is not None
     assert (found.errors >= 13, found.words) == (True, 14)
 
@@ -59,13 +59,13 @@ def test_words(text: str, words: list[str]) -> None:
     assert word_recognition.words(text) == words
 
 
-def test_nothing_is_heard_in_what_has_no_words(speech: Samples) -> None:
-    assert recogniser.listen("[laugh] 1984", speech, RATE) is None
+def test_a_text_without_words_has_no_error_rate(speech: Samples) -> None:
+    assert recogniser.count_word_errors("[laugh] 1984", speech, RATE) is None
 
 
 def test_english_only() -> None:
-    assert recogniser.unable("en") is None
-    reason = recogniser.unable("fr")
+    assert recogniser.unavailable_reason("en") is None
+    reason = recogniser.unavailable_reason("fr")
     assert reason is not None
     assert "'fr'" in reason
 
@@ -78,7 +78,7 @@ def test_what_to_install(absent: tuple[str, ...], monkeypatch: pytest.MonkeyPatc
         return None if name in absent else find(name)
 
     monkeypatch.setattr(importlib.util, "find_spec", found)
-    reason = recogniser.unable("en")
+    reason = recogniser.unavailable_reason("en")
     assert reason is not None
     assert " and ".join(absent) in reason
     assert "pip install -e '.[check]'" in reason

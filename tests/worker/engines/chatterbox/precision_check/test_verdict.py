@@ -1,4 +1,4 @@
-"""What figures are summed up to, and what verdict they get."""
+"""Statistics of several texts, and the verdict on them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,34 @@ import pytest
 import torch
 
 from worker.engines.chatterbox.precision_check.distances import FrameDistances, StepDistances, WaveDistance
-from worker.engines.chatterbox.precision_check.statistics import MOST_DECIBELS, Figures, Heard, decibels, figures, total
+from worker.engines.chatterbox.precision_check.statistics import (
+    MAX_DECIBELS,
+    Statistics,
+    WordErrors,
+    decibels,
+    summarise,
+    total_word_errors,
+)
 from worker.engines.chatterbox.precision_check.verdict import (
-    CHANCE,
     CLOSE,
     EQUAL,
-    UNDERSTOOD,
-    WORSE,
+    MAX_UPSTREAM_RATE,
+    RATE_DEVIATIONS,
+    RATE_MARGIN,
     Bound,
     Fitness,
+    is_understood,
     judge,
-    most_errors,
-    understood,
+    max_error_rate,
 )
 
 
-def heard(errors: int, words: int = 100) -> Heard:
-    return Heard(errors=errors, words=words)
+def word_errors(errors: int, words: int = 100) -> WordErrors:
+    return WordErrors(errors=errors, words=words)
 
 
-def some(**changed: Any) -> Figures:
-    """Figures of a precision that is equal to upstream, but for what is changed."""
+def some(**changed: Any) -> Statistics:
+    """Statistics of a precision that is equal to upstream, except for the given fields."""
     equal: dict[str, Any] = {
         "steps": 200,
         "logit_largest": 1e-6,
@@ -48,11 +55,11 @@ def some(**changed: Any) -> Figures:
         "vocoder_ratio": 119.0,
         "heard": None,
     }
-    return Figures(**equal | changed)
+    return Statistics(**equal | changed)
 
 
 CLOSE_BY = {"logit_largest": 0.02, "agreement": 0.92, "mel_largest": 0.15, "divergence_mean": 0.003}
-"""About what int8 has."""
+"""Typical of int8."""
 
 
 # The verdict
@@ -62,38 +69,38 @@ def test_equal() -> None:
     verdict = judge(some(), None)
     assert verdict.fitness is Fitness.EQUAL
     assert verdict.fit
-    assert verdict.reasons == [bound.told(some()) for bound in EQUAL]
+    assert verdict.reasons == [bound.describe(some()) for bound in EQUAL]
 
 
 def test_close() -> None:
     verdict = judge(some(**CLOSE_BY), None)
     assert verdict.fitness is Fitness.CLOSE
     assert verdict.fit
-    assert verdict.reasons == [bound.told(some(**CLOSE_BY)) for bound in CLOSE]
+    assert verdict.reasons == [bound.describe(some(**CLOSE_BY)) for bound in CLOSE]
 
 
 def beyond(bound: Bound, share: float = 1e-6) -> float:
     return bound.limit * (1 - share if bound.at_least else 1 + share)
 
 
-@pytest.mark.parametrize("bound", EQUAL, ids=lambda bound: bound.figure)
+@pytest.mark.parametrize("bound", EQUAL, ids=lambda bound: bound.statistic)
 def test_each_bound_of_equality(bound: Bound) -> None:
-    assert judge(some(**{bound.figure: bound.limit}), None).fitness is Fitness.EQUAL
-    assert judge(some(**{bound.figure: beyond(bound)}), None).fitness is Fitness.CLOSE
+    assert judge(some(**{bound.statistic: bound.limit}), None).fitness is Fitness.EQUAL
+    assert judge(some(**{bound.statistic: beyond(bound)}), None).fitness is Fitness.CLOSE
 
 
-@pytest.mark.parametrize("bound", CLOSE, ids=lambda bound: bound.figure)
+@pytest.mark.parametrize("bound", CLOSE, ids=lambda bound: bound.statistic)
 def test_each_bound_of_closeness(bound: Bound) -> None:
-    at = some(**CLOSE_BY | {bound.figure: bound.limit})
-    past = some(**CLOSE_BY | {bound.figure: beyond(bound)})
+    at = some(**CLOSE_BY | {bound.statistic: bound.limit})
+    past = some(**CLOSE_BY | {bound.statistic: beyond(bound)})
     assert judge(at, None).fitness is Fitness.CLOSE
     verdict = judge(past, None)
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert not verdict.fit
-    assert verdict.reasons == [bound.told(past)]
+    assert verdict.reasons == [bound.describe(past)]
 
 
-def test_whatever_failed_is_named() -> None:
+def test_every_failed_statistic_is_named() -> None:
     verdict = judge(some(**CLOSE_BY | {"divergence_mean": 0.5, "mel_cepstral": 3.25}), None)
     assert verdict.reasons == [
         "divergence of the next token: 0.5 nats (at most 0.01 nats)",
@@ -101,94 +108,94 @@ def test_whatever_failed_is_named() -> None:
     ]
 
 
-@pytest.mark.parametrize("figure", sorted({bound.figure for bound in CLOSE}))
-def test_what_is_no_number_is_not_recommended(figure: str) -> None:
-    verdict = judge(some(**{figure: math.nan}), None)
+@pytest.mark.parametrize("statistic", sorted({bound.statistic for bound in CLOSE}))
+def test_nan_is_not_recommended(statistic: str) -> None:
+    verdict = judge(some(**{statistic: math.nan}), None)
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert "not a number" in verdict.reasons[0]
 
 
-def test_where_no_choice_is_clear_none_can_differ() -> None:
+def test_no_clear_choice_is_no_reason() -> None:
     verdict = judge(some(**CLOSE_BY | {"clear_steps": 0, "clear_agreement": None}), None)
     assert verdict.fitness is Fitness.CLOSE
-    assert "the same where upstream's choice is clear: none (at least 99.00%)" in verdict.reasons
+    assert "same most likely next token where upstream's is clear: none (at least 99.00%)" in verdict.reasons
 
 
 def test_bounds_of_equality_are_the_narrower_ones() -> None:
-    """Nothing is equal that is not close, too."""
-    wide = {bound.figure: bound for bound in CLOSE}
+    """Whatever is equal is close as well."""
+    wide = {bound.statistic: bound for bound in CLOSE}
     for bound in EQUAL:
-        if bound.figure in wide:
-            assert wide[bound.figure].holds(some(**{bound.figure: bound.limit}))
+        if bound.statistic in wide:
+            assert wide[bound.statistic].holds(some(**{bound.statistic: bound.limit}))
 
 
 # Word error rates
 
 
 def test_as_many_errors_as_upstream() -> None:
-    assert judge(some(heard=heard(20)), heard(20)).fitness is Fitness.EQUAL
-    assert judge(some(**CLOSE_BY, heard=heard(15)), heard(20)).fitness is Fitness.CLOSE
+    assert judge(some(heard=word_errors(20)), word_errors(20)).fitness is Fitness.EQUAL
+    assert judge(some(**CLOSE_BY, heard=word_errors(15)), word_errors(20)).fitness is Fitness.CLOSE
 
 
-def test_more_errors_than_chance_makes() -> None:
-    limit = most_errors(heard(20))
-    few, many = heard(math.floor(100 * limit)), heard(math.floor(100 * limit) + 1)
-    assert judge(some(heard=few), heard(20)).fit
-    verdict = judge(some(heard=many), heard(20))
+def test_more_word_errors_than_chance_explains() -> None:
+    limit = max_error_rate(word_errors(20))
+    few, many = word_errors(math.floor(100 * limit)), word_errors(math.floor(100 * limit) + 1)
+    assert judge(some(heard=few), word_errors(20)).fit
+    verdict = judge(some(heard=many), word_errors(20))
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert verdict.reasons == [
         f"word error rate: {many.rate:.1%}, upstream's 20.0% (at most {limit:.1%} over 100 words)"
     ]
 
 
-def test_many_words_leave_little_to_chance() -> None:
-    few, many = (most_errors(heard(words // 5, words)) - 0.2 - WORSE for words in (50, 100_000))
-    assert few == pytest.approx(CHANCE * math.sqrt(2 * 0.2 * 0.8 / 50), rel=0.05)
+def test_chance_counts_little_with_many_words() -> None:
+    few, many = (max_error_rate(word_errors(words // 5, words)) - 0.2 - RATE_MARGIN for words in (50, 100_000))
+    assert few == pytest.approx(RATE_DEVIATIONS * math.sqrt(2 * 0.2 * 0.8 / 50), rel=0.05)
     assert many < 0.004
 
 
-def test_no_error_at_all_still_leaves_something_to_chance() -> None:
-    assert most_errors(heard(0, 60)) > WORSE + 0.03
+def test_chance_counts_even_without_any_error() -> None:
+    assert max_error_rate(word_errors(0, 60)) > RATE_MARGIN + 0.03
 
 
-@pytest.mark.parametrize(("errors", "said"), [(50, True), (51, False), (120, False)])
-def test_where_upstream_itself_is_not_understood_word_error_rates_do_not_count(errors: int, *, said: bool) -> None:
-    stock = heard(errors)
-    assert understood(stock) is said
-    assert (stock.rate <= UNDERSTOOD) is said
-    assert judge(some(heard=heard(200)), stock).fit is not said
+@pytest.mark.parametrize(("errors", "counts"), [(50, True), (51, False), (120, False)])
+def test_word_error_rates_do_not_count_where_upstream_is_not_understood(errors: int, *, counts: bool) -> None:
+    stock = word_errors(errors)
+    assert is_understood(stock) is counts
+    assert (stock.rate <= MAX_UPSTREAM_RATE) is counts
+    assert judge(some(heard=word_errors(200)), stock).fit is not counts
 
 
-@pytest.mark.parametrize(("found", "stock"), [(None, heard(10)), (heard(90), None), (None, None)])
-def test_where_nobody_listened_nothing_is_judged(found: Heard | None, stock: Heard | None) -> None:
+@pytest.mark.parametrize(("found", "stock"), [(None, word_errors(10)), (word_errors(90), None), (None, None)])
+def test_without_a_recogniser_word_errors_do_not_count(found: WordErrors | None, stock: WordErrors | None) -> None:
     assert judge(some(heard=found), stock).fitness is Fitness.EQUAL
 
 
-# Summing up
+# Statistics of several texts
 
 
 def steps(*divergence: float, same: list[bool], clear: list[bool]) -> StepDistances:
-    told = torch.tensor(divergence, dtype=torch.float64)
+    found = torch.tensor(divergence, dtype=torch.float64)
     return StepDistances(
-        told * 2, told, told, torch.tensor(same), torch.tensor(clear), torch.tensor(same).logical_not()
+        found * 2, found, found, torch.tensor(same), torch.tensor(clear), torch.tensor(same).logical_not()
     )
 
 
 def frames(*cepstral: float) -> FrameDistances:
-    told = torch.tensor(cepstral, dtype=torch.float64)
-    return FrameDistances(told / 10, told / 2, told)
+    found = torch.tensor(cepstral, dtype=torch.float64)
+    return FrameDistances(found / 10, found / 2, found)
 
 
 def waves(signal: float, noise: float) -> WaveDistance:
     return WaveDistance(torch.tensor([signal]), torch.tensor([noise]))
 
 
-def test_texts_count_by_their_length() -> None:
-    found = figures(
+def test_texts_are_weighted_by_their_length() -> None:
+    found = summarise(
         [steps(1, 2, 3, same=[True, True, False], clear=[False, True, True]), steps(6, same=[False], clear=[True])],
         [frames(1), frames(2, 4, 5)],
         [waves(50, 1), waves(450, 4)],
-        [heard(1, 4), heard(3, 12)],
+        [word_errors(1, 4), word_errors(3, 12)],
     )
     assert found.model_dump(exclude={"heard"}) == pytest.approx(
         {
@@ -208,19 +215,19 @@ def test_texts_count_by_their_length() -> None:
             "vocoder_ratio": 20,
         }
     )
-    assert found.heard == heard(4, 16)
+    assert found.heard == word_errors(4, 16)
 
 
-def test_no_clear_choice_and_nobody_listening() -> None:
-    found = figures([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [])
+def test_no_clear_choice_and_no_recogniser() -> None:
+    found = summarise([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [])
     assert (found.clear_steps, found.clear_agreement, found.heard) == (0, None, None)
 
 
-def test_words_of_several_texts() -> None:
-    assert total([]) is None
-    assert total([heard(1, 2)]) == heard(1, 2)
-    assert total([heard(1, 2), heard(0, 8), heard(5, 5)]) == heard(6, 15)
-    assert heard(6, 15).rate == pytest.approx(0.4)
+def test_word_errors_of_several_texts() -> None:
+    assert total_word_errors([]) is None
+    assert total_word_errors([word_errors(1, 2)]) == word_errors(1, 2)
+    assert total_word_errors([word_errors(1, 2), word_errors(0, 8), word_errors(5, 5)]) == word_errors(6, 15)
+    assert word_errors(6, 15).rate == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
@@ -228,8 +235,8 @@ def test_words_of_several_texts() -> None:
     [
         (100.0, 1.0, 20.0),
         (1.0, 100.0, -20.0),
-        (1.0, 0.0, MOST_DECIBELS),
-        (0.0, 0.0, MOST_DECIBELS),
+        (1.0, 0.0, MAX_DECIBELS),
+        (0.0, 0.0, MAX_DECIBELS),
         (1.0, 1e-30, 150.0),
     ],
 )
@@ -238,10 +245,10 @@ def test_decibels(signal: float, noise: float, ratio: float) -> None:
 
 
 @pytest.mark.parametrize(("signal", "noise"), [(0.0, 1.0), (1.0, math.nan), (1.0, math.inf)])
-def test_no_signal_or_noise_without_end(signal: float, noise: float) -> None:
+def test_no_signal_or_infinite_noise(signal: float, noise: float) -> None:
     assert not decibels(signal, noise) >= 0
 
 
-def test_what_is_no_number_is_null_in_json() -> None:
-    told = json.loads(some(mel_largest=math.inf, vocoder_ratio=math.nan).model_dump_json(by_alias=True))
-    assert (told["melLargest"], told["vocoderRatio"], told["divergenceMean"]) == (None, None, 1e-10)
+def test_nan_is_null_in_json() -> None:
+    found = json.loads(some(mel_largest=math.inf, vocoder_ratio=math.nan).model_dump_json(by_alias=True))
+    assert (found["melLargest"], found["vocoderRatio"], found["divergenceMean"]) == (None, None, 1e-10)
