@@ -33,11 +33,11 @@ def test_a_connection_made_before_exec_is_answered_after_it() -> None:
         listener.close()
 
 
-def test_without_a_predecessor_there_is_nothing_to_take_over() -> None:
+def test_without_a_predecessor_there_are_no_sockets_to_take_over() -> None:
     assert take_over({}) == []
 
 
-def test_what_is_taken_over_is_not_handed_to_other_programs() -> None:
+def test_sockets_that_were_taken_over_are_not_inherited_by_other_programs() -> None:
     (listener,) = listen("127.0.0.1", free_port())
     environ: dict[str, str] = {}
     pass_on([listener], environ)

@@ -33,7 +33,7 @@ def fault(**variables: str) -> str:
     return str(caught.value)
 
 
-# What is read
+# Loading
 
 
 def test_without_variables_there_are_the_defaults() -> None:
@@ -54,7 +54,7 @@ def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch) -> None
     assert Settings.load().server.port == 1234
 
 
-def test_variables_of_others_are_no_concern_of_ours() -> None:
+def test_other_variables_are_ignored() -> None:
     others = dict.fromkeys(OTHER_VARIABLES, "anything") | {"PORT": "x", "XCHORUS_PORT": "x", "CHORUSPORT": "x"}
     assert Settings.load(others) == Settings()
 
@@ -96,7 +96,7 @@ def test_true_is_true(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", fields(Settings()))
-def test_a_variable_set_to_nothing_counts_as_not_set(name: str) -> None:
+def test_an_empty_variable_counts_as_unset(name: str) -> None:
     assert load(**{name: ""}) == Settings()
 
 
@@ -105,16 +105,16 @@ def test_keys_are_separated_by_commas() -> None:
     assert [key.get_secret_value() for key in keys] == [f"{KEY}a", f"{KEY}b"]
 
 
-def test_overrides_go_before_variables_unless_they_are_none() -> None:
+def test_overrides_take_precedence_over_variables_unless_they_are_none() -> None:
     settings = Settings.load({"CHORUS_PORT": "1", "CHORUS_WORKERS": "2"}, port=3, workers=None, threads=None)
     assert (settings.server.port, settings.layout.workers, settings.layout.threads) == (3, 2, None)
 
 
-def test_an_override_takes_the_place_of_a_bad_variable() -> None:
+def test_an_override_replaces_a_bad_variable() -> None:
     assert Settings.load({"CHORUS_PORT": "bad"}, port=3).server.port == 3
 
 
-def test_relative_folders_count_from_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative_paths_count_from_the_current_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = load(voices_dir="voices", run_dir="run", model_dir="model", cache_dir="cache")
     monkeypatch.chdir("/")
@@ -123,7 +123,7 @@ def test_relative_folders_count_from_the_current_one(tmp_path: Path, monkeypatch
     assert settings.server.socket_dir == tmp_path / "run"
 
 
-def test_the_folder_of_all_caches_may_lie_elsewhere() -> None:
+def test_the_cache_directory_follows_its_variables() -> None:
     caches = {"XDG_CACHE_HOME": "/var/caches"}
     assert Settings.load(caches).storage.cache_dir == Path("/var/caches/chorus")
     assert Settings.load(caches | {"CHORUS_CACHE_DIR": "/own"}).storage.cache_dir == Path("/own")
@@ -132,16 +132,16 @@ def test_the_folder_of_all_caches_may_lie_elsewhere() -> None:
         assert Settings.load({"XDG_CACHE_HOME": ignored}) == Settings()
 
 
-def test_a_home_that_nobody_knows() -> None:
+def test_an_unknown_home_directory() -> None:
     assert fault(model_dir="~nobody-of-that-name/weights").startswith("CHORUS_MODEL_DIR: the home directory")
 
 
-def test_the_sockets_of_two_ports_lie_apart() -> None:
+def test_two_ports_have_different_socket_directories() -> None:
     assert load(port="1").server.socket_dir != load(port="2").server.socket_dir
     assert load(port="1").server.socket_dir.is_absolute()
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,9 @@ def test_the_sockets_of_two_ports_lie_apart() -> None:
         ("stop_seconds", "0", "greater than or equal to 1"),
     ],
 )
-def test_a_bad_value_is_answered_with_its_variable_and_what_that_accepts(name: str, text: str, accepted: str) -> None:
+def test_the_error_of_a_bad_value_names_the_variable_and_the_accepted_values(
+    name: str, text: str, accepted: str
+) -> None:
     message = fault(**{name: text})
     assert message.startswith(f"{variable(name)}: ")
     assert accepted in message
@@ -190,13 +192,13 @@ def test_a_bad_value_is_answered_with_its_variable_and_what_that_accepts(name: s
     assert "Value error" not in message
 
 
-def test_every_fault_has_a_line() -> None:
+def test_every_error_has_a_line() -> None:
     lines = fault(port="x", engine="y", prot="1").splitlines()
     assert [line.split(" ")[0].rstrip(":") for line in lines] == ["CHORUS_PORT", "CHORUS_ENGINE", "CHORUS_PROT"]
 
 
 @pytest.mark.parametrize("name", ["CHORUS_PROT", "CHORUS_port", "CHORUS_Port", "CHORUS_", "CHORUS_SOCKETS"])
-def test_an_unknown_variable_is_refused_by_name(name: str) -> None:
+def test_the_error_of_an_unknown_variable_names_it(name: str) -> None:
     with pytest.raises(SettingsError) as caught:
         Settings.load({name: "5001"})
     message = str(caught.value)
@@ -204,7 +206,7 @@ def test_an_unknown_variable_is_refused_by_name(name: str) -> None:
     assert all(variable(field) in message for field in fields(Settings()))
 
 
-def test_a_bad_override_is_named_as_well() -> None:
+def test_the_error_of_a_bad_override_names_its_variable() -> None:
     with pytest.raises(SettingsError, match=r"CHORUS_PORT.*65535.*99999"):
         Settings.load({}, port=99_999)
     with pytest.raises(SettingsError, match="CHORUS_HOST"):
@@ -265,7 +267,7 @@ def test_not_loopback(host: str) -> None:
     assert not load(host=host).server.loopback
 
 
-# The way back
+# Round trip
 
 
 def _paths() -> st.SearchStrategy[Path]:
@@ -309,25 +311,25 @@ def _numbers(least: float, most: float = 1e9) -> st.SearchStrategy[float]:
         },
     )
 )
-def test_settings_survive_the_way_through_the_environment(values: dict[str, object]) -> None:
+def test_settings_survive_a_round_trip_through_the_environment(values: dict[str, object]) -> None:
     settings = Settings.load({}, **values)
     environ = settings.environ()
-    # Unset, the folder of the sockets is chosen; the balancer must not choose another.
+    # An unset run directory is exported as chosen, so that the balancer uses the same.
     assert Settings.load(environ) == settings.updated(run_dir=settings.server.socket_dir)
     assert Settings.load(environ).environ() == environ
     assert json.dumps(environ)  # text throughout
 
 
-def test_what_is_unset_is_not_exported() -> None:
+def test_unset_settings_are_not_exported() -> None:
     names = Settings().environ().keys()
     assert not names & {"CHORUS_WORKERS", "CHORUS_THREADS", "CHORUS_CORES", "CHORUS_API_KEYS", "CHORUS_MODEL_DIR"}
     assert names <= {variable(field) for field in fields(Settings())}
 
 
-# The table
+# Tables
 
 
-def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
+def test_the_tables_have_every_setting_with_its_default_and_a_meaning() -> None:
     rows = {name: (default, meaning) for group in tables() for name, default, meaning in group.rows}
     assert set(rows) == {variable(field) for field in fields(Settings())}
     assert rows["CHORUS_PORT"] == ("5000", "Port to listen on.")
@@ -337,15 +339,15 @@ def test_the_table_has_every_setting_with_its_default_and_a_meaning() -> None:
     assert all(meaning.endswith(".") for _, meaning in rows.values())
 
 
-def test_the_defaults_in_the_table_are_accepted_and_mean_themselves() -> None:
+def test_the_defaults_in_the_tables_are_the_defaults() -> None:
     variables = {name: default for group in tables() for name, default, _ in group.rows if name != "CHORUS_VOICES_DIR"}
     assert Settings.load(variables) == Settings()
 
 
-# What the stores, limits and webhooks need
+# Storage, limits and webhooks
 
 
-def test_the_data_folder_follows_its_variables() -> None:
+def test_the_data_directory_follows_its_variables() -> None:
     assert Settings.load({}).storage.data_dir == Path.home() / ".local/share/chorus"
     assert Settings.load({"XDG_DATA_HOME": "/data"}).storage.data_dir == Path("/data/chorus")
     assert Settings.load({"XDG_DATA_HOME": "/data", "CHORUS_DATA_DIR": "/mine"}).keys_path == Path("/mine/keys.json")
@@ -367,7 +369,7 @@ def test_the_data_folder_follows_its_variables() -> None:
         ("cache_mib", "-1", "CHORUS_CACHE_MIB"),
     ],
 )
-def test_what_does_not_fit_is_said(name: str, text: str, message: str) -> None:
+def test_the_message_of_an_invalid_value(name: str, text: str, message: str) -> None:
     assert message in fault(**{name: text})
 
 
@@ -376,7 +378,7 @@ def test_no_message_repeats_a_secret(name: str) -> None:
     assert "hunter2" not in fault(**{name: "hunter2"})
 
 
-def test_secrets_are_handed_on_to_the_balancer() -> None:
+def test_secrets_are_passed_on_to_the_balancer() -> None:
     given = {
         "CHORUS_REDIS_URL": "rediss://user:hunter2@redis.example.org:6380/1",
         "CHORUS_WEBHOOK_SECRET": "whsec_" + "A" * 32,

@@ -1,4 +1,4 @@
-"""Reference clips of every kind, and everything that may be wrong with one."""
+"""Reference clips of every format, and their possible defects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 def float_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Path:
-    """A file of samples as they are, be they numbers or not."""
+    """A WAV file of these float samples, which may be NaN or infinite."""
     data = samples.astype("<f4").tobytes()
     head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1, rate, rate * 4, 4, 32,
                        b"data", len(data))  # fmt: skip
@@ -52,11 +52,11 @@ def float_wav(path: Path, samples: NDArray[np.float32], rate: int = RATE) -> Pat
     return path
 
 
-# What is measured
+# Measurements
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS.items(), ids=KINDS)
-def test_every_kind_is_measured(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+def test_every_format_is_measured(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
     path = record(tmp_path / name, speech(4), silence(2), speech(3), options=options)
     clip = clips.inspect(path)
     assert clip.suffix == path.suffix
@@ -83,19 +83,19 @@ def test_real_speech_has_pauses(tmp_path: Path) -> None:
     assert clips.faults(clip) == ()
 
 
-def test_the_kind_goes_by_content_not_by_name(tmp_path: Path) -> None:
+def test_the_format_is_found_in_the_content_not_in_the_name(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.mp3", speech(6)).rename(tmp_path / "clip.wav")
     assert clips.inspect(path).suffix == ".mp3"
 
 
-def test_the_louder_channel_is_what_clips(tmp_path: Path) -> None:
+def test_clipping_is_counted_in_any_channel(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.wav", speech(6), options=("-af", "pan=stereo|c0=0*c0|c1=4*c0"))
     clip = clips.inspect(path)
     assert clip.peak == pytest.approx(1, abs=0.001)
     assert clip.clipped > clips.MAX_CLIPPED_SHARE
 
 
-def test_a_click_does_not_drown_the_speech(tmp_path: Path) -> None:
+def test_a_click_does_not_mask_the_speech(tmp_path: Path) -> None:
     click = np.full(240, 0.98, np.float32)
     click[::2] *= -1
     quiet = speech(8, peak=0.02)
@@ -114,19 +114,19 @@ def test_a_constant_offset_is_silence(tmp_path: Path) -> None:
     assert clip.peak == 0.5
 
 
-def test_what_is_hardly_there_is_silence(tmp_path: Path) -> None:
+def test_very_soft_sound_is_silence(tmp_path: Path) -> None:
     clip = clips.inspect(float_wav(tmp_path / "clip.wav", speech(6, peak=0.001)))
     assert (clip.level, clip.speech_seconds) == (-inf, 0)
     assert clips.faults(clip) == ("it is silent: record it again, with the microphone on",)
 
 
-def test_what_is_no_speech_yet_is_not_used(tmp_path: Path) -> None:
+def test_speech_after_the_used_seconds_does_not_count_as_used(tmp_path: Path) -> None:
     clip = clips.inspect(record(tmp_path / "clip.flac", silence(12), speech(8)))
     assert clip.speech_seconds == pytest.approx(8, abs=0.1)
     assert clip.used_speech_seconds == pytest.approx(3, abs=0.1)
 
 
-def test_no_more_is_looked_at_than_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_beginning_is_analysed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clips, "MAX_ANALYSED_SECONDS", 10.0)
     path = record(tmp_path / "clip.flac", speech(60))
     clip = clips.inspect(path)
@@ -149,14 +149,14 @@ def test_the_smallest_clip(tmp_path: Path) -> None:
     assert (clip.seconds, clip.speech_seconds, clip.level, clip.peak) == (1 / RATE, 0, -inf, 0.25)
 
 
-def test_the_loudest_samples_there_can_be(tmp_path: Path) -> None:
+def test_the_loudest_possible_samples(tmp_path: Path) -> None:
     loud = np.random.default_rng(0).choice(np.array([-3.4e38, 3.4e38], np.float32), 6 * RATE)
     clip = clips.inspect(float_wav(tmp_path / "clip.wav", loud))
     assert clip.clipped == 1
     assert clip.level == pytest.approx(770.6, abs=0.1)
 
 
-# What is refused
+# Errors
 
 
 def refused(path: Path) -> str:
@@ -194,7 +194,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ids=["empty", "text", "riff", "random", "m3u", "concat"],
 )
 @pytest.mark.parametrize("suffix", [".wav", ".mp3"])
-def test_what_is_no_audio(tmp_path: Path, content: bytes, suffix: str) -> None:
+def test_files_that_are_not_audio(tmp_path: Path, content: bytes, suffix: str) -> None:
     record(tmp_path / "other.wav", speech(6))
     path = tmp_path / f"clip{suffix}"
     path.write_bytes(content)
@@ -202,7 +202,7 @@ def test_what_is_no_audio(tmp_path: Path, content: bytes, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "options"), [("clip.webm", ("-c:a", "libopus")), ("clip.aac", ()), ("clip.avi", ())])
-def test_other_kinds_of_audio(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
+def test_audio_of_other_formats(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
     assert "cannot be decoded" in refused(record(tmp_path / name, speech(6), options=options))
 
 
@@ -211,12 +211,12 @@ def test_pictures_without_sound(tmp_path: Path) -> None:
     assert "has no audio stream" in refused(record(tmp_path / "clip.mp4", speech(1), options=options))
 
 
-def test_a_file_without_a_sample(tmp_path: Path) -> None:
+def test_a_file_without_samples(tmp_path: Path) -> None:
     assert "has no samples" in refused(float_wav(tmp_path / "clip.wav", silence(0)))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+def test_samples_that_are_not_finite(tmp_path: Path, value: float) -> None:
     samples = speech(6)
     samples[1000] = value
     assert "is damaged: some of its samples are not finite numbers" in refused(
@@ -232,7 +232,7 @@ def test_a_file_that_is_cut_off(tmp_path: Path, name: str) -> None:
     assert "cannot be decoded" in refused(path)
 
 
-def test_a_file_that_ends_before_it_says(tmp_path: Path) -> None:
+def test_a_file_shorter_than_its_header_states(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.flac", speech(8))
     whole = path.read_bytes()
     path.write_bytes(whole[: whole.rfind(b"\xff\xf8", 0, len(whole) // 2)])  # up to where a frame begins
@@ -242,14 +242,14 @@ def test_a_file_that_ends_before_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["clip.mp3", "clip.m4a"])
 def test_garbage_in_the_middle(tmp_path: Path, name: str) -> None:
     path = record(tmp_path / name, speech(8))
-    garbled = bytearray(path.read_bytes())
-    middle = len(garbled) // 2
-    garbled[middle : middle + 4000] = np.random.default_rng(1).bytes(4000)
-    path.write_bytes(garbled)
+    damaged = bytearray(path.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 4000] = np.random.default_rng(1).bytes(4000)
+    path.write_bytes(damaged)
     assert "cannot be decoded" in refused(path)
 
 
-def test_two_recordings_that_do_not_fit_in_one_file(tmp_path: Path) -> None:
+def test_a_file_that_changes_its_sample_rate(tmp_path: Path) -> None:
     first = record(tmp_path / "first.flac", speech(4))
     second = record(tmp_path / "second.flac", speech(4), options=("-ac", "2"))
     path = tmp_path / "clip.flac"
@@ -258,7 +258,7 @@ def test_two_recordings_that_do_not_fit_in_one_file(tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 100_000), st.binary(min_size=1, max_size=200))
-def test_damage_is_told_or_harmless(tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes) -> None:
+def test_damage_is_reported_or_harmless(tmp_path_factory: pytest.TempPathFactory, place: int, damage: bytes) -> None:
     folder = tmp_path_factory.getbasetemp()
     pristine = folder / "pristine.mp3"
     if not pristine.exists():
@@ -278,16 +278,16 @@ def test_damage_is_told_or_harmless(tmp_path_factory: pytest.TempPathFactory, pl
 
 
 def fault(**measured: float) -> str:
-    (found,) = clips.faults(replace(GOOD, **measured))  # type: ignore[arg-type]
-    return found
+    (only_fault,) = clips.faults(replace(GOOD, **measured))  # type: ignore[arg-type]
+    return only_fault
 
 
-def test_a_good_clip_has_none() -> None:
+def test_a_good_clip_has_no_faults() -> None:
     assert clips.faults(GOOD) == clips.notes(GOOD) == ()
 
 
 @pytest.mark.parametrize(
-    ("measured", "said"),
+    ("measured", "message"),
     [
         (
             {"speech_seconds": 4.96, "used_speech_seconds": 4.96},
@@ -304,8 +304,8 @@ def test_a_good_clip_has_none() -> None:
         ({"sample_rate": 8000}, "its sample rate is 8000 Hz, and at least 16000 Hz are needed: "),
     ],
 )
-def test_each_fault_with_its_mend(measured: dict[str, float], said: str) -> None:
-    assert fault(**measured).startswith(said)
+def test_each_fault_with_its_remedy(measured: dict[str, float], message: str) -> None:
+    assert fault(**measured).startswith(message)
     assert ": " in fault(**measured)
 
 
@@ -325,8 +325,8 @@ def test_just_good_enough(measured: dict[str, float]) -> None:
 def test_all_faults_at_once(tmp_path: Path) -> None:
     crackle = np.tile(np.array([1, -1], np.float32), 50)
     path = record(tmp_path / "clip.wav", speech(2, peak=0.01, rate=8000), crackle, rate=8000)
-    found = clips.faults(clips.inspect(path))
-    assert [sentence.split(",")[0] for sentence in found] == [
+    faults = clips.faults(clips.inspect(path))
+    assert [sentence.split(",")[0] for sentence in faults] == [
         "it has 2.0 s of speech",
         "it is too quiet",
         "it is clipped",
@@ -334,7 +334,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_long_clip_is_noted_and_no_fault() -> None:
+def test_a_long_clip_has_a_note_and_no_fault() -> None:
     long = replace(GOOD, seconds=clips.MAX_ANALYSED_SECONDS, speech_seconds=500.0)
     assert clips.faults(long) == ()
     assert clips.notes(long) == ("it lasts 10 minutes or more, and only its first 10 to 15 s are used",)

@@ -8,7 +8,7 @@ import pytest
 from voices.conditionals_cache import cache_file, clip_digest, delete_cached
 
 
-def test_named_by_content(tmp_path: Path) -> None:
+def test_files_are_named_by_the_clips_content(tmp_path: Path) -> None:
     (tmp_path / "clip.wav").write_bytes(b"sound")
     digest = clip_digest(tmp_path / "clip.wav")
     assert digest == hashlib.sha256(b"sound").hexdigest()
@@ -17,7 +17,7 @@ def test_named_by_content(tmp_path: Path) -> None:
         clip_digest(tmp_path / "none.wav")
 
 
-def test_forgotten_by_every_model_and_no_other(tmp_path: Path) -> None:
+def test_delete_cached_deletes_the_files_of_every_model_and_no_other_clip(tmp_path: Path) -> None:
     files = {(model, digest): cache_file(tmp_path, model, digest) for model in ("one", "two") for digest in ("a", "b")}
     for file in files.values():
         file.parent.mkdir(parents=True, exist_ok=True)

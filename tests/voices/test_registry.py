@@ -1,4 +1,4 @@
-"""Voices as their folders describe them, and everything that may be wrong with one."""
+"""Voices as their folders describe them, and their possible defects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPENAI = ["alloy", "ash", "ballad", "coral", "echo", "fable", "nova", "onyx", "s
 
 
 def add(folder: Path, name: str, toml: str | bytes = 'engine = "*"\n', *, named: str | None = None) -> Path:
-    """A folder of a voice; its `name` comes first in the file unless the bytes are given whole."""
+    """Makes a voice's folder. The voice.toml starts with its `name`, unless `toml` is bytes."""
     own = folder / name
     own.mkdir(parents=True)
     if isinstance(toml, str):
@@ -42,7 +42,7 @@ def problem(folder: Path, name: str = "alice") -> str:
     return registry.problems[name]
 
 
-# What is right
+# Valid voices
 
 
 def test_a_built_in_voice(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_cloned_voice(tmp_path: Path) -> None:
     assert not alice.fits("hibari", clones_voices=False)
 
 
-def test_a_made_up_clip_needs_nobodys_consent(tmp_path: Path) -> None:
+def test_a_synthetic_clip_needs_no_consent(tmp_path: Path) -> None:
     (add(tmp_path, "alice", 'reference = "clip.wav"\nsynthetic = true\n') / "clip.wav").touch()
     assert Registry.load(tmp_path).names == ("alice",)
 
@@ -88,7 +88,7 @@ def test_names_are_sorted_and_canonical(tmp_path: Path) -> None:
     assert Registry.load(tmp_path).names == ("a", "b", "c")
 
 
-def test_files_caches_and_hidden_folders_are_no_voices(tmp_path: Path) -> None:
+def test_files_caches_and_hidden_folders_are_not_voices(tmp_path: Path) -> None:
     add(tmp_path, "alice")
     (tmp_path / "README").touch()
     (tmp_path / "__pycache__").mkdir()
@@ -103,11 +103,11 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         registry.resolve("default")
 
 
-# What is wrong with one voice
+# Broken voices
 
 
 @pytest.mark.parametrize(
-    ("toml", "said"),
+    ("toml", "message"),
     [
         ('engine = "*', "alice/voice.toml: "),
         ('engine = "*"\nengine = "x"\n', "alice/voice.toml: "),
@@ -132,14 +132,14 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ('reference = "folder"\nsynthetic = true\n', "the reference clip 'folder' is missing"),
     ],
 )
-def test_a_broken_description(tmp_path: Path, toml: str | bytes, said: str) -> None:
+def test_a_broken_description(tmp_path: Path, toml: str | bytes, message: str) -> None:
     own = add(tmp_path, "alice", toml)
     (own / "clip.wav").touch()
     (own / "folder").mkdir()
     add(tmp_path, "zoe")
-    found = problem(tmp_path)
-    assert said in found
-    assert str(own / "voice.toml") in found
+    error = problem(tmp_path)
+    assert message in error
+    assert str(own / "voice.toml") in error
     assert Registry.load(tmp_path).names == ("zoe",)
 
 
@@ -182,7 +182,7 @@ def test_a_description_that_is_a_folder(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=60))
-def test_no_description_takes_the_others_down(tmp_path_factory: pytest.TempPathFactory, toml: bytes) -> None:
+def test_no_description_makes_other_voices_unusable(tmp_path_factory: pytest.TempPathFactory, toml: bytes) -> None:
     folder = tmp_path_factory.mktemp("voices")
     add(folder, "alice", toml)
     add(folder, "zoe")
@@ -213,14 +213,14 @@ def test_an_alias_does_not_take_another_voices_name(tmp_path: Path, thief: str, 
     assert f"{owner!r} is already the name or alias of voice {owner!r}" in registry.problems[thief]
 
 
-def test_nobody_answers_in_place_of_a_broken_voice(tmp_path: Path) -> None:
+def test_no_alias_takes_the_name_of_a_broken_voice(tmp_path: Path) -> None:
     add(tmp_path, "alice", 'engine = "*"\naliases = ["bob"]\n')
     add(tmp_path, "bob", "engine = ")
     with pytest.raises(UnknownVoiceError, match="voice 'bob' cannot be used"):
         Registry.load(tmp_path).resolve("bob")
 
 
-def test_a_voice_that_is_left_out_keeps_no_alias(tmp_path: Path) -> None:
+def test_a_voice_that_is_left_out_has_no_aliases(tmp_path: Path) -> None:
     add(tmp_path, "alice", 'engine = "*"\naliases = ["free", "zoe"]\n')
     add(tmp_path, "bob", 'engine = "*"\naliases = ["free"]\n')
     add(tmp_path, "zoe")
@@ -246,7 +246,7 @@ def test_a_name_is_only_looked_up(tmp_path: Path, name: str) -> None:
     assert str(refused.value) == f"there is no voice {name!r}; there are: alice, bob"
 
 
-def test_a_broken_voice_tells_what_is_wrong(tmp_path: Path) -> None:
+def test_the_error_of_a_broken_voice_says_what_is_wrong(tmp_path: Path) -> None:
     add(tmp_path, "alice", "volume = 3\n")
     with pytest.raises(UnknownVoiceError, match=r"voice 'alice' cannot be used: .*volume: Extra inputs"):
         Registry.load(tmp_path).resolve("alice")
@@ -267,7 +267,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path) -> None:
 
 
 def as_nobody(folder: Path) -> str:
-    """What a user without rights gets to see of the folder."""
+    """What a user without permissions can read in the folder."""
     code = """if True:
         import os, sys
         from pathlib import Path
@@ -286,7 +286,7 @@ def as_nobody(folder: Path) -> str:
 
 @pytest.fixture
 def open_folder(tmp_path: Path) -> Path:
-    """A folder of voices that other users reach."""
+    """A folder of voices that other users can access."""
     folder = tmp_path / "voices"
     folder.mkdir()
     for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
@@ -312,7 +312,7 @@ def test_a_voice_that_may_not_be_read(open_folder: Path) -> None:
 
 
 class Clock:
-    """Time stands still until it is told to go on."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -328,7 +328,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a cloned voice, alice."""
+    """A folder with a cloned voice `alice`."""
     folder = tmp_path / "voices"
     (add(folder, "alice", CLONED) / "clip.wav").write_bytes(b"first")
     return folder
@@ -342,7 +342,7 @@ def live(folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> LiveRe
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every look at a folder."""
+    """Every scan of a folder."""
     made: list[Path] = []
     snapshot = module._snapshot
 
@@ -354,7 +354,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return made
 
 
-def test_it_answers_as_a_registry_does(live: LiveRegistry, folder: Path) -> None:
+def test_it_answers_as_a_registry(live: LiveRegistry, folder: Path) -> None:
     plain = Registry.load(folder)
     assert live.names == plain.names == ("alice",)
     assert list(live) == list(plain) == [plain.resolve("alice")]
@@ -383,13 +383,13 @@ def test_a_new_voice_is_listed_after_a_second(live: LiveRegistry, folder: Path, 
     assert list(live.names) == ["alice", "bob"]
 
 
-def test_a_new_voice_speaks_at_once(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+def test_a_new_voice_can_be_used_at_once(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     add(folder, "bob", 'engine = "*"\naliases = ["bo"]\n')
     clock.now += 0.06
     assert live.resolve("bo").name == "bob"
 
 
-def test_a_flood_of_unknown_names_costs_few_looks(live: LiveRegistry, clock: Clock, reads: list[Path]) -> None:
+def test_many_unknown_names_cost_few_scans(live: LiveRegistry, clock: Clock, reads: list[Path]) -> None:
     for _ in range(100):
         clock.now += 0.01
         with pytest.raises(UnknownVoiceError):
@@ -397,7 +397,7 @@ def test_a_flood_of_unknown_names_costs_few_looks(live: LiveRegistry, clock: Clo
     assert 15 <= len(reads) <= 20
 
 
-def test_known_names_cost_no_look_until_one_is_due(
+def test_known_names_cost_no_scan_until_one_is_due(
     live: LiveRegistry, clock: Clock, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock.now += 0.9
@@ -427,7 +427,7 @@ def test_a_changed_description(live: LiveRegistry, folder: Path, clock: Clock) -
     assert consent.given_by == "Eve"
 
 
-def test_a_description_with_an_older_date_counts(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+def test_a_changed_description_with_the_same_modification_time(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     file = folder / "alice" / "voice.toml"
     before = file.stat()
     fresh = folder / "alice" / "fresh"
@@ -438,7 +438,7 @@ def test_a_description_with_an_older_date_counts(live: LiveRegistry, folder: Pat
     assert "Eve" in str(live.resolve("alice").consent)
 
 
-def test_a_clip_that_goes_and_comes(
+def test_a_clip_that_is_deleted_and_restored(
     live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     clip = folder / "alice" / "clip.wav"
@@ -455,7 +455,7 @@ def test_a_clip_that_goes_and_comes(
     assert live.resolve("alice") == alice
 
 
-def test_the_stamp_changes_with_the_clip_alone(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+def test_the_fingerprint_changes_only_with_the_clip(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     alice = live.resolve("alice")
     clip = folder / "alice" / "clip.wav"
     first = live.fingerprint(alice)
@@ -473,14 +473,14 @@ def test_the_stamp_changes_with_the_clip_alone(live: LiveRegistry, folder: Path,
     assert live.fingerprint(alice) not in (first, second)
 
 
-def test_a_built_in_voice_has_no_stamp(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+def test_a_built_in_voice_has_no_fingerprint(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     add(folder, "bob")
     clock.now += 1.1
     with pytest.raises(VoiceError, match="has no reference clip"):
         live.fingerprint(live.resolve("bob"))
 
 
-def test_a_problem_is_told_once(
+def test_a_problem_is_logged_once(
     live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(folder, "bob", "volume = 3\n")
@@ -496,13 +496,13 @@ def test_a_problem_is_told_once(
     assert caplog.text.count("voice bob is left out") == 2
 
 
-def test_problems_at_the_start_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_problems_at_the_start_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     add(tmp_path, "bob", "volume = 3\n")
     LiveRegistry(tmp_path)
     assert caplog.text.count("voice bob is left out") == 1
 
 
-def test_the_last_voices_serve_while_the_folder_is_away(
+def test_the_last_known_voices_remain_while_the_folder_is_missing(
     live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     away = folder.rename(folder.with_name("away"))
@@ -522,7 +522,7 @@ def test_the_last_voices_serve_while_the_folder_is_away(
     assert caplog.text.count("remain in use") == 2
 
 
-def test_a_change_is_told(live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_change_is_logged(live: LiveRegistry, folder: Path, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     assert "have changed" not in caplog.text
     add(folder, "bob")
     clock.now += 1.1
@@ -530,7 +530,9 @@ def test_a_change_is_told(live: LiveRegistry, folder: Path, clock: Clock, caplog
     assert "the voices have changed; now there are: alice, bob" in caplog.text
 
 
-def test_rights_that_are_mended_count(live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path]) -> None:
+def test_changed_permissions_count_as_a_change(
+    live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path]
+) -> None:
     before = live.current
     (folder / "alice" / "voice.toml").chmod(0o600)
     clock.now += 1.1
@@ -544,14 +546,14 @@ def test_an_empty_folder_is_a_broken_voice(live: LiveRegistry, folder: Path, clo
         live.resolve("bob")
 
 
-def test_hidden_folders_are_not_looked_into(live: LiveRegistry, folder: Path, clock: Clock) -> None:
+def test_hidden_folders_are_not_scanned(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     before = live.current
     add(folder, ".new-bob")
     clock.now += 1.1
     assert live.current is before
 
 
-def test_many_threads_look_once(
+def test_many_threads_scan_once(
     live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"voice-{number}" for number in range(8)]
@@ -559,22 +561,22 @@ def test_many_threads_look_once(
         add(folder, name)
     clock.now += 1.1
     all_there = threading.Barrier(len(names))
-    found: list[str] = []
+    resolved: list[str] = []
 
     def resolve(name: str) -> None:
         all_there.wait()
-        found.append(live.resolve(name).name)
+        resolved.append(live.resolve(name).name)
 
     threads = [threading.Thread(target=resolve, args=[name]) for name in names]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(found) == names
+    assert sorted(resolved) == names
     assert len(reads) == 1
 
 
-# What ships
+# Voices in the repository
 
 
 def test_the_shipped_voices() -> None:

@@ -1,4 +1,4 @@
-"""Voices that are made and removed, whole or not at all."""
+"""Voices are added and removed completely or not at all."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def other_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, hidden or not."""
+    """All files and folders below a folder, hidden ones included."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
@@ -50,7 +50,7 @@ def content(folder: Path) -> dict[str, bytes | None]:
 
 
 def refused(folder: Path, name: str, clip: Path, **options: object) -> str:
-    """Why a voice is not made; nothing has changed then."""
+    """The error of adding a voice, which must leave the folder unchanged."""
     before = content(folder)
     with pytest.raises((VoiceError, ClipError)) as caught:
         voice_editor.add(folder, name, clip, **({"synthetic": True} | options))  # type: ignore[arg-type]
@@ -80,7 +80,7 @@ def test_a_voice_of_a_person(folder: Path, clip: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["ada", "default"]
 
 
-def test_a_made_up_voice(folder: Path, clip: Path) -> None:
+def test_a_synthetic_voice(folder: Path, clip: Path) -> None:
     voice_editor.add(folder, "robot", clip, synthetic=True)
     assert tomllib.loads((folder / "robot" / "voice.toml").read_text()) == {
         "name": "robot",
@@ -94,7 +94,7 @@ def test_a_made_up_voice(folder: Path, clip: Path) -> None:
     ("name", "suffix"),
     [("clip.mp3", ".mp3"), ("clip.flac", ".flac"), ("clip.ogg", ".ogg"), ("clip.m4a", ".m4a"), ("CLIP.WAV", ".wav")],
 )
-def test_the_clip_keeps_its_kind(folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
+def test_the_clip_keeps_its_format(folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
     voice = voice_editor.add(folder, "ada", record(tmp_path / name, speech(6)), synthetic=True)
     assert voice.reference == f"reference{suffix}"
     assert (folder / "ada" / voice.reference).read_bytes() == (tmp_path / name).read_bytes()
@@ -106,7 +106,7 @@ def test_others_may_read_it(folder: Path, clip: Path) -> None:
 
 
 @given(words=st.text(min_size=1, max_size=80))
-def test_any_words_are_written_as_they_are(tmp_path_factory: pytest.TempPathFactory, clip: Path, words: str) -> None:
+def test_any_description_is_written_unchanged(tmp_path_factory: pytest.TempPathFactory, clip: Path, words: str) -> None:
     folder = tmp_path_factory.mktemp("voices")
     consent = Consent(given_by=words, given_on=date(2026, 1, 31), note=words)
     voice = voice_editor.add(folder, "ada", clip, consent=consent, description=words)
@@ -115,7 +115,7 @@ def test_any_words_are_written_as_they_are(tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("ada", {"synthetic": False}, "needs the speaker's consent on record"),
         ("Ada", {}, "voice 'Ada' cannot be added: name: String should match"),
@@ -134,12 +134,14 @@ def test_any_words_are_written_as_they_are(tmp_path_factory: pytest.TempPathFact
         ("broken", {}, "there is a voice 'broken' already"),
     ],
 )
-def test_what_cannot_be_made(folder: Path, clip: Path, name: str, options: dict[str, object], said: str) -> None:
+def test_voices_that_cannot_be_added(
+    folder: Path, clip: Path, name: str, options: dict[str, object], message: str
+) -> None:
     (folder / "broken").mkdir()
-    assert said in refused(folder, name, clip, **options)
+    assert message in refused(folder, name, clip, **options)
 
 
-def test_everything_that_is_wrong_with_the_clip_is_told_at_once(folder: Path, tmp_path: Path) -> None:
+def test_all_defects_of_the_clip_are_reported_at_once(folder: Path, tmp_path: Path) -> None:
     bad = record(tmp_path / "bad.wav", speech(1, peak=0.005, rate=8000), silence(1, rate=8000), rate=8000)
     lines = refused(folder, "ada", bad).splitlines()
     assert lines[0] == f"{bad} cannot be a reference clip:"
@@ -150,13 +152,13 @@ def test_everything_that_is_wrong_with_the_clip_is_told_at_once(folder: Path, tm
     ]
 
 
-def test_a_clip_that_is_none(folder: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_clip(folder: Path, tmp_path: Path) -> None:
     assert "there is no file" in refused(folder, "ada", tmp_path / "absent.wav")
     (tmp_path / "text.wav").write_text("hello")
     assert "cannot be decoded" in refused(folder, "ada", tmp_path / "text.wav")
 
 
-def test_a_folder_that_is_none(tmp_path: Path, clip: Path) -> None:
+def test_a_missing_folder_of_voices(tmp_path: Path, clip: Path) -> None:
     with pytest.raises(VoiceError, match="there is no folder of voices"):
         voice_editor.add(tmp_path / "absent", "ada", clip, synthetic=True)
 
@@ -167,7 +169,7 @@ def test_a_file_in_the_way_stays(folder: Path, clip: Path) -> None:
         assert refused(folder, "ada", clip, replace=replace).startswith(f"cannot write voice 'ada' in {folder}: ")
 
 
-def test_what_another_has_added_meanwhile_stays(
+def test_a_voice_added_meanwhile_by_another_process_stays(
     folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copyfile = shutil.copyfile
@@ -203,7 +205,7 @@ def test_a_full_disk_leaves_nothing_behind(folder: Path, clip: Path) -> None:
 
 
 def test_a_folder_that_may_not_be_written(run_dir: Path, clip: Path) -> None:
-    # Not below pytest's own folder, which every session closes to other users anew.
+    # Not below pytest's folder, which each run closes to other users.
     run_dir.chmod(0o755)
     clip = Path(shutil.copy(clip, run_dir))
     folder = run_dir / "voices"
@@ -238,7 +240,7 @@ def test_a_folder_that_may_not_be_written(run_dir: Path, clip: Path) -> None:
 # Replacing
 
 
-def test_another_clip_for_a_voice(folder: Path, clip: Path, other_clip: Path) -> None:
+def test_replace_the_clip_of_a_voice(folder: Path, clip: Path, other_clip: Path) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True, aliases=("al",))
     voice_editor.add(folder, "ada", other_clip, consent=ADA, aliases=("al", "countess"), replace=True)
     assert Registry.load(folder).resolve("countess").consent == ADA
@@ -246,7 +248,7 @@ def test_another_clip_for_a_voice(folder: Path, clip: Path, other_clip: Path) ->
     assert sorted(path.name for path in folder.iterdir()) == ["ada", "default"]
 
 
-def test_replace_may_find_nothing_to_replace(folder: Path, clip: Path) -> None:
+def test_replace_adds_a_voice_that_does_not_exist(folder: Path, clip: Path) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True, replace=True)
     assert Registry.load(folder).names == ("ada", "default")
 
@@ -258,7 +260,7 @@ def test_a_broken_voice_can_be_replaced(folder: Path, clip: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_the_old_voice_comes_back_where_the_new_one_cannot_take_its_place(
+def test_the_old_voice_is_restored_if_the_new_one_cannot_replace_it(
     folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True)
@@ -298,7 +300,7 @@ def test_the_old_voice_is_never_deleted_before_the_new_one_is_there(
 # Removing
 
 
-def test_a_voice_is_removed_whole(folder: Path, clip: Path) -> None:
+def test_a_voice_is_removed_completely(folder: Path, clip: Path) -> None:
     before = content(folder)
     voice_editor.add(folder, "ada", clip, synthetic=True)
     voice_editor.remove(folder, "ada")
@@ -311,9 +313,7 @@ def test_a_broken_voice_can_be_removed(folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["default"]
 
 
-def test_a_voice_that_is_a_link_is_removed_and_what_it_leads_to_is_not(
-    folder: Path, tmp_path: Path, clip: Path
-) -> None:
+def test_a_voice_that_is_a_link_is_removed_without_its_target(folder: Path, tmp_path: Path, clip: Path) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True)
     elsewhere = (folder / "ada").rename(tmp_path / "elsewhere")
     (folder / "ada").symlink_to(elsewhere)
@@ -339,7 +339,7 @@ def test_the_default_voice_stays(folder: Path) -> None:
     assert Registry.load(folder).names == ("default",)
 
 
-def test_what_cannot_be_deleted_is_told_and_no_voice_any_more(
+def test_files_that_cannot_be_deleted_are_reported_and_hidden_from_the_registry(
     folder: Path, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True)

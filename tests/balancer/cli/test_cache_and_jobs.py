@@ -1,4 +1,4 @@
-"""`chorus cache` and `chorus jobs`, on stores that a server would have left."""
+"""`chorus cache` and `chorus jobs` on stores with entries, as a server leaves them."""
 
 from __future__ import annotations
 
@@ -80,6 +80,6 @@ def test_on_redis(monkeypatch: pytest.MonkeyPatch) -> None:
             assert (failed.exit_code, "Redis is unavailable" in failed.stderr) == (1, True)
 
 
-def test_without_a_cache_there_is_nothing_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disabled_cache_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHORUS_CACHE_MIB", "0")
     assert "CHORUS_CACHE_MIB is 0" in run("cache", "stats").stderr

@@ -1,4 +1,4 @@
-"""`chorus check-precision`: with the real measuring program on a tiny checkpoint, with others that end otherwise."""
+"""`chorus check-precision`: with the real measuring program on a tiny checkpoint, and with stand-ins."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CHORUS = str(Path(sys.executable).with_name("chorus"))
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of voices, with `default` and one of another engine in it; a wide terminal, and nothing else set."""
+    """A folder of voices with `default` and one of another engine; a wide terminal, no other variables."""
     for name in os.environ:
         if name.startswith("CHORUS_"):
             monkeypatch.delenv(name)
@@ -49,7 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def unloadable(tmp_path: Path) -> str:
-    """A folder of files that look like Turbo's checkpoint, until they are loaded."""
+    """A folder of files that look like Turbo's checkpoint but do not load."""
     return str(write(CHECKPOINTS["turbo"], tmp_path / "model"))
 
 
@@ -60,15 +60,15 @@ def run(*arguments: str) -> Result:
     return result
 
 
-def instead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Have another program measure."""
+def replace_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Replaces the measuring program."""
     program = tmp_path / "program.py"
     program.write_text(f"import json, os, sys\ndef tell(**event): print(json.dumps(event), flush=True)\n{code}\n")
     monkeypatch.setattr(check_precision, "PROGRAM", (str(program),))
 
 
 def made_up(fitness: str = "close", **changed: Any) -> dict[str, Any]:
-    """A report on int8."""
+    """A made-up report on int8."""
     figures = {
         "steps": 120,
         "logitLargest": 0.01772,
@@ -109,12 +109,12 @@ def shown(report: dict[str, Any], width: int = 140) -> str:
 
 
 def rows(output: str) -> dict[str, list[str]]:
-    """The cells of the tables after the first one, by that."""
+    """The rows of the tables: further cells by first cell."""
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
     return {first: rest for first, *rest in lines}
 
 
-# The real program
+# The real measuring program
 
 
 def test_precisions_of_a_checkpoint(tiny_checkpoint: TinyCheckpoint) -> None:
@@ -145,7 +145,7 @@ def test_weights_that_do_not_load(unloadable: str) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_measuring_program_ends_with_the_command(number: int, unloadable: str, folder: Path) -> None:
-    """While it loads its libraries, say."""
+    """For example while it loads its libraries."""
     command = [CHORUS, "check-precision", "--engine", "turbo", "--model-dir", unloadable]
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(voices_dir=folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -158,11 +158,11 @@ def test_the_measuring_program_ends_with_the_command(number: int, unloadable: st
     wait_until(lambda: not child.is_running())
 
 
-# What it is asked
+# Options
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--engine", "parrot"], "CHORUS_ENGINE: there is no such engine; there are: "),
         (
@@ -179,23 +179,23 @@ def test_the_measuring_program_ends_with_the_command(number: int, unloadable: st
         (["--texts", "absent.txt"], "cannot read the texts in absent.txt: No such file or directory"),
     ],
 )
-def test_bad_input(arguments: list[str], said: str, unloadable: str) -> None:
+def test_bad_input(arguments: list[str], message: str, unloadable: str) -> None:
     turbo = [] if "--engine" in arguments else ["--engine", "turbo", "--model-dir", unloadable]
     result = run(*turbo, *arguments)
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"chorus: {said}")
+    assert result.stderr.startswith(f"chorus: {message}")
     assert result.stdout == ""
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"\n \n", "there is no text in "), (b"\xff\xfe", "cannot read the texts")]
+    ("content", "message"), [(b"\n \n", "there is no text in "), (b"\xff\xfe", "cannot read the texts")]
 )
-def test_a_file_without_texts(content: bytes, said: str, unloadable: str, tmp_path: Path) -> None:
+def test_a_file_without_texts(content: bytes, message: str, unloadable: str, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_bytes(content)
     result = run("--engine", "turbo", "--model-dir", unloadable, "--texts", str(texts))
     assert result.exit_code == 2
-    assert result.stderr.startswith(f"chorus: {said}")
+    assert result.stderr.startswith(f"chorus: {message}")
     assert str(texts) in result.stderr
 
 
@@ -220,7 +220,7 @@ def test_an_extra_that_is_not_installed(unloadable: str, monkeypatch: pytest.Mon
     assert (result.exit_code, result.stderr) == (2, "chorus: engine turbo needs the extra\n")
 
 
-def test_a_language_that_is_none_of_the_engines(tmp_path: Path) -> None:
+def test_a_language_that_the_engine_does_not_support(tmp_path: Path) -> None:
     model = write(CHECKPOINTS["multilingual"], tmp_path / "several")
     result = run("--engine", "multilingual", "--model-dir", str(model), "--language", "tlh")
     assert result.exit_code == 2
@@ -230,16 +230,16 @@ def test_a_language_that_is_none_of_the_engines(tmp_path: Path) -> None:
 ECHO = "tell(refused=json.dumps([sys.argv[1:], json.load(sys.stdin)])); sys.exit(2)"
 
 
-def told(result: Result) -> tuple[list[str], list[str]]:
+def echoed(result: Result) -> tuple[list[str], list[str]]:
     """The arguments and texts that `ECHO` was given."""
     arguments, texts = json.loads(result.stderr.removeprefix("chorus: "))
     return arguments, texts
 
 
-def test_what_is_left_out(unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    instead(tmp_path, monkeypatch, ECHO)
+def test_defaults_of_the_measuring_program(unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_program(tmp_path, monkeypatch, ECHO)
     monkeypatch.setattr(check_precision, "detect_processor", lambda: Processor("New", frozenset({"avx512_bf16"})))
-    arguments, texts = told(run("--engine", "turbo", "--model-dir", unloadable))
+    arguments, texts = echoed(run("--engine", "turbo", "--model-dir", unloadable))
     assert texts == list(TEXTS)
     joined = " ".join(arguments)
     assert "--voice default --language en --seed 0" in joined
@@ -249,20 +249,20 @@ def test_what_is_left_out(unloadable: str, tmp_path: Path, monkeypatch: pytest.M
     assert "--max-tokens" not in joined
 
 
-def test_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    instead(tmp_path, monkeypatch, ECHO)
+def test_options_reach_the_measuring_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_program(tmp_path, monkeypatch, ECHO)
     model = write(CHECKPOINTS["multilingual"], tmp_path / "several")
     texts = tmp_path / "texts.txt"
     texts.write_text("Trois.\n")
     monkeypatch.setenv("CHORUS_THREADS", "3")
-    arguments, spoken = told(
+    arguments, texts_sent = echoed(
         run(
             *("--engine", "multilingual", "--model-dir", str(model), "--language", "fr", "--seed", "7"),
             *("--text", "Un.", "--text", "Deux.", "--texts", str(texts), "--precision", "fp32", "--precision", "fp32"),
             *("--max-tokens", "40", "--no-recognise"),
         )
     )
-    assert spoken == ["Un.", "Deux.", "Trois."]
+    assert texts_sent == ["Un.", "Deux.", "Trois."]
     joined = " ".join(arguments)
     assert "--language fr --seed 7 --threads 3" in joined
     assert joined.count("--precision fp32") == 1
@@ -270,15 +270,15 @@ def test_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "--recognise" not in joined
 
 
-# How it ends
+# Exit codes
 
 
 @pytest.mark.parametrize(("fitness", "code"), [("equal", 0), ("close", 0), ("not recommended", 1)])
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_the_exit_code_tells_whether_all_are_fit(
+def test_the_exit_code_is_1_if_a_precision_is_not_recommended(
     fitness: str, code: int, options: list[str], unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instead(tmp_path, monkeypatch, f"tell(report={made_up(fitness)!r})")
+    replace_program(tmp_path, monkeypatch, f"tell(report={made_up(fitness)!r})")
     result = run("--engine", "turbo", "--model-dir", unloadable, *options)
     assert (result.exit_code, result.stderr) == (code, "")
     if options:
@@ -288,7 +288,7 @@ def test_the_exit_code_tells_whether_all_are_fit(
 
 
 @pytest.mark.parametrize(
-    ("code", "said"),
+    ("code", "message"),
     [
         ("raise ValueError('out of luck')", "ended with 1:\n"),
         ("os.close(0); sys.exit('never read a text')", "ended with 1:\n  never read a text"),
@@ -296,13 +296,13 @@ def test_the_exit_code_tells_whether_all_are_fit(
         ("tell(done=1, of=2, doing='half'); sys.exit(2)", "ended with 2:"),
     ],
 )
-def test_a_program_that_breaks(
-    code: str, said: str, unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_measuring_program_that_fails(
+    code: str, message: str, unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instead(tmp_path, monkeypatch, code)
+    replace_program(tmp_path, monkeypatch, code)
     result = run("--engine", "turbo", "--model-dir", unloadable)
     assert result.exit_code == 3
-    assert result.stderr.startswith(f"chorus: the measuring program {said}")
+    assert result.stderr.startswith(f"chorus: the measuring program {message}")
     assert ("out of luck" in result.stderr) is ("luck" in code)
     assert result.stdout == ""
 
@@ -310,7 +310,7 @@ def test_a_program_that_breaks(
 def test_progress_is_shown_on_a_terminal(unloadable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=100)
     monkeypatch.setattr(check_precision, "messages", terminal)
-    instead(
+    replace_program(
         tmp_path, monkeypatch, f"tell(done=1, of=9, doing='upstream speaks text 1 of 4'); tell(report={made_up()!r})"
     )
     assert run("--engine", "turbo", "--model-dir", unloadable).exit_code == 0
@@ -344,19 +344,19 @@ def test_tables() -> None:
     )
 
 
-def test_what_is_no_number() -> None:
+def test_figures_that_are_not_numbers() -> None:
     listed = rows(shown(made_up("not recommended", divergenceMean=None, melLargest=None, heard=None)))
     assert listed["next token: mean KL divergence, nats per step"] == ["not a number"]
     assert listed["mel: maximum difference per band"] == ["not a number"]
     assert listed["word error rate (upstream: 20.0%)"] == ["no speech"]
 
 
-def test_where_no_choice_was_clear() -> None:
+def test_without_a_clear_choice_the_cell_is_empty() -> None:
     listed = rows(shown(made_up(clearSteps=0, clearAgreement=None)))
     assert listed["next token: same where upstream's choice is clear"] == [""]
 
 
-def test_where_nobody_listened() -> None:
+def test_without_a_recogniser_there_are_no_word_errors() -> None:
     report = made_up(heard=None) | {"stock": None}
     output = shown(report)
     assert "word error rate (" not in output

@@ -20,7 +20,7 @@ def run(*arguments: str) -> Result:
     return CliRunner().invoke(app, ["keys", *arguments])
 
 
-def test_add_prints_the_key_once_and_keeps_its_digest(file: Path) -> None:
+def test_add_prints_the_key_and_stores_its_digest(file: Path) -> None:
     added = run("add", "shop", "--requests-per-minute", "30", "--voices", "ada, default", "--priority", "batch")
     assert added.exit_code == 0, added.output
     secret = added.stdout.strip()
@@ -55,14 +55,14 @@ def test_revoke(file: Path) -> None:
         (["revoke", "none"], "there is no key 'none' in"),
     ],
 )
-def test_what_cannot_be_done_is_said(file: Path, arguments: list[str], message: str) -> None:
+def test_errors_are_reported(file: Path, arguments: list[str], message: str) -> None:
     run("add", "shop")
     failed = run(*arguments)
     assert failed.exit_code == 1
     assert message in failed.stderr
 
 
-def test_a_damaged_file_is_left_alone(file: Path) -> None:
+def test_a_damaged_file_is_not_overwritten(file: Path) -> None:
     file.write_text("{")
     failed = run("add", "shop")
     assert failed.exit_code == 1

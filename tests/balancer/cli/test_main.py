@@ -1,4 +1,4 @@
-"""The `chorus` command against a real balancer: most of it in this process, the rest as a user starts it."""
+"""The `chorus` command against a real balancer: mostly in this process, else as an installed program."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from worker.contract import Phase
 CHORUS = str(Path(sys.executable).with_name("chorus"))
 KEY = "0123456789abcdef"
 SECONDS = 100_000 / 2 / 24_000
-"""Of a stub's answer."""
+"""Duration of a stub's audio."""
 
 COMMANDS = ["serve", "layout", "settings", "say", "voices", "status"]
 START = {
@@ -58,7 +58,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In an empty folder, with a wide terminal and nothing set."""
+    """An empty current directory, a wide terminal, no variables."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "250")
     for name in os.environ:
@@ -67,7 +67,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str, url: str | None = None, stdin: bytes = b"", **variables: str) -> Result:
-    """The command, in this process."""
+    """Runs the command in this process."""
     env = variables | ({"CHORUS_URL": url} if url is not None else {})
     result = CliRunner().invoke(app, arguments, input=stdin, env=env)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -78,7 +78,7 @@ def run(*arguments: str, url: str | None = None, stdin: bytes = b"", **variables
 def start(
     *arguments: str | bytes, url: str, stdin: bytes = b"", stdout: int | IO[bytes] = subprocess.PIPE
 ) -> subprocess.CompletedProcess[bytes]:
-    """The command, as the program that is installed."""
+    """Runs the installed program."""
     return subprocess.run(
         [CHORUS, *arguments],
         check=False,
@@ -99,7 +99,7 @@ def seconds(wav: bytes) -> float:
 
 
 @pytest.mark.parametrize("ending", [*START, "WAV", "Mp3"])
-def test_the_files_ending_tells_the_format(server: Server, ending: str) -> None:
+def test_the_output_files_suffix_selects_the_format(server: Server, ending: str) -> None:
     result = run("say", "Hello.", "-o", f"hello.{ending}", url=server.url)
     assert result.exit_code == 0, result.stderr
     assert Path(f"hello.{ending}").read_bytes().startswith(START[ending.lower()])
@@ -107,14 +107,14 @@ def test_the_files_ending_tells_the_format(server: Server, ending: str) -> None:
     assert result.stdout == ""
 
 
-def test_a_format_that_is_given_goes_before_the_ending(server: Server) -> None:
+def test_the_format_option_takes_precedence_over_the_suffix(server: Server) -> None:
     result = run("say", "Hello.", "-o", "hello.xyz", "--format", "flac", url=server.url)
     assert result.exit_code == 0
     assert Path("hello.xyz").read_bytes().startswith(b"fLaC")
 
 
 @pytest.mark.parametrize("name", ["hello.xyz", "hello", ".wav", "wav"])
-def test_an_ending_that_says_nothing_is_a_wrong_command_line(server: Server, name: str) -> None:
+def test_an_unknown_suffix_is_a_wrong_command_line(server: Server, name: str) -> None:
     before = server.stub.state().done
     result = run("say", "Hello.", "-o", name, url=server.url)
     assert result.exit_code == 2
@@ -157,14 +157,14 @@ def test_a_value_out_of_range_is_a_wrong_command_line(server: Server, option: st
         (["fail"], "the stub was told to fail"),
     ],
 )
-def test_what_the_server_refuses_is_told_in_its_words(server: Server, arguments: list[str], message: str) -> None:
+def test_the_servers_error_message_is_printed(server: Server, arguments: list[str], message: str) -> None:
     result = run("say", *arguments, "-o", "hello.wav", url=server.url)
     assert result.exit_code == 1
     assert result.stderr == f"chorus: {message}\n"
     assert not Path("hello.wav").exists()
 
 
-def test_nobody_there() -> None:
+def test_no_server() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     for arguments in (["say", "Hello.", "-o", "hello.wav"], ["voices"], ["status", "--once"]):
         result = run(*arguments, url=url)
@@ -175,17 +175,17 @@ def test_nobody_there() -> None:
 
 
 @pytest.mark.parametrize("url", ["nonsense", "localhost:5000", "ftp://localhost", "http://[::1", "http://", "//x"])
-def test_what_is_no_address_is_a_wrong_command_line(url: str) -> None:
+def test_an_invalid_url_is_a_wrong_command_line(url: str) -> None:
     result = run("say", "Hello.", "--url", url)
     assert result.exit_code == 2
     assert f"--url '{url}' is not a URL such as http://127.0.0.1:5000" in result.stderr
 
 
-def test_an_address_may_end_in_a_slash(server: Server) -> None:
+def test_a_url_may_end_in_a_slash(server: Server) -> None:
     assert run("say", "Hello.", "-o", "a.wav", "--url", f"{server.url}/").exit_code == 0
 
 
-def test_somebody_elses_server(server: Server) -> None:
+def test_a_server_that_is_not_chorus(server: Server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         process = subprocess.Popen(
             [CHORUS, "voices", "--url", f"http://127.0.0.1:{listener.getsockname()[1]}"],
@@ -213,14 +213,14 @@ def test_text_from_standard_input(server: Server) -> None:
     assert run("say", "-", "-o", "b.wav", url=server.url, stdin=b"").exit_code == 1
 
 
-def test_the_program_speaks_into_a_pipe(server: Server) -> None:
+def test_audio_goes_into_a_pipe(server: Server) -> None:
     answer = start("say", "-", "--voice", "alloy", url=server.url, stdin=b"Hello from a pipe.\n")
     assert (answer.returncode, answer.stderr) == (0, b"")
     assert seconds(answer.stdout) == pytest.approx(SECONDS)
     assert not list(Path().iterdir())
 
 
-def test_the_program_speaks_any_format_into_a_pipe(server: Server) -> None:
+def test_audio_of_any_format_goes_into_a_pipe(server: Server) -> None:
     answer = start("say", "Hello.", "--format", "mp3", url=server.url)
     assert answer.stdout.startswith(b"ID3")
 
@@ -234,7 +234,7 @@ def test_text_that_is_not_utf8_is_a_wrong_command_line(server: Server, text: byt
     assert answer.stdout == b""
 
 
-def test_a_full_disk_behind_standard_output_is_told(server: Server) -> None:
+def test_a_full_disk_behind_standard_output_is_reported(server: Server) -> None:
     with Path("/dev/full").open("wb") as full:
         answer = start("say", "Hello.", url=server.url, stdout=full)
     assert answer.returncode == 1
@@ -242,7 +242,7 @@ def test_a_full_disk_behind_standard_output_is_told(server: Server) -> None:
     assert b"Traceback" not in answer.stderr
 
 
-def test_a_reader_who_has_heard_enough_ends_it_quietly(server: Server) -> None:
+def test_a_closed_pipe_ends_the_command_quietly(server: Server) -> None:
     process = subprocess.Popen(
         [CHORUS, "say", "Hello."],
         stdout=subprocess.PIPE,
@@ -260,7 +260,7 @@ def test_a_reader_who_has_heard_enough_ends_it_quietly(server: Server) -> None:
 
 
 class Terminal:
-    """A program on a terminal of its own."""
+    """A `chorus` process on its own terminal."""
 
     def __init__(self, *arguments: str, url: str) -> None:
         self._master, slave = os.openpty()
@@ -282,12 +282,12 @@ class Terminal:
     def shows(self, text: str) -> bool:
         try:
             self.shown += os.read(self._master, 65536).decode(errors="replace")
-        except OSError:  # nothing to read yet, or never again
+        except OSError:  # no output yet, or the process has ended
             assert self.process.poll() in (None, 0), self.shown
         return text in self.shown
 
 
-def test_on_a_terminal_speech_goes_to_a_file(server: Server) -> None:
+def test_on_a_terminal_audio_goes_to_a_file(server: Server) -> None:
     with Terminal("say", "Hello.", url=server.url) as terminal:
         wait_until(lambda: terminal.shows("speech.wav: 2.1 s of wav"))
         assert terminal.process.wait(TIMEOUT) == 0
@@ -295,7 +295,7 @@ def test_on_a_terminal_speech_goes_to_a_file(server: Server) -> None:
     assert "RIFF" not in terminal.shown
 
 
-def test_on_a_terminal_status_goes_on_until_it_is_interrupted(server: Server) -> None:
+def test_on_a_terminal_status_runs_until_it_is_interrupted(server: Server) -> None:
     with Terminal("status", url=server.url) as terminal:
         wait_until(lambda: terminal.shows("healthy, 0 queued"))
         assert httpx.post(f"{server.url}/tts", json={"text": "Hello."}, timeout=TIMEOUT).status_code == 200
@@ -325,7 +325,7 @@ def test_status_as_json(server: Server) -> None:
     assert [worker["pid"] for worker in report["workers"]] == [server.stub.process.pid]
 
 
-def test_status_of_a_server_that_cannot_speak(run_dir: Path) -> None:
+def test_status_of_an_unhealthy_server(run_dir: Path) -> None:
     with start_stub(run_dir, phase=Phase.FAILED), start_balancer(run_dir, ready=0, recovery_seconds=0) as url:
         wait_until(lambda: bool(httpx.get(f"{url}/health").json()["workers"]))
         once, as_json = run("status", "--once", url=url), run("status", "--json", url=url)
@@ -359,7 +359,7 @@ def test_a_key_that_cannot_be_sent_is_not_shown(server: Server, key: str) -> Non
     assert key.strip() not in result.stderr
 
 
-# Here: serve, layout, settings
+# Commands that need no server: serve, layout, settings
 
 
 def test_layout() -> None:
@@ -387,7 +387,7 @@ def test_layout_of_this_host() -> None:
         ([], {"CHORUS_PROT": "1"}, "CHORUS_PROT is no setting; there are: CHORUS_HOST"),
     ],
 )
-def test_settings_that_do_not_fit(command: str, arguments: list[str], variables: dict[str, str], message: str) -> None:
+def test_invalid_settings(command: str, arguments: list[str], variables: dict[str, str], message: str) -> None:
     result = run(command, *arguments, url=None, stdin=b"", **variables)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"chorus: {message}")
@@ -416,7 +416,7 @@ def test_settings_as_markdown() -> None:
     assert [line.removeprefix("## ") for line in lines if line.startswith("#")] == [group.title for group in tables()]
     rows = [line for line in lines if line.startswith("| `")]
     assert len(rows) == sum(len(group.rows) for group in tables())
-    # A bar within a cell would end it.
+    # A bar in a cell would end the cell.
     assert all(row.count("|") == 4 for row in rows)
 
 

@@ -1,4 +1,4 @@
-"""`chorus models`, in this process; what it downloads, and how, is told in test_download.py."""
+"""`chorus models`, in this process; test_download.py tests the downloads themselves."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VE = "ve.safetensors"
 
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the hub, a wide terminal and nothing set."""
+    """An empty hub cache, a wide terminal, no variables."""
     for name in os.environ:
         if name.startswith(("CHORUS_", "HF_")):
             monkeypatch.delenv(name)
@@ -43,7 +43,7 @@ def cached(hub: Path, checkpoint: Checkpoint = TURBO) -> Path:
 
 
 def rows(output: str) -> dict[str, list[str]]:
-    """The cells of a table after the first one, by that."""
+    """The rows of a table: further cells by first cell."""
     lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line.startswith("│")]
     return {first: rest for first, *rest in lines}
 
@@ -61,7 +61,7 @@ def test_the_list_has_every_engine(arguments: list[str]) -> None:
     assert listed["turbo"] == ["ResembleAI/chatterbox-turbo", "749d1c1a", "missing", "", ""]
 
 
-def test_the_list_tells_states_sizes_and_places(hub: Path) -> None:
+def test_the_list_has_states_sizes_and_folders(hub: Path) -> None:
     turbo, nano = cached(hub), cached(hub, CHECKPOINTS["nano"])
     several = cached(hub, CHECKPOINTS["multilingual"])
     (nano / VE).write_bytes(safetensors()[:-1])
@@ -86,7 +86,7 @@ def test_the_list_fits_a_narrow_terminal(hub: Path, monkeypatch: pytest.MonkeyPa
 # verify
 
 
-def test_what_is_whole(hub: Path) -> None:
+def test_whole_weights(hub: Path) -> None:
     cached(hub)
     for arguments in ((), ("turbo",)):
         result = models("verify", *arguments)
@@ -96,7 +96,7 @@ def test_what_is_whole(hub: Path) -> None:
         assert result.stderr == ""
 
 
-def test_what_is_not(hub: Path) -> None:
+def test_damaged_weights(hub: Path) -> None:
     folder = cached(hub)
     cached(hub, CHECKPOINTS["nano"])
     (folder / VE).write_bytes(safetensors()[:-1])
@@ -111,7 +111,7 @@ def test_what_is_not(hub: Path) -> None:
     assert models("verify", "nano").exit_code == 0
 
 
-def test_what_is_not_there() -> None:
+def test_missing_weights() -> None:
     result = models("verify")
     assert result.exit_code == 1
     assert result.stderr.startswith("chorus: no engine's weights are on this host; run: chorus models download ")
@@ -123,7 +123,7 @@ def test_what_is_not_there() -> None:
     )
 
 
-def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_of_model_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(TURBO, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     assert models("verify", "turbo", "--model-dir", "model").exit_code == 0
@@ -137,7 +137,7 @@ def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("engines", [[], ["turbo", "nano"]])
-def test_a_folder_is_of_one_engine(engines: list[str]) -> None:
+def test_model_dir_needs_one_engine(engines: list[str]) -> None:
     result = models("verify", *engines, "--model-dir", "model")
     assert result.exit_code == 2
     assert "name that engine" in result.stderr
@@ -151,7 +151,7 @@ def test_an_engine_that_comes_with_its_weights() -> None:
 
 
 @pytest.mark.parametrize("command", ["verify", "download"])
-def test_an_engine_that_is_none(command: str) -> None:
+def test_an_unknown_engine(command: str) -> None:
     result = models(command, "turbo", "nope")
     assert result.exit_code == 2
     assert "there is no engine 'nope'" in result.stderr
@@ -160,13 +160,13 @@ def test_an_engine_that_is_none(command: str) -> None:
 # download
 
 
-def test_download_needs_a_name() -> None:
+def test_download_needs_an_engine() -> None:
     result = models("download")
     assert result.exit_code == 2
     assert "name the engines" in result.stderr
 
 
-def test_engines_are_fetched_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_engines_are_downloaded_one_by_one(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def fetch(checkpoint: Checkpoint, *, revision: str | None, announce: object) -> Path:

@@ -44,7 +44,7 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
 
 
-def test_a_row_tells_all_of_a_worker() -> None:
+def test_the_row_of_a_worker() -> None:
     title, _, headings, _, row, _ = lines(WORKER)
     assert title.strip() == "healthy, 3 queued"
     assert dict(zip(cells(headings), cells(row), strict=True)) == {
@@ -69,12 +69,12 @@ def test_a_row_tells_all_of_a_worker() -> None:
         (4608 * 2**20, 3000 * 2**20, "1608 MiB + 2.9 GiB shared"),
     ],
 )
-def test_memory_is_the_workers_own_and_what_it_shares_if_that_is_much(resident: int, shared: int, memory: str) -> None:
+def test_own_memory_is_shown_and_shared_memory_if_it_is_large(resident: int, shared: int, memory: str) -> None:
     row = cells(lines(WORKER | {"resident_bytes": resident, "shared_bytes": shared})[4])
     assert row[6] == memory
 
 
-def test_a_worker_that_has_not_spoken_has_no_speed() -> None:
+def test_a_worker_without_utterances_has_no_speed() -> None:
     assert cells(lines(WORKER | {"speed": None})[4])[-1] == ""
 
 
@@ -83,23 +83,23 @@ def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
     assert row == ["5", "gone (connection refused)", "", "", "", "", "", "", ""]
 
 
-def test_the_title_says_why_nobody_can_speak() -> None:
+def test_the_title_says_why_no_worker_is_ready() -> None:
     assert lines(WORKER, reason="the workers are starting")[0].strip() == (
         "unhealthy, 3 queued: the workers are starting"
     )
 
 
-def test_the_title_tells_of_batch_work_and_of_draining() -> None:
+def test_the_title_shows_batch_work_and_draining() -> None:
     assert lines(WORKER, batch=2, draining=True)[0].strip() == "healthy, 3 queued (2 of them batch), draining"
 
 
-def test_a_process_that_is_just_gone_has_no_cpu_use() -> None:
+def test_a_process_that_has_just_ended_has_no_cpu_use() -> None:
     alone = {name: value for name, value in WORKER.items() if name != "cpu_cores"}
     assert cells(lines(alone)[4])[5] == ""
 
 
 @pytest.mark.parametrize("reason", ["[/] no file [/srv/model]", "[red]warm[/red]", "[bold]", "a\\[b]"])
-def test_a_reason_is_shown_as_it_is(reason: str) -> None:
+def test_a_reason_is_shown_without_markup(reason: str) -> None:
     output = "\n".join(lines({"index": 0, "phase": "failed", "reason": reason}, reason=reason))
     assert f": {reason}" in output
     assert f"failed ({reason})" in output

@@ -1,4 +1,4 @@
-"""`chorus voices` and its subcommands: most of them in this process, one on a terminal of its own."""
+"""`chorus voices` and its subcommands: mostly in this process, one on its own terminal."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of voices, with `default` in it; a wide terminal, and nothing else set."""
+    """A folder of voices with `default` in it; a wide terminal, no other variables."""
     own = tmp_path / "voices" / "default"
     own.mkdir(parents=True)
     (own / "voice.toml").write_text('name = "default"\nengine = "*"\naliases = ["alloy"]\nsynthetic = true\n')
@@ -70,7 +70,7 @@ def test_voices_of_a_server(server: Server) -> None:
         assert "The running engine's own voice" in result.stdout
 
 
-def test_a_voice_is_described_to_the_letter(run_dir: Path, folder: Path) -> None:
+def test_a_description_is_shown_without_markup(run_dir: Path, folder: Path) -> None:
     (folder / "default" / "voice.toml").write_text('name = "default"\nengine = "*"\ndescription = "[/] [red]hot"\n')
     with start_balancer(run_dir, ready=0, voices_dir=folder) as url:
         assert "[/] [red]hot" in run("--url", url).stdout
@@ -98,7 +98,7 @@ def test_add(folder: Path, clip: str) -> None:
     )
 
 
-def test_consent_was_given_today_unless_told_otherwise(folder: Path, clip: str) -> None:
+def test_the_date_of_consent_is_today_by_default(folder: Path, clip: str) -> None:
     before = date.today()
     assert run("add", "ada", clip, *ADA).exit_code == 0
     consent = Registry.load(folder).resolve("ada").consent
@@ -106,13 +106,13 @@ def test_consent_was_given_today_unless_told_otherwise(folder: Path, clip: str) 
     assert before <= consent.given_on <= date.today()
 
 
-def test_a_made_up_voice_needs_no_consent(folder: Path, clip: str) -> None:
+def test_a_synthetic_voice_needs_no_consent(folder: Path, clip: str) -> None:
     assert run("add", "robot", clip, "--synthetic").exit_code == 0
     assert Registry.load(folder).resolve("robot").synthetic
 
 
 @pytest.mark.parametrize("consent", [[], ["--consent", ""], ["--consent", "  "]])
-def test_a_person_is_asked_first(folder: Path, clip: str, consent: list[str]) -> None:
+def test_a_persons_voice_needs_consent(folder: Path, clip: str, consent: list[str]) -> None:
     result = run("add", "ada", clip, *consent)
     assert result.exit_code == 1
     assert result.stderr.startswith("chorus: cloning a person's voice needs their consent: ")
@@ -121,7 +121,7 @@ def test_a_person_is_asked_first(folder: Path, clip: str, consent: list[str]) ->
     assert names(folder) == ["default"]
 
 
-def test_all_that_is_wrong_with_a_recording(folder: Path, tmp_path: Path) -> None:
+def test_all_defects_of_a_recording_are_reported(folder: Path, tmp_path: Path) -> None:
     bad = str(record(tmp_path / "bad.wav", speech(2, peak=0.005, rate=8000), rate=8000))
     result = run("add", "ada", bad, *ADA)
     assert result.exit_code == 1
@@ -142,7 +142,7 @@ def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["Ada"], "voice 'Ada' cannot be added: name: "),
         (["default"], "there is a voice 'default' already; use --replace"),
@@ -151,10 +151,10 @@ def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -
         (["ada", "--language", "English"], "voice 'ada' cannot be added: language: "),
     ],
 )
-def test_what_cannot_be_added(folder: Path, clip: str, arguments: list[str], said: str) -> None:
+def test_what_cannot_be_added(folder: Path, clip: str, arguments: list[str], message: str) -> None:
     result = run("add", arguments[0], clip, *arguments[1:], *ADA)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"chorus: {said}")
+    assert result.stderr.startswith(f"chorus: {message}")
     assert names(folder) == ["default"]
 
 
@@ -199,7 +199,7 @@ def test_another_folder(folder: Path, clip: str, tmp_path: Path) -> None:
         assert result.stderr.startswith("chorus: there is no folder of voices at ")
 
 
-def test_a_setting_that_does_not_fit(clip: str) -> None:
+def test_an_invalid_setting(clip: str) -> None:
     result = run("show", "default", CHORUS_PROT="1")
     assert result.exit_code == 1
     assert result.stderr.startswith("chorus: CHORUS_PROT is no setting")
@@ -238,7 +238,7 @@ def test_show_a_built_in_voice() -> None:
     assert "sound" not in result.stdout
 
 
-def test_show_what_is_wrong_with_a_recording(folder: Path, clip: str, tmp_path: Path) -> None:
+def test_show_a_recording_with_defects(folder: Path, clip: str, tmp_path: Path) -> None:
     run("add", "ada", clip, "--synthetic")
     reference = folder / "ada" / "reference.flac"
     record(reference, speech(2))
@@ -247,18 +247,21 @@ def test_show_what_is_wrong_with_a_recording(folder: Path, clip: str, tmp_path: 
     assert short.stderr.startswith("chorus: the recording of voice 'ada':\n  - it has 2.0 s of speech")
     assert "at 24000 Hz" in short.stdout
     reference.write_text("hello")
-    garbled = run("show", "ada")
-    assert garbled.exit_code == 1
-    assert "has no samples" in garbled.stderr
-    assert "reference.flac" in garbled.stdout
+    damaged = run("show", "ada")
+    assert damaged.exit_code == 1
+    assert "has no samples" in damaged.stderr
+    assert "reference.flac" in damaged.stdout
 
 
-def test_show_a_voice_that_is_none_or_broken(folder: Path) -> None:
+def test_show_an_unknown_or_broken_voice(folder: Path) -> None:
     (folder / "broken").mkdir()
-    for name, said in (("bob", "there is no voice 'bob'; there are: default"), ("broken", "voice 'broken' cannot be")):
+    for name, message in (
+        ("bob", "there is no voice 'bob'; there are: default"),
+        ("broken", "voice 'broken' cannot be"),
+    ):
         result = run("show", name)
         assert result.exit_code == 1
-        assert result.stderr.startswith(f"chorus: {said}")
+        assert result.stderr.startswith(f"chorus: {message}")
 
 
 # remove
@@ -271,7 +274,7 @@ def test_remove(folder: Path, clip: str) -> None:
     assert names(folder) == ["default"]
 
 
-def test_nothing_is_removed_where_nobody_can_be_asked(folder: Path, clip: str) -> None:
+def test_remove_without_a_terminal_needs_yes(folder: Path, clip: str) -> None:
     run("add", "ada", clip, *ADA)
     result = run("remove", "ada", stdin="y\n")
     assert result.exit_code == 1
@@ -280,7 +283,7 @@ def test_nothing_is_removed_where_nobody_can_be_asked(folder: Path, clip: str) -
 
 
 @pytest.mark.parametrize(("answer", "left"), [(b"y\n", ["default"]), (b"n\n", ["ada", "default"]), (b"\n", None)])
-def test_on_a_terminal_it_asks(folder: Path, clip: str, answer: bytes, left: list[str] | None) -> None:
+def test_remove_asks_on_a_terminal(folder: Path, clip: str, answer: bytes, left: list[str] | None) -> None:
     run("add", "ada", clip, *ADA)
     master, slave = os.openpty()
     os.write(master, answer)
@@ -302,7 +305,7 @@ def test_on_a_terminal_it_asks(folder: Path, clip: str, answer: bytes, left: lis
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("bob", "there is no voice 'bob'; there are: default"),
         ("alloy", "there is no voice 'alloy'; there are: default"),
@@ -310,10 +313,10 @@ def test_on_a_terminal_it_asks(folder: Path, clip: str, answer: bytes, left: lis
     ],
 )
 @pytest.mark.parametrize("yes", [["--yes"], []])
-def test_what_cannot_be_removed(folder: Path, name: str, said: str, yes: list[str]) -> None:
+def test_what_cannot_be_removed(folder: Path, name: str, message: str, yes: list[str]) -> None:
     result = run("remove", name, *yes)
     assert result.exit_code == 1
-    assert result.stderr.startswith(f"chorus: {said}")
+    assert result.stderr.startswith(f"chorus: {message}")
     assert names(folder) == ["default"]
 
 
@@ -331,11 +334,11 @@ def test_a_wrong_command_line(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-# What engines have computed of a recording
+# Conditionals of a recording
 
 
 @pytest.mark.parametrize("arguments", [["remove", "ada", "--yes"], ["add", "ada", "OTHER", *ADA, "--replace"]])
-def test_what_was_computed_of_a_recording_goes_with_it(
+def test_conditionals_are_deleted_with_their_recording(
     arguments: list[str], folder: Path, clip: str, tmp_path: Path
 ) -> None:
     other = str(record(tmp_path / "other.wav", speech(7)))

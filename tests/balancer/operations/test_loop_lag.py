@@ -14,7 +14,7 @@ def lags(histogram: Histogram) -> dict[str, float]:
     return {sample.labels.get("le", sample.name): sample.value for sample in metric.samples}
 
 
-async def test_a_loop_that_is_held_up_is_seen_to_be_late() -> None:
+async def test_the_lag_of_a_blocked_loop_is_observed() -> None:
     histogram = Histogram("lag", "", buckets=(0.1, 1.0), registry=CollectorRegistry())
     watching = asyncio.create_task(observe_loop_lag(histogram, 0.01))
     while lags(histogram)["lag_count"] < 3:

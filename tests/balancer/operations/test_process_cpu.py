@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_seconds_are_those_the_kernel_counts_and_cores_those_since_the_last_look() -> None:
+def test_seconds_are_counted_by_the_kernel_and_cores_since_the_previous_reading() -> None:
     clock = Clock()
     cpu = ProcessCpu(clock)
     first = cpu.usage(os.getpid())
@@ -33,7 +33,7 @@ def test_seconds_are_those_the_kernel_counts_and_cores_those_since_the_last_look
     assert second.cores > 0.04
 
 
-def test_two_looks_at_once_are_one() -> None:
+def test_two_readings_at_once_are_the_same() -> None:
     clock = Clock()
     cpu = ProcessCpu(clock)
     first = cpu.usage(os.getpid())
@@ -43,7 +43,7 @@ def test_two_looks_at_once_are_one() -> None:
     assert cpu.usage(os.getpid()) is not first
 
 
-def test_a_process_that_has_gone_has_no_use_and_is_forgotten() -> None:
+def test_a_process_that_has_ended_has_no_usage_and_is_dropped() -> None:
     clock = Clock()
     cpu = ProcessCpu(clock)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
@@ -56,7 +56,7 @@ def test_a_process_that_has_gone_has_no_use_and_is_forgotten() -> None:
     assert cpu.usage(process.pid) is None
 
 
-def test_a_number_that_the_kernel_gave_to_another_process_starts_from_nothing() -> None:
+def test_a_reused_process_id_starts_from_zero() -> None:
     clock = Clock()
     cpu = ProcessCpu(clock)
     cpu._readings[os.getpid()] = clock.now, CpuUsage(seconds=1e6, cores=1.0, started_at=1.0)

@@ -41,23 +41,23 @@ def view(*, phase: WorkerPhase = READY, done: int = 0, own: int = 0, shared: int
     return WorkerView(0, phase, None, state)
 
 
-def test_without_limits_a_worker_is_kept() -> None:
+def test_without_limits_a_worker_is_not_replaced() -> None:
     assert RecycleLimits().reason_to_replace(view(done=10**9, own=10**12)) is None
 
 
-def test_a_worker_is_due_after_so_many_utterances() -> None:
+def test_a_worker_is_replaced_after_so_many_utterances() -> None:
     limits = RecycleLimits(utterances=100)
     assert limits.reason_to_replace(view(done=99)) is None
     assert limits.reason_to_replace(view(done=100)) == "it has completed 100 utterances"
 
 
-def test_a_worker_is_due_past_so_much_memory_of_its_own() -> None:
+def test_a_worker_is_replaced_above_so_much_memory_of_its_own() -> None:
     limits = RecycleLimits(own_bytes=100 * MIB)
     assert limits.reason_to_replace(view(own=100 * MIB, shared=1000 * MIB)) is None
     assert limits.reason_to_replace(view(own=101 * MIB)) == "it uses 101 MiB of memory of its own"
 
 
-def test_a_worker_that_does_not_serve_is_not_due() -> None:
+def test_a_worker_that_does_not_serve_is_not_replaced() -> None:
     for phase in (WorkerPhase.DRAINING, WorkerPhase.WARMING, WorkerPhase.FAILED):
         assert RecycleLimits(utterances=1).reason_to_replace(view(phase=phase, done=5)) is None
 
@@ -81,7 +81,7 @@ def has_ended(stub: Stub) -> bool:
     return stub.process.poll() is not None
 
 
-async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(run_dir: Path) -> None:
+async def test_a_worker_above_its_limit_is_replaced_only_while_another_is_ready(run_dir: Path) -> None:
     with ExitStack() as processes:
         first = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
         async with recycling(run_dir, RecycleLimits(utterances=1)) as (chorus, _):
@@ -98,7 +98,7 @@ async def test_a_worker_past_its_limit_is_replaced_only_while_another_is_ready(r
             await chorus.until_phases(READY, READY)
 
 
-async def test_two_past_their_limit_are_replaced_one_after_the_other(run_dir: Path) -> None:
+async def test_two_workers_above_their_limit_are_replaced_one_after_the_other(run_dir: Path) -> None:
     with ExitStack() as processes:
         old = [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(2)]
         async with recycling(run_dir, RecycleLimits(utterances=1)) as (chorus, _):
