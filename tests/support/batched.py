@@ -46,8 +46,8 @@ def begin(
     **parameters: Any,
 ) -> Iterator[Samples]:
     """An utterance's generator, which the test advances."""
-    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=parameters)
-    return engine.synthesize(spoken, source, cancellation or Cancellation())
+    request = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=parameters)
+    return engine.synthesize(request, source, cancellation or Cancellation())
 
 
 def all_samples(begun: Iterator[Samples]) -> Samples:

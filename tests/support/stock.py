@@ -57,8 +57,8 @@ def synthesize(
 ) -> Samples:
     """All samples of one utterance, with the given parameters and those given by keyword."""
     everything = {**(parameters or {}), **more}
-    spoken = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=everything)
-    return np.concatenate(list(engine.synthesize(spoken, source, cancellation or Cancellation())))
+    request = utterance(text, voice=source.voice.name, seed=seed, token_budget=budget, parameters=everything)
+    return np.concatenate(list(engine.synthesize(request, source, cancellation or Cancellation())))
 
 
 class CountedCancellation(Cancellation):

@@ -40,30 +40,30 @@ def utterances(names: tuple[str, ...]) -> list[Utterance]:
 
 
 def synthesize(engine: Engine, utterance: Utterance, source: VoiceSource) -> bytes:
-    return b"".join(to_pcm(piece) for piece in engine.synthesize(utterance, source, Cancellation()))
+    return b"".join(to_pcm(chunk) for chunk in engine.synthesize(utterance, source, Cancellation()))
 
 
-def unguarded(engine: Engine, spoken: list[Utterance], sources: dict[str, VoiceSource]) -> dict[str, bytes | None]:
+def unguarded(engine: Engine, requests: list[Utterance], sources: dict[str, VoiceSource]) -> dict[str, bytes | None]:
     """PCM by utterance, of two threads that drive the engine at once; None where it failed."""
-    made: dict[str, bytes | None] = {}
+    audio: dict[str, bytes | None] = {}
     together = threading.Barrier(2)
 
-    def drive(own: list[Utterance]) -> None:
-        for utterance in own:
-            made[utterance.id] = None
+    def drive(share: list[Utterance]) -> None:
+        for utterance in share:
+            audio[utterance.id] = None
             together.wait()
             with contextlib.suppress(Exception):  # a failure counts as a difference
-                made[utterance.id] = synthesize(engine, utterance, sources[utterance.voice])
+                audio[utterance.id] = synthesize(engine, utterance, sources[utterance.voice])
 
-    threads = [threading.Thread(target=drive, args=(spoken[half::2],)) for half in (0, 1)]
+    threads = [threading.Thread(target=drive, args=(requests[half::2],)) for half in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return made
+    return audio
 
 
-async def guarded(engine: Engine, voices: LiveRegistry, spoken: list[Utterance]) -> tuple[dict[str, bytes], int]:
+async def guarded(engine: Engine, voices: LiveRegistry, requests: list[Utterance]) -> tuple[dict[str, bytes], int]:
     """PCM by utterance, of the runner, and the count of refusals; all are submitted at once, and again if refused."""
     runner = Runner(lambda: engine, voices)
     runner.start()
@@ -88,8 +88,8 @@ async def guarded(engine: Engine, voices: LiveRegistry, spoken: list[Utterance])
             assert frames[-1][0] is FrameKind.END
             return b"".join(payload for _, payload in frames[:-1])
 
-    made = await asyncio.gather(*map(submit, spoken))
-    return dict(zip((utterance.id for utterance in spoken), made, strict=True)), refusals
+    audio = await asyncio.gather(*map(submit, requests))
+    return dict(zip((utterance.id for utterance in requests), audio, strict=True)), refusals
 
 
 def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
@@ -98,22 +98,22 @@ def main(name: str, checkpoint: str, cache: str, folder: str) -> None:
     sources = {voice.name: VoiceSource(voice, voices.reference(voice) if voice.reference else None) for voice in voices}
     for source in sources.values():
         engine.prepare(source)
-    spoken = utterances(voices.names)
+    requests = utterances(voices.names)
 
     def serially() -> dict[str, bytes]:
-        return {utterance.id: synthesize(engine, utterance, sources[utterance.voice]) for utterance in spoken}
+        return {utterance.id: synthesize(engine, utterance, sources[utterance.voice]) for utterance in requests}
 
     serial = serially()
     assert all(np.frombuffer(pcm, "<i2").any() for pcm in serial.values())
     again = serially()
-    by_the_runner, refusals = asyncio.run(guarded(engine, voices, spoken))
+    runner_audio, refusals = asyncio.run(guarded(engine, voices, requests))
     # Last, because two threads may leave the engine in any state.
-    differed = next((number for number in range(ROUNDS) if unguarded(engine, spoken, sources) != serial), None)
+    different_round = next((number for number in range(ROUNDS) if unguarded(engine, requests, sources) != serial), None)
     report = {
         "serial": again == serial,
-        "distinct": len(set(serial.values())) == len(spoken),
-        "unguarded_differed_in_round": differed,
-        "guarded": by_the_runner == serial,
+        "distinct": len(set(serial.values())) == len(requests),
+        "unguarded_differed_in_round": different_round,
+        "guarded": runner_audio == serial,
         "refusals": refusals,
     }
     os.write(1, json.dumps(report).encode())

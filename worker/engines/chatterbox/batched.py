@@ -174,7 +174,7 @@ class BatchedEngine:
 
     def _s3gen_steps(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
         if not sampler.s3gen_tokens:
-            raise UnspeakableError("the model made no sound of this text")
+            raise UnspeakableError("the model produced no sound for this text")
         voice = shorten_prompt(self.loaded.conditionals(source.voice.name).gen, self._prompt_seconds)
         return self._s3gen.steps(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
 

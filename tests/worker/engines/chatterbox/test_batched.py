@@ -74,12 +74,12 @@ def test_each_utterance_equals_upstreams_whatever_others_are_in_flight(engines: 
         number: partial(begin, batched, text, source, seed, **parameters)
         for number, (text, source, seed, parameters) in jobs.items()
     }
-    made = together(begun, random.Random(3))
+    found = together(begun, random.Random(3))
     for number, (text, source, seed, parameters) in jobs.items():
         expected = synthesize(stock, text, source, seed=seed, budget=BUDGET, parameters=parameters)
-        assert made[number].shape == expected.shape
-        assert made[number].dtype == np.float32
-        assert np.abs(made[number] - expected).max() < 1e-4
+        assert found[number].shape == expected.shape
+        assert found[number].dtype == np.float32
+        assert np.abs(found[number] - expected).max() < 1e-4
 
 
 def test_the_language_reaches_the_model_as_in_upstream(engines: Pair) -> None:
@@ -102,18 +102,18 @@ def test_an_utterance_alone_and_in_a_batch_is_the_same(batched: BatchedEngine) -
     alone = all_samples(begin(batched, TEXTS[1], seed=3))
     seeds = [50, 3, 52, 53, 54, 55]
     begun = {number: partial(begin, batched, text, BUILT_IN, seeds[number]) for number, text in enumerate(TEXTS)}
-    made = together(begun, random.Random(9))
-    assert np.array_equal(made[1], alone)
+    found = together(begun, random.Random(9))
+    assert np.array_equal(found[1], alone)
 
 
 def test_torchs_global_generator_makes_no_difference(batched: BatchedEngine) -> None:
     """Utterances would share it, and so depend on each other."""
     expected = all_samples(begin(batched))
-    made = []
-    for number, piece in enumerate(begin(batched)):
+    found = []
+    for number, chunk in enumerate(begin(batched)):
         torch.manual_seed(number)
-        made.append(piece)
-    assert np.array_equal(np.concatenate(made), expected)
+        found.append(chunk)
+    assert np.array_equal(np.concatenate(found), expected)
 
 
 def test_a_text_too_short_for_the_guard_is_synthesised(batched: BatchedEngine) -> None:
@@ -142,15 +142,15 @@ def test_a_shorter_prompt_gives_upstreams_audio_for_that_prompt(
     name = batched.card.name
     shorter = start(name, tiny_checkpoint(name), tmp_path, prompt_seconds=2)
     shorter.prepare(ada)
-    kept = stock.loaded.prepared[ada.voice.name]
-    tokens, frames = kept["gen.prompt_token"][:, -50:], kept["gen.prompt_feat"][:, -100:]
-    cut = {"gen.prompt_token": tokens, "gen.prompt_token_len": torch.tensor([50]), "gen.prompt_feat": frames}
-    stock.loaded.prepared[ada.voice.name] = kept | cut
+    tensors = stock.loaded.prepared[ada.voice.name]
+    tokens, frames = tensors["gen.prompt_token"][:, -50:], tensors["gen.prompt_feat"][:, -100:]
+    shortened = {"gen.prompt_token": tokens, "gen.prompt_token_len": torch.tensor([50]), "gen.prompt_feat": frames}
+    stock.loaded.prepared[ada.voice.name] = tensors | shortened
     try:
         expected = synthesize(stock, TEXTS[1], ada, seed=5, budget=BUDGET)
     finally:
-        stock.loaded.prepared[ada.voice.name] = kept
-    made = all_samples(begin(shorter, TEXTS[1], ada, seed=5))
-    assert made.shape == expected.shape
-    assert np.abs(made - expected).max() < 1e-4
+        stock.loaded.prepared[ada.voice.name] = tensors
+    found = all_samples(begin(shorter, TEXTS[1], ada, seed=5))
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() < 1e-4
     assert np.abs(all_samples(begin(batched, TEXTS[1], ada, seed=5)) - expected).max() > 1e-2

@@ -58,18 +58,18 @@ def ada(batched: BatchedEngine, tmp_path_factory: pytest.TempPathFactory) -> Voi
 def test_s3gen_goes_first_and_takes_one_utterance_at_a_time(batched: BatchedEngine) -> None:
     expected = [all_samples(begin(batched, seed=seed)) for seed in (1, 2)]
     first, second, decoding = begin(batched, seed=1), begin(batched, seed=2), begin(batched, seed=3, budget=60)
-    made: list[Samples] = []
+    chunks: list[Samples] = []
     while len(batched._s3gen_queue) < 2:
-        made.append(next(first))
+        chunks.append(next(first))
         next(second)
         next(decoding)
     (sequence,) = (each for each in batched._decoder._sequences if not each.sampler.finished)
     tokens = len(sequence.sampler.tokens)
-    for piece in first:
-        made.append(piece)
+    for chunk in first:
+        chunks.append(chunk)
         next(decoding)
         assert len(sequence.sampler.tokens) == tokens
-    assert np.array_equal(np.concatenate(made), expected[0])
+    assert np.array_equal(np.concatenate(chunks), expected[0])
     assert np.array_equal(all_samples(second), expected[1])
     for _ in range(2):
         next(decoding)
@@ -142,10 +142,10 @@ def test_a_cancelled_utterance_frees_its_slot_and_leaves_the_others_alone(batche
     for at in (1, 2, 5, BUDGET + 3, counted.checks - 1):
         leaving = begin(batched, TEXTS[1], BUILT_IN, 2, CountedCancellation(at))
         staying = begin(batched)
-        made: list[Samples] = []
+        chunks: list[Samples] = []
         with pytest.raises(CancelledError):
-            made += [next(staying) for _ in leaving]
-        assert np.array_equal(np.concatenate([*made, *staying]), expected)
+            chunks += [next(staying) for _ in leaving]
+        assert np.array_equal(np.concatenate([*chunks, *staying]), expected)
 
 
 def test_an_utterance_in_the_s3gen_queue_can_be_cancelled(batched: BatchedEngine) -> None:
@@ -154,15 +154,15 @@ def test_an_utterance_in_the_s3gen_queue_can_be_cancelled(batched: BatchedEngine
     cancellation = Cancellation()
     first, waiting = begin(batched), begin(batched, seed=2, cancellation=cancellation)
     last = begin(batched, budget=BUDGET - 1)
-    made: list[Samples] = []
+    chunks: list[Samples] = []
     while len(batched._s3gen_queue) < 3:
-        made.append(next(first))
+        chunks.append(next(first))
         next(waiting)
         next(last)
     cancellation.request()
     with pytest.raises(CancelledError):
         next(waiting)
-    assert np.array_equal(np.concatenate([*made, *first]), expected[0])
+    assert np.array_equal(np.concatenate([*chunks, *first]), expected[0])
     assert np.array_equal(all_samples(last), expected[1])
 
 

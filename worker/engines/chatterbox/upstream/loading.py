@@ -128,7 +128,7 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
         inner = state["tfmr.layers.0.mlp.gate_proj.weight"].shape[0]
         shape = {"num_hidden_layers": _depth(state, "tfmr.layers"), "intermediate_size": inner}
         backbone = LLAMA_CONFIGS["Llama_520M"] | shape
-    # T3 looks its backbone's shape up by name in upstream's table.
+    # T3 finds its backbone's shape by name in upstream's table.
     hp.llama_config_name = variant.t3_file
     LLAMA_CONFIGS[variant.t3_file] = backbone | {"hidden_size": width}
     with _no_initialisation():

@@ -61,13 +61,13 @@ def checked(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
 def test_recording_changes_neither_the_audio_nor_the_model(
     engine: str, tiny_checkpoint: TinyCheckpoint, tmp_path: Path
 ) -> None:
-    recorded = RecordingEngine(engine, tiny_checkpoint(engine), tmp_path)
-    recorded.prepare(BUILT_IN)
-    expected = synthesize(recorded, TEXTS[1], budget=BUDGET)
-    model = recorded.loaded.upstream
+    recording = RecordingEngine(engine, tiny_checkpoint(engine), tmp_path)
+    recording.prepare(BUILT_IN)
+    expected = synthesize(recording, TEXTS[1], budget=BUDGET)
+    model = recording.loaded.upstream
     before = _methods(model)
-    spoken = utterance(TEXTS[1], voice="default", seed=7, token_budget=BUDGET)
-    first, again = (recorded.record(spoken, BUILT_IN) for _ in range(2))
+    request = utterance(TEXTS[1], voice="default", seed=7, token_budget=BUDGET)
+    first, again = (recording.record(request, BUILT_IN) for _ in range(2))
     assert np.array_equal(first.samples, expected)
     assert first.tokens == again.tokens
     assert torch.equal(first.logits, again.logits)
@@ -82,17 +82,17 @@ def _methods(model: Any) -> list[object]:
 
 def test_a_reference_run_has_every_stage(tiny_checkpoint: TinyCheckpoint, tmp_path: Path) -> None:
     """Upstream draws one token before its loop, which the budget does not count."""
-    recorded = RecordingEngine("turbo", tiny_checkpoint("turbo"), tmp_path)
-    recorded.prepare(BUILT_IN)
-    made = recorded.record(utterance(TEXTS[0], voice="default", seed=7, token_budget=BUDGET), BUILT_IN)
+    recording = RecordingEngine("turbo", tiny_checkpoint("turbo"), tmp_path)
+    recording.prepare(BUILT_IN)
+    reference = recording.record(utterance(TEXTS[0], voice="default", seed=7, token_budget=BUDGET), BUILT_IN)
     steps = BUDGET + 1
-    assert (len(made.tokens), made.logits.shape[0], made.logits.dtype) == (steps, steps, torch.float32)
-    assert made.s3gen_tokens.tolist()[:steps] == made.tokens
-    assert made.mel.shape == (2 * len(made.s3gen_tokens), 80)
-    assert made.wave.shape == made.samples.shape == (960 * len(made.s3gen_tokens),)
-    assert made.temperature == 0.8
+    assert (len(reference.tokens), reference.logits.shape[0], reference.logits.dtype) == (steps, steps, torch.float32)
+    assert reference.s3gen_tokens.tolist()[:steps] == reference.tokens
+    assert reference.mel.shape == (2 * len(reference.s3gen_tokens), 80)
+    assert reference.wave.shape == reference.samples.shape == (960 * len(reference.s3gen_tokens),)
+    assert reference.temperature == 0.8
     # Fade-in and watermark follow the wave.
-    assert np.abs(made.wave.numpy()[2000:] - made.samples[2000:]).max() < 0.05
+    assert np.abs(reference.wave.numpy()[2000:] - reference.samples[2000:]).max() < 0.05
 
 
 # Verdicts

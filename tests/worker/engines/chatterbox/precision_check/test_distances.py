@@ -49,10 +49,10 @@ def test_differences_are_shares_of_the_range_of_upstreams_logits() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_divergence_is_that_of_kullback_and_leibler(seed: int) -> None:
-    expected, made = 3 * drawn(4, 30, seed=seed), 3 * drawn(4, 30, seed=seed + 100)
-    p, q = expected.double().softmax(1).tolist(), made.double().softmax(1).tolist()
+    expected, found = 3 * drawn(4, 30, seed=seed), 3 * drawn(4, 30, seed=seed + 100)
+    p, q = expected.double().softmax(1).tolist(), found.double().softmax(1).tolist()
     by_hand = [sum(a * math.log(a / b) for a, b in zip(*rows, strict=True)) for rows in zip(p, q, strict=True)]
-    assert compared(expected, made).divergence.tolist() == pytest.approx(by_hand)
+    assert compared(expected, found).divergence.tolist() == pytest.approx(by_hand)
 
 
 def test_a_common_offset_changes_no_choice() -> None:
@@ -85,14 +85,14 @@ def test_the_same_draws_are_as_often_the_same_as_probabilities_allow() -> None:
 
 
 def test_a_higher_temperature_draws_the_same_token_less_often() -> None:
-    expected, made = 4 * drawn(2000, 20, seed=1), 4 * drawn(2000, 20, seed=1) + drawn(2000, 20, seed=2)
-    cool, warm = (compared(expected, made, temperature=heat).same_draw.double().mean() for heat in (0.05, 20.0))
+    expected, found = 4 * drawn(2000, 20, seed=1), 4 * drawn(2000, 20, seed=1) + drawn(2000, 20, seed=2)
+    cool, warm = (compared(expected, found, temperature=heat).same_draw.double().mean() for heat in (0.05, 20.0))
     assert warm > cool + 0.05
 
 
 def test_the_same_seed_draws_the_same() -> None:
-    expected, made = drawn(300, 40, seed=1), drawn(300, 40, seed=2)
-    first, again, other = (compared(expected, made, seed=seed).same_draw for seed in (3, 3, 4))
+    expected, found = drawn(300, 40, seed=1), drawn(300, 40, seed=2)
+    first, again, other = (compared(expected, found, seed=seed).same_draw for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 

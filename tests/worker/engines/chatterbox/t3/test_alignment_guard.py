@@ -39,8 +39,8 @@ class Judgement:
 
 @contextmanager
 def judgements() -> Iterator[list[Judgement]]:
-    """A list that records the judgements of every guard, upstream's or ours, within the block."""
-    made: list[Judgement] = []
+    """A list that records the judgements of every guard, upstream's or this project's, within the block."""
+    recorded: list[Judgement] = []
     original = AlignmentStreamAnalyzer.step
 
     def step(self: Any, logits: Tensor, next_token: int | None = None) -> Tensor:
@@ -48,12 +48,12 @@ def judgements() -> Iterator[list[Judgement]]:
         after: Tensor = original(self, logits, next_token)
         verdict = FORCED if after[0, STOP] == 2**15 else UNCHANGED if after.equal(before) else FORBIDDEN
         position, complete, started = int(self.text_position), bool(self.complete), bool(self.started)
-        made.append(Judgement(verdict, position, complete, started, self.alignment.clone()))
+        recorded.append(Judgement(verdict, position, complete, started, self.alignment.clone()))
         return after
 
     AlignmentStreamAnalyzer.step = step
     try:
-        yield made
+        yield recorded
     finally:
         AlignmentStreamAnalyzer.step = original
 
@@ -86,8 +86,8 @@ def compare(engine: StockEngine, decoder: Decoder, length: int, seed: int, **own
         while not sequence.sampler.finished:
             decoder.advance(sequence)
         decoder.finish(sequence)
-    ours = sequence.sampler.tokens
-    assert (ours[:-1] if ours[-1] == STOP else ours) == upstream.tokens
+    tokens = sequence.sampler.tokens
+    assert (tokens[:-1] if tokens[-1] == STOP else tokens) == upstream.tokens
     assert [one.verdict for one in found] == [one.verdict for one in expected]
     for ones, others in zip(found, expected, strict=True):
         assert (ones.position, ones.complete, ones.started) == (others.position, others.complete, others.started)
@@ -98,14 +98,14 @@ def compare(engine: StockEngine, decoder: Decoder, length: int, seed: int, **own
 
 def test_it_forces_and_forbids_the_end_where_upstream_does(engine: StockEngine, decoder: Decoder) -> None:
     greedy = {"top_p": 0.01, "repetition_penalty": 1.0}
-    made = [
+    judged_texts = [
         compare(engine, decoder, length, seed, **own)
         for length, seed, own in [(8, 1, greedy), (MIN_TEXT_TOKENS, 2, {}), (12, 3, {"temperature": 1.5}), (80, 4, {})]
     ]
-    assert {one.verdict for judged in made for one in judged} == {FORCED, FORBIDDEN, UNCHANGED}
-    assert made[0][-1].verdict == FORCED
-    assert len(made[0]) < BUDGET
-    assert any(one.complete for judged in made for one in judged)
+    assert {one.verdict for judged in judged_texts for one in judged} == {FORCED, FORBIDDEN, UNCHANGED}
+    assert judged_texts[0][-1].verdict == FORCED
+    assert len(judged_texts[0]) < BUDGET
+    assert any(one.complete for judged in judged_texts for one in judged)
 
 
 def test_the_first_step_shows_both_positions_behind_the_text(engine: StockEngine, decoder: Decoder) -> None:

@@ -114,6 +114,6 @@ def test_a_guard_gets_the_weights_of_its_heads_behind_the_text(chunks: tuple[int
         ends = [position + len(weights) for position, weights in seen.items()]
         assert [min(seen), *ends] == [*seen, 16], "weights are missing or were passed twice"
         for position, weights in seen.items():
-            wanted = attentions[layer][0, head, position : position + len(weights), : weights.shape[1]]
-            assert (weights - wanted).abs().max() < 1e-5
+            expected_weights = attentions[layer][0, head, position : position + len(weights), : weights.shape[1]]
+            assert (weights - expected_weights).abs().max() < 1e-5
         assert min(seen) == 12

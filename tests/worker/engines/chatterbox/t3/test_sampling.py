@@ -66,9 +66,9 @@ def test_the_original_draws_its_budget() -> None:
 
 
 def test_the_stop_ends_an_utterance() -> None:
-    for made in (draw_all(gpt2(), 5, STOP), draw_all(llama(), 5, STOP), draw_all(llama(), STOP)):
-        assert made.finished
-        assert not made.cut_short
+    for sampler in (draw_all(gpt2(), 5, STOP), draw_all(llama(), 5, STOP), draw_all(llama(), STOP)):
+        assert sampler.finished
+        assert not sampler.cut_short
 
 
 def test_turbo_ignores_a_stop_as_its_first_token() -> None:

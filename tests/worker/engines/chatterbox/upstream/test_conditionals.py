@@ -66,9 +66,9 @@ def cache(engine: StockEngine, tiny_checkpoint: TinyCheckpoint, tmp_path: Path) 
 def another(engine: StockEngine, checkpoint: Path, cache: Path) -> ConditionalsCache:
     """The cache object of another worker with the same model."""
     conds, engine.loaded.upstream.conds = engine.loaded.upstream.conds, None
-    made = ConditionalsCache(engine.loaded.upstream, engine.loaded.variant, checkpoint, cache)
+    conditionals_cache = ConditionalsCache(engine.loaded.upstream, engine.loaded.variant, checkpoint, cache)
     engine.loaded.upstream.conds = conds
-    return made
+    return conditionals_cache
 
 
 @pytest.fixture
@@ -118,12 +118,12 @@ def test_computed_once_and_cached(
 
 def test_as_upstream_computes_them(engine: StockEngine, ada: VoiceSource, cached_file: bytes) -> None:
     assert ada.reference is not None
-    kept = engine.loaded.conditionals_cache.of_clip(ada.reference)
+    tensors = engine.loaded.conditionals_cache.of_clip(ada.reference)
     with torch.inference_mode():
         engine.loaded.upstream.prepare_conditionals(str(ada.reference))
-    upstream, own = engine.loaded.upstream.conds, to_upstream(kept, engine.loaded.variant)
+    upstream, own = engine.loaded.upstream.conds, to_upstream(tensors, engine.loaded.variant)
     for part in ("t3", "gen"):
-        one, other = (getattr(made, part) for made in (upstream, own))
+        one, other = (getattr(conds, part) for conds in (upstream, own))
         one, other = (values if isinstance(values, dict) else vars(values) for values in (one, other))
         assert one.keys() == other.keys()
         for name, value in one.items():
@@ -323,8 +323,8 @@ def test_clips_of_every_format_give_the_same_voice(
     assert abs(len(samples) / rate - 6.0) < 0.15
     assert 0.2 < np.abs(samples).max() < 0.45
     engine.prepare(VoiceSource(Voice(name="ada", reference=file, synthetic=True), clip))
-    (kept,) = files(cache)
-    one, other = load_file(kept)["t3.speaker_emb"], load_bytes(tmp_path, cached_file)["t3.speaker_emb"]
+    (cached,) = files(cache)
+    one, other = load_file(cached)["t3.speaker_emb"], load_bytes(tmp_path, cached_file)["t3.speaker_emb"]
     assert torch.cosine_similarity(one, other).item() > 0.9
 
 
@@ -371,15 +371,15 @@ def test_the_fallback_clip_is_long_enough_for_every_engine() -> None:
 
 def test_upstreams_changes_do_not_reach_the_next_utterance(engine: StockEngine) -> None:
     engine.prepare(BUILT_IN)
-    kept = engine.loaded.prepared["default"]
-    before = {name: tensor.clone() for name, tensor in kept.items()}
-    one = to_upstream(kept, engine.loaded.variant)
+    tensors = engine.loaded.prepared["default"]
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    one = to_upstream(tensors, engine.loaded.variant)
     for tensor in (*vars(one.t3).values(), *one.gen.values()):
         if torch.is_tensor(tensor):
             tensor.fill_(0)
     one.gen.clear()
-    two = to_upstream(kept, engine.loaded.variant)
-    assert all(torch.equal(kept[name], tensor) for name, tensor in before.items())
+    two = to_upstream(tensors, engine.loaded.variant)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in before.items())
     assert torch.equal(two.t3.speaker_emb, before["t3.speaker_emb"])
     assert two.gen["prompt_token"].count_nonzero() > 0
 
@@ -390,9 +390,9 @@ def test_a_prompt_keeps_its_last_seconds(engine: StockEngine, ada: VoiceSource, 
     voice = engine.loaded.conditionals(ada.voice.name).gen
     count = voice["prompt_token"].shape[1]
     assert 100 < count < 250
-    found, kept = shorten_prompt(voice, seconds), min(25 * seconds, count)
-    assert torch.equal(found["prompt_token"], voice["prompt_token"][:, count - kept :])
-    assert found["prompt_token_len"].tolist() == [kept]
-    assert torch.equal(found["prompt_feat"], voice["prompt_feat"][:, 2 * (count - kept) :])
+    found, shortened = shorten_prompt(voice, seconds), min(25 * seconds, count)
+    assert torch.equal(found["prompt_token"], voice["prompt_token"][:, count - shortened :])
+    assert found["prompt_token_len"].tolist() == [shortened]
+    assert torch.equal(found["prompt_feat"], voice["prompt_feat"][:, 2 * (count - shortened) :])
     assert torch.equal(found["embedding"], voice["embedding"])
     assert found.keys() == voice.keys()

@@ -94,15 +94,15 @@ def test_the_same_speech_as_from_upstreams_own_loading(
     for name, shape in (("GPT2_medium", TINY_TURBO), ("Llama_520M", TINY_LLAMA)):
         monkeypatch.setitem(loading.LLAMA_CONFIGS, name, loading.LLAMA_CONFIGS[name] | shape)
 
-    def spoken(model: Any) -> torch.Tensor:
+    def generate(model: Any) -> torch.Tensor:
         torch.manual_seed(5)
         with (
             patches.muted(),
             patches.limited_decoding(patches.DecodeLimit(Cancellation(), budget=6)),
             torch.inference_mode(),
         ):
-            made: torch.Tensor = model.generate(TEXT)
-        return made
+            samples: torch.Tensor = model.generate(TEXT)
+        return samples
 
     with patches.muted():
         upstream = VARIANTS[engine].upstream.from_local(tiny_checkpoint(engine), "cpu")
@@ -112,11 +112,11 @@ def test_the_same_speech_as_from_upstreams_own_loading(
         assert one.state_dict().keys() == tensors.keys()
         assert all(torch.equal(tensor, tensors[name]) for name, tensor in one.state_dict().items())
     # In the mapped file, weights are aligned differently than in upstream's copy, so sums are rounded in another order.
-    torch.testing.assert_close(spoken(own), spoken(upstream), rtol=0, atol=1e-6)
+    torch.testing.assert_close(generate(own), generate(upstream), rtol=0, atol=1e-6)
     for part in parts(own):
         for parameter in part.parameters():
             parameter.data = parameter.data.clone()
-    assert torch.equal(spoken(own), spoken(upstream))
+    assert torch.equal(generate(own), generate(upstream))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def test_the_full_shape_is_read_from_the_checkpoint(
         expected = loading.T3(hp)
     monkeypatch.setattr(loading, "_read_tensors", lambda _: expected.state_dict())
     with torch.device("meta"):
-        made = loading._t3(variant, Path())
-    assert made.cfg.to_dict() == expected.cfg.to_dict()
-    assert vars(made.hp) == vars(hp) | {"llama_config_name": variant.t3_file}
-    assert made.hp.is_multilingual == (engine in GUARDED)
+        loaded = loading._t3(variant, Path())
+    assert loaded.cfg.to_dict() == expected.cfg.to_dict()
+    assert vars(loaded.hp) == vars(hp) | {"llama_config_name": variant.t3_file}
+    assert loaded.hp.is_multilingual == (engine in GUARDED)
     lacking = {"tfmr.wte.weight"} if variant.turbo else set()
-    assert expected.state_dict().keys() - made.state_dict().keys() == lacking
+    assert expected.state_dict().keys() - loaded.state_dict().keys() == lacking
 
 
 # Checkpoints that do not load
