@@ -21,7 +21,7 @@ from balancer.cli.main import app
 from balancer.host.calibration_run import TEXTS
 from tests.support.checkpoint_files import write
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
-from tests.support.precisions import HERE
+from tests.support.precisions import SUPPORTED
 from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.checkpoints.catalogue import CHECKPOINTS
@@ -123,7 +123,7 @@ def test_precisions_of_a_checkpoint(tiny_checkpoint: TinyCheckpoint) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(result.stdout)
     assert report["fit"]
-    assert [each["precision"] for each in report["precisions"]] == list(HERE)
+    assert [each["precision"] for each in report["precisions"]] == list(SUPPORTED)
     fp32 = report["precisions"][0]
     assert fp32["verdict"]["fitness"] == "equal"
     assert fp32["figures"]["steps"] == 8 + 1

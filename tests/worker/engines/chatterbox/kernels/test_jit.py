@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.support.precisions import HERE
+from tests.support.precisions import precision_params
 from worker.engines.chatterbox.kernels.attention_fp32 import attention_float
 from worker.engines.chatterbox.kernels.jit import shared
 from worker.engines.chatterbox.kernels.mish import mish_
@@ -59,7 +59,7 @@ def test_a_part_that_fails_is_told() -> None:
         shared(fail, 4)
 
 
-@pytest.mark.parametrize("precision", [one for one in HERE if one is not Precision.BF16])
+@pytest.mark.parametrize("precision", precision_params([Precision.FP32, Precision.INT8]))
 def test_kernels_compute_the_same_in_any_number_of_threads(precision: Precision) -> None:
     states = torch.randn(70, 128)
     weights = torch.randn(3, 192, 128) / 10

@@ -8,18 +8,16 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 
-from tests.support.precisions import HERE, LOSS, loss
+from tests.support.precisions import MAX_ERROR, precision_params, relative_error
 from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
 from worker.engines.chatterbox.layers.onednn import Layer
-from worker.precision import Precision, detect_processor
+from worker.precision import Precision
 
 KINDS: dict[Precision, Callable[..., Layer]] = {
     Precision.FP32: FloatStrips,
     Precision.INT8: ByteStrips,
 }
-in_each = pytest.mark.parametrize(
-    "precision", [one for one in KINDS if one in HERE and "avx512f" in detect_processor().instruction_sets]
-)
+in_each = pytest.mark.parametrize("precision", precision_params(KINDS))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,7 @@ def test_any_number_of_rows(precision: Precision, rows: int, inputs: int, output
     states = torch.randn(rows, inputs) * torch.logspace(-3, 3, rows)[:, None]
     found = KINDS[precision](weight, shift)(states)
     for row, one in zip(found, states, strict=True):
-        assert loss(row, F.linear(one, weight, shift)) < LOSS[precision]
+        assert relative_error(row, F.linear(one, weight, shift)) < MAX_ERROR[precision]
 
 
 @in_each
@@ -54,7 +52,7 @@ def test_a_row_comes_out_the_same_whoever_stands_beside_it(precision: Precision)
 def test_weights_may_lie_the_other_way_round(precision: Precision) -> None:
     weight, states = torch.randn(128, 192), torch.randn(9, 128)
     found = KINDS[precision](weight.t(), None)(states)
-    assert loss(found, states @ weight) < LOSS[precision]
+    assert relative_error(found, states @ weight) < MAX_ERROR[precision]
 
 
 @in_each

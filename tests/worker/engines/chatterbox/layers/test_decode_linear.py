@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import nn
 
+from tests.support.precisions import precision_params
 from worker.engines.chatterbox.layers import decode_linear
 from worker.engines.chatterbox.layers.decode_linear import FEW, product, products
 from worker.precision import Precision, Processor
@@ -21,7 +22,7 @@ ACTIVATIONS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", precision_params(TOLERANCES))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("rows", [1, FEW, FEW + 1, 70])
@@ -53,7 +54,7 @@ def test_weights_may_be_kept_the_other_way_round() -> None:
         assert (found - layer(states)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("precision", TOLERANCES)
+@pytest.mark.parametrize("precision", precision_params(TOLERANCES))
 @pytest.mark.parametrize("bias", [True, False])
 def test_layers_side_by_side(precision: Precision, bias: bool) -> None:
     layers = [nn.Linear(128, outputs, bias=bias).requires_grad_(False) for outputs in (64, 128, 192)]

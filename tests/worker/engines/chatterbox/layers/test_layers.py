@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from tests.support.precisions import HERE, LOSS, loss
+from tests.support.precisions import MAX_ERROR, precision_params, relative_error
 from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
 from worker.engines.chatterbox.layers.convolution import convolution, transposed_convolution
 from worker.engines.chatterbox.layers.linear import linear
 from worker.precision import Precision
 
-in_each = pytest.mark.parametrize("precision", HERE)
-exactly_by_row = pytest.mark.parametrize("precision", [one for one in HERE if one is not Precision.FP32])
+in_each = pytest.mark.parametrize("precision", precision_params())
+exactly_by_row = pytest.mark.parametrize("precision", precision_params([Precision.BF16, Precision.INT8]))
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_a_linear_layer(precision: Precision, rows: int | None, bias: bool, acti
     states = torch.randn(5, 3, 64) * torch.tensor([0.01, 1.0, 100.0])[:, None]
     layer = linear(weight, shift, precision, rows=rows, activation=activation)
     for found, one in zip(layer(states).float(), states, strict=True):
-        assert loss(found, after(F.linear(one, weight, shift))) < LOSS[precision]
+        assert relative_error(found, after(F.linear(one, weight, shift))) < MAX_ERROR[precision]
 
 
 @exactly_by_row
@@ -56,7 +56,7 @@ def test_a_row_comes_out_the_same_whatever_stands_beside_it(precision: Precision
 def test_a_row_of_zeros_is_the_bias(precision: Precision) -> None:
     bias = torch.randn(32)
     found = linear(torch.randn(32, 16), bias, precision)(torch.zeros(2, 16))
-    assert loss(found.float(), bias.expand(2, -1)) < 5e-3
+    assert relative_error(found.float(), bias.expand(2, -1)) < 5e-3
 
 
 @in_each
@@ -74,7 +74,7 @@ def test_a_convolution(
     layer = convolution(weight, bias, precision, before=before, after=after, stride=stride, dilation=dilation)
     padded = F.pad(states.transpose(1, 2), (before, after))
     expected = F.conv1d(padded, weight, bias, stride=stride, dilation=dilation).transpose(1, 2)
-    assert loss(layer(states).float(), expected) < LOSS[precision]
+    assert relative_error(layer(states).float(), expected) < MAX_ERROR[precision]
 
 
 @in_each
@@ -85,7 +85,7 @@ def test_a_loud_moment_costs_a_quiet_one_no_precision(precision: Precision) -> N
     states[:, 100:] *= 1e5
     found = convolution(weight, None, precision, before=1, after=1)(states).float()
     expected = F.conv1d(states.transpose(1, 2), weight, padding=1).transpose(1, 2)
-    assert loss(found[:, :99], expected[:, :99]) < LOSS[precision]
+    assert relative_error(found[:, :99], expected[:, :99]) < MAX_ERROR[precision]
 
 
 @in_each
@@ -96,7 +96,7 @@ def test_a_transposed_convolution(precision: Precision, taps: int, stride: int, 
     states = torch.randn(2, time, 32)
     found = transposed_convolution(weight, bias, precision, stride=stride, padding=padding)(states).float()
     expected = F.conv_transpose1d(states.transpose(1, 2), weight, bias, stride=stride, padding=padding)
-    assert loss(found, expected.transpose(1, 2)) < LOSS[precision]
+    assert relative_error(found, expected.transpose(1, 2)) < MAX_ERROR[precision]
 
 
 def test_a_stride_and_a_dilation_together_are_refused() -> None:
@@ -123,17 +123,17 @@ def test_attention_of_all_to_all(precision: Precision, time: int, spread: float)
     found = self_attention(weights[0], weights[1], weights[2], 2, precision)(states).float()
     expected = heard(states, weights, 2)
     # What is heard of many cancels out, and scores of a wide spread come from large products.
-    assert float((found - expected).abs().max()) < LOSS[precision] * (1 + 2 * spread) * float(states.abs().max())
+    assert float((found - expected).abs().max()) < MAX_ERROR[precision] * (1 + 2 * spread) * float(states.abs().max())
 
 
-@pytest.mark.parametrize("precision", [one for one in HERE if one is Precision.INT8])
+@pytest.mark.parametrize("precision", precision_params([Precision.INT8]))
 def test_what_all_keys_have_in_common_costs_attention_no_precision(precision: Precision) -> None:
     from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
 
     mixed = torch.randn(300, 3, 2, 64)
     expected = attention_int8(mixed.flatten(1).clone(), 2)
     mixed[:, 1] += 20 * torch.randn(64)
-    assert loss(attention_int8(mixed.flatten(1), 2), expected) < LOSS[precision] / 10
+    assert relative_error(attention_int8(mixed.flatten(1), 2), expected) < MAX_ERROR[precision] / 10
 
 
 @in_each

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.support.precisions import HERE
+from tests.support.precisions import precision_params
 from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint
@@ -99,13 +99,21 @@ def test_a_reference_run_has_every_stage(tiny_checkpoint: TinyCheckpoint, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("engine", "precisions"),
-    # Nano is a smaller Turbo.
-    [("turbo", HERE), ("nano", HERE[:1]), ("chatterbox", HERE), ("multilingual", HERE)],
+    ("engine", "precision"),
+    [
+        # Nano is a smaller Turbo.
+        ("nano", Precision.FP32),
+        *(
+            pytest.param(engine, *param.values, marks=param.marks)
+            for engine in ("turbo", "chatterbox", "multilingual")
+            for param in precision_params()
+        ),
+    ],
 )
 def test_each_precision_that_this_processor_supports_is_fit(
-    engine: str, precisions: Sequence[Precision], checked: Compare
+    engine: str, precision: Precision, checked: Compare
 ) -> None:
+    precisions = tuple(dict.fromkeys((Precision.FP32, precision)))
     report = checked(engine, precisions, texts=TEXTS[:1])
     assert report.fit
     assert tuple(each.precision for each in report.precisions) == precisions

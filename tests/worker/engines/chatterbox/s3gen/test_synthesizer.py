@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.precisions import HERE
+from tests.support.precisions import precision_params
 from tests.support.stock import BUILT_IN, StockEngine, cloned
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
@@ -26,7 +26,7 @@ MEL_TOLERANCE, WAVE_TOLERANCE = 1e-4, 1e-5
 MIN_SIGNAL_TO_NOISE = {Precision.FP32: 80.0, Precision.BF16: 20.0, Precision.INT8: 20.0}
 """Signal over difference from upstream, in dB."""
 
-in_each = pytest.mark.parametrize("precision", HERE)
+in_each = pytest.mark.parametrize("precision", precision_params())
 
 
 @pytest.fixture(scope="module", params=["turbo", "nano", "chatterbox", "multilingual"])
@@ -168,10 +168,12 @@ def test_steps_are_small(stock: StockEngine, synthesizers: GetSynthesizer) -> No
     assert count >= euler_steps * len(s3gen.flow.decoder.estimator.mid_blocks) + len(s3gen.mel2wav.resblocks)
 
 
-def test_upstreams_weights_are_not_modified(stock: StockEngine, synthesizers: GetSynthesizer) -> None:
+@in_each
+def test_upstreams_weights_are_not_modified(
+    stock: StockEngine, synthesizers: GetSynthesizer, precision: Precision
+) -> None:
     before = {name: tensor.clone() for name, tensor in stock.loaded.upstream.s3gen.state_dict().items()}
-    for precision in HERE:
-        tokens, generator = drawn(1, 5)
-        run_to_completion(synthesizers(precision).steps(tokens, voice_of(stock, BUILT_IN), generator))
+    tokens, generator = drawn(1, 5)
+    run_to_completion(synthesizers(precision).steps(tokens, voice_of(stock, BUILT_IN), generator))
     after = stock.loaded.upstream.s3gen.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())

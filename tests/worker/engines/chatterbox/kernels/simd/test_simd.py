@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 
-from tests.support.precisions import HERE
+from tests.support.precisions import precision_params
 from worker.engines.chatterbox.kernels.jit import compiled
 from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row, mish_row, snake_row
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
@@ -172,7 +172,7 @@ def test_rows_added() -> None:
     assert np.array_equal(out, row + added)
 
 
-@pytest.mark.parametrize("_precision", [one for one in HERE if one is Precision.INT8])
+@pytest.mark.parametrize("_precision", precision_params([Precision.INT8]))
 def test_a_tile_of_bytes_that_begins_with_something(_precision: Precision) -> None:
     draw = np.random.default_rng(9)
     rows = draw.integers(0, 256, (TILE_ROWS, 32), np.uint8)
