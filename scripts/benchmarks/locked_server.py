@@ -51,8 +51,8 @@ class LockedModel:
 
     def speak(self, text: str, seed: int, budget: int) -> bytes:
         """The text as a WAV file, of at most `budget` speech tokens."""
-        steps = patches.DecodeLimit(Cancellation(), budget)
-        with self._lock, torch.inference_mode(), patches.muted(), patches.limited_decoding(steps):
+        limit = patches.DecodeLimit(Cancellation(), budget)
+        with self._lock, torch.inference_mode(), patches.muted(), patches.limited_decoding(limit):
             torch.manual_seed(seed)
             samples = self._model.generate(text, **self._arguments).numpy()[0]
         return wav(to_pcm(samples), self._model.sr)

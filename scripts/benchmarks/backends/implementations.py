@@ -95,21 +95,21 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
         states, *past = (torch.from_numpy(array) for array in given(rows).values())
         pairs = list(zip(past[::2], past[1::2], strict=True))
 
-        def know(span: QuerySpan) -> None:
-            places = cache.plan_step([span])
+        def fill(span: QuerySpan) -> None:
+            plan = cache.plan_step([span])
             for layer, both in enumerate(pairs):
                 keys, values = (one[span.row, :, span.start : span.start + span.count].transpose(0, 1) for one in both)
-                cache.attention(layer, torch.zeros_like(keys), keys, values, places)
+                cache.attention(layer, torch.zeros_like(keys), keys, values, plan)
 
         with torch.inference_mode():
-            prompt = None
+            prefix = None
             if shared:
                 cache.start_row(0, None)
-                know(QuerySpan(0, 0, shared))
-                prompt = cache.copy_prefix(0, shared)
+                fill(QuerySpan(0, 0, shared))
+                prefix = cache.copy_prefix(0, shared)
             for row in range(rows):
-                cache.start_row(row, prompt)
-                know(QuerySpan(row, shared, positions - shared))
+                cache.start_row(row, prefix)
+                fill(QuerySpan(row, shared, positions - shared))
             # It adds the positions itself.
             states = states - t3.tfmr.wpe.weight[positions]
         spans = [QuerySpan(row, positions, 1) for row in range(rows)]
