@@ -1,49 +1,49 @@
-"""What an audio cache hit takes: a balancer asked for what it keeps and for what it does not, by turns in one run.
+"""Hits and misses of the audio cache, by turns in one run, with the cache in files and in Redis.
 
-A stub answers 100 kB of silence at once, so a miss costs the way and the keeping, not the speaking: what a hit saves a
-real engine comes on top. Files on this host and a Redis of its own are measured with a balancer each. Balancer on the
-first core; stub, client and Redis together on the second, where there are two.
+A stub worker answers 100 kB of silence at once, so that a miss costs the transport and the storing, but no synthesis:
+the time of a real engine comes on top. Each store has a balancer of its own; Redis is started for the run. The balancer
+runs on the first core; stub, client and Redis run on the second, if there is one.
 """
+
+from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-import psutil
 import typer
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from balancer.host.processes import free_port
+from balancer.host.processes import free_port, running
 from scripts.benchmarks.minimal_client import (
     AUDIO_BYTES,
     Client,
-    Figures,
-    await_slots,
-    balancer_on,
-    cpu_seconds,
-    rate,
-    running,
-    stub,
-    tcp,
+    Measurements,
+    connect_tcp,
+    requests_per_second,
+    start_balancer,
 )
-from scripts.support.console import run_command
+from scripts.support.console import fail, run_command, stderr
+from scripts.support.servers import Server, ServerError, interrupt_on_signals
 
 HIT, MISS = "hit", "miss"
+STOP_SECONDS = 10.0
 
 
 def main(
-    requests: Annotated[int, typer.Option(min=10, help="Requests of each kind, store and round.")] = 500,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the kinds take turns within each.")] = 5,
+    requests: Annotated[int, typer.Option(min=10, help="Requests per kind, store and round.")] = 500,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which hits and misses are measured.")] = 5,
     concurrency: Annotated[int, typer.Option(min=1, help="Clients of the throughput part.")] = 4,
 ) -> None:
-    """Measure and print, for both stores, what hits and misses take."""
+    """Measure the latency and throughput of cache hits and misses, with files and with Redis."""
+    interrupt_on_signals()
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[1:2] or cores)
     table = Table(
@@ -52,65 +52,55 @@ def main(
         "p50 ms, 1 client",
         "p99 ms, 1 client",
         "requests/s, median",
-        "requests/s for a core of the balancer",
+        "requests/s per core of the balancer",
         title=f"{AUDIO_BYTES // 1000} kB answers; requests/s with {concurrency} clients",
     )
-    with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as processes:
-        for store, environ in (("files", {}), ("redis", _redis(processes, Path(name)))):
-            with _balancer(Path(name) / store, environ, cores[0]) as (balancer, port):
-                figures = _measure(balancer, port, requests, rounds, concurrency)
-            for kind, found in figures.items():
-                table.add_row(store, kind, *_row(found))
+    try:
+        with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, _redis(Path(name)) as redis_url:
+            for store, settings in (("files", {}), ("redis", {"redis_url": redis_url})):
+                folder = Path(name) / store
+                with start_balancer(folder, stubs=1, core=cores[0], settings=settings) as (server, port):
+                    measurements = _measure(server, port, requests, rounds, concurrency)
+                for kind, measured in measurements.items():
+                    table.add_row(store, kind, *_row(measured))
+    except ServerError as error:
+        fail("bench_cache", error)
     Console().print(table)
 
 
-def _redis(processes: ExitStack, folder: Path) -> dict[str, str]:
+@contextmanager
+def _redis(folder: Path) -> Iterator[str]:
+    """Run a Redis server without persistence; gives its URL."""
     port = free_port()
     options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--loglevel", "warning"]
-    processes.enter_context(running(["redis-server", *options], {}))
-    return {"CHORUS_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+    with running(["redis-server", *options], log=folder / "redis.log", grace_seconds=STOP_SECONDS):
+        yield f"redis://127.0.0.1:{port}/0"
 
 
-@contextmanager
-def _balancer(folder: Path, environ: dict[str, str], core: int) -> Iterator[tuple[psutil.Process, int]]:
-    """A balancer before a stub; folder and port are its own."""
-    run_dir, port = folder / "run", free_port()
-    run_dir.mkdir(parents=True, mode=0o700)
-    settings = {
-        "CHORUS_RUN_DIR": str(run_dir),
-        "CHORUS_DATA_DIR": str(folder / "data"),
-        "CHORUS_CACHE_DIR": str(folder / "cache"),
-        "CHORUS_PORT": str(port),
-        "CHORUS_LOG_LEVEL": "warning",
-    }
-    with running(stub(run_dir, 0), {}), running(balancer_on(core), settings | environ) as process:
-        await_slots(process, f"http://127.0.0.1:{port}/health", 1)
-        yield psutil.Process(process.pid), port
+def _measure(server: Server, port: int, requests: int, rounds: int, concurrency: int) -> dict[str, Measurements]:
+    """The measurements of hits and misses."""
 
-
-def _measure(balancer: psutil.Process, port: int, requests: int, rounds: int, concurrency: int) -> dict[str, Figures]:
     def client(seed: Callable[[], int]) -> Client:
-        return Client(lambda: tcp(port), "/tts", lambda: b'{"text": "Hello.", "seed": %d}' % seed())
+        return Client(lambda: connect_tcp(port), "/tts", lambda: b'{"text": "Hello.", "seed": %d}' % seed())
 
-    figures = {MISS: Figures(), HIT: Figures()}
+    measurements = {MISS: Measurements(), HIT: Measurements()}
     numbers = count(1)
-    kinds: dict[str, Callable[[], int]] = {MISS: lambda: next(numbers), HIT: lambda: 0}
-    client(kinds[HIT]).ask()
-    for _ in track(range(rounds), "measuring", console=Console(stderr=True)):
-        for kind, seed in kinds.items():
-            found = figures[kind]
-            one = client(seed)
-            found.latencies += [one.ask() for _ in range(requests)]
-            before = cpu_seconds(balancer)
-            found.rates.append(rate([client(seed) for _ in range(concurrency)], requests))
-            found.balancer_seconds.append((cpu_seconds(balancer) - before) / requests)
-    return figures
+    seeds: dict[str, Callable[[], int]] = {MISS: lambda: next(numbers), HIT: lambda: 0}
+    client(seeds[HIT]).request()
+    for _ in track(range(rounds), "measuring", console=stderr):
+        for kind, seed in seeds.items():
+            single = client(seed)
+            measurements[kind].latencies += [single.request() for _ in range(requests)]
+            before = server.cpu_seconds()
+            measurements[kind].rates.append(requests_per_second([client(seed) for _ in range(concurrency)], requests))
+            measurements[kind].balancer_seconds.append((server.cpu_seconds() - before) / requests)
+    return measurements
 
 
-def _row(found: Figures) -> tuple[str, str, str, str]:
-    p50, p99 = np.percentile(np.array(found.latencies) * 1e3, [50, 99])
-    core = 1 / np.median(found.balancer_seconds)
-    return f"{p50:.2f}", f"{p99:.2f}", f"{np.median(found.rates):.0f}", f"{core:.0f}"
+def _row(measured: Measurements) -> tuple[str, str, str, str]:
+    p50, p99 = np.percentile(np.array(measured.latencies) * 1e3, [50, 99])
+    per_core = 1 / np.median(measured.balancer_seconds)
+    return f"{p50:.2f}", f"{p99:.2f}", f"{np.median(measured.rates):.0f}", f"{per_core:.0f}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What Chorus is measured against: one model of the Chatterbox family behind one lock, as people serve it today.
+"""A server with one Chatterbox model behind one lock, the usual way to serve such a model.
 
-One process, loaded as upstream loads it, torch's threads as torch sets them. For a fair comparison it caps an
-utterance's tokens as Chorus does, seeds it, keeps its logs quiet, and has spoken once before it listens; it also runs
-in inference mode throughout, which few do. Started by bench_workers.py and bench_engine.py.
+`bench_workers` and `bench_engine` compare Chorus with it. It is one process that loads the model as upstream does and
+leaves PyTorch's number of threads as it is. For a fair comparison it has Chorus's token budgets, seeds every utterance,
+logs only errors, listens after a warm-up, and runs in inference mode, which few such servers do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ LOADERS = ("upstream", "ours")
 
 
 class LockedModel:
-    """One model that one request at a time may use; the others wait for the lock in threads of their own."""
+    """A model that serves one request at a time; the others wait for the lock, each in a thread."""
 
     def __init__(self, model: Any, arguments: dict[str, str]) -> None:
         self._model = model
@@ -46,19 +46,19 @@ class LockedModel:
 
     @property
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds spent so far, by stage of the work; a copy."""
+        """Seconds spent so far by stage; a copy."""
         return dict(self._stages.seconds)
 
-    def speak(self, text: str, seed: int, budget: int) -> bytes:
-        """The text as a WAV file, of at most `budget` speech tokens."""
+    def synthesize(self, text: str, seed: int, budget: int) -> bytes:
+        """The audio of a text as a WAV file, of at most `budget` speech tokens."""
         limit = patches.DecodeLimit(Cancellation(), budget)
         with self._lock, torch.inference_mode(), patches.muted(), patches.limited_decoding(limit):
             torch.manual_seed(seed)
             samples = self._model.generate(text, **self._arguments).numpy()[0]
-        return wav(to_pcm(samples), self._model.sr)
+        return wav_file(to_pcm(samples), self._model.sr)
 
 
-def wav(pcm: bytes, rate: int) -> bytes:
+def wav_file(pcm: bytes, rate: int) -> bytes:
     """A WAV file of 16-bit mono samples."""
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
@@ -69,10 +69,10 @@ def wav(pcm: bytes, rate: int) -> bytes:
     return file.getvalue()
 
 
-def private(engine: str, folder: Path) -> Any:
-    """The model from our loader, its weights copied into memory of its own, as upstream's loaders leave them.
+def load_private_copy(engine: str, folder: Path) -> Any:
+    """The model as Chorus loads it, with its weights copied into private memory, where upstream's loaders put them.
 
-    For what upstream cannot load: Nano, and sizes that it has not written down.
+    For models that upstream cannot load: Nano, and sizes other than the full one.
     """
     mapped = loading._read_tensors
 
@@ -84,12 +84,12 @@ def private(engine: str, folder: Path) -> Any:
 
 
 def create_app(model: LockedModel) -> Starlette:
-    """The whole server: `POST /tts` with a text and a seed answers a WAV file."""
+    """The server: `POST /tts` with a text and a seed answers a WAV file."""
 
     async def tts(request: Request) -> Response:
         body = await request.json()
         text = body["text"]
-        audio = await run_in_threadpool(model.speak, text, body["seed"], token_budget(text))
+        audio = await run_in_threadpool(model.synthesize, text, body["seed"], token_budget(text))
         return Response(audio, media_type="audio/wav")
 
     async def health(_: Request) -> Response:
@@ -99,10 +99,10 @@ def create_app(model: LockedModel) -> Starlette:
 
 
 def main() -> None:
-    """Load, speak once, then serve until SIGTERM."""
-    parser = argparse.ArgumentParser(description="One model, one lock.")
+    """Load the model, warm it up, then serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="One model behind one lock.")
     parser.add_argument("--engine", choices=sorted(loading.VARIANTS), required=True)
-    parser.add_argument("--model-dir", type=Path, required=True, help="folder of the checkpoint, with a conds.pt")
+    parser.add_argument("--model-dir", type=Path, required=True, help="folder of a checkpoint with a conds.pt")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--loader", choices=LOADERS, default="upstream")
     arguments = parser.parse_args()
@@ -112,9 +112,9 @@ def main() -> None:
         if arguments.loader == "upstream":
             model = loading.VARIANTS[arguments.engine].upstream.from_local(arguments.model_dir, "cpu")
         else:
-            model = private(arguments.engine, arguments.model_dir)
+            model = load_private_copy(arguments.engine, arguments.model_dir)
     locked = LockedModel(model, {"language_id": "en"} if CARDS[arguments.engine].parameter("language") else {})
-    locked.speak(WARM_UP_TEXT, 0, WARM_UP_TOKENS)
+    locked.synthesize(WARM_UP_TEXT, 0, WARM_UP_TOKENS)
     uvicorn.run(create_app(locked), port=arguments.port, log_level="error", access_log=False)
 
 

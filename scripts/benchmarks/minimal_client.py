@@ -1,73 +1,69 @@
-"""As little work a request as Python allows: clients for measuring what a server itself takes, and stubs before it."""
+"""An HTTP client with minimal overhead, and the balancer and stub workers whose time it measures."""
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
-import psutil
-
-from balancer.host import processes
+from balancer.host.processes import free_port, running
+from balancer.settings import variable
 from balancer.settings_groups import REPOSITORY
+from scripts.support.servers import Server, clean_environment, running_server
 
 AUDIO_BYTES = 100_000
-START_SECONDS = 30.0
-STOP_SECONDS = 60.0
+"""Size of each answer's audio."""
 
-Dial = Callable[[], socket.socket]
+Connect = Callable[[], socket.socket]
 
 
 @dataclass
-class Figures:
-    """What one way took."""
+class Measurements:
+    """The measurements of one kind of request."""
 
     latencies: list[float] = field(default_factory=list)
-    """Seconds, with one client."""
+    """Seconds of each request, with one client."""
     rates: list[float] = field(default_factory=list)
-    """Requests a second with several clients, by round."""
+    """Requests per second in each round, with several clients."""
     balancer_seconds: list[float] = field(default_factory=list)
-    """CPU time of the balancer a request, with several clients, by round."""
+    """CPU seconds of the balancer per request in each round, with several clients."""
 
 
 class Client:
-    """One connection kept alive, and as little work a request as Python allows."""
+    """A client that sends POST requests on one persistent connection, with as little work as Python allows."""
 
-    def __init__(self, dial: Dial, path: str, body: bytes | Callable[[], bytes]) -> None:
-        """`body` is that of every request, or makes that of the next."""
+    def __init__(self, connect: Connect, path: str, body: bytes | Callable[[], bytes]) -> None:
+        """`body` is the body of every request, or makes the body of the next one."""
         self._head = (
             f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: ".encode()
         )
         self._body = body
-        self._socket = dial()
+        self._socket = connect()
 
-    def ask(self) -> float:
-        """Send the request, read the whole answer; seconds."""
+    def request(self) -> float:
+        """Send a request and read the complete answer; returns the seconds. Raises ConnectionError without audio."""
         body = self._body if isinstance(self._body, bytes) else self._body()
         request = b"%b%d\r\n\r\n%b" % (self._head, len(body), body)
         started = time.perf_counter()
         self._socket.sendall(request)
         answer = bytearray()
-        while not _complete(answer):
+        while not _is_complete(answer):
             received = self._socket.recv(262_144)
             if not received:
-                raise ConnectionError(f"the answer broke off: {bytes(answer[:200])!r}")
+                raise ConnectionError(f"the connection was closed within the answer: {bytes(answer[:200])!r}")
             answer += received
         seconds = time.perf_counter() - started
         if not answer.startswith(b"HTTP/1.1 200") or len(answer) < AUDIO_BYTES:
-            raise ConnectionError(f"no audio: {bytes(answer[:400])!r}")
+            raise ConnectionError(f"the answer is not audio: {bytes(answer[:400])!r}")
         return seconds
 
 
-def _complete(answer: bytearray) -> bool:
+def _is_complete(answer: bytearray) -> bool:
     head, blank, body = answer.partition(b"\r\n\r\n")
     if not blank:
         return False
@@ -77,20 +73,14 @@ def _complete(answer: bytearray) -> bool:
     return answer.endswith(b"\r\n0\r\n\r\n")
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """CPU time of a process so far."""
-    times = process.cpu_times()
-    return times.user + times.system
-
-
-def rate(clients: list[Client], requests: int) -> float:
-    """Requests a second of so many clients at once."""
+def requests_per_second(clients: list[Client], requests: int) -> float:
+    """The rate at which concurrent clients, in a thread each, have `requests` answered in all."""
     failures: list[Exception] = []
 
     def work(client: Client) -> None:
         try:
             for _ in range(requests // len(clients)):
-                client.ask()
+                client.request()
         except OSError as error:
             failures.append(error)
 
@@ -105,46 +95,57 @@ def rate(clients: list[Client], requests: int) -> float:
     return requests // len(clients) * len(clients) / (time.perf_counter() - started)
 
 
-@contextmanager
-def running(command: list[str], environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a program, with these variables added to the environment, until the end of the block."""
-    env = {**os.environ, **environ}
-    with processes.running(command, env=env, cwd=REPOSITORY, grace_seconds=STOP_SECONDS) as process:
-        yield process
-
-
-def await_slots(process: subprocess.Popen[bytes], url: str, slots: int) -> None:
-    """Return once the server has so many slots, as `GET /health` at `url` says."""
-
-    def has_slots() -> bool:
-        try:
-            return bool(httpx.get(url, trust_env=False).json()["slots"] == slots)
-        except httpx.TransportError:
-            return False
-
-    processes.await_ready(process, has_slots, timeout=START_SECONDS)
-
-
-def unix(path: Path) -> socket.socket:
-    """A connection to a socket of this host."""
+def connect_unix(path: Path) -> socket.socket:
+    """A connection to a Unix socket."""
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(path))
     return client
 
 
-def tcp(port: int) -> socket.socket:
-    """A connection to a port of this host."""
+def connect_tcp(port: int) -> socket.socket:
+    """A connection to a port of 127.0.0.1, without Nagle's algorithm."""
     client = socket.create_connection(("127.0.0.1", port))
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 
 
-def stub(folder: Path, index: int) -> list[str]:
+@contextmanager
+def start_balancer(
+    folder: Path, *, stubs: int, core: int, settings: Mapping[str, object]
+) -> Iterator[tuple[Server, int]]:
+    """Run a balancer on one core with stub workers, until the end of the block. Raises ServerError.
+
+    All files go to `folder`, where the sockets of the stubs are `run/worker-N.sock`. Gives the balancer and its port.
+    """
+    run_dir, port = folder / "run", free_port()
+    run_dir.mkdir(parents=True, mode=0o700)
+    own = {
+        "run_dir": run_dir,
+        "data_dir": folder / "data",
+        "cache_dir": folder / "cache",
+        "port": port,
+        "log_level": "warning",
+    }
+    variables = {variable(name): str(value) for name, value in (own | dict(settings)).items()}
+    command = ["taskset", "-c", str(core), sys.executable, "-m", "balancer"]
+    with ExitStack() as processes:
+        for index in range(stubs):
+            log = folder / f"stub-{index}.log"
+            processes.enter_context(running(_stub_command(run_dir, index), log=log, cwd=REPOSITORY))
+        server = processes.enter_context(
+            running_server(
+                "balancer",
+                command,
+                clean_environment() | variables,
+                folder / "balancer.log",
+                port,
+                lambda health: health["slots"] == stubs,
+            )
+        )
+        yield server, port
+
+
+def _stub_command(folder: Path, index: int) -> list[str]:
     """The command of a stub worker that answers AUDIO_BYTES of silence at once."""
     options = ["--folder", folder, "--audio-bytes", AUDIO_BYTES, "--index", index]
-    return [sys.executable, str(REPOSITORY / "scripts/support/stub_worker.py"), *map(str, options)]
-
-
-def balancer_on(core: int) -> list[str]:
-    """The command of a balancer on that core alone."""
-    return ["taskset", "-c", str(core), sys.executable, "-m", "balancer"]
+    return [sys.executable, "-m", "scripts.support.stub_worker", *map(str, options)]

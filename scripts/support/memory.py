@@ -91,7 +91,7 @@ def _role(process: psutil.Process) -> str:
     command = " ".join(process.cmdline())
     if "-m worker " in command and (index := _INDEX.search(command)):
         return f"worker {index[1]}"
-    for role, mark in (("balancer", "-m balancer"), ("supervisord", "supervisord"), ("server", "locked_server.py")):
+    for role, mark in (("balancer", "-m balancer"), ("supervisord", "supervisord"), ("server", "locked_server")):
         if mark in command:
             return role
     return process.name()

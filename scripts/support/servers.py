@@ -42,7 +42,6 @@ _EXIT_SECONDS = STOP_SECONDS + 15.0
 _WORKER_EXITED = b"exited: worker-"
 """The beginning of supervisord's log line about a worker that has ended."""
 _CHORUS = Path(sys.executable).with_name("chorus")
-_LOCKED_SERVER = REPOSITORY / "scripts/benchmarks/locked_server.py"
 
 
 class ServerError(RuntimeError):
@@ -114,11 +113,11 @@ def physical_core_count() -> int:
 
 @contextmanager
 def start_locked_server(engine: str, model_dir: Path, *, size: Size, folder: Path) -> Iterator[Server]:
-    """Run `locked_server.py`, with its log in `folder`; it listens after its warm-up. Raises ServerError."""
+    """Run the locked server, with its log in `folder`; it listens after its warm-up. Raises ServerError."""
     loader = "upstream" if size is Size.FULL and engine in UPSTREAM_LOADABLE else "ours"
     port = free_port()
     options = {"--engine": engine, "--model-dir": model_dir, "--port": port, "--loader": loader}
-    command = [sys.executable, str(_LOCKED_SERVER), *option_words(options)]
+    command = [sys.executable, "-m", "scripts.benchmarks.locked_server", *option_words(options)]
     log = folder / f"{STOCK_LOCK}.log"
     with running_server(STOCK_LOCK, command, clean_environment(), log, port, lambda report: True) as server:
         yield server

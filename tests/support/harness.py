@@ -28,7 +28,6 @@ from balancer.settings import PREFIX, variable
 from worker.contract import Phase, WorkerState
 
 ROOT = Path(__file__).parents[2]
-STUB = ROOT / "scripts" / "support" / "stub_worker.py"
 
 TIMEOUT = 30.0
 """Seconds after which a test that waits for an event fails."""
@@ -56,12 +55,14 @@ class Stub:
 def start_stub(
     run_dir: Path, index: int = 0, *, audio_bytes: int = 100_000, phase: Phase = Phase.READY
 ) -> Iterator[Stub]:
-    """Run `stub_worker.py` as worker `index`; it answers on its socket when the block begins.
+    """Run a stub worker as worker `index`; it answers on its socket when the block begins.
 
     It takes over a socket that an earlier process of that index has left. The end of the block kills it.
     """
     arguments = [f"--index={index}", f"--folder={run_dir}", f"--audio-bytes={audio_bytes}", f"--phase={phase}"]
-    with running([sys.executable, STUB, *arguments], cwd=ROOT, env=environment()) as process:
+    with running(
+        [sys.executable, "-m", "scripts.support.stub_worker", *arguments], cwd=ROOT, env=environment()
+    ) as process:
         stub = Stub(process, run_dir / f"worker-{index}.sock")
 
         def answers() -> bool:
