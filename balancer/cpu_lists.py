@@ -1,4 +1,4 @@
-"""CPU numbers as text, such as `0-3,8`, read and written; pure. Workers are separated by semicolons."""
+"""Reads and writes CPU numbers as text, such as `0-3,8`; workers are separated by semicolons; pure."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class LayoutError(ValueError):
-    """No layout can be made; the message says why and what to do."""
+    """The requested layout is impossible or malformed; the message says why and what to do."""
 
 
 def parse_cores(text: str) -> tuple[tuple[int, ...], ...]:
-    """Read each worker's CPU numbers from text like `0-1,16;2-3,17`. Raises LayoutError on other text."""
+    """Returns the CPU numbers of each worker in text like `0-1,16;2-3,17`. Raises LayoutError on other text."""
     return tuple(parse_cpus(group) for group in text.split(";"))
 
 
 def format_cores(groups: Iterable[Sequence[int]]) -> str:
-    """Write the text that `parse_cores` reads back to the same groups."""
+    """Returns the text from which `parse_cores` makes the same groups."""
     return ";".join(format_cpus(group) for group in groups)
 
 
 def parse_cpus(text: str) -> tuple[int, ...]:
-    """Read CPU numbers from text like `0-3,8`, as Linux writes them. Raises LayoutError on other text."""
+    """Returns the CPU numbers in text like `0-3,8`, as Linux writes them. Raises LayoutError on other text."""
     cpus: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
@@ -38,7 +38,7 @@ def parse_cpus(text: str) -> tuple[int, ...]:
 
 
 def format_cpus(cpus: Sequence[int]) -> str:
-    """Write CPU numbers as Linux does, runs of them as ranges."""
+    """Returns CPU numbers as Linux writes them, consecutive ones as ranges."""
     runs: list[list[int]] = []
     for cpu in cpus:
         if runs and cpu == runs[-1][-1] + 1:

@@ -1,7 +1,7 @@
-"""`python -m worker.check_precision`: compares precisions with upstream, as `chorus check-precision` starts it.
+"""`python -m worker.check_precision`: compares precisions with the upstream classes, for `chorus check-precision`.
 
-Reads the texts, a JSON list, from standard input, and writes JSON lines on standard output: `{"done", "of", "doing"}`
-as it goes, at the end one `{"report"}`, or `{"refused"}` with what cannot be spoken and why, and exit code 2.
+Reads the texts, a JSON list, from standard input. Writes JSON lines to standard output: `{"done", "of", "doing"}` for
+progress, and in the end either `{"report"}`, or `{"refused"}` with what cannot be synthesized and why, and exit code 2.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from worker.memory import limit_primitive_cache
 from worker.precision import Precision
 
 REFUSED = 2
-"""Exit code: the message says what is wrong with a voice, a text or the weights."""
+"""Exit code if a voice, a text or the weights cannot be used; the last line of the output says why."""
 
 
 def main() -> None:
-    """Read the command line and the texts, measure, report."""
+    """Read the command line and the texts, compare, write the report."""
     arguments = _arguments()
-    tell = _events()
+    write_event = _event_writer()
     texts = json.load(sys.stdin)
     confine(os.sched_getaffinity(0), arguments.threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,7 +36,7 @@ def main() -> None:
     from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
     from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415
 
-    registry = Registry.load(arguments.voices)
+    registry = Registry.load(arguments.voices_dir)
     voice = registry.resolve(arguments.voice)
     task = Task(
         engine=arguments.engine,
@@ -51,37 +51,39 @@ def main() -> None:
         recognise=arguments.recognise,
     )
     try:
-        report = compare(task, lambda done, doing: tell(done=done, of=task.steps, doing=doing))
+        report = compare(task, lambda done, doing: write_event(done=done, of=task.steps, doing=doing))
     except EngineError as error:
-        tell(refused=str(error))
+        write_event(refused=str(error))
         sys.exit(REFUSED)
-    tell(report=report.model_dump(mode="json", by_alias=True))
+    write_event(report=report.model_dump(mode="json", by_alias=True))
 
 
-def _events() -> Callable[..., None]:
-    """Tells events where standard output was; whatever upstream prints joins the log on standard error."""
+def _event_writer() -> Callable[..., None]:
+    """Returns a function that writes events to standard output; what upstream prints goes to standard error."""
     lines = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
-    def tell(**event: Any) -> None:
+    def write_event(**event: Any) -> None:
         print(json.dumps(event), file=lines, flush=True)
 
-    return tell
+    return write_event
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="check_precision", description="Compares precisions with upstream.")
     parser.add_argument("--engine", choices=sorted(CHECKPOINTS), required=True)
     parser.add_argument("--model-dir", type=Path, required=True, help="folder of the checkpoint")
-    parser.add_argument("--cache-dir", type=Path, required=True, help="folder for what is computed once")
-    parser.add_argument("--voices", type=Path, required=True, help="folder of voices")
+    parser.add_argument("--cache-dir", type=Path, required=True, help="folder for results that are computed once")
+    parser.add_argument("--voices-dir", type=Path, required=True, help="folder of voices")
     parser.add_argument("--voice", required=True, help="a voice's name or alias")
-    parser.add_argument("--language", required=True, help="what the texts are in, such as en")
+    parser.add_argument("--language", required=True, help="language of the texts, such as en")
     parser.add_argument("--precision", type=Precision, choices=list(Precision), action="append", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-tokens", type=int, help="maximum speech tokens per text; default: by its length")
-    parser.add_argument("--recognise", action="store_true", help="have a recogniser listen, if it can")
+    parser.add_argument(
+        "--recognise", action="store_true", help="measure word error rates, if the recogniser supports the language"
+    )
     return parser.parse_args()
 
 

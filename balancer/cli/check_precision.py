@@ -90,7 +90,7 @@ def check_precision(
     command = [
         *(sys.executable, *PROGRAM, "--engine", card.name, "--model-dir", str(checkpoint)),
         *("--cache-dir", str(settings.storage.cache_dir)),
-        *("--voices", str(settings.storage.voices_dir), "--voice", resolved_voice.name),
+        *("--voices-dir", str(settings.storage.voices_dir), "--voice", resolved_voice.name),
         *("--language", _language(card, resolved_voice, language), "--seed", str(seed)),
         *("--threads", str(settings.layout.threads or _default_threads())),
         *(argument for each in _precisions(precision) for argument in ("--precision", each)),

@@ -1,7 +1,7 @@
-"""What this process may use of the machine: physical cores, affinity mask, cgroup quota and memory.
+"""Detects what this process may use of the machine: physical cores, affinity mask, cgroup quota and memory.
 
-Called once by `chorus serve`. Reads Linux's /proc and /sys; whatever is missing or unreadable there (another
-system, a sandbox) counts as "no limit", and the cores are then guessed from psutil.
+Reads Linux's /proc and /sys. A file that is missing or unreadable there (another system, a sandbox) counts as "no
+limit"; the cores are then guessed from psutil.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from balancer.host.cpu_budget import Core, Host
 def detect_topology(
     root: Path = Path("/"), *, allowed: Set[int] | None = None, available_bytes: int | None = None
 ) -> Host:
-    """Describe the host whose /proc and /sys are under `root`.
+    """Returns the host whose /proc and /sys are under `root`.
 
-    `allowed` (CPU numbers of the affinity mask) and `available_bytes` (free memory of the machine, before any
-    cgroup's limit) are this process's own by default.
+    `allowed` (CPU numbers of the affinity mask) and `available_bytes` (free memory of the machine, before the limits of
+    cgroups) are those of this process by default.
     """
     mask = frozenset(_affinity() if allowed is None else allowed)
     available = psutil.virtual_memory().available if available_bytes is None else available_bytes
@@ -45,7 +45,7 @@ def _affinity() -> Set[int]:
 
 
 def _cores(root: Path) -> tuple[Core, ...]:
-    """List the physical cores that /sys describes, if any. CPUs that are offline have no topology."""
+    """The physical cores that /sys describes, if any. CPUs that are offline have no topology."""
     nodes = _nodes(root)
     cores: list[Core] = []
     seen: set[int] = set()
@@ -60,13 +60,13 @@ def _cores(root: Path) -> tuple[Core, ...]:
 
 
 def _nodes(root: Path) -> dict[int, int]:
-    """Map CPUs to NUMA nodes. Empty on a kernel without NUMA, where the socket stands in for the node."""
+    """The NUMA node of each CPU. Empty on a kernel without NUMA, where the socket takes the place of the node."""
     folder = root / "sys/devices/system/node"
     return {cpu: node for node in _numbered(folder, "node") for cpu in _cpu_list(folder / f"node{node}/cpulist")}
 
 
 def _guessed_cores(mask: frozenset[int]) -> tuple[Core, ...]:
-    """Assume one node of as many cores as psutil counts, second hyper-threads numbered after all first."""
+    """One node with as many cores as psutil counts, on the assumption that second hyper-threads are numbered last."""
     cpus = sorted(mask.union(range(psutil.cpu_count() or 1)))
     physical = min(psutil.cpu_count(logical=False) or len(cpus), len(cpus))
     return tuple(Core(tuple(cpus[first::physical]), node=0) for first in range(physical))
@@ -76,9 +76,9 @@ def _guessed_cores(mask: frozenset[int]) -> tuple[Core, ...]:
 
 
 def _cgroups(root: Path) -> Iterator[Path]:
-    """Find the process's own cgroups, of version 1 and 2, and all their ancestors: each may set a limit.
+    """The cgroups of this process, of version 1 and 2, and all their ancestors: each may set a limit.
 
-    Inside a container the path may be the host's, not to be found here; the container's own group is then the
+    Inside a container the path may be the host's, which does not exist here; the container's own cgroup is then the
     root of the mount, the last of the ancestors.
     """
     mounts = root / "sys/fs/cgroup"
@@ -93,7 +93,7 @@ def _cgroups(root: Path) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> float | None:
-    """Read how many CPUs the group may use, or None without a limit."""
+    """The CPUs that the cgroup may use at once; None without a limit."""
     text = _read(group / "cpu.max") or " ".join(
         _read(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")
     )
@@ -104,7 +104,7 @@ def _quota(group: Path) -> float | None:
 
 
 def _free(group: Path) -> int | None:
-    """Read how many bytes the group may still allocate, or None without a limit."""
+    """The bytes that the cgroup may still allocate; None without a limit."""
     limit = _number(group / "memory.max", group / "memory.limit_in_bytes")
     if limit is None:
         return None
@@ -113,10 +113,10 @@ def _free(group: Path) -> int | None:
 
 
 def _page_cache(group: Path) -> int:
-    """Read the bytes of cached files, such as weights: counted as used, but given back on demand."""
+    """The bytes of cached files, such as weights: they count as used, but are released on demand."""
     pairs = (line.split() for line in _read(group / "memory.stat").splitlines())
     stat = {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
-    # Version 1 has its descendants only in the totals; version 2 has no totals and includes them.
+    # Version 1 includes descendants in its totals only; version 2 includes them and has no totals.
     return sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
@@ -124,7 +124,7 @@ def _page_cache(group: Path) -> int:
 
 
 def _numbered(folder: Path, prefix: str) -> list[int]:
-    """List the N of every entry `prefix`N in the folder, ascending."""
+    """The N of every entry `prefix`N in the folder, ascending."""
     numbers = (entry.name.removeprefix(prefix) for entry in folder.glob(f"{prefix}[0-9]*"))
     return sorted(int(number) for number in numbers if number.isdecimal())
 
@@ -137,12 +137,12 @@ def _cpu_list(path: Path) -> tuple[int, ...]:
 
 
 def _number(*paths: Path) -> int | None:
-    """Read the first of the files that holds a number; `max` and `-1` (no limit) are none."""
+    """The number in the first of the files that contains one; `max` and `-1` (no limit) are not numbers."""
     return next((int(text) for path in paths if (text := _read(path)).isdecimal()), None)
 
 
 def _read(path: Path) -> str:
-    """Read the file; nothing where that fails."""
+    """The text of the file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
-"""Brings a checkpoint from the hub to this host: for `chorus models download`, and `chorus serve` before a start.
+"""Downloads a checkpoint from the Hugging Face hub, for `chorus models download` and before a start of `chorus serve`.
 
-The hub's library does the work and shows its progress on a terminal. What it raises is put into words here, once.
+The hub's library does the work and shows its progress on a terminal. Its errors are translated here, once.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from worker.checkpoints.catalogue import (
 
 
 def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable[[str], object]) -> Path:
-    """Bring what is missing or damaged of a revision into the hub's cache, and give its folder.
+    """Download the missing and damaged files of a revision into the hub's cache, and return their folder.
 
-    `announce` is told what comes, and how much, before it does. Files that are there are read in full first and fetched
-    anew where they are damaged. Raises CheckpointError, mostly its DownloadError.
+    `announce` is called with what is downloaded, and its size, before the download starts. Existing files are read to
+    their end first, and downloaded again if they are damaged. Raises CheckpointError, mostly DownloadError.
     """
     cache, wanted = hub_cache(), revision or checkpoint.revision
     with _translating(checkpoint, wanted):
@@ -49,9 +49,9 @@ def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable
             _check_room(cache, size)
             announce(f"downloading {checkpoint.engine}'s weights ({decimal(size)}) from the hub, once, into {cache}")
         for file in pending:
-            # One by one and in this thread: the threads of a whole snapshot's download do not heed Ctrl-C.
+            # One by one, in this thread: the threads in which the hub's library downloads a snapshot ignore Ctrl-C.
             hf_hub_download(repository, file.filename, revision=file.commit_hash, cache_dir=cache)
-        with _without_bars():  # nothing is left to transfer; it notes which commit a branch is at
+        with _without_bars():  # nothing is left to download; this records the commit that a branch points to
             folder = Path(snapshot_download(repository, revision=wanted, cache_dir=cache, allow_patterns=files))
     if missing := [name for name in checkpoint.files if not (folder / name).exists()]:
         raise DownloadError(f"{checkpoint.repository} at revision {wanted} has no {', '.join(missing)}")
@@ -59,19 +59,19 @@ def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable
 
 
 def download_segmenter(*, announce: Callable[[str], object]) -> None:
-    """Bring the model that finds the words in Chinese text, where it is not there yet. Raises DownloadError."""
+    """Download the model that segments Chinese text into words, unless it is there. Raises DownloadError."""
     try:
         from spacy_pkuseg import config  # noqa: PLC0415 - comes with an extra
         from spacy_pkuseg.download import download_model  # noqa: PLC0415 - see above
 
         home = Path(config.pkuseg_home)
         if not (home / SEGMENTER).is_dir():
-            announce(f"downloading the model that finds words in Chinese text into {home}")
+            announce(f"downloading the model that segments Chinese text into words into {home}")
             download_model(config.model_urls[SEGMENTER], str(home), config.model_hash[SEGMENTER])
     except ImportError as error:
         raise DownloadError(f"spacy-pkuseg is not installed; {how_to_install('multilingual')}") from error
-    except (OSError, RuntimeError) as error:  # what requests raises is an OSError
-        raise DownloadError(f"cannot download the model that finds words in Chinese text: {error}") from error
+    except (OSError, RuntimeError) as error:  # the errors of requests are OSErrors
+        raise DownloadError(f"cannot download the model that segments Chinese text into words: {error}") from error
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _without_bars() -> Iterator[None]:
         enable_progress_bars,
     )
 
-    if are_progress_bars_disabled():  # already, by the operator
+    if are_progress_bars_disabled():  # by the operator
         yield
         return
     disable_progress_bars()
@@ -93,12 +93,12 @@ def _without_bars() -> Iterator[None]:
 
 
 def _discard_damaged(checkpoint: Checkpoint, folder: Path) -> None:
-    """Remove damaged files from the cache, which would else be taken for whole."""
+    """Remove damaged files from the cache: the hub's library would take them for complete."""
     for report in verify(checkpoint, folder):
         if report.state is not FileState.DAMAGED:
             continue
         path = folder / report.name
-        while path.is_symlink():  # to the blob, which may link on to one that repositories share
+        while path.is_symlink():  # to the blob, which may be a link to one that repositories share
             target = path.parent / path.readlink()
             path.unlink()
             path = target
@@ -114,7 +114,7 @@ def _check_room(cache: Path, size: int) -> None:
 
 @contextmanager
 def _translating(checkpoint: Checkpoint, revision: str) -> Iterator[None]:
-    """Turn whatever keeps the hub's library from its work into one DownloadError."""
+    """Translate all errors of the hub's library into DownloadError."""
     try:
         yield
     except ImportError as error:
@@ -131,7 +131,7 @@ def _cause(error: Exception) -> BaseException:
     from huggingface_hub.errors import DryRunError, LocalEntryNotFoundError  # noqa: PLC0415 - see above
 
     if isinstance(error, DryRunError | LocalEntryNotFoundError):
-        return error.__cause__ or error  # these only say that the cache is no help either
+        return error.__cause__ or error  # these only say that the file is not in the cache either
     return error
 
 
@@ -141,25 +141,23 @@ def _reason(error: BaseException, checkpoint: Checkpoint) -> str:
     page = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{checkpoint.repository}"
     match error:
         case errors.GatedRepoError():
-            reason = f"the hub asks who you are: accept the terms at {page} and set HF_TOKEN"
+            reason = f"the hub requires a login: accept the terms at {page} and set HF_TOKEN"
         case errors.RepositoryNotFoundError():
-            reason = f"the hub has no {page}, or shows it only to those who may: set HF_TOKEN"
+            reason = f"the hub has no {page}, or it is private: set HF_TOKEN"
         case errors.RevisionNotFoundError():
             reason = "the repository has no such revision"
         case errors.OfflineModeIsEnabled():
-            reason = "HF_HUB_OFFLINE keeps it from the network: unset it, or copy the hub's cache from another host"
+            reason = "HF_HUB_OFFLINE forbids downloads: unset it, or copy the hub's cache from another host"
         case errors.HfHubHTTPError(response=httpx.Response(status_code=401 | 403)):
-            reason = f"the hub refuses {page}: look at HF_TOKEN"
+            reason = f"the hub denies access to {page}: check HF_TOKEN"
         case errors.HfHubHTTPError():
             reason = f"the hub answered {error.response.status_code}; try again later"
         case httpx.HTTPError() | httpx.InvalidURL():
-            reason = (
-                f"no answer from {page} ({error}); is this host online? Files that have arrived are kept: try again"
-            )
+            reason = f"no answer from {page} ({error}); is this host online? Downloaded files are kept: try again"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
-            reason = f"the disk of {hub_cache()} is full ({error.strerror}): make room, or set HF_HOME to another place"
+            reason = f"the disk of {hub_cache()} is full ({error.strerror}): free space, or set HF_HOME to another one"
         case OSError(strerror=str()):
             reason = f"{error.strerror}: {error.filename}"
         case _:
-            reason = f"the hub's answer was of no use ({error})"
+            reason = f"the hub's answer could not be used ({error})"
     return reason

@@ -1,4 +1,4 @@
-"""Downloads from a hub on this host, by the command that an operator would run, and all the ways they fail."""
+"""Downloads from a fake hub on this host, with the command that an operator runs, and how they fail."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FILES = files_of(TURBO)
 VE = "ve.safetensors"
 LAST = "t3_turbo_v1.safetensors"
 """Small files come first."""
-NONE_SUCH = "the hub has no {url}, or shows it only to those who may: set HF_TOKEN"
+NO_SUCH_REPOSITORY = "the hub has no {url}, or it is private: set HF_TOKEN"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_download(hub: FakeHub, home: Path) -> None:
     assert len(hub.fetched) == len(FILES)
 
 
-def test_a_second_one_fetches_nothing_and_needs_no_network(hub: FakeHub, home: Path) -> None:
+def test_a_second_download_needs_no_network(hub: FakeHub, home: Path) -> None:
     models(hub, home, "download", "turbo")
     hub.fetched.clear()
     for others in ({}, {"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:1"}):
@@ -97,7 +97,7 @@ def test_a_branch(hub: FakeHub, home: Path) -> None:
         find(TURBO, model_dir=None, revision=None)
 
 
-def test_a_connection_that_breaks_is_taken_up_again(hub: FakeHub, home: Path) -> None:
+def test_a_broken_connection_is_resumed(hub: FakeHub, home: Path) -> None:
     hub.cut = {VE: 1}
     answer = models(hub, home, "download", "turbo")
     assert answer.returncode == 0, answer.stderr
@@ -106,14 +106,14 @@ def test_a_connection_that_breaks_is_taken_up_again(hub: FakeHub, home: Path) ->
 
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_a_download_that_is_broken_off_goes_on_where_it_was(hub: FakeHub, home: Path, ending: signal.Signals) -> None:
+def test_an_interrupted_download_is_resumed(hub: FakeHub, home: Path, ending: signal.Signals) -> None:
     hub.held = LAST
     process = subprocess.Popen(
         [CHORUS, "models", "download", "turbo"], env=variables(hub, home), stderr=subprocess.DEVNULL
     )
     try:
         assert hub.halfway.wait(TIMEOUT)
-        process.send_signal(ending)  # the file stands still all the while
+        process.send_signal(ending)  # the download of the file is on hold meanwhile
         assert process.wait(TIMEOUT) in (130, -ending)
     finally:
         process.kill()
@@ -127,7 +127,7 @@ def test_a_download_that_is_broken_off_goes_on_where_it_was(hub: FakeHub, home: 
 
 
 @pytest.mark.parametrize("damage", ["cut", "pointer", "bit"])
-def test_what_is_damaged_is_fetched_anew(hub: FakeHub, home: Path, damage: str) -> None:
+def test_damaged_files_are_downloaded_again(hub: FakeHub, home: Path, damage: str) -> None:
     models(hub, home, "download", "turbo")
     blob = (snapshot(home) / VE).resolve()
     content = bytearray(FILES[VE])
@@ -145,13 +145,13 @@ def test_what_is_damaged_is_fetched_anew(hub: FakeHub, home: Path, damage: str) 
     [
         (
             (HTTPStatus.UNAUTHORIZED, "GatedRepo"),
-            "the hub asks who you are: accept the terms at {url} and set HF_TOKEN",
+            "the hub requires a login: accept the terms at {url} and set HF_TOKEN",
         ),
-        ((HTTPStatus.FORBIDDEN, "GatedRepo"), "the hub asks who you are: accept the terms at {url} and set HF_TOKEN"),
-        ((HTTPStatus.UNAUTHORIZED, "RepoNotFound"), NONE_SUCH),
-        ((HTTPStatus.NOT_FOUND, "RepoNotFound"), NONE_SUCH),
+        ((HTTPStatus.FORBIDDEN, "GatedRepo"), "the hub requires a login: accept the terms at {url} and set HF_TOKEN"),
+        ((HTTPStatus.UNAUTHORIZED, "RepoNotFound"), NO_SUCH_REPOSITORY),
+        ((HTTPStatus.NOT_FOUND, "RepoNotFound"), NO_SUCH_REPOSITORY),
         ((HTTPStatus.NOT_FOUND, "RevisionNotFound"), "the repository has no such revision"),
-        ((HTTPStatus.UNAUTHORIZED, ""), "the hub refuses {url}: look at HF_TOKEN"),
+        ((HTTPStatus.UNAUTHORIZED, ""), "the hub denies access to {url}: check HF_TOKEN"),
         ((HTTPStatus.INTERNAL_SERVER_ERROR, ""), "the hub answered 500; try again later"),
     ],
 )
@@ -170,7 +170,7 @@ def test_what_the_hub_refuses(hub: FakeHub, home: Path, refusal: tuple[HTTPStatu
     [
         ({"HF_ENDPOINT": "http://127.0.0.1:1"}, "no answer from http://127.0.0.1:1/ResembleAI/chatterbox-turbo ("),
         ({"HF_ENDPOINT": "nonsense"}, "no answer from nonsense/ResembleAI"),
-        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE keeps it from the network"),
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE forbids downloads"),
     ],
 )
 @pytest.mark.parametrize("revision", [TURBO.revision, "main"])
@@ -185,7 +185,7 @@ def test_a_branch_that_the_hub_refuses(hub: FakeHub, home: Path) -> None:
     hub.refusal = (HTTPStatus.UNAUTHORIZED, "GatedRepo")
     answer = models(hub, home, "download", "turbo", "--revision", "main")
     assert answer.returncode == 1
-    assert "at revision main): the hub asks who you are" in answer.stderr
+    assert "at revision main): the hub requires a login" in answer.stderr
 
 
 def test_a_revision_that_is_none(hub: FakeHub, home: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_page_that_is_no_hub(hub: FakeHub, home: Path) -> None:
     hub.page = b"<html>Log in to this network</html>"
     answer = models(hub, home, "download", "turbo")
     assert answer.returncode == 1
-    assert "the hub's answer was of no use (" in answer.stderr
+    assert "the hub's answer could not be used (" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -232,7 +232,7 @@ def here(monkeypatch: pytest.MonkeyPatch, error: Exception) -> str:
 def test_a_disk_that_is_full(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     message = here(monkeypatch, OSError(errno.ENOSPC, "No space left on device"))
     assert message.endswith(
-        f"the disk of {home / 'hub'} is full (No space left on device): make room, or set HF_HOME to another place"
+        f"the disk of {home / 'hub'} is full (No space left on device): free space, or set HF_HOME to another one"
     )
 
 

@@ -1,4 +1,4 @@
-"""The model that finds words in Chinese text, which comes from a place of its own."""
+"""The model that segments Chinese text into words, which is downloaded from a server of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ except DownloadError as error:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Serves what lies in the folder `served`."""
+    """The address of a server of the files in the folder `served`."""
     (tmp_path / "served").mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -49,7 +49,7 @@ def fetch(tmp_path: Path, url: str, checksum: str) -> subprocess.CompletedProces
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
 
 
-def test_fetched_once(server: str, tmp_path: Path) -> None:
+def test_it_is_downloaded_once(server: str, tmp_path: Path) -> None:
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("weights.npz", b"words")
@@ -62,8 +62,8 @@ def test_fetched_once(server: str, tmp_path: Path) -> None:
     assert (second.returncode, second.stdout) == (0, "")
 
 
-def test_not_to_be_had(server: str, tmp_path: Path) -> None:
+def test_a_damaged_archive(server: str, tmp_path: Path) -> None:
     refused = fetch(tmp_path, server, "0" * 64)
     assert refused.returncode == 1
-    assert "cannot download the model that finds words in Chinese text: " in refused.stderr
+    assert "cannot download the model that segments Chinese text into words: " in refused.stderr
     assert not (tmp_path / "home" / SEGMENTER).exists()
