@@ -232,10 +232,10 @@ def _texts(card: EngineCard, given: Sequence[str], file: Path | None) -> list[st
     for number, text in enumerate(lines, 1):
         if not text.strip():
             fail(f"text {number} is empty", EXIT_BAD_INPUT)
-        if card.longest_text is not None and len(text) > card.longest_text:
+        if card.max_characters is not None and len(text) > card.max_characters:
             fail(
                 f"text {number} ({text[:30]}…) has {len(text)} characters; engine {card.name} accepts at most "
-                f"{card.longest_text}",
+                f"{card.max_characters}",
                 EXIT_BAD_INPUT,
             )
     return lines or list(TEXTS)

@@ -41,7 +41,7 @@ class RequestValidator:
     @property
     def max_text_characters(self) -> int:
         """Maximum number of characters in the text of one request."""
-        return min(self.max_characters, self.card.longest_text or self.max_characters)
+        return min(self.max_characters, self.card.max_characters or self.max_characters)
 
     @property
     def supported_voices(self) -> tuple[Voice, ...]:
@@ -81,7 +81,7 @@ class RequestValidator:
         if length <= limit:
             return
         reason = f"the limit is {limit}"
-        if limit == self.card.longest_text:
+        if limit == self.card.max_characters:
             reason = (
                 f"engine {self.card.name!r} speaks at most {limit} in one utterance: "
                 "split the text into several requests"

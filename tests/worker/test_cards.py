@@ -24,7 +24,7 @@ def test_a_card_is_whole(card: EngineCard) -> None:
     assert card.sample_rate == 24_000
     assert card.resident_bytes > 0
     assert card.shared_bytes >= 0
-    assert card.longest_text is None or card.longest_text > 0
+    assert card.max_characters is None or card.max_characters > 0
     assert card.seconds_per_character > 0
     assert card.speed > 0
 
@@ -54,7 +54,7 @@ def test_the_chatterbox_family_brings_its_libraries_and_maps_its_weights(card: E
     assert card.extra == ("chatterbox" if member else None)
     assert card.clones_voices is member
     assert (card.shared_bytes > 2**30) is member
-    assert (card.longest_text is not None) is member
+    assert (card.max_characters is not None) is member
 
 
 @each

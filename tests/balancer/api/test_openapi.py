@@ -233,8 +233,8 @@ def test_parameters_of_the_engine_are_fields() -> None:
 
 def test_the_maximum_text_length_is_that_of_the_engine() -> None:
     document = describe(RequestValidator(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
-    assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].longest_text
-    assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].longest_text
+    assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].max_characters
+    assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].max_characters
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())

@@ -29,7 +29,7 @@ CLONING = CARD.model_copy(update={"clones_voices": True})
 LANGUAGE = Choice(name="language", choices=("en", "fr", "pt", "zh"))
 MOOD = Choice(name="mood", choices=("Calm", "sad"))
 POLYGLOT = CARD.model_copy(update={"parameters": (*CARD.parameters, LANGUAGE, MOOD)})
-TERSE = CARD.model_copy(update={"longest_text": 8})
+TERSE = CARD.model_copy(update={"max_characters": 8})
 VOICES = (
     Voice(name="default", engine="*", aliases=("alloy", "ash")),
     Voice(name="polly", engine="parrot", parameters={"temperature": 0.5, "exaggeration": 0.3}),
@@ -191,7 +191,7 @@ def test_a_text_over_the_limit_of_the_engine() -> None:
 
 @pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
 def test_the_smaller_limit_applies_and_is_named(longest: int | None, limit: int, said: str) -> None:
-    card = CARD.model_copy(update={"longest_text": longest})
+    card = CARD.model_copy(update={"max_characters": longest})
     assert validator(card).max_text_characters == limit
     accept(card, text="a" * limit)
     assert refuse(card, text="a" * 11).message.startswith(f"text has 11 characters; {said}")

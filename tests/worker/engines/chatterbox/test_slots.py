@@ -13,7 +13,7 @@ import torch
 from tests.support.batched import BUDGET, SLOTS, TEXTS, all_samples, begin, drop, start
 from tests.support.stock import BUILT_IN, TOKEN_SAMPLES, CountedCancellation, cloned
 from tests.support.tiny_models import TinyCheckpoint
-from worker.cards import POSITIONS
+from worker.cards import SLOT_POSITIONS
 from worker.engines.base import (
     Cancellation,
     CancelledError,
@@ -189,8 +189,8 @@ def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(
 
 def test_the_longest_text_there_may_be_fits(batched: BatchedEngine) -> None:
     """The most characters that the card allows, with the largest token budget."""
-    assert batched.card.longest_text is not None
-    drop(begin(batched, "x " * (batched.card.longest_text // 2), budget=1000), after=1)
+    assert batched.card.max_characters is not None
+    drop(begin(batched, "x " * (batched.card.max_characters // 2), budget=1000), after=1)
 
 
 def test_a_failure_while_adding_takes_no_slot(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +235,7 @@ def test_the_memory_of_a_slot_is_as_stated(batched: BatchedEngine) -> None:
     t3 = batched.loaded.upstream.t3
     rows, layers = (1, t3.cfg.n_layer) if t3.is_gpt else (2, t3.cfg.num_hidden_layers)
     padded = batched._decoder._cache._values.shape[3]
-    assert MAX_POSITIONS <= padded == POSITIONS, "the card says so"
+    assert MAX_POSITIONS <= padded == SLOT_POSITIONS, "the card says so"
     assert batched._decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * padded
 
 
