@@ -162,8 +162,8 @@ SLOT_POSITIONS = 2048
 def _batched(*, layers: int, width: int, rows: int, weights_mib: int, other_mib: int, speed: float) -> BatchedCard:
     """Returns the card of a batched runtime by the shape of its T3, with `rows` batch rows per utterance in float32.
 
-    Each worker has a copy of the weights of T3's layers: `weights_mib` in float32. The rest of its private memory in the
-    longest utterance is `other_mib`.
+    Each worker has a copy of the weights of T3's layers: `weights_mib` in float32. The rest of its private memory in
+    the longest utterance is `other_mib`.
     """
     return BatchedCard(
         slots=8,

@@ -19,7 +19,7 @@ def test_the_engines() -> None:
 
 
 @each
-def test_a_card_is_whole(card: EngineCard) -> None:
+def test_a_card_is_complete(card: EngineCard) -> None:
     assert card.description.endswith(".")
     assert card.sample_rate == 24_000
     assert card.resident_bytes > 0
@@ -49,7 +49,7 @@ def test_a_default_is_within_its_range(card: EngineCard) -> None:
 
 
 @each
-def test_the_chatterbox_family_brings_its_libraries_and_maps_its_weights(card: EngineCard) -> None:
+def test_chatterbox_engines_need_an_extra_and_share_their_weights(card: EngineCard) -> None:
     member = card.name in CHATTERBOX
     assert card.extra == ("chatterbox" if member else None)
     assert card.clones_voices is member
@@ -58,7 +58,7 @@ def test_the_chatterbox_family_brings_its_libraries_and_maps_its_weights(card: E
 
 
 @each
-def test_only_the_multilingual_ones_have_a_language_to_choose(card: EngineCard) -> None:
+def test_only_multilingual_engines_have_a_language(card: EngineCard) -> None:
     choices = [parameter for parameter in card.parameters if isinstance(parameter, Choice)]
     if card.name.startswith("multilingual"):
         assert [(choice.name, choice.choices) for choice in choices] == [("language", LANGUAGES)]
@@ -73,7 +73,7 @@ def test_the_languages() -> None:
     assert "en" in LANGUAGES
 
 
-def test_the_family_differs_where_upstream_does() -> None:
+def test_chatterbox_engines_differ_as_upstreams_do() -> None:
     defaults = {
         name: {parameter.name: parameter.default for parameter in card.parameters if isinstance(parameter, Parameter)}
         for name, card in CARDS.items()
@@ -84,7 +84,7 @@ def test_the_family_differs_where_upstream_does() -> None:
     assert defaults["multilingual-v3"] == defaults["chatterbox"]
 
 
-def test_cards_survive_json_each_parameter_as_its_own_kind() -> None:
+def test_cards_survive_json() -> None:
     for card in CARDS.values():
         assert EngineCard.model_validate_json(card.model_dump_json()) == card
 

@@ -1,4 +1,4 @@
-"""`python -m worker` as an operator meets it: what it refuses to start with, and what it says then."""
+"""`python -m worker`: the options that it refuses, and its messages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_no_threads(run_dir: Path) -> None:
     assert refusal(run_dir, threads="0") == (2, "worker: error: argument --threads: '0' leaves no thread")
 
 
-def test_an_engine_that_there_is_not(run_dir: Path) -> None:
+def test_an_unknown_engine(run_dir: Path) -> None:
     status, said = refusal(run_dir, engine="parrot")
     assert status == 2
     assert "invalid choice: 'parrot'" in said
@@ -61,15 +61,15 @@ def test_an_engine_that_there_is_not(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "there_are"),
+    ("option", "value", "choices"),
     [("runtime", "fast", "'batched', 'stock'"), ("precision", "fp16", "'fp32', 'bf16', 'int8'")],
 )
-def test_an_unknown_runtime_or_precision(run_dir: Path, option: str, value: str, there_are: str) -> None:
+def test_an_unknown_runtime_or_precision(run_dir: Path, option: str, value: str, choices: str) -> None:
     status, said = refusal(run_dir, **{option: value})
     assert status == 2
     assert f"argument --{option}: invalid" in said
     assert value in said
-    assert there_are in said
+    assert choices in said
 
 
 @pytest.mark.parametrize(
@@ -92,26 +92,26 @@ def test_options_that_the_engine_does_not_support(run_dir: Path, changed: dict[s
     assert state.reason.startswith(said)
 
 
-def test_cpus_that_it_may_not_use(run_dir: Path) -> None:
+def test_cpus_outside_the_affinity_mask(run_dir: Path) -> None:
     status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}")
     assert status == 1
     assert said.startswith(f"worker 0: cannot run on CPUs {CPU},{BEYOND}: allowed here are ")
 
 
-def test_no_folder_of_voices(run_dir: Path, tmp_path: Path) -> None:
+def test_a_missing_folder_of_voices(run_dir: Path, tmp_path: Path) -> None:
     status, said = refusal(run_dir, **{"voices-dir": str(tmp_path / "absent")})
     assert status == 1
     assert said == f"worker 0: there is no folder of voices at {tmp_path}/absent; set CHORUS_VOICES_DIR to one"
 
 
-def test_without_a_default_voice_it_says_why_it_does_not_work(run_dir: Path, tmp_path: Path) -> None:
+def test_a_missing_default_voice_is_reported(run_dir: Path, tmp_path: Path) -> None:
     with start_worker(worker_options(run_dir, voices_dir=tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)
     assert state.reason is not None
     assert "there is no voice 'default'" in state.reason
 
 
-def test_a_model_that_cannot_load_is_told_and_then_the_worker_ends(run_dir: Path, tmp_path: Path) -> None:
+def test_a_worker_whose_model_cannot_load_reports_it_and_ends(run_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object file')\n")
     options = worker_options(run_dir)
     code = f"""if True:

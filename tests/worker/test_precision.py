@@ -1,4 +1,4 @@
-"""What is said of a processor, and refused on it: by the flags of those that people have."""
+"""The precisions that processors support, by the flags of common ones."""
 
 from __future__ import annotations
 
@@ -49,33 +49,33 @@ def arm(flags: str) -> str:
     return f"processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: {flags}\nCPU part\t: 0xd0c\n\n"
 
 
-@pytest.mark.parametrize(("flags", "gain"), HOSTS.values(), ids=HOSTS)
-def test_what_gains_on_x86(flags: str, gain: set[Precision]) -> None:
+@pytest.mark.parametrize(("flags", "supported"), HOSTS.values(), ids=HOSTS)
+def test_supported_precisions_on_x86(flags: str, supported: set[Precision]) -> None:
     found = parse_cpuinfo(x86(flags), machine="x86_64")
     assert found.name == "A processor @ 3 GHz"
-    assert {precision for precision in Precision if found.supports(precision)} == gain
-    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == gain
+    assert {precision for precision in Precision if found.supports(precision)} == supported
+    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == supported
 
 
-@pytest.mark.parametrize(("flags", "gain"), ARM.values(), ids=ARM)
-def test_what_gains_on_arm(flags: str, gain: set[Precision]) -> None:
+@pytest.mark.parametrize(("flags", "supported"), ARM.values(), ids=ARM)
+def test_supported_precisions_on_arm(flags: str, supported: set[Precision]) -> None:
     found = parse_cpuinfo(arm(flags), machine="aarch64")
     assert found.name == "aarch64"
-    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == gain
+    assert {precision for precision in Precision if unsupported_reason(precision, found) is None} == supported
 
 
-def test_what_only_some_cores_have_counts_for_nothing() -> None:
+def test_instruction_sets_of_only_some_cores_do_not_count() -> None:
     text = x86("avx2 avx512f avx512_vnni", cores=1) + x86("avx2 avx512f", cores=1)
     assert parse_cpuinfo(text, machine="x86_64").instruction_sets == {"avx2", "avx512f"}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "flags", "model name :", "flags :\nFeatures :"])
-def test_of_one_that_says_nothing_nothing_is_known(text: str) -> None:
+def test_an_unreadable_description_has_no_instruction_sets(text: str) -> None:
     assert parse_cpuinfo(text, machine="riscv64") == Processor("riscv64", frozenset())
     assert unsupported_reason(FP32, parse_cpuinfo(text, machine="riscv64")) is None
 
 
-def test_a_refusal_names_what_is_missing_what_is_there_and_what_to_choose() -> None:
+def test_a_refusal_names_the_missing_and_present_instruction_sets_and_the_alternatives() -> None:
     ice_lake = parse_cpuinfo(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
     assert unsupported_reason(BF16, ice_lake) == (
         "precision bf16 needs a processor with AVX512-BF16 or AMX-BF16 (on Arm: BF16), and this is Xeon 8375C, with "
@@ -93,7 +93,7 @@ def test_a_refusal_names_what_is_missing_what_is_there_and_what_to_choose() -> N
     assert "this is i486, with none of the instruction sets that matter here" in nothing
 
 
-def test_what_is_said_at_the_start_on_ice_lake() -> None:
+def test_remarks_on_ice_lake() -> None:
     found = parse_cpuinfo(x86(HOSTS["c6i (Ice Lake)"][0], "Xeon 8375C"), machine="x86_64")
     assert list(precision_remarks(INT8, found)) == [
         "Processor: Xeon 8375C, with AVX2, AVX-512, AVX512-VNNI.",
@@ -103,7 +103,7 @@ def test_what_is_said_at_the_start_on_ice_lake() -> None:
     ]
 
 
-def test_what_is_said_at_the_start_on_sapphire_rapids() -> None:
+def test_remarks_on_sapphire_rapids() -> None:
     found = parse_cpuinfo(x86(HOSTS["c7i (Sapphire Rapids)"][0], "Xeon 8488C"), machine="x86_64")
     assert list(precision_remarks(FP32, found))[1:] == [
         "fp32, as chosen: as upstream computes, products by AVX2, AVX-512.",
@@ -112,11 +112,11 @@ def test_what_is_said_at_the_start_on_sapphire_rapids() -> None:
     ]
 
 
-def test_what_is_said_of_one_without_any() -> None:
+def test_remarks_on_a_processor_without_instruction_sets() -> None:
     assert list(precision_remarks(FP32, Processor("i486", frozenset())))[1] == "fp32, as chosen: as upstream computes."
 
 
-def test_the_text_is_read_where_linux_has_it(tmp_path: Path) -> None:
+def test_proc_cpuinfo_is_read(tmp_path: Path) -> None:
     (tmp_path / "proc").mkdir()
     (tmp_path / "proc" / "cpuinfo").write_text(x86("avx2", "Ünreadable"), encoding="latin-1")
     assert detect_processor(tmp_path).instruction_sets == {"avx2"}

@@ -1,4 +1,4 @@
-"""Real workers of the embedded voice, started to be measured: what comes of them, and that nothing is left."""
+"""Measurements of real workers with the embedded voice: their results, and that no process and no file is left."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FOREVER = 1e9
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path, run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Neither a process nor a file; `tmp_path` is where it always is."""
+    """Neither a process nor a file; `tmp_path` is not affected."""
     monkeypatch.setattr(tempfile, "tempdir", str(run_dir))
     yield
     assert started() == []
@@ -61,16 +61,16 @@ def test_when_a_worker_starts_no_more(limits: RunLimits, slots: int, begun: int,
     assert limits.reached(slots, begun, elapsed) is reached
 
 
-def test_the_texts_are_all_different_and_about_as_long() -> None:
+def test_the_texts_differ_and_have_similar_lengths() -> None:
     assert len(set(TEXTS)) == len(TEXTS)
     seconds = [len(text) * CARDS["turbo"].seconds_per_character for text in TEXTS]
     assert 3 < min(seconds) < max(seconds) < 5
 
 
-def test_all_workers_speak_and_what_came_of_it_is_told(settings: Settings) -> None:
-    told = []
-    measured = measure_layout(settings, TWO, RunLimits(3, FOREVER), lambda: told.append(len(started())))
-    assert told == [2] * 6, "both workers are there while either speaks"
+def test_all_workers_are_measured_at_once(settings: Settings) -> None:
+    running = []
+    measured = measure_layout(settings, TWO, RunLimits(3, FOREVER), lambda: running.append(len(started())))
+    assert running == [2] * 6, "both workers run until the end"
     assert (measured.threads, measured.slots, measured.workers, measured.utterances) == (1, 1, 2, 6)
     assert 6 * 2 < measured.audio_seconds < 6 * 8
     assert 0 < measured.answer_seconds <= measured.seconds
@@ -78,7 +78,7 @@ def test_all_workers_speak_and_what_came_of_it_is_told(settings: Settings) -> No
     assert 64 * 2**20 < measured.worker_bytes < CARDS["hibari"].resident_bytes
 
 
-def test_a_worker_that_dies_ends_it(settings: Settings) -> None:
+def test_a_worker_that_dies_ends_the_run(settings: Settings) -> None:
     def kill() -> None:
         for worker in started():
             worker.kill()
@@ -87,7 +87,7 @@ def test_a_worker_that_dies_ends_it(settings: Settings) -> None:
         measure_layout(settings, TWO, RunLimits(100, FOREVER), kill)
 
 
-def test_a_worker_that_ends_at_once_is_quoted(settings: Settings) -> None:
+def test_the_log_of_a_worker_that_ends_at_once_is_quoted(settings: Settings) -> None:
     beyond = Layout(((max(CPUS) + 1,),), 1, 1, ())
     with pytest.raises(
         CalibrationRunError, match=r"worker 0 did not start: it ended with 1; the end of its log:\n.*cannot run on"
@@ -95,7 +95,7 @@ def test_a_worker_that_ends_at_once_is_quoted(settings: Settings) -> None:
         measure_layout(settings, beyond, RunLimits(1, FOREVER), lambda: None)
 
 
-def test_a_worker_whose_model_does_not_load_says_why(settings: Settings, tmp_path: Path) -> None:
+def test_a_model_that_does_not_load_is_reported(settings: Settings, tmp_path: Path) -> None:
     voices = tmp_path / "voices"
     voices.mkdir()
     with pytest.raises(CalibrationRunError, match=r"worker \d cannot load its model: .*there is no voice 'default'"):

@@ -1,4 +1,4 @@
-"""Calibrations on disk: found where all conditions are the same, and nothing else."""
+"""Calibrations on disk: found only if all conditions are the same."""
 
 from __future__ import annotations
 
@@ -13,86 +13,84 @@ from balancer.host.calibration import Calibration, Conditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, calibrations_folder, find_calibration, save
 from tests.support.calibrations import CONDITIONS, calibration, measurement
 
-ASKED = CONDITIONS.model_copy(update={"weights": UNKNOWN_WEIGHTS})
+CURRENT = CONDITIONS.model_copy(update={"weights": UNKNOWN_WEIGHTS})
 
 
-def made(slots: int = 4, **conditions: Any) -> Calibration:
-    held_for = Conditions.model_validate(CONDITIONS.model_dump() | conditions)
-    return calibration(measurement(1, slots)).model_copy(update={"conditions": held_for})
+def calibration_under(slots: int = 4, **conditions: Any) -> Calibration:
+    changed = Conditions.model_validate(CONDITIONS.model_dump() | conditions)
+    return calibration(measurement(1, slots)).model_copy(update={"conditions": changed})
 
 
 def weights(digest: str = "a digest") -> Callable[[], str]:
     return lambda: digest
 
 
-def unasked() -> NoReturn:
-    raise AssertionError("gigabytes were read for nothing")
+def not_to_be_called() -> NoReturn:
+    raise AssertionError("the weights were read for nothing")
 
 
 def other(*names: str) -> str:
     return f"No calibration matches this host, which differs in {', '.join(names)}; run `chorus calibrate`."
 
 
-def test_where_there_is_none_nothing_is_said(tmp_path: Path) -> None:
-    assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
+def test_without_calibrations_there_is_no_remark(tmp_path: Path) -> None:
+    assert find_calibration(CURRENT, tmp_path, not_to_be_called) == (None, None)
 
 
-def test_what_is_kept_is_found(tmp_path: Path) -> None:
-    place = save(made(), tmp_path)
+def test_a_saved_calibration_is_found(tmp_path: Path) -> None:
+    place = save(calibration_under(), tmp_path)
     assert list(calibrations_folder(tmp_path).iterdir()) == [place]
-    assert find_calibration(ASKED, tmp_path, weights()) == (
-        made().model_copy(update={"measured_at": _when(place)}),
+    assert find_calibration(CURRENT, tmp_path, weights()) == (
+        calibration_under().model_copy(update={"measured_at": _measured_at(place)}),
         None,
     )
 
 
-def _when(place: Path) -> object:
+def _measured_at(place: Path) -> object:
     return Calibration.model_validate_json(place.read_bytes()).measured_at
 
 
-def test_a_later_one_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
-    assert save(made(slots=4), tmp_path) == save(made(slots=8), tmp_path)
-    found, _ = find_calibration(ASKED, tmp_path, weights())
+def test_a_later_calibration_replaces_an_earlier_one(tmp_path: Path) -> None:
+    assert save(calibration_under(slots=4), tmp_path) == save(calibration_under(slots=8), tmp_path)
+    found, _ = find_calibration(CURRENT, tmp_path, weights())
     assert found is not None
     assert found.measurements[0].slots == 8
 
 
-def test_checkpoints_have_one_each(tmp_path: Path) -> None:
-    save(made(slots=4), tmp_path)
-    save(made(slots=8, weights="another"), tmp_path)
-    found, _ = find_calibration(ASKED, tmp_path, weights("another"))
+def test_each_checkpoint_has_its_own(tmp_path: Path) -> None:
+    save(calibration_under(slots=4), tmp_path)
+    save(calibration_under(slots=8, weights="another"), tmp_path)
+    found, _ = find_calibration(CURRENT, tmp_path, weights("another"))
     assert found is not None
     assert found.measurements[0].slots == 8
-    assert find_calibration(ASKED, tmp_path, weights("a third")) == (None, other("weights"))
+    assert find_calibration(CURRENT, tmp_path, weights("a third")) == (None, other("weights"))
 
 
 @pytest.mark.parametrize("conditions", [{"cores": 4}, {"processor": "EPYC"}, {"quota": 1.5}])
-def test_of_another_host_it_is_left_aside_and_the_weights_are_not_read(
-    tmp_path: Path, conditions: dict[str, Any]
-) -> None:
-    save(made(**conditions), tmp_path)
-    assert find_calibration(ASKED, tmp_path, unasked) == (None, other(*conditions))
+def test_one_of_another_host_is_ignored_without_reading_the_weights(tmp_path: Path, conditions: dict[str, Any]) -> None:
+    save(calibration_under(**conditions), tmp_path)
+    assert find_calibration(CURRENT, tmp_path, not_to_be_called) == (None, other(*conditions))
 
 
 @pytest.mark.parametrize(
     "conditions", [{"engine": label} for label in ("nano, batched, int8", "turbo, batched, fp32", "turbo, stock, int8")]
 )
-def test_of_another_way_to_run_it_is_no_matter(tmp_path: Path, conditions: dict[str, Any]) -> None:
-    save(made(**conditions), tmp_path)
-    assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
+def test_one_of_other_engine_options_is_ignored_silently(tmp_path: Path, conditions: dict[str, Any]) -> None:
+    save(calibration_under(**conditions), tmp_path)
+    assert find_calibration(CURRENT, tmp_path, not_to_be_called) == (None, None)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "null", '{"conditions": 1}', "\0"])
-def test_a_damaged_one_counts_for_nothing(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
-    place = save(made(), tmp_path)
+def test_a_damaged_one_is_ignored(tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    place = save(calibration_under(), tmp_path)
     place.write_text(content)
     with caplog.at_level(logging.WARNING):
-        assert find_calibration(ASKED, tmp_path, unasked) == (None, None)
+        assert find_calibration(CURRENT, tmp_path, not_to_be_called) == (None, None)
     assert f"ignoring the calibration in {place}, which cannot be read" in caplog.text
 
 
-def test_what_cannot_be_kept_leaves_nothing_half(tmp_path: Path) -> None:
+def test_a_failed_save_leaves_no_partial_file(tmp_path: Path) -> None:
     (calibrations_folder(tmp_path) / f"{CONDITIONS.file_stem}.json").mkdir(parents=True)
     with pytest.raises(OSError, match="directory"):
-        save(made(), tmp_path)
+        save(calibration_under(), tmp_path)
     assert [path.suffix for path in calibrations_folder(tmp_path).iterdir()] == [".json"]

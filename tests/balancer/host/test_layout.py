@@ -18,9 +18,9 @@ GB = 10**9
 HIBARI = WorkerMemory.of(EngineOptions("hibari", Path("/cache")))
 BIG = WorkerMemory(4_300_000_000)
 MAPPED = WorkerMemory(1_600_000_000, 3_000_000_000)
-"""Workers of it read their weights from one copy."""
+"""Its workers share one copy of the weights."""
 BATCHED = WorkerMemory(2 * GB, 3 * GB, GB // 2, 8)
-"""Workers of it speak eight utterances at once, if memory holds what these take."""
+"""Its workers have eight slots, if memory holds them."""
 
 
 def make_host(
@@ -67,10 +67,10 @@ class Case:
     threads: list[int]
     reason: str
     memory: WorkerMemory = HIBARI
-    asked: dict[str, Any] = field(default_factory=dict)
+    requested: dict[str, Any] = field(default_factory=dict)
 
 
-CHOSEN = {
+DEFAULTS = {
     "one core": Case(make_host(1), [1], "shares the workers' cores"),
     "two cores": Case(make_host(2), [1, 1], "shares the workers' cores"),
     "four cores": Case(make_host(4), [1] * 4, "shares the workers' cores"),
@@ -117,68 +117,68 @@ CHOSEN = {
     ),
 }
 
-ASKED = {
-    "fewer workers": Case(c6i_4xlarge(), [2] * 3, "3 workers, as requested", asked={"workers": 3}),
+REQUESTS = {
+    "fewer workers": Case(c6i_4xlarge(), [2] * 3, "3 workers, as requested", requested={"workers": 3}),
     "fewer workers without hyper-threads": Case(
-        make_host(8), [3, 3], "1 core left to the balancer", asked={"workers": 2}
+        make_host(8), [3, 3], "1 core left to the balancer", requested={"workers": 2}
     ),
-    "every core": Case(make_host(8), [1] * 8, "shares the workers' cores", asked={"workers": 8}),
+    "every core": Case(make_host(8), [1] * 8, "shares the workers' cores", requested={"workers": 8}),
     "more workers than cores": Case(
-        make_host(2), [1, 1, 1], "Over-committed: 3 worker threads on 2 physical", asked={"workers": 3}
+        make_host(2), [1, 1, 1], "Over-committed: 3 worker threads on 2 physical", requested={"workers": 3}
     ),
     "more workers than the quota holds": Case(
-        make_host(8, quota=3), [1] * 4, "a quota of 4.5 would prevent it", asked={"workers": 4}
+        make_host(8, quota=3), [1] * 4, "a quota of 4.5 would prevent it", requested={"workers": 4}
     ),
     "one worker on two nodes": Case(
-        make_host(8, nodes=2, hyperthreads=2), [4], "1 NUMA node without a worker", asked={"workers": 1}
+        make_host(8, nodes=2, hyperthreads=2), [4], "1 NUMA node without a worker", requested={"workers": 1}
     ),
-    "threads": Case(c6i_4xlarge(), [3, 3], "2 workers of 3 threads", asked={"threads": 3}),
-    "threads without hyper-threads": Case(make_host(8), [2] * 3, "2 cores left", asked={"threads": 2}),
+    "threads": Case(c6i_4xlarge(), [3, 3], "2 workers of 3 threads", requested={"threads": 3}),
+    "threads without hyper-threads": Case(make_host(8), [2] * 3, "2 cores left", requested={"threads": 2}),
     "threads within a quota": Case(
-        make_host(16, quota=8), [2] * 3, "as many as the quota allows", asked={"threads": 2}
+        make_host(16, quota=8), [2] * 3, "as many as the quota allows", requested={"threads": 2}
     ),
     "threads and little memory": Case(
         c6i_4xlarge(memory=10 * GB), [2, 2], "Memory holds 2 workers", BIG, {"threads": 2}
     ),
     "more threads than cores": Case(
-        make_host(2), [3], "Over-committed: 3 worker threads on 2 physical cores", asked={"threads": 3}
+        make_host(2), [3], "Over-committed: 3 worker threads on 2 physical cores", requested={"threads": 3}
     ),
     "threads that no node has": Case(
-        make_host(8, nodes=2, hyperthreads=2), [6], "6 worker threads on 4 physical", asked={"threads": 6}
+        make_host(8, nodes=2, hyperthreads=2), [6], "6 worker threads on 4 physical", requested={"threads": 6}
     ),
-    "both": Case(make_host(8), [2] * 4, "shares the workers", asked={"workers": 4, "threads": 2}),
-    "both, with room to spare": Case(c6i_4xlarge(), [2, 2], "as requested", asked={"workers": 2, "threads": 2}),
+    "both": Case(make_host(8), [2] * 4, "shares the workers", requested={"workers": 4, "threads": 2}),
+    "both, with room to spare": Case(c6i_4xlarge(), [2, 2], "as requested", requested={"workers": 2, "threads": 2}),
     "both, beyond the cores": Case(
-        make_host(4), [4, 4], "8 worker threads on 4 physical", asked={"workers": 2, "threads": 4}
+        make_host(4), [4, 4], "8 worker threads on 4 physical", requested={"workers": 2, "threads": 4}
     ),
-    "cores": Case(c6i_4xlarge(), [2, 2], "2 workers on the requested CPUs", asked={"cores": ((0, 1, 8), (2, 3))}),
+    "cores": Case(c6i_4xlarge(), [2, 2], "2 workers on the requested CPUs", requested={"cores": ((0, 1, 8), (2, 3))}),
     "different numbers of cores": Case(
-        c6i_4xlarge(), [1, 1], "2 cores unused", asked={"cores": ((0, 1, 2, 8), (3, 11))}
+        c6i_4xlarge(), [1, 1], "2 cores unused", requested={"cores": ((0, 1, 2, 8), (3, 11))}
     ),
     "cores and threads": Case(
-        c6i_4xlarge(), [1, 1], "requested CPUs", asked={"cores": ((0, 1, 8), (2, 10)), "threads": 1, "workers": 2}
+        c6i_4xlarge(), [1, 1], "requested CPUs", requested={"cores": ((0, 1, 8), (2, 10)), "threads": 1, "workers": 2}
     ),
     "hyper-threads of one core as two workers": Case(
-        c6i_4xlarge(), [1, 1], "2 worker threads on 1 physical core ", asked={"cores": ((0,), (8,))}
+        c6i_4xlarge(), [1, 1], "2 worker threads on 1 physical core ", requested={"cores": ((0,), (8,))}
     ),
     "cores of two nodes": Case(
-        make_host(8, nodes=2), [2], "1 worker across NUMA nodes, as requested", asked={"cores": ((3, 4),)}
+        make_host(8, nodes=2), [2], "1 worker across NUMA nodes, as requested", requested={"cores": ((3, 4),)}
     ),
     "cores under a quota": Case(
-        make_host(8, quota=4), [1, 1], "quota of 4 CPUs covers 2", asked={"cores": ((0, 1), (2, 3))}
+        make_host(8, quota=4), [1, 1], "quota of 4 CPUs covers 2", requested={"cores": ((0, 1), (2, 3))}
     ),
     "different numbers of cores under a quota": Case(
-        make_host(8, quota=7), [1, 1], "2 CPUs unused", asked={"cores": ((0,), (1, 2, 3))}
+        make_host(8, quota=7), [1, 1], "2 CPUs unused", requested={"cores": ((0,), (1, 2, 3))}
     ),
     "cores and threads beyond the quota": Case(
-        make_host(8, quota=2), [2, 2], "a quota of 4.5", asked={"cores": ((0, 1), (2, 3)), "threads": 2}
+        make_host(8, quota=2), [2, 2], "a quota of 4.5", requested={"cores": ((0, 1), (2, 3)), "threads": 2}
     ),
 }
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (CHOSEN | ASKED).items()])
-def test_plan(case: Case) -> None:
-    layout = plan_layout(case.host, case.memory, **case.asked)
+@pytest.mark.parametrize("case", [pytest.param(case, id=name) for name, case in (DEFAULTS | REQUESTS).items()])
+def test_the_layout(case: Case) -> None:
+    layout = plan_layout(case.host, case.memory, **case.requested)
     assert threads(layout) == case.threads
     assert case.reason in " ".join(layout.reasons)
 
@@ -187,7 +187,7 @@ def test_a_worker_may_use_all_hyper_threads_of_its_cores() -> None:
     assert cpus(plan_layout(c6i_4xlarge(), HIBARI)) == [(core, core + 8) for core in range(8)]
 
 
-def test_a_core_left_over_is_one_to_move_to() -> None:
+def test_an_unused_core_is_added_to_a_worker() -> None:
     layout = plan_layout(c6i_4xlarge(), BIG)
     assert cpus(layout) == [(0, 1, 8, 9), *((core, core + 8) for core in range(2, 8))]
 
@@ -200,7 +200,7 @@ def test_workers_on_two_sockets_are_spread_and_never_span_nodes() -> None:
     assert sum(threads(layout)) == 84
 
 
-def test_the_core_left_free_is_the_first() -> None:
+def test_the_balancers_core_is_the_first() -> None:
     assert cpus(plan_layout(make_host(6), HIBARI)) == [(1,), (2,), (3,), (4,), (5,)]
 
 
@@ -216,12 +216,12 @@ def test_more_workers_than_cores_take_turns() -> None:
     assert cpus(plan_layout(make_host(2), HIBARI, workers=5)) == [(0,), (1,), (0,), (1,), (0,)]
 
 
-def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
+def test_workers_with_fewer_threads_than_cores_leave_the_rest() -> None:
     assert cpus(plan_layout(make_host(8), HIBARI, threads=3)) == [(1, 2, 3), (5, 6, 7)]
 
 
 @pytest.mark.parametrize(
-    ("host", "asked"),
+    ("host", "requested"),
     [
         (c6i_4xlarge(), {}),
         (c6i_4xlarge(), {"workers": 4}),
@@ -233,10 +233,8 @@ def test_workers_of_fewer_threads_than_their_share_leave_the_rest() -> None:
         (make_host(16, quota=3), {"workers": 4}),
     ],
 )
-def test_nothing_is_called_left_over_where_all_is_used_or_threads_were_asked_for(
-    host: Host, asked: dict[str, Any]
-) -> None:
-    assert "unused" not in " ".join(plan_layout(host, HIBARI, **asked).reasons)
+def test_no_core_counts_as_unused_if_threads_are_given_or_all_are_used(host: Host, requested: dict[str, Any]) -> None:
+    assert "unused" not in " ".join(plan_layout(host, HIBARI, **requested).reasons)
 
 
 def test_named_cores_are_taken_as_they_are() -> None:
@@ -244,7 +242,7 @@ def test_named_cores_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("host", "memory", "asked", "message"),
+    ("host", "memory", "requested", "message"),
     [
         (make_host(4, memory=4 * GB), BIG, {}, r"1 worker would need 4\.5 GiB .*3\.7 GiB available.*smaller"),
         (make_host(4, memory=0), HIBARI, {}, r"1 worker would need .* GiB of memory .*0\.0 GiB available"),
@@ -279,17 +277,19 @@ def test_named_cores_are_taken_as_they_are() -> None:
         (make_host(4), HIBARI, {"threads": -1}, "threads is -1: it must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(host: Host, memory: WorkerMemory, asked: dict[str, Any], message: str) -> None:
+def test_impossible_requests_are_refused(
+    host: Host, memory: WorkerMemory, requested: dict[str, Any], message: str
+) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan_layout(host, memory, **asked)
+        plan_layout(host, memory, **requested)
 
 
 # Slots
 
 
-def slots_of(host: Host, memory: WorkerMemory = BATCHED, **asked: Any) -> tuple[list[int], int, str]:
-    """Threads of each worker, slots of all, and what is said of the slots."""
-    layout = plan_layout(host, memory, **asked)
+def slots_of(host: Host, memory: WorkerMemory = BATCHED, **requested: Any) -> tuple[list[int], int, str]:
+    """Threads of each worker, slots per worker, and the reason for the slots."""
+    layout = plan_layout(host, memory, **requested)
     return threads(layout), layout.slots, layout.reasons[1]
 
 
@@ -307,10 +307,10 @@ def measurement(threads: int, slots: int, speed: float, *, workers: int = 8) -> 
 
 
 MEASURED = (measurement(2, 8, 3.0, workers=4), measurement(1, 4, 2.5), measurement(1, 1, 1.0))
-"""Of eight cores, the best first."""
+"""On eight cores, best first."""
 
 
-def test_an_engine_that_speaks_one_utterance_at_a_time_has_one_slot() -> None:
+def test_an_engine_without_batching_has_one_slot() -> None:
     assert slots_of(c6i_4xlarge(), HIBARI) == (
         [1] * 8,
         1,
@@ -318,12 +318,12 @@ def test_an_engine_that_speaks_one_utterance_at_a_time_has_one_slot() -> None:
     )
 
 
-def test_without_a_calibration_the_default() -> None:
+def test_without_a_calibration_slots_have_their_default() -> None:
     expected = "8 slots per worker, the engine's default: `chorus calibrate` finds the fastest number for this host."
     assert slots_of(c6i_4xlarge(memory=64 * GB)) == ([1] * 8, 8, expected)
 
 
-def test_little_memory_costs_slots_before_it_costs_workers() -> None:
+def test_little_memory_reduces_slots_before_workers() -> None:
     found, slots, reason = slots_of(c6i_4xlarge(memory=32 * GB))
     assert (found, slots) == ([1] * 8, 2)
     assert reason == (
@@ -332,17 +332,17 @@ def test_little_memory_costs_slots_before_it_costs_workers() -> None:
     )
 
 
-def test_too_little_for_one_slot_everywhere_costs_workers() -> None:
+def test_too_little_memory_for_one_slot_each_reduces_workers() -> None:
     found, slots, _ = slots_of(c6i_4xlarge(memory=16 * GB))
     assert (found, slots) == ([2] * 4, 2)
 
 
-def test_slots_that_were_asked_for_cost_workers_instead() -> None:
+def test_requested_slots_reduce_workers_instead() -> None:
     assert slots_of(c6i_4xlarge(memory=32 * GB), slots=8) == ([2] * 4, 8, "8 slots per worker, as requested.")
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("requested", "message"),
     [
         ({"slots": 60}, r"1 worker of 60 slots would need 34\.1 GiB .*0\.5 GiB per slot.*: request at most 50 slots"),
         (
@@ -353,9 +353,9 @@ def test_slots_that_were_asked_for_cost_workers_instead() -> None:
         ({"slots": 0}, "slots is 0: it must be at least 1"),
     ],
 )
-def test_too_little_memory_for_what_was_asked(asked: dict[str, Any], message: str) -> None:
+def test_too_little_memory_for_the_request(requested: dict[str, Any], message: str) -> None:
     with pytest.raises(LayoutError, match=message):
-        plan_layout(c6i_4xlarge(memory=32 * GB), BATCHED, **asked)
+        plan_layout(c6i_4xlarge(memory=32 * GB), BATCHED, **requested)
 
 
 def test_a_calibration_decides_on_threads_and_slots() -> None:
@@ -367,13 +367,13 @@ def test_a_calibration_decides_on_threads_and_slots() -> None:
     )
 
 
-def test_what_memory_does_not_hold_now_is_passed_over() -> None:
+def test_measured_configurations_that_exceed_memory_are_skipped() -> None:
     assert slots_of(c6i_4xlarge(memory=36 * GB), measured=(measurement(1, 4, 4.0), *MEASURED))[:2] == ([2] * 4, 8)
     assert slots_of(c6i_4xlarge(memory=16 * GB), measured=MEASURED[:1])[1] == 2
     assert "Memory holds" in slots_of(c6i_4xlarge(memory=16 * GB), measured=MEASURED[:1])[2]
 
 
-def test_what_was_asked_goes_before_the_calibration() -> None:
+def test_the_request_takes_precedence_over_the_calibration() -> None:
     host = c6i_4xlarge(memory=64 * GB)
     assert slots_of(host, measured=MEASURED, threads=1)[:2] == ([1] * 8, 4)
     assert slots_of(host, measured=MEASURED, slots=1)[:2] == ([1] * 8, 1)
@@ -382,16 +382,16 @@ def test_what_was_asked_goes_before_the_calibration() -> None:
     assert "default" in slots_of(host, measured=MEASURED, threads=4)[2]
 
 
-@pytest.mark.parametrize("asked", [{"workers": 8}, {"cores": ((0,), (1,))}])
-def test_workers_that_were_asked_for_get_the_slots_measured_for_their_threads(asked: dict[str, Any]) -> None:
-    found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED, **asked)
+@pytest.mark.parametrize("requested", [{"workers": 8}, {"cores": ((0,), (1,))}])
+def test_requested_workers_get_the_slots_measured_for_their_threads(requested: dict[str, Any]) -> None:
+    found, slots, reason = slots_of(c6i_4xlarge(memory=64 * GB), measured=MEASURED, **requested)
     assert (set(found), slots) == ({1}, 4)
     assert "calibration" in reason
 
 
 # Properties
 
-unhurried = settings(deadline=None)  # a busy machine is no defect of the layout
+no_deadline = settings(deadline=None)  # a busy machine is no defect of the layout
 
 
 @st.composite
@@ -421,7 +421,7 @@ counts = st.none() | st.integers(1, 8)
 
 
 def assert_sound(host: Host, layout: Layout) -> None:
-    """Check what holds of any layout, chosen or asked for, unless its CPUs were named."""
+    """Check the properties of every layout whose CPUs were not given."""
     assert layout.workers
     assert layout.threads >= 1
     for own in layout.workers:
@@ -436,7 +436,7 @@ def assert_sound(host: Host, layout: Layout) -> None:
 
 
 def fit(host: Host, memory: WorkerMemory, workers: int, slots: int = 1) -> bool:
-    """Whether memory holds so many workers of so many slots beside the reserve."""
+    """Whether memory holds the workers with their slots beside the reserve."""
     free = host.available_bytes - max(2**29, 0.05 * host.available_bytes)
     return workers * (memory.private_bytes + slots * memory.slot_bytes) + memory.shared_bytes <= free
 
@@ -445,9 +445,9 @@ def usable_cores(host: Host) -> int:
     return sum(not host.allowed.isdisjoint(core.cpus) for core in host.cores)
 
 
-@unhurried
+@no_deadline
 @given(hosts(), worker_memories)
-def test_any_chosen_layout_is_sound(host: Host, memory: WorkerMemory) -> None:
+def test_any_default_layout_is_sound(host: Host, memory: WorkerMemory) -> None:
     assume(fit(host, memory, 1))
     layout = plan_layout(host, memory)
     assert_sound(host, layout)
@@ -464,7 +464,7 @@ def test_any_chosen_layout_is_sound(host: Host, memory: WorkerMemory) -> None:
         assert not fit(host, memory, len(layout.workers) + 1)
 
 
-@unhurried
+@no_deadline
 @given(hosts(), worker_memories)
 def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, memory: WorkerMemory) -> None:
     assume(fit(host, memory, 1))
@@ -475,7 +475,7 @@ def test_groups_within_a_node_differ_by_at_most_one_core(host: Host, memory: Wor
     assert all(max(group) - min(group) <= 1 for group in sizes.values())
 
 
-@unhurried
+@no_deadline
 @given(hosts(), worker_memories, st.integers(1, 8))
 def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, memory: WorkerMemory, workers: int) -> None:
     assume(fit(host, memory, workers))
@@ -487,9 +487,9 @@ def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, memory
     assert said == ([str(spare)] if spare else [])
 
 
-@unhurried
+@no_deadline
 @given(hosts(), worker_memories, counts, counts)
-def test_what_is_asked_is_granted_or_refused(
+def test_a_request_is_granted_or_refused(
     host: Host, memory: WorkerMemory, workers: int | None, threads_each: int | None
 ) -> None:
     if not fit(host, memory, workers or 1):
@@ -502,9 +502,9 @@ def test_what_is_asked_is_granted_or_refused(
     assert threads_each is None or set(threads(layout)) == {threads_each}
 
 
-@unhurried
+@no_deadline
 @given(hosts(), worker_memories)
-def test_the_cpus_of_a_chosen_layout_give_it_again(host: Host, memory: WorkerMemory) -> None:
+def test_the_cpus_of_a_layout_result_in_the_same_layout(host: Host, memory: WorkerMemory) -> None:
     assume(fit(host, memory, 1))
     chosen = plan_layout(host, memory)
     again = plan_layout(host, memory, cores=chosen.workers)
@@ -538,7 +538,7 @@ def test_bad_text_is_refused(text: str) -> None:
         parse_cores(text)
 
 
-@unhurried
+@no_deadline
 @given(st.lists(st.lists(st.integers(0, 999), min_size=1).map(tuple), min_size=1).map(tuple))
 def test_text_and_groups_are_inverse(groups: tuple[tuple[int, ...], ...]) -> None:
     assert parse_cores(format_cores(groups)) == groups
