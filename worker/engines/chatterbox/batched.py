@@ -49,6 +49,8 @@ NO_SAMPLES: Samples = np.empty(0, np.float32)
 class BatchedEngine:
     """Synthesises up to `slots` utterances at once; the caller advances their generators in turn.
 
+    An utterance's audio does not depend on the other utterances.
+
     While any utterance's audio is being made, no tokens are decoded. That utterance holds a slot which the next one
     waits for, and a decode step, which takes about as long for one utterance as for eight, is best made when all slots
     decode.

@@ -107,7 +107,10 @@ class Sequence(_CacheRows):
 
 
 class Decoder:
-    """Decodes up to `slots` utterances at once, each of at most `length` positions. Not thread-safe."""
+    """Decodes up to `slots` utterances at once, each of at most `length` positions. Not thread-safe.
+
+    An utterance's tokens do not depend on the other utterances.
+    """
 
     def __init__(self, t3: Any, *, slots: int, length: int, precision: Precision = Precision.FP32) -> None:
         kind: type[Gpt2 | Llama] = Gpt2 if t3.is_gpt else Llama
