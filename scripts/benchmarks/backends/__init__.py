@@ -1,9 +1,10 @@
-"""What bench_decode.py compares: one step of T3's decode and one of S3Gen's estimator, as each runtime computes them.
+"""The comparison of inference runtimes, `scripts/bench_decode`: one step of T3's decode and one of S3Gen's estimator.
 
-steps        what is computed, as plain modules
-inputs       the numbers that go in
-export       the modules as files, for the runtimes that read such
-contenders   each runtime, ready to take the step
-field        the contenders as processes of their own, and their turns
-report       what came of it
+steps             the steps as plain modules
+inputs            their inputs
+export            the modules as ONNX files
+backend           a backend: one runtime in one precision
+implementations   each backend, ready to compute a step
+runner            the backends as processes, which take turns
+report            the measurements as Markdown and JSON
 """

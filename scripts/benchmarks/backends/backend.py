@@ -1,4 +1,4 @@
-"""Which runtimes there are, in which precisions, and what they need. Imports none of them."""
+"""The backends: inference runtimes in the precisions that they support. Imports none of the runtimes."""
 
 from __future__ import annotations
 
@@ -10,72 +10,78 @@ from importlib.util import find_spec
 from worker.precision import Precision, Processor
 
 
-class Runtime(StrEnum):
-    """Who computes."""
+class Workload(StrEnum):
+    """The step that is computed."""
+
+    DECODE = "decode"
+    """One position of every row through T3: its layers, attention over the KV cache, and its head."""
+    ESTIMATOR = "estimator"
+    """One step of S3Gen's flow estimator."""
+
+
+class InferenceRuntime(StrEnum):
+    """The library that computes."""
 
     TORCH = "torch"
-    """A plain module, as torch computes it."""
+    """PyTorch, with a plain module."""
     OWN = "own"
-    """What the batched engine runs: this project's layers on oneDNN's products."""
+    """The layers and kernels of the batched engine."""
     ONNXRUNTIME = "onnxruntime"
     OPENVINO = "openvino"
 
 
 NAMES = {
-    Runtime.TORCH: "torch",
-    Runtime.OWN: "the batched engine's own",
-    Runtime.ONNXRUNTIME: "ONNX Runtime",
-    Runtime.OPENVINO: "OpenVINO",
+    InferenceRuntime.TORCH: "PyTorch",
+    InferenceRuntime.OWN: "batched engine",
+    InferenceRuntime.ONNXRUNTIME: "ONNX Runtime",
+    InferenceRuntime.OPENVINO: "OpenVINO",
 }
 
 PRECISIONS = {
-    Runtime.TORCH: (Precision.FP32,),
-    Runtime.OWN: tuple(Precision),
-    Runtime.ONNXRUNTIME: (Precision.FP32, Precision.INT8),
-    Runtime.OPENVINO: tuple(Precision),
+    InferenceRuntime.TORCH: (Precision.FP32,),
+    InferenceRuntime.OWN: tuple(Precision),
+    InferenceRuntime.ONNXRUNTIME: (Precision.FP32, Precision.INT8),
+    InferenceRuntime.OPENVINO: tuple(Precision),
 }
 
-DECODE, ESTIMATOR = "decode", "estimator"
-"""The steps that are taken."""
-
 EXTRA = "bench"
-"""Of this package's extras, the one that brings all of them."""
+"""The extra of this package that installs all runtimes."""
 
 
 @dataclass(frozen=True)
-class Contender:
+class Backend:
     """One runtime in one precision."""
 
-    runtime: Runtime
+    runtime: InferenceRuntime
     precision: Precision
-    shared: bool = True
-    """Of the project's own decode: whether the positions that all rows share are held, and read, once."""
+    shares_prefix: bool = True
+    """Whether the batched engine stores and reads the positions that all rows have in common only once."""
 
     def __str__(self) -> str:
-        return NAMES[self.runtime] + ("" if self.shared else ", no positions shared")
+        return NAMES[self.runtime] + ("" if self.shares_prefix else " without shared prefix")
 
-    def does(self, work: str) -> bool:
-        """Whether it is another one than the rest in this work: the estimator knows no positions."""
-        return self.shared or work == DECODE
+    def runs(self, workload: Workload) -> bool:
+        """Whether it is measured in this workload; the estimator has no prefix to share."""
+        return self.shares_prefix or workload is Workload.DECODE
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """Modules that it imports beside those of the engine."""
-        if self.runtime is Runtime.ONNXRUNTIME:
+    def required_modules(self) -> tuple[str, ...]:
+        """The modules that it imports, besides those of the engine."""
+        if self.runtime is InferenceRuntime.ONNXRUNTIME:
             return ("onnxruntime", "onnx_ir") if self.precision is Precision.INT8 else ("onnxruntime",)
-        return ("openvino",) if self.runtime is Runtime.OPENVINO else ()
+        return ("openvino",) if self.runtime is InferenceRuntime.OPENVINO else ()
 
     @property
-    def missing(self) -> list[str]:
-        """Of those, the ones that are not installed."""
-        return [module for module in self.needs if find_spec(module) is None]
+    def missing_modules(self) -> list[str]:
+        """The required modules that are not installed."""
+        return [module for module in self.required_modules if find_spec(module) is None]
 
 
-def contenders(found: Processor) -> Iterator[Contender]:
-    """All that this processor has instructions for."""
+def supported_backends(processor: Processor) -> Iterator[Backend]:
+    """The backends whose precision the processor supports."""
     for runtime, precisions in PRECISIONS.items():
         for precision in precisions:
-            if found.supports(precision):
-                yield Contender(runtime, precision)
-        if runtime is Runtime.OWN:
-            yield Contender(runtime, Precision.FP32, shared=False)
+            if processor.supports(precision):
+                yield Backend(runtime, precision)
+        if runtime is InferenceRuntime.OWN:
+            yield Backend(runtime, Precision.FP32, shares_prefix=False)

@@ -1,4 +1,4 @@
-"""Each runtime, ready to take a step. Loaded in a process of its own; imports of each runtime are its own, too."""
+"""The backends, ready to compute a step. Each is loaded in a process of its own, and imports its runtime alone."""
 
 from __future__ import annotations
 
@@ -11,37 +11,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.benchmarks.backends import inputs
-from scripts.benchmarks.backends.backend import Contender, Runtime
-from scripts.benchmarks.backends.inputs import SHARED_POSITIONS, Arrays, Work
+from scripts.benchmarks.backends.backend import Backend, InferenceRuntime, Workload
+from scripts.benchmarks.backends.inputs import SHARED_POSITIONS, Arrays
 from worker.precision import Precision
 
 Step = Callable[[], NDArray[np.float32]]
-"""Takes the step, and gives its first output as float32: logits (rows, tokens), or a direction (1, bands, frames)."""
+"""Computes a step; returns its first output as float32: logits (rows, tokens), or the velocity (1, bands, frames)."""
 
 Prepare = Callable[[int], Step]
-"""The step for so many rows or frames."""
+"""Prepares a step for a number of rows (decode) or frames (estimator)."""
 
-GROUP = 1024
-"""Of OpenVINO's dynamic quantisation: activations that share a scale, all of T3's width."""
+GROUP_SIZE = 1024
+"""Of OpenVINO's dynamic quantization: number of activations with a common scale, the width of T3."""
 
 
-def load(contender: Contender, work: Work, folder: Path, engine: str, weights: Path, *, threads: int) -> Prepare:
-    """Make it ready. `folder` has what `export.prepare` wrote, `weights` is the engine's checkpoint."""
+def load_backend(
+    backend: Backend, workload: Workload, folder: Path, engine: str, weights: Path, *, threads: int
+) -> Prepare:
+    """Make a backend ready to compute steps of a workload.
 
-    def given(size: int) -> Arrays:
-        return inputs.decode(folder, size) if work is Work.DECODE else inputs.estimator(size)
+    `folder` holds the files of `export.export_steps`, `weights` is the folder of the engine's checkpoint.
+    """
 
-    if contender.runtime is Runtime.ONNXRUNTIME:
-        suffix = "-int8" if contender.precision is Precision.INT8 else ""
-        return _onnxruntime(folder / f"{work}{suffix}.onnx", given, threads)
-    if contender.runtime is Runtime.OPENVINO:
-        return _openvino(folder / f"{work}.onnx", given, contender.precision, threads)
+    def make_inputs(size: int) -> Arrays:
+        return inputs.decode_inputs(folder, size) if workload is Workload.DECODE else inputs.estimator_inputs(size)
+
+    if backend.runtime is InferenceRuntime.ONNXRUNTIME:
+        suffix = "-int8" if backend.precision is Precision.INT8 else ""
+        return _onnxruntime(folder / f"{workload}{suffix}.onnx", make_inputs, threads)
+    if backend.runtime is InferenceRuntime.OPENVINO:
+        return _openvino(folder / f"{workload}.onnx", make_inputs, backend.precision, threads)
     model = _model(engine, weights, threads)
-    if contender.runtime is Runtime.TORCH:
-        return _torch(model, work, given)
-    if work is Work.DECODE:
-        return _own_decode(model.t3, contender, given, inputs.shape_of(folder))
-    return _own_estimator(model.s3gen, contender.precision, given)
+    if backend.runtime is InferenceRuntime.TORCH:
+        return _torch(model, workload, make_inputs)
+    if workload is Workload.DECODE:
+        return _own_decode(model.t3, backend, make_inputs, inputs.read_shape(folder))
+    return _own_estimator(model.s3gen, backend.precision, make_inputs)
 
 
 @cache
@@ -55,20 +60,20 @@ def _model(engine: str, weights: Path, threads: int) -> Any:
         return loading.load(engine, weights)
 
 
-def _torch(model: Any, work: Work, given: Callable[[int], Arrays]) -> Prepare:
+def _torch(model: Any, workload: Workload, make_inputs: Callable[[int], Arrays]) -> Prepare:
     import torch  # noqa: PLC0415
 
-    from scripts.benchmarks.backends.steps import DecodeStep, EstimatorStep, tensors  # noqa: PLC0415
+    from scripts.benchmarks.backends.steps import DecodeStep, EstimatorStep, as_tensors  # noqa: PLC0415
 
-    module = DecodeStep(model.t3) if work is Work.DECODE else EstimatorStep(model.s3gen)
+    module = DecodeStep(model.t3) if workload is Workload.DECODE else EstimatorStep(model.s3gen)
 
     def prepare(size: int) -> Step:
-        arguments = tensors(given(size))
+        arguments = as_tensors(make_inputs(size))
 
         def step() -> NDArray[np.float32]:
             with torch.inference_mode():
                 out = module(*arguments)
-            result: NDArray[np.float32] = (out[0] if work is Work.DECODE else out).numpy()
+            result: NDArray[np.float32] = (out[0] if workload is Workload.DECODE else out).numpy()
             return result
 
         return step
@@ -76,10 +81,11 @@ def _torch(model: Any, work: Work, given: Callable[[int], Arrays]) -> Prepare:
     return prepare
 
 
-def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], shape: inputs.Shape) -> Prepare:
-    """The project's own layers and cache, the positions that all rows share held once or, for comparison, by each.
+def _own_decode(t3: Any, backend: Backend, make_inputs: Callable[[int], Arrays], shape: inputs.KVCacheShape) -> Prepare:
+    """The layers and the KV cache of the batched engine.
 
-    As in a worker, weights are laid out once, for the most rows.
+    The cache holds the positions that all rows have in common once or, for comparison, once per row. As in a worker,
+    weights are packed once, for the largest batch.
     """
     import torch  # noqa: PLC0415
 
@@ -87,12 +93,12 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
     from worker.engines.chatterbox.t3.kv_cache import QuerySpan  # noqa: PLC0415
 
     positions = shape.positions
-    shared = min(SHARED_POSITIONS, positions - 2) if contender.shared else 0
-    layers = Gpt2(t3, contender.precision, rows=shape.rows, length=max(shared, positions - shared + 1))
+    shared = min(SHARED_POSITIONS, positions - 2) if backend.shares_prefix else 0
+    layers = Gpt2(t3, backend.precision, rows=shape.rows, length=max(shared, positions - shared + 1))
     cache = layers.cache
 
     def prepare(rows: int) -> Step:
-        states, *past = (torch.from_numpy(array) for array in given(rows).values())
+        states, *past = (torch.from_numpy(array) for array in make_inputs(rows).values())
         pairs = list(zip(past[::2], past[1::2], strict=True))
 
         def fill(span: QuerySpan) -> None:
@@ -110,7 +116,7 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
             for row in range(rows):
                 cache.start_row(row, prefix)
                 fill(QuerySpan(row, shared, positions - shared))
-            # It adds the positions itself.
+            # `forward` adds the position embedding.
             states = states - t3.tfmr.wpe.weight[positions]
         spans = [QuerySpan(row, positions, 1) for row in range(rows)]
 
@@ -124,7 +130,7 @@ def _own_decode(t3: Any, contender: Contender, given: Callable[[int], Arrays], s
     return prepare
 
 
-def _own_estimator(s3gen: Any, precision: Precision, given: Callable[[int], Arrays]) -> Prepare:
+def _own_estimator(s3gen: Any, precision: Precision, make_inputs: Callable[[int], Arrays]) -> Prepare:
     import torch  # noqa: PLC0415
 
     from worker.engines.chatterbox.cooperative import run_to_completion  # noqa: PLC0415
@@ -133,13 +139,13 @@ def _own_estimator(s3gen: Any, precision: Precision, given: Callable[[int], Arra
     estimator = Estimator(s3gen.flow.decoder.estimator, precision)
 
     def prepare(frames: int) -> Step:
-        noisy, wanted, speaker, prompt, time, until = map(torch.from_numpy, given(frames).values())
-        channels = torch.cat([noisy, wanted, speaker[:, :, None].expand(-1, -1, frames), prompt], 1)
+        noisy, encoded, speaker, prompt, start_time, end_time = map(torch.from_numpy, make_inputs(frames).values())
+        channels = torch.cat([noisy, encoded, speaker[:, :, None].expand(-1, -1, frames), prompt], 1)
         states = channels.transpose(1, 2).contiguous()
 
         def step() -> NDArray[np.float32]:
             with torch.inference_mode():
-                velocity = run_to_completion(estimator.steps(states, time.item(), until.item()))
+                velocity = run_to_completion(estimator.steps(states, start_time.item(), end_time.item()))
             result: NDArray[np.float32] = velocity.transpose(1, 2).numpy()
             return result
 
@@ -148,7 +154,7 @@ def _own_estimator(s3gen: Any, precision: Precision, given: Callable[[int], Arra
     return prepare
 
 
-def _onnxruntime(file: Path, given: Callable[[int], Arrays], threads: int) -> Prepare:
+def _onnxruntime(file: Path, make_inputs: Callable[[int], Arrays], threads: int) -> Prepare:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
@@ -157,7 +163,7 @@ def _onnxruntime(file: Path, given: Callable[[int], Arrays], threads: int) -> Pr
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
 
     def prepare(size: int) -> Step:
-        arrays = given(size)
+        arrays = make_inputs(size)
 
         def step() -> NDArray[np.float32]:
             result: NDArray[np.float32] = session.run(None, arrays)[0]
@@ -168,7 +174,7 @@ def _onnxruntime(file: Path, given: Callable[[int], Arrays], threads: int) -> Pr
     return prepare
 
 
-def _openvino(file: Path, given: Callable[[int], Arrays], precision: Precision, threads: int) -> Prepare:
+def _openvino(file: Path, make_inputs: Callable[[int], Arrays], precision: Precision, threads: int) -> Prepare:
     import openvino  # noqa: PLC0415
 
     core = openvino.Core()
@@ -179,12 +185,12 @@ def _openvino(file: Path, given: Callable[[int], Arrays], precision: Precision, 
         "ENABLE_CPU_PINNING": False,
     }
     if precision is Precision.INT8:
-        _to_8_bits(model)
-        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP
+        _quantize(model)
+        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = GROUP_SIZE
     request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def prepare(size: int) -> Step:
-        tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in given(size).items()}
+        tensors = {name: openvino.Tensor(array, shared_memory=True) for name, array in make_inputs(size).items()}
 
         def step() -> NDArray[np.float32]:
             request.infer(tensors, share_outputs=True)
@@ -196,8 +202,8 @@ def _openvino(file: Path, given: Callable[[int], Arrays], precision: Precision, 
     return prepare
 
 
-def _to_8_bits(model: Any) -> None:
-    """Bring the weights of a model's products to 8 bits, a scale for each output, in the form OpenVINO looks for."""
+def _quantize(model: Any) -> None:
+    """Quantize the weights of matrix products to 8 bits, with a scale per output, in the form that OpenVINO detects."""
     from openvino import opset13 as operations  # noqa: PLC0415
 
     for product in model.get_ordered_ops():
@@ -207,9 +213,9 @@ def _to_8_bits(model: Any) -> None:
         inner = 1 if product.get_attributes()["transpose_b"] else 0
         scales = np.abs(weight.data).max(inner, keepdims=True) / 127
         scales = np.maximum(scales, np.finfo(np.float32).tiny).astype(np.float32)
-        whole = np.round(weight.data / scales).astype(np.int8)
+        quantized = np.round(weight.data / scales).astype(np.int8)
         scaled = operations.multiply(
-            operations.convert(operations.constant(whole, dtype=np.int8), "f32"), operations.constant(scales)
+            operations.convert(operations.constant(quantized, dtype=np.int8), "f32"), operations.constant(scales)
         )
         product.input(1).replace_source_output(scaled.output(0))
     model.validate_nodes_and_infer_types()

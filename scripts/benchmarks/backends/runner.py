@@ -1,6 +1,6 @@
-"""The contenders as processes of their own, one at a time and each confined to the same cores.
+"""Runs each backend as a process of its own, one at a time, confined to the same cores.
 
-Nothing here imports a numerical library before its process is confined.
+No numerical library is imported before its process is confined.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from typing import Any
 
 import psutil
 
-from scripts.benchmarks.backends.backend import Contender
+from scripts.benchmarks.backends.backend import Backend, Workload
+from scripts.support.console import report_progress
 from scripts.support.markdown import plural
 from scripts.support.noise import machine_cpu_seconds
 from worker.cpu_affinity import confine
@@ -27,112 +28,116 @@ _SPAWN = multiprocessing.get_context("spawn")
 _END_SECONDS = 10
 
 
-class FieldError(RuntimeError):
-    """There is no result; the message says why."""
+class BackendError(RuntimeError):
+    """A backend failed, or the steps could not be exported; the message says which."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all contenders do."""
+class StepTask:
+    """The steps that every backend computes in its turn."""
 
-    sizes: dict[str, tuple[int, ...]]
-    """Rows of a decode step, frames of an estimator's, by the work."""
+    sizes: dict[Workload, tuple[int, ...]]
+    """Rows of the decode steps, frames of the estimator's steps."""
     engine: str
     weights: Path
     folder: Path
-    """With what `export.prepare` wrote."""
+    """Folder with the files of `export.export_steps`."""
     rounds: int
-    seconds: float
-    """Least time of a turn."""
+    min_seconds: float
+    """Minimum time for the steps of one size."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What came of one contender in one kind of work on so many threads."""
+class StepTimings:
+    """The times of one backend in one workload with a number of threads."""
 
-    work: str
-    contender: Contender
+    workload: Workload
+    backend: Backend
     threads: int
     seconds: dict[int, list[float]]
-    """Of every step that was taken, by size."""
+    """Time of every step, by size."""
     differences: list[float] = field(default_factory=list)
-    """The largest from torch's plain module in each round, as a share of the range of its outputs."""
+    """Largest difference from PyTorch's output in each round, as a share of the range of the outputs."""
 
 
 @dataclass(frozen=True)
-class _Player:
-    contender: Contender
+class _BackendProcess:
+    backend: Backend
     process: Any
     pipe: Connection
 
-    def ask(self, work: str, size: int | None) -> Any:
-        """What its steps of this size take or, without a size, what the last one's result differs by.
+    def step_seconds(self, workload: Workload, size: int) -> list[float]:
+        """Compute steps of a size; the time of each. Raises BackendError if the process ends."""
+        seconds: list[float] = self._request(workload, size)
+        return seconds
 
-        Raises FieldError where it ended instead.
-        """
+    def difference(self, workload: Workload) -> float:
+        """The difference of the last output from PyTorch's. Raises BackendError if the process ends."""
+        return float(self._request(workload, None))
+
+    def _request(self, workload: Workload, size: int | None) -> Any:
         try:
-            self.pipe.send((work, size))
+            self.pipe.send((workload, size))
             return self.pipe.recv()
         except (EOFError, OSError) as error:
-            raise FieldError(f"{self.contender} {self.contender.precision} failed: see above") from error
+            raise BackendError(f"{self.backend} {self.backend.precision} failed: see above") from error
 
 
-def prepare(**arguments: Any) -> None:
-    """Call `export.prepare`, in a process of its own: this one stays small. Raises FieldError."""
-    process = _SPAWN.Process(target=_prepare, kwargs=arguments, daemon=True)
+def export_steps(**arguments: Any) -> None:
+    """Call `export.export_steps` in a process of its own, which keeps this one small. Raises BackendError."""
+    process = _SPAWN.Process(target=_export, kwargs=arguments, daemon=True)
     with _running(process):
         process.join()
     if process.exitcode:
-        raise FieldError("the steps could not be exported: see above")
+        raise BackendError("the steps could not be exported: see above")
 
 
-def compare(
-    task: Task, contenders: Sequence[Contender], cpus: Sequence[int], tell: Callable[[str], None]
-) -> Iterator[tuple[list[Outcome], float]]:
-    """Have them take turns on these CPUs, a thread for each.
+def measure_in_turns(
+    task: StepTask, backends: Sequence[Backend], cpus: Sequence[int]
+) -> Iterator[tuple[list[StepTimings], float]]:
+    """Have the backends compute the steps by turns on these CPUs, with a thread per CPU. Raises BackendError.
 
-    After each turn gives what has come of those that had one, and the cores that everything else took in it. Torch's
-    plain module comes first: the others are held against it. Raises FieldError.
+    Yields after each turn the timings so far, and the cores that all other programs used in that turn. PyTorch comes
+    first, as its outputs are the reference.
     """
-    outcomes = [
-        Outcome(work, contender, len(cpus), {size: [] for size in sizes})
-        for work, sizes in task.sizes.items()
-        for contender in contenders
-        if contender.does(work)
+    timings = [
+        StepTimings(workload, backend, len(cpus), {size: [] for size in sizes})
+        for workload, sizes in task.sizes.items()
+        for backend in backends
+        if backend.runs(workload)
     ]
     for number in range(task.rounds):
-        # Who begins takes turns, too, once there is something to be held against.
-        for contender in contenders if number % 2 == 0 else reversed(contenders):
+        # The order alternates, so that a machine that heats up or gets busy favours no backend.
+        for backend in backends if number % 2 == 0 else reversed(backends):
             turn = f"{plural(len(cpus), 'thread')}, round {number + 1} of {task.rounds}"
-            tell(f"{turn}: {contender} {contender.precision}")
-            mine = [outcome for outcome in outcomes if outcome.contender == contender]
-            others = _take_turn(task, contender, tuple(cpus), mine)
-            yield [outcome for outcome in outcomes if outcome.differences], others
+            report_progress(f"{turn}: {backend} {backend.precision}")
+            own = [one for one in timings if one.backend == backend]
+            others_cores = _take_turn(task, backend, tuple(cpus), own)
+            yield [one for one in timings if one.differences], others_cores
 
 
-def _take_turn(task: Task, contender: Contender, cpus: tuple[int, ...], outcomes: Sequence[Outcome]) -> float:
-    """Add what its steps take to its outcomes; the cores that everything else took meanwhile."""
-    with _player(task, contender, cpus) as player:
-        clocks = _Clocks(player.process.pid)
-        for outcome in outcomes:
-            for size, seconds in outcome.seconds.items():
-                seconds.extend(player.ask(outcome.work, size))
-            outcome.differences.append(player.ask(outcome.work, None))
-        return clocks.others()
+def _take_turn(task: StepTask, backend: Backend, cpus: tuple[int, ...], timings: Sequence[StepTimings]) -> float:
+    """Add the times of one turn to the backend's timings; returns the cores that all other programs used."""
+    with _start_backend(task, backend, cpus) as process:
+        clocks = _CpuClocks(process.process.pid)
+        for one in timings:
+            for size, seconds in one.seconds.items():
+                seconds.extend(process.step_seconds(one.workload, size))
+            one.differences.append(process.difference(one.workload))
+        return clocks.others_cores()
 
 
 @contextmanager
-def _player(task: Task, contender: Contender, cpus: tuple[int, ...]) -> Iterator[_Player]:
+def _start_backend(task: StepTask, backend: Backend, cpus: tuple[int, ...]) -> Iterator[_BackendProcess]:
     ours, theirs = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=_play, args=(theirs, task, contender, cpus), daemon=True)
+    process = _SPAWN.Process(target=_serve, args=(theirs, task, backend, cpus), daemon=True)
     with _running(process):
         theirs.close()
-        player = _Player(contender, process, ours)
         try:
             ours.recv()
         except EOFError as error:
-            raise FieldError(f"{contender} {contender.precision} could not be loaded: see above") from error
-        yield player
+            raise BackendError(f"{backend} {backend.precision} could not be loaded: see above") from error
+        yield _BackendProcess(backend, process, ours)
 
 
 @contextmanager
@@ -148,74 +153,76 @@ def _running(process: Any) -> Iterator[None]:
             process.join()
 
 
-class _Clocks:
-    """CPU seconds of the machine, of this process and of the one that is measured."""
+class _CpuClocks:
+    """CPU time of the machine, of this process and of the backend's process since they were created."""
 
     def __init__(self, pid: int) -> None:
         self._processes = [psutil.Process(), psutil.Process(pid)]
         self._before = self._now()
 
-    def others(self) -> float:
-        """The cores that everything else took since this was made."""
-        passed, machine, ours = (now - before for now, before in zip(self._now(), self._before, strict=True))
-        return max(0.0, machine - ours) / passed
+    def others_cores(self) -> float:
+        """The cores that all other programs have used."""
+        passed, machine, own = (now - before for now, before in zip(self._now(), self._before, strict=True))
+        return max(0.0, machine - own) / passed
 
     def _now(self) -> tuple[float, float, float]:
         times = [process.cpu_times() for process in self._processes]
         return time.perf_counter(), machine_cpu_seconds(), sum(one.user + one.system for one in times)
 
 
-# In processes of their own, from here on.
+# All functions from here on run in processes of their own.
 
 
-def _prepare(**arguments: Any) -> None:
-    from scripts.benchmarks.backends import export  # noqa: PLC0415
+def _export(**arguments: Any) -> None:
+    from scripts.benchmarks.backends import export  # noqa: PLC0415 - loads numerical libraries
 
-    export.prepare(**arguments)
+    export.export_steps(**arguments)
 
 
-def _play(pipe: Connection, task: Task, contender: Contender, cpus: tuple[int, ...]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
+def _serve(pipe: Connection, task: StepTask, backend: Backend, cpus: tuple[int, ...]) -> None:
+    """Answer requests: (workload, size) with the times of steps, (workload, None) with the output's difference."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     confine(cpus, len(cpus))
-    from scripts.benchmarks.backends import implementations  # noqa: PLC0415 - numerical libraries load here, after the limits
-    from scripts.benchmarks.backends.inputs import Work  # noqa: PLC0415
+    from scripts.benchmarks.backends import implementations  # noqa: PLC0415 - loads numerical libraries
 
     @cache
-    def load(work: str) -> Callable[[int], Callable[[], Any]]:
-        return implementations.load(contender, Work(work), task.folder, task.engine, task.weights, threads=len(cpus))
+    def load(workload: Workload) -> Callable[[int], Callable[[], Any]]:
+        return implementations.load_backend(
+            backend, workload, task.folder, task.engine, task.weights, threads=len(cpus)
+        )
 
-    load(next(work for work in task.sizes if contender.does(work)))
+    load(next(workload for workload in task.sizes if backend.runs(workload)))
     pipe.send(None)
     step: Callable[[], Any] = list
     while True:
         try:
-            work, size = pipe.recv()
+            workload, size = pipe.recv()
         except EOFError:
             return
         if size is None:
-            pipe.send(_difference(step(), task.folder / f"{work}.npy"))
+            pipe.send(_difference(step(), task.folder / f"{workload}.npy"))
         else:
-            step = list  # of the real ones there is no room for two
-            step = load(work)(size)
+            step = list  # frees the last step: two do not fit into memory
+            step = load(workload)(size)
             step()
-            pipe.send(_timed(step, task.seconds))
+            pipe.send(_step_seconds(step, task.min_seconds))
 
 
-def _difference(result: Any, file: Path) -> float:
-    """The largest from what is in the file, as a share of its range; the first result is kept there."""
+def _difference(output: Any, file: Path) -> float:
+    """The largest difference from the output in `file`, as a share of its range; the first output is written there."""
     import numpy as np  # noqa: PLC0415
 
     if not file.exists():
-        np.save(file, result)
-    wanted = np.load(file)
-    return float(np.abs(result - wanted).max() / np.ptp(wanted))
+        np.save(file, output)
+    reference = np.load(file)
+    return float(np.abs(output - reference).max() / np.ptp(reference))
 
 
-def _timed(step: Callable[[], Any], least: float) -> list[float]:
-    """Seconds of each step until so many seconds have passed, of one at least."""
-    taken: list[float] = []
-    while not taken or sum(taken) < least:
+def _step_seconds(step: Callable[[], Any], min_seconds: float) -> list[float]:
+    """Compute the step at least once and for at least `min_seconds`; the time of each."""
+    seconds: list[float] = []
+    while not seconds or sum(seconds) < min_seconds:
         started = time.perf_counter()
         step()
-        taken.append(time.perf_counter() - started)
-    return taken
+        seconds.append(time.perf_counter() - started)
+    return seconds
