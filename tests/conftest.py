@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support import shared_folder, tiny_models
 from tests.support.tiny_models import TinyCheckpoint
-from worker.engines.chatterbox.kernels.disk_cache import keep
+from worker.engines.chatterbox.kernels import disk_cache
 
 TESTS = Path(__file__).parent
 LONGEST = (TESTS / "end_to_end", TESTS / "scripts", TESTS / "worker" / "engines", TESTS / "balancer" / "cli")
@@ -25,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shared_folder.create()
     # Before any kernel is imported: those that a test compiles are there for all others.
-    keep(shared_folder.kernels_folder())
+    disk_cache.enable(shared_folder.kernels_folder())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ from worker.cards import CARDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, missing_extra
 from worker.cpu_affinity import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
-from worker.engines.chatterbox.kernels.disk_cache import keep
+from worker.engines.chatterbox.kernels import disk_cache
 from worker.memory import MAX_CACHED_BLOCKS, MAX_CACHED_CONVOLUTIONS, limit_primitive_cache
 from worker.options import EngineOptions
 
@@ -32,7 +32,7 @@ def load(options: EngineOptions) -> Engine:
     # Whatever is not in the checkpoint is not fetched behind the operator's back, nor once by each worker.
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_primitive_cache(MAX_CACHED_CONVOLUTIONS if options.batched is None else MAX_CACHED_BLOCKS)
-    keep(options.cache_dir)
+    disk_cache.enable(options.cache_dir)
     limit_torch(options.threads)
     if options.batched is None:
         from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415

@@ -1,8 +1,8 @@
-"""Attention of one new position of each of several sequences, in float32: most of a step of many sequences.
+"""Attention of one new position of each of several sequences, in float32: most of a decoding step of many sequences.
 
-Keys lie in blocks of positions, lane by lane, the positions of a lane side by side, so that sixteen are scored at a
-time, and a block is read from end to end. Keys and values of a prompt that sequences share come from memory once for
-all of them, head by head, and are multiplied for several sequences at a time.
+Keys lie in blocks of KEY_BLOCK positions, (HEAD_DIM, KEY_BLOCK) each, so that 16 positions are scored at a time and a
+block is read from end to end. The keys and values of the prefix that the sequences share are read from memory once for
+all of them, head by head, and multiplied for MR sequences at a time.
 """
 
 from __future__ import annotations
@@ -11,94 +11,108 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.attention_tiles import FACTOR, NEVER, WIDTH, whole_tiles
-from worker.engines.chatterbox.kernels.jit import aligned, compiled, shared
-from worker.engines.chatterbox.kernels.simd.gemm import TILE_COLUMNS, TILE_ROWS, tile_floats
-from worker.engines.chatterbox.kernels.simd.rows import column_products, weighted_rows
-from worker.engines.chatterbox.kernels.simd.softmax import exponentials
+from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM, MASKED_SCORE, SOFTMAX_FACTOR, padded_length
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI64, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.openmp import parallel_for
+from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, tile_f32
+from worker.engines.chatterbox.kernels.simd.rows import accumulate_rows, vector_matrix_product
+from worker.engines.chatterbox.kernels.simd.softmax import exp2_f32
 
-BLOCK = TILE_COLUMNS
+KEY_BLOCK = NR
 """Positions of a block of keys."""
 
 
-def attend_step(
+def attention_decode(
     new: tuple[Tensor, Tensor, Tensor],
-    prompt: tuple[Tensor, Tensor],
+    prefix: tuple[Tensor, Tensor],
     own: tuple[Tensor, Tensor],
     rows: Tensor,
-    places: Tensor,
+    positions: Tensor,
 ) -> Tensor:
-    """What the new position of each of n sequences behind one prompt hears of those before and itself.
+    """Attention of n sequences' new positions to the shared prefix, to the sequence's own positions and to themselves.
 
-    `new` are queries, keys and values, (n, heads, WIDTH) each. Keys of `prompt` are (heads, blocks, WIDTH, BLOCK) and
-    values (heads, known, WIDTH); keys of `own` (rows, heads, blocks, WIDTH, BLOCK) and values (rows, heads, length,
-    WIDTH), where the new position of sequence i becomes number places[i] of row rows[i]. All but the int64 `rows` and
-    `places` are float32. The answer is (n, heads * WIDTH). Raises ValueError for heads of another width.
+    `new` are queries, keys and values, (n, heads, HEAD_DIM) each. The keys of `prefix` are
+    (heads, blocks, HEAD_DIM, KEY_BLOCK) and its values (heads, prefix length, HEAD_DIM). The keys of `own` are
+    (rows, heads, blocks, HEAD_DIM, KEY_BLOCK) and its values (rows, heads, length, HEAD_DIM): the new key and value of
+    sequence i are written to position positions[i] of row rows[i]. All are float32, but for the int64 `rows` and
+    `positions`, (n,). Returns (n, heads * HEAD_DIM). Raises ValueError for heads of another width.
     """
     queries = new[0]
-    if queries.shape[2] != WIDTH:
-        raise ValueError(f"attention is made for heads of {WIDTH} numbers, and these have {queries.shape[2]}")
-    heard = torch.empty(len(queries), queries.shape[1] * WIDTH)
-    arrays = [tensor.contiguous().numpy() for tensor in (*new, *prompt, *own, rows, places)]
-    shared(_attend_step, queries.shape[1], *arrays, heard.numpy())
-    return heard
+    if queries.shape[2] != HEAD_DIM:
+        raise ValueError(f"attention supports heads of {HEAD_DIM} dimensions, and these have {queries.shape[2]}")
+    out = torch.empty(len(queries), queries.shape[1] * HEAD_DIM)
+    arrays = [tensor.contiguous().numpy() for tensor in (*new, *prefix, *own, rows, positions)]
+    parallel_for(_attention, queries.shape[1], *arrays, out.numpy())
+    return out
 
 
-@compiled
-def _attend_step(  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    begin, end, queries, new_keys, new_values, known_keys, known_values, keys, values, rows, places, heard
-):
-    """Head by head, from `begin` to `end`: all sequences with the prompt, then each with its own positions."""
-    known = known_values.shape[1]
-    across = (known_keys.shape[1] + keys.shape[2] + 1) * BLOCK
-    # A tile has all of its rows.
-    tiled = (len(rows) + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS
-    scores = aligned(tiled * across).view(np.float32)
-    its_queries, part = np.zeros((tiled, WIDTH), np.float32), np.zeros((tiled, WIDTH), np.float32)
+@jit
+def _attention(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    queries: ArrayF32,
+    new_keys: ArrayF32,
+    new_values: ArrayF32,
+    prefix_keys: ArrayF32,
+    prefix_values: ArrayF32,
+    keys: ArrayF32,
+    values: ArrayF32,
+    rows: ArrayI64,
+    positions: ArrayI64,
+    out: ArrayF32,
+) -> None:
+    """The heads `begin` to `end`: all sequences with the prefix, then each with its own positions."""
+    prefix_length = prefix_values.shape[1]
+    stride = (prefix_keys.shape[1] + keys.shape[2] + 1) * KEY_BLOCK
+    # A tile reads and writes all of its MR rows.
+    padded_rows = (len(rows) + MR - 1) // MR * MR
+    scores = aligned_zeros(padded_rows * stride).view(np.float32)
+    shape = padded_rows, HEAD_DIM
+    head_queries, head_out = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
     for head in range(begin, end):
-        its_queries[: len(rows)] = queries[:, head]
-        for block in range(known_keys.shape[1]):
-            _score_block(its_queries, known_keys[head, block], block, scores)
+        head_queries[: len(rows)] = queries[:, head]
+        for block in range(prefix_keys.shape[1]):
+            _score_prefix_block(head_queries, prefix_keys[head, block], block, scores)
         for sequence in range(len(rows)):
-            row, at = rows[sequence], places[sequence]
-            keys[row, head, at // BLOCK, :, at % BLOCK] = new_keys[sequence, head]
+            row, at = rows[sequence], positions[sequence]
+            keys[row, head, at // KEY_BLOCK, :, at % KEY_BLOCK] = new_keys[sequence, head]
             values[row, head, at] = new_values[sequence, head]
-            place = scores.ctypes.data + sequence * across * 4
-            # The first of its own overwrites what was computed past the prompt's last.
-            for block in range(at // BLOCK + 1):
-                out = place + (known + block * BLOCK) * 4
-                its = keys[row, head, block].ctypes.data
-                column_products(its_queries[sequence].ctypes.data, its, BLOCK * 4, WIDTH, BLOCK, out)
-            total = known + at + 1
-            padded = whole_tiles(total)
-            scores[sequence * across + total : sequence * across + padded] = NEVER
-            shares = np.float32(1) / exponentials(place, FACTOR, padded)
-            for number in range(total):
-                scores[sequence * across + number] *= shares
-        if known:
-            _weigh_rows(scores, known_values[head], part)
+            place = scores.ctypes.data + sequence * stride * 4
+            # The first own score overwrites those computed past the prefix's last position.
+            for block in range(at // KEY_BLOCK + 1):
+                block_scores = place + (prefix_length + block * KEY_BLOCK) * 4
+                query, block_keys = head_queries[sequence].ctypes.data, keys[row, head, block].ctypes.data
+                vector_matrix_product(query, block_keys, KEY_BLOCK * 4, HEAD_DIM, KEY_BLOCK, block_scores)
+            length = prefix_length + at + 1
+            padded = padded_length(length)
+            scores[sequence * stride + length : sequence * stride + padded] = MASKED_SCORE
+            normalizer = np.float32(1) / exp2_f32(place, SOFTMAX_FACTOR, padded)
+            for number in range(length):
+                scores[sequence * stride + number] *= normalizer
+        if prefix_length:
+            _sum_prefix_values(scores, prefix_values[head], head_out)
         for sequence in range(len(rows)):
-            row, count = rows[sequence], places[sequence] + 1
-            place, its = scores.ctypes.data + (sequence * across + known) * 4, values[row, head].ctypes.data
-            weighted_rows(place, its, count, part[sequence].ctypes.data)
-            heard[sequence, head * WIDTH : (head + 1) * WIDTH] = part[sequence]
-            part[sequence] = 0
+            row, count = rows[sequence], positions[sequence] + 1
+            weights = scores.ctypes.data + (sequence * stride + prefix_length) * 4
+            accumulate_rows(weights, values[row, head].ctypes.data, count, head_out[sequence].ctypes.data)
+            out[sequence, head * HEAD_DIM : (head + 1) * HEAD_DIM] = head_out[sequence]
+            head_out[sequence] = 0
 
 
-@compiled
-def _score_block(queries, keys, block, scores):  # type: ignore[no-untyped-def]
-    """Those of a prompt's block for all sequences."""
-    across = len(scores) // len(queries) * 4
-    for first in range(0, len(queries), TILE_ROWS):
-        out = scores.ctypes.data + first * across + block * BLOCK * 4
-        tile_floats(queries[first].ctypes.data, WIDTH * 4, keys.ctypes.data, BLOCK * 4, WIDTH, out, across)
+@jit
+def _score_prefix_block(queries: ArrayF32, keys: ArrayF32, block: int, scores: ArrayF32) -> None:
+    """The scores of all sequences for one block of the prefix's keys."""
+    stride = len(scores) // len(queries) * 4
+    for first in range(0, len(queries), MR):
+        out = scores.ctypes.data + first * stride + block * KEY_BLOCK * 4
+        tile_f32(queries[first].ctypes.data, HEAD_DIM * 4, keys.ctypes.data, KEY_BLOCK * 4, HEAD_DIM, out, stride)
 
 
-@compiled
-def _weigh_rows(scores, values, heard):  # type: ignore[no-untyped-def]
-    """What all sequences hear of a prompt."""
-    across = len(scores) // len(heard) * 4
-    for first in range(0, len(heard), TILE_ROWS):
-        place = scores.ctypes.data + first * across
-        out = heard[first].ctypes.data
-        tile_floats(place, across, values.ctypes.data, WIDTH * 4, len(values), out, WIDTH * 4)
+@jit
+def _sum_prefix_values(weights: ArrayF32, values: ArrayF32, out: ArrayF32) -> None:
+    """The prefix's share of all sequences' outputs: its values, weighted and summed."""
+    stride = len(weights) // len(out) * 4
+    for first in range(0, len(out), MR):
+        place = weights.ctypes.data + first * stride
+        row = out[first].ctypes.data
+        tile_f32(place, stride, values.ctypes.data, HEAD_DIM * 4, len(values), row, HEAD_DIM * 4)

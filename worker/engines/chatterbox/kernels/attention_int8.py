@@ -1,8 +1,9 @@
-"""Attention over all frames of an utterance in whole numbers: scores from bytes, what is heard from words of 16 bits.
+"""Attention of all positions of an utterance to all, in integers: scores of int8, outputs of int16.
 
-Queries and keys have a scale for each position. Keys are taken less their mean, which no softmax sees, so that what all
-keys have in common costs no precision (as SageAttention does, arXiv 2410.02367). Weights have 12 bits and values 10,
-for a softmax has a long tail that bytes would lose. For processors with AVX-512 VNNI.
+Queries and keys have a scale for each position. The mean of all keys is subtracted from each: it shifts all scores of a
+query alike, which a softmax does not see, and what all keys have in common then costs no precision (SageAttention,
+arXiv 2410.02367). Weights have 12 bits and values 10: a softmax has a long tail, which 8 bits would lose. Needs
+AVX512-VNNI.
 """
 
 from __future__ import annotations
@@ -13,158 +14,167 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.attention_tiles import whole_tiles
-from worker.engines.chatterbox.kernels.jit import aligned, compiled, shared
-from worker.engines.chatterbox.kernels.quantize import LEAST_NUMBER, MIDDLE, quantized_row
+from worker.engines.chatterbox.kernels.attention_tiles import padded_length
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayU8, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.openmp import parallel_for
+from worker.engines.chatterbox.kernels.quantize import MIN_ABS_MAX, ZERO_POINT, quantize_row
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.gemm import (
-    TILE_COLUMNS,
-    TILE_ROWS,
-    tile_bytes,
-    tile_bytes_from,
-    tile_words,
-    turned_block,
-)
-from worker.engines.chatterbox.kernels.simd.rows import interleaved_rows, largest
-from worker.engines.chatterbox.kernels.simd.softmax import powers, scaled_scores
+from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, tile_int8, tile_int8_from, tile_int16, transpose_block
+from worker.engines.chatterbox.kernels.simd.rows import abs_max, interleave_int16
+from worker.engines.chatterbox.kernels.simd.softmax import dequantize_scores, exp2_int16
 
 WEIGHT_BITS = np.float32(12)
-"""The largest weight of a position is 2**12."""
-_MOST_SUM = (1 << 31 - 12) - 1
-MOST_VALUE = 511
-"""Of values; less in an utterance of so many positions that their sum could pass 2**31."""
+"""The largest weight of a query's softmax is quantized to 2**12."""
+MAX_VALUE = 511
+"""The largest value is quantized to this, or to less in an utterance so long that a sum could pass 2**31."""
+_MAX_VALUE_SUM = (1 << 31 - 12) - 1
 
-_UNSEEN_SCALE, _UNSEEN = np.float32(1e28), -(1 << 30)
-"""Make scores of the columns that fill the last tile which weigh nothing, and are still numbers."""
+_PADDING_SCALE, _PADDING_SCORE = np.float32(1e28), -(1 << 30)
+"""The positions that fill the last tile get a score so low that they weigh nothing, yet a finite one."""
 
 
-def attention_int8(mixed: Tensor, heads: int) -> Tensor:
-    """What each position hears of all: float32 (time, heads * width).
+def attention_int8(qkv: Tensor, heads: int) -> Tensor:
+    """Attention of each position to all: float32 (time, 3 * heads * width) to (time, heads * width).
 
-    `mixed` is float32 (time, 3 * heads * width): queries, keys and values side by side. A width is a multiple of 16, of
-    at most 64.
+    `qkv` has queries, keys and values side by side. A head's width is a multiple of 16, and at most 64.
     """
-    time, width = mixed.shape[0], mixed.shape[1] // 3
-    heard = torch.empty(time, width)
+    time, width = qkv.shape[0], qkv.shape[1] // 3
+    out = torch.empty(time, width)
     factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    most_value = np.float32(min(MOST_VALUE, _MOST_SUM // whole_tiles(time)))
-    shared(_attend, heads, mixed.numpy(), heads, factor, most_value, heard.numpy())
-    return heard
+    max_value = np.float32(min(MAX_VALUE, _MAX_VALUE_SUM // padded_length(time)))
+    parallel_for(_attention, heads, qkv.numpy(), heads, factor, max_value, out.numpy())
+    return out
 
 
-# Below, addresses stand for rows of arrays: float32 and int32 numbers take 4 bytes, words 2.
+# Below, addresses stand for rows of arrays: float32 and int32 numbers take 4 bytes, int16 2.
 
 
-@compiled
-def _attend(begin, end, mixed, heads, factor, most_value, heard):  # type: ignore[no-untyped-def]
-    """Head by head, from `begin` to `end`."""
-    time, width = mixed.shape[0], mixed.shape[1] // 3 // heads
-    queries = np.zeros(((time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, width), np.uint8)
+@jit
+def _attention(
+    begin: int, end: int, qkv: ArrayF32, heads: int, factor: np.float32, max_value: np.float32, out: ArrayF32
+) -> None:
+    """The heads `begin` to `end`."""
+    time, width = qkv.shape[0], qkv.shape[1] // 3 // heads
+    queries = np.zeros(((time + MR - 1) // MR * MR, width), np.uint8)
     query_scales = np.zeros(len(queries), np.float32)
-    columns = whole_tiles(time)
-    keys, values = aligned(columns * width // 4), aligned(columns * TILE_COLUMNS // 2)
-    key_scales, middles = aligned(columns).view(np.float32), aligned(columns)
-    key_scales[time:], middles[time:] = _UNSEEN_SCALE, _UNSEEN
+    columns = padded_length(time)
+    keys, values = aligned_zeros(columns * width // 4), aligned_zeros(columns * NR // 2)
+    key_scales, corrections = aligned_zeros(columns).view(np.float32), aligned_zeros(columns)
+    key_scales[time:], corrections[time:] = _PADDING_SCALE, _PADDING_SCORE
     for head in range(begin, end):
         start = head * width
         for at in range(time):
-            place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
-            query_scales[at] = factor * quantized_row(place, width, MIDDLE, queries.ctypes.data + at * width)
-        _pack_keys(mixed, (heads + head) * width, width, keys, key_scales)
-        _weigh_middles(keys, time, middles)
-        worth = _pack_values(mixed, (2 * heads + head) * width, width, most_value, values)
-        _hear(queries, query_scales, keys, key_scales, middles, values, worth, heard, start)
+            place = qkv.ctypes.data + at * qkv.strides[0] + start * 4
+            query_scales[at] = factor * quantize_row(place, width, ZERO_POINT, queries.ctypes.data + at * width)
+        _pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
+        _zero_point_corrections(keys, time, corrections)
+        value_scale = _pack_values(qkv, (2 * heads + head) * width, width, max_value, values)
+        _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
 
 
-@compiled
-def _pack_keys(mixed, start, width, keys, scales):  # type: ignore[no-untyped-def]
-    """Signed bytes in the order of tiles."""
-    time = len(mixed)
+@jit
+def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
+    """Quantize one head's keys less their mean, into panels of NR positions: int8 (time / NR, width / 4, NR, 4)."""
+    time = len(qkv)
     mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
     for at in range(time):
         for lane in range(width):
-            mean[lane] += mixed[at, start + lane]
+            mean[lane] += qkv[at, start + lane]
     for lane in range(width):
         mean[lane] /= np.float32(time)
-    # As numbers of four bytes: as many for each of LANES keys as a block that is turned has, or fewer.
+    # 32-bit groups of four bytes: width / 4 of them for each of LANES keys, at most as many as the block has columns.
     block = np.zeros((LANES, LANES), np.int32)
-    turned = np.empty((LANES, LANES), np.int32)
+    transposed = np.empty((LANES, LANES), np.int32)
     for at in range(time):
         for lane in range(width):
-            key[lane] = mixed[at, start + lane] - mean[lane]
-        of_block = at % LANES
-        scales[at] = quantized_row(key.ctypes.data, width, np.int32(0), block.ctypes.data + of_block * LANES * 4)
-        if of_block == LANES - 1 or at == time - 1:
-            turned_block(block.ctypes.data, LANES * 4, turned.ctypes.data, LANES * 4)
-            first = at - of_block
-            place = first // TILE_COLUMNS * (TILE_COLUMNS * width // 4) + first % TILE_COLUMNS
+            key[lane] = qkv[at, start + lane] - mean[lane]
+        block_row = at % LANES
+        scales[at] = quantize_row(key.ctypes.data, width, np.int32(0), block.ctypes.data + block_row * LANES * 4)
+        if block_row == LANES - 1 or at == time - 1:
+            transpose_block(block.ctypes.data, LANES * 4, transposed.ctypes.data, LANES * 4)
+            first = at - block_row
+            place = first // NR * (NR * width // 4) + first % NR
             for number in range(width // 4):
                 for lane in range(LANES):
-                    keys[place + number * TILE_COLUMNS + lane] = turned[number, lane]
+                    keys[place + number * NR + lane] = transposed[number, lane]
 
 
-@compiled
-def _weigh_middles(keys, time, middles):  # type: ignore[no-untyped-def]
-    """What the sums of each key begin with, so that the middle of the queries' bytes adds nothing to them."""
-    width = len(keys) * 4 // len(middles)
-    rows = np.full((TILE_ROWS, width), MIDDLE, np.uint8)
-    sums = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
-    for at in range(0, time, TILE_COLUMNS):
-        place = keys.ctypes.data + at * width
-        tile_bytes(rows.ctypes.data, width, place, TILE_COLUMNS * 4, width // 4, sums.ctypes.data, TILE_COLUMNS * 4)
-        for number in range(min(TILE_COLUMNS, time - at)):
-            middles[at + number] = -sums[0, number]
+@jit
+def _zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) -> None:
+    """The product of the queries' ZERO_POINT with each key, negated: the sums of the scores start from it."""
+    width = len(keys) * 4 // len(corrections)
+    rows = np.full((MR, width), ZERO_POINT, np.uint8)
+    sums = np.empty((MR, NR), np.int32)
+    for at in range(0, time, NR):
+        panel = keys.ctypes.data + at * width
+        tile_int8(rows.ctypes.data, width, panel, NR * 4, width // 4, sums.ctypes.data, NR * 4)
+        for number in range(min(NR, time - at)):
+            corrections[at + number] = -sums[0, number]
 
 
-@compiled
-def _pack_values(mixed, start, width, most_value, values):  # type: ignore[no-untyped-def]
-    """Words of two positions side by side; what one of them stands for."""
-    nothing = np.zeros(width, np.float32)
-    size = LEAST_NUMBER
-    for at in range(len(mixed)):
-        size = max(size, largest(mixed.ctypes.data + at * mixed.strides[0] + start * 4, width))
-    for at in range(0, len(mixed), 2):
-        place = mixed.ctypes.data + at * mixed.strides[0] + start * 4
-        after = place + mixed.strides[0] if at + 1 < len(mixed) else nothing.ctypes.data
-        interleaved_rows(place, after, width, most_value / size, values.ctypes.data + at // 2 * TILE_COLUMNS * 4)
-    return size / most_value
+@jit
+def _pack_values(qkv: ArrayF32, start: int, width: int, max_value: np.float32, values: ArrayI32) -> np.float32:
+    """Quantize one head's values to int16 pairs of two positions: (time / 2, NR, 2); returns their scale."""
+    zeros = np.zeros(width, np.float32)
+    largest = MIN_ABS_MAX
+    for at in range(len(qkv)):
+        largest = max(largest, abs_max(qkv.ctypes.data + at * qkv.strides[0] + start * 4, width))
+    for at in range(0, len(qkv), 2):
+        even = qkv.ctypes.data + at * qkv.strides[0] + start * 4
+        odd = even + qkv.strides[0] if at + 1 < len(qkv) else zeros.ctypes.data
+        interleave_int16(even, odd, width, max_value / largest, values.ctypes.data + at // 2 * NR * 4)
+    return largest / max_value
 
 
-@compiled
-def _hear(queries, query_scales, keys, key_scales, middles, values, worth, heard, start):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """One head, TILE_ROWS queries at a time, whose scores and weights stay in the core's first cache."""
-    width, columns = queries.shape[1], len(middles)
-    sums, scores = aligned(TILE_ROWS * columns), aligned(columns)
-    weights = aligned(TILE_ROWS * columns // 2)
-    totals = np.empty(TILE_ROWS, np.float32)
-    sums_heard = np.empty((TILE_ROWS, TILE_COLUMNS), np.int32)
-    for first in range(0, len(queries), TILE_ROWS):
-        for at in range(0, columns, TILE_COLUMNS):
-            tile_bytes_from(
+@jit
+def _head_attention(  # noqa: PLR0917
+    queries: ArrayU8,
+    query_scales: ArrayF32,
+    keys: ArrayI32,
+    key_scales: ArrayF32,
+    corrections: ArrayI32,
+    values: ArrayI32,
+    value_scale: np.float32,
+    out: ArrayF32,
+    start: int,
+) -> None:
+    """One head, whose output begins at the column `start`.
+
+    MR queries at a time: their scores and weights stay in the core's first-level cache.
+    """
+    width, columns = queries.shape[1], len(corrections)
+    score_sums, scores = aligned_zeros(MR * columns), aligned_zeros(columns)
+    weights = aligned_zeros(MR * columns // 2)
+    totals = np.empty(MR, np.float32)
+    sums = np.empty((MR, NR), np.int32)
+    for first in range(0, len(queries), MR):
+        for at in range(0, columns, NR):
+            tile_int8_from(
                 queries.ctypes.data + first * width,
                 width,
                 keys.ctypes.data + at * width,
-                TILE_COLUMNS * 4,
+                NR * 4,
                 width // 4,
-                sums.ctypes.data + at * 4,
+                score_sums.ctypes.data + at * 4,
                 columns * 4,
-                middles.ctypes.data + at * 4,
+                corrections.ctypes.data + at * 4,
             )
-        for row in range(TILE_ROWS):
-            place = sums.ctypes.data + row * columns * 4
-            most = scaled_scores(place, key_scales.ctypes.data, columns, scores.ctypes.data)
-            out = weights.ctypes.data + row * columns * 2
-            totals[row] = powers(scores.ctypes.data, most, query_scales[first + row], WEIGHT_BITS, columns, out)
-        tile_words(
+        for row in range(MR):
+            place = score_sums.ctypes.data + row * columns * 4
+            maximum = dequantize_scores(place, key_scales.ctypes.data, columns, scores.ctypes.data)
+            row_weights = weights.ctypes.data + row * columns * 2
+            scale = query_scales[first + row]
+            totals[row] = exp2_int16(scores.ctypes.data, maximum, scale, WEIGHT_BITS, columns, row_weights)
+        tile_int16(
             weights.ctypes.data,
             columns * 2,
             values.ctypes.data,
-            TILE_COLUMNS * 4,
+            NR * 4,
             columns // 2,
-            sums_heard.ctypes.data,
-            TILE_COLUMNS * 4,
+            sums.ctypes.data,
+            NR * 4,
         )
-        for row in range(min(TILE_ROWS, len(heard) - first)):
-            share = worth / totals[row]
+        for row in range(min(MR, len(out) - first)):
+            factor = value_scale / totals[row]
             for number in range(width):
-                heard[first + row, start + number] = np.float32(sums_heard[row, number]) * share
+                out[first + row, start + number] = np.float32(sums[row, number]) * factor

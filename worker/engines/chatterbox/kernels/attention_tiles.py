@@ -1,4 +1,4 @@
-"""What attention in tiles is made with, over all frames of an utterance or in a step of decoding."""
+"""Constants and padding that the float32 attention kernels share, and that of int8."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import math
 
 import numpy as np
 
-from worker.engines.chatterbox.kernels.jit import compiled
-from worker.engines.chatterbox.kernels.simd.gemm import TILE_COLUMNS
+from worker.engines.chatterbox.kernels.jit import jit
+from worker.engines.chatterbox.kernels.simd.gemm import NR
 
-WIDTH = TILE_COLUMNS
-"""Of a head in float32, in all of the family."""
-FACTOR = np.float32(WIDTH**-0.5 * math.log2(math.e))
-"""Scores times this are exponents of two."""
-NEVER = np.float32(-3e38)
-"""The score of what must not be heard."""
+HEAD_DIM = NR
+"""Width of a head in the float32 kernels: 64, as in every model of the Chatterbox family."""
+SOFTMAX_FACTOR = np.float32(HEAD_DIM**-0.5 * math.log2(math.e))
+"""exp(score / sqrt(HEAD_DIM)) is 2**(score * SOFTMAX_FACTOR)."""
+MASKED_SCORE = np.float32(-3e38)
+"""The score of a position that must get no weight."""
 
 
-@compiled
-def whole_tiles(time):  # type: ignore[no-untyped-def]
-    """Positions with those that fill the last tile."""
-    return (time + TILE_COLUMNS - 1) // TILE_COLUMNS * TILE_COLUMNS
+@jit
+def padded_length(time: int) -> int:
+    """The number of positions, rounded up to a multiple of NR."""
+    return (time + NR - 1) // NR * NR

@@ -1,4 +1,4 @@
-"""Where the machine code of our own kernels is kept: compiled once per host and version, for all its workers."""
+"""The folder in which compiled kernels are cached: compiled once per host and version, for all its workers."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from pathlib import Path
 
 _SOURCES = Path(__file__).parents[1]
 
-_kept: list[Path] = []
+_enabled: list[Path] = []
 
 
-def keep(cache: Path) -> None:
-    """Have the kernels that are loaded from now on kept below `cache`.
+def enable(cache: Path) -> None:
+    """Cache the kernels of modules that are loaded from now on in a folder below `cache`.
 
-    The folder is named by all sources that kernels are made of: Numba itself looks at each function's own file alone.
-    It writes each file aside and renames it, so workers may start together.
+    The folder's name is a digest of all sources that kernels are made of: Numba itself notices changes only in the file
+    that defines a function. Numba writes each file under a temporary name and renames it, so that workers may start at
+    the same time.
     """
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(_SOURCES.rglob("*.py"))))
-    _kept[:] = [cache / "kernels" / digest.hexdigest()[:16]]
+    _enabled[:] = [cache / "kernels" / digest.hexdigest()[:16]]
 
 
 def folder() -> Path | None:
-    """Where kernels are kept; None: nowhere."""
-    return _kept[0] if _kept else None
+    """The folder of cached kernels; None where caching is not enabled."""
+    return _enabled[0] if _enabled else None

@@ -1,49 +1,47 @@
-"""How Numba compiles what has to be fast and is in no library."""
+"""Compiles kernels: Numba turns functions of arrays and numbers into machine code for this host's processor."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import ParamSpec, TypeVar
 
 import numpy as np
-import torch
+import numpy.typing as npt
 from numba import config, njit
 
-from worker.engines.chatterbox.kernels import openmp
-from worker.engines.chatterbox.kernels.disk_cache import folder
+from worker.engines.chatterbox.kernels import disk_cache
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ArrayF32 = npt.NDArray[np.float32]
+ArrayI32 = npt.NDArray[np.int32]
+ArrayI64 = npt.NDArray[np.int64]
+ArrayU8 = npt.NDArray[np.uint8]
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of arrays and numbers as machine code for this host's processor, compiled when it is first called.
+def jit(function: Callable[P, T]) -> Callable[P, T]:
+    """Compile a function when it is first called with arguments of some types; Numba ignores its annotations.
 
-    Where `kernel_cache.keep` has said so, it is kept on disk for all workers. Sums may be taken in any order, and
-    division by zero gives infinity, as in C. It runs without Python's lock.
+    The machine code is cached in the folder of `disk_cache`, if that is enabled before the module of the function is
+    loaded. Sums may be taken in any order, and division by zero gives infinity, as in C. The code runs without Python's
+    global lock.
     """
-    kept = folder()
-    # Numba looks at this when a function is made. Others' functions, librosa's for one, have their own place.
-    elsewhere, config.CACHE_DIR = config.CACHE_DIR, "" if kept is None else str(kept)
+    folder = disk_cache.folder()
+    # Numba reads this when a function is decorated; functions of other libraries, such as librosa, keep their folder.
+    others_folder, config.CACHE_DIR = config.CACHE_DIR, "" if folder is None else str(folder)
     try:
-        made = njit(fastmath=True, error_model="numpy", nogil=True, cache=kept is not None)(function)
+        dispatcher: Callable[P, T] = njit(fastmath=True, error_model="numpy", nogil=True, cache=folder is not None)(
+            function
+        )
     finally:
-        config.CACHE_DIR = elsewhere
-    return cast("Callable[..., Any]", made)
+        config.CACHE_DIR = others_folder
+    return dispatcher
 
 
-def shared(function: Callable[..., Any], count: int, *arguments: Any) -> None:
-    """Have `function(first, end, *arguments)`, compiled, do `count` items, in as many threads as PyTorch computes in.
-
-    What one item comes to must not depend on the others.
-    """
-    threads = max(1, min(torch.get_num_threads(), count))
-    if threads == 1:
-        function(0, count, *arguments)
-    else:
-        openmp.run(lambda part: function(count * part // threads, count * (part + 1) // threads, *arguments), threads)
-
-
-@compiled
-def aligned(count):  # type: ignore[no-untyped-def]
-    """So many int32 zeros from a multiple of 64 bytes on: no vector of 512 bits then lies in two lines of the cache."""
-    room = np.zeros(count + 16, np.int32)
-    start = (-room.ctypes.data) % 64 // 4
-    return room[start : start + count]
+@jit
+def aligned_zeros(count: int) -> ArrayI32:
+    """int32 zeros that start at a multiple of 64 bytes, so that no 512-bit vector lies across two cache lines."""
+    memory = np.zeros(count + 16, np.int32)
+    start = (-memory.ctypes.data) % 64 // 4
+    return memory[start : start + count]

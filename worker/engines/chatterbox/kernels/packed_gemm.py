@@ -1,9 +1,20 @@
-"""Few rows times large weights, which are read from end to end: what a step of decoding is made of.
+"""Linear layers for few rows and a large weight, as a packed matrix product: C[M,N] = A[M,K] · B[K,N] + bias.
 
-A library's product of a few rows reads weights at two thirds of the speed of memory, see docs/engine.md. Here they lie
-as a processor reads them: in strips of LANES outputs, input by input; and a tile has as many rows as there are, so that
-computing takes no longer than reading does. A number's sum is taken input by input whatever the tile, so that what
-comes of a row does not depend on the others. For processors with AVX-512, bytes for those with VNNI.
+A are the rows of states, B is the transposed weight, and C goes through an activation. A step of decoding consists of
+such products. It is as fast as memory delivers B: a library's product of few rows reads it at two thirds of memory's
+speed, see docs/engine.md. Therefore:
+
+- B is packed once into panels of LANES columns, (N / LANES, K, LANES), which memory delivers from end to end.
+- A is packed in each call into panels of mr rows, (M / mr, K, mr), where mr is as large as M needs, so that the
+  computation takes no longer than the reading does.
+- A micro-kernel (`simd.gemm`) accumulates mr rows of C in registers over all of K. The epilogue then dequantizes them,
+  adds the bias and applies the activation while they are in the core's first-level cache.
+
+In int8, A are unsigned bytes around a zero point, A = row_scale · (Q - ZERO_POINT), and B are signed bytes with a scale
+for each column. The zero-point correction, ZERO_POINT times the sum of B's column, is subtracted from the int32 sums.
+
+A sum is accumulated over K in the same order for every mr, so a row's result does not depend on the other rows. Float32
+is made for processors with AVX-512 and runs on all; int8 needs AVX512-VNNI.
 """
 
 from __future__ import annotations
@@ -15,195 +26,210 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.jit import aligned, compiled, shared
-from worker.engines.chatterbox.kernels.quantize import MIDDLE, quantized_row, quantized_weight
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayU8, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.openmp import parallel_for
+from worker.engines.chatterbox.kernels.quantize import ZERO_POINT, quantize_row, quantize_weight
 from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.gemm import (
-    TILE_COLUMNS,
-    TILE_ROWS,
-    strips_of_bytes_6,
-    strips_of_bytes_12,
-    strips_of_bytes_24,
-    strips_of_floats_6,
-    strips_of_floats_12,
-    strips_of_floats_24,
-)
-from worker.engines.chatterbox.kernels.simd.rows import added_row, scaled_sums
+from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, PACKED_MR, micro_kernel_f32, micro_kernel_int8
+from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize
 
-TILES = (6, 12, 24)
-"""Rows of a tile."""
-_BYTES_A_LANE = 4
+INT8_GROUP = 4
+"""int8 numbers of K that a micro-kernel multiplies at once: 32 bits of them, as one float32."""
 ACTIVATIONS = ("none", "gelu", "gelu-tanh")
-"""What outputs may go through."""
+"""The activations that C may go through."""
 _GELU, _GELU_TANH = 1, 2
 
 
-class FloatStrips:
-    """A float32 weight (outputs, inputs) and a bias (outputs,), or none, with one of ACTIVATIONS after them."""
+class PackedLinearF32:
+    """A linear layer with a packed float32 weight (outputs, inputs), a bias (outputs,) or none, and an activation."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        self._weight = _strips(weight, 1)[..., 0].contiguous().numpy()
         self._outputs, self._activation = len(weight), ACTIVATIONS.index(activation)
-        self._bias = _of_outputs(torch.zeros(len(weight)) if bias is None else bias)
+        self._weight = _pack_b(weight, 1)[..., 0].contiguous().numpy()
+        self._bias = _pad_columns(torch.zeros(len(weight)) if bias is None else bias)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
         out = torch.empty(len(states), self._outputs)
         arrays = states.contiguous().numpy(), self._weight, self._bias, self._activation, out.numpy()
-        shared(_product_of_floats, len(self._bias) // TILE_COLUMNS, *arrays)
+        parallel_for(_linear_f32, len(self._bias) // NR, *arrays)
         return out
 
 
-class ByteStrips:
-    """The same with weights as bytes, a scale for each output, and rows as bytes with a scale for each."""
+class PackedLinearInt8:
+    """The same with an int8 weight that has a scale for each output, and rows quantized with a scale for each row."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        whole, scales = quantized_weight(weight)
-        strips = _strips(whole, _BYTES_A_LANE).contiguous().numpy().view(np.int32)[..., 0]
-        self._outputs, self._parts = len(weight), len(strips) * LANES // TILE_COLUMNS
-        # Rows are counted from their middle.
-        less = whole.sum(1, dtype=torch.int32) * int(MIDDLE)
+        quantized, scales = quantize_weight(weight)
+        panels = _pack_b(quantized, INT8_GROUP).contiguous().numpy().view(np.int32)[..., 0]
+        self._outputs, self._blocks = len(weight), len(panels) * LANES // NR
+        corrections = quantized.sum(1, dtype=torch.int32) * int(ZERO_POINT)
         bias = torch.zeros(len(weight)) if bias is None else bias
-        self._arrays = strips, *map(_of_outputs, (less, scales, bias)), ACTIVATIONS.index(activation)
+        self._arrays = panels, *map(_pad_columns, (corrections, scales, bias)), ACTIVATIONS.index(activation)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """float32 (rows, inputs), a multiple of 16, to (rows, outputs)."""
+        """float32 (rows, inputs) to (rows, outputs); inputs is a multiple of 16."""
         out = torch.empty(len(states), self._outputs)
-        shared(_product_of_bytes, self._parts, states.contiguous().numpy(), *self._arrays, out.numpy())
+        parallel_for(_linear_int8, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
         return out
 
-    def multiply(self, whole: Tensor, of_rows: Tensor, out: Tensor) -> None:
-        """Unsigned bytes around MIDDLE, (rows, inputs), one of which stands for its row's `of_rows`, into `out`."""
-        shared(_multiply_bytes, self._parts, whole.numpy(), of_rows.numpy(), *self._arrays, out.numpy())
+    def multiply_quantized(self, quantized: Tensor, row_scales: Tensor, out: Tensor) -> None:
+        """The same of rows that are quantized already: uint8 (rows, inputs) around ZERO_POINT, float32 (rows,)."""
+        parallel_for(_gemm_int8, self._blocks, quantized.numpy(), row_scales.numpy(), *self._arrays, out.numpy())
 
 
-def _strips(weight: Tensor, together: int) -> Tensor:
-    """(outputs, inputs) to (strips, steps, LANES, together), with outputs of nothing in the last tile."""
-    outputs, inputs = weight.shape
-    weight = F.pad(weight, (0, 0, 0, -outputs % TILE_COLUMNS))
-    return weight.reshape(-1, LANES, inputs // together, together).transpose(1, 2)
+def _pack_b(weight: Tensor, group: int) -> Tensor:
+    """Pack a weight (N, K) into panels, (N / LANES, K / group, LANES, group); N is padded with zeros to whole NR."""
+    n, k = weight.shape
+    weight = F.pad(weight, (0, 0, 0, -n % NR))
+    return weight.reshape(-1, LANES, k // group, group).transpose(1, 2)
 
 
-def _of_outputs(numbers: Tensor) -> Any:
-    """One of each output, with nothing for what fills the last tile."""
-    return F.pad(numbers, (0, -len(numbers) % TILE_COLUMNS)).numpy()
+def _pad_columns(numbers: Tensor) -> Any:
+    """One number for each of N columns, padded with zeros to a multiple of NR."""
+    return F.pad(numbers, (0, -len(numbers) % NR)).numpy()
 
 
-@compiled
-def _rows_of_tile(count):  # type: ignore[no-untyped-def]
-    """The smallest tile that holds all rows, or the one of which several read least from the second cache."""
-    for size in TILES:
-        if count <= size:
-            return size
-    return TILES[1]
+@jit
+def _choose_mr(m: int) -> int:
+    """The smallest mr that holds all rows in one panel; for more rows, the mr that reads least from the L2 cache."""
+    for mr in PACKED_MR:
+        if m <= mr:
+            return mr
+    return PACKED_MR[1]
 
 
-@compiled
-def _side_by_side(rows, size):  # type: ignore[no-untyped-def]
-    """Lanes of 32 bits, (rows, steps), as (tiles, steps, size): those of a tile's rows side by side, step by step."""
-    count, steps = rows.shape
-    tiles = (count + size - 1) // size
-    out = aligned(tiles * steps * size).reshape((tiles, steps, size))
-    for row in range(count):
-        tile, place = row // size, row % size
-        for step in range(steps):
-            out[tile, step, place] = rows[row, step]
-    return out
+@jit
+def _pack_a(a: ArrayI32, mr: int) -> ArrayI32:
+    """Pack 32-bit groups of A, (M, K), into panels of mr rows, (M / mr, K, mr), the last one padded with zeros."""
+    m, k = a.shape
+    panels = (m + mr - 1) // mr
+    packed = aligned_zeros(panels * k * mr).reshape((panels, k, mr))
+    for row in range(m):
+        panel, place = row // mr, row % mr
+        for index in range(k):
+            packed[panel, index, place] = a[row, index]
+    return packed
 
 
-@compiled
-def _product_of_floats(first, end, states, weight, bias, activation, out):  # type: ignore[no-untyped-def]
-    """Outputs from the `first` TILE_COLUMNS on, up to the `end`."""
-    nothing, none = np.empty(0, np.float32), np.empty(0, np.int32)
-    _multiply(False, first, end, states.view(np.int32), nothing, weight, none, nothing, bias, activation, out)
+# The functions below compute the blocks `begin` to `end` of NR columns of C.
 
 
-@compiled
-def _product_of_bytes(first, end, states, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """The same, of rows that are not bytes yet."""
-    count, inputs = states.shape
-    whole, of_rows = np.empty((count, inputs), np.uint8), np.empty(count, np.float32)
-    for row in range(count):
-        place = states.ctypes.data + row * inputs * 4
-        of_rows[row] = quantized_row(place, inputs, MIDDLE, whole.ctypes.data + row * inputs)
-    _multiply_bytes(first, end, whole, of_rows, weight, less, scales, bias, activation, out)
+@jit
+def _linear_f32(begin: int, end: int, a: ArrayF32, b: ArrayF32, bias: ArrayF32, activation: int, c: ArrayF32) -> None:
+    no_scales, no_corrections = np.empty(0, np.float32), np.empty(0, np.int32)
+    _gemm(False, begin, end, a.view(np.int32), no_scales, b, no_corrections, no_scales, bias, activation, c)
 
 
-@compiled
-def _multiply_bytes(first, end, states, of_rows, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """The same, of rows of unsigned bytes around MIDDLE, one of which stands for `of_rows`."""
-    _multiply(True, first, end, states.view(np.int32), of_rows, weight, less, scales, bias, activation, out)
+@jit
+def _linear_int8(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    a: ArrayF32,
+    b: ArrayI32,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    activation: int,
+    c: ArrayF32,
+) -> None:
+    m, k = a.shape
+    quantized, row_scales = np.empty((m, k), np.uint8), np.empty(m, np.float32)
+    for row in range(m):
+        place = a.ctypes.data + row * k * 4
+        row_scales[row] = quantize_row(place, k, ZERO_POINT, quantized.ctypes.data + row * k)
+    _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
 
 
-@compiled
-def _multiply(of_bytes, first, end, states, of_rows, weight, less, scales, bias, activation, out):  # type: ignore[no-untyped-def]  # noqa: PLR0917
-    """Lanes of 32 bits, (rows, steps), tile by tile; only bytes have `of_rows`, `less` and `scales`."""
-    size, steps = _rows_of_tile(len(states)), states.shape[1]
-    rows = _side_by_side(states, size)
-    sums, its = aligned(size * TILE_COLUMNS), aligned(TILE_COLUMNS).view(np.float32)
-    for column in range(first * TILE_COLUMNS, end * TILE_COLUMNS, TILE_COLUMNS):
-        columns, whole = weight.ctypes.data + column * steps * 4, column + TILE_COLUMNS <= out.shape[1]
-        added = bias.ctypes.data + column * 4
-        for tile in range(len(rows)):
-            _sum_tile(of_bytes, size, rows.ctypes.data + tile * size * steps * 4, columns, steps, sums.ctypes.data)
-            for row in range(min(size, len(out) - tile * size)):
-                there = _place(out, tile * size + row, column) if whole else its.ctypes.data
-                total = sums.ctypes.data + row * TILE_COLUMNS * 4
-                if of_bytes:
-                    by, scale = of_rows[tile * size + row], scales.ctypes.data + column * 4
-                    scaled_sums(total, less.ctypes.data + column * 4, by, scale, added, TILE_COLUMNS, there)
+@jit
+def _gemm_int8(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    a: ArrayU8,
+    row_scales: ArrayF32,
+    b: ArrayI32,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    activation: int,
+    c: ArrayF32,
+) -> None:
+    _gemm(True, begin, end, a.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
+
+
+@jit
+def _gemm(  # noqa: PLR0917
+    int8: bool,
+    begin: int,
+    end: int,
+    a: ArrayI32,
+    row_scales: ArrayF32,
+    b: ArrayF32 | ArrayI32,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    activation: int,
+    c: ArrayF32,
+) -> None:
+    """C = A · B with A as 32-bit groups, (M, K); only int8 has scales and corrections."""
+    mr, k = _choose_mr(len(a)), a.shape[1]
+    panels = _pack_a(a, mr)
+    sums, edge = aligned_zeros(mr * NR), aligned_zeros(NR).view(np.float32)
+    for column in range(begin * NR, end * NR, NR):
+        b_panels, whole = b.ctypes.data + column * k * 4, column + NR <= c.shape[1]
+        bias_place = bias.ctypes.data + column * 4
+        for panel in range(len(panels)):
+            _multiply_panel(int8, mr, panels.ctypes.data + panel * mr * k * 4, b_panels, k, sums.ctypes.data)
+            # The epilogue, row by row; of the last block's columns only those that C has.
+            for row in range(min(mr, len(c) - panel * mr)):
+                out = _address(c, panel * mr + row, column) if whole else edge.ctypes.data
+                row_sums = sums.ctypes.data + row * NR * 4
+                if int8:
+                    row_scale, scales = row_scales[panel * mr + row], column_scales.ctypes.data + column * 4
+                    row_corrections = corrections.ctypes.data + column * 4
+                    dequantize(row_sums, row_corrections, row_scale, scales, bias_place, NR, out)
                 else:
-                    added_row(total, added, TILE_COLUMNS, there)
-                _activate(activation, there)
+                    add_bias(row_sums, bias_place, NR, out)
+                _activate(activation, out)
                 if not whole:
-                    _put(its, out, tile * size + row, column)
+                    _copy_edge(edge, c, panel * mr + row, column)
 
 
-@compiled
-def _activate(activation, place):  # type: ignore[no-untyped-def]
-    """By the number of one of ACTIVATIONS."""
+@jit
+def _activate(activation: int, row: int) -> None:
+    """Apply the activation of that index in ACTIVATIONS to NR numbers in place."""
     if activation == _GELU:
-        gelu_row(place, TILE_COLUMNS)
+        gelu_row(row, NR)
     elif activation == _GELU_TANH:
-        gelu_tanh_row(place, TILE_COLUMNS)
+        gelu_tanh_row(row, NR)
 
 
-@compiled
-def _place(out, row, column):  # type: ignore[no-untyped-def]
-    return out.ctypes.data + (row * out.shape[1] + column) * 4
+@jit
+def _address(c: ArrayF32, row: int, column: int) -> int:
+    return c.ctypes.data + (row * c.shape[1] + column) * 4
 
 
-@compiled
-def _put(its, out, row, column):  # type: ignore[no-untyped-def]
-    """What there is of a tile's row beside the last of the outputs."""
-    for number in range(out.shape[1] - column):
-        out[row, column + number] = its[number]
+@jit
+def _copy_edge(edge: ArrayF32, c: ArrayF32, row: int, column: int) -> None:
+    """Copy to C those of NR numbers from `column` on for which it has columns."""
+    for number in range(c.shape[1] - column):
+        c[row, column + number] = edge[number]
 
 
-@compiled
-def _sum_tile(of_bytes, size, rows, columns, steps, sums):  # type: ignore[no-untyped-def]
-    """One tile's rows times TILE_COLUMNS outputs."""
-    parts = size // TILE_ROWS
+@jit
+def _multiply_panel(int8: bool, mr: int, a: int, b: int, k: int, sums: int) -> None:
+    """sums[mr,NR] = A · B of one panel of A, by as many micro-kernels side by side as NR columns take."""
+    parts = mr // MR
     for part in range(parts):
-        further = part * (TILE_COLUMNS // parts)
-        its = columns + further * steps * 4
-        _multiply_tile(of_bytes, size, rows, its, steps, sums + further * 4, TILE_COLUMNS * 4)
+        column = part * (NR // parts)
+        b_panels = b + column * k * 4
+        _run_micro_kernel(int8, mr, a, b_panels, k, sums + column * 4, NR * 4)
 
 
-@compiled
-def _multiply_tile(of_bytes, size, place, columns, steps, out, across):  # type: ignore[no-untyped-def]
-    small, middle = TILES[0], TILES[1]
-    if of_bytes:
-        if size == small:
-            strips_of_bytes_6(place, columns, steps, out, across)
-        elif size == middle:
-            strips_of_bytes_12(place, columns, steps, out, across)
-        else:
-            strips_of_bytes_24(place, columns, steps, out, across)
-    elif size == small:
-        strips_of_floats_6(place, columns, steps, out, across)
-    elif size == middle:
-        strips_of_floats_12(place, columns, steps, out, across)
+@jit
+def _run_micro_kernel(int8: bool, mr: int, a: int, b: int, k: int, c: int, ldc: int) -> None:
+    if int8:
+        micro_kernel_int8(mr, a, b, k, c, ldc)
     else:
-        strips_of_floats_24(place, columns, steps, out, across)
+        micro_kernel_f32(mr, a, b, k, c, ldc)

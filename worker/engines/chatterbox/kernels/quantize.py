@@ -1,4 +1,8 @@
-"""Rows of activations as bytes with a scale for each row, before a product of whole numbers and after it."""
+"""Quantization to int8: weights with a scale for each output, activations with a scale for each row or window of rows.
+
+A number is its int8 times the scale. Activations are stored as unsigned bytes around ZERO_POINT, because the processor
+multiplies unsigned with signed bytes (VNNI); the product is corrected for it, see `packed_gemm`.
+"""
 
 from __future__ import annotations
 
@@ -6,71 +10,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.jit import compiled, shared
-from worker.engines.chatterbox.kernels.simd.rows import largest, row_bytes
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayU8, jit
+from worker.engines.chatterbox.kernels.openmp import parallel_for
+from worker.engines.chatterbox.kernels.simd.rows import abs_max, quantize_int8
 
-MIDDLE = np.int32(128)
-"""Unsigned bytes are counted from there."""
+ZERO_POINT = np.int32(128)
+"""The unsigned byte that stands for 0."""
+INT8_MAX = np.float32(127)
+"""The largest magnitude of a row is scaled to this."""
+MIN_ABS_MAX = np.float32(1e-30)
+"""Smaller largest magnitudes are raised to this one: a row of zeros must not divide by zero."""
 
 
-MOST = np.float32(127)
-"""The largest number of a row becomes so much."""
-LEAST_NUMBER = np.float32(1e-30)
-"""Keeps a row of zeros from a division by zero."""
-
-
-def quantized_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 (outputs, inputs) as signed bytes, and what one stands for in each output, float32 (outputs,)."""
-    scales = (weight.abs().amax(1) / float(MOST)).clamp(min=torch.finfo(torch.float32).tiny)
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 (outputs, inputs) to int8 of the same shape, and the scale of each output, float32 (outputs,)."""
+    scales = (weight.abs().amax(1) / float(INT8_MAX)).clamp(min=torch.finfo(torch.float32).tiny)
     return (weight / scales[:, None]).round().to(torch.int8), scales
 
 
-def quantized_windows(states: Tensor, sizes: Tensor, first: int, dilation: int, out: Tensor, scales: Tensor) -> None:
-    """Windows of rows side by side, as bytes with a scale for each window, into `out` and `scales`.
+def quantize_windows(
+    states: Tensor, row_maxima: Tensor, first: int, dilation: int, out: Tensor, scales: Tensor
+) -> None:
+    """Quantize a convolution's windows of rows: bytes around ZERO_POINT into `out`, a scale for each into `scales`.
 
-    Window n of the answer, (windows, taps * width), has the rows first + n, first + n + dilation, … of `states`,
-    float32 (time, width), whose largest numbers are `sizes`; rows before the first and after the last are zeros.
+    Window n of `out`, uint8 (windows, taps * width), has the rows first + n, first + n + dilation, … of `states`,
+    float32 (time, width), whose largest magnitudes are `row_maxima`; rows before the first and after the last are
+    zeros.
     """
-    shared(_quantize_windows, len(out), states.numpy(), sizes.numpy(), first, dilation, out.numpy(), scales.numpy())
+    arrays = states.numpy(), row_maxima.numpy(), first, dilation, out.numpy(), scales.numpy()
+    parallel_for(_quantize_windows, len(out), *arrays)
 
 
-def sizes(states: Tensor) -> Tensor:
-    """The largest number of each row, without its sign: float32 (rows, width) to (rows,)."""
+def row_abs_max(states: Tensor) -> Tensor:
+    """The largest magnitude of each row: float32 (rows, width) to (rows,)."""
     out = torch.empty(len(states))
-    shared(_sizes, len(states), states.numpy(), out.numpy())
+    parallel_for(_row_abs_max, len(states), states.numpy(), out.numpy())
     return out
 
 
-@compiled
-def quantized_row(row, width, middle, out):  # type: ignore[no-untyped-def]
-    """A row at an address as bytes at another; what one of them stands for."""
-    size = max(largest(row, width), LEAST_NUMBER)
-    row_bytes(row, width, MOST / size, middle, out)
-    return size / MOST
+@jit
+def quantize_row(row: int, width: int, zero_point: np.int32, out: int) -> np.float32:
+    """Quantize `width` float32 at the address `row` to bytes at the address `out`; returns their scale."""
+    largest: np.float32 = max(abs_max(row, width), MIN_ABS_MAX)
+    quantize_int8(row, width, INT8_MAX / largest, zero_point, out)
+    return largest / INT8_MAX
 
 
-@compiled
-def _sizes(first, end, states, out):  # type: ignore[no-untyped-def]
+@jit
+def _row_abs_max(begin: int, end: int, states: ArrayF32, out: ArrayF32) -> None:
     width = states.shape[1]
-    for row in range(first, end):
-        out[row] = largest(states.ctypes.data + row * width * 4, width)
+    for row in range(begin, end):
+        out[row] = abs_max(states.ctypes.data + row * width * 4, width)
 
 
-@compiled
-def _quantize_windows(begin, end, states, sizes, first, dilation, out, scales):  # type: ignore[no-untyped-def]
+@jit
+def _quantize_windows(
+    begin: int,
+    end: int,
+    states: ArrayF32,
+    row_maxima: ArrayF32,
+    first: int,
+    dilation: int,
+    out: ArrayU8,
+    scales: ArrayF32,
+) -> None:
     time, width = states.shape
     taps = out.shape[1] // width
     for window in range(begin, end):
-        size = LEAST_NUMBER
+        largest = MIN_ABS_MAX
         for tap in range(taps):
             at = first + window + tap * dilation
             if 0 <= at < time:
-                size = max(size, sizes[at])
+                largest = max(largest, row_maxima[at])
         for tap in range(taps):
             at = first + window + tap * dilation
             if 0 <= at < time:
                 place = out.ctypes.data + (window * taps + tap) * width
-                row_bytes(states.ctypes.data + at * width * 4, width, MOST / size, MIDDLE, place)
+                quantize_int8(states.ctypes.data + at * width * 4, width, INT8_MAX / largest, ZERO_POINT, place)
             else:
-                out[window, tap * width : (tap + 1) * width] = MIDDLE
-        scales[window] = size / MOST
+                out[window, tap * width : (tap + 1) * width] = ZERO_POINT
+        scales[window] = largest / INT8_MAX

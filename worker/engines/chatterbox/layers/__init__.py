@@ -1,1 +1,1 @@
-"""Layers by operator, each in float32, bfloat16 and int8."""
+"""Layers, a module for each operator; each is made for float32, bfloat16 or int8."""

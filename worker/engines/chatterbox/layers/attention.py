@@ -8,68 +8,77 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.attention_fp32 import attention_float
+from worker.engines.chatterbox.kernels.attention_fp32 import attention_fp32
 from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
-from worker.engines.chatterbox.kernels.attention_tiles import WIDTH
+from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision, detect_processor
 
 RelativeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Takes queries, keys and values, other queries, which meet distances, and those: all (time, heads * width), but the
-last (2 * time - 1, heads * width), whose row n is for a distance of time - 1 - n."""
+"""(queries, keys, values, distance_queries, distance_keys): attention whose scores depend on the distance, too.
+
+Takes and returns (time, heads * width), but for `distance_keys`, (2 * time - 1, heads * width), whose row n is for a
+distance of time - 1 - n.
+"""
 
 
 def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precision: Precision) -> Layer:
-    """What each position of float32 (time, width) hears of all, (time, outputs), by some heads.
+    """Multi-head self-attention: float32 (time, width) to (time, outputs).
 
     The weights are float32 (outputs, width), without bias.
     """
     if precision is Precision.INT8:
-        mix = linear(torch.cat([query, key, value]), None, precision)
-        return lambda states: attention_int8(mix(states), heads)
+        qkv = linear(torch.cat([query, key, value]), None, precision)
+        return lambda states: attention_int8(qkv(states), heads)
     layers = [linear(weight, None, precision) for weight in (query, key, value)]
-    if precision is Precision.FP32 and len(query) == heads * WIDTH and "avx512f" in detect_processor().instruction_sets:
-        return lambda states: attention_float(*(layer(states) for layer in layers))
-    return lambda states: attention(*(by_head(layer(states), heads) for layer in layers))
+    if precision is Precision.FP32 and len(query) == heads * HEAD_DIM and _has_avx512():
+        return lambda states: attention_fp32(*(layer(states) for layer in layers))
+    return lambda states: attention(*(_split_heads(layer(states), heads) for layer in layers))
 
 
 def relative_attention(heads: int, width: int, precision: Precision) -> RelativeAttention:
-    """What each position hears of all, with a score for their distance, by heads of `width`.
+    """Multi-head attention with a score for the distance of two positions (Transformer-XL, arXiv 1901.02860).
 
-    In float32 in every precision but bf16.
+    `width` is that of one head. Computes in bfloat16 in bf16, and in float32 in every other precision.
     """
-    if precision is not Precision.BF16 and width == WIDTH and "avx512f" in detect_processor().instruction_sets:
-        return lambda queries, keys, values, further, apart: attention_float(queries, keys, values, (further, apart))
+    if precision is not Precision.BF16 and width == HEAD_DIM and _has_avx512():
+        return lambda queries, keys, values, *relative: attention_fp32(queries, keys, values, relative)
 
-    def attend(queries: Tensor, keys: Tensor, values: Tensor, further: Tensor, apart: Tensor) -> Tensor:
-        biases = _by_distance(by_head(further.to(apart.dtype), heads), by_head(apart, heads))
-        queries, keys, values = (by_head(part.to(keys.dtype), heads) for part in (queries, keys, values))
+    def layer(queries: Tensor, keys: Tensor, values: Tensor, distance_queries: Tensor, distance_keys: Tensor) -> Tensor:
+        biases = _distance_scores(
+            _split_heads(distance_queries.to(distance_keys.dtype), heads), _split_heads(distance_keys, heads)
+        )
+        queries, keys, values = (_split_heads(part.to(keys.dtype), heads) for part in (queries, keys, values))
         return attention(queries, keys, values, biases)
 
-    return attend
+    return layer
 
 
-def _by_distance(queries: Tensor, apart: Tensor) -> Tensor:
-    """What each position's score of each other owes to their distance: (heads, time, time), scaled."""
+def _has_avx512() -> bool:
+    return "avx512f" in detect_processor().instruction_sets
+
+
+def _distance_scores(queries: Tensor, keys: Tensor) -> Tensor:
+    """The scaled scores of the distances from each position to each other: (heads, time, time)."""
     heads, time, width = queries.shape
-    scores = torch.bmm(queries * width**-0.5, apart.transpose(1, 2))
-    # Each row of the answer begins one column before the last one's.
-    across = scores.shape[2]
-    return scores.as_strided((heads, time, time), (time * across, across - 1, 1), time - 1)
+    scores = torch.bmm(queries * width**-0.5, keys.transpose(1, 2))
+    # Each row of the result starts one column before that of the row above.
+    stride = scores.shape[2]
+    return scores.as_strided((heads, time, time), (time * stride, stride - 1, 1), time - 1)
 
 
 def attention(queries: Tensor, keys: Tensor, values: Tensor, biases: Tensor | None = None) -> Tensor:
-    """What each position hears of all: (heads, time, width), to (time, heads * width).
+    """Attention of each position to all, by PyTorch: (heads, time, width) to (time, heads * width).
 
     `biases`, (heads, time, time), are added to the scaled scores.
     """
-    heard = F.scaled_dot_product_attention(
+    out = F.scaled_dot_product_attention(
         queries[None], keys[None], values[None], attn_mask=None if biases is None else biases[None]
     )
-    return heard[0].transpose(0, 1).flatten(1)
+    return out[0].transpose(0, 1).flatten(1)
 
 
-def by_head(states: Tensor, heads: int) -> Tensor:
+def _split_heads(states: Tensor, heads: int) -> Tensor:
     """(time, heads * width) to (heads, time, width)."""
     return states.view(len(states), heads, -1).transpose(0, 1)

@@ -1,6 +1,6 @@
-"""Convolutions over time in float32, bfloat16 and int8.
+"""Convolutions over time in float32, bfloat16 and int8; states have their channels last: (batch, time, channels).
 
-In int8, activations have a scale for each window of rows: see `linear`.
+In int8, weights have a scale for each output and activations one for each window of rows, as each row has in `linear`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,30 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.packed_gemm import TILES, ByteStrips
-from worker.engines.chatterbox.kernels.quantize import quantized_windows, sizes
+from worker.engines.chatterbox.kernels.packed_gemm import PackedLinearInt8
+from worker.engines.chatterbox.kernels.quantize import quantize_windows, row_abs_max
+from worker.engines.chatterbox.kernels.simd.gemm import PACKED_MR
 from worker.engines.chatterbox.layers.onednn import Layer, float_dtype, mkldnn
 from worker.precision import Precision
 
 _BLOCK_NUMBERS = 2**16
-"""Numbers that a convolution makes at a time: little is made past the end, and calls are few."""
+"""Numbers that a convolution computes in one call of oneDNN: few lie past the end, and there are few calls."""
 
 
 class FloatConvolution:
-    """See `kernels.convolution`; of a stride of 1, in the precision of its weight.
+    """A convolution of stride 1, in the precision of its weight, float32 or bfloat16 (outputs, inputs, taps).
 
-    Time is gone through in blocks of one length, for which oneDNN compiles once: a length of its own would cost every
-    utterance as much as the work itself.
+    Computes blocks of a fixed number of frames, for which oneDNN generates code once: it would generate code for each
+    utterance's own length, which costs as much as the convolution itself.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, dilation: int) -> None:
         self._outputs, inputs, taps = weight.shape
-        self._around = before, after
+        self._padding = before, after
         self._reach = (taps - 1) * dilation
         self._block = max(1, _BLOCK_NUMBERS // self._outputs)
         self._dilation = [1, dilation]
-        # Without the size oneDNN would lay the weight out anew with every call.
+        # Without the size of its input, oneDNN would reorder the weight in each call.
         size = [1, inputs, 1, self._block + self._reach]
         self._weight = mkldnn._reorder_convolution_weight(
             weight[:, :, None].contiguous(), [0, 0], [1, 1], self._dilation, 1, size
@@ -39,20 +40,20 @@ class FloatConvolution:
         self._bias = None if bias is None else bias.to(weight.dtype)
 
     def __call__(self, states: Tensor) -> Tensor:
-        """The convolution of `states`, in the precision of the weight."""
-        before, after = self._around
+        """(batch, time, inputs) to (batch, time + before + after - (taps - 1) * dilation, outputs)."""
+        before, after = self._padding
         count = states.shape[1] + before + after - self._reach
-        past = -count % self._block
-        states = F.pad(states.to(self._weight.dtype), (0, 0, before, after + past))
+        filling = -count % self._block
+        states = F.pad(states.to(self._weight.dtype), (0, 0, before, after + filling))
         out = torch.empty(len(states), count, self._outputs, dtype=states.dtype)
-        for one, its in zip(states, out, strict=True):
+        for one, one_out in zip(states, out, strict=True):
             for first in range(0, count, self._block):
-                # Not a slice of the batch, whose stride oneDNN would take for another shape.
-                part = its[first : first + self._block]
-                part[:] = self._convolved(one[None, first : first + self._block + self._reach])[0, : len(part)]
+                # Not a slice of the batch: its stride would be another shape to oneDNN.
+                part = one_out[first : first + self._block]
+                part[:] = self._convolve(one[None, first : first + self._block + self._reach])[0, : len(part)]
         return out
 
-    def _convolved(self, states: Tensor) -> Tensor:
+    def _convolve(self, states: Tensor) -> Tensor:
         image = mkldnn._convolution_pointwise(
             _as_image(states), self._weight, self._bias, [0, 0], [1, 1], self._dilation, 1, "none", [], ""
         )
@@ -60,7 +61,7 @@ class FloatConvolution:
 
 
 def _as_image(states: Tensor) -> Tensor:
-    """(batch, time, channels) as oneDNN's convolutions know it: one line of (batch, channels, 1, time)."""
+    """(batch, time, channels) as an image of one line, (batch, channels, 1, time), which oneDNN takes."""
     return states.unsqueeze(1).permute(0, 3, 1, 2)
 
 
@@ -78,10 +79,10 @@ def convolution(
     stride: int = 1,
     dilation: int = 1,
 ) -> Layer:
-    """A convolution over time with the channels last: (batch, time, inputs) to (batch, time, outputs).
+    """A convolution over time: (batch, time, inputs) to (batch, time, outputs).
 
-    `weight` is float32 (outputs, inputs, taps); `before` and `after` are the zeros that time is lengthened by. In int8
-    it is computed in float32 where it has a stride, or a number of inputs that is no multiple of 16.
+    `weight` is float32 (outputs, inputs, taps); `before` and `after` are the frames of zeros that pad the time. Int8 is
+    computed in float32 with a stride, or with a number of inputs that is no multiple of 16.
 
     Raises ValueError for a stride and a dilation together.
     """
@@ -98,11 +99,11 @@ def convolution(
 def transposed_convolution(
     weight: Tensor, bias: Tensor | None, precision: Precision, *, stride: int, padding: int
 ) -> Layer:
-    """A convolution that lengthens time by `stride`, channels last as above, in floating numbers in every precision.
+    """A transposed convolution over time, which makes it `stride` times as long; computed in float32 or bfloat16.
 
-    `weight` is float32 (inputs, outputs, taps). Each step in makes `stride` steps out, so this is a convolution whose
-    outputs are those of `stride` steps side by side, each with every stride-th tap: the polyphase form, for which
-    oneDNN has nothing to work out anew for every length.
+    `weight` is float32 (inputs, outputs, taps). Each frame in makes `stride` frames out, so this is a convolution whose
+    outputs are those `stride` frames side by side, each with every stride-th tap: the polyphase form, for which oneDNN
+    has no code to generate for each length.
     """
     inputs, outputs, taps = weight.shape
     steps = -(-taps // stride)
@@ -115,17 +116,17 @@ def transposed_convolution(
         dilation=1,
     )
 
-    def lengthened(states: Tensor) -> Tensor:
+    def transposed(states: Tensor) -> Tensor:
         count = (states.shape[1] - 1) * stride - 2 * padding + taps
         return layer(states).view(len(states), -1, outputs)[:, padding : padding + count]
 
-    return lengthened
+    return transposed
 
 
 def _strided(
     weight: Tensor, bias: Tensor | None, precision: Precision, *, before: int, after: int, stride: int
 ) -> Layer:
-    """A convolution over `stride` steps side by side, which take as many channels."""
+    """A convolution with a stride: one of stride 1 over groups of `stride` frames, taken as channels."""
     outputs, inputs, taps = weight.shape
     steps = -(-taps // stride)
     folded = F.pad(weight, (0, steps * stride - taps)).view(outputs, inputs, steps, stride)
@@ -137,46 +138,47 @@ def _strided(
         dilation=1,
     )
 
-    def shortened(states: Tensor) -> Tensor:
+    def strided(states: Tensor) -> Tensor:
         count = (states.shape[1] + before + after - taps) // stride + 1
-        whole = (count + steps - 1) * stride
-        states = F.pad(states, (0, 0, before, whole - before - states.shape[1]))
+        padded = (count + steps - 1) * stride
+        states = F.pad(states, (0, 0, before, padded - before - states.shape[1]))
         return layer(states.view(len(states), -1, stride * inputs))
 
-    return shortened
+    return strided
 
 
 _WINDOW_BYTES = 2**18
-"""Windows are multiplied so many bytes at a time, which a core's second cache holds beside the weight."""
+"""Bytes of windows that are multiplied at a time: the core's second-level cache holds them and the weight."""
 
 
-_ROWS = TILES[1]
-"""Windows at a time are a multiple of these."""
+_WINDOW_MULTIPLE = PACKED_MR[1]
+"""Windows are multiplied in multiples of this many: the rows of a block that products of many rows use."""
 
 
 class Int8Convolution:
-    """See `kernels.convolution`; of a stride of 1. What is multiplied are windows of rows side by side."""
+    """A convolution of stride 1 in int8: a product of windows, each the rows under the taps, side by side."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, *, before: int, after: int, dilation: int) -> None:
         self._outputs, inputs, taps = weight.shape
-        self._strips = ByteStrips(weight.transpose(1, 2).reshape(self._outputs, -1), bias)
+        self._product = PackedLinearInt8(weight.transpose(1, 2).reshape(self._outputs, -1), bias)
         self._width, self._dilation = taps * inputs, dilation
-        self._before, self._lost = before, (taps - 1) * dilation - before - after
-        self._windows = max(1, min(512, _WINDOW_BYTES // self._width) // _ROWS) * _ROWS
+        self._before, self._shortening = before, (taps - 1) * dilation - before - after
+        windows = max(1, min(512, _WINDOW_BYTES // self._width) // _WINDOW_MULTIPLE)
+        self._windows = windows * _WINDOW_MULTIPLE
 
     def __call__(self, states: Tensor) -> Tensor:
-        """The convolution of `states`, in float32."""
-        out = torch.empty(len(states), states.shape[1] - self._lost, self._outputs)
-        for one, its in zip(states.contiguous(), out, strict=True):
-            self._convolve(one, its)
+        """float32 (batch, time, inputs) to (batch, time + before + after - (taps - 1) * dilation, outputs)."""
+        out = torch.empty(len(states), states.shape[1] - self._shortening, self._outputs)
+        for one, one_out in zip(states.contiguous(), out, strict=True):
+            self._convolve(one, one_out)
         return out
 
     def _convolve(self, states: Tensor, out: Tensor) -> None:
-        of_rows = sizes(states)
+        row_maxima = row_abs_max(states)
         windows = torch.empty(min(self._windows, len(out)), self._width, dtype=torch.uint8)
         scales = torch.empty(len(windows))
         for first in range(0, len(out), len(windows)):
-            its = out[first : first + len(windows)]
-            part, its_scales = windows[: len(its)], scales[: len(its)]
-            quantized_windows(states, of_rows, first - self._before, self._dilation, part, its_scales)
-            self._strips.multiply(part, its_scales, its)
+            part = out[first : first + len(windows)]
+            part_windows, part_scales = windows[: len(part)], scales[: len(part)]
+            quantize_windows(states, row_maxima, first - self._before, self._dilation, part_windows, part_scales)
+            self._product.multiply_quantized(part_windows, part_scales, part)

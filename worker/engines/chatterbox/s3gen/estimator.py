@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import CooperativeSteps
-from worker.engines.chatterbox.kernels.mish import mish_
+from worker.engines.chatterbox.kernels.activations import mish_
 from worker.engines.chatterbox.layers.attention import self_attention
 from worker.engines.chatterbox.layers.convolution import convolution
 from worker.engines.chatterbox.layers.linear import linear

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import CooperativeSteps
-from worker.engines.chatterbox.kernels.snake import Snake
+from worker.engines.chatterbox.kernels.activations import Snake
 from worker.engines.chatterbox.layers.convolution import convolution, transposed_convolution
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision

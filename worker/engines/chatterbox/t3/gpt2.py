@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.layers.decode_linear import product
+from worker.engines.chatterbox.layers.decode_linear import decode_linear
 from worker.engines.chatterbox.t3.alignment_guard import AlignmentGuard
 from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan
 from worker.precision import Precision
@@ -31,7 +31,7 @@ class Gpt2:
         self._layers = [_Layer(block, heads, precision, rows) for block in backbone.h]
         self._position_embeddings: Tensor = backbone.wpe.weight
         self._final_norm = backbone.ln_f
-        self._head = product(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
+        self._head = decode_linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         width = backbone.config.n_embd // heads
         self.cache = KVCache(layers=len(self._layers), rows=rows, heads=heads, length=length, width=width)
 
@@ -73,11 +73,11 @@ class _Layer:
         self._attention_norm, self._feed_forward_norm = block.ln_1, block.ln_2
         # GPT-2's weights are (inputs, outputs), the transpose of `nn.Linear`'s.
         self._qkv, self.output_projection, self._down_projection = (
-            product(layer.weight.t(), layer.bias, precision, rows=rows)
+            decode_linear(layer.weight.t(), layer.bias, precision, rows=rows)
             for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_proj)
         )
         up = block.mlp.c_fc
-        self._up_projection = product(up.weight.t(), up.bias, precision, rows=rows, activation="gelu-tanh")
+        self._up_projection = decode_linear(up.weight.t(), up.bias, precision, rows=rows, activation="gelu-tanh")
 
     def qkv(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (positions, width) → (positions, heads, head width) each."""

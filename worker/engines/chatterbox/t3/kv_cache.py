@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.attention_decode import BLOCK, attend_step
+from worker.engines.chatterbox.kernels.attention_decode import KEY_BLOCK, attention_decode
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class QuerySpan:
 class SharedPrefix:
     """Keys and values of the positions that precede every text of a voice.
 
-    Keys are float32 (layers, heads, blocks, width, BLOCK), values (layers, heads, count, width).
+    Keys are float32 (layers, heads, blocks, width, KEY_BLOCK), values (layers, heads, count, width).
     """
 
     keys: Tensor
@@ -60,14 +60,14 @@ class KVCache:
 
     def __init__(self, *, layers: int, rows: int, heads: int, length: int, width: int) -> None:
         self._no_prefix = SharedPrefix(
-            torch.empty(layers, heads, 0, width, BLOCK), torch.empty(layers, heads, 0, width)
+            torch.empty(layers, heads, 0, width, KEY_BLOCK), torch.empty(layers, heads, 0, width)
         )
         self._prefixes = [self._no_prefix] * rows
         self._length = length
         blocks = _blocks(length)
         # Memory that was never written is not resident. Attention masks whatever lies past a row's end.
-        self._keys = torch.empty(layers, rows, heads, blocks, width, BLOCK)
-        self._values = torch.empty(layers, rows, heads, blocks * BLOCK, width)
+        self._keys = torch.empty(layers, rows, heads, blocks, width, KEY_BLOCK)
+        self._values = torch.empty(layers, rows, heads, blocks * KEY_BLOCK, width)
 
     @property
     def length(self) -> int:
@@ -117,7 +117,7 @@ class KVCache:
             only_group = len(indices) == len(queries)
             selected = (queries, keys, values) if only_group else (queries[indices], keys[indices], values[indices])
             own = self._keys[layer], self._values[layer]
-            group_output = attend_step(selected, (prefix.keys[layer], prefix.values[layer]), own, rows, positions)
+            group_output = attention_decode(selected, (prefix.keys[layer], prefix.values[layer]), own, rows, positions)
             if only_group:
                 return group_output
             output[indices] = group_output
@@ -127,7 +127,7 @@ class KVCache:
         prefix = self._prefixes[span.row]
         start, end = span.start - prefix.count, span.start + span.count - prefix.count
         positions = torch.arange(start, end)
-        self._keys[layer, span.row][:, positions // BLOCK, :, positions % BLOCK] = keys
+        self._keys[layer, span.row][:, positions // KEY_BLOCK, :, positions % KEY_BLOCK] = keys
         self._values[layer, span.row, :, start:end] = values.transpose(0, 1)
         weights = self._attention_weights(layer, span, slice(None), queries.transpose(0, 1))
         on_prefix, on_row = weights.split([prefix.count, end], -1)
@@ -156,11 +156,11 @@ class KVCache:
 
 
 def _blocks(count: int) -> int:
-    return (count + BLOCK - 1) // BLOCK
+    return (count + KEY_BLOCK - 1) // KEY_BLOCK
 
 
 def _unblocked(keys: Tensor, count: int) -> Tensor:
-    """Keys of the first `count` positions: (…, blocks, width, BLOCK) → (…, width, count)."""
+    """Keys of the first `count` positions: (…, blocks, width, KEY_BLOCK) → (…, width, count)."""
     return keys[..., : _blocks(count), :, :].movedim(-3, -2).flatten(-2)[..., :count]
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.layers.decode_linear import product, products
+from worker.engines.chatterbox.layers.decode_linear import decode_linear, fused_decode_linear
 from worker.engines.chatterbox.t3.alignment_guard import HEADS, AlignmentGuard
 from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan
 from worker.engines.chatterbox.upstream import patches
@@ -33,7 +33,7 @@ class Llama:
         backbone = t3.tfmr
         self._layers = [_Layer(layer, precision, rows) for layer in backbone.layers]
         self._rotary, self._final_norm = backbone.rotary_emb, backbone.norm
-        self._head = product(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
+        self._head = decode_linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         first = self._layers[0]
         self.cache = KVCache(layers=len(self._layers), rows=rows, heads=first.heads, length=length, width=first.width)
 
@@ -104,10 +104,10 @@ class _Layer:
         self.width: int = attention.head_dim
         self.heads: int = attention.config.num_attention_heads
         self._groups: int = attention.num_key_value_groups
-        self._qkv = products((attention.q_proj, attention.k_proj, attention.v_proj), precision, rows=rows)
-        self._gate_up_projection = products((mlp.gate_proj, mlp.up_proj), precision, rows=rows)
+        self._qkv = fused_decode_linear((attention.q_proj, attention.k_proj, attention.v_proj), precision, rows=rows)
+        self._gate_up_projection = fused_decode_linear((mlp.gate_proj, mlp.up_proj), precision, rows=rows)
         self.output_projection, self._down_projection = (
-            product(projection.weight, projection.bias, precision, rows=rows)
+            decode_linear(projection.weight, projection.bias, precision, rows=rows)
             for projection in (attention.o_proj, mlp.down_proj)
         )
 

@@ -1,4 +1,4 @@
-"""Few rows times large weights: the same numbers as PyTorch's, and the same for a row whoever stands beside it."""
+"""Products of few rows: the same numbers as PyTorch's, and the same for a row whichever rows stand beside it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
-from worker.engines.chatterbox.kernels.packed_gemm import ByteStrips, FloatStrips
+from worker.engines.chatterbox.kernels.packed_gemm import PackedLinearF32, PackedLinearInt8
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
 
-KINDS: dict[Precision, Callable[..., Layer]] = {
-    Precision.FP32: FloatStrips,
-    Precision.INT8: ByteStrips,
+LAYERS: dict[Precision, Callable[..., Layer]] = {
+    Precision.FP32: PackedLinearF32,
+    Precision.INT8: PackedLinearInt8,
 }
-in_each = pytest.mark.parametrize("precision", precision_params(KINDS))
+in_each = pytest.mark.parametrize("precision", precision_params(LAYERS))
 
 
 @pytest.fixture(autouse=True)
-def drawn() -> Iterator[None]:
+def seeded_inference() -> Iterator[None]:
     torch.manual_seed(6)
     with torch.inference_mode():
         yield
@@ -34,14 +34,14 @@ def drawn() -> Iterator[None]:
 def test_any_number_of_rows(precision: Precision, rows: int, inputs: int, outputs: int, bias: bool) -> None:
     weight, shift = torch.randn(outputs, inputs), torch.randn(outputs) if bias else None
     states = torch.randn(rows, inputs) * torch.logspace(-3, 3, rows)[:, None]
-    found = KINDS[precision](weight, shift)(states)
-    for row, one in zip(found, states, strict=True):
-        assert relative_error(row, F.linear(one, weight, shift)) < MAX_ERROR[precision]
+    out = LAYERS[precision](weight, shift)(states)
+    for row_out, row in zip(out, states, strict=True):
+        assert relative_error(row_out, F.linear(row, weight, shift)) < MAX_ERROR[precision]
 
 
 @in_each
-def test_a_row_comes_out_the_same_whoever_stands_beside_it(precision: Precision) -> None:
-    layer = KINDS[precision](torch.randn(200, 512), torch.randn(200))
+def test_a_row_comes_out_the_same_whichever_rows_stand_beside_it(precision: Precision) -> None:
+    layer = LAYERS[precision](torch.randn(200, 512), torch.randn(200))
     states = torch.randn(40, 512)
     together = layer(states)
     for count in (1, 5, 9, 20, 40):
@@ -49,18 +49,17 @@ def test_a_row_comes_out_the_same_whoever_stands_beside_it(precision: Precision)
 
 
 @in_each
-def test_weights_may_lie_the_other_way_round(precision: Precision) -> None:
+def test_a_transposed_weight(precision: Precision) -> None:
     weight, states = torch.randn(128, 192), torch.randn(9, 128)
-    found = KINDS[precision](weight.t(), None)(states)
-    assert relative_error(found, states @ weight) < MAX_ERROR[precision]
+    out = LAYERS[precision](weight.t(), None)(states)
+    assert relative_error(out, states @ weight) < MAX_ERROR[precision]
 
 
 @in_each
-def test_states_may_lie_apart(precision: Precision) -> None:
+def test_states_that_are_not_contiguous(precision: Precision) -> None:
     weight, states = torch.randn(64, 32), torch.randn(9, 64)
-    assert torch.equal(
-        KINDS[precision](weight, None)(states[:, ::2]), KINDS[precision](weight, None)(states[:, ::2].contiguous())
-    )
+    layer = LAYERS[precision](weight, None)
+    assert torch.equal(layer(states[:, ::2]), layer(states[:, ::2].contiguous()))
 
 
 @in_each
@@ -71,5 +70,5 @@ def test_an_activation_after_it(
     precision: Precision, rows: int, outputs: int, activation: str, approximate: str
 ) -> None:
     weight, shift, states = torch.randn(outputs, 64), torch.randn(outputs), torch.randn(rows, 64)
-    plain, bent = KINDS[precision](weight, shift), KINDS[precision](weight, shift, activation)
-    assert torch.allclose(bent(states), F.gelu(plain(states), approximate=approximate), atol=3e-6)
+    plain, activated = LAYERS[precision](weight, shift), LAYERS[precision](weight, shift, activation)
+    assert torch.allclose(activated(states), F.gelu(plain(states), approximate=approximate), atol=3e-6)

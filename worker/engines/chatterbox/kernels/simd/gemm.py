@@ -1,9 +1,15 @@
-"""Products of a block of rows with a block of columns, whose sums stay in registers, and blocks turned over."""
+"""Micro-kernels of a matrix product, C[M,N] = A[M,K] · B[K,N], and the transposition of a block.
+
+A micro-kernel computes one small block of C, whose accumulators stay in registers over all of K. K is counted in groups
+of 32 bits: one float32, two int16, or four int8 that lie side by side, as the processor multiplies them (VNNI).
+All arguments are addresses and counts; lda, ldb and ldc are the bytes from a row of A, B or C to its next.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -12,191 +18,226 @@ from llvmlite.binding import initialize_native_asmparser
 from numba import types
 
 from worker.engines.chatterbox.kernels.simd.emitter import (
-    FLOAT,
-    FLOATS,
-    INT,
-    INTS,
+    F32,
+    F32X16,
+    I32,
+    I32X16,
     LANES,
     VECTOR_BYTES,
-    Code,
-    in_compiled_code,
-    lanes,
-    vector_code,
+    Emitter,
+    simd_intrinsic,
+    vector_offset,
 )
 
-TILE_ROWS, TILE_VECTORS = 6, 4
-"""A tile's sums take 24 of the 32 vector registers, its operands five."""
-TILE_COLUMNS = TILE_VECTORS * LANES
+MR, NR_VECTORS = 6, 4
+"""Rows of a block of C, and vectors of its columns: 24 of the 32 vector registers accumulate, five hold operands."""
+NR = NR_VECTORS * LANES
+"""Columns of a block of C."""
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """What is multiplied."""
+class _DotProduct:
+    """How one group of A and a vector of groups of B are multiplied and accumulated."""
 
-    lane: Any
-    """Of a row, in one step."""
+    group: Any
+    """LLVM's type of a group of A."""
     vector: Any
-    """Of columns, and of sums."""
-    multiply: Callable[[Code, Any, Any, Any], Any]
-    """Adds to a vector of sums what a spread lane and a vector of columns make."""
+    """LLVM's type of a vector of B's groups, and of a vector of accumulators."""
+    accumulate: Callable[[Emitter, Any, Any, Any], Any]
+    """(emitter, accumulators, A's group in every lane, vector of B): the new accumulators."""
 
 
-def _dot(name: str) -> Callable[[Code, Any, Any, Any], Any]:
-    """A processor's own product of several small numbers in each lane."""
-    return lambda code, total, one, column: code.call(name, INTS, total, one, column)
+def _vpdpbusd(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
+    """Four unsigned bytes of A times four signed bytes of B in each lane."""
+    return emitter.call("llvm.x86.avx512.vpdpbusd.512", I32X16, total, a, b)
 
 
-def _word_pairs(code: Code, total: Any, one: Any, column: Any) -> Any:
-    """As an instruction of its own: LLVM makes a product and a sum of its intrinsic, which take half as long again."""
-    initialize_native_asmparser()
-    kind = ir.FunctionType(INTS, [INTS, INTS, INTS])
-    return code.builder.asm(kind, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, one, column], side_effect=False)
+def _vpdpwssd(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
+    """Two int16 of A times two of B in each lane.
 
-
-_OF_BYTES = _Numbers(INT, INTS, _dot("llvm.x86.avx512.vpdpbusd.512"))
-_OF_WORDS = _Numbers(INT, INTS, _word_pairs)
-_OF_FLOATS = _Numbers(FLOAT, FLOATS, lambda code, total, one, column: code.fma(one, column, total))
-
-
-def _sums(
-    code: Code,
-    numbers: _Numbers,
-    rows: Sequence[Any],
-    apart: Any,
-    columns: Sequence[Any],
-    size: Any,
-    steps: Any,
-    begin: Sequence[Any],
-) -> Sequence[Any]:
-    """Rows times vectors of columns, row by row, each row's added to `begin`.
-
-    From a step to the next a row's lanes are `apart`, columns `size`.
+    As inline assembly: LLVM turns its own intrinsic into a product and a sum, which take half as long again.
     """
-    builder = code.builder
+    initialize_native_asmparser()
+    function_type = ir.FunctionType(I32X16, [I32X16, I32X16, I32X16])
+    return emitter.builder.asm(function_type, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, a, b], side_effect=False)
 
-    def step(index: Any, sums: Sequence[Any]) -> list[Any]:
-        places = [builder.add(column, builder.mul(index, size)) for column in columns]
+
+def _fma(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
+    return emitter.fma(a, b, total)
+
+
+_INT8 = _DotProduct(I32, I32X16, _vpdpbusd)
+_INT16 = _DotProduct(I32, I32X16, _vpdpwssd)
+_F32 = _DotProduct(F32, F32X16, _fma)
+
+
+def _accumulate(
+    emitter: Emitter,
+    dot: _DotProduct,
+    rows: Sequence[Any],
+    a_step: Any,
+    vectors: Sequence[Any],
+    b_step: Any,
+    k: Any,
+    initial: Sequence[Any],
+) -> Sequence[Any]:
+    """The accumulators of rows x vectors, row by row, after all of K; each row starts from `initial`.
+
+    `rows` and `vectors` are the addresses of A's rows and of B's vectors at k = 0; `a_step` and `b_step` are the bytes
+    from there to the next k.
+    """
+    builder = emitter.builder
+
+    def body(index: Any, totals: Sequence[Any]) -> list[Any]:
+        places = [builder.add(vector, builder.mul(index, b_step)) for vector in vectors]
         for place in places:
-            code.fetch(place)
-        beside = [code.load(place, nothing, numbers.vector) for place in places]
-        further = builder.mul(index, apart)
+            emitter.prefetch(place)
+        b = [emitter.load(place, zero, dot.vector) for place in places]
+        a_offset = builder.mul(index, a_step)
         results = []
-        for number, start in enumerate(rows):
-            one = code.spread(code.load(builder.add(start, further), nothing, numbers.lane))
-            for column, its in enumerate(beside):
-                results.append(numbers.multiply(code, sums[len(columns) * number + column], one, its))
+        for row, start in enumerate(rows):
+            a = emitter.broadcast(emitter.load(builder.add(start, a_offset), zero, dot.group))
+            for column, vector in enumerate(b):
+                results.append(dot.accumulate(emitter, totals[len(vectors) * row + column], a, vector))
         return results
 
-    nothing = ir.Constant(apart.type, 0)
-    return code.loop(steps, 1, [*begin] * len(rows), step)
+    zero = ir.Constant(a_step.type, 0)
+    return emitter.loop(k, 1, [*initial] * len(rows), body)
 
 
-def _below(code: Code, address: Any, number: int, size: Any) -> Any:
-    return code.builder.add(address, code.builder.mul(size, ir.Constant(size.type, number)))
+def _behind(emitter: Emitter, address: Any, number: int, size: Any) -> Any:
+    """The address `number` items of `size` bytes behind another."""
+    return emitter.builder.add(address, emitter.builder.mul(size, ir.Constant(size.type, number)))
 
 
-def _store(code: Code, sums: Sequence[Any], vectors: int, out: Any, out_bytes: Any) -> None:
-    for number, total in enumerate(sums):
-        row = _below(code, out, number // vectors, out_bytes)
-        code.store(total, row, lanes(row, number % vectors), 4)
+def _store(emitter: Emitter, totals: Sequence[Any], vectors: int, c: Any, ldc: Any) -> None:
+    """Store the accumulators of rows x vectors into C."""
+    for number, total in enumerate(totals):
+        row = _behind(emitter, c, number // vectors, ldc)
+        emitter.store(total, row, vector_offset(row, number % vectors), 4)
 
 
-def _tile(numbers: _Numbers) -> Any:
-    @in_compiled_code
-    def tile(
-        _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any
-    ) -> Any:
-        return vector_code(types.void(*[types.intp] * 7), partial(_emit_tile, numbers))
-
-    return tile
-
-
-def _emit_tile(numbers: _Numbers, code: Code, *arguments: Any) -> None:
-    rows, row_bytes, columns, column_bytes, steps, out, out_bytes, *begin = arguments
-    starts = [_below(code, rows, number, row_bytes) for number in range(TILE_ROWS)]
-    lane_bytes, vector_bytes = ir.Constant(rows.type, 4), ir.Constant(rows.type, VECTOR_BYTES)
-    vectors = [_below(code, columns, number, vector_bytes) for number in range(TILE_VECTORS)]
-    before = [
-        code.load(begin[0], lanes(rows, number), numbers.vector) if begin else ir.Constant(numbers.vector, [0] * LANES)
-        for number in range(TILE_VECTORS)
+def _emit_tile(dot: _DotProduct, emitter: Emitter, *arguments: Any) -> None:
+    a, lda, b, ldb, k, c, ldc, *initial = arguments
+    rows = [_behind(emitter, a, number, lda) for number in range(MR)]
+    group_bytes, vector_bytes = ir.Constant(a.type, 4), ir.Constant(a.type, VECTOR_BYTES)
+    vectors = [_behind(emitter, b, number, vector_bytes) for number in range(NR_VECTORS)]
+    start = [
+        emitter.load(initial[0], vector_offset(a, number), dot.vector)
+        if initial
+        else ir.Constant(dot.vector, [0] * LANES)
+        for number in range(NR_VECTORS)
     ]
-    sums = _sums(code, numbers, starts, lane_bytes, vectors, column_bytes, steps, before)
-    _store(code, sums, TILE_VECTORS, out, out_bytes)
+    totals = _accumulate(emitter, dot, rows, group_bytes, vectors, ldb, k, start)
+    _store(emitter, totals, NR_VECTORS, c, ldc)
 
 
-tile_bytes = _tile(_OF_BYTES)
-"""(rows, row_bytes, columns, column_bytes, steps, out, out_bytes): TILE_ROWS rows of TILE_COLUMNS sums, int32.
+@simd_intrinsic(types.void(*[types.intp] * 7))
+def tile_f32(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
+    """C[MR,NR] = A[MR,K] · B[K,NR] in float32."""
+    _emit_tile(_F32, emitter, a, lda, b, ldb, k, c, ldc)
 
-A step multiplies four unsigned bytes of each row with four signed bytes of each column, which lie side by side; from a
-step's columns to the next one's are `column_bytes`.
+
+@simd_intrinsic(types.void(*[types.intp] * 7))
+def tile_int16(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
+    """C[MR,NR] = A[MR,K] · B[K,NR] of int16, in int32."""
+    _emit_tile(_INT16, emitter, a, lda, b, ldb, k, c, ldc)
+
+
+@simd_intrinsic(types.void(*[types.intp] * 7))
+def tile_int8(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
+    """C[MR,NR] = A[MR,K] · B[K,NR] of unsigned (A) and signed (B) bytes, in int32."""
+    _emit_tile(_INT8, emitter, a, lda, b, ldb, k, c, ldc)
+
+
+@simd_intrinsic(types.void(*[types.intp] * 8))
+def tile_int8_from(  # noqa: PLR0917
+    emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any, initial: Any
+) -> None:
+    """Like `tile_int8`, with the NR int32 at `initial` added to each row of C."""
+    _emit_tile(_INT8, emitter, a, lda, b, ldb, k, c, ldc, initial)
+
+
+class DType(Enum):
+    """The element type of a packed matrix product."""
+
+    F32 = "f32"
+    INT8 = "int8"
+
+
+def _emit_packed(dot: _DotProduct, mr: int, emitter: Emitter, a: Any, b: Any, k: Any, c: Any, ldc: Any) -> None:
+    """C[mr,nr] = A · B of one panel of A, (K, mr), and of B's panels of LANES columns, (nr / LANES, K, LANES).
+
+    nr is as many columns as there are accumulators for: MR * NR / mr.
+    """
+    vectors = MR * NR_VECTORS // mr
+    rows = [_behind(emitter, a, number, ir.Constant(a.type, 4)) for number in range(mr)]
+    a_step, b_step = ir.Constant(a.type, mr * 4), ir.Constant(a.type, VECTOR_BYTES)
+    panels = [_behind(emitter, b, number, emitter.builder.mul(k, b_step)) for number in range(vectors)]
+    initial = [ir.Constant(dot.vector, [0] * LANES)] * vectors
+    totals = _accumulate(emitter, dot, rows, a_step, panels, b_step, k, initial)
+    _store(emitter, totals, vectors, c, ldc)
+
+
+PACKED_MR = (6, 12, 24)
+"""Rows of the blocks of C in a packed product: 6 x 64, 12 x 32 or 24 x 16.
+
+The more rows, the less of B is read in the time that the computation of one k takes.
 """
+MICRO_KERNELS = {
+    (dtype, mr): partial(_emit_packed, dot, mr)
+    for dtype, dot in ((DType.F32, _F32), (DType.INT8, _INT8))
+    for mr in PACKED_MR
+}
+"""(element type, rows of a block) -> emits that micro-kernel, see `_emit_packed`."""
 
 
-@in_compiled_code
-def tile_bytes_from(
-    _: Any, rows: Any, row_bytes: Any, columns: Any, column_bytes: Any, steps: Any, out: Any, out_bytes: Any, begin: Any
-) -> Any:
-    """The same with one argument more: the TILE_COLUMNS int32 that each row's products are added to."""
-    return vector_code(types.void(*[types.intp] * 8), partial(_emit_tile, _OF_BYTES))
+def _packed_micro_kernel(dtype: DType) -> Callable[..., Any]:
+    def emit_from(heights: Sequence[int], emitter: Emitter, mr: Any, *arguments: Any) -> None:
+        """Emit the choice among these heights; the last needs no test."""
+        height, *others = heights
+        if not others:
+            MICRO_KERNELS[dtype, height](emitter, *arguments)
+            return
+        chosen = emitter.builder.icmp_signed("==", mr, ir.Constant(mr.type, height))
+        with emitter.builder.if_else(chosen) as (then, otherwise):
+            with then:
+                MICRO_KERNELS[dtype, height](emitter, *arguments)
+            with otherwise:
+                emit_from(others, emitter, mr, *arguments)
+
+    @simd_intrinsic(types.void(*[types.intp] * 6))
+    def micro_kernel(emitter: Emitter, mr: Any, a: Any, b: Any, k: Any, c: Any, ldc: Any) -> None:
+        emit_from(PACKED_MR, emitter, mr, a, b, k, c, ldc)
+
+    return micro_kernel
 
 
-tile_words = _tile(_OF_WORDS)
-"""The same of two signed words of 16 bits a step."""
-tile_floats = _tile(_OF_FLOATS)
-"""The same of one float32 a step, into float32."""
+micro_kernel_f32 = _packed_micro_kernel(DType.F32)
+"""(mr, a, b, k, c, ldc): run MICRO_KERNELS[DType.F32, mr]."""
+micro_kernel_int8 = _packed_micro_kernel(DType.INT8)
+"""(mr, a, b, k, c, ldc): run MICRO_KERNELS[DType.INT8, mr], of unsigned (A) and signed (B) bytes, in int32."""
 
 
-def _strip(numbers: _Numbers, rows: int) -> Any:
-    """A tile of so many rows, which lie side by side, step by step, and of as many columns as there are sums left."""
-    vectors = TILE_ROWS * TILE_VECTORS // rows
+@simd_intrinsic(types.void(*[types.intp] * 4))
+def transpose_block(emitter: Emitter, rows: Any, row_bytes: Any, out: Any, out_bytes: Any) -> None:
+    """Transpose LANES rows of LANES 32-bit numbers; rows lie `row_bytes` apart, in `out` `out_bytes`."""
+    builder = emitter.builder
 
-    def emit(code: Code, of_rows: Any, columns: Any, steps: Any, out: Any, out_bytes: Any) -> None:
-        starts = [_below(code, of_rows, number, ir.Constant(of_rows.type, 4)) for number in range(rows)]
-        apart, size = (ir.Constant(of_rows.type, many) for many in (rows * 4, VECTOR_BYTES))
-        strips = [_below(code, columns, number, code.builder.mul(steps, size)) for number in range(vectors)]
-        before = [ir.Constant(numbers.vector, [0] * LANES)] * vectors
-        _store(code, _sums(code, numbers, starts, apart, strips, size, steps, before), vectors, out, out_bytes)
+    def row(address: Any, size: Any, number: int) -> Any:
+        return builder.add(address, builder.mul(size, ir.Constant(size.type, number)))
 
-    @in_compiled_code
-    def strip(_: Any, rows: Any, columns: Any, steps: Any, out: Any, out_bytes: Any) -> Any:
-        return vector_code(types.void(*[types.intp] * 5), emit)
-
-    return strip
-
-
-strips_of_floats_6, strips_of_floats_12, strips_of_floats_24 = (_strip(_OF_FLOATS, rows) for rows in (6, 12, 24))
-"""(rows, columns, steps, out, out_bytes): 6 rows times 64 columns, 12 times 32, or 24 times 16, of float32.
-
-`rows` has a lane of each of them side by side, step by step; of each LANES columns, `columns` has all steps, one after
-the other. The more rows, the less has to be read in the time that a step takes to compute.
-"""
-strips_of_bytes_6, strips_of_bytes_12, strips_of_bytes_24 = (_strip(_OF_BYTES, rows) for rows in (6, 12, 24))
-"""The same of bytes, four a lane, those of rows without a sign and those of columns with one: into int32."""
-
-
-@in_compiled_code
-def turned_block(_: Any, rows: Any, row_bytes: Any, out: Any, out_bytes: Any) -> Any:
-    """(rows, row_bytes, out, out_bytes): LANES rows of LANES numbers of 32 bits as LANES columns."""
-
-    def emit(code: Code, rows: Any, row_bytes: Any, out: Any, out_bytes: Any) -> None:
-        builder = code.builder
-
-        def row(address: Any, size: Any, number: int) -> Any:
-            return builder.add(address, builder.mul(size, ir.Constant(size.type, number)))
-
-        nothing = ir.Constant(rows.type, 0)
-        block = [code.load(row(rows, row_bytes, number), nothing, INTS) for number in range(LANES)]
-        # Quarters that lie across from each other change places, in ever smaller squares.
-        for half in (8, 4, 2, 1):
-            lower = [lane if lane & half == 0 else LANES + lane - half for lane in range(LANES)]
-            upper = [lane + half if lane & half == 0 else LANES + lane for lane in range(LANES)]
-            for first in range(LANES):
-                if first & half == 0:
-                    pair = block[first], block[first + half]
-                    block[first], block[first + half] = (
-                        builder.shuffle_vector(*pair, ir.Constant(INTS, order)) for order in (lower, upper)
-                    )
-        for number, column in enumerate(block):
-            code.store(column, row(out, out_bytes, number), nothing, 4)
-
-    return vector_code(types.void(*[types.intp] * 4), emit)
+    zero = ir.Constant(rows.type, 0)
+    block = [emitter.load(row(rows, row_bytes, number), zero, I32X16) for number in range(LANES)]
+    # Quarters that lie across from each other change places, in ever smaller squares.
+    for half in (8, 4, 2, 1):
+        lower = [lane if lane & half == 0 else LANES + lane - half for lane in range(LANES)]
+        upper = [lane + half if lane & half == 0 else LANES + lane for lane in range(LANES)]
+        for first in range(LANES):
+            if first & half == 0:
+                pair = block[first], block[first + half]
+                block[first], block[first + half] = (
+                    builder.shuffle_vector(*pair, ir.Constant(I32X16, order)) for order in (lower, upper)
+                )
+    for number, column in enumerate(block):
+        emitter.store(column, row(out, out_bytes, number), zero, 4)

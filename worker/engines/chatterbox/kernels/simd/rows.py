@@ -1,4 +1,4 @@
-"""One row of numbers at a time: its size, its bytes, its products with others."""
+"""Operations on one row of numbers: its largest magnitude, quantization, dequantization, products with a matrix."""
 
 from __future__ import annotations
 
@@ -9,162 +9,142 @@ from llvmlite import ir
 from numba import types
 
 from worker.engines.chatterbox.kernels.simd.emitter import (
-    BYTES,
-    FLOAT,
-    FLOATS,
-    INTS,
+    F32,
+    F32X16,
+    I8X16,
+    I32X16,
     LANES,
     VECTOR_BYTES,
-    Code,
-    floats,
-    in_compiled_code,
-    ints,
-    lanes,
-    vector_code,
+    Emitter,
+    f32x16,
+    i32x16,
+    simd_intrinsic,
+    vector_offset,
 )
-from worker.engines.chatterbox.kernels.simd.gemm import TILE_COLUMNS, TILE_VECTORS
+from worker.engines.chatterbox.kernels.simd.gemm import NR, NR_VECTORS
 
 
-@in_compiled_code
-def largest(_: Any, row: Any, count: Any) -> Any:
-    """(row, count): the largest of `count` float32, a multiple of LANES, without their signs."""
+@simd_intrinsic(types.float32(types.intp, types.intp))
+def abs_max(emitter: Emitter, row: Any, count: Any) -> Any:
+    """The largest magnitude of `count` float32, a multiple of LANES."""
 
-    def emit(code: Code, row: Any, count: Any) -> Any:
-        def most(index: Any, carried: Sequence[Any]) -> list[Any]:
-            size = code.call("llvm.fabs.v16f32", FLOATS, code.load(row, index, FLOATS))
-            return [code.larger(carried[0], size)]
+    def body(index: Any, carried: Sequence[Any]) -> list[Any]:
+        magnitude = emitter.call("llvm.fabs.v16f32", F32X16, emitter.load(row, index, F32X16))
+        return [emitter.maximum(carried[0], magnitude)]
 
-        (most_of_all,) = code.loop(count, LANES, [floats(0.0)], most)
-        return code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, most_of_all)
-
-    return vector_code(types.float32(types.intp, types.intp), emit)
+    (maxima,) = emitter.loop(count, LANES, [f32x16(0.0)], body)
+    return emitter.call("llvm.vector.reduce.fmax.v16f32", F32, maxima)
 
 
-@in_compiled_code
-def row_bytes(_: Any, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> Any:
-    """(row, count, scale, middle, out): `count` float32, a multiple of LANES, scaled, as bytes around a middle."""
+@simd_intrinsic(types.void(types.intp, types.intp, types.float32, types.int32, types.intp))
+def quantize_int8(emitter: Emitter, row: Any, count: Any, inverse_scale: Any, zero_point: Any, out: Any) -> None:
+    """Compute out = round(row * inverse_scale) + zero_point: `count` float32, a multiple of LANES, to bytes."""
+    builder = emitter.builder
+    factors, zero_points = emitter.broadcast(inverse_scale), emitter.broadcast(zero_point)
 
-    def emit(code: Code, row: Any, count: Any, scale: Any, middle: Any, out: Any) -> None:
-        builder, by, around = code.builder, code.spread(scale), code.spread(middle)
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        scaled = builder.fmul(emitter.load(row, index, F32X16), factors)
+        quantized = builder.add(emitter.round_to_int(scaled), zero_points)
+        emitter.store(builder.trunc(quantized, I8X16), out, index, 1)
+        return []
 
-        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
-            whole = builder.add(code.rounded(builder.fmul(code.load(row, index, FLOATS), by)), around)
-            code.store(builder.trunc(whole, BYTES), out, index, 1)
-            return []
-
-        code.loop(count, LANES, [], convert)
-
-    return vector_code(types.void(types.intp, types.intp, types.float32, types.int32, types.intp), emit)
+    emitter.loop(count, LANES, [], body)
 
 
-@in_compiled_code
-def scaled_sums(_: Any, sums: Any, less: Any, factor: Any, scales: Any, added: Any, count: Any, out: Any) -> Any:
-    """(sums, less, factor, scales, added, count, out): (sums - less) * factor * scales + added, of int32 to float32.
+@simd_intrinsic(types.void(types.intp, types.intp, types.float32, *[types.intp] * 4))
+def dequantize(
+    emitter: Emitter, sums: Any, corrections: Any, row_scale: Any, column_scales: Any, bias: Any, count: Any, out: Any
+) -> None:
+    """Compute out = (sums - corrections) * row_scale * column_scales + bias: int32 to float32.
 
-    `count`, a multiple of LANES, numbers of each but the factor.
+    `count` is a multiple of LANES.
     """
+    builder, factors = emitter.builder, emitter.broadcast(row_scale)
 
-    def emit(code: Code, sums: Any, less: Any, factor: Any, scales: Any, added: Any, count: Any, out: Any) -> None:
-        builder, by = code.builder, code.spread(factor)
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        corrected = builder.sub(emitter.load(sums, index, I32X16), emitter.load(corrections, index, I32X16))
+        number = builder.fmul(builder.sitofp(corrected, F32X16), factors)
+        number = emitter.fma(number, emitter.load(column_scales, index, F32X16), emitter.load(bias, index, F32X16))
+        emitter.store(number, out, index, 4)
+        return []
 
-        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
-            whole = builder.sub(code.load(sums, index, INTS), code.load(less, index, INTS))
-            number = builder.fmul(builder.sitofp(whole, FLOATS), by)
-            number = code.fma(number, code.load(scales, index, FLOATS), code.load(added, index, FLOATS))
-            code.store(number, out, index, 4)
-            return []
-
-        code.loop(count, LANES, [], convert)
-
-    arguments = (types.intp, types.intp, types.float32, types.intp, types.intp, types.intp, types.intp)
-    return vector_code(types.void(*arguments), emit)
+    emitter.loop(count, LANES, [], body)
 
 
-@in_compiled_code
-def added_row(_: Any, row: Any, added: Any, count: Any, out: Any) -> Any:
-    """(row, added, count, out): the sums of `count` float32 of each, a multiple of LANES."""
+@simd_intrinsic(types.void(*[types.intp] * 4))
+def add_bias(emitter: Emitter, row: Any, bias: Any, count: Any, out: Any) -> None:
+    """Compute out = row + bias: `count` float32, a multiple of LANES."""
 
-    def emit(code: Code, row: Any, added: Any, count: Any, out: Any) -> None:
-        def add(index: Any, _: Sequence[Any]) -> list[Any]:
-            total = code.builder.fadd(code.load(row, index, FLOATS), code.load(added, index, FLOATS))
-            code.store(total, out, index, 4)
-            return []
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        total = emitter.builder.fadd(emitter.load(row, index, F32X16), emitter.load(bias, index, F32X16))
+        emitter.store(total, out, index, 4)
+        return []
 
-        code.loop(count, LANES, [], add)
-
-    return vector_code(types.void(*[types.intp] * 4), emit)
+    emitter.loop(count, LANES, [], body)
 
 
-@in_compiled_code
-def interleaved_rows(_: Any, one: Any, other: Any, count: Any, scale: Any, out: Any) -> Any:
-    """(one, other, count, scale, out): words of 16 bits of two rows of float32 times `scale`, in turns."""
+@simd_intrinsic(types.void(types.intp, types.intp, types.intp, types.float32, types.intp))
+def interleave_int16(emitter: Emitter, even: Any, odd: Any, count: Any, inverse_scale: Any, out: Any) -> None:
+    """Quantize two rows of `count` float32 to int16 and interleave them: even[0], odd[0], even[1] and so on.
 
-    def emit(code: Code, one: Any, other: Any, count: Any, scale: Any, out: Any) -> None:
-        builder, factor = code.builder, code.spread(scale)
-
-        def convert(index: Any, _: Sequence[Any]) -> list[Any]:
-            low, high = (code.rounded(builder.fmul(code.load(row, index, FLOATS), factor)) for row in (one, other))
-            pairs = builder.or_(builder.and_(low, ints(0xFFFF)), builder.shl(high, ints(16)))
-            code.store(pairs, out, index, 4)
-            return []
-
-        code.loop(count, LANES, [], convert)
-
-    return vector_code(types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit)
-
-
-@in_compiled_code
-def column_products(_: Any, numbers: Any, columns: Any, row_bytes: Any, rows: Any, count: Any, out: Any) -> Any:
-    """(numbers, columns, row_bytes, rows, count, out): each of `count` columns of a float32 matrix times `numbers`.
-
-    Works on TILE_COLUMNS columns at a time: so many may be read, and written, past the last.
+    `count` is a multiple of LANES.
     """
+    builder, factors = emitter.builder, emitter.broadcast(inverse_scale)
 
-    def emit(code: Code, numbers: Any, columns: Any, row_bytes: Any, rows: Any, count: Any, out: Any) -> None:
-        builder = code.builder
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        low, high = (
+            emitter.round_to_int(builder.fmul(emitter.load(row, index, F32X16), factors)) for row in (even, odd)
+        )
+        pairs = builder.or_(builder.and_(low, i32x16(0xFFFF)), builder.shl(high, i32x16(16)))
+        emitter.store(pairs, out, index, 4)
+        return []
 
-        def block(first: Any, _: Sequence[Any]) -> list[Any]:
-            start = builder.add(columns, builder.mul(first, ir.Constant(first.type, 4)))
-
-            def row(index: Any, sums: Sequence[Any]) -> list[Any]:
-                number = code.spread(code.load(numbers, index, FLOAT))
-                place = builder.add(start, builder.mul(index, row_bytes))
-                for vector in range(TILE_VECTORS):
-                    code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * vector)))
-                return [
-                    code.fma(number, code.load(place, lanes(place, vector), FLOATS), total)
-                    for vector, total in enumerate(sums)
-                ]
-
-            sums = code.loop(rows, 1, [floats(0.0)] * TILE_VECTORS, row)
-            for vector, total in enumerate(sums):
-                code.store(total, out, builder.add(first, lanes(first, vector)), 4)
-            return []
-
-        code.loop(count, TILE_COLUMNS, [], block)
-
-    return vector_code(types.void(*[types.intp] * 6), emit)
+    emitter.loop(count, LANES, [], body)
 
 
-@in_compiled_code
-def weighted_rows(_: Any, weights: Any, rows: Any, count: Any, out: Any) -> Any:
-    """(weights, rows, count, out): rows of TILE_COLUMNS float32, each times its weight, added to what is in `out`."""
+@simd_intrinsic(types.void(*[types.intp] * 6))
+def vector_matrix_product(emitter: Emitter, vector: Any, matrix: Any, row_bytes: Any, k: Any, n: Any, out: Any) -> None:
+    """out[N] = vector[K] · matrix[K,N] in float32; rows of the matrix lie `row_bytes` apart.
 
-    def emit(code: Code, weights: Any, rows: Any, count: Any, out: Any) -> None:
-        builder = code.builder
+    Computes NR columns at a time: reads and writes up to the next multiple of NR.
+    """
+    builder = emitter.builder
 
-        def row(index: Any, sums: Sequence[Any]) -> list[Any]:
-            weight = code.spread(code.load(weights, index, FLOAT))
-            place = builder.add(rows, builder.mul(index, ir.Constant(index.type, TILE_COLUMNS * 4)))
-            for vector in range(TILE_VECTORS):
-                code.fetch(builder.add(place, ir.Constant(place.type, VECTOR_BYTES * vector)))
-            return [
-                code.fma(weight, code.load(place, lanes(place, vector), FLOATS), total)
-                for vector, total in enumerate(sums)
-            ]
+    def block(first: Any, _: Sequence[Any]) -> list[Any]:
+        start = builder.add(matrix, builder.mul(first, ir.Constant(first.type, 4)))
 
-        begin = [code.load(out, lanes(out, vector), FLOATS) for vector in range(TILE_VECTORS)]
-        for vector, total in enumerate(code.loop(count, 1, begin, row)):
-            code.store(total, out, lanes(out, vector), 4)
+        def body(index: Any, totals: Sequence[Any]) -> list[Any]:
+            number = emitter.broadcast(emitter.load(vector, index, F32))
+            return _add_weighted(emitter, number, builder.add(start, builder.mul(index, row_bytes)), totals)
 
-    return vector_code(types.void(*[types.intp] * 4), emit)
+        totals = emitter.loop(k, 1, [f32x16(0.0)] * NR_VECTORS, body)
+        for number, total in enumerate(totals):
+            emitter.store(total, out, builder.add(first, vector_offset(first, number)), 4)
+        return []
+
+    emitter.loop(n, NR, [], block)
+
+
+@simd_intrinsic(types.void(*[types.intp] * 4))
+def accumulate_rows(emitter: Emitter, weights: Any, rows: Any, k: Any, out: Any) -> None:
+    """out[NR] += weights[K] · rows[K,NR] in float32."""
+    builder = emitter.builder
+
+    def body(index: Any, totals: Sequence[Any]) -> list[Any]:
+        weight = emitter.broadcast(emitter.load(weights, index, F32))
+        place = builder.add(rows, builder.mul(index, ir.Constant(index.type, NR * 4)))
+        return _add_weighted(emitter, weight, place, totals)
+
+    initial = [emitter.load(out, vector_offset(out, number), F32X16) for number in range(NR_VECTORS)]
+    for number, total in enumerate(emitter.loop(k, 1, initial, body)):
+        emitter.store(total, out, vector_offset(out, number), 4)
+
+
+def _add_weighted(emitter: Emitter, weight: Any, row: Any, totals: Sequence[Any]) -> list[Any]:
+    """Totals + weight * row, of NR float32; prefetches what lies behind the row."""
+    for number in range(NR_VECTORS):
+        emitter.prefetch(emitter.builder.add(row, ir.Constant(row.type, VECTOR_BYTES * number)))
+    return [
+        emitter.fma(weight, emitter.load(row, vector_offset(row, number), F32X16), total)
+        for number, total in enumerate(totals)
+    ]

@@ -1,4 +1,4 @@
-"""What a softmax is made from: scores, their powers, and the sum of these."""
+"""The parts of a softmax: scores and their maximum, powers of two and their sum."""
 
 from __future__ import annotations
 
@@ -9,106 +9,94 @@ from llvmlite import ir
 from numba import types
 
 from worker.engines.chatterbox.kernels.simd.emitter import (
-    FLOAT,
-    FLOATS,
-    INT,
-    INTS,
+    F32,
+    F32X16,
+    I16X16,
+    I32,
+    I32X16,
     LANES,
-    WORDS,
-    Code,
-    floats,
-    in_compiled_code,
-    ints,
-    lanes,
-    vector_code,
+    MIN_EXPONENT,
+    Emitter,
+    f32x16,
+    i32x16,
+    simd_intrinsic,
+    vector_offset,
 )
 
-ABREAST = 4
-"""Vectors that are compared with those before at a time: one by one, each would wait for the one before."""
+MAXIMA = 4
+"""Vectors of running maxima: with a single one, each comparison would wait for the one before."""
 
 
-def _largest(code: Code, count: Any, numbers: Callable[[Any], Any]) -> Any:
-    """The largest of the vectors that `numbers` makes for 0, LANES, … below `count`."""
+def _maximum(emitter: Emitter, count: Any, vector_at: Callable[[Any], Any]) -> Any:
+    """The largest number in the vectors that `vector_at` makes for 0, LANES, … below `count`."""
 
-    def most(index: Any, carried: Sequence[Any]) -> list[Any]:
-        places = [code.builder.add(index, lanes(index, number)) for number in range(ABREAST)]
-        return [code.larger(before, numbers(place)) for before, place in zip(carried, places, strict=True)]
+    def body(index: Any, maxima: Sequence[Any]) -> list[Any]:
+        places = [emitter.builder.add(index, vector_offset(index, number)) for number in range(MAXIMA)]
+        return [emitter.maximum(before, vector_at(place)) for before, place in zip(maxima, places, strict=True)]
 
-    one, *others = code.loop(count, ABREAST * LANES, [floats(-3e38)] * ABREAST, most)
+    one, *others = emitter.loop(count, MAXIMA * LANES, [f32x16(-3e38)] * MAXIMA, body)
     for other in others:
-        one = code.larger(one, other)
-    return code.call("llvm.vector.reduce.fmax.v16f32", FLOAT, one)
+        one = emitter.maximum(one, other)
+    return emitter.call("llvm.vector.reduce.fmax.v16f32", F32, one)
 
 
-@in_compiled_code
-def scaled_scores(_: Any, sums: Any, scales: Any, count: Any, out: Any) -> Any:
-    """(sums, scales, count, out): whole numbers times their scales as float32, and the largest of them.
+@simd_intrinsic(types.float32(types.intp, types.intp, types.intp, types.intp))
+def dequantize_scores(emitter: Emitter, sums: Any, scales: Any, count: Any, out: Any) -> Any:
+    """Compute out = sums * scales: int32 to float32; returns the largest. `count` is a multiple of MAXIMA vectors."""
+    builder = emitter.builder
 
-    `count` is a multiple of ABREAST vectors.
+    def scores(at: Any) -> Any:
+        number = builder.fmul(builder.sitofp(emitter.load(sums, at, I32X16), F32X16), emitter.load(scales, at, F32X16))
+        emitter.store(number, out, at, 4)
+        return number
+
+    return _maximum(emitter, count, scores)
+
+
+MIN_INT16_EXPONENT = -20.0
+"""Smaller exponents of two are raised to this one; the power rounds to zero either way."""
+_EXP2_INT16 = (0.00956051, 0.05591704, 0.2402498, 0.693122, 0.9999992)
+"""2**x for x in [-0.5, 0.5], to a share of 3e-6; from the highest power of x down (fitted by least squares)."""
+
+
+@simd_intrinsic(types.int32(types.intp, types.float32, types.float32, types.float32, types.intp, types.intp))
+def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
+    """Compute out = round(2**((scores - maximum) * factor + bits)): float32 to int16; returns the sum.
+
+    `count` is a multiple of LANES.
     """
+    builder, factors = emitter.builder, emitter.broadcast(factor)
+    shift = emitter.broadcast(builder.fsub(bits, builder.fmul(maximum, factor)))
 
-    def emit(code: Code, sums: Any, scales: Any, count: Any, out: Any) -> Any:
-        builder = code.builder
+    def body(index: Any, carried: Sequence[Any]) -> list[Any]:
+        exponent = emitter.fma(emitter.load(scores, index, F32X16), factors, shift)
+        exponent = emitter.maximum(exponent, f32x16(MIN_INT16_EXPONENT))
+        number = emitter.round_to_int(emitter.exp2_by(_EXP2_INT16, exponent))
+        emitter.store(builder.trunc(number, I16X16), out, index, 2)
+        return [builder.add(carried[0], number)]
 
-        def score(at: Any) -> Any:
-            number = builder.fmul(builder.sitofp(code.load(sums, at, INTS), FLOATS), code.load(scales, at, FLOATS))
-            code.store(number, out, at, 4)
-            return number
-
-        return _largest(code, count, score)
-
-    return vector_code(types.float32(types.intp, types.intp, types.intp, types.intp), emit)
-
-
-LEAST_POWER = -20.0
-"""Powers of two are counted from there on; what is less rounds to nothing."""
-_POLYNOMIAL = (0.00956051, 0.05591704, 0.2402498, 0.693122, 0.9999992)
-"""2**x for x in [-0.5, 0.5], to 3e-6 of it; from the highest power of x down (fitted by least squares)."""
+    (totals,) = emitter.loop(count, LANES, [i32x16(0)], body)
+    return emitter.call("llvm.vector.reduce.add.v16i32", I32, totals)
 
 
-@in_compiled_code
-def powers(_: Any, scores: Any, most: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
-    """(scores, most, factor, bits, count, out): 2**((x - most) * factor + bits) as words of 16 bits, and their sum."""
+@simd_intrinsic(types.float32(types.intp, types.float32, types.intp))
+def exp2_f32(emitter: Emitter, scores: Any, factor: Any, count: Any) -> Any:
+    """2**((scores - their maximum) * factor) of float32 in place; returns the sum.
 
-    def emit(code: Code, scores: Any, most: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
-        builder, by = code.builder, code.spread(factor)
-        shift = code.spread(builder.fsub(bits, builder.fmul(most, factor)))
-
-        def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
-            exponent = code.larger(code.fma(code.load(scores, index, FLOATS), by, shift), floats(LEAST_POWER))
-            number = code.rounded(code.power_by(_POLYNOMIAL, exponent))
-            code.store(builder.trunc(number, WORDS), out, index, 2)
-            return [builder.add(carried[0], number)]
-
-        (total,) = code.loop(count, LANES, [ints(0)], convert)
-        return code.call("llvm.vector.reduce.add.v16i32", INT, total)
-
-    arguments = (types.intp, types.float32, types.float32, types.float32, types.intp, types.intp)
-    return vector_code(types.int32(*arguments), emit)
-
-
-@in_compiled_code
-def exponentials(_: Any, scores: Any, factor: Any, count: Any) -> Any:
-    """(scores, factor, count): 2**((x - the largest x) * factor) of float32 in their place; what they add up to.
-
-    `count` is a multiple of ABREAST vectors.
+    `count` is a multiple of MAXIMA vectors.
     """
+    builder, factors = emitter.builder, emitter.broadcast(factor)
+    maximum = emitter.broadcast(_maximum(emitter, count, lambda at: emitter.load(scores, at, F32X16)))
 
-    def emit(code: Code, scores: Any, factor: Any, count: Any) -> Any:
-        builder, by = code.builder, code.spread(factor)
-        largest = code.spread(_largest(code, count, lambda at: code.load(scores, at, FLOATS)))
+    def body(index: Any, carried: Sequence[Any]) -> list[Any]:
+        exponent = builder.fmul(builder.fsub(emitter.load(scores, index, F32X16), maximum), factors)
+        number = emitter.exp2(emitter.maximum(exponent, f32x16(MIN_EXPONENT)))
+        emitter.store(number, scores, index, 4)
+        return [builder.fadd(carried[0], number)]
 
-        def convert(index: Any, carried: Sequence[Any]) -> list[Any]:
-            exponent = builder.fmul(builder.fsub(code.load(scores, index, FLOATS), largest), by)
-            number = code.power_of_two(code.larger(exponent, floats(-126.0)))
-            code.store(number, scores, index, 4)
-            return [builder.fadd(carried[0], number)]
-
-        (totals,) = code.loop(count, LANES, [floats(0.0)], convert)
-        parts = [builder.extract_element(totals, ir.Constant(INT, lane)) for lane in range(LANES)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = builder.fadd(total, part)
-        return total
-
-    return vector_code(types.float32(types.intp, types.float32, types.intp), emit)
+    (totals,) = emitter.loop(count, LANES, [f32x16(0.0)], body)
+    parts = [builder.extract_element(totals, ir.Constant(I32, lane)) for lane in range(LANES)]
+    total = parts[0]
+    for part in parts[1:]:
+        total = builder.fadd(total, part)
+    return total

@@ -1,0 +1,65 @@
+"""Attention layers in each precision against the definition, in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support.precisions import MAX_ERROR, precision_params, relative_error
+from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
+from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
+from worker.precision import Precision
+
+in_each = pytest.mark.parametrize("precision", precision_params())
+
+
+def exact_attention(states: Tensor, weights: Tensor, heads: int) -> Tensor:
+    """Self-attention by its definition, computed in float64."""
+    queries, keys, values = (
+        (states.double() @ weight.double().t()).view(len(states), heads, -1).transpose(0, 1) for weight in weights
+    )
+    scores = queries @ keys.transpose(1, 2) * queries.shape[-1] ** -0.5
+    return (torch.softmax(scores, -1) @ values).transpose(0, 1).flatten(1).float()
+
+
+@in_each
+@pytest.mark.parametrize("time", [1, 2, 5, 63, 64, 65, 700, 1111])
+@pytest.mark.parametrize("spread", [0.1, 1.0, 4.0], ids="spread {}".format)
+def test_self_attention(precision: Precision, time: int, spread: float) -> None:
+    weights = torch.randn(3, 128, 48) / 48**0.5
+    weights[0] *= spread
+    states = torch.randn(time, 48)
+    found = self_attention(weights[0], weights[1], weights[2], 2, precision)(states).float()
+    expected = exact_attention(states, weights, 2)
+    # An average over many values cancels out, and widely spread scores come from large products.
+    assert float((found - expected).abs().max()) < MAX_ERROR[precision] * (1 + 2 * spread) * float(states.abs().max())
+
+
+@pytest.mark.parametrize("precision", precision_params([Precision.INT8]))
+def test_what_all_keys_have_in_common_costs_no_precision(precision: Precision) -> None:
+    qkv = torch.randn(300, 3, 2, 64)
+    expected = attention_int8(qkv.flatten(1).clone(), 2)
+    qkv[:, 1] += 20 * torch.randn(64)
+    assert relative_error(attention_int8(qkv.flatten(1), 2), expected) < MAX_ERROR[precision] / 10
+
+
+@in_each
+@pytest.mark.parametrize("time", [1, 2, 5, 6, 7, 63, 64, 65, 130, 345])
+@pytest.mark.parametrize("width", [32, 64])
+def test_relative_attention(precision: Precision, time: int, width: int) -> None:
+    queries, keys, values, distance_queries = torch.randn(4, time, 2 * width)
+    distance_keys = torch.randn(2 * time - 1, 2 * width)
+    dtype = torch.bfloat16 if precision is Precision.BF16 else torch.float32
+    layer = relative_attention(2, width, precision)
+    found = layer(queries, keys.to(dtype), values.to(dtype), distance_queries, distance_keys.to(dtype))
+    for head in range(2):
+        columns = slice(head * width, (head + 1) * width)
+        scores = queries[:, columns].double() @ keys[:, columns].double().t()
+        for one in range(time):
+            for other in range(time):
+                key = distance_keys[time - 1 - (one - other), columns].double()
+                scores[one, other] += distance_queries[one, columns].double() @ key
+        expected = torch.softmax(scores * width**-0.5, -1) @ values[:, columns].double()
+        tolerance = 0.05 if precision is Precision.BF16 else 1e-5
+        assert (found[:, columns].double() - expected).abs().max() < tolerance
