@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.support.batched import BUDGET, TEXTS, all_samples, begin, start, together
+from tests.support.precisions import precision_params
 from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
@@ -120,7 +121,7 @@ def test_a_text_too_short_for_the_guard_is_synthesised(batched: BatchedEngine) -
     assert len(all_samples(begin(batched, "A"))) > 0
 
 
-@pytest.mark.parametrize("precision", [Precision.BF16, Precision.INT8])
+@pytest.mark.parametrize("precision", precision_params([Precision.BF16, Precision.INT8]))
 def test_reduced_precision_gives_the_same_samples_each_time(
     engines: Pair, tiny_checkpoint: TinyCheckpoint, tmp_path: Path, precision: Precision
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.support.precisions import precision_params
 from tests.support.stock import StockEngine, start
 from tests.support.tiny_models import TinyCheckpoint
 from tests.support.upstream import conditionals, decode, text_of
@@ -192,7 +193,7 @@ def test_logits_of_every_step_are_upstreams(subject: Subject) -> None:
         assert (logits - found).abs().max() <= LOGITS_TOLERANCE * (logits.max() - logits.min())
 
 
-@pytest.mark.parametrize("precision", REDUCED_TOLERANCES)
+@pytest.mark.parametrize("precision", precision_params(REDUCED_TOLERANCES))
 def test_reduced_precision_stays_within_its_tolerance(subject: Subject, precision: Precision) -> None:
     text, tokens = subject.text(40), list(range(100, 110))
     reduced = built(subject.stock, slots=1, precision=precision)
