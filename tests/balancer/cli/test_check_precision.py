@@ -170,7 +170,7 @@ def test_the_measuring_program_ends_with_the_command(number: int, unloadable: st
             "engine hibari has only one precision; choose another one with --engine: chatterbox, turbo",
         ),
         (["--engine", "nano"], "nano's weights are not on this host; run: chorus models download nano"),
-        (["--engine", "turbo", "--model-dir", "/nowhere"], "the folder of turbo's weights, /nowhere, is not there"),
+        (["--engine", "turbo", "--model-dir", "/nowhere"], "the folder of turbo's weights, /nowhere, does not exist"),
         (["--voice", "bob"], "there is no voice 'bob'; there are: bird, default"),
         (["--voice", "bird"], "engine turbo does not support the voice 'bird'"),
         (["--language", "fr"], "engine turbo speaks English only"),
