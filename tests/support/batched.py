@@ -14,6 +14,7 @@ from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN
 from worker.engines.base import Cancellation, Samples, VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
+from worker.options import EngineOptions
 
 SLOTS = 4
 BUDGET = 8
@@ -30,7 +31,7 @@ TEXTS = (
 def start(name: str, checkpoint: Path, cache: Path, **options: Any) -> BatchedEngine:
     """An engine on one thread, with BUILT_IN prepared."""
     torch.set_num_threads(1)
-    engine = BatchedEngine(name, checkpoint, cache, **{"slots": SLOTS} | options)
+    engine = BatchedEngine(EngineOptions(name, cache, **{"slots": SLOTS} | options), checkpoint)
     engine.prepare(BUILT_IN)
     return engine
 

@@ -40,14 +40,7 @@ def load(options: EngineOptions) -> Engine:
         return StockEngine(name, checkpoint, options.cache_dir)
     from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
 
-    return BatchedEngine(
-        name,
-        checkpoint,
-        options.cache_dir,
-        slots=options.slots,
-        precision=options.precision,
-        prompt_seconds=options.prompt_seconds,
-    )
+    return BatchedEngine(options, checkpoint)
 
 
 def _checkpoint(name: str, model_dir: Path | None) -> Path:

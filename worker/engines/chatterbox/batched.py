@@ -18,7 +18,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, Parameter
+from worker.cards import CARDS, EngineCard, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
@@ -32,7 +32,7 @@ from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
 from worker.memory import trim_heap
-from worker.precision import Precision
+from worker.options import EngineOptions
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ NO_SAMPLES: Samples = np.empty(0, np.float32)
 
 
 class BatchedEngine:
-    """Synthesises up to `slots` utterances at once; the caller advances their generators in turn.
+    """Synthesises up to `options.slots` utterances at once; the caller advances their generators in turn.
 
     An utterance's audio does not depend on the other utterances.
 
@@ -55,33 +55,23 @@ class BatchedEngine:
     waits for, and a decode step, which takes about as long for one utterance as for eight, is best made when all slots
     decode.
 
-    `checkpoint` is the folder of the weights, `cache` that for conditionals. `prompt_seconds` limits the part of a
-    reference clip that S3Gen is conditioned on.
+    `checkpoint` is the folder of the weights, which `worker.engines.load` has found and checked.
     """
 
-    def __init__(
-        self,
-        name: str,
-        checkpoint: Path,
-        cache: Path,
-        *,
-        slots: int,
-        precision: Precision = Precision.FP32,
-        prompt_seconds: int = MAX_PROMPT_SECONDS,
-    ) -> None:
+    def __init__(self, options: EngineOptions, checkpoint: Path) -> None:
         """Raises ModelUnavailableError where the checkpoint does not load, or the slots exceed this host's memory."""
-        _check_memory(name, slots)
-        self.loaded = LoadedModel(name, checkpoint, cache)
-        self._slots = slots
-        self._prompt_seconds = prompt_seconds
+        _check_memory(options.engine, options.slots)
+        self.loaded = LoadedModel(options.engine, checkpoint, options.cache_dir)
+        self._slots = options.slots
+        self._prompt_seconds = options.prompt_seconds
         upstream = self.loaded.upstream
         with torch.inference_mode():
-            self._decoder = Decoder(upstream.t3, slots=slots, length=MAX_POSITIONS, precision=precision)
-            self._s3gen = Synthesizer(upstream.s3gen, precision, self.loaded.timer)
+            self._decoder = Decoder(upstream.t3, slots=options.slots, length=MAX_POSITIONS, precision=options.precision)
+            self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer)
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
         self._s3gen_queue: deque[Sequence] = deque()
         """Utterances whose tokens are complete; S3Gen works on the first."""
-        log.info("%d slots, each up to %.0f MiB of keys and values", slots, self._decoder.bytes_per_slot / 2**20)
+        log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     @property
     def card(self) -> EngineCard:

@@ -26,6 +26,7 @@ from worker.engines.chatterbox import batched as module
 from worker.engines.chatterbox.batched import MAX_POSITIONS, BatchedEngine
 from worker.engines.chatterbox.t3 import voice_prefix
 from worker.engines.chatterbox.t3.sampling import STOP
+from worker.options import EngineOptions
 
 
 @pytest.fixture(scope="module", params=["turbo", "chatterbox"])
@@ -243,4 +244,4 @@ def test_more_slots_than_this_host_holds_are_refused(batched: BatchedEngine, tmp
     with pytest.raises(
         ModelUnavailableError, match=r"100000 slots of .* take up to .* GiB of memory, and this host has"
     ):
-        BatchedEngine(batched.card.name, tmp_path, tmp_path, slots=100_000)
+        BatchedEngine(EngineOptions(batched.card.name, tmp_path, slots=100_000), tmp_path)

@@ -17,6 +17,7 @@ from worker.engines.chatterbox.t3.sampling import classifier_free_guidance
 from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.t3.voice_prefix import PrefixKey
 from worker.engines.chatterbox.upstream import patches
+from worker.options import EngineOptions
 from worker.precision import Precision
 
 
@@ -25,7 +26,7 @@ class TeacherForcedEngine(BatchedEngine):
 
     def __init__(self, name: str, checkpoint: Path, cache: Path, precision: Precision) -> None:
         """Raises ModelUnavailableError where the checkpoint does not load."""
-        super().__init__(name, checkpoint, cache, slots=1, precision=precision)
+        super().__init__(EngineOptions(name, cache, precision=precision), checkpoint)
 
     def logits(self, reference: ReferenceRun, source: VoiceSource) -> Tensor:
         """The logits that lead to each of the reference's tokens: float32 (steps, vocabulary)."""
