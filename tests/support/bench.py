@@ -1,4 +1,4 @@
-"""Runs one of the benchmarks as the real program, on tiny checkpoints, and finds all that it started."""
+"""Runs a benchmark as the real program, and finds all processes that it has started."""
 
 from __future__ import annotations
 
@@ -14,50 +14,41 @@ import psutil
 from tests.support.harness import ROOT, environment
 
 TIMEOUT = 600
-"""Seconds until something that should have happened did not."""
+"""Seconds after which a test that waits for a benchmark fails."""
 
 
 class Bench:
-    """`python -m scripts.benchmarks.PROGRAM` with these options, its checkpoints in `home`."""
+    """`python -m scripts.benchmarks.PROGRAM` with these options and environment variables."""
 
-    def __init__(self, program: str, home: Path, *options: str) -> None:
-        self.home = home
-        self._command = [
-            sys.executable,
-            "-m",
-            f"scripts.benchmarks.{program}",
-            "--size",
-            "tiny",
-            "--checkpoints",
-            str(home),
-            *options,
-        ]
-        self._started: list[subprocess.Popen[str]] = []
+    def __init__(self, program: str, *options: str, **variables: str) -> None:
+        self._command = [sys.executable, "-m", f"scripts.benchmarks.{program}", *options]
         self._mark = f"BENCH_TEST_{uuid.uuid4().hex}"
+        # All descendants inherit the mark. The width keeps messages on one line.
+        self._environment = environment() | {self._mark: "1", "COLUMNS": "200"} | variables
+        self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:
         """Run it with further options."""
         process = subprocess.Popen(
             [*self._command, *options],
             cwd=ROOT,
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Every process below inherits the variable, wherever it has gone to. Messages stay in one line.
-            env=environment() | {self._mark: "1", "COLUMNS": "200"},
         )
-        self._started.append(process)
+        self._processes.append(process)
         return process
 
     def end(self) -> None:
-        """Let nothing that a failed test started outlive it."""
-        for process in self._started:
+        """Kill the programs that still run, after a test that failed."""
+        for process in self._processes:
             if process.returncode is None:
                 process.kill()
                 process.communicate()
 
-    def left(self) -> list[str]:
-        """The commands of its processes that are there still."""
+    def leftovers(self) -> list[str]:
+        """The commands of descendants that still run."""
         found = []
         for process in psutil.process_iter():
             try:
@@ -69,8 +60,15 @@ class Bench:
 
 
 @contextmanager
-def started(program: str, home: Path, *options: str) -> Iterator[Bench]:
-    """A benchmark that is ended with the block."""
-    bench = Bench(program, home, *options)
-    yield bench
-    bench.end()
+def bench(program: str, *options: str, **variables: str) -> Iterator[Bench]:
+    """A benchmark that the end of the block ends."""
+    started = Bench(program, *options, **variables)
+    try:
+        yield started
+    finally:
+        started.end()
+
+
+def tiny_options(checkpoints: Path) -> list[str]:
+    """Options for tiny checkpoints in this folder."""
+    return ["--size", "tiny", "--checkpoints", str(checkpoints)]

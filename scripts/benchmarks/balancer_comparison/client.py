@@ -1,4 +1,4 @@
-"""The client of HAProxy's side: it asks in the workers' own contract, which the proxy passes on as it is."""
+"""The client of HAProxy: it follows the worker contract, as HAProxy forwards requests unchanged."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from worker.contract import (
 
 
 class UtteranceClient(SpeechClient):
-    """Asks for speech as Chorus's balancer does, over the same connections as the client of Chorus."""
+    """Sends utterances as Chorus's balancer does, on the same kind of connections as the client of Chorus."""
 
     def __init__(self, url: str, *, sample_rate: int, timeout: float) -> None:
         super().__init__(url, voice=None, audio_format="pcm", api_key=None, timeout=timeout)
         self._sample_rate = sample_rate
 
     async def synthesize(self, text: str) -> SpeechResult:
-        """Ask for `text`; returns when the whole answer is here or it is clear that there will be none."""
+        """Ask for `text` and await the complete answer, or its failure."""
         utterance = Utterance(
             id=secrets.token_hex(8), text=text, voice=DEFAULT_VOICE, seed=zlib.crc32(text.encode("utf-8"))
         )
@@ -42,32 +42,32 @@ class UtteranceClient(SpeechClient):
         except httpx.RequestError:
             return SpeechResult("connection")
         if response.status_code != 200:
-            return SpeechResult(f"HTTP {response.status_code} {_refusal(response.content)}".rstrip())
+            return SpeechResult(f"HTTP {response.status_code} {_error_code(response.content)}".rstrip())
         try:
-            return SpeechResult(None, spoken_seconds(response.content, self._sample_rate))
+            return SpeechResult(None, utterance_seconds(response.content, self._sample_rate))
         except BadAudioError as error:
             return SpeechResult(f"bad audio: {error}")
 
 
-def spoken_seconds(body: bytes, sample_rate: int) -> float:
-    """The length of the audio in a worker's answer. Raises BadAudioError unless it is whole."""
+def utterance_seconds(body: bytes, sample_rate: int) -> float:
+    """The length of the audio in a worker's answer. Raises BadAudioError unless the answer is complete."""
     try:
         frames = FrameDecoder().feed(body)
         kind, payload = frames[-1] if frames else (FrameKind.PCM, b"")
         if kind is FrameKind.ERROR:
             raise BadAudioError(UtteranceError.model_validate_json(payload).code)
         if kind is not FrameKind.END:
-            raise BadAudioError("broken off")
+            raise BadAudioError("truncated")
         samples = EndOfUtterance.model_validate_json(payload).samples
     except (FramingError, ValidationError) as error:
-        raise BadAudioError("no frames of the contract") from error
+        raise BadAudioError("not in the format of the worker contract") from error
     if not samples or sum(len(pcm) for _, pcm in frames[:-1]) != samples * SAMPLE_BYTES:
         raise BadAudioError("samples are missing")
     return samples / sample_rate
 
 
-def _refusal(body: bytes) -> str:
-    """The code in a worker's refusal; nothing where the proxy itself refused."""
+def _error_code(body: bytes) -> str:
+    """The error code of a worker's refusal; empty if HAProxy itself refused."""
     try:
         return UtteranceError.model_validate_json(body).code
     except ValidationError:

@@ -1,4 +1,4 @@
-"""One run: an offer sent through one front while the other is idle, and what the processes took meanwhile."""
+"""One run: a load sent through one balancer while the other is idle, and the CPU time of all processes."""
 
 from __future__ import annotations
 
@@ -10,116 +10,121 @@ from math import inf
 import psutil
 
 from scripts.benchmarks.balancer_comparison.client import UtteranceClient
-from scripts.benchmarks.balancer_comparison.offered_load import Offer
-from scripts.benchmarks.balancer_comparison.servers import ENGINE, Fronts, Side
+from scripts.benchmarks.balancer_comparison.offered_load import OfferedLoad
+from scripts.benchmarks.balancer_comparison.servers import ENGINE, Balancer, BalancerPair
 from scripts.load.client import SpeechClient
 from scripts.load.driver import Driver, LoadLimits, RequestRecord
+from scripts.support.noise import machine_cpu_seconds
 from worker.cards import CARDS
 
 TIMEOUT = 120.0
-"""Seconds until a request counts as failed."""
+"""Seconds after which a request counts as failed."""
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """Average use during a run, in cores."""
+class CpuUse:
+    """Average number of cores that were in use during a run."""
 
-    front: float
-    """The front under load: its balancer, or HAProxy."""
-    idle_front: float
-    """The other one. Chorus's looks at the workers twice a second all the time."""
+    balancer: float
+    """By the balancer under load."""
+    idle_balancer: float
+    """By the other balancer. Chorus polls its workers twice a second, also when it has no load."""
     workers: float
     client: float
-    """This program."""
+    """By this program."""
     others: float
-    """Everything else on the machine: near 0 where it is quiet."""
+    """By all other programs: near 0 on a quiet machine."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """What came of one offer through one front."""
+class LoadRun:
+    """The result of one load sent through one balancer."""
 
-    side: Side
+    balancer: Balancer
     round: int
     characters: int
-    """Of all texts."""
+    """Characters of all texts."""
     seconds: float
     """From the start to the last answer."""
     records: tuple[RequestRecord, ...]
-    cpu: Cpu
+    cpu: CpuUse
 
 
-def closed(fronts: Fronts, side: Side, offer: Offer, *, clients: int, number: int) -> Run:
-    """Let so many clients each send its next text when its last is answered. Raises ServerError."""
-    return asyncio.run(_run(fronts, side, offer, number, clients=clients))
+def run_closed_loop(
+    pair: BalancerPair, balancer: Balancer, load: OfferedLoad, *, clients: int, round_number: int
+) -> LoadRun:
+    """Have each client send its next text when its last one is answered. Raises ServerError."""
+    return asyncio.run(_run(pair, balancer, load, round_number, clients=clients))
 
 
-def opened(fronts: Fronts, side: Side, offer: Offer, *, rate: float, number: int) -> Run:
-    """Send each text when it is due, so many a second on average. Raises ServerError."""
-    return asyncio.run(_run(fronts, side, offer, number, arrivals=offer.arrivals(rate)))
+def run_open_loop(
+    pair: BalancerPair, balancer: Balancer, load: OfferedLoad, *, rate: float, round_number: int
+) -> LoadRun:
+    """Send each text when it is due, `rate` per second on average. Raises ServerError."""
+    return asyncio.run(_run(pair, balancer, load, round_number, arrivals=load.arrivals(rate)))
 
 
 async def _run(
-    fronts: Fronts,
-    side: Side,
-    offer: Offer,
-    number: int,
+    pair: BalancerPair,
+    balancer: Balancer,
+    load: OfferedLoad,
+    round_number: int,
     *,
     clients: int = 0,
     arrivals: Iterable[float] | None = None,
-) -> Run:
-    workers = fronts.workers()
-    async with _client(side, fronts.url(side)) as client:
-        driver = Driver(client.synthesize, iter(offer.texts), LoadLimits(len(offer.texts), inf), lambda record: None)
-        before = _Clocks.now(fronts, side)
+) -> LoadRun:
+    workers = pair.workers()
+    async with _client(balancer, pair.url(balancer)) as client:
+        limits = LoadLimits(len(load.texts), inf)
+        driver = Driver(client.synthesize, iter(load.texts), limits, lambda record: None)
+        before = _CpuSeconds.now(pair, balancer)
         if arrivals is not None:
             await driver.open(arrivals)
         else:
             await driver.closed(clients)
-        used = _Clocks.now(fronts, side).since(before, driver.seconds)
-    # Chorus would have run its utterance again, HAProxy would have asked another: nobody but the clock would notice.
-    if fronts.workers() != workers:
-        raise fronts.chorus.failure("a worker ended under the load and was started again")
-    return Run(side, number, offer.characters, driver.seconds, tuple(driver.records), used)
+        used = _CpuSeconds.now(pair, balancer).use_since(before, driver.seconds)
+    # Both balancers retry the utterances of a worker that has ended: only the times would show it.
+    if pair.workers() != workers:
+        raise pair.chorus.failure("a worker ended under load and was started again")
+    return LoadRun(balancer, round_number, load.characters, driver.seconds, tuple(driver.records), used)
 
 
-def _client(side: Side, url: str) -> SpeechClient:
-    if side is Side.HAPROXY:
+def _client(balancer: Balancer, url: str) -> SpeechClient:
+    if balancer is Balancer.HAPROXY:
         return UtteranceClient(url, sample_rate=CARDS[ENGINE].sample_rate, timeout=TIMEOUT)
     return SpeechClient(url, voice=None, audio_format="pcm", api_key=None, timeout=TIMEOUT)
 
 
 @dataclass(frozen=True)
-class _Clocks:
+class _CpuSeconds:
     """CPU seconds so far."""
 
-    front: float
-    idle_front: float
+    balancer: float
+    idle_balancer: float
     workers: float
     client: float
     machine: float
 
     @classmethod
-    def now(cls, fronts: Fronts, side: Side) -> _Clocks:
-        times = psutil.cpu_times()
-        [other] = set(Side) - {side}
+    def now(cls, pair: BalancerPair, balancer: Balancer) -> _CpuSeconds:
+        machine = machine_cpu_seconds()
+        [idle] = set(Balancer) - {balancer}
         return cls(
-            front=_taken(fronts.process(side)),
-            idle_front=_taken(fronts.process(other)),
-            workers=sum(map(_taken, fronts.workers())),
-            client=_taken(psutil.Process()),
-            # Guests are counted in user and nice already; steal is what others on the same hardware took.
-            machine=times.user + times.nice + times.system + times.irq + times.softirq + times.steal,
+            balancer=_cpu_seconds(pair.process(balancer)),
+            idle_balancer=_cpu_seconds(pair.process(idle)),
+            workers=sum(map(_cpu_seconds, pair.workers())),
+            client=_cpu_seconds(psutil.Process()),
+            machine=machine,
         )
 
-    def since(self, before: _Clocks, seconds: float) -> Cpu:
-        front, idle_front, workers, client, machine = (
+    def use_since(self, before: _CpuSeconds, seconds: float) -> CpuUse:
+        balancer, idle_balancer, workers, client, machine = (
             (getattr(self, name) - getattr(before, name)) / seconds for name in self.__dataclass_fields__
         )
-        others = max(0.0, machine - front - idle_front - workers - client)
-        return Cpu(front, idle_front, workers, client, others)
+        others = max(0.0, machine - balancer - idle_balancer - workers - client)
+        return CpuUse(balancer, idle_balancer, workers, client, others)
 
 
-def _taken(process: psutil.Process) -> float:
+def _cpu_seconds(process: psutil.Process) -> float:
     times = process.cpu_times()
     return times.user + times.system

@@ -1,4 +1,4 @@
-"""What the runs add up to: capacity, and for each level the latencies on both sides and their ratios. Pure."""
+"""The result of all runs: capacity, and for each load level the latencies of both balancers and their ratios. Pure."""
 
 from __future__ import annotations
 
@@ -7,71 +7,73 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
-from scripts.benchmarks.balancer_comparison.measure import Run
-from scripts.benchmarks.balancer_comparison.servers import Side
+from scripts.benchmarks.balancer_comparison.measure import LoadRun
+from scripts.benchmarks.balancer_comparison.servers import Balancer
 from scripts.load.report import LoadSummary, Percentiles, summarise
 
 QUANTILES = ("p50", "p95", "p99")
 ALL = "all"
 
 
-def summary_of(runs: Sequence[Run]) -> LoadSummary:
-    """All requests of several runs taken together."""
+def summarise_runs(runs: Sequence[LoadRun]) -> LoadSummary:
+    """The summary of all requests of several runs."""
     records = [record for run in runs for record in run.records]
     return summarise(records, seconds=sum(run.seconds for run in runs), abandoned=0)
 
 
-def spreads(summary: LoadSummary) -> dict[str, Percentiles]:
-    """Latency by length, then of all texts; what was never answered is not there."""
+def latencies_by_length(summary: LoadSummary) -> dict[str, Percentiles]:
+    """Latencies by length class and then of ALL texts; a class without answers is missing."""
     return summary.latency_by_length | ({ALL: summary.latency} if summary.latency else {})
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much the workers speak in a closed loop with more clients than they can serve at once."""
+    """The throughput in a closed loop with more clients than the workers can serve at once."""
 
     clients: int
-    runs: list[Run]
+    runs: list[LoadRun]
 
-    def of(self, side: Side) -> float:
-        """Characters of text a second through one front, from the start to the last answer."""
-        runs = [run for run in self.runs if run.side is side]
+    def of(self, balancer: Balancer) -> float:
+        """Characters of text per second through one balancer, from the start to the last answer."""
+        runs = [run for run in self.runs if run.balancer is balancer]
         return sum(run.characters for run in runs) / sum(run.seconds for run in runs)
 
     @property
     def characters_per_second(self) -> float:
-        """What loads are shares of: the mean of both sides."""
-        return fmean(self.of(side) for side in Side)
+        """The capacity that load levels are shares of: the mean of both balancers."""
+        return fmean(self.of(balancer) for balancer in Balancer)
 
 
 @dataclass(frozen=True)
-class Level:
-    """One load, the same on both sides."""
+class LoadLevel:
+    """The runs at one level of load, which is the same for both balancers."""
 
     percent: int
-    """Of capacity."""
+    """Load in per cent of the capacity."""
     rates: list[float]
-    """Requests a second, by round: such that the round's texts come to that share in characters."""
-    runs: list[Run]
+    """Requests per second in each round: so many that the round's texts come to that load in characters."""
+    runs: list[LoadRun]
 
     @cached_property
-    def summaries(self) -> dict[Side, LoadSummary]:
-        """All rounds together."""
-        return {side: summary_of([run for run in self.runs if run.side is side]) for side in Side}
+    def summaries(self) -> dict[Balancer, LoadSummary]:
+        """The summary of all rounds, by balancer."""
+        return {
+            balancer: summarise_runs([run for run in self.runs if run.balancer is balancer]) for balancer in Balancer
+        }
 
     @cached_property
     def ratios(self) -> dict[str, dict[str, float]]:
-        """Chorus's latency over HAProxy's by length and quantile, where both have answered any."""
-        chorus, haproxy = (spreads(self.summaries[side]) for side in (Side.CHORUS, Side.HAPROXY))
+        """Chorus's latency over HAProxy's by length and quantile; lengths that both have answered."""
+        chorus, haproxy = (latencies_by_length(self.summaries[one]) for one in (Balancer.CHORUS, Balancer.HAPROXY))
         return {
             length: {name: getattr(chorus[length], name) / getattr(haproxy[length], name) for name in QUANTILES}
             for length in chorus
             if length in haproxy
         }
 
-    def by_round(self) -> list[Level]:
-        """The same, each round on its own."""
+    def by_round(self) -> list[LoadLevel]:
+        """A level for each round."""
         return [
-            Level(self.percent, [rate], [run for run in self.runs if run.round == number])
+            LoadLevel(self.percent, [rate], [run for run in self.runs if run.round == number])
             for number, rate in enumerate(self.rates)
         ]

@@ -16,12 +16,12 @@ from scripts.support.servers import Server, ServerError, clean_environment, runn
 
 ENGINE = "hibari"
 HAPROXY = "haproxy"
-_SYSTEM_PROGRAMS = ("/usr/local/sbin", "/usr/sbin")
-"""Where HAProxy lies, and not in everybody's PATH."""
-_CONNECTIONS = 1000
+_SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin")
+"""HAProxy is installed there, and not every PATH contains these folders."""
+_MAX_CONNECTIONS = 1000
 
-# As a careful operator would have it. Health checks are left out: they would only cost. Whatever can be tried again is,
-# and elsewhere: a seed makes an utterance safe to repeat. /health tells that it listens, without asking a worker.
+# The setup of a careful operator. No health checks: they would only take time. All failed requests are retried on
+# another worker, which is safe because of the seed. /health answers that HAProxy listens, without asking a worker.
 _CONFIGURATION = """\
 global
     nbthread 1
@@ -51,61 +51,66 @@ backend workers
 """
 
 
-class Side(StrEnum):
-    """Who hands out the utterances."""
+class Balancer(StrEnum):
+    """The program that distributes the utterances."""
 
     CHORUS = "chorus"
     HAPROXY = "haproxy"
 
 
 @dataclass(frozen=True)
-class Fronts:
-    """Both fronts, running before the same workers."""
+class BalancerPair:
+    """Both balancers, running in front of the same workers."""
 
     chorus: Server
     haproxy: Server
 
-    def url(self, side: Side) -> str:
-        """Where a front listens."""
-        return {Side.CHORUS: self.chorus, Side.HAPROXY: self.haproxy}[side].url
+    def url(self, balancer: Balancer) -> str:
+        """The URL of a balancer."""
+        return {Balancer.CHORUS: self.chorus, Balancer.HAPROXY: self.haproxy}[balancer].url
 
-    def process(self, side: Side) -> psutil.Process:
-        """The process that is the front itself. Raises ServerError."""
-        if side is Side.HAPROXY:
-            return _only(self.haproxy, self.haproxy.processes())
-        return _only(self.chorus, self.chorus.processes_of("balancer"))
+    def process(self, balancer: Balancer) -> psutil.Process:
+        """The process of a balancer, without its workers. Raises ServerError if it has ended."""
+        if balancer is Balancer.HAPROXY:
+            return _single(self.haproxy, self.haproxy.processes())
+        return _single(self.chorus, self.chorus.processes_of("balancer"))
 
     def workers(self) -> list[psutil.Process]:
-        """The processes behind both fronts, those that are there."""
+        """The running worker processes behind both."""
         return self.chorus.processes_of("worker")
 
 
-def _only(server: Server, processes: list[psutil.Process]) -> psutil.Process:
+def _single(server: Server, processes: list[psutil.Process]) -> psutil.Process:
     if len(processes) != 1:
-        raise server.failure("it ended under the load")
+        raise server.failure("it ended under load")
     return processes[0]
 
 
 def find_haproxy(program: str) -> str:
-    """The path of the program. Raises ServerError, which says how to come by it."""
-    path = shutil.which(program) or shutil.which(program, path=":".join(_SYSTEM_PROGRAMS))
+    """The path of the program. Raises ServerError with the command that installs it."""
+    path = shutil.which(program) or shutil.which(program, path=":".join(_SYSTEM_PATH))
     if path is None:
         raise ServerError(
-            f"there is no {program} here: on Debian and Ubuntu `apt-get install -y --no-install-recommends haproxy` "
-            "installs it; --haproxy names one that lies elsewhere"
+            f"{program} is not installed: on Debian and Ubuntu `apt-get install -y --no-install-recommends haproxy` "
+            "installs HAProxy; --haproxy names a program elsewhere"
         )
     return path
 
 
 @contextmanager
-def start_fronts(haproxy: str, *, workers: int, settings: Mapping[str, object], folder: Path) -> Iterator[Fronts]:
-    """So many workers of one thread, ready, behind Chorus with these `settings` and HAProxy. Raises ServerError."""
+def start_balancers(
+    haproxy: str, *, workers: int, settings: Mapping[str, object], folder: Path
+) -> Iterator[BalancerPair]:
+    """Run Chorus, with these settings and workers of one thread, and HAProxy until the end of the block.
+
+    Raises ServerError.
+    """
     run_dir = folder / "run"
     with (
-        start_chorus(Side.CHORUS, engine=ENGINE, workers=workers, folder=folder, settings=settings) as chorus,
+        start_chorus(Balancer.CHORUS, engine=ENGINE, workers=workers, folder=folder, settings=settings) as chorus,
         _start_haproxy(haproxy, [run_dir / f"worker-{index}.sock" for index in range(workers)], folder) as proxy,
     ):
-        yield Fronts(chorus, proxy)
+        yield BalancerPair(chorus, proxy)
 
 
 @contextmanager
@@ -115,11 +120,11 @@ def _start_haproxy(program: str, sockets: list[Path], folder: Path) -> Iterator[
     configuration.write_text(configure(port, sockets), encoding="utf-8")
     command = [program, "-db", "-f", str(configuration)]
     log = folder / "haproxy.log"
-    with running_server(Side.HAPROXY, command, clean_environment(), log, port, lambda report: True) as server:
+    with running_server(Balancer.HAPROXY, command, clean_environment(), log, port, lambda report: True) as server:
         yield server
 
 
 def configure(port: int, sockets: list[Path]) -> str:
-    """HAProxy's configuration: least connections, one utterance a worker at a time, all others in its queue."""
+    """HAProxy's configuration: least connections, one utterance per worker at a time, all others in its queue."""
     servers = [f"    server worker-{index} unix@{path} maxconn 1" for index, path in enumerate(sockets)]
-    return _CONFIGURATION.format(connections=_CONNECTIONS, port=port, servers="\n".join(servers))
+    return _CONFIGURATION.format(connections=_MAX_CONNECTIONS, port=port, servers="\n".join(servers))

@@ -1,70 +1,72 @@
-"""What Chorus is to gain over HAProxy, and whether it did. Pure."""
+"""The targets of Chorus in comparison with HAProxy, and whether it reaches them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scripts.benchmarks.balancer_comparison.result import Level, spreads
-from scripts.benchmarks.balancer_comparison.servers import Side
+from scripts.benchmarks.balancer_comparison.result import LoadLevel, latencies_by_length
+from scripts.benchmarks.balancer_comparison.servers import Balancer
 from scripts.load.report import LoadSummary
 from scripts.load.texts import LENGTH_CLASSES
 
-JUDGED_PERCENT = 80
-SHORT_P95 = 0.6
-"""Most of HAProxy's that the 95th percentile of short texts may take."""
-ANY_P99 = 1.2
-"""The same of the 99th percentile of texts of any length."""
-SAME_THROUGHPUT = 0.98
-"""Of HAProxy's, and not less. Below capacity both answer all that is offered, and when the last answer comes, which
-ends the time that counts, is a matter of which text was last: a second or less of a minute or so."""
+TARGET_PERCENT = 80
+"""The load level for which there are targets."""
+MAX_SHORT_P95_RATIO = 0.6
+"""Of the 95th percentile of the latency of short texts, Chorus's over HAProxy's."""
+MAX_P99_RATIO = 1.2
+"""Of the 99th percentile of the latency, for each length class."""
+MIN_THROUGHPUT_RATIO = 0.98
+"""Of the throughput. Below capacity both answer all requests, and the time of the last answer, which ends the
+measurement, depends on the last text: it varies by a second or so in a minute."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One aim and what came of it."""
+class TargetResult:
+    """One target, and whether it is met."""
 
-    aim: str
+    target: str
     chorus: float | None
-    """None where there was nothing to measure."""
+    """None if nothing could be measured."""
     haproxy: float | None
     unit: str
     met: bool
-    """What could not be measured is not met."""
+    """False if nothing could be measured."""
 
     @property
     def ratio(self) -> float | None:
-        """Chorus's over HAProxy's."""
+        """Chorus's value over HAProxy's."""
         return self.chorus / self.haproxy if self.chorus is not None and self.haproxy else None
 
 
-def judge(level: Level) -> list[Verdict]:
-    """The verdicts on the level that counts."""
-    chorus, haproxy = (level.summaries[side] for side in (Side.CHORUS, Side.HAPROXY))
+def check_targets(level: LoadLevel) -> list[TargetResult]:
+    """The results of all targets at a load level."""
+    chorus, haproxy = (level.summaries[balancer] for balancer in (Balancer.CHORUS, Balancer.HAPROXY))
     return [*_latencies(chorus, haproxy), _throughput(chorus, haproxy), _failures(chorus, haproxy)]
 
 
-def _latencies(chorus: LoadSummary, haproxy: LoadSummary) -> Iterator[Verdict]:
-    yield _latency(chorus, haproxy, "short", "p95", SHORT_P95)
+def _latencies(chorus: LoadSummary, haproxy: LoadSummary) -> Iterator[TargetResult]:
+    yield _latency(chorus, haproxy, "short", "p95", MAX_SHORT_P95_RATIO)
     for length in LENGTH_CLASSES:
-        yield _latency(chorus, haproxy, length, "p99", ANY_P99)
+        yield _latency(chorus, haproxy, length, "p99", MAX_P99_RATIO)
 
 
-def _latency(chorus: LoadSummary, haproxy: LoadSummary, length: str, quantile: str, most: float) -> Verdict:
+def _latency(chorus: LoadSummary, haproxy: LoadSummary, length: str, quantile: str, max_ratio: float) -> TargetResult:
     ours, theirs = (
-        getattr(found, quantile) if (found := spreads(summary).get(length)) else None for summary in (chorus, haproxy)
+        getattr(latency, quantile) if (latency := latencies_by_length(summary).get(length)) else None
+        for summary in (chorus, haproxy)
     )
-    met = ours is not None and theirs is not None and ours <= most * theirs
-    return Verdict(f"{quantile} of {length} texts at most {most:g}x", ours, theirs, "s", met)
+    met = ours is not None and theirs is not None and ours <= max_ratio * theirs
+    return TargetResult(f"{quantile} of {length} texts at most {max_ratio:g}x", ours, theirs, "s", met)
 
 
-def _throughput(chorus: LoadSummary, haproxy: LoadSummary) -> Verdict:
+def _throughput(chorus: LoadSummary, haproxy: LoadSummary) -> TargetResult:
     ours, theirs = (summary.requests_per_minute / 60 for summary in (chorus, haproxy))
-    aim = f"throughput not lower (at least {SAME_THROUGHPUT:g}x)"
-    return Verdict(aim, ours, theirs, "requests/s", 0 < SAME_THROUGHPUT * theirs <= ours)
+    target = f"throughput not lower (at least {MIN_THROUGHPUT_RATIO:g}x)"
+    return TargetResult(target, ours, theirs, "requests/s", 0 < MIN_THROUGHPUT_RATIO * theirs <= ours)
 
 
-def _failures(chorus: LoadSummary, haproxy: LoadSummary) -> Verdict:
-    """Without it, latencies could be had by refusing."""
-    aim = "no more refusals and errors"
-    return Verdict(aim, chorus.failed, haproxy.failed, "requests", chorus.failed <= haproxy.failed)
+def _failures(chorus: LoadSummary, haproxy: LoadSummary) -> TargetResult:
+    """Without this target, requests could be refused to improve the latencies."""
+    target = "no more refusals and errors"
+    return TargetResult(target, chorus.failed, haproxy.failed, "requests", chorus.failed <= haproxy.failed)

@@ -12,7 +12,7 @@ import pytest
 
 from scripts.benchmarks.backends import backend as module
 from scripts.benchmarks.backends.backend import NAMES, Backend, InferenceRuntime, Workload, supported_backends
-from tests.support.bench import TIMEOUT, started
+from tests.support.bench import TIMEOUT, bench, tiny_options
 from worker.precision import Precision, Processor, detect_processor
 
 FRAMES = 50
@@ -55,11 +55,11 @@ def test_a_runtime_that_is_not_installed_is_known_before_it_is_started(monkeypat
 def test_all_backends_compute_the_same_and_the_tables_have_their_speeds(tiny_turbo: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = ["--rows", "1,3", "--threads", "1", "--rounds", "1", "--seconds", "0", "--frames", str(FRAMES)]
-    with started("backends", tiny_turbo, *options) as bench:
-        process = bench.start("--json", str(file))
+    with bench("backends", *tiny_options(tiny_turbo), *options) as program:
+        process = program.start("--json", str(file))
         tables, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
-        assert bench.left() == []
+        assert program.leftovers() == []
 
     result = json.loads(file.read_text())
     backends = list(supported_backends(detect_processor()))
@@ -85,15 +85,15 @@ def test_all_backends_compute_the_same_and_the_tables_have_their_speeds(tiny_tur
 
 
 def test_an_interruption_leaves_no_process_behind(tiny_turbo: Path) -> None:
-    with started("backends", tiny_turbo, "--rows", "1", "--threads", "1") as bench:
-        process = bench.start()
+    with bench("backends", *tiny_options(tiny_turbo), "--rows", "1", "--threads", "1") as program:
+        process = program.start()
         assert process.stderr
         # By then the first backend has had its turn, and the second one has begun.
         assert any("round 1" in before and "round 1" in line for before, line in pairwise(process.stderr))
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=TIMEOUT)
         assert process.returncode not in {0, None}
-        assert bench.left() == []
+        assert program.leftovers() == []
 
 
 def test_backends_have_different_names() -> None:

@@ -15,7 +15,7 @@ from scripts.benchmarks.burst import BurstResult, spread_utterances
 from scripts.benchmarks.engine.result import Footprint, Result
 from scripts.benchmarks.engine.run import Trial
 from scripts.support.memory import ProcessMemory
-from tests.support.bench import TIMEOUT, started
+from tests.support.bench import TIMEOUT, bench, tiny_options
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.precision import Precision, detect_processor
 
@@ -97,11 +97,11 @@ def test_a_batched_side_slower_alone_than_stock_on_the_same_threads_is_found(alo
 def test_all_sides_speak_the_same_and_the_report_tells_how_fast(tiny_turbo: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{LEAST}-{MOST}", "--concurrency", "1"]
-    with started("engine", tiny_turbo, *options) as bench:
-        process = bench.start("--workers", "1", "--slots", "2", "--prompt-seconds", "4", "--json", str(file))
+    with bench("engine", *tiny_options(tiny_turbo), *options) as program:
+        process = program.start("--workers", "1", "--slots", "2", "--prompt-seconds", "4", "--json", str(file))
         tables, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
-        assert bench.left() == []
+        assert program.leftovers() == []
 
     [engine] = json.loads(file.read_text())["engines"]
     reduced = [precision for precision in (Precision.BF16, Precision.INT8) if detect_processor().supports(precision)]

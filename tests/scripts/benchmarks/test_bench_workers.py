@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks.burst import similar_utterances, varied_texts
-from tests.support.bench import TIMEOUT, Bench, started
+from tests.support.bench import TIMEOUT, Bench, bench, tiny_options
 from worker.engines.chatterbox.token_budget import token_budget
 
 TOKENS = 58
 
 
 @pytest.fixture
-def bench(tiny_turbo: Path) -> Iterator[Bench]:
-    with started("workers", tiny_turbo, "--engine", "turbo", "--rounds", "1", "--utterances", "2") as bench:
-        yield bench
+def program(tiny_turbo: Path) -> Iterator[Bench]:
+    options = [*tiny_options(tiny_turbo), "--engine", "turbo", "--rounds", "1", "--utterances", "2"]
+    with bench("workers", *options) as program:
+        yield program
 
 
 @pytest.mark.parametrize("tokens", [98, 500])
@@ -45,13 +46,13 @@ def test_texts_and_seeds_differ_within_a_round_and_between_rounds() -> None:
     assert len({job.seed for job in both}) == 16
 
 
-def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tmp_path: Path) -> None:
+def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(program: Bench, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    process = bench.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
+    process = program.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
     tables, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 0, messages
-    assert bench.left() == []
+    assert program.leftovers() == []
     [result] = json.loads(file.read_text())["engines"]
     runs = {run["server"]: run for run in result["runs"]}
     # Turbo adds three tokens of silence to each text.
@@ -82,8 +83,8 @@ def test_both_sides_speak_the_same_and_the_tables_tell_how_fast(bench: Bench, tm
     ("signum", "moment"),
     [(signal.SIGTERM, "starting the locked server"), (signal.SIGINT, "starting 2 workers")],
 )
-def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Signals, moment: str) -> None:
-    process = bench.start("--workers", "2")
+def test_an_interruption_leaves_nothing_behind(program: Bench, signum: signal.Signals, moment: str) -> None:
+    process = program.start("--workers", "2")
     assert process.stderr
     assert any(moment in line for line in process.stderr)
 
@@ -91,26 +92,26 @@ def test_an_interruption_leaves_nothing_behind(bench: Bench, signum: signal.Sign
     process.communicate(timeout=TIMEOUT)
 
     assert process.returncode not in {0, None}
-    assert bench.left() == []
+    assert program.leftovers() == []
 
 
-def test_a_side_that_does_not_start_is_named_with_the_end_of_its_log(bench: Bench) -> None:
-    vocabulary = bench.home / "tiny/turbo/vocab.json"
+def test_a_side_that_does_not_start_is_named_with_the_end_of_its_log(program: Bench, tiny_turbo: Path) -> None:
+    vocabulary = tiny_turbo / "tiny/turbo/vocab.json"
     vocabulary.unlink()
     vocabulary.write_text('{"a": 0, "<|endoftext|>": 1}')
-    process = bench.start()
+    process = program.start()
     _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
-    assert bench.left() == []
+    assert program.leftovers() == []
     assert "locked did not start: it ended with 1\nThe end of its log:\n" in messages
     assert "the tokenizer has" in messages
 
 
-def test_what_is_no_checkpoint_is_not_written_over(bench: Bench) -> None:
-    weights = bench.home / "tiny/turbo/t3_turbo_v1.safetensors"
+def test_what_is_no_checkpoint_is_not_written_over(program: Bench, tiny_turbo: Path) -> None:
+    weights = tiny_turbo / "tiny/turbo/t3_turbo_v1.safetensors"
     weights.unlink()
-    process = bench.start()
+    process = program.start()
     _, messages = process.communicate(timeout=TIMEOUT)
 
     assert process.returncode == 1
