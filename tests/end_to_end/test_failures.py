@@ -21,7 +21,8 @@ LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " 
 
 @pytest.fixture
 def chorus() -> Iterator[Chorus]:
-    with start_chorus("--workers", "2", recovery_seconds=10) as running:
+    # A stopped worker is not killed as unresponsive before its utterance has run elsewhere, however slow the machine is.
+    with start_chorus("--workers", "2", recovery_seconds=10, unresponsive_seconds=120) as running:
         yield running
 
 

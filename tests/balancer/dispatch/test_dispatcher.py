@@ -30,7 +30,7 @@ from tests.support.harness import TIMEOUT, start_stub
 from tests.support.unix_server import unix_server
 from worker.contract import Phase, Utterance, WorkerState
 
-SHORT_TIMEOUTS = AttemptTimeouts(seconds=0.3, factor=1.0)
+SHORT_TIMEOUTS = AttemptTimeouts(seconds=1.0, factor=1.0)
 EARLY_HEDGE = AttemptTimeouts(hedge_factor=1.0)
 
 
@@ -232,7 +232,7 @@ async def test_an_attempt_that_takes_too_long_is_retried_on_another_worker(run_d
             assert chorus.count("chorus_retries_total") == 1
             assert chorus.count("chorus_workers_lost_total") == 0
             await chorus.until_idle()
-            assert chorus.count('chorus_wasted_seconds_total{reason="attempt_timeout"}') >= 0.3
+            assert chorus.count('chorus_wasted_seconds_total{reason="attempt_timeout"}') >= 1.0
 
 
 async def test_an_utterance_that_times_out_on_two_workers_is_poisoned(run_dir: Path) -> None:
