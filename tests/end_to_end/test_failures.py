@@ -21,7 +21,7 @@ LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " 
 
 @pytest.fixture
 def chorus() -> Iterator[Chorus]:
-    # A stopped worker is not killed as unresponsive before its utterance has run elsewhere, however slow the machine is.
+    # A stopped worker is not killed as unresponsive before its utterance has run elsewhere, however slow the host is.
     with start_chorus("--workers", "2", recovery_seconds=10, unresponsive_seconds=120) as running:
         yield running
 
