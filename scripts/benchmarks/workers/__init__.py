@@ -1,1 +1,1 @@
-"""Parts of bench_workers: pinned workers against one model behind one lock."""
+"""The comparison of pinned workers with one model behind one lock, `scripts/bench_workers`."""

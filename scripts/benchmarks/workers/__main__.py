@@ -1,9 +1,10 @@
-"""What N pinned workers gain over one server with one model and one lock, the two by turns in one run.
+"""Compares pinned workers with one model behind one lock, by turns in one run. Both run upstream's own classes.
 
-Both sides speak the same texts with the same seeds, all sent at once: `locked_server.py`, whose model has every core
-and whose requests wait for its lock, and Chorus as its users start it, through its balancer. Both stay loaded; while
-one works the other waits, and what that takes is measured. Checkpoints have random weights: the same arithmetic as
-trained ones, and lengths that are a matter of budgets alone, so that both sides must make the same amount of audio.
+Both synthesize the same texts with the same seeds, all sent at once: the locked server, whose model has all cores and
+whose requests wait for its lock, and Chorus as its users start it, through its balancer. Both stay loaded: while one
+works the other is idle, and the CPU time of the idle one is measured. The checkpoints have random weights: the
+arithmetic is that of trained ones, and the token budget alone determines the length of the audio, which must be the
+same from both.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ from scripts.benchmarks.burst import (
     send_burst,
     similar_utterances,
 )
-from scripts.benchmarks.workers.report import Plan, Result, report, setting, workers_of, write_json
+from scripts.benchmarks.workers.report import WorkersPlan, WorkersResult, report, setting, worker_count, write_json
 from scripts.load.texts import SENTENCES
 from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.memory import MemoryWatch
 from scripts.support.servers import (
+    STOCK_LOCK,
+    STOCK_WORKERS,
     WITHOUT_TIMEOUTS,
     Server,
     ServerError,
@@ -47,50 +50,53 @@ from worker.engines.chatterbox.token_budget import MAX_TOKENS, TOKENS_PER_SECOND
 
 DEFAULT_ENGINES = ("turbo", "nano", "chatterbox")
 UTTERANCES = 8
-FEWER = {"chatterbox": 4, "multilingual": 4, "multilingual-v3": 4}
-"""Of those that take a minute for a sentence."""
+UTTERANCES_OF_SLOW_ENGINES = {"chatterbox": 4, "multilingual": 4, "multilingual-v3": 4}
+"""These engines need about a minute for a sentence."""
 
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(CHECKPOINTS)}; repeatable.")] = None,
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to try the benchmark itself.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
     utterances: Annotated[
         int | None,
-        typer.Option(min=1, max=len(SENTENCES), help=f"Texts of a round; left out: {UTTERANCES}, Original 4."),
+        typer.Option(
+            min=1,
+            max=len(SENTENCES),
+            help=f"Texts per round. Default: {UTTERANCES}, and 4 for chatterbox and multilingual.",
+        ),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns within each.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which both have a turn.")] = 2,
     tokens: Annotated[
         int,
         typer.Option(
-            min=MIN_TOKENS, max=MAX_TOKENS, help=f"Speech tokens of a text, {TOKENS_PER_SECOND} a second of audio."
+            min=MIN_TOKENS,
+            max=MAX_TOKENS,
+            help=f"Speech tokens per text, {TOKENS_PER_SECOND} per second of audio.",
         ),
     ] = 98,
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers. Default: one per physical core.")] = None,
     startup: Annotated[
-        bool, typer.Option("--startup", help="Also measure the start, with everything in the page cache.")
+        bool, typer.Option("--startup", help="Also measure the start, with all files in the page cache.")
     ] = False,
     checkpoints: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder where checkpoints are kept between runs, as SIZE/ENGINE, 2 to 3 GB each; left out: a "
-            "temporary one."
-        ),
+        typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
 ) -> None:
-    """Measure and print what the workers gain, for each engine; tables are Markdown."""
+    """Measure speed and memory of pinned workers and of one model behind one lock, for each engine; prints Markdown."""
     interrupt_on_signals()
     engines = engine or list(DEFAULT_ENGINES)
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
-    plan = Plan(size, workers or physical_core_count(), rounds, tokens, startup)
+    plan = WorkersPlan(size, workers or physical_core_count(), rounds, tokens, startup)
     results = []
     try:
         with checkpoint_home(checkpoints) as home:
             print(setting(plan), end="\n\n", flush=True)
             for name in engines:
-                number = utterances or FEWER.get(name, UTTERANCES)
-                result = measure(name, ensure_checkpoint(name, size, home), plan, number)
+                count = utterances or UTTERANCES_OF_SLOW_ENGINES.get(name, UTTERANCES)
+                result = measure(name, ensure_checkpoint(name, size, home), plan, count)
                 results.append(result)
                 print(report(result, plan), end="\n\n", flush=True)
                 if json_file is not None:
@@ -99,63 +105,67 @@ def main(  # noqa: PLR0917 - each is an option
         fail("bench_workers", error)
 
 
-def measure(engine: str, weights: Path, plan: Plan, utterances: int) -> Result:
-    """Start both sides, let them take turns. Raises ServerError, UnequalAudioError."""
+def measure(engine: str, weights: Path, plan: WorkersPlan, utterances: int) -> WorkersResult:
+    """Start both servers and measure them by turns. Raises ServerError, UnequalAudioError."""
     startup: dict[str, float] = {}
-    with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as sides:
+    with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as servers:
         folder = Path(name)
         if plan.startup:
-            _warm_page_cache(weights)
+            _fill_page_cache(weights)
             if plan.workers > 1:
                 report_progress(f"{engine}: starting 1 worker")
-                with _start_workers(engine, weights, plan, folder, workers=1) as single:
+                with _start_workers(engine, weights, folder, workers=1) as single:
                     startup["1 worker"] = single.ready_seconds
         report_progress(f"{engine}: starting the locked server")
-        locked = sides.enter_context(start_locked_server(engine, weights, size=plan.size, folder=folder))
-        report_progress(f"{engine}: starting {workers_of(plan)}")
-        workers = sides.enter_context(_start_workers(engine, weights, plan, folder, workers=plan.workers))
+        locked = servers.enter_context(start_locked_server(engine, weights, size=plan.size, folder=folder))
+        report_progress(f"{engine}: starting {worker_count(plan)}")
+        workers = servers.enter_context(_start_workers(engine, weights, folder, workers=plan.workers))
         if plan.startup:
-            startup |= {"locked": locked.ready_seconds, workers_of(plan): workers.ready_seconds}
+            startup |= {STOCK_LOCK: locked.ready_seconds, worker_count(plan): workers.ready_seconds}
         watches = {server.name: MemoryWatch(server) for server in (locked, workers)}
-        runs = list(_take_turns(engine, locked, workers, plan, utterances, watches))
-        return Result(
+        bursts = list(_take_turns(engine, locked, workers, plan, utterances, watches))
+        return WorkersResult(
             engine=engine,
             tokens=token_budget(similar_utterances(1, plan.tokens, 0)[0].text),
             locked_threads=httpx.get(f"{locked.url}/health", trust_env=False).json()["threads"],
-            runs=runs,
-            memory={side: watch.measure() for side, watch in watches.items()},
+            bursts=bursts,
+            memory={server: watch.measure() for server, watch in watches.items()},
             startup=startup,
         )
 
 
-def _start_workers(
-    engine: str, weights: Path, plan: Plan, folder: Path, *, workers: int
-) -> AbstractContextManager[Server]:
+def _start_workers(engine: str, weights: Path, folder: Path, *, workers: int) -> AbstractContextManager[Server]:
     settings = WITHOUT_TIMEOUTS | {"model_dir": weights, "runtime": Runtime.STOCK}
-    return start_chorus("workers", engine=engine, workers=workers, folder=folder, settings=settings)
+    return start_chorus(STOCK_WORKERS, engine=engine, workers=workers, folder=folder, settings=settings)
 
 
 def _take_turns(
-    engine: str, locked: Server, workers: Server, plan: Plan, utterances: int, watches: dict[str, MemoryWatch]
+    engine: str,
+    locked: Server,
+    workers: Server,
+    plan: WorkersPlan,
+    utterance_count: int,
+    watches: dict[str, MemoryWatch],
 ) -> Iterator[BurstResult]:
     for number in range(plan.rounds):
-        work = similar_utterances(utterances, plan.tokens, number)
+        utterances = similar_utterances(utterance_count, plan.tokens, number)
         pairs = [(locked, workers), (workers, locked)]
-        runs = []
-        # Who begins takes turns, too: a machine that grows warm or busy is then unfair to both.
+        bursts = []
+        # The order alternates, so that a machine that heats up or gets busy favours none.
         for active, idle in pairs if number % 2 == 0 else reversed(pairs):
-            run = send_burst(active, work, number, watches[active.name], idle)
+            burst = send_burst(active, utterances, number, watches[active.name], idle)
             report_progress(
-                f"{engine}: round {number + 1} of {plan.rounds}, {run.server}: {sum(run.audio_seconds):.1f} s of audio "
-                f"in {run.seconds:.1f} s; the other side took {run.idle_cpu:.2f} cores, others {run.others_cpu:.2f}"
+                f"{engine}: round {number + 1} of {plan.rounds}, {burst.server}: {sum(burst.audio_seconds):.1f} s of "
+                f"audio in {burst.seconds:.1f} s; the idle server used {burst.idle_cpu:.2f} cores, other programs "
+                f"{burst.others_cpu:.2f}"
             )
-            runs.append(run)
-        check_equal_audio(runs, work)
-        yield from runs
+            bursts.append(burst)
+        check_equal_audio(bursts, utterances)
+        yield from bursts
 
 
-def _warm_page_cache(weights: Path) -> None:
-    """Read all that a start reads once, so that no side pays for the other."""
+def _fill_page_cache(weights: Path) -> None:
+    """Read all files that a start reads, so that the first server does not pay for the others."""
     for file in weights.iterdir():
         with file.open("rb") as opened:
             while opened.read(2**24):
