@@ -2,9 +2,9 @@
 
 `chorus serve` (through supervisord.conf), `chorus calibrate` and the tests all start workers with `WorkerOptions.argv`.
 
-A new setting of the engines touches three places: the settings of the balancer (a field of `EngineSettings`, handed on
-by `Settings.engine_options`), `EngineOptions` (a field, its argument, and `label` where it changes the audio), and the
-engine that uses it.
+A new setting of the engines touches three places: the balancer's settings (a field of `EngineSettings`, which
+`Settings.engine_options` passes on), `EngineOptions` (a field, its argument, and `label` if it changes the audio), and
+the engine that uses it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class EngineOptions:
 
     @property
     def batched(self) -> BatchedCard | None:
-        """The card of the batched runtime; None where these options run one utterance at a time."""
+        """The card of the batched runtime; None if these options run one utterance at a time."""
         return CARDS[self.engine].batched if self.runtime is Runtime.BATCHED else None
 
     @property
@@ -65,7 +65,7 @@ class EngineOptions:
     def unsupported_reason(self, processor: Processor | None = None) -> str | None:
         """Why the engine, or the processor if one is given, does not support these options, and the alternatives.
 
-        None where they are supported.
+        None if they are supported.
         """
         if self.batched is not None:
             return None if processor is None else unsupported_reason(self.precision, processor)

@@ -74,7 +74,7 @@ class Processor:
 
 
 def parse_cpuinfo(cpuinfo: str, *, machine: str) -> Processor:
-    """Read a processor from the text of /proc/cpuinfo; `machine` names it where that text has no model name."""
+    """Read a processor from the text of /proc/cpuinfo; `machine` is its name if the text contains none."""
     name, common = machine, None
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -88,7 +88,7 @@ def parse_cpuinfo(cpuinfo: str, *, machine: str) -> Processor:
 
 
 def detect_processor(root: Path = Path("/")) -> Processor:
-    """Read this host's processor from the /proc under `root`; without instruction sets where that cannot be read."""
+    """Read this host's processor from the /proc under `root`; without instruction sets if that cannot be read."""
     try:
         text = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -97,7 +97,7 @@ def detect_processor(root: Path = Path("/")) -> Processor:
 
 
 def unsupported_reason(precision: Precision, processor: Processor) -> str | None:
-    """Why the processor does not support the precision, with the ones to choose instead; None where it does."""
+    """Why the processor does not support the precision, with the ones to choose instead; None if it does."""
     if processor.supports(precision):
         return None
     others = " or ".join(other for other in reversed(Precision) if processor.supports(other))

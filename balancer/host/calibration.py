@@ -37,7 +37,7 @@ class Conditions(_Frozen):
     cores: int
     """Physical cores that may be used."""
     quota: float | None
-    """CPUs of the cgroup quota, where it is the tighter limit."""
+    """CPUs of the cgroup quota, if it is the tighter limit."""
 
     def differences(self, other: Conditions) -> tuple[str, ...]:
         """Returns the names of the conditions that are different in `other`."""

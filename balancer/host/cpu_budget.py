@@ -47,7 +47,7 @@ class CpuBudget:
     cores: tuple[Core, ...]
     """The physical cores in the affinity mask, reduced to their allowed CPUs, node by node."""
     quota: float | None
-    """CPUs of the cgroup quota, where one thread on each core could use it up; else None."""
+    """CPUs of the cgroup quota, if one thread on each core could use it up; else None."""
 
     @classmethod
     def of(cls, host: Host) -> Self:

@@ -24,7 +24,7 @@ class WorkerMemory:
     shared_bytes: int = 0
     """Of all workers of the host together, whatever their number."""
     slot_bytes: int = 0
-    """Of each slot of each worker; 0 where a worker synthesizes one utterance at a time."""
+    """Of each slot of each worker; 0 if a worker synthesizes one utterance at a time."""
     default_slots: int = 1
     """Slots of a worker if neither the operator nor a calibration says otherwise."""
 

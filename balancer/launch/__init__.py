@@ -1,1 +1,1 @@
-"""The start of a server: preflight checks, the plan, the download of weights, supervisord."""
+"""The start of a server: preflight checks, layout and weights, the download of weights, supervisord."""

@@ -64,7 +64,7 @@ def check_voices(settings: Settings) -> None:
     except UnknownVoiceError as error:
         raise LaunchError(f"the voice `{DEFAULT_VOICE}` is needed in {folder}: {error}") from error
     if not voice.fits(card.name, clones_voices=card.clones_voices):
-        raise LaunchError(f"engine {card.name} cannot speak the voice `{DEFAULT_VOICE}` in {folder}")
+        raise LaunchError(f"engine {card.name} does not support the voice `{DEFAULT_VOICE}` in {folder}")
 
 
 def _check_run_dir(folder: Path) -> None:

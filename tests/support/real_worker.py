@@ -114,7 +114,7 @@ def utterance(text: str = "Hello there.", id: str = "u", **fields: object) -> Ut
     return Utterance.model_validate({"id": id, "text": text, "voice": "default", "seed": 7} | fields)
 
 
-async def speak(client: httpx.AsyncClient, spoken: Utterance) -> list[tuple[FrameKind, bytes]]:
+async def synthesize(client: httpx.AsyncClient, request: Utterance) -> list[tuple[FrameKind, bytes]]:
     """Every frame of an utterance."""
-    answer = await client.post("/synthesize", content=spoken.model_dump_json())
+    answer = await client.post("/synthesize", content=request.model_dump_json())
     return FrameDecoder().feed(answer.raise_for_status().content)

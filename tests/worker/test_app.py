@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from tests.support.harness import ROOT
 from tests.support.held_engine import PIECE_SAMPLES, HeldEngine
-from tests.support.real_worker import speak, utterance
+from tests.support.real_worker import synthesize, utterance
 from voices.registry import LiveRegistry
 from worker.app import STATUS, create_app
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState
@@ -102,7 +102,7 @@ async def test_what_is_mapped_from_files_is_shared(client: httpx.AsyncClient, tm
 
 async def test_state_follows_the_work(client: httpx.AsyncClient, runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    speaking = asyncio.ensure_future(speak(client, utterance("1 2", id="a")))
+    speaking = asyncio.ensure_future(synthesize(client, utterance("1 2", id="a")))
     engine.step()
     await until(lambda: engine.pieces["a"] == 1)
     report = await state(client)
@@ -120,13 +120,13 @@ async def test_state_follows_the_work(client: httpx.AsyncClient, runner: Runner,
 async def test_the_body_of_an_utterance(client: httpx.AsyncClient) -> None:
     answer = await client.post("/synthesize", content=utterance("1 2").model_dump_json())
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/octet-stream")
-    frames = await speak(client, utterance("1 2"))
+    frames = await synthesize(client, utterance("1 2"))
     assert [kind for kind, _ in frames] == [FrameKind.PCM, FrameKind.PCM, FrameKind.END]
     assert EndOfUtterance.model_validate_json(frames[-1][1]).samples == 2 * PIECE_SAMPLES
 
 
 async def test_an_unspeakable_text_ends_in_an_error_frame(client: httpx.AsyncClient) -> None:
-    [(kind, payload)] = await speak(client, utterance("unspeakable"))
+    [(kind, payload)] = await synthesize(client, utterance("unspeakable"))
     assert kind is FrameKind.ERROR
     assert UtteranceError.model_validate_json(payload).code == "unspeakable"
 
@@ -162,7 +162,7 @@ async def test_what_does_not_fit_is_400_and_named(client: httpx.AsyncClient, fie
 
 async def test_a_full_worker_is_429_and_an_id_under_way_400(client: httpx.AsyncClient, engine: HeldEngine) -> None:
     engine.hold()
-    speaking = asyncio.ensure_future(speak(client, utterance("1", id="a")))
+    speaking = asyncio.ensure_future(synthesize(client, utterance("1", id="a")))
     await until(lambda: engine.begun[-1] == "a")
     assert (await refusal(client, 429, utterance("2", id="b").model_dump_json())).code == "full"
     assert "in flight" in (await refusal(client, 400, utterance("2", id="a").model_dump_json())).message
@@ -173,7 +173,7 @@ async def test_a_full_worker_is_429_and_an_id_under_way_400(client: httpx.AsyncC
 
 async def test_a_caller_that_goes_away_cancels(client: httpx.AsyncClient, runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    speaking = asyncio.ensure_future(speak(client, utterance("1 2 3", id="a")))
+    speaking = asyncio.ensure_future(synthesize(client, utterance("1 2 3", id="a")))
     engine.step()
     await until(lambda: engine.pieces["a"] == 1)
     speaking.cancel()

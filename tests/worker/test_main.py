@@ -37,16 +37,16 @@ def refusal(run_dir: Path, **options: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("index", ["1", "-1"])
 def test_an_index_outside_the_layout(run_dir: Path, index: str) -> None:
-    said = f"worker: error: argument --index: {index} is not in a layout of 1"
-    assert refusal(run_dir, index=index) == (2, said)
+    message = f"worker: error: argument --index: {index} is not in a layout of 1"
+    assert refusal(run_dir, index=index) == (2, message)
 
 
 @pytest.mark.parametrize("layout", ["", ";", "0/1", ",1", "0;", "a", "0;0,x"])
 def test_an_invalid_layout(run_dir: Path, layout: str) -> None:
-    status, said = refusal(run_dir, layout=layout)
+    status, message = refusal(run_dir, layout=layout)
     assert status == 2
-    assert "--layout" in said
-    assert repr(layout) in said
+    assert "--layout" in message
+    assert repr(layout) in message
 
 
 def test_no_threads(run_dir: Path) -> None:
@@ -54,10 +54,10 @@ def test_no_threads(run_dir: Path) -> None:
 
 
 def test_an_unknown_engine(run_dir: Path) -> None:
-    status, said = refusal(run_dir, engine="parrot")
+    status, message = refusal(run_dir, engine="parrot")
     assert status == 2
-    assert "invalid choice: 'parrot'" in said
-    assert "hibari" in said
+    assert "invalid choice: 'parrot'" in message
+    assert "hibari" in message
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,15 @@ def test_an_unknown_engine(run_dir: Path) -> None:
     [("runtime", "fast", "'batched', 'stock'"), ("precision", "fp16", "'fp32', 'bf16', 'int8'")],
 )
 def test_an_unknown_runtime_or_precision(run_dir: Path, option: str, value: str, choices: str) -> None:
-    status, said = refusal(run_dir, **{option: value})
+    status, message = refusal(run_dir, **{option: value})
     assert status == 2
-    assert f"argument --{option}: invalid" in said
-    assert value in said
-    assert choices in said
+    assert f"argument --{option}: invalid" in message
+    assert value in message
+    assert choices in message
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         (
             {"slots": 2},
@@ -85,23 +85,23 @@ def test_an_unknown_runtime_or_precision(run_dir: Path, option: str, value: str,
         ),
     ],
 )
-def test_options_that_the_engine_does_not_support(run_dir: Path, changed: dict[str, Any], said: str) -> None:
+def test_options_that_the_engine_does_not_support(run_dir: Path, changed: dict[str, Any], message: str) -> None:
     with start_worker(worker_options(run_dir, **changed)) as worker:
         state = worker.await_phase(Phase.FAILED)
     assert state.reason is not None
-    assert state.reason.startswith(said)
+    assert state.reason.startswith(message)
 
 
 def test_cpus_outside_the_affinity_mask(run_dir: Path) -> None:
-    status, said = refusal(run_dir, layout=f"{CPU},{BEYOND}")
+    status, message = refusal(run_dir, layout=f"{CPU},{BEYOND}")
     assert status == 1
-    assert said.startswith(f"worker 0: cannot run on CPUs {CPU},{BEYOND}: allowed here are ")
+    assert message.startswith(f"worker 0: cannot run on CPUs {CPU},{BEYOND}: allowed here are ")
 
 
 def test_a_missing_folder_of_voices(run_dir: Path, tmp_path: Path) -> None:
-    status, said = refusal(run_dir, **{"voices-dir": str(tmp_path / "absent")})
+    status, message = refusal(run_dir, **{"voices-dir": str(tmp_path / "absent")})
     assert status == 1
-    assert said == f"worker 0: there is no folder of voices at {tmp_path}/absent; set CHORUS_VOICES_DIR to one"
+    assert message == f"worker 0: there is no folder of voices at {tmp_path}/absent; set CHORUS_VOICES_DIR to one"
 
 
 def test_a_missing_default_voice_is_reported(run_dir: Path, tmp_path: Path) -> None:

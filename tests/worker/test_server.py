@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from tests.support.harness import TIMEOUT, wait_until
-from tests.support.real_worker import CPU, SENTENCE, Worker, speak, start_worker, utterance, worker_options
+from tests.support.real_worker import CPU, SENTENCE, Worker, start_worker, synthesize, utterance, worker_options
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, UtteranceError, WorkerState
 from worker.server import listen
 
@@ -139,7 +139,7 @@ async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
                     if answer.status_code != 200:
                         refused.add((answer.status_code, UtteranceError.model_validate_json(answer.content).code))
                     phases.append((await state(client)).phase)
-            assert (await speak(client, utterance("Hi.")))[-1][0] is FrameKind.END
+            assert (await synthesize(client, utterance("Hi.")))[-1][0] is FrameKind.END
     assert refused == {(503, "not_ready")}
     order = list(Phase)
     assert phases == sorted(phases, key=order.index)
@@ -151,7 +151,7 @@ async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
 
 async def test_a_whole_utterance_and_its_closing_frame(client: httpx.AsyncClient) -> None:
     before = await state(client)
-    frames = await speak(client, utterance(f"{SENTENCE} Hello there."))
+    frames = await synthesize(client, utterance(f"{SENTENCE} Hello there."))
     assert [kind for kind, _ in frames] == [FrameKind.PCM] * (len(frames) - 1) + [FrameKind.END]
     end = EndOfUtterance.model_validate_json(frames[-1][1])
     pcm = b"".join(payload for _, payload in frames[:-1])
@@ -166,18 +166,18 @@ async def test_a_whole_utterance_and_its_closing_frame(client: httpx.AsyncClient
 
 
 async def test_the_same_utterance_again_is_the_same(client: httpx.AsyncClient) -> None:
-    first = await speak(client, utterance(SENTENCE))
-    await speak(client, utterance("Something else.", seed=3))
-    assert (await speak(client, utterance(SENTENCE)))[:-1] == first[:-1]
-    assert (await speak(client, utterance(SENTENCE, seed=8)))[:-1] != first[:-1]
+    first = await synthesize(client, utterance(SENTENCE))
+    await synthesize(client, utterance("Something else.", seed=3))
+    assert (await synthesize(client, utterance(SENTENCE)))[:-1] == first[:-1]
+    assert (await synthesize(client, utterance(SENTENCE, seed=8)))[:-1] != first[:-1]
 
 
 async def test_an_alias_is_the_same_voice(client: httpx.AsyncClient) -> None:
-    assert (await speak(client, utterance(voice="alloy")))[:-1] == (await speak(client, utterance()))[:-1]
+    assert (await synthesize(client, utterance(voice="alloy")))[:-1] == (await synthesize(client, utterance()))[:-1]
 
 
 async def test_an_unspeakable_text(client: httpx.AsyncClient) -> None:
-    [(kind, payload)] = await speak(client, utterance("你好"))
+    [(kind, payload)] = await synthesize(client, utterance("你好"))
     assert kind is FrameKind.ERROR
     assert UtteranceError.model_validate_json(payload).code == "unspeakable"
 
@@ -239,7 +239,7 @@ async def test_what_does_not_fit(client: httpx.AsyncClient, body: str, said: str
 @pytest.mark.parametrize("text", [LONG, ENDLESS], ids=["long", "endless"])
 async def test_hanging_up_frees_the_slot(worker: Worker, client: httpx.AsyncClient, text: str) -> None:
     began = time.monotonic()
-    await speak(client, utterance(text))
+    await synthesize(client, utterance(text))
     whole = time.monotonic() - began
     before = await state(client)
 
@@ -250,7 +250,7 @@ async def test_hanging_up_frees_the_slot(worker: Worker, client: httpx.AsyncClie
     assert time.monotonic() - began < whole / 2
     after = await state(client)
     assert after.done == before.done
-    assert (await speak(client, utterance()))[-1][0] is FrameKind.END
+    assert (await synthesize(client, utterance()))[-1][0] is FrameKind.END
 
 
 # Ending
@@ -323,7 +323,7 @@ async def test_killed_in_the_middle(run_dir: Path) -> None:
             assert heir.path == worker.path
             assert heir.await_ready().pid != worker.process.pid
             async with heir.client() as client:
-                assert (await speak(client, utterance()))[-1][0] is FrameKind.END
+                assert (await synthesize(client, utterance()))[-1][0] is FrameKind.END
             assert os.listdir(run_dir) == [heir.path.name]  # noqa: PTH208 - pathlib is not for async functions
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.harness import ROOT, TIMEOUT, wait_until
-from tests.support.real_worker import running, speak, utterance, worker_options
+from tests.support.real_worker import running, synthesize, utterance, worker_options
 from worker.contract import FrameKind
 
 
@@ -83,8 +83,8 @@ async def test_a_worker_whose_engine_hangs_ends(run_dir: Path) -> None:
     with running([sys.executable, "-c", code], options.socket) as worker:
         await asyncio.to_thread(worker.await_ready)
         async with worker.client() as client:
-            assert (await speak(client, utterance("1")))[-1][0] is FrameKind.END
+            assert (await synthesize(client, utterance("1")))[-1][0] is FrameKind.END
             with pytest.raises(httpx.RemoteProtocolError):
-                await speak(client, utterance("hang"))
+                await synthesize(client, utterance("hang"))
         await asyncio.to_thread(wait_until, lambda: worker.process.poll() is not None)
         assert worker.process.returncode == 1

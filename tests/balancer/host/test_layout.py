@@ -483,8 +483,8 @@ def test_the_worker_with_the_fewest_cores_decides_the_threads(host: Host, memory
     sizes = [sum(not set(own).isdisjoint(core.cpus) for core in host.cores) for own in cpus(layout)]
     assert set(threads(layout)) == {min(sizes)}
     spare = sum(size - min(sizes) for size in sizes)
-    said = [reason.split(" ", 1)[0] for reason in layout.reasons if "unused" in reason]
-    assert said == ([str(spare)] if spare else [])
+    unused = [reason.split(" ", 1)[0] for reason in layout.reasons if "unused" in reason]
+    assert unused == ([str(spare)] if spare else [])
 
 
 @no_deadline

@@ -242,13 +242,13 @@ def test_a_cache_that_cannot_be_written(home: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_room_is_looked_for_before(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    announced: list[str] = []
     plan = [SimpleNamespace(filename=VE, file_size=3000, will_download=True, commit_hash=TURBO.revision)]
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: plan)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2999))
     with pytest.raises(DownloadError, match=r"is full \(3\.0 kB are needed, 3\.0 kB are free\)"):
-        download(TURBO, revision=None, announce=said.append)
-    assert said == []
+        download(TURBO, revision=None, announce=announced.append)
+    assert announced == []
 
 
 def test_without_the_hubs_library(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

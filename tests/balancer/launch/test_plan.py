@@ -36,14 +36,14 @@ def prepared(settings: Settings) -> Settings:
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str | None]:
     """The revisions that were downloaded: a stand-in for the hub."""
-    asked: list[str | None] = []
+    requested: list[str | None] = []
 
     def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable[[str], None]) -> Path:
-        asked.append(revision)
+        requested.append(revision)
         return write(checkpoint, cache.with_name(revision or checkpoint.revision))
 
     monkeypatch.setattr(plan, "download", download)
-    return asked
+    return requested
 
 
 def test_an_engine_that_comes_with_its_weights(folder: Path, tmp_path: Path) -> None:
@@ -150,8 +150,10 @@ def roomy(ice_lake: None, monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def calibrated(settings: Settings, host: Host) -> None:
     """Keep a calibration for these settings on that host: three slots are the fastest."""
-    shape = {"threads": 1, "workers": 2, "utterances": 4, "seconds": 10, "answer_seconds": 5, "worker_bytes": 1}
-    measurements = [shape | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))]
+    configuration = {"threads": 1, "workers": 2, "utterances": 4, "seconds": 10, "answer_seconds": 5, "worker_bytes": 1}
+    measurements = [
+        configuration | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))
+    ]
     held_for = plan.calibration_conditions(settings, host, plan.weights_fingerprint(settings))
     made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
     save(Calibration.model_validate(made), settings.storage.cache_dir)

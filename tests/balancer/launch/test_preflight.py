@@ -224,7 +224,7 @@ def test_a_default_voice_that_is_broken(folder: Path, voices: Path) -> None:
 
 def test_a_default_voice_that_the_engine_cannot_speak(folder: Path, voices: Path) -> None:
     describe(voices, "default", 'engine = "other"')
-    assert refusal(folder, voices_dir=voices) == f"engine hibari cannot speak the voice `default` in {voices}"
+    assert refusal(folder, voices_dir=voices) == f"engine hibari does not support the voice `default` in {voices}"
 
 
 def test_default_may_be_an_alias(folder: Path, tmp_path: Path) -> None:

@@ -144,9 +144,9 @@ def test_the_command_line_goes_before_the_environment(folder: Path, monkeypatch:
 def test_every_variable_that_supervisord_needs_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call = executed(settings_in(folder), TWO_WORKERS, {}, monkeypatch)
     config = Path(call.arguments[call.arguments.index("-c") + 1])
-    wanted = {part.partition(")")[0] for part in config.read_text().split("%(ENV_")[1:]}
-    assert wanted
-    assert wanted <= call.environ.keys()
+    needed = {part.partition(")")[0] for part in config.read_text().split("%(ENV_")[1:]}
+    assert needed
+    assert needed <= call.environ.keys()
 
 
 def test_folders_are_exported_whole(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
