@@ -198,8 +198,10 @@ install_project() {
     mv "$STAMP.new" "$STAMP"
 }
 
+# Python compiles a module when it first imports it: few of the tens of thousands that pip would compile are ever used.
 pip_install() {
-    (cd "$ROOT" && "$VENV/bin/python" -I -m pip install --no-input "${PIP_OPTIONS[@]}" --editable "$1") >"$LOG" 2>&1
+    (cd "$ROOT" && "$VENV/bin/python" -I -m pip install --no-input --no-compile "${PIP_OPTIONS[@]}" --editable "$1") \
+        >"$LOG" 2>&1
 }
 
 # Until pip comes to this line it only reads and downloads: what was there before is still whole.
