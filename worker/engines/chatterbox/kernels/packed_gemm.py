@@ -2,7 +2,7 @@
 
 A are the rows of states, B is the transposed weight, and C goes through an activation. A step of decoding consists of
 such products. It is as fast as memory delivers B: a library's product of few rows reads it at two thirds of memory's
-speed, see docs/engine.md. Therefore:
+speed, see docs/benchmarks.md. Therefore:
 
 - B is packed once into panels of LANES columns, (N / LANES, K, LANES), which memory delivers from end to end.
 - A is packed in each call into panels of mr rows, (M / mr, K, mr), where mr is as large as M needs, so that the

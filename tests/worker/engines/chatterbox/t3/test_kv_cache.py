@@ -123,7 +123,7 @@ def test_weights_are_those_of_plain_attention() -> None:
 def test_heads_of_another_width_are_refused() -> None:
     cache = KVCache(layers=1, rows=1, heads=2, length=8, width=32)
     new = torch.randn(1, 2, 32)
-    with pytest.raises(ValueError, match="heads of 64 numbers, and these have 32"):
+    with pytest.raises(ValueError, match="heads of 64 dimensions, and these have 32"):
         cache.attention(0, new, new, new, cache.plan_step([QuerySpan(0, 0, 1)]))
 
 
