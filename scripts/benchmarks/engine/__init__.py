@@ -1,7 +1,7 @@
-"""What bench_engine.py does with each side: which sides there are, what is measured of one, and how it is told.
+"""The comparison of the batched engine with upstream's own classes, `scripts/bench_engine`.
 
-side         the sides, and how one is started
-trial        what is measured of a side in its turn
-result       what all turns of an engine come to: speeds, ratios, checks
-report       the result as Markdown and JSON
+baselines    the ways to serve a model that are compared, and how each is started
+run          the turn of one baseline: its bursts and their measurements
+result       speeds, ratios, stages and memory of all turns
+report       the report as Markdown and JSON
 """

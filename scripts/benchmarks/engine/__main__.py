@@ -1,11 +1,12 @@
-"""What the batched engine gains over upstream's own classes: four ways to serve one model, by turns in one run.
+"""Compares the batched engine with upstream's own classes: four ways to serve one model, by turns in one run.
 
-(a) is what most people run, one model behind one lock with every core (`locked_server.py`); (b) upstream's classes in
-pinned workers; (c) the batched engine in float32; (d) the batched engine in a reduced precision; and, if asked, (c) and
-(d) with shorter prompts, which is another sound. All but (a) are Chorus as its users start it, through its balancer.
-All speak the same texts with the same seeds, of 3 to 6 s of audio. Checkpoints have random weights: the same arithmetic
-as trained ones, and lengths that are a matter of budgets alone, so that all sides must make the same amount of audio.
-One side is loaded at a time: four would not fit many a machine, and none can disturb another.
+stock-lock is what most people run: one model behind one lock with all cores. stock-workers runs upstream's classes in
+pinned workers, batched-fp32 the batched engine in float32, and batched-bf16 and batched-int8 run it in a reduced
+precision. On request the batched ones are measured again with shorter prompts, which changes the audio. All but
+stock-lock are Chorus as its users start it, through its balancer. All synthesize the same texts of 3 to 6 s with the
+same seeds. The checkpoints have random weights: the arithmetic is that of trained ones, and the token budget alone
+determines the length of the audio, which must be the same from all. One model server is loaded at a time: all of them
+would not fit into the memory of many machines, and none can disturb another.
 """
 
 from __future__ import annotations
@@ -19,10 +20,18 @@ from typing import Annotated
 import typer
 
 from scripts.benchmarks.burst import MIN_TOKENS, UnequalAudioError, check_equal_audio
-from scripts.benchmarks.engine.baselines import LETTERS, Plan, Side, sides
+from scripts.benchmarks.engine.baselines import (
+    BASELINES,
+    LETTERS,
+    REDUCED_PRECISIONS,
+    Baseline,
+    EnginePlan,
+    select_baselines,
+    with_shorter_prompts,
+)
 from scripts.benchmarks.engine.report import report, setting, write_json
-from scripts.benchmarks.engine.result import Result
-from scripts.benchmarks.engine.run import Trial, attempt, work_of
+from scripts.benchmarks.engine.result import EngineResult
+from scripts.benchmarks.engine.run import BaselineRun, round_bursts, run_baseline
 from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
@@ -31,140 +40,165 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.precision import Precision, detect_processor, unsupported_reason
 
-REDUCED = (Precision.BF16, Precision.INT8)
-
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(CHECKPOINTS)}; repeatable.")] = None,
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to try the benchmark itself.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
     utterances: Annotated[int, typer.Option(min=1, help="Texts that are sent at once.")] = 16,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the sides take turns within each.")] = 2,
-    tokens: Annotated[str, typer.Option(help="Least and most speech tokens of a text, 25 a second.")] = "75-150",
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers; left out: one a physical core.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every side has a turn.")] = 2,
+    tokens: Annotated[
+        str, typer.Option(help="Minimum and maximum speech tokens of a text, 25 per second of audio.")
+    ] = "75-150",
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers. Default: one per physical core.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads per worker.")] = 1,
     slots: Annotated[
         int | None,
-        typer.Option(min=1, help="Utterances that a batched worker speaks at once; left out: as Chorus chooses."),
+        typer.Option(min=1, help="Utterances that a batched worker synthesizes at once. Default: as in Chorus."),
     ] = None,
-    which: Annotated[str, typer.Option("--sides", help="Those of a, b, c and d that are measured.")] = ",".join(
-        LETTERS
-    ),
+    sides: Annotated[
+        str,
+        typer.Option(
+            help=f"What to compare, of {', '.join(BASELINES)}. Short forms: a, b and c are the first three, d is the "
+            "batched engine in each precision of --precision."
+        ),
+    ] = ",".join(LETTERS),
     precision: Annotated[
         list[Precision] | None,
-        typer.Option(help="Of (d); repeatable; left out: those that this processor has instructions for."),
+        typer.Option(help="Precision of side d; repeatable. Default: bf16 and int8, if the processor supports them."),
     ] = None,
     prompt_seconds: Annotated[
         int,
         typer.Option(
             min=2,
             max=MAX_PROMPT_SECONDS,
-            help="Below the most, c and d are measured again with prompts so short.",
+            help="If it is less than the maximum, the batched sides are measured again with prompts of this length.",
         ),
     ] = MAX_PROMPT_SECONDS,
-    concurrency: Annotated[str, typer.Option(help="Numbers of requests at once; 1 always is one.")] = "1,4,16",
+    concurrency: Annotated[
+        str, typer.Option(help="Numbers of requests sent at once, for the time of the first answer; 1 is added.")
+    ] = "1,4,16",
     checkpoints: Annotated[
         Path | None,
-        typer.Option(help="Folder where checkpoints are kept, as SIZE/ENGINE, 2 to 3 GB each; left out: temporary."),
+        typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
 ) -> None:
-    """Measure and print what the batched engine gains; tables are Markdown."""
+    """Measure the batched engine and upstream's classes, for each engine; prints Markdown."""
     interrupt_on_signals()
     engines = engine or ["turbo"]
     if unknown := [name for name in engines if name not in CHECKPOINTS]:
         raise typer.BadParameter(f"there is no checkpoint of {unknown[0]!r}; there are: {', '.join(CHECKPOINTS)}")
-    least, most = _range(tokens)
-    plan = Plan(
+    min_tokens, max_tokens = _parse_range(tokens)
+    plan = EnginePlan(
         size=size,
         rounds=rounds,
         utterances=utterances,
-        least_tokens=least,
-        most_tokens=most,
+        min_tokens=min_tokens,
+        max_tokens=max_tokens,
         workers=workers or physical_core_count(),
         threads=threads,
         slots=slots,
-        concurrency=_numbers(concurrency),
+        concurrency=_parse_numbers(concurrency),
     )
-    chosen = list(sides(_letters(which), _precisions(precision), prompt_seconds))
-    results: list[Result] = []
+    baselines = with_shorter_prompts(_parse_sides(sides, _reduced_precisions(precision)), prompt_seconds)
+    results: list[EngineResult] = []
     try:
         with checkpoint_home(checkpoints) as home:
             print(setting(), end="\n\n", flush=True)
             for name in engines:
-                keep = partial(_keep, json_file, plan, results)
-                results.append(measure(name, ensure_checkpoint(name, size, home), plan, chosen, keep))
+                save = partial(_save, json_file, plan, results)
+                results.append(measure(name, ensure_checkpoint(name, size, home), plan, baselines, save))
                 print(report(results[-1], plan), end="\n\n", flush=True)
     except (UnequalAudioError, ServerError, CheckpointError) as error:
         fail("bench_engine", error)
 
 
-def measure(engine: str, weights: Path, plan: Plan, chosen: Sequence[Side], keep: Callable[[Result], None]) -> Result:
-    """Give each side its turn in each round; `keep` gets what there is after each.
+def measure(
+    engine: str,
+    weights: Path,
+    plan: EnginePlan,
+    baselines: Sequence[Baseline],
+    save: Callable[[EngineResult], None],
+) -> EngineResult:
+    """Run each baseline once in each round; `save` gets the result so far after each run.
 
     Raises ServerError, UnequalAudioError.
     """
-    trials: list[Trial] = []
+    runs: list[BaselineRun] = []
     with tempfile.TemporaryDirectory(prefix="chorus-bench-") as folder:
         for number in range(plan.rounds):
-            work = work_of(plan, number)
-            # Who begins takes turns, too: a machine that grows warm or busy is then unfair to none.
-            for side in chosen if number % 2 == 0 else reversed(chosen):
-                report_progress(f"{engine}, round {number + 1} of {plan.rounds}: {side.name}")
-                trials.append(attempt(side, engine, weights, plan, work, number, Path(folder)))
-                report_progress(_outcome(trials[-1], plan))
-                keep(Result(engine, plan.utterances, trials))
-            turns = trials[-len(chosen) :]
-            for together, batches in work.items():
-                for index, jobs in enumerate(batches):
-                    check_equal_audio([trial.runs[together][index] for trial in turns], jobs)
-    return Result(engine, plan.utterances, trials)
+            bursts = round_bursts(plan, number)
+            # The order alternates, so that a machine that heats up or gets busy favours none.
+            for baseline in baselines if number % 2 == 0 else reversed(baselines):
+                report_progress(f"{engine}, round {number + 1} of {plan.rounds}: {baseline.name}")
+                runs.append(run_baseline(baseline, engine, weights, plan, bursts, number, Path(folder)))
+                report_progress(_outcome(runs[-1], plan))
+                save(EngineResult(engine, plan.utterances, runs))
+            for size, batches in bursts.items():
+                for index, utterances in enumerate(batches):
+                    check_equal_audio([run.bursts[size][index] for run in runs[-len(baselines) :]], utterances)
+    return EngineResult(engine, plan.utterances, runs)
 
 
-def _keep(file: Path | None, plan: Plan, results: Sequence[Result], latest: Result) -> None:
-    """A run of an hour may be cut short."""
+def _save(file: Path | None, plan: EnginePlan, results: Sequence[EngineResult], latest: EngineResult) -> None:
+    """Write the results so far: a run of an hour may be interrupted."""
     if file is not None:
         write_json(file, plan, [*results, latest])
 
 
-def _outcome(trial: Trial, plan: Plan) -> str:
-    others = max(run.others_cpu for runs in trial.runs.values() for run in runs)
+def _outcome(run: BaselineRun, plan: EnginePlan) -> str:
+    others = max(burst.others_cpu for bursts in run.bursts.values() for burst in bursts)
     return (
-        f"{trial.described}: {trial.speed(plan.utterances):.3f} audio seconds a second; ready after "
-        f"{trial.ready_seconds:.0f} s; everything else took at most {others:.2f} cores"
+        f"{run.description}: {run.speed(plan.utterances):.3f} audio seconds per second; ready after "
+        f"{run.ready_seconds:.0f} s; other programs used at most {others:.2f} cores"
     )
 
 
-def _letters(which: str) -> list[str]:
-    letters = [letter.strip() for letter in which.split(",")]
-    if unknown := [letter for letter in letters if letter not in LETTERS]:
-        raise typer.BadParameter(f"--sides: there is no side {unknown[0]!r}; there are: {', '.join(LETTERS)}")
-    return sorted(set(letters))
+def _parse_sides(text: str, reduced: Sequence[Precision]) -> list[Baseline]:
+    sides = [side.strip() for side in text.split(",")]
+    try:
+        baselines = select_baselines(sides, reduced)
+    except KeyError as error:
+        known = ", ".join((*BASELINES, *LETTERS))
+        raise typer.BadParameter(f"--sides: there is no side {error.args[0]!r}; there are: {known}") from None
+    if not baselines:
+        raise typer.BadParameter(f"--sides: this processor supports none of {', '.join(REDUCED_PRECISIONS)}")
+    for baseline in baselines:
+        _check_supported(baseline.precision)
+    return baselines
 
 
-def _range(tokens: str) -> tuple[int, int]:
-    least, _, most = tokens.partition("-")
-    if not (least.isdecimal() and most.isdecimal() and MIN_TOKENS <= int(least) <= int(most) <= MAX_TOKENS):
+def _parse_range(tokens: str) -> tuple[int, int]:
+    low, _, high = tokens.partition("-")
+    if not (low.isdecimal() and high.isdecimal() and MIN_TOKENS <= int(low) <= int(high) <= MAX_TOKENS):
         raise typer.BadParameter(f"--tokens must be two numbers of {MIN_TOKENS} to {MAX_TOKENS}, such as 75-150")
-    return int(least), int(most)
+    return int(low), int(high)
 
 
-def _numbers(concurrency: str) -> tuple[int, ...]:
+def _parse_numbers(concurrency: str) -> tuple[int, ...]:
     numbers = [int(part) if part.strip().isdecimal() else 0 for part in concurrency.split(",")]
     if not all(numbers):
         raise typer.BadParameter("--concurrency must be whole numbers of requests, such as 1,4,16")
     return tuple(sorted({1, *numbers}))
 
 
-def _precisions(asked: Sequence[Precision] | None) -> list[Precision]:
-    found = detect_processor()
-    if asked is None:
-        return [precision for precision in REDUCED if found.supports(precision)]
-    for precision in asked:
-        if precision not in REDUCED:
-            raise typer.BadParameter(f"--precision: (c) is measured in {precision}; there are: {', '.join(REDUCED)}")
-        if (refused := unsupported_reason(precision, found)) is not None:
-            raise typer.BadParameter(refused)
-    return list(dict.fromkeys(asked))
+def _reduced_precisions(requested: Sequence[Precision] | None) -> list[Precision]:
+    """The precisions of side d: the requested ones, or those that the processor supports."""
+    if requested is None:
+        processor = detect_processor()
+        return [precision for precision in REDUCED_PRECISIONS if processor.supports(precision)]
+    for precision in requested:
+        if precision not in REDUCED_PRECISIONS:
+            raise typer.BadParameter(
+                f"--precision: {precision} is not a reduced precision; there are: {', '.join(REDUCED_PRECISIONS)}"
+            )
+        _check_supported(precision)
+    return list(requested)
+
+
+def _check_supported(precision: Precision) -> None:
+    if (reason := unsupported_reason(precision, detect_processor())) is not None:
+        raise typer.BadParameter(reason)
 
 
 if __name__ == "__main__":

@@ -1,78 +1,87 @@
-"""The four ways to serve an engine that are measured, and how one is started."""
+"""The ways to serve a model that are compared, and how each is started."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scripts.support.checkpoints import Size
 from scripts.support.markdown import plural
-from scripts.support.servers import WITHOUT_TIMEOUTS, Server, start_chorus, start_locked_server
+from scripts.support.servers import (
+    STOCK_LOCK,
+    STOCK_WORKERS,
+    WITHOUT_TIMEOUTS,
+    Server,
+    start_chorus,
+    start_locked_server,
+)
 from worker.cards import MAX_PROMPT_SECONDS, Runtime
 from worker.precision import Precision
 
-LETTERS = ("a", "b", "c", "d")
+BATCHED = "batched"
+REDUCED_PRECISIONS = (Precision.BF16, Precision.INT8)
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is done with each engine."""
+class EnginePlan:
+    """The options of the comparison, the same for each engine."""
 
     size: Size
     rounds: int
     utterances: int
-    least_tokens: int
-    most_tokens: int
-    """Of an utterance."""
+    """Number of texts of the largest burst."""
+    min_tokens: int
+    max_tokens: int
+    """Speech tokens of a text."""
     workers: int
     threads: int
-    """Of each worker."""
+    """Threads per worker."""
     slots: int | None
-    """Utterances that a batched worker speaks at once; None: as Chorus chooses."""
+    """Utterances that a batched worker synthesizes at once; None: Chorus's default."""
     concurrency: tuple[int, ...]
-    """At how many requests at once the first answer is waited for; one is always among them."""
+    """Sizes of further bursts, for the time of the first answer; 1 is always one of them."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One of them."""
+class Baseline:
+    """One way to serve a model."""
 
-    letter: str
-    """a: one model behind one lock with every core; b: workers with upstream's own classes; c: the batched engine in
-    float32; d: the same in a reduced precision."""
+    kind: str
+    """STOCK_LOCK: upstream's classes, one model behind one lock with all cores. STOCK_WORKERS: upstream's classes in
+    workers. BATCHED: the batched engine in workers."""
     precision: Precision = Precision.FP32
     prompt_seconds: int = MAX_PROMPT_SECONDS
-    """Of a voice's clip that lead the decoder of sound; upstream's, unless it is another sound that is measured."""
+    """Length of the reference clip that conditions S3Gen; less than the maximum changes the audio."""
 
     @property
     def name(self) -> str:
-        """What it is called in results, such as a, b, c-fp32, d-int8, or d-int8-4s with a shorter prompt."""
-        if self.letter in ("a", "b"):
-            return self.letter
+        """Its name: stock-lock, stock-workers, batched-fp32, or batched-int8-4s with a prompt of 4 s."""
+        if self.kind != BATCHED:
+            return self.kind
         prompt = f"-{self.prompt_seconds}s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
-        return f"{self.letter}-{self.precision}{prompt}"
+        return f"{self.kind}-{self.precision}{prompt}"
 
-    def described(self, plan: Plan, *, slots: int, threads: int) -> str:
-        """What it is, in words, with the slots and threads that its models turned out to have."""
+    def describe(self, plan: EnginePlan, *, slots: int, threads: int) -> str:
+        """Its name and size, with the slots and threads that its models report."""
         each = plural(threads, "thread")
-        if self.letter == "a":
-            return f"(a) stock, one model, one lock, {each}"
+        if self.kind == STOCK_LOCK:
+            return f"{self.name}: one model, one lock, {each}"
         workers = f"{plural(plan.workers, 'worker')}, {each} each"
-        if self.letter == "b":
-            return f"(b) stock, {workers}"
-        prompt = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
-        return f"({self.letter}) batched {self.precision}, {workers}, {plural(slots, 'slot')}{prompt}"
+        return f"{self.name}: {workers}" + (f", {plural(slots, 'slot')}" if self.kind == BATCHED else "")
 
-    def start(self, engine: str, weights: Path, plan: Plan, folder: Path) -> AbstractContextManager[Server]:
-        """Run it until the end of the block; log and sockets go to `folder`. Raises ServerError."""
-        if self.letter == "a":
+    def start(self, engine: str, weights: Path, plan: EnginePlan, folder: Path) -> AbstractContextManager[Server]:
+        """Run its server until the end of the block; log and sockets go to `folder`. Raises ServerError."""
+        if self.kind == STOCK_LOCK:
             return start_locked_server(engine, weights, size=plan.size, folder=folder)
         settings: dict[str, object] = WITHOUT_TIMEOUTS | {"model_dir": weights, "runtime": Runtime.STOCK}
-        if self.letter != "b":
-            way = {"precision": self.precision, "prompt_seconds": self.prompt_seconds}
-            settings |= {"runtime": Runtime.BATCHED} | way
+        if self.kind == BATCHED:
+            settings |= {
+                "runtime": Runtime.BATCHED,
+                "precision": self.precision,
+                "prompt_seconds": self.prompt_seconds,
+            }
             if plan.slots is not None:
                 settings["slots"] = plan.slots
         return start_chorus(
@@ -80,16 +89,37 @@ class Side:
         )
 
 
-def sides(
-    letters: Iterable[str], precisions: Iterable[Precision], prompt_seconds: int = MAX_PROMPT_SECONDS
-) -> Iterator[Side]:
-    """Those of the letters, d once for each of the reduced precisions; then c and d with a shorter prompt, if asked."""
-    found = []
-    for letter in letters:
-        if letter == "d":
-            found += [Side(letter, precision) for precision in precisions]
+LETTERS = {
+    "a": (Baseline(STOCK_LOCK),),
+    "b": (Baseline(STOCK_WORKERS),),
+    "c": (Baseline(BATCHED),),
+    "d": tuple(Baseline(BATCHED, precision) for precision in REDUCED_PRECISIONS),
+}
+"""The short form of `--sides`."""
+
+BASELINES = {baseline.name: baseline for baselines in LETTERS.values() for baseline in baselines}
+"""All baselines with full prompts, by name, in the order of the report."""
+
+
+def select_baselines(sides: Iterable[str], reduced: Sequence[Precision]) -> list[Baseline]:
+    """The baselines that the values of `--sides` name, in the order of the report. Raises KeyError at another name.
+
+    The letter d stands for the batched engine in each precision of `reduced`.
+    """
+    names = set()
+    for side in sides:
+        if side == "d":
+            names |= {Baseline(BATCHED, precision).name for precision in reduced}
+        elif side in LETTERS:
+            names |= {baseline.name for baseline in LETTERS[side]}
         else:
-            found.append(Side(letter))
-    yield from found
-    if prompt_seconds < MAX_PROMPT_SECONDS:
-        yield from (replace(side, prompt_seconds=prompt_seconds) for side in found if side.letter in ("c", "d"))
+            names.add(BASELINES[side].name)
+    return [baseline for name, baseline in BASELINES.items() if name in names]
+
+
+def with_shorter_prompts(baselines: Sequence[Baseline], prompt_seconds: int) -> list[Baseline]:
+    """The baselines, and the batched ones again with prompts of `prompt_seconds` if these are shorter."""
+    if prompt_seconds >= MAX_PROMPT_SECONDS:
+        return list(baselines)
+    batched = [baseline for baseline in baselines if baseline.kind == BATCHED]
+    return [*baselines, *(replace(baseline, prompt_seconds=prompt_seconds) for baseline in batched)]

@@ -1,4 +1,4 @@
-"""What came of bench_engine.py, as Markdown for people and as JSON for programs."""
+"""The report of the comparison of the batched engine with upstream's classes, as Markdown and JSON."""
 
 from __future__ import annotations
 
@@ -8,41 +8,43 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
-from scripts.benchmarks.engine.baselines import Plan
-from scripts.benchmarks.engine.result import REST, STAGES, Result
+from scripts.benchmarks.engine.baselines import EnginePlan
+from scripts.benchmarks.engine.result import REST, STAGES, EngineResult
 from scripts.support.markdown import machine, median_text, mib, plural, table
 from scripts.support.noise import NOISE_CORES
+from scripts.support.servers import STOCK_LOCK, STOCK_WORKERS
 
 NONE = "-"
 
 
 def setting() -> str:
-    """What all of it runs on, in a line."""
+    """One line about the machine and the libraries."""
     return f"{machine('torch', 'chatterbox-tts')}; random weights"
 
 
-def report(result: Result, plan: Plan) -> str:
-    """The result as Markdown."""
-    audio = [seconds for run in result.of(result.sides[0])[0].runs[plan.utterances] for seconds in run.audio_seconds]
+def report(result: EngineResult, plan: EnginePlan) -> str:
+    """The report on one engine as Markdown."""
+    first_run = result.of(result.baselines[0])[0]
+    audio = [seconds for burst in first_run.bursts[plan.utterances] for seconds in burst.audio_seconds]
     parts = [
         f"**{result.engine}**, {plan.size} size: {plural(plan.utterances, 'text')} of {min(audio):.1f} to "
         f"{max(audio):.1f} s, {plural(plan.rounds, 'round')}",
         f"All texts sent at once:\n\n{_speeds(result, plan)}",
-        f"One utterance alone:\n\n{_alone(result)}",
-        f"Seconds of a model's time for each second of audio, all texts sent at once:\n\n{_stages(result)}",
-        f"Until the first answer is there, whole, by how many requests were sent at once:\n\n{_first(result, plan)}",
+        f"Single utterances:\n\n{_single_utterances(result)}",
+        f"Seconds of the models' time per second of audio, all texts sent at once:\n\n{_stages(result)}",
+        f"Time of the first complete answer, by the number of requests sent at once:\n\n{_first_answers(result, plan)}",
         f"Memory:\n\n{_memory(result)}",
     ]
-    return "\n\n".join([*parts, *_doubts(result)])
+    return "\n\n".join([*parts, *_remarks(result)])
 
 
-def write_json(file: Path, plan: Plan, results: Sequence[Result]) -> None:
-    """Keep every number, for programs."""
+def write_json(file: Path, plan: EnginePlan, results: Sequence[EngineResult]) -> None:
+    """Write all measurements."""
     engines = [
         {
             "engine": result.engine,
-            "trials": [asdict(trial) for trial in result.trials],
-            "sides": {side: _numbers(result, side, plan) for side in result.sides},
+            "runs": [asdict(run) for run in result.runs],
+            "baselines": {baseline: _summary(result, baseline, plan) for baseline in result.baselines},
         }
         for result in results
     ]
@@ -50,86 +52,92 @@ def write_json(file: Path, plan: Plan, results: Sequence[Result]) -> None:
     file.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
 
-def _numbers(result: Result, side: str, plan: Plan) -> dict[str, object]:
+def _summary(result: EngineResult, baseline: str, plan: EnginePlan) -> dict[str, object]:
     return {
-        "described": _name(result, side),
-        "speeds": result.speeds(side, plan.utterances),
-        "ratios": result.ratios(side, "a", plan.utterances),
-        "alone": {other: result.ratios(side, other, 1) for other in ("a", "b")},
-        "stages": result.stages(side),
-        "first_answers": {together: result.first_answers(side, together) for together in plan.concurrency},
-        "memory": asdict(result.memory(side)),
+        "description": _description(result, baseline),
+        "speeds": result.speeds(baseline, plan.utterances),
+        "ratios": result.ratios(baseline, STOCK_LOCK, plan.utterances),
+        "single_utterance_ratios": {other: result.ratios(baseline, other, 1) for other in (STOCK_LOCK, STOCK_WORKERS)},
+        "stages": result.stages(baseline),
+        "first_answers": {size: result.first_answers(baseline, size) for size in plan.concurrency},
+        "memory": asdict(result.memory(baseline)),
     }
 
 
-def _speeds(result: Result, plan: Plan) -> str:
+def _speeds(result: EngineResult, plan: EnginePlan) -> str:
     rows = []
-    for side in result.sides:
-        last = median(max(run.answers) for trial in result.of(side) for run in trial.runs[plan.utterances])
-        ready = median(trial.ready_seconds for trial in result.of(side))
+    for baseline in result.baselines:
+        runs = result.of(baseline)
+        last = median(max(burst.answers) for run in runs for burst in run.bursts[plan.utterances])
         rows.append(
             [
-                _name(result, side),
-                median_text(result.speeds(side, plan.utterances), 3),
-                _ratio(result.ratios(side, "a", plan.utterances)),
+                _description(result, baseline),
+                median_text(result.speeds(baseline, plan.utterances), 3),
+                _ratio(result.ratios(baseline, STOCK_LOCK, plan.utterances)),
                 f"{last:.1f} s",
-                f"{ready:.0f} s",
+                f"{median(run.ready_seconds for run in runs):.0f} s",
             ]
         )
-    return table(("side", "audio seconds a second", "ratio to (a)", "last answer after", "ready after"), rows)
+    heading = ("baseline", "audio seconds per second", f"ratio to {STOCK_LOCK}", "last answer after", "ready after")
+    return table(heading, rows)
 
 
-def _alone(result: Result) -> str:
+def _single_utterances(result: EngineResult) -> str:
     rows = []
-    for side in result.sides:
-        ratios = [_ratio(result.ratios(side, other, 1)) for other in ("a", "b")]
-        rows.append([_name(result, side), median_text(result.speeds(side, 1), 3), *ratios])
-    return table(("side", "audio seconds a second", "ratio to (a)", "ratio to (b)"), rows)
+    for baseline in result.baselines:
+        ratios = [_ratio(result.ratios(baseline, other, 1)) for other in (STOCK_LOCK, STOCK_WORKERS)]
+        rows.append([_description(result, baseline), median_text(result.speeds(baseline, 1), 3), *ratios])
+    heading = ("baseline", "audio seconds per second", f"ratio to {STOCK_LOCK}", f"ratio to {STOCK_WORKERS}")
+    return table(heading, rows)
 
 
-def _stages(result: Result) -> str:
-    by_side = {side: result.stages(side) for side in result.sides}
-    further = {name for stages in by_side.values() for name in stages} - {*STAGES, REST}
-    names = [*STAGES, *sorted(further), REST]
-    rows = [
-        [_name(result, side), *(f"{stages.get(name, 0.0):.3f}" for name in names), f"{sum(stages.values()):.3f}"]
-        for side, stages in by_side.items()
-    ]
-    return table(("side", *names, "in all"), rows)
-
-
-def _first(result: Result, plan: Plan) -> str:
+def _stages(result: EngineResult) -> str:
+    by_baseline = {baseline: result.stages(baseline) for baseline in result.baselines}
+    others = {name for stages in by_baseline.values() for name in stages} - {*STAGES, REST}
+    names = [*STAGES, *sorted(others), REST]
     rows = [
         [
-            _name(result, side),
-            *(median_text(result.first_answers(side, count), 1, " s") for count in plan.concurrency),
+            _description(result, baseline),
+            *(f"{stages.get(name, 0.0):.3f}" for name in names),
+            f"{sum(stages.values()):.3f}",
         ]
-        for side in result.sides
+        for baseline, stages in by_baseline.items()
     ]
-    return table(("side", *map(str, plan.concurrency)), rows)
+    return table(("baseline", *names, "total"), rows)
 
 
-def _memory(result: Result) -> str:
+def _first_answers(result: EngineResult, plan: EnginePlan) -> str:
+    rows = [
+        [
+            _description(result, baseline),
+            *(median_text(result.first_answers(baseline, size), 1, " s") for size in plan.concurrency),
+        ]
+        for baseline in result.baselines
+    ]
+    return table(("baseline", *map(str, plan.concurrency)), rows)
+
+
+def _memory(result: EngineResult) -> str:
     rows = []
-    for side in result.sides:
-        memory = result.memory(side)
-        sizes = (memory.private, memory.private_peak, memory.shared, memory.whole, memory.each_model)
-        rows.append([_name(result, side), *map(mib, sizes)])
-    return table(("side", "private", "its peak", "shared", "in all", "a further model costs, at its peak"), rows)
+    for baseline in result.baselines:
+        memory = result.memory(baseline)
+        sizes = (memory.private, memory.private_peak, memory.shared, memory.total, memory.per_model)
+        rows.append([_description(result, baseline), *map(mib, sizes)])
+    return table(("baseline", "private", "private peak", "shared", "total", "peak per further model"), rows)
 
 
-def _doubts(result: Result) -> Iterator[str]:
-    others = max(run.others_cpu for run in result.runs)
-    yield f"CPU: everything else on the machine took at most {others:.2f} cores."
+def _remarks(result: EngineResult) -> Iterator[str]:
+    others = max(burst.others_cpu for burst in result.bursts)
+    yield f"CPU: all other programs used at most {others:.2f} cores."
     if others > NOISE_CORES:
-        # The workers are nicer than other programs, the locked server is not: others slow them the more.
-        yield "WARNING: the machine was not quiet: trust neither the speeds nor the ratios."
-    for side in result.slower_alone():
-        yield f"WARNING: {side} speaks one utterance alone slower than stock on the same threads."
+        # The workers run at a lower priority than other programs, the locked server does not.
+        yield "WARNING: other programs used the machine: the speeds and ratios are unreliable."
+    for baseline in result.slower_alone():
+        yield f"WARNING: {baseline} synthesizes a single utterance slower than a stock model with as many threads."
 
 
-def _name(result: Result, side: str) -> str:
-    return result.of(side)[0].described
+def _description(result: EngineResult, baseline: str) -> str:
+    return result.of(baseline)[0].description
 
 
 def _ratio(ratios: Sequence[float]) -> str:

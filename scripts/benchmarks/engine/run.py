@@ -1,4 +1,4 @@
-"""A side's turn: it is started, speaks texts alone, a few at once and all at once, and is ended again."""
+"""The turn of one baseline: its server is started, answers bursts of all sizes, and is ended again."""
 
 from __future__ import annotations
 
@@ -10,86 +10,89 @@ from typing import Any
 import httpx
 
 from scripts.benchmarks.burst import BurstResult, BurstUtterance, send_burst, spread_utterances
-from scripts.benchmarks.engine.baselines import Plan, Side
+from scripts.benchmarks.engine.baselines import Baseline, EnginePlan
 from scripts.support.memory import MemoryWatch, ProcessMemory
 from scripts.support.servers import Server
 
-ALONE = 3
-"""Texts that are spoken one after the other where one request at a time is measured."""
+SINGLE_UTTERANCES = 3
+"""Utterances that are sent one after the other where the burst has size 1."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of one side in one round."""
+class BaselineRun:
+    """The measurements of one baseline in one round."""
 
-    side: str
+    baseline: str
+    """Name of the baseline."""
     round: int
-    described: str
+    description: str
     threads: int
-    """Of each model."""
+    """Threads per model."""
     models: int
+    """Number of models."""
     ready_seconds: float
-    """From its start until it was ready to speak, its warm-up included."""
-    runs: dict[int, list[BurstResult]]
-    """By how many requests were sent at once; one after the other where there are several."""
+    """From the start of the process until it was ready, warm-up included."""
+    bursts: dict[int, list[BurstResult]]
+    """Bursts by their size; several bursts of one size are sent one after the other."""
     stages: dict[str, float]
-    """Seconds that its models spent in each stage of the work while all texts were spoken at once, all added up."""
+    """Seconds that all models together spent in each stage during the burst of all utterances."""
     memory: list[ProcessMemory]
 
-    def speed(self, together: int) -> float:
-        """Audio seconds a second with so many requests at once."""
-        runs = self.runs[together]
-        return sum(sum(run.audio_seconds) for run in runs) / sum(run.seconds for run in runs)
+    def speed(self, size: int) -> float:
+        """Seconds of audio per second, with bursts of that size."""
+        bursts = self.bursts[size]
+        return sum(sum(burst.audio_seconds) for burst in bursts) / sum(burst.seconds for burst in bursts)
 
-    def first_answers(self, together: int) -> list[float]:
-        """Seconds until the first of so many requests sent at once was answered whole, by run."""
-        return [min(run.answers) for run in self.runs[together]]
-
-
-def work_of(plan: Plan, round_number: int) -> dict[int, list[list[BurstUtterance]]]:
-    """A round's texts, the same for every side: by how many are sent at once, what is sent one after the other."""
-    found = {}
-    for together in sorted({*plan.concurrency, plan.utterances}):
-        times = ALONE if together == 1 else 1
-        jobs = spread_utterances(times * together, plan.least_tokens, plan.most_tokens, round_number)
-        found[together] = [jobs[start : start + together] for start in range(0, len(jobs), together)]
-    return found
+    def first_answers(self, size: int) -> list[float]:
+        """Seconds until the first complete answer, of each burst of that size."""
+        return [min(burst.answers) for burst in self.bursts[size]]
 
 
-def attempt(
-    side: Side,
+def round_bursts(plan: EnginePlan, round_number: int) -> dict[int, list[list[BurstUtterance]]]:
+    """The bursts of a round by their size, the same for every baseline."""
+    bursts = {}
+    for size in sorted({*plan.concurrency, plan.utterances}):
+        count = SINGLE_UTTERANCES if size == 1 else size
+        utterances = spread_utterances(count, plan.min_tokens, plan.max_tokens, round_number)
+        bursts[size] = [utterances[start : start + size] for start in range(0, count, size)]
+    return bursts
+
+
+def run_baseline(
+    baseline: Baseline,
     engine: str,
     weights: Path,
-    plan: Plan,
-    work: Mapping[int, list[list[BurstUtterance]]],
-    number: int,
+    plan: EnginePlan,
+    bursts: Mapping[int, list[list[BurstUtterance]]],
+    round_number: int,
     folder: Path,
-) -> Trial:
-    """Give the side its turn in round `number`. Raises ServerError."""
-    with side.start(engine, weights, plan, folder) as server:
+) -> BaselineRun:
+    """Start the server of a baseline and send it all bursts of a round. Raises ServerError."""
+    with baseline.start(engine, weights, plan, folder) as server:
         watch = MemoryWatch(server)
-        runs, stages = {}, {}
-        for together, batches in work.items():
-            before = _stages(server)
-            runs[together] = [send_burst(server, jobs, number, watch) for jobs in batches]
-            if together == plan.utterances:
-                stages = {stage: seconds - before.get(stage, 0.0) for stage, seconds in _stages(server).items()}
+        results: dict[int, list[BurstResult]] = {}
+        stages: dict[str, float] = {}
+        for size, batches in bursts.items():
+            before = _stage_seconds(server)
+            results[size] = [send_burst(server, utterances, round_number, watch) for utterances in batches]
+            if size == plan.utterances:
+                stages = {stage: seconds - before.get(stage, 0.0) for stage, seconds in _stage_seconds(server).items()}
         threads = _threads(server)
-        return Trial(
-            side=side.name,
-            round=number,
-            described=side.described(plan, slots=_slots(server), threads=threads),
+        return BaselineRun(
+            baseline=baseline.name,
+            round=round_number,
+            description=baseline.describe(plan, slots=_slots(server), threads=threads),
             threads=threads,
             models=max(1, len(server.sockets)),
             ready_seconds=server.ready_seconds,
-            runs=runs,
+            bursts=results,
             stages=stages,
             memory=watch.measure(),
         )
 
 
-def _stages(server: Server) -> dict[str, float]:
-    """Seconds that all its models together have spent so far, by stage."""
+def _stage_seconds(server: Server) -> dict[str, float]:
+    """Seconds that all models together have spent in each stage so far."""
     total: dict[str, float] = {}
     for stage, seconds in _stages_by_model(server):
         total[stage] = total.get(stage, 0.0) + seconds
@@ -100,19 +103,18 @@ def _stages_by_model(server: Server) -> Iterator[tuple[str, float]]:
     for state in server.states():
         yield from state.stage_seconds.items()
     if not server.sockets:
-        yield from _health(server)["stage_seconds"].items()
+        yield from _locked_server_health(server)["stage_seconds"].items()
 
 
 def _threads(server: Server) -> int:
     states = server.states()
-    return states[0].threads if states else int(_health(server)["threads"])
+    return states[0].threads if states else int(_locked_server_health(server)["threads"])
 
 
 def _slots(server: Server) -> int:
     return max((state.slots for state in server.states()), default=1)
 
 
-def _health(server: Server) -> dict[str, Any]:
-    """What the locked server says of itself."""
+def _locked_server_health(server: Server) -> dict[str, Any]:
     report: dict[str, Any] = httpx.get(f"{server.url}/health", trust_env=False).json()
     return report
