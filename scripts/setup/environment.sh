@@ -1,12 +1,12 @@
 # shellcheck shell=bash
-# Sourced by serve, test, check and the build machine: makes .venv and keeps it in step with pyproject.toml.
-# The one entry is `ensure_environment [extra...]`; everything below it serves it.
+# Sourced by the commands in scripts/ and by .ci/run: creates .venv and keeps it up to date with pyproject.toml.
+# Commands call `ensure_environment [extra...]`, `ensure_programs` and `run_module`; the other functions are internal.
 #
-# What lies in .venv besides the environment itself:
-#   .stamp       what is installed: a key, then the extras. Written last, so it vouches for a whole install
-#   .unfinished  there while an install changes files; found at the start, it means the last one was cut short
-#   .lock        held during an install
-#   install.log  what pip said last
+# Files in .venv that are not part of the virtual environment:
+#   .stamp       a key of what is installed, then the extras; written last, so that it stands for a complete install
+#   .unfinished  exists while an install changes files; if it exists at the start, the last install was interrupted
+#   .lock        locked during an install
+#   install.log  the output of the last pip command
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)"
 VENV="$ROOT/.venv"
@@ -16,29 +16,29 @@ LOG="$VENV/install.log"
 # shellcheck source=scripts/setup/pytorch.sh
 source "$ROOT/scripts/setup/pytorch.sh"
 
-# The distribution's own python3 comes last, so that what apt-get installs is found even when an unfit python3
-# stands before it on PATH.
+# The distribution's python3 comes last, so that one that apt-get installs is found even behind an unsuitable python3 on
+# PATH.
 PYTHONS=(python3 python3.11 python3.12 python3.13 python3.14 /usr/bin/python3)
 COMPILED=(av httptools numpy onnxruntime psutil pydantic_core uvloop)
-# What choose_pytorch adds to, when the extra that needs PyTorch is wanted.
+# choose_pytorch changes this and COMPILED, if an extra needs PyTorch.
 PIP_OPTIONS=()
 NEEDED_MB=1000
 DURATION="about a minute"
 APT_LISTS=/var/lib/apt/lists
 
-# Becomes a Python module of this repository, in the environment that ensure_environment left.
+# Replaces this process by a Python module of this repository, run in .venv: run_module MODULE [argument...]
 run_module() {
     PYTHONPATH="$ROOT" exec "$VENV/bin/python" -P -m "$@"
 }
 
-# Leaves a .venv that holds the project and every extra named; exits with the reason when it cannot.
+# Installs the project and these extras into .venv unless they are there; exits with an error message on failure.
 ensure_environment() {
     if stamp_covers "$@"; then return; fi
     mkdir -p "$VENV"
-    refuse_anothers_venv
-    # A subshell, so that the lock ends with it: the server started next must not inherit it.
+    refuse_foreign_venv
+    # In a subshell, so that its end releases the lock: the program that runs next must not inherit it.
     (
-        trap 'say "Interrupted. The next run puts .venv right."; exit 130' INT
+        trap 'say "Interrupted. The next run repairs .venv."; exit 130' INT
         exec 9>"$VENV/.lock"
         flock --nonblock 9 || { say "Waiting for another install into .venv"; flock 9; }
         if stamp_covers "$@"; then exit; fi
@@ -59,7 +59,7 @@ stamp_covers() {
     done
 }
 
-# Changes when the dependencies, the interpreter or the place of the repository do.
+# A hash of the dependencies, the path of the repository and the version of the interpreter.
 environment_key() {
     {
         cat "$ROOT/pyproject.toml"
@@ -68,7 +68,7 @@ environment_key() {
     } 2>/dev/null | sha256sum
 }
 
-# The extras on the stamp and those named, as "a,b": serving after testing takes nothing away.
+# The extras of the stamp and these ones, as "a,b": an installed extra stays installed.
 joined_extras() {
     {
         printf '%s\n' "$@"
@@ -78,12 +78,12 @@ joined_extras() {
 
 # ---- The virtual environment
 
-# After one run with sudo, say: half of an install would fail on permissions, and pip would not say why.
-refuse_anothers_venv() {
+# Fails if .venv belongs to another user, for instance after a run with sudo: an install would fail half-way.
+refuse_foreign_venv() {
     local path
     for path in "$VENV" "$VENV/bin"; do
         if [[ -e $path && ! -w $path ]]; then
-            fail "$path belongs to $(stat -c %U "$path"): run this as that user, or mend it with:" \
+            fail "$path belongs to $(stat -c %U "$path"): run this as that user, or change the owner:" \
                 "    $(as_root)chown -R $(id -un) '$VENV'"
         fi
     done
@@ -102,23 +102,23 @@ make_venv() {
     "$python" -m venv "$VENV" >"$LOG" 2>&1 || fail "$python -m venv failed:" "$(tail -n 8 "$LOG")"
 }
 
-# Says why the .venv found cannot be used; says nothing when it can. One made elsewhere is no use because its
-# commands begin with the absolute path of their interpreter.
+# Prints why .venv cannot be used, or nothing if it can. A .venv that was moved cannot: its commands begin with the
+# absolute path of their interpreter.
 venv_problem() {
     local command
     command="$(sed -n 's/^command = //p' "$VENV/pyvenv.cfg")"
     if [[ -n $command && $command != *" $VENV" ]]; then
         printf '%s\n' "it was made for ${command##* -m venv }"
     elif [[ -e $UNFINISHED ]]; then
-        printf '%s\n' "the last install into it was cut short"
+        printf '%s\n' "the last install into it was interrupted"
     elif ! "$VENV/bin/python" -I -m pip --version >/dev/null 2>&1; then
-        printf '%s\n' "its Python does not work any more"
+        printf '%s\n' "its Python does not work"
     elif ! "$VENV/bin/python" -IS -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
         printf '%s\n' "its Python is older than 3.11"
     fi
 }
 
-# Prints the first Python that is new enough and can make environments.
+# Prints the first Python of PYTHONS that is new enough and can create virtual environments.
 find_python() {
     local candidate found version python older="" bare=""
     for candidate in "${PYTHONS[@]}"; do
@@ -134,16 +134,17 @@ find_python() {
         fi
     done
     if [[ -n $bare ]]; then
-        fail "$bare cannot make virtual environments: a package is missing. This mends it:" "$(apt_line "$bare-venv")"
+        fail "$bare cannot create virtual environments: a package is missing. Install it with:" \
+            "$(apt_line "$bare-venv")"
     elif [[ -z $older ]]; then
-        fail "Chorus needs Python 3.11 or newer, and there is none here. This mends it:" \
+        fail "Chorus needs Python 3.11 or newer, which is not installed. Install it with:" \
             "$(apt_line python3 python3-venv)"
     else
         fail "Chorus needs Python 3.11 or newer, and python3 here is $older. $(newer_python)"
     fi
 }
 
-# Prints "3.N" and the interpreter itself: neither a shim nor the .venv that is about to be emptied.
+# Prints "3.N" and the path of the interpreter itself, which is neither a shim nor the .venv that will be emptied.
 probe_python() {
     local code='import sys; print("%d.%d" % sys.version_info[:2], getattr(sys, "_base_executable", "") or sys.executable)'
     "$1" -c "$code" 2>/dev/null | grep '^3\.'
@@ -153,13 +154,13 @@ newer_python() {
     local version
     for version in 3.14 3.13 3.12 3.11; do
         if [[ -n $(apt-cache show "python$version-venv" 2>/dev/null) ]]; then
-            printf '%s\n' "This mends it:" "$(apt_line "python$version" "python$version-venv")"
+            printf '%s\n' "Install a newer one with:" "$(apt_line "python$version" "python$version-venv")"
             return
         fi
     done
-    printf '%s\n' "Where the distribution is Debian 12, Ubuntu 24.04 or newer, this mends it:" \
+    printf '%s\n' "On Debian 12, Ubuntu 24.04 or newer, install it with:" \
         "$(apt_line python3 python3-venv)" \
-        "An older one has none to offer: put a python3.11 (or newer) on PATH, or upgrade the distribution."
+        "Older distributions have no package of it: put a python3.11 (or newer) on PATH, or upgrade the distribution."
 }
 
 # ---- The install
@@ -168,22 +169,22 @@ install_project() {
     local extras target status=0
     extras="$(joined_extras "$@")"
     target=".${extras:+[$extras]}"
-    if wants_pytorch "$extras"; then choose_pytorch; fi
+    if needs_pytorch "$extras"; then choose_pytorch; fi
     if [[ -f $STAMP ]]; then
-        say "Updating .venv (pyproject.toml or what is wanted of it changed; $DURATION)"
+        say "Updating .venv (pyproject.toml or the required extras changed; $DURATION)"
     else
         say "Installing Chorus (first run only; $DURATION)"
     fi
     if [[ -n $PYTORCH_NOTE ]]; then say "$PYTORCH_NOTE"; fi
-    warn_of_little_space
+    warn_if_disk_is_small
     rm -f "$STAMP"
     touch "$UNFINISHED"
-    if [[ -n $PYTORCH_NOTE ]]; then remove_half_of_pytorch; fi
+    if [[ -n $PYTORCH_NOTE ]]; then uninstall_pytorch; fi
     pip_install "$target" || status=$?
     if (( status && ${#PIP_OPTIONS[@]} )) && ! pip_changed_files && network_failed; then
-        forgo_cpu_index
+        give_up_cpu_index
         say "A download failed. $PYTORCH_NOTE"
-        warn_of_little_space
+        warn_if_disk_is_small
         status=0
         pip_install "$target" || status=$?
     fi
@@ -198,53 +199,54 @@ install_project() {
     mv "$STAMP.new" "$STAMP"
 }
 
-# Python compiles a module when it first imports it: few of the tens of thousands that pip would compile are ever used.
+# --no-compile: Python compiles a module when it first imports it, and uses few of the tens of thousands of modules.
 pip_install() {
     (cd "$ROOT" && "$VENV/bin/python" -I -m pip install --no-input --no-compile "${PIP_OPTIONS[@]}" --editable "$1") \
         >"$LOG" 2>&1
 }
 
-# Until pip comes to this line it only reads and downloads: what was there before is still whole.
+# Whether pip has changed files. Before it writes this line, it only downloads.
 pip_changed_files() {
     grep -q '^Installing collected packages' "$LOG"
 }
 
-# A download that was cut off shows as a wheel that is invalid or, where its hash is known, as one that does not match.
+# Whether a download failed. An incomplete one is reported as an invalid wheel or, if its hash is known, as a mismatch.
 network_failed() {
     local signs='[Cc]onnection broken|ConnectionError|HTTP error|timed out|name resolution'
     grep -qE "$signs|DO NOT MATCH THE HASHES|^ERROR: Wheel .* is invalid" "$LOG"
 }
 
-warn_of_little_space() {
+warn_if_disk_is_small() {
     local free
     free="$(df --output=avail --block-size=1M "$VENV" | tail -n 1)"
     if (( free < NEEDED_MB )); then
-        say "Only $(( free )) MB are free here, and the install may need $NEEDED_MB MB: if it fails, free some and run this again."
+        say "Only $(( free )) MB are free, and the install may need $NEEDED_MB MB: if it fails, free space and try again."
     fi
 }
 
 explain_pip() {
-    say "pip install --editable '$1' failed. Its last lines (the rest is in $LOG):"
+    say "pip install --editable '$1' failed. Its last lines (all are in $LOG):"
     tail -n 12 "$LOG" >&2
     if grep -qi 'no space left' "$LOG"; then
         say "The disk is full: free $NEEDED_MB MB and run this again."
     elif network_failed; then
-        say "pip could not reach its package index. The network is needed once, for this install: run this again with it." \
-            "Behind a proxy set HTTPS_PROXY first; for a mirror, PIP_INDEX_URL."
+        say "pip could not reach its package index. The network is needed once, for this install: connect and try again." \
+            "Behind a proxy, set HTTPS_PROXY; for a mirror, set PIP_INDEX_URL."
     elif grep -qE "command '.*(cc|gcc|g\+\+)' failed|Python\.h: No such file" "$LOG"; then
-        say "A package has to be compiled here, and the compiler is missing. This mends it:" \
+        say "A package must be compiled on this machine, and the compiler is missing. Install it with:" \
             "$(apt_line build-essential python3-dev)"
     fi
 }
 
-# ---- What the compiled dependencies need of the system
+# ---- Shared libraries of the system
 
-# A wheel may need a shared library that a bare system lacks: found here, not by the first request.
+# Imports the compiled dependencies: one may need a shared library that a minimal system lacks, which would otherwise be
+# noticed by the first request.
 check_imports() {
     local module output library package packages=() unknown=()
     for module in "${COMPILED[@]}"; do
         output="$("$VENV/bin/python" -I -c "import $module" 2>&1)" && continue
-        # No longer a dependency, then: pip has just said that all of them are there.
+        # It is no longer a dependency: pip has just installed all dependencies.
         if [[ $output == *"No module named '$module'"* ]]; then continue; fi
         library="$(missing_library "$output")"
         [[ -n $library ]] || fail "$module was installed but does not load:" "$(tail -n 5 <<<"$output")"
@@ -252,10 +254,10 @@ check_imports() {
     done
     if (( ${#packages[@]} + ${#unknown[@]} == 0 )); then return; fi
     mapfile -t packages < <(printf '%s\n' "${packages[@]}" | sort -u | sed '/^$/d')
-    say "Chorus is installed, but this system lacks shared libraries it needs. This mends it:"
+    say "Chorus is installed, but shared libraries that it needs are missing. Install them with:"
     if (( ${#packages[@]} )); then say "$(apt_line "${packages[@]}")"; fi
     for library in "${unknown[@]}"; do
-        say "$(apt_line apt-file) && $(as_root)apt-file update && apt-file search $library   # then install what it names"
+        say "$(apt_line apt-file) && $(as_root)apt-file update && apt-file search $library   # and install its package"
     done
     fail "Then run this again."
 }
@@ -280,18 +282,19 @@ package_of() {
     esac
 }
 
-# ---- Talking to the person at the terminal
+# ---- Messages
 
-# Programs that come with no package of Python's; each is named as its package is, or as program:package.
+# Fails unless these programs are installed. Each is named as its apt package, or as program:package.
 ensure_programs() {
     local program missing=()
     for program in "$@"; do
         PATH="$PATH:/usr/local/sbin:/usr/sbin" command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
     done
-    if (( ${#missing[@]} )); then fail "not on this machine: ${missing[*]}. This mends it:" "$(apt_line "${missing[@]}")"; fi
+    if (( ${#missing[@]} )); then fail "not installed: ${missing[*]}. Install with:" "$(apt_line "${missing[@]}")"; fi
 }
 
-# The command to paste: as root without sudo, and where no package list was ever fetched, fetching it first.
+# Prints the command that installs these packages: without sudo for root, with apt-get update if there are no package
+# lists.
 apt_line() {
     local update=""
     if [[ -z $(find "$APT_LISTS" -name '*Packages*' -print -quit 2>/dev/null) ]]; then

@@ -1,4 +1,4 @@
-"""A machine that only pretends, for the shell scripts: a repository, and a PATH with a python3 that is a script."""
+"""A simulated machine for the shell scripts: a repository, and a PATH with a stub in place of python3."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ TOOLS = [
     *["readlink", "rm", "sed", "sha256sum", "sort", "stat", "tail", "timeout", "touch", "tr"],
 ]
 
-# It knows as much of Python as environment.sh asks of it, and notes what it was made to do. With STUB_GATE, a
-# FIFO, an install stops in the middle until somebody opens the other end. With STUB_URLLIB, a real Python, pages are
-# fetched in earnest.
+# The stub of python3 answers the calls of environment.sh, and records them in the file STUB_CALLS. With STUB_GATE, a
+# FIFO, an install waits until the other end is opened. With STUB_URLLIB, a real Python, pages are really fetched.
 PYTHON = """#!/usr/bin/env bash
 case "$*" in
     *_base_executable*) echo "${STUB_VERSION:-3.11} $0" ;;
@@ -47,7 +46,7 @@ esac
 
 
 class Machine:
-    """A repository and a PATH of our own: nothing of this machine's Python is seen by the scripts."""
+    """A repository and a PATH of its own, in which the scripts find no Python of the real machine."""
 
     def __init__(self, home: Path) -> None:
         self.repository = home / "a repository"
@@ -83,7 +82,7 @@ class Machine:
         return fixed | {"STUB_CALLS": str(self.calls), "STUB_URLLIB": self.urllib} | stub
 
     def command(self, *words: str) -> list[str]:
-        """What runs one function of environment.sh, seeing only what the test provides of the system and the net."""
+        """The command that runs a function of environment.sh with the system and network that the test provides."""
         settings = {
             "APT_LISTS": self.lists,
             "NVIDIA_DRIVER": self.driver,
@@ -109,7 +108,7 @@ class Machine:
         return self.run("ensure_environment", *extras, **stub)
 
     def execute(self, script: Path, /, *words: str, **stub: str) -> subprocess.CompletedProcess[str]:
-        """One of the scripts, run from elsewhere; the `chorus` it comes to only prints the words it was given."""
+        """Run a script from another folder; the `chorus` that it starts prints its arguments."""
         return subprocess.run(
             [script, *words],
             cwd="/",
@@ -122,7 +121,7 @@ class Machine:
 
     def start(self, *extras: str, **stub: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            # What runs the tests in the background may ignore SIGINT, and bash cannot trap what it was given ignored.
+            # Tests in the background may ignore SIGINT, and bash cannot trap a signal that it was started to ignore.
             ["env", "--default-signal=INT", *self.command("ensure_environment", *extras)],
             env=self.environment(**stub),
             stderr=subprocess.PIPE,
@@ -130,8 +129,8 @@ class Machine:
             start_new_session=True,
         )
 
-    def done(self) -> list[str]:
-        """What the pretended python3 was made to do since last asked."""
+    def recorded_calls(self) -> list[str]:
+        """The recorded calls of the stub of python3 since the last time."""
         lines = self.calls.read_text().splitlines() if self.calls.exists() else []
         self.calls.unlink(missing_ok=True)
         return lines

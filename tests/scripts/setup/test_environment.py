@@ -1,4 +1,4 @@
-"""The shell functions that make and keep .venv, run by bash against a python3 that only pretends."""
+"""The shell functions that create and update .venv, run by bash with a stub in place of python3."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from tests.support.machine import PYTHON, Machine
 
 
 class TestStamp:
-    def test_the_first_run_makes_and_installs_in_a_line_each(self, machine: Machine) -> None:
+    def test_the_first_run_prints_a_line_for_each_of_its_two_steps(self, machine: Machine) -> None:
         first = machine.ensure()
         assert first.returncode == 0
         assert first.stderr.splitlines() == [
@@ -19,26 +19,26 @@ class TestStamp:
             "Installing Chorus (first run only; about a minute)",
         ]
         assert first.stdout == ""
-        assert machine.done() == ["venv", "."]
+        assert machine.recorded_calls() == ["venv", "."]
 
-    def test_nothing_is_done_and_said_again(self, machine: Machine) -> None:
+    def test_the_second_run_does_and_prints_nothing(self, machine: Machine) -> None:
         machine.ensure()
-        machine.done()
+        machine.recorded_calls()
         second = machine.ensure()
-        assert (second.returncode, second.stderr, machine.done()) == (0, "", [])
+        assert (second.returncode, second.stderr, machine.recorded_calls()) == (0, "", [])
 
     def test_changed_dependencies_are_installed(self, machine: Machine) -> None:
         machine.ensure("test")
-        machine.done()
+        machine.recorded_calls()
         (machine.repository / "pyproject.toml").write_text("dependencies = ['numpy']\n")
         assert machine.ensure().stderr.startswith("Updating .venv")
-        assert machine.done() == [".[test]"]
+        assert machine.recorded_calls() == [".[test]"]
 
-    def test_another_build_of_the_interpreter_is_installed_for(self, machine: Machine) -> None:
+    def test_another_build_of_the_interpreter_installs_again(self, machine: Machine) -> None:
         machine.ensure()
-        machine.done()
+        machine.recorded_calls()
         assert machine.ensure(STUB_BUILD="3.11.9").returncode == 0
-        assert machine.done() == ["."]
+        assert machine.recorded_calls() == ["."]
 
     def test_extras_accumulate(self, machine: Machine) -> None:
         machine.ensure()
@@ -47,54 +47,54 @@ class TestStamp:
         machine.ensure("chatterbox")
         machine.ensure("test")
         machine.ensure("chatterbox", "test")
-        assert machine.done() == ["venv", ".", ".[test]", ".[chatterbox,test]"]
+        assert machine.recorded_calls() == ["venv", ".", ".[test]", ".[chatterbox,test]"]
 
-    def test_one_extra_is_not_another_whose_name_holds_it(self, machine: Machine) -> None:
+    def test_an_extra_is_not_one_whose_name_contains_it(self, machine: Machine) -> None:
         machine.ensure("tests")
         machine.ensure("test")
-        assert machine.done() == ["venv", ".[tests]", ".[test,tests]"]
+        assert machine.recorded_calls() == ["venv", ".[tests]", ".[test,tests]"]
 
 
 class TestInterrupted:
-    def test_a_failed_install_leaves_no_stamp_and_gives_its_exit_code(self, machine: Machine) -> None:
+    def test_a_failed_install_leaves_no_stamp_and_exits_with_its_code(self, machine: Machine) -> None:
         failed = machine.ensure(STUB_PIP_EXIT="7", STUB_PIP_SAYS="ERROR: the last line")
         assert failed.returncode == 7
         assert "ERROR: the last line" in failed.stderr
         assert not (machine.venv / ".stamp").exists()
 
-    def test_an_update_that_fails_takes_the_stamp_away(self, machine: Machine) -> None:
+    def test_a_failed_update_removes_the_stamp(self, machine: Machine) -> None:
         machine.ensure()
         assert machine.ensure("test", STUB_PIP_EXIT="1").returncode == 1
         assert not (machine.venv / ".stamp").exists()
-        machine.done()
+        machine.recorded_calls()
         assert machine.ensure().returncode == 0
-        assert machine.done() == ["."]
+        assert machine.recorded_calls() == ["."]
 
-    def test_what_failed_before_it_changed_anything_is_not_made_anew(self, machine: Machine) -> None:
+    def test_an_install_that_fails_before_it_changes_files_needs_no_new_venv(self, machine: Machine) -> None:
         machine.ensure(STUB_PIP_EXIT="1", STUB_PIP_SAYS="Collecting numpy")
-        machine.done()
+        machine.recorded_calls()
         machine.ensure()
-        assert machine.done() == ["."]
+        assert machine.recorded_calls() == ["."]
 
-    def test_what_failed_half_way_is_made_anew(self, machine: Machine) -> None:
+    def test_an_install_that_fails_half_way_needs_a_new_venv(self, machine: Machine) -> None:
         machine.ensure(STUB_PIP_EXIT="1", STUB_PIP_SAYS="Installing collected packages: numpy")
-        machine.done()
+        machine.recorded_calls()
         again = machine.ensure()
-        assert again.stderr.splitlines()[0] == "Rebuilding .venv: the last install into it was cut short"
-        assert machine.done() == ["venv", "."]
+        assert again.stderr.splitlines()[0] == "Rebuilding .venv: the last install into it was interrupted"
+        assert machine.recorded_calls() == ["venv", "."]
 
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-    def test_a_killed_install_is_made_anew(self, machine: Machine, gate: Path, number: int) -> None:
+    def test_a_killed_install_needs_a_new_venv(self, machine: Machine, gate: Path, number: int) -> None:
         with machine.start(STUB_GATE=str(gate)) as process:
             assert gate.read_text() == "ready\n"
             os.killpg(process.pid, number)
             assert process.wait(timeout=30) != 0
         assert not (machine.venv / ".stamp").exists()
-        machine.done()
+        machine.recorded_calls()
         assert machine.ensure().stderr.startswith("Rebuilding .venv")
-        assert machine.done() == ["venv", "."]
+        assert machine.recorded_calls() == ["venv", "."]
 
-    def test_two_at_once_take_turns(self, machine: Machine, gate: Path) -> None:
+    def test_a_concurrent_install_waits(self, machine: Machine, gate: Path) -> None:
         with machine.start(STUB_GATE=str(gate)) as first:
             assert gate.read_text() == "ready\n"
             with machine.start() as second:
@@ -103,18 +103,18 @@ class TestInterrupted:
                 gate.write_text("go on\n")
                 assert first.wait(timeout=30) == 0
                 assert second.wait(timeout=30) == 0
-        assert machine.done() == ["venv", "."]
+        assert machine.recorded_calls() == ["venv", "."]
 
 
 class TestUnusable:
     def test_a_moved_repository(self, machine: Machine) -> None:
         machine.ensure("test")
-        machine.done()
+        machine.recorded_calls()
         old = machine.venv
         machine.repository = machine.repository.rename(machine.repository.with_name("elsewhere"))
         moved = machine.ensure("test")
         assert moved.stderr.splitlines()[0] == f"Rebuilding .venv: it was made for {old}"
-        assert machine.done() == ["venv", ".[test]"]
+        assert machine.recorded_calls() == ["venv", ".[test]"]
 
     @pytest.mark.parametrize(
         "breakage",
@@ -125,20 +125,20 @@ class TestUnusable:
     )
     def test_a_broken_interpreter(self, machine: Machine, breakage: Callable[[Path], object]) -> None:
         machine.ensure()
-        machine.done()
+        machine.recorded_calls()
         breakage(machine.venv / "bin" / "python")
         again = machine.ensure()
         assert again.returncode == 0
-        assert again.stderr.splitlines()[0] == "Rebuilding .venv: its Python does not work any more"
-        assert machine.done() == ["venv", "."]
+        assert again.stderr.splitlines()[0] == "Rebuilding .venv: its Python does not work"
+        assert machine.recorded_calls() == ["venv", "."]
 
-    def test_one_made_by_hand_is_kept(self, machine: Machine) -> None:
+    def test_a_venv_made_by_hand_is_kept(self, machine: Machine) -> None:
         machine.venv.mkdir()
         machine.run("make_venv")
         (machine.venv / ".unfinished").unlink()
-        machine.done()
+        machine.recorded_calls()
         assert machine.ensure("test").returncode == 0
-        assert machine.done() == [".[test]"]
+        assert machine.recorded_calls() == [".[test]"]
 
 
 class TestSystem:
@@ -152,14 +152,14 @@ class TestSystem:
         old = machine.ensure(STUB_VERSION="3.9")
         assert old.returncode == 1
         assert "python3 here is 3.9" in old.stderr
-        assert machine.done() == []
+        assert machine.recorded_calls() == []
 
     def test_an_old_python_where_a_newer_package_exists(self, machine: Machine) -> None:
         machine.program("apt-cache", '#!/usr/bin/env bash\n[[ $2 == python3.11-venv ]] && echo "Package: $2"\n')
         old = machine.ensure(STUB_VERSION="3.10")
         assert "    sudo apt-get install -y python3.11 python3.11-venv\n" in old.stderr
 
-    def test_a_newer_one_beside_the_old(self, machine: Machine) -> None:
+    def test_a_newer_python_beside_an_old_one(self, machine: Machine) -> None:
         machine.program("python3.12", PYTHON.replace("STUB_VERSION:-3.11", "STUB_NEWER:-3.12"))
         assert machine.ensure(STUB_VERSION="3.9").returncode == 0
         assert "python3.12 -m venv" in (machine.venv / "pyvenv.cfg").read_text()
@@ -197,24 +197,24 @@ class TestSystem:
         failed = machine.ensure(STUB_PIP_EXIT="1", STUB_PIP_SAYS="OSError: [Errno 28] No space left on device")
         assert "The disk is full" in failed.stderr
 
-    def test_little_space_is_told_before(self, machine: Machine) -> None:
+    def test_little_disk_space_is_reported_first(self, machine: Machine) -> None:
         (machine.programs / "df").unlink()
         machine.program("df", "#!/usr/bin/env bash\nprintf 'Avail\\n  120\\n'\n")
-        assert "Only 120 MB are free here" in machine.ensure().stderr
+        assert "Only 120 MB are free" in machine.ensure().stderr
 
 
 class TestLibraries:
-    def test_a_missing_library_is_told_as_its_package(self, machine: Machine) -> None:
+    def test_a_missing_library_is_reported_as_its_package(self, machine: Machine) -> None:
         said = "ImportError: libgomp.so.1: cannot open shared object file: No such file or directory"
         failed = machine.ensure(STUB_IMPORT_SAYS=said)
         assert failed.returncode == 1
         assert "    sudo apt-get install -y libgomp1\n" in failed.stderr
         assert not (machine.venv / ".stamp").exists()
-        machine.done()
+        machine.recorded_calls()
         assert machine.ensure().returncode == 0
-        assert machine.done() == ["."]
+        assert machine.recorded_calls() == ["."]
 
-    def test_an_unknown_library_is_searched_for(self, machine: Machine) -> None:
+    def test_the_package_of_an_unknown_library_can_be_searched(self, machine: Machine) -> None:
         failed = machine.ensure(
             STUB_IMPORT_SAYS="ImportError: libodd-2.0.so.7: cannot open shared object file: No such"
         )
@@ -226,7 +226,7 @@ class TestLibraries:
         assert failed.returncode == 1
         assert "numpy was installed but does not load:\nRuntimeError: this processor lacks AVX2" in failed.stderr
 
-    def test_what_is_no_longer_a_dependency_is_not_missed(self, machine: Machine) -> None:
+    def test_a_module_that_is_no_longer_a_dependency_may_be_missing(self, machine: Machine) -> None:
         assert machine.ensure(STUB_IMPORT_SAYS="ModuleNotFoundError: No module named 'numpy'").returncode == 0
 
     @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Where PyTorch comes from, with servers on loopback as its index, and a pip that only pretends."""
+"""The choice of the index for PyTorch, with servers on loopback as its index, and a stub in place of pip."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHANGED = "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS F
 
 @contextmanager
 def serving(pages: dict[str, int]) -> Iterator[str]:
-    """An index on loopback with these statuses for its pages, 404 for others; gives its address."""
+    """An index on loopback that answers these statuses for its pages and 404 for others; gives its URL."""
 
     class Pages(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -44,20 +44,20 @@ def serving(pages: dict[str, int]) -> Iterator[str]:
 
 @pytest.fixture
 def online(machine: Machine) -> Machine:
-    """A machine whose Python fetches pages in earnest."""
+    """A machine whose Python really fetches pages."""
     machine.urllib = sys.executable
     return machine
 
 
 @pytest.fixture
 def index(online: Machine) -> Iterator[str]:
-    """The index of CPU builds, answering."""
+    """An index of CPU builds that answers."""
     with serving({"/cpu/torch/": 200, "/cpu/torchaudio/": 200}) as online.index:
         yield online.index
 
 
 class TestChoice:
-    def test_the_index_of_cpu_builds_where_it_answers(self, machine: Machine, index: str) -> None:
+    def test_the_index_of_cpu_builds_if_it_answers(self, machine: Machine, index: str) -> None:
         installed = machine.ensure("chatterbox")
         assert installed.returncode == 0
         assert installed.stderr.splitlines() == [
@@ -65,17 +65,17 @@ class TestChoice:
             "Installing Chorus (first run only; about five minutes)",
             f"PyTorch comes from its index of CPU builds, {index}: about 1 GB.",
         ]
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]"]
 
     def test_only_for_the_extra_that_needs_it(self, machine: Machine, index: str) -> None:
         assert "PyTorch" not in machine.ensure("test").stderr
-        assert machine.done() == ["venv", ".[test]"]
+        assert machine.recorded_calls() == ["venv", ".[test]"]
         updated = machine.ensure("chatterbox")
-        assert "Updating .venv (pyproject.toml or what is wanted of it changed; about five minutes)" in updated.stderr
-        assert machine.done() == [f"from {index} .[chatterbox,test]"]
+        assert "Updating .venv (pyproject.toml or the required extras changed; about five minutes)" in updated.stderr
+        assert machine.recorded_calls() == [f"from {index} .[chatterbox,test]"]
 
     @pytest.mark.parametrize("missing", ["torch", "torchaudio"])
-    def test_pypi_where_the_index_lacks_one_of_the_two(self, online: Machine, missing: str) -> None:
+    def test_pypi_if_the_index_lacks_a_package(self, online: Machine, missing: str) -> None:
         pages = {"/cpu/torch/": 200, "/cpu/torchaudio/": 200} | {f"/cpu/{missing}/": 403}
         with serving(pages) as online.index:
             said = online.ensure("chatterbox").stderr.splitlines()[-1]
@@ -83,32 +83,32 @@ class TestChoice:
             said
             == f"PyTorch comes from PyPI, with the libraries of CUDA, as {online.index} does not answer: about 5 GB."
         )
-        assert online.done() == ["venv", ".[chatterbox]"]
+        assert online.recorded_calls() == ["venv", ".[chatterbox]"]
 
-    def test_pypi_where_nothing_listens(self, online: Machine) -> None:
+    def test_pypi_if_the_connection_is_refused(self, online: Machine) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]
         online.index = f"http://127.0.0.1:{port}/cpu"
         assert online.ensure("chatterbox").returncode == 0
-        assert online.done() == ["venv", ".[chatterbox]"]
+        assert online.recorded_calls() == ["venv", ".[chatterbox]"]
 
-    def test_pypi_where_the_index_is_silent(self, online: Machine) -> None:
+    def test_pypi_if_the_index_does_not_answer(self, online: Machine) -> None:
         online.probe_seconds = 0.2
         with socket.create_server(("127.0.0.1", 0)) as server:
             online.index = f"http://127.0.0.1:{server.getsockname()[1]}/cpu"
             assert online.ensure("chatterbox").returncode == 0
-        assert online.done() == ["venv", ".[chatterbox]"]
+        assert online.recorded_calls() == ["venv", ".[chatterbox]"]
 
     def test_through_a_proxy(self, online: Machine) -> None:
         online.index = "http://index.invalid/cpu"
         with serving({f"{online.index}/torch/": 200, f"{online.index}/torchaudio/": 200}) as proxy:
             online.ensure("chatterbox", http_proxy=proxy.removesuffix("/cpu"))
-        assert online.done() == ["venv", f"from {online.index} .[chatterbox]"]
+        assert online.recorded_calls() == ["venv", f"from {online.index} .[chatterbox]"]
 
-    def test_pypi_for_another_processor(self, machine: Machine, index: str) -> None:
+    def test_pypi_for_another_architecture(self, machine: Machine, index: str) -> None:
         said = machine.ensure("chatterbox", HOSTTYPE="aarch64").stderr
-        assert "PyTorch comes from PyPI, whose builds for aarch64 are for the CPU alone: about 1 GB.\n" in said
-        assert machine.done() == ["venv", ".[chatterbox]"]
+        assert "PyTorch comes from PyPI, whose builds for aarch64 are without CUDA: about 1 GB.\n" in said
+        assert machine.recorded_calls() == ["venv", ".[chatterbox]"]
 
     @pytest.mark.parametrize("sign", ["driver", "tool"])
     def test_pypi_for_a_gpu(self, machine: Machine, index: str, sign: str) -> None:
@@ -119,13 +119,13 @@ class TestChoice:
                 "nvidia-smi", "#!/usr/bin/env bash\n[[ $1 == -L ]] && echo 'GPU 0: NVIDIA L4 (UUID: GPU-1)'\n"
             )
         said = machine.ensure("chatterbox").stderr
-        assert "PyTorch comes from PyPI, with the libraries of CUDA for the GPU here: about 5 GB.\n" in said
-        assert machine.done() == ["venv", ".[chatterbox]"]
+        assert "PyTorch comes from PyPI, with the libraries of CUDA for the GPU of this machine: about 5 GB.\n" in said
+        assert machine.recorded_calls() == ["venv", ".[chatterbox]"]
 
     def test_a_tool_that_finds_no_gpu(self, machine: Machine, index: str) -> None:
         machine.program("nvidia-smi", "#!/usr/bin/env bash\necho 'No devices found.'\nexit 6\n")
         machine.ensure("chatterbox")
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]"]
 
 
 class TestSecondAttempt:
@@ -136,34 +136,34 @@ class TestSecondAttempt:
         assert installed.stderr.splitlines()[-1] == (
             "A download failed. PyTorch comes from PyPI this time, with the libraries of CUDA: about 5 GB."
         )
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]", ".[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]", ".[chatterbox]"]
         assert machine.ensure("chatterbox").stderr == ""
 
-    def test_is_the_last(self, machine: Machine, index: str) -> None:
+    def test_there_is_no_third_attempt(self, machine: Machine, index: str) -> None:
         failed = machine.ensure("chatterbox", STUB_INDEX_SAYS=BROKEN, STUB_PIP_SAYS=BROKEN, STUB_PIP_EXIT="3")
         assert failed.returncode == 3
         assert "The network is needed once" in failed.stderr
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]", ".[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]", ".[chatterbox]"]
 
     @pytest.mark.parametrize(
         "said",
         ["OSError: [Errno 28] No space left on device", f"{BROKEN}\\nInstalling collected packages: torch"],
     )
-    def test_not_for_another_reason(self, machine: Machine, index: str, said: str) -> None:
+    def test_no_second_attempt_after_another_failure(self, machine: Machine, index: str, said: str) -> None:
         assert machine.ensure("chatterbox", STUB_INDEX_SAYS=said).returncode == 1
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]"]
 
-    def test_not_where_the_first_was_from_pypi(self, machine: Machine) -> None:
+    def test_no_second_attempt_if_the_first_was_from_pypi(self, machine: Machine) -> None:
         assert machine.ensure("chatterbox", STUB_PIP_SAYS=BROKEN, STUB_PIP_EXIT="1").returncode == 1
-        assert machine.done() == ["venv", ".[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", ".[chatterbox]"]
 
 
 class TestAlreadyThere:
     @pytest.mark.parametrize("pair", [CPU_PAIR, PYPI_PAIR])
-    def test_a_pair_is_kept(self, machine: Machine, index: str, pair: str) -> None:
+    def test_an_installed_pair_is_kept(self, machine: Machine, index: str, pair: str) -> None:
         said = machine.ensure("chatterbox", STUB_INSTALLED=f"numpy==1.26.4\\n{pair}torchtyping==1.0\\n").stderr
         assert said.splitlines()[-1] == "Installing Chorus (first run only; about a minute)"
-        assert machine.done() == ["venv", f"from {index} .[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]"]
 
     @pytest.mark.parametrize(
         "installed",
@@ -175,14 +175,16 @@ class TestAlreadyThere:
             "torch==2.6.0+cpu\\ntorchaudio==2.6.0\\n",
         ],
     )
-    def test_halves_make_room_for_a_pair(self, machine: Machine, index: str, installed: str) -> None:
+    def test_a_package_without_its_counterpart_is_uninstalled(
+        self, machine: Machine, index: str, installed: str
+    ) -> None:
         said = machine.ensure("chatterbox", STUB_INSTALLED=installed).stderr
         assert said.endswith(": about 1 GB.\n")
-        assert machine.done() == ["venv", "without torch torchaudio", f"from {index} .[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", "without torch torchaudio", f"from {index} .[chatterbox]"]
 
-    def test_nobody_touches_it_for_the_base(self, machine: Machine) -> None:
+    def test_the_base_install_keeps_it(self, machine: Machine) -> None:
         machine.ensure(STUB_INSTALLED="torch==2.6.0\\n")
-        assert machine.done() == ["venv", "."]
+        assert machine.recorded_calls() == ["venv", "."]
 
 
 class TestSpace:
@@ -215,11 +217,11 @@ class TestSpace:
 
 
 class TestLibraries:
-    def test_torch_is_loaded_once_it_is_wanted(self, machine: Machine) -> None:
+    def test_torch_is_imported_with_its_extra(self, machine: Machine) -> None:
         said = "OSError: libgomp.so.1: cannot open shared object file: No such file or directory"
         failed = machine.ensure("chatterbox", STUB_IMPORT="torchaudio", STUB_IMPORT_SAYS=said)
         assert failed.returncode == 1
         assert "    sudo apt-get install -y libgomp1\n" in failed.stderr
 
-    def test_but_not_before(self, machine: Machine) -> None:
+    def test_torch_is_not_imported_without_its_extra(self, machine: Machine) -> None:
         assert machine.ensure(STUB_IMPORT="torchaudio", STUB_IMPORT_SAYS="ImportError: libodd.so.1").returncode == 0

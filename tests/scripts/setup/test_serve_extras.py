@@ -1,4 +1,4 @@
-"""What scripts/serve installs before it becomes `chorus serve`."""
+"""The extras that scripts/serve installs before it becomes `chorus serve`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from worker.cards import CARDS
 ROOT = Path(__file__).parents[3]
 
 
-def test_through_a_symlink_from_elsewhere_with_arguments_as_given(machine: Machine, tmp_path: Path) -> None:
+def test_it_works_through_a_symlink_from_another_folder_and_keeps_its_arguments(
+    machine: Machine, tmp_path: Path
+) -> None:
     link = tmp_path / "a link"
     link.symlink_to(machine.serve)
     served = machine.execute(link, "--port", "5001", "two words", "")
@@ -23,10 +25,10 @@ def test_through_a_symlink_from_elsewhere_with_arguments_as_given(machine: Machi
 
 class TestEngine:
     @pytest.mark.parametrize("engine", CARDS)
-    def test_brings_the_extra_on_its_card(self, machine: Machine, engine: str) -> None:
+    def test_installs_the_extra_of_its_card(self, machine: Machine, engine: str) -> None:
         extra = CARDS[engine].extra
         assert machine.execute(machine.serve, "--engine", engine).stdout == f"<serve><--engine><{engine}>"
-        assert machine.done() == ["venv", f".[{extra}]" if extra else "."]
+        assert machine.recorded_calls() == ["venv", f".[{extra}]" if extra else "."]
 
     @pytest.mark.parametrize(
         ("words", "variable"),
@@ -39,10 +41,12 @@ class TestEngine:
             (["--engine", "hibari", "--engine=turbo"], "hibari"),
         ],
     )
-    def test_is_read_as_chorus_reads_it(self, machine: Machine, words: list[str], variable: str | None) -> None:
+    def test_is_chosen_as_chorus_serve_chooses_it(
+        self, machine: Machine, words: list[str], variable: str | None
+    ) -> None:
         stub = {} if variable is None else {"CHORUS_ENGINE": variable}
         assert machine.execute(machine.serve, *words, **stub).returncode == 0
-        assert machine.done() == ["venv", ".[chatterbox]"]
+        assert machine.recorded_calls() == ["venv", ".[chatterbox]"]
 
     @pytest.mark.parametrize(
         ("words", "variable"),
@@ -60,12 +64,14 @@ class TestEngine:
             ([], ""),
         ],
     )
-    def test_another_or_none_brings_nothing(self, machine: Machine, words: list[str], variable: str | None) -> None:
+    def test_an_unknown_engine_or_none_needs_no_extra(
+        self, machine: Machine, words: list[str], variable: str | None
+    ) -> None:
         stub = {} if variable is None else {"CHORUS_ENGINE": variable}
         served = machine.execute(machine.serve, *words, **stub)
         assert served.stdout == "".join(f"<{word}>" for word in ["serve", *words])
-        assert machine.done() == ["venv", "."]
+        assert machine.recorded_calls() == ["venv", "."]
 
-    def test_every_extra_on_a_card_is_one_of_the_package(self) -> None:
+    def test_every_extra_of_a_card_is_one_of_the_package(self) -> None:
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert {card.extra for card in CARDS.values() if card.extra} <= extras.keys()
