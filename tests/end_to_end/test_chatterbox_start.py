@@ -113,12 +113,12 @@ def test_weights_of_another_engine_are_refused_at_once(
 
 
 @pytest.mark.parametrize("slots", [64, 48])
-def test_too_little_memory_for_the_slots_asked_for_is_told_with_numbers(
+def test_a_refusal_for_lack_of_memory_has_the_numbers(
     tmp_path: Path, tiny_checkpoint: TinyCheckpoint, slots: int
 ) -> None:
     message = refusal({}, "--model-dir", tiny_checkpoint("turbo"), "--slots", slots, "--workers", "1000")
     assert message.startswith(f"chorus: 1000 workers of {slots} slots would need ")
-    assert " a slot, " in message
+    assert " per slot, " in message
     assert " available, " in message
     assert "request at most " in message or "free memory or run a smaller engine" in message
 
