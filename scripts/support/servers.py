@@ -76,12 +76,7 @@ class Server:
 
     def states(self) -> list[WorkerState]:
         """The present states of its workers."""
-        states = []
-        for socket_path in self.sockets:
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_path)), timeout=STATE_SECONDS) as client:
-                answer = client.get("http://worker/state").raise_for_status()
-            states.append(WorkerState.model_validate_json(answer.content))
-        return states
+        return [read_state(socket) for socket in self.sockets]
 
     def processes_of(self, module: str) -> list[psutil.Process]:
         """Its processes that run `python -m MODULE`, such as `worker` or `balancer`."""
@@ -95,6 +90,12 @@ class Server:
     def failure(self, reason: str) -> ServerError:
         """The error to raise, with the end of the log."""
         return _failure(f"{self.name}: {reason}", self.log)
+
+
+def read_state(socket: Path, *, timeout: float = STATE_SECONDS) -> WorkerState:
+    """The present state of the worker that listens on a Unix socket."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout) as client:
+        return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
 
 def interrupt_on_signals() -> None:

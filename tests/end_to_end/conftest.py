@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
+from scripts.support.servers import read_state
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
-from tests.support.real_worker import Worker
 from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import WorkerState
@@ -25,9 +25,9 @@ from worker.contract import WorkerState
 Answer = TypeVar("Answer")
 
 CHORUS = Path(sys.executable).with_name("chorus")
-STOP_SECONDS = 90.0  # the balancer has 30 s for what is in flight, the workers 30 s more
+STOP_SECONDS = 90.0  # balancer and workers may take 30 s each to finish their utterances
 MODEL_TIMEOUT = 240.0
-"""Seconds that a start, or an answer, of an engine with big libraries may take on a machine with other work."""
+"""Seconds that an engine with large libraries may need to start or to answer on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Chorus:
         return workers
 
     def states(self) -> list[WorkerState]:
-        """What the workers say of themselves just now: `/health` tells what they said at the last look."""
-        return [Worker(self.process, path).state() for path in sorted(self.run_dir.glob("worker-*.sock"))]
+        """The present states of the workers; `/health` has those of the last poll."""
+        return [read_state(path, timeout=TIMEOUT) for path in sorted(self.run_dir.glob("worker-*.sock"))]
 
     def metric(self, name: str) -> float:
         lines = httpx.get(f"{self.url}/metrics").text.splitlines()
@@ -75,10 +75,10 @@ def start_chorus(
     host_name: str = "127.0.0.1",
     **settings: object,
 ) -> Iterator[Chorus]:
-    """`chorus serve` on a free port with these options and environment settings, ready when the block begins.
+    """Run `chorus serve` on a free port with these options and settings; it is ready when the block begins.
 
-    `host_name` is where it is asked, if options say that it listens elsewhere. `variables` are those of the environment
-    that are no settings of ours. Nothing is cached unless `cache_mib` says so.
+    `host_name` is the host of its URL, if its options make it listen elsewhere. `variables` are further environment
+    variables. The audio cache is off unless `cache_mib` is set.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
@@ -100,13 +100,13 @@ def start_chorus(
 
 @pytest.fixture(scope="module")
 def chorus() -> Iterator[Chorus]:
-    """A server with two workers, shared by the module's tests."""
+    """A server with two workers, shared by the tests of a module."""
     with start_chorus("--workers", "2") as chorus:
         yield chorus
 
 
 class Home(NamedTuple):
-    """Folders for a server that writes nothing into the repository or the user's own home."""
+    """Folders of a server, outside of the repository and of the user's home."""
 
     voices: Path
     cache: Path
@@ -115,13 +115,13 @@ class Home(NamedTuple):
         return {"voices_dir": self.voices, "cache_dir": self.cache}
 
     def conditionals(self) -> set[Path]:
-        """What is kept of voices."""
+        """Files of cached voice conditionals."""
         return set(self.cache.rglob("*.safetensors"))
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Folders of the module's own; the voice `default` is there."""
+    """Folders for the tests of a module, with the voice `default`."""
     folder = tmp_path_factory.mktemp("home")
     shutil.copytree(ROOT / "voices" / "default", folder / "voices" / "default")
     return Home(folder / "voices", with_kernels(folder / "cache"))
@@ -137,7 +137,7 @@ def start_model(
     variables: dict[str, str] | None = None,
     **settings: Any,
 ) -> Iterator[Chorus]:
-    """`chorus serve` with an engine that has a checkpoint, in `model_dir` or where it finds it."""
+    """Run `chorus serve` with an engine that has a checkpoint, in `model_dir` or in the hub's cache."""
     chosen = ["--engine", engine, "--workers", str(workers), *options]
     if model_dir is not None:
         chosen += ["--model-dir", str(model_dir)]
@@ -148,13 +148,13 @@ def start_model(
 
 @pytest.fixture(scope="module")
 def turbo(tiny_checkpoint: TinyCheckpoint, home: Home) -> Iterator[Chorus]:
-    """A server with two workers that run a tiny Turbo through upstream's own classes, shared by the module's tests."""
+    """A server with two workers that run a tiny Turbo with upstream's own classes, shared by the tests of a module."""
     with start_model("turbo", home, model_dir=tiny_checkpoint("turbo"), workers=2, runtime="stock") as chorus:
         yield chorus
 
 
 def link_files(folder: Path, files: Iterable[Path]) -> Path:
-    """Make `folder`, with links to these files."""
+    """Create `folder` with links to these files."""
     folder.mkdir(parents=True)
     for file in files:
         (folder / file.name).symlink_to(file)
@@ -171,6 +171,6 @@ def post_tts(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
 
 
 def run_concurrently(*calls: Callable[[], Answer]) -> list[Answer]:
-    """What the calls give, each made from a thread of its own."""
+    """The results of the calls, each made in a thread of its own."""
     with ThreadPoolExecutor(len(calls)) as threads:
         return [future.result() for future in [threads.submit(call) for call in calls]]

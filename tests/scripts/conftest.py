@@ -24,7 +24,7 @@ def gate(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny_turbo(tmp_path: Path, tiny_checkpoint: TinyCheckpoint) -> Path:
-    """A folder of checkpoints, as the benchmarks keep them, with a tiny one of Turbo whose files may be replaced."""
+    """A folder of checkpoints for the benchmarks, with a tiny Turbo, whose files may be replaced."""
     home = tmp_path / "checkpoints"
     (home / "tiny/turbo").mkdir(parents=True)
     for file in tiny_checkpoint("turbo").iterdir():

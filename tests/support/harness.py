@@ -1,10 +1,10 @@
-"""Starts the real balancer and stub workers as processes of their own, and ends them again.
+"""Starts the real balancer and stub workers as processes of their own, and ends them.
 
     with start_stub(run_dir, 0), start_stub(run_dir, 1) as second, start_balancer(run_dir, ready=2) as url:
         httpx.post(f"{url}/tts", json={"text": "Hello."})
         second.process.kill()
 
-A run directory lies best where the fixture `run_dir` puts it: the paths of sockets must be short.
+The run directory should be that of the fixture `run_dir`: the paths of sockets must be short.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import httpx
 from balancer.host import processes
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
 from balancer.settings import PREFIX, variable
+from scripts.support.servers import read_state
 from worker.contract import Phase, WorkerState
 
 ROOT = Path(__file__).parents[2]
@@ -43,12 +44,11 @@ class Stub:
 
     process: subprocess.Popen[bytes]
     path: Path
-    """Of its socket."""
+    """Path of its socket."""
 
     def state(self) -> WorkerState:
-        """What it says of itself just now: the balancer's `/health` tells what it said at the last look."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
-            return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
+        """Its present state; the balancer's `/health` has the state of its last poll."""
+        return read_state(self.path, timeout=TIMEOUT)
 
 
 @contextmanager
@@ -123,9 +123,9 @@ def serve_stub(**settings: object) -> Iterator[Server]:
 
 
 def environment(**settings: object) -> dict[str, str]:
-    """This process's variables, of those of Chorus only the ones for `settings`: `port=5000` is CHORUS_PORT=5000."""
+    """The environment of this process, with CHORUS_ variables for `settings` alone: `port=5000` is CHORUS_PORT=5000."""
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    # Never the jobs and keys of whoever runs the tests.
+    # Not the jobs and keys of the user who runs the tests.
     others[variable("data_dir")] = str(Path(tempfile.gettempdir()) / f"chorus-tests-{os.getuid()}")
     return others | {variable(name): str(value) for name, value in settings.items()}
 

@@ -1,7 +1,7 @@
-"""An engine that a test holds and lets go: it implements the engine protocol and speaks numbers instead of sound.
+"""An engine that a test can hold and release. It implements the engine protocol and yields numbers instead of audio.
 
-Every word of a text is one piece, and every sample of a piece is that word's number: `"3 4"` is a piece of threes,
-then one of fours. `unspeakable`, `explode` and a voice named `broken` bring about what their names say.
+Every word of a text becomes one piece of samples, all of which have the word's number as value: `"3 4"` is a piece of
+threes, then a piece of fours. The words `unspeakable` and `explode` raise errors, and so does a voice named `broken`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 
 PIECE_SAMPLES = 5
+"""Samples of each piece."""
 TIMEOUT = 30.0
-"""Seconds until an engine that nobody lets go gives up."""
+"""Seconds after which an engine that is not released raises TimeoutError."""
 
 CARD = CARDS["hibari"].model_copy(
     update={"name": "held", "parameters": (Parameter(name="warmth", minimum=0, maximum=1, default=0.5),)}
@@ -26,23 +27,25 @@ CARD = CARDS["hibari"].model_copy(
 
 
 class HeldEngine:
-    """Speaks at once, or after `hold()` only when let go: one piece for each `step()`, all after `go()`."""
+    """Yields pieces at once or, after `hold()`, one for each `step()`, and all after `release()`."""
 
     def __init__(self, *, slots: int = 1) -> None:
         self._slots = slots
         self._steps = threading.Semaphore(0)
         self._held = False
-        self._inside = 0
-        self.most_inside = 0
-        """Most calls that were ever under way together."""
+        self._concurrent = 0
+        self.max_concurrent = 0
+        """The largest number of concurrent calls."""
         self.threads: set[int] = set()
+        """Threads that have called the engine."""
         self.prepared: list[VoiceSource] = []
-        self.begun: list[str] = []
-        """Ids of the utterances whose synthesis began, in order."""
-        self.closed: list[str] = []
-        """Ids of the utterances whose synthesis ended, however it did."""
+        """Voices that have been prepared, in order."""
+        self.started: list[str] = []
+        """Ids of the utterances whose synthesis has started, in order."""
+        self.ended: list[str] = []
+        """Ids of the utterances whose synthesis has ended, with or without an error."""
         self.pieces: Counter[str] = Counter()
-        """Pieces made, by utterance."""
+        """Number of pieces by utterance."""
 
     @property
     def card(self) -> EngineCard:
@@ -62,25 +65,25 @@ class HeldEngine:
     def step(self) -> None:
         self._steps.release()
 
-    def go(self) -> None:
+    def release(self) -> None:
         self._held = False
         self._steps.release()
 
     def prepare(self, source: VoiceSource) -> None:
         self._enter()
         self.prepared.append(source)
-        self._inside -= 1
+        self._concurrent -= 1
         if source.voice.name == "broken":
             raise RuntimeError("the clip is silent")
 
     def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
         self._enter()
-        self.begun.append(utterance.id)
+        self.started.append(utterance.id)
         try:
-            # The warm-up's text is words; everything else is told apart by its numbers.
+            # The text of the warm-up has words without numbers.
             for word in utterance.text.split():
                 if self._held and not self._steps.acquire(timeout=TIMEOUT):
-                    raise TimeoutError("nobody let the engine go")
+                    raise TimeoutError("the engine was not released")
                 cancellation.check()
                 if word == "unspeakable":
                     raise UnspeakableError("there is nothing to say")
@@ -90,10 +93,10 @@ class HeldEngine:
                 number = int(word) if word.isdecimal() else 0
                 yield np.full(PIECE_SAMPLES, number / 32767, np.float32)
         finally:
-            self.closed.append(utterance.id)
-            self._inside -= 1
+            self.ended.append(utterance.id)
+            self._concurrent -= 1
 
     def _enter(self) -> None:
-        self._inside += 1
-        self.most_inside = max(self.most_inside, self._inside)
+        self._concurrent += 1
+        self.max_concurrent = max(self.max_concurrent, self._concurrent)
         self.threads.add(threading.get_ident())

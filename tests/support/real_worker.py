@@ -8,7 +8,6 @@ with start_worker(worker_options(run_dir)) as worker:
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,8 @@ from typing import Any
 import httpx
 
 from balancer.host import processes
-from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
+from scripts.support.servers import read_state
+from tests.support.harness import POLL_INTERVAL_SECONDS, ROOT, TIMEOUT, environment, listens, wait_until
 from tests.support.shared_folder import with_kernels
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
 from worker.options import EngineOptions, WorkerOptions
@@ -36,15 +36,12 @@ class Worker:
     path: Path
 
     def listens(self) -> bool:
-        """Whether something answers at the socket."""
-        # By hand: httpx would leave the socket open where nobody listens.
-        with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(self.path)) == 0
+        """Whether it accepts connections at its socket."""
+        return listens(self.path)
 
     def state(self) -> WorkerState:
-        """What it answers about its state."""
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
-            return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
+        """Its present state."""
+        return read_state(self.path, timeout=TIMEOUT)
 
     def client(self) -> httpx.AsyncClient:
         """A client of its socket."""
@@ -103,9 +100,11 @@ def running(command: Sequence[str], path: Path, **variables: str) -> Iterator[Wo
     """Any command that serves a worker at `path`: it listens when the block begins and is killed when it ends."""
     with processes.running(command, cwd=ROOT, env=environment() | variables) as process:
         worker = Worker(process, path)
-        processes.await_ready(
-            process, lambda: worker.listens() and worker.state().pid == process.pid, timeout=TIMEOUT, poll_interval=0.01
-        )
+
+        def answers() -> bool:
+            return worker.listens() and worker.state().pid == process.pid
+
+        processes.await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
         yield worker
 
 

@@ -48,7 +48,7 @@ def engine() -> HeldEngine:
 async def runner(engine: HeldEngine) -> AsyncIterator[Runner]:
     runner = Runner(lambda: engine, VOICES)
     yield runner
-    engine.go()
+    engine.release()
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ async def test_state_follows_the_work(client: httpx.AsyncClient, runner: Runner,
     report = await state(client)
     assert (report.in_flight, report.done) == (("a",), 0)
     progress = report.progress
-    engine.go()
+    engine.release()
     async with asyncio.timeout(TIMEOUT):
         await speaking
     report = await state(client)
@@ -163,10 +163,10 @@ async def test_what_does_not_fit_is_400_and_named(client: httpx.AsyncClient, fie
 async def test_a_full_worker_is_429_and_an_id_under_way_400(client: httpx.AsyncClient, engine: HeldEngine) -> None:
     engine.hold()
     speaking = asyncio.ensure_future(synthesize(client, utterance("1", id="a")))
-    await until(lambda: engine.begun[-1] == "a")
+    await until(lambda: engine.started[-1] == "a")
     assert (await refusal(client, 429, utterance("2", id="b").model_dump_json())).code == "full"
     assert "in flight" in (await refusal(client, 400, utterance("2", id="a").model_dump_json())).message
-    engine.go()
+    engine.release()
     async with asyncio.timeout(TIMEOUT):
         assert (await speaking)[-1][0] is FrameKind.END
 
@@ -179,7 +179,7 @@ async def test_a_caller_that_goes_away_cancels(client: httpx.AsyncClient, runner
     speaking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await speaking
-    engine.go()
+    engine.release()
     await until(lambda: runner.in_flight == ())
     assert (runner.done, engine.pieces["a"]) == (0, 1)
 

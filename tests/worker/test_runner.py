@@ -104,7 +104,7 @@ def engine() -> HeldEngine:
 async def runner(engine: HeldEngine, voices: LiveRegistry) -> AsyncIterator[Runner]:
     async with started(engine, voices) as runner:
         yield runner
-        engine.go()
+        engine.release()
 
 
 async def collect(run: Run) -> list[tuple[FrameKind, bytes]]:
@@ -166,7 +166,7 @@ async def test_audio_comes_as_it_is_made(runner: Runner, engine: HeldEngine) -> 
         assert (await anext(frames))[:1] == b"P"
     assert runner.in_flight == ("u",)
     assert runner.progress > 0
-    engine.go()
+    engine.release()
     async with asyncio.timeout(TIMEOUT):
         assert [chunk[:1] async for chunk in frames] == [b"P", b"E"]
 
@@ -195,7 +195,7 @@ async def test_a_full_runner_refuses(runner: Runner, engine: HeldEngine) -> None
     engine.hold()
     run = runner.submit(utterance("1", id="first"))
     assert refused(runner, utterance("2", id="second")).code == "full"
-    engine.go()
+    engine.release()
     assert numbers(await collect(run)) == [1]
     assert numbers(await collect(runner.submit(utterance("2", id="second")))) == [2]
 
@@ -205,7 +205,7 @@ async def test_an_id_that_is_under_way_is_refused(runner: Runner, engine: HeldEn
     run = runner.submit(utterance("1"))
     refusal = refused(runner, utterance("2"))
     assert (refusal.code, refusal.message) == ("invalid", "utterance 'u' is already in flight")
-    engine.go()
+    engine.release()
     assert numbers(await collect(run)) == [1]
 
 
@@ -242,13 +242,13 @@ async def test_utterances_of_several_slots_take_turns_on_one_thread(voices: Live
         runs = [runner.submit(utterance(f"{number} {number}", id=str(number))) for number in range(20)]
         assert refused(runner, utterance("1", id="one too many")).code == "full"
         assert len(runner.in_flight) == 20
-        engine.go()
+        engine.release()
         for _ in range(40):
             engine.step()
         spoken = await asyncio.gather(*map(collect, runs))
     assert [numbers(frames) for frames in spoken] == [[number, number] for number in range(20)]
-    assert engine.begun[1:] == [str(number) for number in range(20)]
-    assert engine.most_inside == 20
+    assert engine.started[1:] == [str(number) for number in range(20)]
+    assert engine.max_concurrent == 20
     assert len(engine.threads) == 1
     assert threading.get_ident() not in engine.threads
 
@@ -258,7 +258,7 @@ async def test_with_one_slot_the_next_utterance_begins_when_the_last_has_ended(
 ) -> None:
     for number in range(3):
         assert numbers(await collect(runner.submit(utterance(f"{number}", id=str(number))))) == [number]
-    assert engine.most_inside == 1
+    assert engine.max_concurrent == 1
 
 
 async def test_an_utterance_that_fails_or_leaves_does_not_disturb_its_mates(voices: LiveRegistry) -> None:
@@ -272,7 +272,7 @@ async def test_an_utterance_that_fails_or_leaves_does_not_disturb_its_mates(voic
             engine.step()
         await until(lambda: engine.pieces["staying"] + engine.pieces["leaving"] >= 3)
         leaving.cancellation.request()
-        engine.go()
+        engine.release()
         for _ in range(9):
             engine.step()
         assert numbers(await collect(staying)) == [7, 8, 9]
@@ -304,10 +304,10 @@ async def test_cancelled_before_the_start(voices: LiveRegistry) -> None:
         first = runner.submit(utterance("1", id="first"))
         second = runner.submit(utterance("2", id="second"))
         second.cancellation.request()
-        engine.go()
+        engine.release()
         assert numbers(await collect(first)) == [1]
         await until(lambda: runner.in_flight == ())
-    assert "second" not in engine.begun
+    assert "second" not in engine.started
     assert runner.done == 1
 
 
@@ -321,8 +321,8 @@ async def test_cancelled_in_the_middle(runner: Runner, engine: HeldEngine) -> No
     engine.step()
     await until(lambda: runner.in_flight == ())
     assert (runner.done, engine.pieces["u"]) == (0, 1)
-    assert engine.closed[-1] == "u"
-    engine.go()
+    assert engine.ended[-1] == "u"
+    engine.release()
     assert numbers(await collect(runner.submit(utterance("7", id="next")))) == [7]
 
 
@@ -341,7 +341,7 @@ async def test_an_engine_that_never_looks_is_stopped_between_pieces(voices: Live
         engine.step()
         await until(lambda: engine.pieces["u"] == 1)
         run.cancellation.request()
-        engine.go()
+        engine.release()
         await until(lambda: runner.in_flight == ())
     # The runner looks after the first piece, too: whether before or after the request is a matter of luck.
     assert engine.pieces["u"] in (1, 2)
@@ -351,9 +351,9 @@ async def test_an_engine_that_never_looks_is_stopped_between_pieces(voices: Live
 async def test_cancelled_at_the_last_piece_is_not_done(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
     run = runner.submit(utterance("1"))
-    await until(lambda: engine.begun[-1] == "u")
+    await until(lambda: engine.started[-1] == "u")
     run.cancellation.request()
-    engine.go()
+    engine.release()
     await until(lambda: runner.in_flight == ())
     assert runner.done == 0
 
@@ -427,15 +427,15 @@ async def test_phases_from_the_start_to_ready(voices: LiveRegistry) -> None:
     assert (refusal.code, refusal.message) == ("not_ready", "the worker is starting")
     assert runner.slots == 1
     loading.set()
-    await until(lambda: engine.begun == ["warm-up"])
+    await until(lambda: engine.started == ["warm-up"])
     await until(lambda: runner.phase is Phase.WARMING)
     assert refused(runner, utterance()).message == "the worker is warming"
-    assert engine.closed == []
-    engine.go()
+    assert engine.ended == []
+    engine.release()
     for _ in range(100):
         engine.step()
     await until(lambda: runner.phase is Phase.READY)
-    assert engine.closed == ["warm-up"]
+    assert engine.ended == ["warm-up"]
     assert (runner.done, runner.progress, runner.speed) == (0, 0, None), "the warm-up counts for nothing"
     assert numbers(await collect(runner.submit(utterance("4")))) == [4]
     assert len(engine.threads) == 1
@@ -572,7 +572,7 @@ async def test_a_drained_runner_takes_no_more_and_finishes_what_it_has(runner: R
     refusal = refused(runner, utterance("3", id="next"))
     assert (refusal.code, refusal.message) == ("not_ready", "the worker is draining")
     assert not drained.done()
-    engine.go()
+    engine.release()
     assert numbers(await collect(run)) == [1, 2]
     async with asyncio.timeout(TIMEOUT):
         await drained
@@ -590,7 +590,7 @@ async def test_a_cancelled_utterance_ends_a_drain(runner: Runner, engine: HeldEn
     run = runner.submit(utterance("1 2"))
     runner.drain()
     run.cancellation.request()
-    engine.go()
+    engine.release()
     async with asyncio.timeout(TIMEOUT):
         await runner.drained()
 
@@ -649,13 +649,13 @@ def test_the_model_thread_outlives_its_loop_quietly(voices: LiveRegistry, capfd:
         async with started(engine, voices) as runner:
             engine.hold()
             runner.submit(utterance("1 2"))
-            await until(lambda: engine.begun[-1] == "u")
+            await until(lambda: engine.started[-1] == "u")
 
     asyncio.run(leave())
-    engine.go()
+    engine.release()
     engine.step()
     deadline = time.monotonic() + TIMEOUT
-    while engine.closed[-1] != "u":
+    while engine.ended[-1] != "u":
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert capfd.readouterr().err == ""

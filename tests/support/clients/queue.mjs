@@ -1,4 +1,4 @@
-// A web app's client: queues a text, asks for its status until it is ready, and fetches the audio.
+// The client of a web app: queues a text, polls its status until it is ready, and fetches the audio.
 import { writeFile } from "node:fs/promises";
 
 const [base, text, file] = process.argv.slice(2);

@@ -1,4 +1,4 @@
-// A web app's client: asks for speech as JSON, and writes the audio to a file.
+// The client of a web app: requests speech as JSON, and writes the audio to a file.
 import { writeFile } from "node:fs/promises";
 
 const [base, text, file] = process.argv.slice(2);
