@@ -38,6 +38,7 @@ from scripts.benchmarks.balancer_comparison.servers import (
     start_balancers,
 )
 from scripts.support.console import fail, report_progress, run_command
+from scripts.support.markdown import plural
 from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
 
 CLIENTS_PER_WORKER = 4
@@ -80,7 +81,7 @@ def main(
 
 def measure(plan: ComparisonPlan, haproxy: str) -> ComparisonResult:
     """Start all servers, and measure both balancers by turns. Raises ServerError, ComparisonError."""
-    report_progress(f"starting {plan.workers} workers, Chorus and HAProxy")
+    report_progress(f"starting {plural(plan.workers, 'worker')}, Chorus and HAProxy")
     with (
         tempfile.TemporaryDirectory(prefix="chorus-bench-") as name,
         start_balancers(haproxy, workers=plan.workers, settings=plan.settings, folder=Path(name)) as pair,

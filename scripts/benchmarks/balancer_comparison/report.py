@@ -19,7 +19,7 @@ from scripts.benchmarks.balancer_comparison.servers import Balancer
 from scripts.benchmarks.balancer_comparison.targets import TARGET_PERCENT, TargetResult, check_targets
 from scripts.load.report import LoadSummary, Percentiles
 from scripts.load.texts import LENGTH_CLASSES
-from scripts.support.markdown import machine, table
+from scripts.support.markdown import machine, plural, table
 from scripts.support.noise import NOISE_CORES
 
 NAMES = {Balancer.CHORUS: "Chorus", Balancer.HAPROXY: "HAProxy"}
@@ -111,14 +111,16 @@ def _run(run: LoadRun) -> dict[str, object]:
 def _heading(result: ComparisonResult) -> str:
     plan = result.plan
     mix = ", ".join(
-        f"{length.share:.0%} of {length.sentences} sentences ({name})" for name, length in LENGTH_CLASSES.items()
+        f"{length.share:.0%} of {plural(length.sentences, 'sentence')} ({name})"
+        for name, length in LENGTH_CLASSES.items()
     )
-    settings = ", ".join(f"{name} {value}" for name, value in plan.settings.items())
+    settings = ", ".join(f"{name} {value}" for name, value in plan.settings.items()) or "defaults"
+    workers, rounds = plural(plan.workers, "worker"), plural(plan.rounds, "round")
+    requests = plural(plan.requests, "request")
     return (
-        f"{machine()}; {result.haproxy}; {plan.workers} workers of one thread behind both balancers; settings of "
-        f"Chorus: {settings or 'defaults'}.\n\n"
-        f"Texts: {mix}. {plan.requests} requests per level, balancer and round; {plan.rounds} rounds; seed "
-        f"{plan.seed}. Latency is the time from when a request was due until its last byte was received."
+        f"{machine()}; {result.haproxy}; {workers} of one thread behind both balancers; settings of Chorus: {settings}."
+        f"\n\nTexts: {mix}. {requests} per level, balancer and round; {rounds}; seed {plan.seed}. Latency is the time "
+        "from when a request was due until its last byte was received."
     )
 
 

@@ -87,14 +87,15 @@ def _single(server: Server, processes: list[psutil.Process]) -> psutil.Process:
 
 
 def find_haproxy(program: str) -> str:
-    """The path of the program. Raises ServerError with the command that installs it."""
+    """The absolute path of the program. Raises ServerError with the command that installs it."""
     path = shutil.which(program) or shutil.which(program, path=":".join(_SYSTEM_PATH))
     if path is None:
         raise ServerError(
             f"{program} is not installed: on Debian and Ubuntu `apt-get install -y --no-install-recommends haproxy` "
             "installs HAProxy; --haproxy names a program elsewhere"
         )
-    return path
+    # Absolute: HAProxy is started in another working directory.
+    return str(Path(path).absolute())
 
 
 @contextmanager
