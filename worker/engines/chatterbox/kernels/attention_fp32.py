@@ -125,13 +125,13 @@ def _add_distance_scores(
 @jit
 def _pack_keys(rows: ArrayF32, start: int, packed: ArrayF32) -> None:
     """Pack one head's rows into panels of NR positions: (time / NR, HEAD_DIM, NR)."""
-    whole = len(rows) // LANES * LANES
-    for at in range(0, whole, LANES):
+    blocks_end = len(rows) // LANES * LANES
+    for at in range(0, blocks_end, LANES):
         for lane in range(0, HEAD_DIM, LANES):
             block = rows.ctypes.data + at * rows.strides[0] + (start + lane) * 4
             out = packed.ctypes.data + _packed_index(at, lane) * 4
             transpose_block(block, rows.strides[0], out, KEY_LANE_BYTES)
-    for at in range(whole, len(rows)):
+    for at in range(blocks_end, len(rows)):
         for lane in range(HEAD_DIM):
             packed[_packed_index(at, lane)] = rows[at, start + lane]
 

@@ -1,4 +1,4 @@
-"""Constants and padding that the float32 attention kernels share, and that of int8."""
+"""Constants of the float32 attention kernels, and the padding of positions that all attention kernels use."""
 
 from __future__ import annotations
 

@@ -177,13 +177,13 @@ def _gemm(  # noqa: PLR0917
     panels = _pack_a(a, mr)
     sums, edge = aligned_zeros(mr * NR), aligned_zeros(NR).view(np.float32)
     for column in range(begin * NR, end * NR, NR):
-        b_panels, whole = b.ctypes.data + column * k * 4, column + NR <= c.shape[1]
+        b_panels, full = b.ctypes.data + column * k * 4, column + NR <= c.shape[1]
         bias_place = bias.ctypes.data + column * 4
         for panel in range(len(panels)):
             _multiply_panel(int8, mr, panels.ctypes.data + panel * mr * k * 4, b_panels, k, sums.ctypes.data)
-            # The epilogue, row by row; of the last block's columns only those that C has.
+            # The epilogue, row by row. C may end within the last block, of which only its columns are copied.
             for row in range(min(mr, len(c) - panel * mr)):
-                out = _address(c, panel * mr + row, column) if whole else edge.ctypes.data
+                out = _address(c, panel * mr + row, column) if full else edge.ctypes.data
                 row_sums = sums.ctypes.data + row * NR * 4
                 if int8:
                     row_scale, scales = row_scales[panel * mr + row], column_scales.ctypes.data + column * 4
@@ -192,7 +192,7 @@ def _gemm(  # noqa: PLR0917
                 else:
                     add_bias(row_sums, bias_place, NR, out)
                 _activate(activation, out)
-                if not whole:
+                if not full:
                     _copy_edge(edge, c, panel * mr + row, column)
 
 

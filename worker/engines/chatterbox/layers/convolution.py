@@ -16,7 +16,7 @@ from worker.engines.chatterbox.layers.onednn import Layer, float_dtype, mkldnn
 from worker.precision import Precision
 
 _BLOCK_NUMBERS = 2**16
-"""Numbers that a convolution computes in one call of oneDNN: few lie past the end, and there are few calls."""
+"""Numbers computed per call of oneDNN: so few that little is computed past the end, so many that calls are few."""
 
 
 class FloatConvolution:

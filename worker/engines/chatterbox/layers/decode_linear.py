@@ -1,4 +1,4 @@
-"""Linear layers of T3, the decoder of speech tokens: its steps have few rows, one for each utterance or two."""
+"""Linear layers of T3, the decoder of speech tokens, whose steps have few rows: one or two per utterance."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision, detect_processor
 
 MAX_MKL_ROWS = 2
-"""Without AVX-512, float32 products of up to so many rows are a sixth faster by MKL, which does not copy the weight."""
+"""Without AVX-512, MKL computes float32 products of at most so many rows a sixth faster, with the weight as it is."""
 
 
 def decode_linear(

@@ -48,7 +48,7 @@ class FloatLinear:
 
 
 class Int8Linear:
-    """A linear layer in int8, see `linear`; `kernels.packed_gemm` has no relu, so it follows apart."""
+    """A linear layer in int8: see `linear`. The packed product has no relu, which is applied after it."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str) -> None:
         relu = activation == "relu"

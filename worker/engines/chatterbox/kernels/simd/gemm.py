@@ -118,6 +118,7 @@ def _store(emitter: Emitter, totals: Sequence[Any], vectors: int, c: Any, ldc: A
 
 
 def _emit_tile(dot: _DotProduct, emitter: Emitter, *arguments: Any) -> None:
+    """C[MR,NR] = A · B, added to the NR initial sums if there is an eighth argument: see `tile_int8_from`."""
     a, lda, b, ldb, k, c, ldc, *initial = arguments
     rows = [_behind(emitter, a, number, lda) for number in range(MR)]
     group_bytes, vector_bytes = ir.Constant(a.type, 4), ir.Constant(a.type, VECTOR_BYTES)

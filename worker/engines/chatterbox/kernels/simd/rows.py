@@ -141,7 +141,7 @@ def accumulate_rows(emitter: Emitter, weights: Any, rows: Any, k: Any, out: Any)
 
 
 def _add_weighted(emitter: Emitter, weight: Any, row: Any, totals: Sequence[Any]) -> list[Any]:
-    """Totals + weight * row, of NR float32; prefetches what lies behind the row."""
+    """Add weight * row, NR float32, to the accumulators; prefetches what lies behind the row."""
     for number in range(NR_VECTORS):
         emitter.prefetch(emitter.builder.add(row, ir.Constant(row.type, VECTOR_BYTES * number)))
     return [
