@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from datetime import date
 from pathlib import Path
@@ -289,9 +290,10 @@ def open_folder(tmp_path: Path) -> Path:
     """A folder of voices that other users can access."""
     folder = tmp_path / "voices"
     folder.mkdir()
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        if parent.stat().st_uid == os.getuid():
-            parent.chmod(0o755)
+    for parent in (tmp_path, *tmp_path.parents):
+        if Path(tempfile.gettempdir()) not in parent.parents:
+            break
+        parent.chmod(0o755)
     return folder
 
 
