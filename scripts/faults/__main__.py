@@ -73,6 +73,8 @@ class FaultReport:
     results: ClientResults
     faults: dict[str, int]
     """Number of injected faults by kind."""
+    ready_workers_hit: int
+    """Number of faults whose worker was ready."""
     disk_not_filled: str | None
     """The reason why the disk was not filled; None if it was."""
     metrics: dict[str, float]
@@ -156,7 +158,7 @@ def run(plan: FaultPlan) -> FaultReport:
             )
             injector = FaultInjector(server, run_dir, pause=plan.pause, fill_disk=not_mounted is None, seed=plan.seed)
             asyncio.run(_run_with_faults(clients, injector, plan))
-            return _evaluate(server, run_dir, plan, clients.results, dict(injector.injected), not_mounted, before)
+            return _evaluate(server, run_dir, plan, clients.results, injector, not_mounted, before)
 
 
 async def _synthesize_references(server: Server, plan: FaultPlan) -> list[ReferenceUtterance]:
@@ -195,7 +197,7 @@ def _evaluate(
     run_dir: Path,
     plan: FaultPlan,
     results: ClientResults,
-    faults: dict[str, int],
+    injector: FaultInjector,
     not_mounted: str | None,
     before: ResourceSnapshot,
 ) -> FaultReport:
@@ -210,7 +212,8 @@ def _evaluate(
     words = sum(counts.words for counts in sample)
     return FaultReport(
         results=results,
-        faults=faults,
+        faults=dict(injector.injected),
+        ready_workers_hit=injector.ready_workers_hit,
         disk_not_filled=not_mounted,
         metrics=_metrics(server),
         checks=checks,
@@ -269,6 +272,7 @@ def _as_json(plan: FaultPlan, report: FaultReport) -> dict[str, object]:
         "hung_up": results.hung_up,
         "failures": dict(results.failures),
         "faults": report.faults,
+        "ready_workers_hit": report.ready_workers_hit,
         "disk_not_filled": report.disk_not_filled,
         "metrics": report.metrics,
         "invariants": [asdict(check) for check in report.checks],

@@ -32,6 +32,8 @@ class FaultInjector:
     ) -> None:
         self.injected: Counter[str] = Counter()
         """Number of injected faults by kind."""
+        self.ready_workers_hit = 0
+        """Number of faults whose worker was ready: the balancer counts these workers as lost."""
         self._server = server
         self._filler = run_dir / "filler"
         self._pause = pause
@@ -60,21 +62,26 @@ class FaultInjector:
         return self._rng.choice(workers)
 
     async def _kill(self, worker: psutil.Process) -> None:
-        with suppress(psutil.NoSuchProcess):
-            worker.kill()
-            self.injected["workers killed (SIGKILL)"] += 1
-        await self._wait_until_noticed(worker.pid)
+        await self._signal(worker, signal.SIGKILL, "workers killed (SIGKILL)")
 
     async def _stop(self, worker: psutil.Process) -> None:
         """Stop a worker for good: it keeps its socket and answers nothing."""
-        with suppress(psutil.NoSuchProcess):
-            worker.send_signal(signal.SIGSTOP)
-            self.injected["workers stopped (SIGSTOP)"] += 1
-        await self._wait_until_noticed(worker.pid)
+        await self._signal(worker, signal.SIGSTOP, "workers stopped (SIGSTOP)")
 
-    async def _wait_until_noticed(self, pid: int) -> None:
+    async def _signal(self, worker: psutil.Process, signum: signal.Signals, kind: str) -> None:
+        """Send a signal to a worker, and wait until the balancer no longer lists its process."""
         async with httpx.AsyncClient(base_url=self._server.url, timeout=None, trust_env=False) as http:
-            while any(worker.get("pid") == pid for worker in (await http.get("/health")).json()["workers"]):
+
+            async def phase() -> str | None:
+                workers = (await http.get("/health")).json()["workers"]
+                return next((one["phase"] for one in workers if one.get("pid") == worker.pid), None)
+
+            ready = await phase() in {"ready", "busy"}
+            with suppress(psutil.NoSuchProcess):
+                worker.send_signal(signum)
+                self.injected[kind] += 1
+                self.ready_workers_hit += ready
+            while await phase() is not None:
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
     async def _inject_full_disks(self) -> None:

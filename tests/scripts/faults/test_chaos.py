@@ -39,9 +39,8 @@ def test_no_request_fails_under_faults(tmp_path: Path) -> None:
     full_disks = result["faults"].get("times the disk of the run directory was full", 0)
     assert (result["disk_not_filled"] is None) == (full_disks >= 1)
     assert [check["name"] for check in result["invariants"] if not check["holds"]] == []
-    # The time may be up before the balancer has noticed the last fault.
-    worker_faults = result["faults"]["workers killed (SIGKILL)"] + result["faults"]["workers stopped (SIGSTOP)"]
-    assert result["metrics"]["chorus_workers_lost_total"] >= worker_faults - 1
+    # A worker that has not become ready since the last fault does not count as lost.
+    assert result["metrics"]["chorus_workers_lost_total"] >= result["ready_workers_hit"] >= 1
     assert result["metrics"]["chorus_retries_total"] >= 1
     assert result["recognised"] >= 5
     assert result["word_error_rate"] < 0.2
