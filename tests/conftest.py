@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import shared_folder, tiny_models
+from tests.support.redis_server import RedisServer, start_redis
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.chatterbox.kernels import disk_cache
 
@@ -55,3 +56,10 @@ def run_dir() -> Iterator[Path]:
 def tiny_checkpoint() -> TinyCheckpoint:
     """The folder of an engine's tiny checkpoint, `tiny_checkpoint("turbo")`, made when it is first asked for."""
     return tiny_models.tiny_checkpoint
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """A Redis server, shared by the module's tests."""
+    with start_redis() as server:
+        yield server

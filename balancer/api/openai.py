@@ -7,11 +7,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.access.caller import caller_of
 from balancer.api.models import Model, ModelList
-from balancer.api.reading import read_json, request_context, while_connected
 from balancer.api.responses import JSONResponse
-from balancer.api.tts import audio_response
+from balancer.api.tts import audio_endpoint
 from balancer.errors import ModelNotFoundError
 from balancer.requests.bodies import OpenAISpeechBody
 from balancer.requests.validation import RequestValidator
@@ -26,15 +24,6 @@ def routes(
     def model(name: str) -> Model:
         return Model(id=name, object="model", created=started_at, owned_by="chorus")
 
-    async def create_speech(request: Request) -> Response:
-        context = request_context(request)
-        speech_request = validator.validate(await read_json(request, OpenAISpeechBody, max_body_bytes))
-        async with (
-            while_connected(request),
-            admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
-        ):
-            return audio_response(await speech.synthesize(admitted, context), limit_headers)
-
     async def list_models(_: Request) -> Response:
         return JSONResponse(ModelList(object="list", data=[model(name) for name in validator.models]))
 
@@ -44,6 +33,7 @@ def routes(
             raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
         return JSONResponse(model(name))
 
+    create_speech = audio_endpoint(OpenAISpeechBody, speech, validator, admission, max_body_bytes)
     return [
         Route("/v1/audio/speech", create_speech, methods=["POST"]),
         Route("/v1/models", list_models),

@@ -25,7 +25,7 @@ from scripts.faults.disk import small_disk
 from scripts.faults.faults import FaultInjector
 from scripts.faults.invariants import InvariantCheck, ResourceSnapshot, check_invariants, take_snapshot
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
-from scripts.support.console import fail, report_progress, run_command
+from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.recogniser import word_errors
 from scripts.support.servers import Server, ServerError, interrupt_on_signals, start_chorus
 
@@ -112,7 +112,7 @@ def main(
     ] = 0.1,
     pause: Annotated[str, typer.Option(help="Minimum and maximum seconds between two faults.")] = "3-6",
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts, faults and hang-ups.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Start a server, inject faults under load, and check that no request and no resource is lost.
 

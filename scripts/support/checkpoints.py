@@ -10,10 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from balancer.settings_groups import REPOSITORY
 from scripts.support.console import report_progress
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
+
+CheckpointsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
+]
+"""An option that several commands share."""
 
 
 class Size(StrEnum):

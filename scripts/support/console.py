@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NoReturn
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
 stderr = Console(stderr=True)
+
+JsonOption = Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")]
+"""An option that several commands share."""
 
 
 def run_command(command: Callable[..., None], program: str) -> None:

@@ -10,15 +10,8 @@ from balancer.metrics import Metrics, outcome_of
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.scheduling.priority import Priority
+from tests.support.clock import Clock
 from tests.support.harness import ROOT
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

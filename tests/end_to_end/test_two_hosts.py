@@ -13,15 +13,9 @@ import pytest
 
 from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import wait_until
-from tests.support.redis_server import RedisServer, start_redis
+from tests.support.redis_server import RedisServer
 
 LINES = {"Content-Type": "application/x-ndjson"}
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.clock import Clock
 from tests.support.harness import ROOT
 from voices import registry as module
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice, VoiceError
@@ -311,16 +312,6 @@ def test_a_voice_that_may_not_be_read(open_folder: Path) -> None:
 
 
 # A folder that changes
-
-
-class Clock:
-    """A clock that stands still until the test advances it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from tests.support.harness import ROOT
+from tests.support.worker_state import worker_state
 from worker.contract import (
     EndOfUtterance,
     FrameDecoder,
@@ -144,25 +145,7 @@ def test_an_utterance_does_not_change() -> None:
 
 @pytest.mark.parametrize("phase", Phase)
 def test_only_ready_is_ready(phase: Phase) -> None:
-    state = WorkerState(
-        index=0,
-        pid=1,
-        phase=phase,
-        engine="hibari",
-        model="m",
-        sample_rate=24_000,
-        cores=(0, 1),
-        threads=1,
-        slots=1,
-        in_flight=("a",),
-        done=0,
-        progress=0,
-        speed=None,
-        voices_prepared=(),
-        resident_bytes=1,
-        cpu_seconds=0.0,
-        started_at=0.0,
-    )
+    state = worker_state(phase=phase, in_flight=("a",))
     assert state.ready is (phase == "ready")
     assert WorkerState.model_validate_json(state.model_dump_json()) == state
 

@@ -19,8 +19,8 @@ from balancer.host.topology import detect_topology
 from scripts.benchmarks.backends.backend import EXTRA, Backend, InferenceRuntime, Workload, supported_backends
 from scripts.benchmarks.backends.report import BackendsPlan, BackendsResult, report, write_json
 from scripts.benchmarks.backends.runner import BackendError, StepTask, StepTimings, export_steps, measure_in_turns
-from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
-from scripts.support.console import fail, report_progress, run_command
+from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.servers import interrupt_on_signals
 from worker.checkpoints.catalogue import CheckpointError
 from worker.precision import Precision, detect_processor
@@ -38,11 +38,8 @@ def main(  # noqa: PLR0917 - each is an option
     threads: Annotated[str, typer.Option(help="Numbers of threads, each on a core of its own.")] = "1,2",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every backend has a turn.")] = 2,
     seconds: Annotated[float, typer.Option(min=0, help="Minimum time for the steps of one size.")] = 1.0,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    checkpoints: CheckpointsOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Measure the steps in each runtime and precision; prints Markdown."""
     interrupt_on_signals()

@@ -37,7 +37,7 @@ from scripts.benchmarks.balancer_comparison.servers import (
     find_haproxy,
     start_balancers,
 )
-from scripts.support.console import fail, report_progress, run_command
+from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.markdown import plural
 from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
 
@@ -63,7 +63,7 @@ def main(
     workers: Annotated[int | None, typer.Option(min=1, help="Workers. Default: one per physical core.")] = None,
     sjf_window: Annotated[float | None, typer.Option(min=0, help="Chorus's setting CHORUS_SJF_WINDOW.")] = None,
     haproxy: Annotated[str, typer.Option(help="The HAProxy program.")] = HAPROXY,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Measure latency and throughput of Chorus and HAProxy; prints Markdown."""
     interrupt_on_signals()

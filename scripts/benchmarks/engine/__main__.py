@@ -32,8 +32,8 @@ from scripts.benchmarks.engine.baselines import (
 from scripts.benchmarks.engine.report import report, setting, write_json
 from scripts.benchmarks.engine.result import EngineResult
 from scripts.benchmarks.engine.run import BaselineRun, round_bursts, run_baseline
-from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
-from scripts.support.console import fail, report_progress, run_command
+from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
 from worker.cards import MAX_PROMPT_SECONDS
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
@@ -77,11 +77,8 @@ def main(  # noqa: PLR0917 - each is an option
     concurrency: Annotated[
         str, typer.Option(help="Numbers of requests sent at once, for the time of the first answer; 1 is added.")
     ] = "1,4,16",
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    checkpoints: CheckpointsOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Measure the batched engine and upstream's classes, for each engine; prints Markdown."""
     interrupt_on_signals()

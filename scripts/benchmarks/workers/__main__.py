@@ -30,8 +30,8 @@ from scripts.benchmarks.burst import (
 )
 from scripts.benchmarks.workers.report import WorkersPlan, WorkersResult, report, setting, worker_count, write_json
 from scripts.load.texts import SENTENCES
-from scripts.support.checkpoints import Size, checkpoint_home, ensure_checkpoint
-from scripts.support.console import fail, report_progress, run_command
+from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.memory import MemoryWatch
 from scripts.support.servers import (
     STOCK_LOCK,
@@ -78,11 +78,8 @@ def main(  # noqa: PLR0917 - each is an option
     startup: Annotated[
         bool, typer.Option("--startup", help="Also measure the start, with all files in the page cache.")
     ] = False,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints, as SIZE/ENGINE, 2 to 3 GB each. Default: a temporary folder."),
-    ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the result to this file.")] = None,
+    checkpoints: CheckpointsOption = None,
+    json_file: JsonOption = None,
 ) -> None:
     """Measure speed and memory of pinned workers and of one model behind one lock, for each engine; prints Markdown."""
     interrupt_on_signals()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,6 @@ from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
 from balancer.redis_client import RedisClient
 from tests.support.redis_server import RedisServer, start_redis
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture(params=["here", "redis"])

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
 from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
 from balancer.redis_client import RedisClient
+from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment, wait_until
 from tests.support.redis_server import RedisServer, start_redis
 
@@ -30,21 +31,8 @@ KEY, OTHER = "a" * 64, "b" * 64
 Opened = Callable[..., Any]
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def cached(data: bytes = b"audio", created: float = 1000.0) -> CachedAudio:
     return CachedAudio(data, 1.5, created)
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture(params=["files", "redis"])

@@ -28,7 +28,8 @@ from balancer.scheduling.queued_utterance import Terms
 from tests.support.dispatcher import AUDIO_BYTES, READY, running_dispatcher, start_stubs
 from tests.support.harness import TIMEOUT, start_stub
 from tests.support.unix_server import unix_server
-from worker.contract import Phase, Utterance, WorkerState
+from tests.support.worker_state import worker_state
+from worker.contract import Phase, Utterance
 
 SHORT_TIMEOUTS = AttemptTimeouts(seconds=1.0, factor=1.0)
 EARLY_HEDGE = AttemptTimeouts(hedge_factor=1.0)
@@ -299,25 +300,7 @@ async def crashing_worker(path: Path, index: int) -> AsyncIterator[None]:
                 writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
                 pid = next(pids)
                 return
-            state = WorkerState(
-                index=index,
-                pid=pid,
-                phase=Phase.READY,
-                engine="hibari",
-                model="crashing",
-                sample_rate=24_000,
-                cores=(0,),
-                threads=1,
-                slots=1,
-                in_flight=(),
-                done=0,
-                progress=0,
-                speed=None,
-                voices_prepared=(),
-                resident_bytes=1,
-                cpu_seconds=0.0,
-                started_at=0.0,
-            ).model_dump_json()
+            state = worker_state(index=index, pid=pid, model="crashing").model_dump_json()
             writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(state)}\r\n\r\n{state}".encode())
 
     async with unix_server(path, serve):

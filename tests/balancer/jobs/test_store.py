@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,14 @@ from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead, Result
 from balancer.redis_client import RedisClient
+from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment
-from tests.support.redis_server import RedisServer, start_redis
+from tests.support.redis_server import start_redis
 
 Opened = Callable[..., Any]
 ERROR = JobError(code="synthesis_failed", message="no")
 RESULT = Result(b"RIFF audio", 1.5, "digest")
 LEASE = 0.4
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def job(number: int, **changes: Any) -> Job:
@@ -45,12 +39,6 @@ def job(number: int, **changes: Any) -> Job:
         "request_digest": f"digest {number}",
     }
     return Job(**(fields | changes))
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[RedisServer]:
-    with start_redis() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "redis"])

@@ -15,7 +15,7 @@ from balancer.fleet.view import WorkerView
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.scheduling.priority import Priority
-from worker.contract import Phase, WorkerState
+from tests.support.worker_state import worker_state
 
 NO_PROCESS = 2**22 + 1
 """Higher than any process id of Linux."""
@@ -39,24 +39,16 @@ def view(index: int, phase: WorkerPhase = WorkerPhase.READY, **changed: object) 
     fields: dict[str, object] = {
         "index": index,
         "pid": os.getpid(),
-        "phase": Phase.READY,
-        "engine": "hibari",
         "model": "small",
-        "sample_rate": 24_000,
         "cores": (index,),
-        "threads": 1,
-        "slots": 1,
         "in_flight": ("a", "b"),
         "done": 7,
-        "progress": 0,
         "speed": 12.5,
-        "voices_prepared": (),
         "resident_bytes": 300,
         "shared_bytes": 100,
         "cpu_seconds": 1e6,
-        "started_at": 0.0,
     }
-    return WorkerView(index, phase, None, WorkerState.model_validate(fields | changed))
+    return WorkerView(index, phase, None, worker_state(**(fields | changed)))
 
 
 def registry(dispatcher: Dispatcher) -> CollectorRegistry:

@@ -7,18 +7,12 @@ import sys
 import pytest
 
 from balancer.operations.process_cpu import MIN_INTERVAL_SECONDS, CpuUsage, ProcessCpu
+from tests.support.clock import Clock
 from tests.support.harness import wait_until
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_seconds_are_counted_by_the_kernel_and_cores_since_the_previous_reading() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     cpu = ProcessCpu(clock)
     first = cpu.usage(os.getpid())
     assert first is not None
@@ -34,7 +28,7 @@ def test_seconds_are_counted_by_the_kernel_and_cores_since_the_previous_reading(
 
 
 def test_two_readings_at_once_are_the_same() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     cpu = ProcessCpu(clock)
     first = cpu.usage(os.getpid())
     clock.now += MIN_INTERVAL_SECONDS / 2
@@ -44,7 +38,7 @@ def test_two_readings_at_once_are_the_same() -> None:
 
 
 def test_a_process_that_has_ended_has_no_usage_and_is_dropped() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     cpu = ProcessCpu(clock)
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     wait_until(lambda: cpu.usage(process.pid) is not None)
@@ -57,7 +51,7 @@ def test_a_process_that_has_ended_has_no_usage_and_is_dropped() -> None:
 
 
 def test_a_reused_process_id_starts_from_zero() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     cpu = ProcessCpu(clock)
     cpu._readings[os.getpid()] = clock.now, CpuUsage(seconds=1e6, cores=1.0, started_at=1.0)
     clock.now += 1.0

@@ -12,32 +12,14 @@ from balancer.fleet.view import WorkerView
 from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from tests.support.dispatcher import AUDIO_BYTES, READY, RunningDispatcher, running_dispatcher
 from tests.support.harness import TIMEOUT, Stub, start_stub
-from worker.contract import Phase, WorkerState
+from tests.support.worker_state import worker_state
+from worker.contract import Phase
 
 MIB = 2**20
 
 
 def view(*, phase: WorkerPhase = READY, done: int = 0, own: int = 0, shared: int = 0) -> WorkerView:
-    state = WorkerState(
-        index=0,
-        pid=1,
-        phase=Phase.READY,
-        engine="hibari",
-        model="stub",
-        sample_rate=24_000,
-        cores=(0,),
-        threads=1,
-        slots=1,
-        in_flight=(),
-        done=done,
-        progress=done,
-        speed=None,
-        voices_prepared=(),
-        resident_bytes=own + shared,
-        shared_bytes=shared,
-        cpu_seconds=0.0,
-        started_at=0.0,
-    )
+    state = worker_state(done=done, progress=done, resident_bytes=own + shared, shared_bytes=shared)
     return WorkerView(0, phase, None, state)
 
 
