@@ -52,8 +52,12 @@ class FaultPlan:
     """The load and the faults. Times are in seconds."""
 
     duration: float
+    """The test takes at least this time, or until `max_requests` were sent."""
+    max_duration: float
+    """The test ends at this time, even if `min_requests` and `min_faults` are not reached."""
     min_requests: int
-    """The test goes on for up to `duration` again until this number of requests have ended."""
+    min_faults: int
+    """Number of workers that are killed or stopped."""
     max_requests: int
     clients: int
     workers: int
@@ -97,10 +101,12 @@ class FaultReport:
 
 def main(
     *,
-    duration: Annotated[float, typer.Option(min=1, help="Seconds with faults.")] = 180,
-    min_requests: Annotated[
-        int, typer.Option(min=0, help="Go on until this many requests were sent, for at most twice the duration.")
-    ] = 1000,
+    duration: Annotated[float, typer.Option(min=1, help="Minimum seconds with faults.")] = 180,
+    max_duration: Annotated[
+        float | None, typer.Option(min=1, help="Maximum seconds with faults. Default: twice the minimum.")
+    ] = None,
+    min_requests: Annotated[int, typer.Option(min=0, help="Go on until this many requests have ended.")] = 1000,
+    min_faults: Annotated[int, typer.Option(min=0, help="Go on until this many workers were killed or stopped.")] = 4,
     max_requests: Annotated[int, typer.Option(min=1, help="Stop after this many requests.")] = 10_000,
     clients: Annotated[int | None, typer.Option(min=1, help="Concurrent clients. Default: three per worker.")] = None,
     workers: Annotated[
@@ -122,7 +128,9 @@ def main(
     worker_count = workers or max(2, len(detect_topology().cores))
     plan = FaultPlan(
         duration=duration,
+        max_duration=max_duration or 2 * duration,
         min_requests=min_requests,
+        min_faults=min_faults,
         max_requests=max_requests,
         clients=clients or 3 * worker_count,
         workers=worker_count,
@@ -156,7 +164,9 @@ def run(plan: FaultPlan) -> FaultReport:
             clients = Clients(
                 server.url, utterances, requests=plan.max_requests, hang_ups=plan.hang_ups, seed=plan.seed
             )
-            injector = FaultInjector(server, run_dir, pause=plan.pause, fill_disk=not_mounted is None, seed=plan.seed)
+            injector = FaultInjector(
+                server, clients, run_dir, pause=plan.pause, fill_disk=not_mounted is None, seed=plan.seed
+            )
             asyncio.run(_run_with_faults(clients, injector, plan))
             return _evaluate(server, run_dir, plan, clients.results, injector, not_mounted, before)
 
@@ -179,12 +189,16 @@ async def _synthesize_references(server: Server, plan: FaultPlan) -> list[Refere
 
 
 async def _run_with_faults(clients: Clients, injector: FaultInjector, plan: FaultPlan) -> None:
+    async def enough() -> None:
+        await asyncio.sleep(plan.duration)
+        await clients.wait_for_requests(plan.min_requests)
+        await injector.wait_for_worker_faults(plan.min_faults)
+
     injecting = asyncio.create_task(injector.run())
     requesting = asyncio.create_task(clients.run(plan.clients))
-    await asyncio.wait([injecting, requesting], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
-    enough = asyncio.create_task(clients.wait_for_requests(plan.min_requests))
-    await asyncio.wait([injecting, requesting, enough], timeout=plan.duration, return_when=asyncio.FIRST_COMPLETED)
-    enough.cancel()
+    waiting = asyncio.create_task(enough())
+    await asyncio.wait([injecting, requesting, waiting], timeout=plan.max_duration, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
     clients.stop()
     await requesting
     injecting.cancel()

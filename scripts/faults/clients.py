@@ -58,12 +58,20 @@ class Clients:
         self._hang_ups = hang_ups
         self._rng = random.Random(f"clients {seed}")
         self._stopped = False
+        self._outstanding: set[int] = set()
+        """Each request by the number that remained after it."""
         self._request_ended = asyncio.Condition()
 
     async def wait_for_requests(self, count: int) -> None:
         """Return once `count` requests have ended."""
         async with self._request_ended:
             await self._request_ended.wait_for(lambda: self.results.requests >= count)
+
+    async def wait_for_outstanding(self) -> None:
+        """Return once all requests that are outstanding now have ended."""
+        outstanding = frozenset(self._outstanding)
+        async with self._request_ended:
+            await self._request_ended.wait_for(lambda: outstanding.isdisjoint(self._outstanding))
 
     def stop(self) -> None:
         """Send no more requests; `run` returns once the outstanding ones have ended."""
@@ -81,7 +89,10 @@ class Clients:
             async with httpx.AsyncClient(base_url=self._url, timeout=TIMEOUT, trust_env=False) as http:
                 while self._remaining > 0 and not self._stopped:
                     self._remaining -= 1
+                    number = self._remaining
+                    self._outstanding.add(number)
                     connected = await self._request(http, self._rng.choice(self._utterances))
+                    self._outstanding.remove(number)
                     async with self._request_ended:
                         self._request_ended.notify_all()
                     if not connected:

@@ -1,7 +1,8 @@
 """Injects faults into a running server, one after another: workers are killed or stopped, the disk is filled.
 
-A fault follows a few seconds after the balancer has noticed the one before. So no utterance loses two workers by
-chance: the balancer would rightly take it for one that crashes workers, and fail it.
+A worker is hit a few seconds after the balancer has noticed the fault before and all requests of that time have ended.
+So no utterance loses two workers by chance: the balancer would rightly take it for one that crashes workers, and fail
+it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from scripts.faults.clients import Clients
 from scripts.support.servers import Server
 
 POLL_INTERVAL_SECONDS = 0.05
@@ -28,13 +30,24 @@ class FaultInjector:
     """Injects faults until it is cancelled, with a random pause of `pause`, (minimum, maximum) seconds, in between."""
 
     def __init__(
-        self, server: Server, run_dir: Path, *, pause: tuple[float, float], fill_disk: bool, seed: int
+        self,
+        server: Server,
+        clients: Clients,
+        run_dir: Path,
+        *,
+        pause: tuple[float, float],
+        fill_disk: bool,
+        seed: int,
     ) -> None:
+        self.worker_faults = 0
+        """Number of workers that were killed or stopped."""
         self.injected: Counter[str] = Counter()
         """Number of injected faults by kind."""
         self.ready_workers_hit = 0
         """Number of faults whose worker was ready: the balancer counts these workers as lost."""
         self._server = server
+        self._clients = clients
+        self._worker_hit = asyncio.Condition()
         self._filler = run_dir / "filler"
         self._pause = pause
         self._fill_disk = fill_disk
@@ -47,6 +60,11 @@ class FaultInjector:
             if self._fill_disk:
                 group.create_task(self._inject_full_disks())
 
+    async def wait_for_worker_faults(self, count: int) -> None:
+        """Return once `count` workers were killed or stopped, and the requests of that time have ended."""
+        async with self._worker_hit:
+            await self._worker_hit.wait_for(lambda: self.worker_faults >= count)
+
     async def _inject_worker_faults(self) -> None:
         # One stop in four: the balancer takes seconds to be sure that a stopped worker is unresponsive.
         faults = [self._kill, self._kill, self._kill, self._stop]
@@ -55,6 +73,9 @@ class FaultInjector:
                 await asyncio.sleep(self._rng.uniform(*self._pause))
                 worker = await self._any_worker()
                 await inject(worker)
+                await self._clients.wait_for_outstanding()
+                async with self._worker_hit:
+                    self._worker_hit.notify_all()
 
     async def _any_worker(self) -> psutil.Process:
         while not (workers := self._server.processes_of("worker")):
@@ -80,6 +101,7 @@ class FaultInjector:
             with suppress(psutil.NoSuchProcess):
                 worker.send_signal(signum)
                 self.injected[kind] += 1
+                self.worker_faults += 1
                 self.ready_workers_hit += ready
             while await phase() is not None:
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
