@@ -55,6 +55,12 @@ class TestStamp:
         assert machine.recorded_calls() == ["venv", ".[tests]", ".[test,tests]"]
 
 
+def test_bytecode_is_kept_also_where_the_environment_forbids_it(machine: Machine) -> None:
+    told = machine.run("env", PYTHONDONTWRITEBYTECODE="1")
+    assert "STUB_CALLS=" in told.stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in told.stdout
+
+
 class TestInterrupted:
     def test_a_failed_install_leaves_no_stamp_and_exits_with_its_code(self, machine: Machine) -> None:
         failed = machine.ensure(STUB_PIP_EXIT="7", STUB_PIP_SAYS="ERROR: the last line")
