@@ -5,11 +5,12 @@ from __future__ import annotations
 from importlib.metadata import version
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from balancer.api.openapi import describe
+from balancer.api.ranges import RangeRequests
 from balancer.api.responses import JSONResponse
 from balancer.requests.validation import RequestValidator
 
@@ -41,8 +42,12 @@ def routes(validator: RequestValidator) -> list[BaseRoute]:
     async def docs(_: Request) -> Response:
         return HTMLResponse(_PAGE)
 
+    async def root(_: Request) -> Response:
+        return RedirectResponse("docs")
+
     return [
+        Route("/", root),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/assets", StaticFiles(packages=[("swagger_ui", "static")])),
+        Mount("/docs/assets", RangeRequests(StaticFiles(packages=[("swagger_ui", "static")]))),
     ]
