@@ -11,7 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from balancer.api.responses import response_to
 from balancer.errors import RangeNotSatisfiableError
 
-_RANGES = re.compile(r"bytes=[ \t]*(?:\d+-\d*|-\d+)(?:[ \t]*,[ \t]*(?:\d+-\d*|-\d+))*[ \t]*", re.ASCII | re.IGNORECASE)
+_POSITIONS = r"(?:\d{1,19}-\d{0,19}|-\d{1,19})"
+_RANGES = re.compile(rf"bytes=[ \t]*{_POSITIONS}(?:[ \t]*,[ \t]*{_POSITIONS})*[ \t]*", re.ASCII | re.IGNORECASE)
 _RANGE = re.compile(r"(\d+)-(\d+)", re.ASCII)
 
 

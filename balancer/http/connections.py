@@ -6,9 +6,11 @@ import asyncio
 import logging
 import resource
 from collections import Counter
+from functools import lru_cache
+from ipaddress import ip_network
 from typing import Protocol
 
-from balancer.access.trusted_proxies import TrustedProxies
+from balancer.access.trusted_proxies import TrustedProxies, parse_address
 from balancer.metrics import Metrics
 from balancer.settings_groups import HttpSettings
 
@@ -61,7 +63,7 @@ class Connections:
         self._waiting: dict[Connection, None] = {}
         """Those without a request under way, the one that has waited longest first."""
         self._lingering: set[Connection] = set()
-        self._by_address: Counter[str] = Counter()
+        self._by_share: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()
         """Connections that were ended since the last sweep, by reason."""
         self._next_sweep: asyncio.TimerHandle | None = None
@@ -71,25 +73,25 @@ class Connections:
         """Take a new connection in. If there is no room, another one that waits gives way, or this one is refused."""
         if self._next_sweep is None:
             self._schedule_sweep()
-        address = connection.address
-        over_share = self._by_address[address] >= self.maximum_per_address and address not in self._proxies
+        share = share_of(connection.address)
+        over_share = self._by_share[share] >= self.maximum_per_address and connection.address not in self._proxies
         if over_share or (len(self._open) >= self.maximum and not self._make_room()):
             self.count("refused")
             connection.refuse_place()
         else:
             self._waiting[connection] = None
         self._open.add(connection)
-        self._by_address[address] += 1
+        self._by_share[share] += 1
 
     def discard(self, connection: Connection) -> None:
         """Remove a connection that is closed."""
         self._open.discard(connection)
         self._waiting.pop(connection, None)
         self._lingering.discard(connection)
-        address = connection.address
-        self._by_address[address] -= 1
-        if self._by_address[address] <= 0:
-            del self._by_address[address]
+        share = share_of(connection.address)
+        self._by_share[share] -= 1
+        if not self._by_share[share]:
+            del self._by_share[share]
 
     def begin_waiting(self, connection: Connection) -> None:
         """A connection has no request under way any more."""
@@ -136,6 +138,15 @@ class Connections:
         ended, self._ended = self._ended, Counter()
         if ended:
             log.info("ended connections", extra={"fields": {**ended, "open": len(self._open)}})
+
+
+@lru_cache(maxsize=4096)
+def share_of(address: str) -> str:
+    """The addresses that count as one client: an IPv4 address, or the IPv6 network of 64 bits that a site has."""
+    parsed = parse_address(address)
+    if parsed is None or parsed.version == 4:
+        return address
+    return str(ip_network((parsed, 64), strict=False))
 
 
 def derived_maximum(workers: int) -> int:

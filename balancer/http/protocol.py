@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 2.0
 """Time in which a client can read a response before a close that discards what it still sends."""
 MAX_DISCARDED_BYTES = 1_048_576
+FRAMING_BYTES = 16
+"""Bytes of chunked framing that a byte of the body may have; trailers and extensions beyond it are limited."""
 _DISCARD_UNSENT = struct.pack("ii", 1, 0)
 """Linux's `struct linger`, with which a close frees what the kernel still holds to be sent."""
 RETRY_SECONDS = 1.0
@@ -86,7 +88,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._left_to_read: int | None = None
         """Bytes of the body that are missing; None: it is chunked."""
         self._overhead = 0
-        """Bytes of chunked framing and trailers since the last byte of a body."""
+        """Bytes of a chunked body beyond its content and common framing; or, while closing, bytes discarded."""
         self._dirty = False
         """Whether bytes behind the request were discarded."""
 
@@ -216,7 +218,7 @@ class HttpProtocol(HttpToolsProtocol):
                 return
         received = len(self.cycle.body) - received
         if self._left_to_read is None:
-            self._overhead = 0 if received else self._overhead + len(data)
+            self._overhead = max(0, self._overhead + len(data) - received * FRAMING_BYTES)
             if self._overhead > self._settings.max_head_bytes and not self._message_complete:
                 self._give_up_body(InvalidHttpError("the body has too many bytes that are no content"))
                 return

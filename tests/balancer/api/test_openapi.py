@@ -24,8 +24,8 @@ from voices.registry import Registry
 from worker.cards import CARDS, Choice, EngineCard, Parameter
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
-UNDESCRIBED = {"/docs", "/openapi.json"}
-"""The document itself, and the page that shows it."""
+UNDESCRIBED = {"/", "/docs", "/openapi.json"}
+"""The document itself, the page that shows it, and the way to that."""
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 def app_routes() -> list[BaseRoute]:
     app = create_app(Settings.load({}), Metrics("hibari"), lambda: None)
     assert isinstance(app, AccessLogMiddleware)
-    routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
+    routes: list[BaseRoute] = app._app._app._app.routes  # type: ignore[attr-defined]
     return routes
 
 
