@@ -35,6 +35,9 @@ class Connection(Protocol):
     def address(self) -> str:
         """The peer's address."""
 
+    next_check: float
+    """The event loop's time until which it cannot be overdue."""
+
     def can_give_way(self) -> bool:
         """Whether it may be closed for another: no request is under way, and the last response is sent."""
 
@@ -133,7 +136,7 @@ class Connections:
         if self._open:
             self._schedule_sweep()
         now = asyncio.get_running_loop().time()
-        for connection in tuple(self._open):
+        for connection in [connection for connection in self._open if connection.next_check <= now]:
             connection.end_if_overdue(now)
         ended, self._ended = self._ended, Counter()
         if ended:

@@ -76,6 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._phase = Phase.WAITING
         self._deadline = inf
         """When this phase has lasted too long, in the event loop's time."""
+        self.next_check = 0.0
         self._buffer = bytearray()
         """An incomplete head; or what came behind a request that runs."""
         self._answered = False
@@ -356,11 +357,13 @@ class HttpProtocol(HttpToolsProtocol):
     # Time limits
 
     def end_if_overdue(self, now: float) -> None:
-        """End what has lasted too long; called once a second."""
+        """End what has lasted too long; called once a second from `next_check` on."""
         if size := self.transport.get_write_buffer_size():
             self._check_write(size, now)
             return
         self._write_deadline = inf
+        if self._phase in (Phase.WAITING, Phase.HEAD):
+            self.next_check = self._deadline
         if self.flow.read_paused:
             # The end of a connection that is not read from is seen in its state only.
             info = read_tcp_info(self._socket) if self._socket is not None else None
@@ -406,5 +409,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _enter(self, phase: Phase, seconds: float | None = inf) -> None:
         """Begin a phase with a time limit; None: the limit of the phase before goes on."""
         self._phase = phase
+        self.next_check = 0.0
         if seconds is not None:
             self._deadline = inf if seconds == inf else self.loop.time() + seconds

@@ -67,6 +67,14 @@ class RawConnection:
             return not self._received
         return False
 
+    def until_closed(self) -> bytes:
+        """All bytes until the server closes the connection."""
+        with suppress(EOFError):
+            while True:
+                self._receive()
+        received, self._received = self._received, b""
+        return received
+
     def _receive(self) -> None:
         try:
             data = self.socket.recv(1 << 20)

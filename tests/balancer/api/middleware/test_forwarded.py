@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from tests.support.harness import serve_stub
+from tests.support.harness import serve_stub, wait_until
 
 
 def test_the_caller_is_an_address_whatever_the_header_says() -> None:
     with serve_stub(trusted_proxies="127.0.0.0/8") as server:
 
         def caller(forwarded_for: bytes) -> str:
+            known = server.log.read_text().count(" caller=")
             headers = {b"X-Forwarded-For": forwarded_for}
             assert server.client.post("/tts", json={"text": "Hi."}, headers=headers).status_code == 200
+            wait_until(lambda: server.log.read_text().count(" caller=") > known)
             return server.log.read_text().rpartition(" caller=")[2].split()[0]
 
         assert caller(b"203.0.113.5") == "203.0.113.5"
