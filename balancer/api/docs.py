@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 
 from starlette.requests import Request
@@ -32,6 +33,16 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
+class _Assets(StaticFiles):
+    """The files of a package. A name that no file can have, such as one with a NUL, is 404."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        try:
+            return super().lookup_path(path)
+        except ValueError:
+            return "", None
+
+
 def routes(validator: RequestValidator) -> list[BaseRoute]:
     """The routes."""
     document = describe(validator, version("chorus-tts"))
@@ -49,5 +60,5 @@ def routes(validator: RequestValidator) -> list[BaseRoute]:
         Route("/", root),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/assets", RangeRequests(StaticFiles(packages=[("swagger_ui", "static")]))),
+        Mount("/docs/assets", RangeRequests(_Assets(packages=[("swagger_ui", "static")]))),
     ]

@@ -283,3 +283,9 @@ def test_the_stylesheet_loads_nothing_from_other_servers(client: httpx.Client) -
 def test_assets_have_their_content_type(client: httpx.Client, name: str, kind: str) -> None:
     response = client.get(f"/docs/assets/{name}")
     assert response.headers["Content-Type"].partition(";")[0] in {kind, kind.replace("text", "application")}
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "%00", "..%2F..%2Fdocs.py", "a" * 1000])
+def test_what_is_no_asset_is_not_found(client: httpx.Client, name: str) -> None:
+    response = client.get(f"/docs/assets/{name}")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")
