@@ -54,9 +54,10 @@ class Exchange(RequestResponseCycle):
         await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
 
 
-def refusal(error: ChorusError, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+def refusal(error: ChorusError, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
     """The whole response to bytes that are no request, in the API's error shape."""
     response = response_to(error)
+    response.headers["X-Request-Id"] = request_id
     headers = [*default_headers, *response.raw_headers, (b"connection", b"close")]
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     return b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, bytes(response.body))

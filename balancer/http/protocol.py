@@ -22,6 +22,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from balancer.api.middleware.access_log import new_request_id
 from balancer.errors import ChorusError, InvalidHttpError, RequestTimeoutError, TooManyConnectionsError
 from balancer.http import head
 from balancer.http.connections import Connections
@@ -325,16 +326,19 @@ class HttpProtocol(HttpToolsProtocol):
 
     def refuse_place(self) -> None:
         """Answer 503: there are too many connections."""
-        self._end_with(TooManyConnectionsError("all connections are in use; try again", retry_after=RETRY_SECONDS))
+        error = TooManyConnectionsError("all connections are in use; try again", retry_after=RETRY_SECONDS)
+        self._end_with(error, new_request_id())
 
     def _refuse(self, error: ChorusError) -> None:
         """Answer bytes that are no request, and close."""
-        log.info("refused %d", error.status, extra={"fields": {"code": error.code, "client": self.address}})
+        request_id = new_request_id()
+        fields = {"request": request_id, "code": error.code, "client": self.address}
+        log.info("refused %d", error.status, extra={"fields": fields})
         self._connections.count(error.code, summarize=False)
-        self._end_with(error)
+        self._end_with(error, request_id)
 
-    def _end_with(self, error: ChorusError) -> None:
-        self.transport.write(refusal(error, self.server_state.default_headers))
+    def _end_with(self, error: ChorusError, request_id: str) -> None:
+        self.transport.write(refusal(error, request_id, self.server_state.default_headers))
         self._dirty = True
         self._close()
 

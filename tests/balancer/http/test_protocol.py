@@ -71,6 +71,7 @@ def test_what_is_refused(server: Server, request_bytes: bytes, status: int, code
         assert response.headers.get("connection") == (None if status == 415 else "close")
     wait_until(lambda: line_count(server) > before)
     assert line_count(server) == before + 1
+    assert f"request={response.headers['x-request-id']}" in server.log.read_text().splitlines()[-1]
 
 
 def test_a_refused_encoding_is_told_what_is_accepted(server: Server) -> None:
