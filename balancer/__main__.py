@@ -8,15 +8,21 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from math import ceil
+from typing import cast
 
 import uvicorn
 
 from balancer.access.api_keys import KeysFileError
 from balancer.access.exposure import ExposureError, check_exposure
+from balancer.access.trusted_proxies import TrustedProxies
 from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.app import create_app
+from balancer.http.connections import Connections
+from balancer.http.protocol import HttpProtocol
 from balancer.listening_sockets import listen, pass_on, take_over
+from balancer.metrics import Metrics
 from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
@@ -32,20 +38,21 @@ class Process:
     def __init__(self, settings: Settings, listeners: list[socket.socket]) -> None:
         self._settings = settings
         self._listeners = listeners
-        self._connection_close = ConnectionCloseMiddleware(create_app(settings, self._replace))
+        metrics = Metrics(settings.engine.card.name)
+        proxies = TrustedProxies(settings.server.trusted_proxies)
+        connections = Connections(settings.http, metrics, proxies, workers=settings.layout.workers)
+        self._connection_close = ConnectionCloseMiddleware(create_app(settings, metrics, self._replace))
         self._restart = False
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._connection_close,
                 loop="uvloop",
-                http="httptools",
+                http=cast("type[HttpProtocol]", partial(HttpProtocol, connections)),
+                ws="none",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=75,
-                # uvicorn trusts every client on this host by default.
-                proxy_headers=settings.server.trusted_proxies is not None,
-                forwarded_allow_ips=settings.server.trusted_proxies,
+                proxy_headers=False,  # ForwardedMiddleware reads them
                 timeout_graceful_shutdown=settings.server.stop_seconds,
             )
         )

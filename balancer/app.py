@@ -11,15 +11,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from balancer.access.admission import Admission
 from balancer.access.api_keys import KeyRing
+from balancer.access.host_names import HostNames
 from balancer.access.rate_limits import Quota, RateLimits
+from balancer.access.trusted_proxies import TrustedProxies
 from balancer.api import control, docs, health, openai, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
+from balancer.api.middleware.forwarded import ForwardedMiddleware
+from balancer.api.middleware.host_check import HostCheckMiddleware
 from balancer.api.responses import (
     ClientGoneError,
     client_gone_response,
@@ -54,7 +59,7 @@ from worker.checkpoints.fingerprint import fingerprint
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGIApp:
+def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[[], None]) -> ASGIApp:
     """Returns the balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
 
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
@@ -62,7 +67,6 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     """
     card = settings.engine_options().card
     limits = settings.limits
-    metrics = Metrics(card.name)
     stores = open_stores(settings.storage)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
     dispatcher = Dispatcher(fleet, Scheduler(settings.scheduling), metrics, card, _attempt_timeouts(settings.attempts))
@@ -97,6 +101,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
             ChorusError: error_response,
             HTTPException: http_error_response,
             ClientGoneError: client_gone_response,
+            ClientDisconnect: client_gone_response,
             Exception: internal_error_response,
         },
         lifespan=_lifespan(
@@ -169,7 +174,16 @@ def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> AS
     if settings.access.open_docs:
         open_paths += ["/openapi.json", "/docs"]
     routes = [route for route in app.routes if isinstance(route, Route)]
-    return AccessLogMiddleware(AuthenticationMiddleware(app, keys, tuple(open_paths)), metrics, routes)
+    guarded = HostCheckMiddleware(AuthenticationMiddleware(app, keys, tuple(open_paths)), keys, _host_names(settings))
+    logged = AccessLogMiddleware(guarded, metrics, routes)
+    proxies = TrustedProxies(settings.server.trusted_proxies)
+    return ForwardedMiddleware(logged, proxies) if proxies else logged
+
+
+def _host_names(settings: Settings) -> HostNames | None:
+    """Returns the names under which clients reach this server; None if any may be one of them."""
+    server, allowed = settings.server, settings.access.allowed_hosts
+    return HostNames(server.public_url, allowed) if server.loopback or allowed else None
 
 
 def _attempt_timeouts(attempts: AttemptSettings) -> AttemptTimeouts:

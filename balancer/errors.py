@@ -2,7 +2,14 @@
 
 ChorusError
 ├── InvalidRequestError            400  the request is malformed, or asks for something this server does not offer
+│   ├── InvalidHttpError           400  the bytes are not a request of HTTP/1.1
+│   ├── MisdirectedRequestError    421  the Host header names another server
+│   ├── RequestTimeoutError        408  the client sends its request too slowly
 │   ├── BodyTooLargeError          413
+│   ├── UriTooLongError            414
+│   ├── HeadTooLargeError          431  the headers are too large or too many
+│   ├── ExpectationFailedError     417
+│   ├── RangeNotSatisfiableError   416
 │   ├── UnsupportedMediaTypeError  415
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
@@ -15,6 +22,7 @@ ChorusError
 ├── LimitsUnavailableError         503  the rate limits cannot be checked, and the server refuses requests without them
 ├── JobsFullError                  503  too many jobs are queued
 ├── JobsUnavailableError           503  the job store is unavailable
+├── TooManyConnectionsError        503  all connections are taken
 ├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
@@ -78,6 +86,54 @@ class InvalidRequestError(ChorusError):
     code = "invalid_request"
 
 
+class InvalidHttpError(InvalidRequestError):
+    """The bytes on the connection are not a valid HTTP/1.1 request."""
+
+    code = "invalid_http"
+
+
+class MisdirectedRequestError(InvalidRequestError):
+    """The Host header does not name this server."""
+
+    status = 421
+    code = "unknown_host"
+
+
+class RequestTimeoutError(InvalidRequestError):
+    """The client sent its request too slowly."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class UriTooLongError(InvalidRequestError):
+    """The request line exceeds the size limit."""
+
+    status = 414
+    code = "uri_too_long"
+
+
+class HeadTooLargeError(InvalidRequestError):
+    """The headers are too large, or there are too many."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class ExpectationFailedError(InvalidRequestError):
+    """The Expect header asks for something other than 100-continue."""
+
+    status = 417
+    code = "expectation_failed"
+
+
+class RangeNotSatisfiableError(InvalidRequestError):
+    """None of the requested ranges overlaps the file."""
+
+    status = 416
+    code = "range_not_satisfiable"
+
+
 class BodyTooLargeError(InvalidRequestError):
     """The body exceeds the size limit; the rest of it was not read."""
 
@@ -86,7 +142,7 @@ class BodyTooLargeError(InvalidRequestError):
 
 
 class UnsupportedMediaTypeError(InvalidRequestError):
-    """The Content-Type header does not name JSON."""
+    """The Content-Type header does not name JSON, or the body is compressed."""
 
     status = 415
     code = "unsupported_media_type"
@@ -169,6 +225,13 @@ class JobsUnavailableError(ChorusError):
 
     status = 503
     code = "jobs_unavailable"
+
+
+class TooManyConnectionsError(ChorusError):
+    """Every connection that the server may have is in use."""
+
+    status = 503
+    code = "too_many_connections"
 
 
 class NotServingError(ChorusError):

@@ -33,6 +33,10 @@ class Metrics:
         ProcessCollector(registry=self.registry)
 
         self._responses = self._counter("requests", "HTTP responses sent, by route and status.", "surface", "status")
+        self.connections = Gauge("chorus_connections", "Open connections of clients.", registry=self.registry)
+        self._connections_ended = self._counter(
+            "connections_ended", "Connections of clients that the server ended without a response to them.", "reason"
+        )
         self._request_seconds = self._histogram(
             "request_seconds", "Time from the arrival of a request to the end of its response.", "surface", "outcome"
         )
@@ -138,6 +142,10 @@ class Metrics:
         """Record an HTTP response; `surface` is the path of its route."""
         self._responses(surface, str(status)).inc()
         self._request_seconds(surface, outcome_of(status)).observe(seconds)
+
+    def record_connection_ended(self, reason: str) -> None:
+        """Record that the server ended a connection: for lack of room, a time limit, or bytes that are no request."""
+        self._connections_ended(reason).inc()
 
     def record_first_byte(self, surface: str, seconds: float) -> None:
         """Record the time until the first byte of a request's audio was sent."""

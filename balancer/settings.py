@@ -20,6 +20,7 @@ from balancer.settings_groups import (
     AccessSettings,
     AttemptSettings,
     EngineSettings,
+    HttpSettings,
     JobSettings,
     LayoutSettings,
     LimitSettings,
@@ -56,6 +57,7 @@ class Settings(BaseModel):
 
     server: ServerSettings = Field(default_factory=ServerSettings)
     access: AccessSettings = Field(default_factory=AccessSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     layout: LayoutSettings = Field(default_factory=LayoutSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)

@@ -31,7 +31,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.host",),
     # The serving process.
     ("balancer.__main__",),
-    ("balancer.app",),
+    ("balancer.app", "balancer.http"),
     ("balancer.api.middleware",),
     ("balancer.api",),
     ("balancer.stores",),

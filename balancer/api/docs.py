@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from balancer.api.openapi import describe
+from balancer.api.ranges import RangeRequests
 from balancer.api.responses import JSONResponse
 from balancer.requests.validation import RequestValidator
 
@@ -31,6 +33,16 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
+class _Assets(StaticFiles):
+    """The files of a package. A name that no file can have, such as one with a NUL, is 404."""
+
+    def lookup_path(self, path: str) -> tuple[str, os.stat_result | None]:
+        try:
+            return super().lookup_path(path)
+        except ValueError:
+            return "", None
+
+
 def routes(validator: RequestValidator) -> list[BaseRoute]:
     """The routes."""
     document = describe(validator, version("chorus-tts"))
@@ -41,8 +53,12 @@ def routes(validator: RequestValidator) -> list[BaseRoute]:
     async def docs(_: Request) -> Response:
         return HTMLResponse(_PAGE)
 
+    async def root(_: Request) -> Response:
+        return RedirectResponse("docs")
+
     return [
+        Route("/", root),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/assets", StaticFiles(packages=[("swagger_ui", "static")])),
+        Mount("/docs/assets", RangeRequests(_Assets(packages=[("swagger_ui", "static")]))),
     ]

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
+from balancer.api.ranges import RangeFileResponse
 from balancer.api.reading import read_json, read_json_lines, validate_body, while_connected
 from balancer.api.responses import JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
@@ -154,7 +155,7 @@ def _file(request: Request, job: Job, file: Path) -> Response:
     known_tags = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if headers["ETag"] in known_tags or "*" in known_tags:
         return Response(status_code=304, headers=headers)
-    return FileResponse(
+    return RangeFileResponse(
         file,
         media_type=AudioFormat(job.format).media_type,
         filename=f"{job.id}{job.suffix}",

@@ -114,6 +114,11 @@ def _deadline(value: str | None) -> float | None:
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        raise UnsupportedMediaTypeError(
+            "the body is compressed; send it without Content-Encoding", headers={"Accept-Encoding": "identity"}
+        )
     too_large = BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:

@@ -41,8 +41,13 @@ def json_object(model: BaseModel) -> dict[str, Any]:
 
 
 def error_response(_: Request, error: Exception) -> Response:
-    """The response to a ChorusError, with Retry-After and WWW-Authenticate where they apply."""
+    """The exception handler for ChorusError."""
     assert isinstance(error, ChorusError)  # noqa: S101 - registered for this class only
+    return response_to(error)
+
+
+def response_to(error: ChorusError) -> Response:
+    """The response to an error, with Retry-After and WWW-Authenticate where they apply."""
     headers = dict(error.headers)
     if error.retry_after is not None and isfinite(error.retry_after):
         headers["Retry-After"] = str(max(1, ceil(error.retry_after)))

@@ -40,7 +40,7 @@ class Client:
     def __init__(self, connect: Connect, path: str, body: bytes | Callable[[], bytes]) -> None:
         """`body` is the body of every request, or makes the body of the next one."""
         self._head = (
-            f"POST {path} HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: ".encode()
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ".encode()
         )
         self._body = body
         self._socket = connect()

@@ -84,6 +84,11 @@ class AccessLogMiddleware:
         return next((template for regex, template in self._templates if regex.match(path)), "other")
 
 
+def new_request_id() -> str:
+    """A random id of a request."""
+    return secrets.token_hex(8)
+
+
 def _request_id(headers: Headers) -> str:
     sent = headers.get("x-request-id", "")
-    return sent if _VALID_REQUEST_ID.fullmatch(sent) else secrets.token_hex(8)
+    return sent if _VALID_REQUEST_ID.fullmatch(sent) else new_request_id()

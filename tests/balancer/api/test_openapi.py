@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
+from balancer.metrics import Metrics
 from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
@@ -23,8 +24,8 @@ from voices.registry import Registry
 from worker.cards import CARDS, Choice, EngineCard, Parameter
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
-UNDESCRIBED = {"/docs", "/openapi.json"}
-"""The document itself, and the page that shows it."""
+UNDESCRIBED = {"/", "/docs", "/openapi.json"}
+"""The document itself, the page that shows it, and the way to that."""
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +79,9 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 
 
 def app_routes() -> list[BaseRoute]:
-    app = create_app(Settings.load({}), lambda: None)
+    app = create_app(Settings.load({}), Metrics("hibari"), lambda: None)
     assert isinstance(app, AccessLogMiddleware)
-    routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
+    routes: list[BaseRoute] = app._app._app._app.routes  # type: ignore[attr-defined]
     return routes
 
 
@@ -282,3 +283,9 @@ def test_the_stylesheet_loads_nothing_from_other_servers(client: httpx.Client) -
 def test_assets_have_their_content_type(client: httpx.Client, name: str, kind: str) -> None:
     response = client.get(f"/docs/assets/{name}")
     assert response.headers["Content-Type"].partition(";")[0] in {kind, kind.replace("text", "application")}
+
+
+@pytest.mark.parametrize("name", ["nothing.js", "%00", "..%2F..%2Fdocs.py", "a" * 1000])
+def test_what_is_no_asset_is_not_found(client: httpx.Client, name: str) -> None:
+    response = client.get(f"/docs/assets/{name}")
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "not_found")

@@ -1,0 +1,70 @@
+"""Byte ranges of files, as RFC 9110 has them, and their errors in the API's shape."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import Headers
+from starlette.responses import FileResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from balancer.api.responses import response_to
+from balancer.errors import RangeNotSatisfiableError
+
+_POSITIONS = r"(?:\d{1,19}-\d{0,19}|-\d{1,19})"
+_RANGES = re.compile(rf"bytes=[ \t]*{_POSITIONS}(?:[ \t]*,[ \t]*{_POSITIONS})*[ \t]*", re.ASCII | re.IGNORECASE)
+_RANGE = re.compile(r"(\d+)-(\d+)", re.ASCII)
+
+
+class RangeRequests:
+    """Wraps an app that serves files with Starlette's FileResponse.
+
+    A Range header that is not valid is ignored, as RFC 9110, 14.2, allows; Starlette responds with 400. A range outside
+    of the file is a 416 in the API's error shape.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
+        value = Headers(scope=scope).get("range") if scope["type"] == "http" else None
+        if value is None:
+            await self._app(scope, receive, send)
+            return
+        if not is_valid_range(value):
+            headers = [header for header in scope["headers"] if header[0] != b"range"]
+            await self._app(dict(scope, headers=headers), receive, send)
+            return
+        unsatisfiable: Headers | None = None
+
+        async def send_unless_unsatisfiable(message: Message) -> None:
+            nonlocal unsatisfiable
+            if message["type"] == "http.response.start" and message["status"] == RangeNotSatisfiableError.status:
+                unsatisfiable = Headers(raw=message["headers"])
+            elif unsatisfiable is None:
+                await send(message)
+
+        await self._app(scope, receive, send_unless_unsatisfiable)
+        if unsatisfiable is not None:
+            size = unsatisfiable.get("content-range", "*/0").rpartition("/")[2]
+            error = RangeNotSatisfiableError(
+                f"the file has {size} bytes, and the requested ranges are outside of it",
+                headers={"Content-Range": f"bytes */{size}"},
+            )
+            await response_to(error)(scope, receive, send)
+
+
+class RangeFileResponse(FileResponse):
+    """A file, whole or in the requested ranges."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        await RangeRequests(super().__call__)(scope, receive, send)
+
+
+def is_valid_range(value: str) -> bool:
+    """Whether a Range header is a list of byte ranges, none of which ends before it begins."""
+    if _RANGES.fullmatch(value) is None:
+        return False
+    return all(int(first) <= int(last) for first, last in _RANGE.findall(value))

@@ -1,0 +1,63 @@
+"""One request and its response on a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from starlette.requests import Request
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from balancer.api.responses import internal_error_response, response_to
+from balancer.errors import ChorusError
+
+
+class ResponseTransport:
+    """The part of a transport that a response uses. `close` ends the connection in the protocol's way."""
+
+    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
+        self.write = transport.write
+        self.is_closing = transport.is_closing
+        self.close = close
+
+
+class Exchange(RequestResponseCycle):
+    """uvicorn's exchange, which also tells the application of a body that cannot be received to its end."""
+
+    fault: ChorusError | None = None
+    """Why the body ends before its time. It becomes the response, if there is none yet."""
+
+    def fail(self, fault: ChorusError) -> None:
+        """Raise `fault` where the application reads the body."""
+        self.fault = fault
+        self.message_event.set()
+
+    async def receive(self) -> ASGIReceiveEvent:
+        """The next event of the request. Raises the fault of its body."""
+        message = await super().receive()
+        if self.fault is not None and not self.response_started and not self.disconnected:
+            raise self.fault
+        return message
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send a part of the response. If the body has not been received by then, the connection closes after it."""
+        if self.more_body and not self.response_started:
+            self.keep_alive = False
+        await super().send(message)
+
+    async def send_500_response(self) -> None:
+        """Send the response to an exception that the application did not handle."""
+        response = internal_error_response(Request(self.scope), Exception())  # type: ignore[arg-type]
+        headers = [*response.raw_headers, (b"connection", b"close")]
+        await self.send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await self.send({"type": "http.response.body", "body": bytes(response.body), "more_body": False})
+
+
+def refusal(error: ChorusError, request_id: str, default_headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The whole response to bytes that are no request, in the API's error shape."""
+    response = response_to(error)
+    response.headers["X-Request-Id"] = request_id
+    headers = [*default_headers, *response.raw_headers, (b"connection", b"close")]
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    return b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, bytes(response.body))

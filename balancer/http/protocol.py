@@ -1,0 +1,331 @@
+"""The connection of one client: HTTP/1.1 by uvicorn and llhttp, one request at a time, with limits on size and time.
+
+The parser is given exactly the bytes of one request. Those behind it wait, in a bounded buffer, until it is answered;
+so a client that leaves is seen by the request that runs. After a chunked body, whose end only the parser knows, they
+are not kept: the connection closes after the response, and the client sends them again on another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import struct
+from enum import Enum, auto
+from math import inf
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from balancer.api.middleware.access_log import new_request_id
+from balancer.errors import ChorusError, RequestTimeoutError, TooManyConnectionsError
+from balancer.http.connections import Connections
+from balancer.http.exchange import Exchange, ResponseTransport, refusal
+from balancer.http.head import check_beginning, find_end
+from balancer.http.request_reader import RequestHead, RequestReader
+from balancer.http.tcp_info import read_tcp_info
+from balancer.http.transfer_limits import ResponseWatch, TransferDeadline
+
+log = logging.getLogger(__name__)
+
+LINGER_SECONDS = 2.0
+"""Time in which a client can read a response before a close that discards what it still sends."""
+MAX_DISCARDED_BYTES = 1_048_576
+RETRY_SECONDS = 1.0
+"""What a client without a place is told to wait."""
+_DISCARD_UNSENT = struct.pack("ii", 1, 0)
+"""Linux's `struct linger`, with which a close frees what the kernel still holds to be sent."""
+
+
+class Phase(Enum):
+    """What a connection does."""
+
+    WAITING = auto()
+    """For a head: nothing of it has come."""
+    HEAD = auto()
+    """Receives a head."""
+    BODY = auto()
+    """Receives a body, while the application runs."""
+    ANSWERING = auto()
+    """The application runs; no more of its request will be received."""
+    CLOSING = auto()
+    """The last response is written; what the client sends is discarded."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with limits. The phases of a connection and their time limits are here."""
+
+    cycle: Exchange
+
+    def __init__(
+        self,
+        connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.address = ""
+        self.next_check = 0.0
+        self._connections = connections
+        self._settings = settings = connections.settings
+        self._reader = RequestReader(settings)
+        self._phase = Phase.WAITING
+        self._deadline = inf
+        """When this phase has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
+        self._body_deadline = TransferDeadline(settings.body_seconds, settings.min_bytes_per_second)
+        self._buffer = bytearray()
+        """An incomplete head; or what came behind a request that runs."""
+        self._answered = False
+        """Whether the connection had a request before."""
+        self._discarded = False
+        """Whether bytes of the client were discarded, or will be: there can be no further request."""
+        self._discarded_bytes = 0
+
+    # The transport's events
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, if there is room for another connection."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client is not None else ""
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        self._response_watch = ResponseWatch(self._socket, self._settings)
+        self._response_transport = ResponseTransport(transport, self._close)
+        self._deadline = self.loop.time() + self._settings.head_seconds
+        self._connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that runs."""
+        super().connection_lost(exc)
+        self._buffer.clear()
+        self._reader.release()
+        self._connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Receive a head or a body, or keep the bytes for later."""
+        match self._phase:
+            case Phase.WAITING | Phase.HEAD:
+                self._receive_head(data)
+            case Phase.BODY:
+                self._receive_body(data)
+            case Phase.ANSWERING:
+                self._keep(data)
+            case Phase.CLOSING:
+                self._discarded_bytes += len(data)
+                if self._discarded_bytes > MAX_DISCARDED_BYTES:
+                    self.transport.abort()
+
+    # Receiving
+
+    def _receive_head(self, data: bytes) -> None:
+        received: bytes | bytearray = data
+        searched = 0
+        if self._phase is Phase.HEAD:
+            searched = max(0, len(self._buffer) - 2)
+            self._buffer += data
+            received = self._buffer
+        else:
+            # RFC 9112, 2.2: empty lines before a request are ignored.
+            received = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+            if not received:
+                return
+        try:
+            if (end := find_end(received, searched)) < 0:
+                check_beginning(received, self._settings)
+                if self._phase is Phase.WAITING:
+                    self._buffer += received
+                    self._enter(Phase.HEAD, self._settings.head_seconds if self._answered else None)
+                return
+            head, rest = bytes(received[:end]), bytes(received[end:])
+            self._buffer.clear()
+            self._start(self._reader.read_head(head))
+        except ChorusError as error:
+            self._refuse(error)
+            return
+        if rest:
+            self.data_received(rest)
+
+    def _start(self, head: RequestHead) -> None:
+        """Start the application."""
+        self._connections.end_waiting(self)
+        self._answered = True
+        self.on_message_begin()  # makes the scope
+        self.scope["http_version"] = head.http_version
+        self.scope["method"] = head.method
+        self.scope["path"] = self.root_path + head.path
+        self.scope["raw_path"] = self.root_path.encode("ascii") + head.raw_path
+        self.scope["query_string"] = head.query
+        self.scope["headers"] = head.headers
+        self.cycle = Exchange(
+            scope=self.scope,
+            transport=self._response_transport,  # type: ignore[arg-type]
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if self._reader.complete:
+            self._end_body()
+        else:
+            self._body_deadline.start(self.loop.time())
+            self._enter(Phase.BODY)
+        self._start_asgi_task(self.cycle, self.app)
+
+    def _receive_body(self, data: bytes) -> None:
+        try:
+            content, rest = self._reader.read_body(data)
+        except ChorusError as error:
+            self._give_up_body(error)
+            return
+        self.cycle.body += content
+        if self._reader.complete:
+            self._end_body()
+            if self._reader.surplus:
+                self._discard_rest()
+            elif rest:
+                self._keep(rest)
+            return
+        if len(self.cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.cycle.message_event.set()
+        self._body_deadline.advance(len(content), self.loop.time())
+
+    def _end_body(self) -> None:
+        """The request has been received to its end."""
+        self._enter(Phase.ANSWERING)
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def _give_up_body(self, error: ChorusError) -> None:
+        """Receive no more of the body; the application answers, and the connection closes."""
+        self._enter(Phase.ANSWERING)
+        self._discard_rest()
+        self.cycle.fail(error)
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what came behind the request that runs, or discard it where that would be too much."""
+        if not self._discarded and len(self._buffer) + len(data) <= self._settings.max_head_bytes:
+            self._buffer += data
+        else:
+            self._discard_rest()
+            self.flow.pause_reading()
+
+    def _discard_rest(self) -> None:
+        """Keep nothing of what the client sends from now on; the connection closes after the response."""
+        self._buffer.clear()
+        self._discarded = True
+        self.cycle.keep_alive = False
+
+    # The end of a request and of the connection
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request."""
+        self.server_state.total_requests += 1
+        if self._phase is Phase.CLOSING or self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        self._connections.begin_waiting(self)
+        self._enter(Phase.WAITING, self._settings.keep_alive_seconds)
+        if self._buffer:
+            pipelined = bytes(self._buffer)
+            self._buffer.clear()
+            self._receive_head(pipelined)
+
+    def can_give_way(self) -> bool:
+        """Whether no request is under way and the last response is sent."""
+        return self._phase in (Phase.WAITING, Phase.HEAD) and not self.transport.get_write_buffer_size()
+
+    def give_way(self) -> None:
+        """Close the connection at once."""
+        self._connections.end_waiting(self)
+        self.transport.abort()
+
+    def refuse_place(self) -> None:
+        """Answer 503: there are too many connections."""
+        error = TooManyConnectionsError("all connections are in use; try again", retry_after=RETRY_SECONDS)
+        self._end_with(error, new_request_id())
+
+    def _refuse(self, error: ChorusError) -> None:
+        """Answer bytes that are no request, and close."""
+        request_id = new_request_id()
+        fields = {"request": request_id, "code": error.code, "client": self.address}
+        log.info("refused %d", error.status, extra={"fields": fields})
+        self._connections.count(error.code, summarize=False)
+        self._end_with(error, request_id)
+
+    def _end_with(self, error: ChorusError, request_id: str) -> None:
+        self.transport.write(refusal(error, request_id, self.server_state.default_headers))
+        self._discarded = True
+        self._close()
+
+    def _close(self) -> None:
+        """Close after the response; if the client may still be sending, only once it had time to read that."""
+        if self._phase is Phase.CLOSING:
+            return
+        unread = self._discarded or not self._reader.complete or bool(self._buffer)
+        self._buffer.clear()
+        self._connections.end_waiting(self)
+        self._enter(Phase.CLOSING, LINGER_SECONDS)
+        if unread and not self.transport.is_closing() and self._connections.may_linger(self):
+            # A close would have the kernel reset the connection, and the client lose the response.
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        else:
+            self.transport.close()
+
+    # Time limits
+
+    def end_if_overdue(self, now: float) -> None:
+        """End what has lasted too long; called once a second from `next_check` on."""
+        if unsent := self.transport.get_write_buffer_size():
+            if self._response_watch.is_overdue(unsent, now):
+                self._cut()
+            return
+        self._response_watch.all_sent()
+        if self.flow.read_paused:
+            # The end of a connection that is not read from is seen in its state only.
+            info = None if self._socket is None else read_tcp_info(self._socket)
+            if info is not None and not info.open:
+                self.transport.abort()
+            self._body_deadline.start(now)  # it is this side that waits
+        elif self._phase is Phase.BODY:
+            if now > self._body_deadline.at and not self.cycle.response_started:
+                self._connections.count("slow_body", summarize=False)
+                self._give_up_body(RequestTimeoutError("the body did not arrive in time"))
+        elif now > self._deadline:
+            self._end_overdue()
+        elif self._phase in (Phase.WAITING, Phase.HEAD):
+            self.next_check = self._deadline
+
+    def _end_overdue(self) -> None:
+        match self._phase:
+            case Phase.WAITING:
+                self._connections.count("idle" if self._answered else "silent", summarize=not self._answered)
+                self.transport.close()
+            case Phase.HEAD:
+                self._refuse(RequestTimeoutError("the headers did not arrive in time"))
+            case Phase.CLOSING:
+                self.transport.abort()
+
+    def _cut(self) -> None:
+        """End the connection of a client that does not read."""
+        self._connections.count("unread_response")
+        if self._socket is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD_UNSENT)
+        self.transport.abort()
+
+    def _enter(self, phase: Phase, seconds: float | None = inf) -> None:
+        """Begin a phase with a time limit; None: the limit of the phase before goes on."""
+        self._phase = phase
+        self.next_check = 0.0
+        if seconds is not None:
+            self._deadline = inf if seconds == inf else self.loop.time() + seconds
