@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from balancer.access.admission import Admission
-from balancer.access.api_keys import KeyRing
+from balancer.access.key_ring import KeyRing
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.api import control, docs, health, openai, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
@@ -48,7 +48,7 @@ from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSett
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
-from voices.registry import LiveRegistry
+from voices.watched_registry import WatchedRegistry
 from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     """Returns the balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
 
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
-    VoiceError if the voices cannot be read, KeysFileError if the API keys cannot.
+    VoiceError if the voices cannot be read.
     """
     card = settings.engine_options().card
     limits = settings.limits
@@ -66,7 +66,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     stores = open_stores(settings.storage)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
     dispatcher = Dispatcher(fleet, Scheduler(settings.scheduling), metrics, card, _attempt_timeouts(settings.attempts))
-    validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), limits.max_text_characters)
+    validator = RequestValidator(card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters)
     speech = SpeechService(
         dispatcher,
         metrics,

@@ -58,7 +58,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
     async def synthesize(request: Request) -> Response:
         try:
             utterance = Utterance.model_validate_json(await request.body())
-            run = runner.submit(utterance)
+            run = await runner.submit_when_found(utterance)
         except ValidationError as error:
             return refusal(UtteranceError(code="invalid", message=str(error)))
         except RefusedError as error:

@@ -168,33 +168,51 @@ class Runner:
         """Voices that are prepared, sorted by name."""
         return tuple(sorted(self._prepared))
 
-    def submit(self, utterance: Utterance) -> Run:
-        """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's."""
+    async def submit_when_found(self, utterance: Utterance) -> Run:
+        """The same as `submit`. Waits for the folder of voices only where it is needed: for a new or a cloned voice."""
+        try:
+            voice = self._voices.resolve(utterance.voice)
+        except UnknownVoiceError:
+            await self._voices.rescan()
+            return self.submit(utterance)
+        if voice.reference is None:
+            return self.submit(utterance)
+        try:
+            fingerprint = await self._voices.current_fingerprint(voice)
+        except VoiceError as error:
+            raise RefusedError("invalid", str(error)) from error
+        return self.submit(utterance, VoiceSource(voice, self._voices.reference(voice), fingerprint))
+
+    def submit(self, utterance: Utterance, source: VoiceSource | None = None) -> Run:
+        """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's.
+
+        `source` is the utterance's voice; without it the voice is looked up.
+        """
         if self.engine is None or self.phase is not Phase.READY:
             raise RefusedError("not_ready", self.reason or f"the worker is {self.phase}")
         if utterance.id in self._runs:
             raise RefusedError("invalid", f"utterance {utterance.id!r} is already in flight")
         if len(self._runs) >= self.slots:
             raise RefusedError("full", f"all {self.slots} slots are taken")
-        source = self._source(utterance, self.engine)
+        source = self._source(utterance, self.engine, source)
         run = Run(utterance, source, Cancellation(self._progressed))
         self._runs[utterance.id] = run
         self._inbox.put(run)
         return run
 
-    def _source(self, utterance: Utterance, engine: Engine) -> VoiceSource:
+    def _source(self, utterance: Utterance, engine: Engine, source: VoiceSource | None) -> VoiceSource:
         card = engine.card
         unknown = [name for name in utterance.parameters if card.parameter(name) is None]
         if unknown:
             raise RefusedError("invalid", f"engine {card.name!r} has no parameter {unknown[0]!r}")
         try:
-            voice = self._voices.resolve(utterance.voice)
+            voice = source.voice if source is not None else self._voices.resolve(utterance.voice)
         except UnknownVoiceError as error:
             raise RefusedError("invalid", str(error)) from error
         if not self._fits(voice, engine):
             raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
         try:
-            return self._voice_source(voice)
+            return source or self._voice_source(voice)
         except VoiceError as error:
             raise RefusedError("invalid", str(error)) from error
 

@@ -13,7 +13,8 @@ from typing import NoReturn
 
 import uvicorn
 
-from voices.registry import LiveRegistry, VoiceError
+from voices.registry import VoiceError
+from voices.watched_registry import WatchedRegistry
 from worker.app import create_app
 from worker.contract import Phase
 from worker.crash_history import CrashHistory
@@ -46,7 +47,7 @@ def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: floa
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, end_well)
     try:
-        registry = LiveRegistry(options.voices_dir)
+        registry = WatchedRegistry(options.voices_dir)
     except VoiceError as error:
         sys.exit(f"worker {options.index}: {error}")
 

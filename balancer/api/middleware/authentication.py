@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from balancer.access.api_keys import KeyRing
 from balancer.access.caller import Caller
+from balancer.access.key_ring import KeyRing
 from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 

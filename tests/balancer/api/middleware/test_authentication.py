@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from balancer.access.api_keys import KeyRing
+from balancer.access.key_ring import KeyRing
 from balancer.api.middleware.authentication import AuthenticationMiddleware
 from tests.support.harness import TIMEOUT, Server, serve_stub, start_balancer, start_stub
 
