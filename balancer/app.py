@@ -65,7 +65,14 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     metrics = Metrics(card.name)
     stores = open_stores(settings.storage)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
-    dispatcher = Dispatcher(fleet, Scheduler(settings.scheduling), metrics, card, _attempt_timeouts(settings.attempts))
+    dispatcher = Dispatcher(
+        fleet,
+        Scheduler(settings.scheduling),
+        metrics,
+        card,
+        _attempt_timeouts(settings.attempts),
+        ejection_failures=settings.probes.ejection_failures,
+    )
     validator = RequestValidator(card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters)
     speech = SpeechService(
         dispatcher,

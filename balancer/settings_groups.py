@@ -438,7 +438,7 @@ class ProbeSettings(SettingsGroup):
     unresponsive_seconds: float = Field(
         10.0,
         gt=0,
-        description="Seconds without an answer after which the balancer kills a worker process, so that it is "
+        description="Seconds without a valid answer after which the balancer kills a worker process, so that it is "
         "restarted.",
     )
     watchdog_seconds: float = Field(
@@ -450,6 +450,12 @@ class RecyclingSettings(SettingsGroup):
     """When a worker that still works is replaced, one worker at a time."""
 
     title = "Worker recycling"
+    ejection_failures: int = Field(
+        3,
+        ge=0,
+        description="Failed attempts, on utterances that succeeded elsewhere, from which a worker is restarted if they "
+        "are half of its latest 20; 0: never. At least half of the other workers serve meanwhile.",
+    )
 
     recycle_utterances: int | None = Field(
         None, ge=1, description="Number of utterances after which a worker is replaced; unset: never."

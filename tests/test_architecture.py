@@ -68,6 +68,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "worker.cpu_affinity",
         "worker.crash_history",
+        "worker.engine_failures",
         "worker.logs",
         "worker.memory",
         "worker.precision",

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from worker.engines import load
 from worker.engines.base import Engine
 from worker.options import WorkerOptions
 from worker.precision import detect_processor, precision_remarks
-from worker.runner import Runner
+from worker.runner import MODEL_THREAD, Runner
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,15 @@ def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: floa
         history.end()
         _end(0)
 
+    def end_without_model(failure: threading.ExceptHookArgs) -> None:
+        try:
+            log.critical("thread %s failed", failure.thread and failure.thread.name, exc_info=failure.exc_value)
+        finally:
+            if failure.thread is not None and failure.thread.name == MODEL_THREAD:
+                _end(1)
+
+    # Without its model's thread a worker would accept utterances and never answer.
+    threading.excepthook = end_without_model
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, end_well)
     try:
