@@ -113,7 +113,7 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
                 executor.run(),
                 print_ready_banner(settings, dispatcher),
                 observe_loop_lag(metrics.loop_lag),
-                *_operations(settings, dispatcher, replace_balancer),
+                *_operations(settings, dispatcher, replace_balancer, process_cpu),
                 *_webhooks(settings.jobs, stores, metrics),
             ],
         ),
@@ -151,12 +151,12 @@ def _terminate_if_crashed(task: asyncio.Task[None]) -> None:
 
 
 def _operations(
-    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None]
+    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None], process_cpu: ProcessCpu
 ) -> list[Coroutine[object, object, None]]:
     """The recycling of workers, and the control socket."""
     recycling = settings.recycling
     recycler = WorkerRecycler(dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
-    control_api = control.create_control_api(dispatcher, recycler, replace_balancer)
+    control_api = control.create_control_api(dispatcher, recycler, replace_balancer, process_cpu)
     return [recycler.run(), control.serve(control_api, settings.server.control_socket)]
 
 
@@ -210,4 +210,9 @@ def _cache_keys(settings: Settings) -> CacheKeys:
         revision=engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",
     )
-    return CacheKeys(settings.engine_options().label(), weights_fingerprint, settings.storage.voices_dir)
+    return CacheKeys(
+        settings.engine_options().label(),
+        weights_fingerprint,
+        settings.storage.voices_dir,
+        per_caller=settings.storage.cache_scope == "caller",
+    )

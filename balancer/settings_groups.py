@@ -127,7 +127,9 @@ class AccessSettings(SettingsGroup):
         False,
         description="Whether to listen beyond loopback without API keys; only safe behind your own firewall or proxy.",
     )
-    open_metrics: bool = Field(False, description="Whether `/metrics` is served without a key.")
+    open_metrics: bool = Field(
+        False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
+    )
     open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` are served without a key.")
 
     @field_validator("api_keys", mode="before")
@@ -255,6 +257,13 @@ class StorageSettings(SettingsGroup):
         "not merged.",
     )
     cache_days: float = Field(7.0, gt=0, description="Days after which audio in the cache expires.")
+
+    cache_scope: Literal["shared", "caller"] = Field(
+        "shared",
+        description="Who gets cached audio: `shared` answers every caller with what any other has had synthesized, "
+        "so that a fast answer tells that somebody said those words; `caller` keeps the audio of each API key, or "
+        "address, apart.",
+    )
 
     @property
     def cache_bytes(self) -> int:
@@ -441,6 +450,12 @@ class ProbeSettings(SettingsGroup):
         description="Seconds without a valid answer after which the balancer kills a worker process, so that it is "
         "restarted.",
     )
+    ejection_failures: int = Field(
+        3,
+        ge=0,
+        description="Failed attempts, on utterances that succeeded elsewhere, from which a worker is restarted if they "
+        "are half of its latest 20; 0: never. At least half of the other workers serve meanwhile.",
+    )
     watchdog_seconds: float = Field(
         60.0, ge=0, description="Seconds without progress in its model after which a worker ends itself; 0: never."
     )
@@ -450,12 +465,6 @@ class RecyclingSettings(SettingsGroup):
     """When a worker that still works is replaced, one worker at a time."""
 
     title = "Worker recycling"
-    ejection_failures: int = Field(
-        3,
-        ge=0,
-        description="Failed attempts, on utterances that succeeded elsewhere, from which a worker is restarted if they "
-        "are half of its latest 20; 0: never. At least half of the other workers serve meanwhile.",
-    )
 
     recycle_utterances: int | None = Field(
         None, ge=1, description="Number of utterances after which a worker is replaced; unset: never."

@@ -125,6 +125,25 @@ def test_probes_and_documentation_need_no_key(server: Server, path: str) -> None
     assert server.client.get(path, headers={"X-API-Key": "wrong"}).status_code == 200
 
 
+def test_strangers_learn_no_more_than_a_health_check_needs(server: Server) -> None:
+    for headers in ({}, {"X-API-Key": "wrong"}):
+        assert server.client.get("/health", headers=headers).json().keys() == {"status", "timestamp", "draining"}
+        assert server.client.get("/ready", headers=headers).json().keys() == {"ready", "timestamp", "draining"}
+
+
+def test_with_a_key_health_has_everything(server: Server) -> None:
+    headers = {"X-API-Key": KEY}
+    (worker,) = server.client.get("/health", headers=headers).json()["workers"]
+    assert worker["pid"] == server.stub.process.pid
+    assert server.client.get("/ready", headers=headers).json()["phases"]["ready"] == 1
+
+
+def test_the_control_socket_needs_no_key_and_has_everything(server: Server) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.log.parent / "control.sock"))) as client:
+        (worker,) = client.get("http://control/health").json()["workers"]
+    assert worker["pid"] == server.stub.process.pid
+
+
 @pytest.mark.parametrize("header", [b"Authorization", b"X-API-Key"])
 @pytest.mark.parametrize("value", [b"\xff\xfe\x80", "Bearer ключ".encode(), b"Bearer \xe9" * 100, b"Bearer \x80"])
 def test_a_key_with_non_ascii_bytes_is_refused(server: Server, header: bytes, value: bytes) -> None:
