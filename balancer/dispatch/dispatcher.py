@@ -140,7 +140,7 @@ class Dispatcher:
         self._metrics.record_worker_failure(process.index, kind)
         if process.name not in attempt.failed_on:
             attempt.failed_on.append(process.name)
-            self._outliers.record_failure(process.name)
+            self._outliers.record_failure(process.name, attempt.utterance.text)
             self._eject_if_outlier(process)
 
     def _record_success(self, attempt: Attempt) -> None:

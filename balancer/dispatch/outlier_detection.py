@@ -21,10 +21,10 @@ WINDOW_SECONDS = 300.0
 MAX_FAILURE_SHARE = 0.5
 """Share of failures in the window from which a worker is restarted."""
 
-MAX_BARREN_ATTEMPTS = 20
-"""Attempts without any success in between after which a worker is restarted, even if every text was at fault."""
+MAX_BARREN_TEXTS = 20
+"""Texts that failed without a success in between after which a worker is restarted, even if every one was at fault."""
 
-MAX_BARREN_ATTEMPTS_ALONE = 5
+MAX_BARREN_TEXTS_ALONE = 5
 """The same for a worker without others, whose failures no other can contradict."""
 
 ALONE_PAUSE_SECONDS = 60.0
@@ -38,8 +38,8 @@ MIN_SERVING_SHARE = 0.5
 class _Record:
     outcomes: deque[tuple[float, bool]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     """Time and success of the latest attempts, without those whose failure is the utterance's fault."""
-    barren: int = 0
-    """Attempts since the last success."""
+    barren: set[int] = field(default_factory=set)
+    """Hashes of the different texts that failed since the last success: a client may send one text again and again."""
 
     def failures(self, now: float) -> tuple[int, int]:
         """Number of failures and of attempts in the window."""
@@ -63,13 +63,15 @@ class OutlierDetector:
         """Record that a worker completed an utterance on which those in `failed` had failed before."""
         record = self._record(worker)
         record.outcomes.append((now, True))
-        record.barren = 0
+        record.barren.clear()
         for name in failed:
             self._record(name).outcomes.append((now, False))
 
-    def record_failure(self, worker: str) -> None:
-        """Record that an attempt on a worker failed, whoever is at fault."""
-        self._record(worker).barren += 1
+    def record_failure(self, worker: str, text: str) -> None:
+        """Record that an attempt at a text failed on a worker, whoever is at fault."""
+        barren = self._record(worker).barren
+        if len(barren) < MAX_BARREN_TEXTS:
+            barren.add(hash(text))
 
     def record_violation(self, worker: str, now: float) -> None:
         """Record an answer that no request asked for, which no utterance can be at fault for."""
@@ -91,8 +93,8 @@ class OutlierDetector:
         failures, attempts = record.failures(now)
         if failures >= self._min_failures and failures >= MAX_FAILURE_SHARE * attempts:
             return f"{failures} of its latest {attempts} attempts failed, and others did not"
-        if record.barren >= (MAX_BARREN_ATTEMPTS_ALONE if alone else MAX_BARREN_ATTEMPTS):
-            return f"none of its latest {record.barren} attempts succeeded"
+        if len(record.barren) >= (MAX_BARREN_TEXTS_ALONE if alone else MAX_BARREN_TEXTS):
+            return f"{len(record.barren)} different texts failed on it since its last success"
         return None
 
     def ejected(self, worker: str, now: float, *, others_serving: int) -> None:

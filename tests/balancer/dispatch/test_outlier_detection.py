@@ -6,8 +6,8 @@ import pytest
 
 from balancer.dispatch.outlier_detection import (
     ALONE_PAUSE_SECONDS,
-    MAX_BARREN_ATTEMPTS,
-    MAX_BARREN_ATTEMPTS_ALONE,
+    MAX_BARREN_TEXTS,
+    MAX_BARREN_TEXTS_ALONE,
     WINDOW,
     WINDOW_SECONDS,
     OutlierDetector,
@@ -25,7 +25,7 @@ def after_failures(count: int, detector: OutlierDetector | None = None) -> Outli
     """A worker that failed on so many utterances, which succeeded on another."""
     detector = detector or OutlierDetector(3)
     for _ in range(count):
-        detector.record_failure(SICK)
+        detector.record_failure(SICK, "Hello.")
         detector.record_success(WELL, [SICK], NOW)
     return detector
 
@@ -53,12 +53,12 @@ def test_only_the_latest_attempts_count() -> None:
 
 def test_utterances_that_fail_everywhere_count_only_where_nothing_succeeds_for_long() -> None:
     detector = OutlierDetector(3)
-    for _ in range(MAX_BARREN_ATTEMPTS - 1):
-        detector.record_failure(SICK)
-        detector.record_failure(WELL)
+    for number in range(MAX_BARREN_TEXTS - 1):
+        detector.record_failure(SICK, f"Text {number}.")
+        detector.record_failure(WELL, f"Text {number}.")
     assert reason(detector) is None
-    detector.record_failure(SICK)
-    assert reason(detector) == f"none of its latest {MAX_BARREN_ATTEMPTS} attempts succeeded"
+    detector.record_failure(SICK, "The last one.")
+    assert reason(detector) == f"{MAX_BARREN_TEXTS} different texts failed on it since its last success"
     detector.record_success(SICK, [], NOW)
     assert reason(detector) is None
 
@@ -71,15 +71,23 @@ def test_a_worker_stays_while_too_few_others_serve() -> None:
 
 def test_the_last_worker_is_restarted_once_a_minute_at_most() -> None:
     detector = OutlierDetector(3)
-    for _ in range(MAX_BARREN_ATTEMPTS_ALONE):
+    for number in range(MAX_BARREN_TEXTS_ALONE):
         assert reason(detector, others=0) is None
-        detector.record_failure(SICK)
+        detector.record_failure(SICK, f"Text {number}.")
     assert reason(detector, others=0) is not None
     detector.ejected(SICK, NOW, others_serving=0)
     assert reason(detector, others=0) is None
     after_failures(9, detector)
     assert reason(detector, others=0) is None
     assert reason(detector, now=NOW + ALONE_PAUSE_SECONDS, others=0) is not None
+
+
+def test_one_text_that_is_sent_again_and_again_restarts_nothing() -> None:
+    detector = OutlierDetector(3)
+    for _ in range(10 * MAX_BARREN_TEXTS):
+        detector.record_failure(SICK, "The same text.")
+    assert reason(detector) is None
+    assert reason(detector, others=0) is None
 
 
 def test_an_answer_that_no_request_asked_for_is_the_workers_fault() -> None:
