@@ -33,7 +33,9 @@ MAX_MESSAGE_BYTES = 2**16
 MAX_SLOTS = 1024
 """Maximum slots of a worker: more is a mistake, and would draw every utterance to it."""
 MAX_STATE_BYTES = 2**20
-"""Maximum body of the answer to `GET /state`: the names of thousands of prepared voices fit."""
+"""Maximum body of the answer to `GET /state`."""
+MAX_VOICES_REPORTED = 1000
+"""Prepared voices that a state names."""
 
 MAX_SECONDS_PER_CHARACTER = 1.0
 """Audio for one character, at most. Digits are the longest: up to three quarters of a second each."""
@@ -43,7 +45,7 @@ MAX_EXTRA_SECONDS = 60.0
 ParameterValue = float | int | str | bool
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Amount = Annotated[float, Field(ge=0)]
-Word = Annotated[str, Field(max_length=1000)]
+Word = Annotated[str, Field(max_length=5000)]
 
 
 def max_pcm_bytes(characters: int, sample_rate: int) -> int:

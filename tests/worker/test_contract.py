@@ -157,7 +157,7 @@ def test_amounts_are_finite_and_not_negative(number: str) -> None:
         *[("slots", value) for value in (0, 10**9)],
         *[("resident_bytes", value) for value in (-1, 10**30)],
         ("sample_rate", 0),
-        ("model", "m" * 1001),
+        ("model", "m" * 5001),
     ],
 )
 def test_a_state_has_only_values_that_can_be_reported(field: str, value: object) -> None:
