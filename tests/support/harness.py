@@ -144,9 +144,12 @@ def listens(path: Path) -> bool:
 
 def _ready_workers(url: str, run_dir: Path) -> int:
     """The number of ready workers; -1 if the balancer does not answer."""
+    control = run_dir / "control.sock"
+    if not listens(control):
+        return -1
     try:
         httpx.get(f"{url}/ready", timeout=TIMEOUT, trust_env=False)
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(run_dir / "control.sock")), timeout=TIMEOUT) as client:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), timeout=TIMEOUT) as client:
             workers = client.get("http://control/health").json()["workers"]
     except httpx.TransportError:
         return -1
