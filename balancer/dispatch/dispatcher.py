@@ -11,12 +11,12 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
 from balancer.dispatch.attempt_runner import AttemptRunner
 from balancer.dispatch.outlier_detection import OutlierDetector
 from balancer.dispatch.retry_policy import RetryDecision, RetryPolicy
+from balancer.dispatch.worker_ejector import WorkerEjector
 from balancer.errors import ChorusError, InvalidRequestError, NotServingError, PoisonedError, SynthesisError
 from balancer.fleet.fleet import Fleet, WorkerPhase, WorkerProcess
 from balancer.fleet.view import WorkerView
@@ -53,6 +53,7 @@ class Dispatcher:
         self._timeouts = timeouts
         self._costs = CostModel(card)
         self._retry_policy = RetryPolicy()
+        self._ejector = WorkerEjector(fleet, scheduler, metrics, OutlierDetector(ejection_failures))
         self._runner = AttemptRunner(
             fleet,
             metrics,
@@ -60,10 +61,9 @@ class Dispatcher:
             sample_rate=card.sample_rate,
             acquire_hedge=self._acquire_hedge,
             release=self._release,
-            record_failure=self._record_failure,
+            record_failure=self._ejector.record_failure,
             others_serve=lambda attempt: self._scheduler.open_besides({attempt.process.name}) > 0,
         )
-        self._outliers = OutlierDetector(ejection_failures)
         self._max_slots = 0
         """The most slots that the fleet has had at once."""
         self._processes: dict[str, WorkerProcess] = {}
@@ -101,7 +101,7 @@ class Dispatcher:
                 self._check_retry(attempt, error, strikes)
             else:
                 self._learn(winner, result)
-                self._record_success(winner)
+                self._ejector.record_success(winner)
                 attempts = queued.attempt_id.number + 1
                 return replace(result, queue_seconds=queue_seconds, attempts=attempts, worker=winner.process.index)
             queued = replace(queued, attempt_id=queued.attempt_id.retry(), avoided=frozenset(failed_on))
@@ -132,42 +132,6 @@ class Dispatcher:
             raise _error_of(error) from error
         self._metrics.retries.inc()
         log.warning("retrying utterance %s: worker %d: %s", attempt.utterance.id, attempt.process.index, error)
-
-    # Workers that fail where others succeed.
-
-    def _record_failure(self, attempt: Attempt, kind: str) -> None:
-        process = attempt.process
-        self._metrics.record_worker_failure(process.index, kind)
-        if process.name not in attempt.failed_on:
-            attempt.failed_on.append(process.name)
-            self._outliers.record_failure(process.name, attempt.utterance.text)
-            self._eject_if_outlier(process)
-
-    def _record_success(self, attempt: Attempt) -> None:
-        self._outliers.record_success(attempt.process.name, attempt.failed_on, self._now())
-        for name in attempt.failed_on:
-            process = self._fleet.process(name)
-            if process is not None:
-                self._eject_if_outlier(process)
-
-    def _record_unrequested(self, process: WorkerProcess) -> None:
-        log.warning("worker %d (pid %d) sent an answer that no request asked for", process.index, process.state.pid)
-        self._metrics.record_worker_failure(process.index, "contract")
-        self._outliers.record_violation(process.name, self._now())
-        self._eject_if_outlier(process)
-
-    def _eject_if_outlier(self, process: WorkerProcess) -> None:
-        """Restart a worker that fails where others succeed; its utterances in flight are finished if it can."""
-        if process.retired:
-            return
-        now, others = self._now(), self._scheduler.open_besides({process.name})
-        known = len(self._fleet.workers)
-        reason = self._outliers.reason_to_eject(process.name, now, others_serving=others, workers=known)
-        if reason is not None:
-            self._outliers.ejected(process.name, now, others_serving=others)
-            self._metrics.workers_ejected.inc()
-            self._scheduler.close(process.name)
-            self._fleet.eject(process, reason)
 
     def _learn(self, attempt: Attempt, result: SynthesisResult) -> None:
         self._retry_policy.record_success()
@@ -239,8 +203,7 @@ class Dispatcher:
     def worker_ready(self, process: WorkerProcess) -> None:
         """Use the worker's slots."""
         name = process.name
-        self._outliers.forget_predecessors(name)
-        process.client.on_unrequested = partial(self._record_unrequested, process)
+        self._ejector.watch(process)
         self._processes[name] = process
         self._scheduler.join(name, slots=process.state.slots, speed=self._costs.speed(name))
         self._max_slots = max(self._max_slots, self._scheduler.slots)
