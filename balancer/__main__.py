@@ -14,7 +14,6 @@ from typing import cast
 
 import uvicorn
 
-from balancer.access.api_keys import KeysFileError
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.access.trusted_proxies import TrustedProxies
 from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
@@ -83,7 +82,7 @@ def main() -> None:
         check_exposure(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
         process = Process(settings, take_over(os.environ) or _listen(settings.server))
-    except (SettingsError, ExposureError, VoiceError, KeysFileError) as error:
+    except (SettingsError, ExposureError, VoiceError) as error:
         sys.exit(str(error))
     for name in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -16,8 +16,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from balancer.access.admission import Admission
-from balancer.access.api_keys import KeyRing
 from balancer.access.host_names import HostNames
+from balancer.access.key_ring import KeyRing
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
 from balancer.api import control, docs, health, openai, queue, tts, voices
@@ -53,7 +53,7 @@ from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSett
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
-from voices.registry import LiveRegistry
+from voices.watched_registry import WatchedRegistry
 from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
@@ -63,14 +63,21 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
     """Returns the balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
 
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
-    VoiceError if the voices cannot be read, KeysFileError if the API keys cannot.
+    VoiceError if the voices cannot be read.
     """
     card = settings.engine_options().card
     limits = settings.limits
     stores = open_stores(settings.storage)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
-    dispatcher = Dispatcher(fleet, Scheduler(settings.scheduling), metrics, card, _attempt_timeouts(settings.attempts))
-    validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), limits.max_text_characters)
+    dispatcher = Dispatcher(
+        fleet,
+        Scheduler(settings.scheduling),
+        metrics,
+        card,
+        _attempt_timeouts(settings.attempts),
+        ejection_failures=settings.probes.ejection_failures,
+    )
+    validator = RequestValidator(card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters)
     speech = SpeechService(
         dispatcher,
         metrics,
@@ -111,7 +118,7 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
                 executor.run(),
                 print_ready_banner(settings, dispatcher),
                 observe_loop_lag(metrics.loop_lag),
-                *_operations(settings, dispatcher, replace_balancer),
+                *_operations(settings, dispatcher, replace_balancer, process_cpu),
                 *_webhooks(settings.jobs, stores, metrics),
             ],
         ),
@@ -149,12 +156,12 @@ def _terminate_if_crashed(task: asyncio.Task[None]) -> None:
 
 
 def _operations(
-    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None]
+    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None], process_cpu: ProcessCpu
 ) -> list[Coroutine[object, object, None]]:
     """The recycling of workers, and the control socket."""
     recycling = settings.recycling
     recycler = WorkerRecycler(dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
-    control_api = control.create_control_api(dispatcher, recycler, replace_balancer)
+    control_api = control.create_control_api(dispatcher, recycler, replace_balancer, process_cpu)
     return [recycler.run(), control.serve(control_api, settings.server.control_socket)]
 
 
@@ -217,4 +224,9 @@ def _cache_keys(settings: Settings) -> CacheKeys:
         revision=engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",
     )
-    return CacheKeys(settings.engine_options().label(), weights_fingerprint, settings.storage.voices_dir)
+    return CacheKeys(
+        settings.engine_options().label(),
+        weights_fingerprint,
+        settings.storage.voices_dir,
+        per_caller=settings.storage.cache_scope == "caller",
+    )

@@ -65,6 +65,12 @@ class Metrics:
         self.retries = self._counter("retries", "Utterances run again because their worker failed.")()
         self.hedges = self._counter("hedges", "Second attempts started beside a slow first one.")()
         self.workers_lost = self._counter("workers_lost", "Workers that crashed or stopped responding.")()
+        self.workers_ejected = self._counter(
+            "workers_ejected", "Workers that were restarted because they failed where others succeeded."
+        )()
+        self._worker_failures = self._counter(
+            "worker_failures", "Attempts that failed on a worker, by the kind of failure.", "worker", "kind"
+        )
         self._cache = self._counter("cache", "Speech requests answered, by the source of their audio.", "outcome")
         self.cache_errors = self._counter("cache_errors", "Failed reads and writes of the audio cache.")()
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
@@ -106,6 +112,10 @@ class Metrics:
     def record_wasted_seconds(self, reason: str, seconds: float) -> None:
         """Record the time that a worker spent on audio that is not used."""
         self._wasted_seconds(reason).inc(seconds)
+
+    def record_worker_failure(self, index: int, kind: str) -> None:
+        """Record that an attempt failed on a worker: `engine`, `contract` or `timeout`."""
+        self._worker_failures(str(index), kind).inc()
 
     def record_cancellation(self, stage: str) -> None:
         """Record that a client disconnected while its utterance was `queued`, `running` or `encoding`."""

@@ -132,7 +132,9 @@ class AccessSettings(SettingsGroup):
         description="Further names of this server, separated by commas, that the headers Host and Origin may have: "
         "without API keys a server on loopback answers only to loopback names and to the host of CHORUS_PUBLIC_URL.",
     )
-    open_metrics: bool = Field(False, description="Whether `/metrics` is served without a key.")
+    open_metrics: bool = Field(
+        False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
+    )
     open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` are served without a key.")
 
     @field_validator("api_keys", mode="before")
@@ -310,6 +312,13 @@ class StorageSettings(SettingsGroup):
         "not merged.",
     )
     cache_days: float = Field(7.0, gt=0, description="Days after which audio in the cache expires.")
+
+    cache_scope: Literal["shared", "caller"] = Field(
+        "shared",
+        description="Who gets cached audio: `shared` answers every caller with what any other has had synthesized, "
+        "so that a fast answer tells that somebody said those words; `caller` keeps the audio of each API key, or "
+        "address, apart.",
+    )
 
     @property
     def cache_bytes(self) -> int:
@@ -493,8 +502,14 @@ class ProbeSettings(SettingsGroup):
     unresponsive_seconds: float = Field(
         10.0,
         gt=0,
-        description="Seconds without an answer after which the balancer kills a worker process, so that it is "
+        description="Seconds without a valid answer after which the balancer kills a worker process, so that it is "
         "restarted.",
+    )
+    ejection_failures: int = Field(
+        3,
+        ge=0,
+        description="Failed attempts, on utterances that succeeded elsewhere, from which a worker is restarted if they "
+        "are half of its latest 20; 0: never. At least half of the other workers serve meanwhile.",
     )
     watchdog_seconds: float = Field(
         60.0, ge=0, description="Seconds without progress in its model after which a worker ends itself; 0: never."

@@ -6,6 +6,7 @@ sound itself, so that a recording of any length can be inspected.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from math import inf, log10
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
+
+from voices.regular_files import MAX_CLIP_BYTES, check_regular_file
 
 Planes = NDArray[np.float32]
 """Samples of shape (channels, samples), in [-1, 1] unless the recording goes beyond."""
@@ -26,8 +29,10 @@ MIN_SPEECH_SECONDS = 5.0
 """The engines refuse clips with less speech, or clone them badly."""
 USED_SECONDS = 15.0
 """The engines use only the first 10 to 15 s of a clip."""
+LONG_SECONDS = 60.0
+"""A longer clip is worth a remark."""
 MAX_ANALYSED_SECONDS = 600.0
-"""The rest of a longer clip is not analysed."""
+"""A longer clip is refused, and its rest is not analysed."""
 MIN_SAMPLE_RATE = 16_000
 """In Hz: the rate at which the engines analyse the speaker. At a lower rate the high frequencies of consonants are
 missing."""
@@ -85,15 +90,17 @@ class Clip:
 
 def inspect(path: Path) -> Clip:
     """Decodes and measures a clip. Raises ClipError if it is not audio, or of another format, empty or damaged."""
-    if not path.is_file():
-        raise ClipError(f"there is no file {path}")
     try:
+        check_regular_file(path, MAX_CLIP_BYTES)
         path.open("rb").close()  # ffmpeg's errors do not distinguish an unreadable file from an invalid one
         return _measure(path)
     except av.FFmpegError as error:
         raise ClipError(f"{path} cannot be decoded: it must be a whole file of {KINDS}") from error
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ClipError(f"there is no file {path}") from error
     except OSError as error:
-        raise ClipError(f"cannot read {path}: {error.strerror}") from error
+        too_large = f"; record 10 to {USED_SECONDS:g} s" if error.errno == errno.EFBIG else ""
+        raise ClipError(f"cannot read {path}: {error.strerror}{too_large}") from error
 
 
 def faults(clip: Clip) -> tuple[str, ...]:
@@ -110,6 +117,11 @@ def faults(clip: Clip) -> tuple[str, ...]:
         found.append(
             f"only its first {USED_SECONDS:g} s are used; they have {clip.used_speech_seconds:.1f} s of speech, and at "
             f"least {MIN_SPEECH_SECONDS:g} s are needed: cut off what comes before the speech"
+        )
+    if clip.seconds >= MAX_ANALYSED_SECONDS:
+        found.append(
+            f"it lasts {MAX_ANALYSED_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are "
+            "used: cut it to these"
         )
     if -inf < clip.level < MIN_SPEECH_DBFS:
         found.append(
@@ -130,11 +142,9 @@ def faults(clip: Clip) -> tuple[str, ...]:
 
 def notes(clip: Clip) -> tuple[str, ...]:
     """Returns remarks on a clip that can be used nevertheless."""
-    if clip.seconds < MAX_ANALYSED_SECONDS:
+    if clip.seconds <= LONG_SECONDS:
         return ()
-    return (
-        f"it lasts {MAX_ANALYSED_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are used",
-    )
+    return (f"it lasts {clip.seconds:.0f} s, and only its first 10 to {USED_SECONDS:g} s are used",)
 
 
 def _measure(path: Path) -> Clip:

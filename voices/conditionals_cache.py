@@ -8,14 +8,15 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from voices.regular_files import MAX_CLIP_BYTES, read_regular_file
+
 FOLDER = "conditionals"
 SUFFIX = ".safetensors"
 
 
 def clip_digest(clip: Path) -> str:
-    """Returns the SHA-256 of a clip's content in hexadecimal. Raises OSError."""
-    with clip.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the SHA-256 of a clip's content in hexadecimal. Raises OSError, also for what cannot be a clip."""
+    return hashlib.sha256(read_regular_file(clip, MAX_CLIP_BYTES)).hexdigest()
 
 
 def cache_file(cache: Path, model: str, digest: str) -> Path:

@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from voices.regular_files import MAX_CLIP_BYTES, MAX_DESCRIPTION_BYTES, check_regular_file, read_regular_file
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
 
@@ -27,6 +30,9 @@ POLL_INTERVAL_SECONDS = 1.0
 """Minimum time between two scans of the folder by a LiveRegistry, after which a change takes effect."""
 UNKNOWN_NAME_POLL_SECONDS = 0.05
 """The same when an unknown name is requested, which may be that of a new voice."""
+
+MAX_FILES = 1000
+"""Files in a voice's folder whose changes are noticed: a voice has two."""
 
 log = logging.getLogger(__name__)
 
@@ -202,10 +208,20 @@ class LiveRegistry:
         """
         clip = self.reference(voice)
         try:
-            status = clip.stat()
+            status = check_regular_file(clip, MAX_CLIP_BYTES)
         except OSError as error:
             raise VoiceError(f"cannot read the reference clip {clip}: {error.strerror}") from error
         return status.st_mtime_ns, status.st_size, status.st_ino
+
+    async def rescan(self) -> None:
+        """Scans the folder now, since a voice is missing that may be new: `resolve` has done so here."""
+
+    def rescan_blocking(self) -> None:
+        """The same for a thread that may wait."""
+
+    async def current_fingerprint(self, voice: Voice) -> tuple[int, ...]:
+        """Returns `fingerprint(voice)`. Raises VoiceError."""
+        return self.fingerprint(voice)
 
     def _refresh(self, max_age: float) -> None:
         if self._clock() - self._refreshed_at < max_age:
@@ -246,7 +262,7 @@ def _snapshot(folder: Path) -> _Snapshot:
     for own in _folders(folder):
         snapshot[own] = _file_state(own)
         with suppress(OSError):  # unreadable or deleted meanwhile: a state like any other
-            snapshot |= {file: _file_state(file) for file in own.iterdir()}
+            snapshot |= {file: _file_state(file) for file in islice(own.iterdir(), MAX_FILES)}
     return snapshot
 
 
@@ -277,13 +293,23 @@ def describe_errors(error: ValidationError) -> str:
 
 def _read(file: Path) -> Voice:
     try:
-        voice = Voice.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+        description = read_regular_file(file, MAX_DESCRIPTION_BYTES).decode()
+        voice = Voice.model_validate(tomllib.loads(description))
     except ValidationError as error:
         raise VoiceError(f"{file}: {describe_errors(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise VoiceError(f"{file}: {error}") from error
     if voice.name != file.parent.name:
         raise VoiceError(f"{file}: name is {voice.name!r} but the folder is {file.parent.name!r}; make them equal")
-    if voice.reference is not None and not (file.parent / voice.reference).is_file():
-        raise VoiceError(f"{file}: the reference clip {voice.reference!r} is missing from {file.parent}")
+    if voice.reference is not None:
+        _check_clip(file, voice.reference)
     return voice
+
+
+def _check_clip(file: Path, name: str) -> None:
+    try:
+        check_regular_file(file.parent / name, MAX_CLIP_BYTES)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise VoiceError(f"{file}: the reference clip {name!r} is missing from {file.parent}") from error
+    except OSError as error:
+        raise VoiceError(f"{file}: the reference clip {name!r} cannot be used: {error.strerror}") from error

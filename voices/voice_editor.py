@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from voices import clips
 from voices.clips import ClipError
 from voices.registry import Consent, Registry, Voice, VoiceError, describe_errors
+from voices.regular_files import MAX_CLIP_BYTES, read_regular_file
 
 REQUIRED_VOICE = "default"
 """The voice of requests that name no voice: a server does not start without it."""
@@ -109,7 +110,7 @@ def _check_names(voice: Voice, registry: Registry, *, replace: bool) -> None:
 def _write(own: Path, voice: Voice, clip: Path) -> None:
     """Writes the folder `own` of a voice, and reads it back as the registry does."""
     own.mkdir()
-    shutil.copyfile(clip, own / str(voice.reference))
+    (own / str(voice.reference)).write_bytes(read_regular_file(clip, MAX_CLIP_BYTES))
     description_fields = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
     (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
     if problems := Registry.load(own.parent).problems:

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from worker.cards import CARDS
-from worker.contract import Utterance, UtteranceError, WorkerState
+from worker.contract import MAX_VOICES_REPORTED, Utterance, UtteranceError, WorkerState
 from worker.runner import RefusedError, Run, Runner
 
 STATUS = {"full": 429, "not_ready": 503, "invalid": 400}
@@ -47,7 +47,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
             progress=runner.progress,
             speed=runner.speed,
             stage_seconds=runner.stage_seconds,
-            voices_prepared=runner.voices_prepared,
+            voices_prepared=runner.voices_prepared[:MAX_VOICES_REPORTED],
             resident_bytes=memory.rss,
             shared_bytes=memory.shared,
             cpu_seconds=times.user + times.system,
@@ -58,7 +58,7 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
     async def synthesize(request: Request) -> Response:
         try:
             utterance = Utterance.model_validate_json(await request.body())
-            run = runner.submit(utterance)
+            run = await runner.submit_when_found(utterance)
         except ValidationError as error:
             return refusal(UtteranceError(code="invalid", message=str(error)))
         except RefusedError as error:

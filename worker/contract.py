@@ -3,8 +3,12 @@
 The balancer imports this module, too, so it loads no model and no numerical library.
 
 `POST /synthesize` is answered with a stream of frames, each a one-byte kind, a four-byte big-endian length and that
-many bytes of payload. PCM frames are sent as the audio is made; one END or ERROR frame closes the utterance. A body
-without its closing frame is incomplete because the worker died, even if the HTTP response is complete.
+many bytes of payload. PCM frames are sent as the audio is made; one END or ERROR frame, which names the utterance,
+closes it. A body without its closing frame is incomplete because the worker died, even if the HTTP response is
+complete.
+
+Every part of an answer is bounded, so that a worker that misbehaves costs the balancer no memory: frames, messages, the
+audio of one utterance (`max_pcm_bytes`) and the state.
 """
 
 from __future__ import annotations
@@ -19,11 +23,39 @@ from pydantic import BaseModel, ConfigDict, Field
 SAMPLE_BYTES = 2
 """Bytes per sample. PCM in frames is signed 16-bit little-endian mono."""
 
+MAX_SAMPLE_RATE = 48_000
+"""In Hz."""
+
+MAX_PCM_FRAME_BYTES = 2**20
+"""Maximum payload of a PCM frame; longer chunks of audio are sent as several frames."""
+MAX_MESSAGE_BYTES = 2**16
+"""Maximum payload of the other frames, and maximum body of a refusal."""
+MAX_SLOTS = 1024
+"""Maximum slots of a worker: more is a mistake, and would draw every utterance to it."""
+MAX_STATE_BYTES = 2**20
+"""Maximum body of the answer to `GET /state`."""
+MAX_VOICES_REPORTED = 1000
+"""Prepared voices that a state names."""
+
+MAX_SECONDS_PER_CHARACTER = 1.0
+"""Audio for one character, at most. Digits are the longest: up to three quarters of a second each."""
+MAX_EXTRA_SECONDS = 60.0
+"""Audio beyond that: pauses, and models that go on for a while after a short text."""
+
 ParameterValue = float | int | str | bool
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0)]
+Word = Annotated[str, Field(max_length=5000)]
+
+
+def max_pcm_bytes(characters: int, sample_rate: int) -> int:
+    """Maximum PCM of a text with that many characters, in bytes: what exceeds it is no speech."""
+    seconds = MAX_EXTRA_SECONDS + MAX_SECONDS_PER_CHARACTER * characters
+    return int(seconds * sample_rate) * SAMPLE_BYTES
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Utterance(_Message):
@@ -55,40 +87,41 @@ class Phase(StrEnum):
 class WorkerState(_Message):
     """The answer to `GET /state`.
 
-    A newer worker may add fields, which are ignored: a rolling restart replaces the balancer last.
+    A newer worker may add fields, which are ignored: a rolling restart replaces the balancer last. Numbers are finite
+    and within ranges that every consumer can handle.
     """
 
     model_config = ConfigDict(extra="ignore")
 
-    index: int
-    pid: int
+    index: Count
+    pid: Annotated[int, Field(gt=0, lt=2**31)]
     phase: Phase
     reason: str | None = None
     """Why the phase is FAILED, and what to do about it."""
-    engine: str
-    model: str
-    sample_rate: int
-    cores: tuple[int, ...]
+    engine: Word
+    model: Word
+    sample_rate: Annotated[int, Field(ge=8000, le=MAX_SAMPLE_RATE)]
+    cores: tuple[Count, ...]
     """CPU numbers the process may run on."""
-    threads: int
-    slots: int
+    threads: Count
+    slots: Annotated[int, Field(ge=1, le=MAX_SLOTS)]
     """Number of utterances that the worker can run at once."""
     in_flight: tuple[str, ...]
     """Ids of the running utterances."""
-    done: int
+    done: Count
     """Number of utterances completed since the start."""
-    progress: int
+    progress: Count
     """Grows with every token, block or piece of audio made. A busy worker hangs if it stops growing."""
-    speed: float | None
+    speed: Amount | None
     """Average number of audio seconds made per second of work; None before the first utterance."""
-    stage_seconds: dict[str, float] = {}
+    stage_seconds: dict[Word, Amount] = {}
     """Seconds that the model's thread has spent in each stage of synthesis; empty if the engine does not measure."""
     voices_prepared: tuple[str, ...]
-    resident_bytes: int
-    shared_bytes: int = 0
+    resident_bytes: Count
+    shared_bytes: Count = 0
     """The part of `resident_bytes` that is mapped from files: the workers of a host share one copy of it."""
-    cpu_seconds: float
-    started_at: float
+    cpu_seconds: Amount
+    started_at: Amount
     """Unix time."""
 
     @property
@@ -110,22 +143,32 @@ class EndOfUtterance(_Message):
 
     model_config = ConfigDict(extra="ignore")
 
-    samples: int
-    compute_seconds: float
+    id: str
+    """Id of the utterance, so that a late answer is not taken for that of another utterance."""
+    samples: Count
+    compute_seconds: Amount
 
 
 class UtteranceError(_Message):
     """The closing frame of an utterance that the engine failed on, and the body of a refusal."""
 
+    model_config = ConfigDict(extra="ignore")
+
+    id: str = ""
+    """Id of the utterance; empty in a refusal."""
     code: str
     """`unspeakable`: the engine cannot pronounce any of the text. `invalid`: the engine does not have this voice or
-    parameter. `full`: no free slot. `not_ready`: the worker's phase is not READY. `internal`: a defect; the worker's
-    log has the traceback."""
+    parameter. `full`: no free slot. `not_ready`: the worker's phase is not READY. `internal`: a defect.
+    `exhausted`: the worker lacks memory, or its device has failed. The worker's log has the traceback of the last two,
+    and another worker may succeed."""
     message: str
 
 
+WORKER_FAULTS = ("internal", "exhausted")
+"""Codes of errors that another worker may not have."""
+
+
 _HEADER = struct.Struct(">cI")
-_FRAME_LIMIT = 64 * 2**20
 
 
 class FramingError(ValueError):
@@ -149,13 +192,14 @@ class FrameDecoder:
         frames = []
         start = 0
         while len(self._buffer) - start >= _HEADER.size:
-            kind, length = _HEADER.unpack_from(self._buffer, start)
-            if kind not in _KINDS or length > _FRAME_LIMIT:
-                raise FramingError(f"not a frame: kind {kind!r}, length {length}")
+            code, length = _HEADER.unpack_from(self._buffer, start)
+            kind = _KINDS.get(code)
+            if kind is None or length > (MAX_PCM_FRAME_BYTES if kind is FrameKind.PCM else MAX_MESSAGE_BYTES):
+                raise FramingError(f"not a frame: kind {code!r}, length {length}")
             end = start + _HEADER.size + length
             if len(self._buffer) < end:
                 break
-            frames.append((_KINDS[kind], bytes(self._buffer[start + _HEADER.size : end])))
+            frames.append((kind, bytes(self._buffer[start + _HEADER.size : end])))
             start = end
         del self._buffer[:start]
         return frames

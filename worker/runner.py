@@ -12,14 +12,24 @@ import os
 import queue
 import threading
 import time
+import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from voices.registry import LiveRegistry, UnknownVoiceError, Voice, VoiceError
-from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, UtteranceError, encode_frame
+from worker.contract import (
+    MAX_PCM_FRAME_BYTES,
+    EndOfUtterance,
+    FrameKind,
+    Phase,
+    Utterance,
+    UtteranceError,
+    encode_frame,
+)
 from worker.crash_history import NO_CRASHES, Crashes
+from worker.engine_failures import EXHAUSTED, failure_code
 from worker.engines.base import (
     Cancellation,
     CancelledError,
@@ -39,6 +49,18 @@ WARM_UP_TOKENS = 50
 """Two seconds of audio: by then an engine that decodes tokens has compiled and allocated everything."""
 DEFAULT_VOICE = "default"
 
+MODEL_THREAD = "model"
+"""Name of the thread that owns the model."""
+
+MAX_MESSAGE_CHARACTERS = 2000
+"""Length of an error's message; the log has the rest."""
+
+FAILURE_MESSAGES = {
+    "internal": "the engine failed on this text; the worker's log has the details",
+    "exhausted": "the worker ran out of memory, or its device failed; the worker's log has the details",
+}
+"""Messages for clients, by the error's code."""
+
 SPEED_SMOOTHING = 0.2
 """Weight of the latest utterance in the moving average of the speed."""
 
@@ -48,7 +70,7 @@ class RefusedError(Exception):
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
-        self.error = UtteranceError(code=code, message=message)
+        self.error = UtteranceError(code=code, message=message[:MAX_MESSAGE_CHARACTERS])
 
 
 @dataclass
@@ -68,6 +90,11 @@ class Run:
     def put(self, kind: FrameKind, payload: bytes) -> None:
         """Add a frame. Event loop only."""
         self._outbox.put_nowait((kind, payload))
+
+    def put_audio(self, pcm: bytes) -> None:
+        """Add audio, in as many frames as it takes. Event loop only."""
+        for start in range(0, len(pcm), MAX_PCM_FRAME_BYTES):
+            self.put(FrameKind.PCM, pcm[start : start + MAX_PCM_FRAME_BYTES])
 
     async def frames(self) -> AsyncIterator[bytes]:
         """Encoded frames as they are made; the closing frame is the last."""
@@ -125,7 +152,7 @@ class Runner:
     def start(self) -> None:
         """Start the model's thread. Called once, on the event loop."""
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._drive, name="model", daemon=True).start()
+        threading.Thread(target=self._drive, name=MODEL_THREAD, daemon=True).start()
 
     async def settled(self) -> None:
         """Wait until the model is ready or has failed to load."""
@@ -168,33 +195,51 @@ class Runner:
         """Voices that are prepared, sorted by name."""
         return tuple(sorted(self._prepared))
 
-    def submit(self, utterance: Utterance) -> Run:
-        """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's."""
+    async def submit_when_found(self, utterance: Utterance) -> Run:
+        """The same as `submit`. Waits for the folder of voices only where it is needed: for a new or a cloned voice."""
+        try:
+            voice = self._voices.resolve(utterance.voice)
+        except UnknownVoiceError:
+            await self._voices.rescan()
+            return self.submit(utterance)
+        if voice.reference is None:
+            return self.submit(utterance)
+        try:
+            fingerprint = await self._voices.current_fingerprint(voice)
+        except VoiceError as error:
+            raise RefusedError("invalid", str(error)) from error
+        return self.submit(utterance, VoiceSource(voice, self._voices.reference(voice), fingerprint))
+
+    def submit(self, utterance: Utterance, source: VoiceSource | None = None) -> Run:
+        """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's.
+
+        `source` is the utterance's voice; without it the voice is looked up.
+        """
         if self.engine is None or self.phase is not Phase.READY:
             raise RefusedError("not_ready", self.reason or f"the worker is {self.phase}")
         if utterance.id in self._runs:
             raise RefusedError("invalid", f"utterance {utterance.id!r} is already in flight")
         if len(self._runs) >= self.slots:
             raise RefusedError("full", f"all {self.slots} slots are taken")
-        source = self._source(utterance, self.engine)
+        source = self._source(utterance, self.engine, source)
         run = Run(utterance, source, Cancellation(self._progressed))
         self._runs[utterance.id] = run
         self._inbox.put(run)
         return run
 
-    def _source(self, utterance: Utterance, engine: Engine) -> VoiceSource:
+    def _source(self, utterance: Utterance, engine: Engine, source: VoiceSource | None) -> VoiceSource:
         card = engine.card
         unknown = [name for name in utterance.parameters if card.parameter(name) is None]
         if unknown:
             raise RefusedError("invalid", f"engine {card.name!r} has no parameter {unknown[0]!r}")
         try:
-            voice = self._voices.resolve(utterance.voice)
+            voice = source.voice if source is not None else self._voices.resolve(utterance.voice)
         except UnknownVoiceError as error:
             raise RefusedError("invalid", str(error)) from error
         if not self._fits(voice, engine):
             raise RefusedError("invalid", f"engine {card.name!r} cannot speak voice {voice.name!r}")
         try:
-            return self._voice_source(voice)
+            return source or self._voice_source(voice)
         except VoiceError as error:
             raise RefusedError("invalid", str(error)) from error
 
@@ -274,25 +319,29 @@ class Runner:
         """Make the next chunk; returns whether the utterance goes on."""
         run = synthesis.run
         outcome, error = "ok", None
+        utterance_id = run.utterance.id
         try:
             chunk = next(synthesis.chunks)
             if len(chunk):
                 synthesis.samples += len(chunk)
-                self._call_on_loop(run.put, FrameKind.PCM, to_pcm(chunk))
+                self._call_on_loop(run.put_audio, to_pcm(chunk))
             return True
         except StopIteration:
             pass
         except CancelledError:
             outcome = "cancelled"
         except UnspeakableError as unspeakable:
-            outcome, error = "unspeakable", UtteranceError(code="unspeakable", message=str(unspeakable))
+            outcome, error = "unspeakable", _error(utterance_id, "unspeakable", str(unspeakable))
         except VoiceUnusableError as unusable:
             message = f"voice {run.source.voice.name!r} cannot be used: {unusable}"
-            outcome, error = "invalid", UtteranceError(code="invalid", message=message)
-        except Exception:
-            log.exception("the engine failed", extra={"fields": run.ids})
-            message = "the engine failed on this text; the worker's log has the details"
-            outcome, error = "failed", UtteranceError(code="internal", message=message)
+            outcome, error = "invalid", _error(utterance_id, "invalid", message)
+        except Exception as failure:
+            code = failure_code(failure)
+            outcome, error = "failed", _error(utterance_id, code, FAILURE_MESSAGES[code])
+            if code == EXHAUSTED:
+                # Its frames hold what the engine had allocated, and logging needs memory as well.
+                traceback.clear_frames(failure.__traceback__)
+            log.error("the engine failed", exc_info=failure, extra={"fields": run.ids})
         seconds = time.perf_counter() - synthesis.started
         audio_seconds = synthesis.samples / engine.card.sample_rate
         self._log(run, outcome, seconds, audio_seconds)
@@ -348,7 +397,7 @@ class Runner:
         self.done += 1
         self.speed = speed if self.speed is None else self.speed + SPEED_SMOOTHING * (speed - self.speed)
         self._release(run)
-        end = EndOfUtterance(samples=samples, compute_seconds=seconds)
+        end = EndOfUtterance(id=run.utterance.id, samples=samples, compute_seconds=seconds)
         run.put(FrameKind.END, end.model_dump_json().encode())
 
     def _close(self, run: Run, error: UtteranceError | None) -> None:
@@ -360,6 +409,10 @@ class Runner:
         del self._runs[run.utterance.id]
         if self.phase is Phase.DRAINING and not self._runs:
             self._drained.set()
+
+
+def _error(utterance_id: str, code: str, message: str) -> UtteranceError:
+    return UtteranceError(id=utterance_id, code=code, message=message[:MAX_MESSAGE_CHARACTERS])
 
 
 def to_pcm(samples: Samples) -> bytes:

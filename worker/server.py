@@ -8,12 +8,14 @@ import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import NoReturn
 
 import uvicorn
 
-from voices.registry import LiveRegistry, VoiceError
+from voices.registry import VoiceError
+from voices.watched_registry import WatchedRegistry
 from worker.app import create_app
 from worker.contract import Phase
 from worker.crash_history import CrashHistory
@@ -21,7 +23,7 @@ from worker.engines import load
 from worker.engines.base import Engine
 from worker.options import WorkerOptions
 from worker.precision import detect_processor, precision_remarks
-from worker.runner import Runner
+from worker.runner import MODEL_THREAD, Runner
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +45,19 @@ def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: floa
         history.end()
         _end(0)
 
+    def end_without_model(failure: threading.ExceptHookArgs) -> None:
+        try:
+            log.critical("thread %s failed", failure.thread and failure.thread.name, exc_info=failure.exc_value)
+        finally:
+            if failure.thread is not None and failure.thread.name == MODEL_THREAD:
+                _end(1)
+
+    # Without its model's thread a worker would accept utterances and never answer.
+    threading.excepthook = end_without_model
     # uvicorn raises the signal again once it has finished what was in flight: that is a clean end.
     signal.signal(signal.SIGTERM, end_well)
     try:
-        registry = LiveRegistry(options.voices_dir)
+        registry = WatchedRegistry(options.voices_dir)
     except VoiceError as error:
         sys.exit(f"worker {options.index}: {error}")
 

@@ -1,12 +1,13 @@
-"""API keys and the permissions of each. A file holds their digests only; it is read again whenever it changes."""
+"""API keys and the permissions of each, and the file that holds their digests."""
 
 from __future__ import annotations
 
-import hmac
-import logging
+import fcntl
+import os
 import secrets
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,9 +16,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.scheduling.priority import Priority
-from balancer.settings_groups import DIGEST_PATTERN, DIGEST_PREFIX
+from balancer.settings_groups import DIGEST_PATTERN
+from voices.regular_files import read_regular_file
 
-log = logging.getLogger(__name__)
+MAX_FILE_BYTES = 16 * 2**20
+"""Maximum size of the file: some 50,000 keys."""
+
+LOCK_SECONDS = 10.0
+"""Time to wait for another process that changes the file."""
+LOCK_POLL_SECONDS = 0.02
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -75,7 +82,7 @@ def digest_of(key: str) -> str:
 def read_keys(file: Path) -> tuple[ApiKey, ...]:
     """The API keys of a file; none if the file does not exist. Raises KeysFileError."""
     try:
-        return _File.model_validate_json(file.read_bytes()).keys
+        return _File.model_validate_json(read_regular_file(file, MAX_FILE_BYTES)).keys
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -86,14 +93,26 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
         raise KeysFileError(f"the API keys in {file} cannot be read: {where}: {fault['msg']}") from error
 
 
+def update_keys(file: Path, change: Callable[[tuple[ApiKey, ...]], Sequence[ApiKey]]) -> None:
+    """Replace the keys of the file by what `change` makes of them. Processes that do so at once take turns.
+
+    Raises KeysFileError, OSError, and the exceptions of `change`, upon which the file stays as it is.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(file):
+        write_keys(file, change(read_keys(file)))
+
+
 def write_keys(file: Path, keys: Sequence[ApiKey]) -> None:
     """Replace the file atomically; only its owner may read it. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     content = _File(keys=tuple(keys)).model_dump_json(indent=2, exclude_none=True)
     try:
-        temporary.touch(mode=0o600)
-        temporary.write_text(content + "\n", encoding="utf-8")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
+            new.write(content + "\n")
+            new.flush()
+            os.fsync(new.fileno())  # a host that loses power must not find an empty file in its place
         temporary.replace(file)
     except BaseException:
         with suppress(OSError):
@@ -101,57 +120,21 @@ def write_keys(file: Path, keys: Sequence[ApiKey]) -> None:
         raise
 
 
-class KeyRing:
-    """The valid API keys: those of the environment and those of a file, which is read again when it changes."""
-
-    def __init__(self, fixed: Iterable[str] = (), file: Path | None = None) -> None:
-        """`fixed` holds API keys, or their digests prefixed with `sha256:`. Raises KeysFileError."""
-        digests = [
-            key.removeprefix(DIGEST_PREFIX) if key.startswith(DIGEST_PREFIX) else digest_of(key) for key in fixed
-        ]
-        self._fixed = tuple(ApiKey(name=f"key-{digest[:8]}", digest=digest) for digest in digests)
-        self._file = file
-        self._file_version = self._stat()
-        self._from_file = read_keys(file) if file is not None else ()
-        self._key_required = bool(self._fixed) or self._file_version is not None
-
-    @property
-    def key_required(self) -> bool:
-        """Whether requests need an API key. Once a file has existed it stays true, even if its last key is revoked."""
-        self._refresh()
-        return self._key_required
-
-    def find(self, offered: str) -> ApiKey | None:
-        """The valid API key that equals `offered`; None if there is none."""
-        self._refresh()
-        digest = digest_of(offered)
-        found = None
-        # All keys are compared, each in constant time, so that the time taken reveals nothing about them.
-        for key in (*self._fixed, *self._from_file):
-            if hmac.compare_digest(digest, key.digest):
-                found = key
-        return found
-
-    def _refresh(self) -> None:
-        """Read the file again if it has changed. If it cannot be read, the previous keys stay valid."""
-        version = self._stat()
-        if version == self._file_version or self._file is None:
-            return
-        self._file_version = version
-        try:
-            self._from_file = read_keys(self._file)
-        except KeysFileError as error:
-            log.error("API keys not reloaded, the previous keys stay valid: %s", error)
-            return
-        self._key_required = self._key_required or version is not None
-        log.info("loaded %d API keys from %s", len(self._from_file), self._file)
-
-    def _stat(self) -> tuple[int, int, int] | None:
-        """Modification time, size and inode of the file, which differ when it has changed; None if there is no file."""
-        if self._file is None:
-            return None
-        try:
-            status = self._file.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold the lock of the file, which is a file of its own: the keys' file is replaced. Raises KeysFileError."""
+    lock = file.with_name(f".{file.name}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW, 0o600)
+    try:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline:
+                    raise KeysFileError(f"another process has been changing {file} for {LOCK_SECONDS:g} s") from error
+                time.sleep(LOCK_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)

@@ -18,6 +18,11 @@ class Caller:
     key: ApiKey | None = None
 
 
+def is_stranger(request: Request) -> bool:
+    """Whether the server requires API keys and the request has none: it was let in because its path is open."""
+    return bool(getattr(request.state, "stranger", False))
+
+
 def caller_of(request: Request) -> Caller:
     """The caller of a request: the owner of its API key, else the client's address."""
     known: Caller | None = getattr(request.state, "caller", None)

@@ -18,14 +18,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from balancer.api.health import health_of
 from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
+from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.recycling import WorkerRecycler
 
 
 def create_control_api(
-    dispatcher: Dispatcher, recycler: WorkerRecycler, replace_balancer: Callable[[], None]
+    dispatcher: Dispatcher, recycler: WorkerRecycler, replace_balancer: Callable[[], None], cpu: ProcessCpu
 ) -> Starlette:
     """The app. `replace_balancer` restarts this process once its requests are finished."""
     started_at = time.time()
@@ -42,6 +44,9 @@ def create_control_api(
 
     async def get_state(_: Request) -> Response:
         return JSONResponse(state())
+
+    async def get_health(_: Request) -> Response:
+        return JSONResponse(health_of(dispatcher, cpu))
 
     async def drain(_: Request) -> Response:
         dispatcher.draining = True
@@ -70,6 +75,7 @@ def create_control_api(
     return Starlette(
         routes=[
             Route("/state", get_state),
+            Route("/health", get_health),
             Route("/drain", drain, methods=["POST"]),
             Route("/resume", resume, methods=["POST"]),
             Route("/workers/{index:int}/replace", replace, methods=["POST"]),

@@ -1,4 +1,8 @@
-"""Endpoints for operators: `/health`, `/ready`, `/metrics`."""
+"""Endpoints for operators: `/health`, `/ready`, `/metrics`.
+
+Where API keys are required, health checks need none, but learn only what they need: processes, memory and reasons,
+which may name files, are for callers with a key and for the control socket.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from balancer.api.models import Health, MetricsSummary, Readiness, WorkerProcessReport, WorkerReport
+from balancer.access.caller import is_stranger
+from balancer.api.models import (
+    Health,
+    HealthStatus,
+    MetricsSummary,
+    Readiness,
+    ReadinessStatus,
+    WorkerProcessReport,
+    WorkerReport,
+)
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
@@ -25,27 +38,19 @@ _STATE_FIELDS = WorkerProcessReport.model_fields.keys() - WorkerReport.model_fie
 def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Route]:
     """The routes. Load balancers poll `/ready`; supervisors of this host poll `/health`."""
 
-    async def get_health(_: Request) -> Response:
-        reason = dispatcher.why_not_serving()
-        health = Health(
-            status="healthy" if reason is None else "unhealthy",
-            timestamp=_now(),
-            reason=reason,
-            draining=dispatcher.draining,
-            queue_depth=dispatcher.depth,
-            queue_depths={priority.value: depth for priority, depth in dispatcher.depths.items()},
-            slots=dispatcher.slots,
-            free_slots=dispatcher.free_slots,
-            workers=[_worker(view, cpu) for view in dispatcher.workers()],
-        )
-        return JSONResponse(health, 200 if reason is None else 503)
+    async def get_health(request: Request) -> Response:
+        health: HealthStatus = health_of(dispatcher, cpu)
+        status = 200 if health.status == "healthy" else 503
+        if is_stranger(request):
+            health = HealthStatus.model_validate(health.model_dump(include=set(HealthStatus.model_fields)))
+        return JSONResponse(health, status)
 
-    async def get_ready(_: Request) -> Response:
+    async def get_ready(request: Request) -> Response:
         reason = "draining: the operator has taken this host out of service" if dispatcher.draining else None
         reason = reason or dispatcher.why_not_serving()
         views = dispatcher.workers()
         phases = Counter(view.phase for view in views)
-        readiness = Readiness(
+        readiness: ReadinessStatus = Readiness(
             ready=reason is None,
             reason=reason,
             draining=dispatcher.draining,
@@ -53,6 +58,8 @@ def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Ro
             reasons={str(view.index): view.reason for view in views if view.reason},
             timestamp=_now(),
         )
+        if is_stranger(request):
+            readiness = ReadinessStatus.model_validate(readiness.model_dump(include=set(ReadinessStatus.model_fields)))
         return JSONResponse(readiness, 200 if reason is None else 503)
 
     async def get_metrics(request: Request) -> Response:
@@ -61,6 +68,22 @@ def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Ro
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)]
+
+
+def health_of(dispatcher: Dispatcher, cpu: ProcessCpu) -> Health:
+    """The state of the server and of every worker."""
+    reason = dispatcher.why_not_serving()
+    return Health(
+        status="healthy" if reason is None else "unhealthy",
+        timestamp=_now(),
+        reason=reason,
+        draining=dispatcher.draining,
+        queue_depth=dispatcher.depth,
+        queue_depths={priority.value: depth for priority, depth in dispatcher.depths.items()},
+        slots=dispatcher.slots,
+        free_slots=dispatcher.free_slots,
+        workers=[_worker(view, cpu) for view in dispatcher.workers()],
+    )
 
 
 def _now() -> str:

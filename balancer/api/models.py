@@ -187,15 +187,20 @@ class WorkerProcessReport(WorkerReport):
     cpu_cores: Annotated[float | None, Field(description="CPU usage, in cores; left out if it is unknown.")] = None
 
 
-class Health(BaseModel):
+class HealthStatus(BaseModel):
+    """Whether the server can synthesize: all that `/health` tells without an API key, where keys are required."""
+
+    status: Literal["healthy", "unhealthy"]
+    timestamp: str
+    draining: Annotated[bool, Field(description="Whether the operator is draining this host.")]
+
+
+class Health(HealthStatus):
     """The state of the server and of every worker."""
 
     model_config = _CAMEL_CASE
 
-    status: Literal["healthy", "unhealthy"]
-    timestamp: str
     reason: Annotated[str | None, Field(description="Why no worker can synthesize; null if one can.")]
-    draining: Annotated[bool, Field(description="Whether the operator is draining this host.")]
     queue_depth: Annotated[int, Field(description="Utterances in the queue.")]
     queue_depths: Annotated[dict[str, int], Field(description="Utterances in the queue, by priority.")]
     slots: Annotated[int, Field(description="Slots of all workers that accept utterances.")]
@@ -203,15 +208,20 @@ class Health(BaseModel):
     workers: list[WorkerProcessReport | WorkerReport]
 
 
-class Readiness(BaseModel):
-    """Whether clients should be sent to this host."""
+class ReadinessStatus(BaseModel):
+    """Whether clients should be sent here: all that `/ready` tells without an API key, where keys are required."""
 
     ready: bool
-    reason: Annotated[str | None, Field(description="Why not; null if ready.")]
+    timestamp: str
     draining: Annotated[bool, Field(description="Whether the operator is draining this host.")]
+
+
+class Readiness(ReadinessStatus):
+    """Whether clients should be sent to this host, and the phases of its workers."""
+
+    reason: Annotated[str | None, Field(description="Why not; null if ready.")]
     phases: Annotated[dict[WorkerPhase, int], Field(description="Number of workers in each phase.")]
     reasons: Annotated[dict[str, str], Field(description="Why workers are not ready, by worker index.")]
-    timestamp: str
 
 
 class MetricsSummary(BaseModel):

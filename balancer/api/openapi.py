@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from balancer.api.models import (
     Error,
     Health,
+    HealthStatus,
     JobReceipt,
     JobReceipts,
     JobStatus,
@@ -17,6 +18,7 @@ from balancer.api.models import (
     Model,
     ModelList,
     Readiness,
+    ReadinessStatus,
     TtsJson,
     VoiceList,
 )
@@ -38,7 +40,9 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     ModelList,
     VoiceList,
     Health,
+    HealthStatus,
     Readiness,
+    ReadinessStatus,
     MetricsSummary,
 )
 
@@ -96,8 +100,8 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
             "/v1/audio/voices": {"get": _read("The voices of the running engine", _json(VoiceList))},
-            "/health": {"get": _probe("The state of the server and of every worker", Health)},
-            "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness)},
+            "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
+            "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
             "/metrics": {"get": _metrics()},
         },
         "components": {
@@ -201,12 +205,11 @@ def _read(summary: str, content: dict[str, Any], tag: str = "Catalogue") -> dict
     }
 
 
-def _probe(summary: str, response: type[BaseModel]) -> dict[str, Any]:
-    operation = _read(summary, _json(response), "Operations")
-    operation["responses"]["503"] = {
-        "description": "Not available; `reason` says why",
-        "content": _json(response),
-    }
+def _probe(summary: str, response: type[BaseModel], to_strangers: type[BaseModel]) -> dict[str, Any]:
+    """`to_strangers` is the response to a request without an API key, where keys are required."""
+    content = {"application/json": {"schema": {"anyOf": [_reference(response), _reference(to_strangers)]}}}
+    operation = _read(summary, content, "Operations")
+    operation["responses"]["503"] = {"description": "Not available; `reason` says why", "content": content}
     return operation
 
 

@@ -70,14 +70,15 @@ class QueueRoutes:
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
             body = validate_body(body.as_sent | {"idempotencyKey": key}, QueueBody)
-        self._check(body)
+        await self._validator.validate_for_client(body)
+        self._job_service.check(body)
         (view,), limit_headers = await self._accept([body], request)
         receipt = JobReceipt.of(view, self._base_url(request))
         return JSONResponse(receipt, 202, limit_headers | {"Location": receipt.status_url})
 
     async def batch(self, request: Request) -> Response:
         """Queue many jobs, all or none."""
-        bodies = await read_json_lines(request, QueueBody, self._limits.max_batch_bytes, self._check)
+        bodies = await read_json_lines(request, QueueBody, self._limits.max_batch_bytes, self._check_line)
         views, limit_headers = await self._accept(bodies, request)
         base_url = self._base_url(request)
         receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
@@ -103,9 +104,12 @@ class QueueRoutes:
         view = await self._job_service.cancel(request.path_params["id"], client)
         return JSONResponse(JobStatus.of_view(view, client.base_url))
 
-    def _check(self, body: QueueBody) -> None:
-        """Refuse a job now that would certainly fail later. Raises InvalidRequestError, ModelNotFoundError."""
-        self._validator.validate(body)
+    def _check_line(self, body: QueueBody) -> None:
+        """Refuse a job now that would certainly fail later, in the thread that reads the lines.
+
+        Raises InvalidRequestError, ModelNotFoundError.
+        """
+        self._validator.validate_blocking(body)
         self._job_service.check(body)
 
     async def _accept(

@@ -27,7 +27,7 @@ def routes(
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
         body = await read_json(request, TtsBody, max_body_bytes)
-        speech_request = validator.validate(body)
+        speech_request = await validator.validate_for_client(body)
         _, character = body.chosen_voice
         async with (
             while_connected(request),
@@ -52,7 +52,7 @@ def audio_endpoint(
 
     async def endpoint(request: Request) -> Response:
         context = request_context(request)
-        speech_request = validator.validate(await read_json(request, body_type, max_body_bytes))
+        speech_request = await validator.validate_for_client(await read_json(request, body_type, max_body_bytes))
         async with (
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, write_keys
+from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, update_keys
 from balancer.cli.console import EXIT_REFUSED, fail, tell
 from balancer.scheduling.priority import Priority
 from balancer.settings import Settings, SettingsError
@@ -43,9 +44,6 @@ def add(
 
     Limits that are left out are those of the server's settings.
     """
-    file, keys = _keys()
-    if name in (key.name for key in keys):
-        fail(f"there is already a key {name!r}; revoke it first, or choose another name", EXIT_REFUSED)
     secret = new_key()
     try:
         key = ApiKey(
@@ -62,10 +60,19 @@ def add(
         )
     except ValidationError as error:
         fail(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", EXIT_REFUSED)
-    _write(file, (*keys, key))
+    earlier: tuple[ApiKey, ...] = ()
+
+    def added(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        nonlocal earlier
+        if name in (other.name for other in keys):
+            fail(f"there is already a key {name!r}; revoke it first, or choose another name", EXIT_REFUSED)
+        earlier = keys
+        return *keys, key
+
+    file = _update(added)
     tell(f"added key {name!r} to {file}; it is not shown again:")
     typer.echo(secret)
-    if not keys:
+    if not earlier:
         tell("from now on the server requires an API key for every request")
 
 
@@ -74,7 +81,10 @@ def list_keys(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the keys with their limits."""
-    _, keys = _keys()
+    try:
+        keys = read_keys(_file())
+    except KeysFileError as error:
+        fail(str(error))
     rows = [key.model_dump(mode="json", exclude={"digest"}, exclude_none=True) for key in keys]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
@@ -93,25 +103,32 @@ def list_keys(
 @app.command()
 def revoke(name: Annotated[str, typer.Argument(help="Name of the key, as `chorus keys list` shows it.")]) -> None:
     """Revoke a key. Its requests in flight are still answered."""
-    file, keys = _keys()
-    remaining = tuple(key for key in keys if key.name != name)
-    if len(remaining) == len(keys):
-        known = ", ".join(key.name for key in keys) or "none"
-        fail(f"there is no key {name!r} in {file}; there are: {known}", EXIT_REFUSED)
-    _write(file, remaining)
+
+    def without(keys: tuple[ApiKey, ...]) -> tuple[ApiKey, ...]:
+        remaining = tuple(key for key in keys if key.name != name)
+        if len(remaining) == len(keys):
+            known = ", ".join(key.name for key in keys) or "none"
+            fail(f"there is no key {name!r} in {_file()}; there are: {known}", EXIT_REFUSED)
+        return remaining
+
+    _update(without)
     tell(f"revoked key {name!r}")
 
 
-def _keys() -> tuple[Path, tuple[ApiKey, ...]]:
+def _file() -> Path:
     try:
-        file = Settings.load().keys_path
-        return file, read_keys(file)
-    except (SettingsError, KeysFileError) as error:
+        return Settings.load().keys_path
+    except SettingsError as error:
         fail(str(error))
 
 
-def _write(file: Path, keys: tuple[ApiKey, ...]) -> None:
+def _update(change: Callable[[tuple[ApiKey, ...]], tuple[ApiKey, ...]]) -> Path:
+    """Change the keys of the file; returns its path. Commands at once take turns."""
+    file = _file()
     try:
-        write_keys(file, keys)
+        update_keys(file, change)
+    except KeysFileError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"cannot write {file}: {error.strerror}")
+    return file

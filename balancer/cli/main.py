@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx
 import typer
 from rich.console import Console
 from rich.live import Live
@@ -20,6 +21,7 @@ from rich.table import Table
 from balancer.audio.formats import AudioFormat
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, tell
+from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cli.status_table import status_table
 from balancer.cpu_lists import format_cpus
@@ -29,6 +31,9 @@ from balancer.launch.preflight import LaunchError, check
 from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, SettingsTable, tables
 from worker.precision import detect_processor, precision_remarks
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+"""Hosts of URLs whose server may be asked on its control socket."""
 
 POLL_INTERVAL_SECONDS = 1.0
 """Interval at which `chorus status` refreshes its table."""
@@ -277,5 +282,10 @@ def _format_of(output: Path | None) -> AudioFormat:
 
 
 def _health(url: str, api_key: str) -> dict[str, Any]:
+    """The server's report. Without an API key that it requires, the control socket has it, on the server's host."""
     report: dict[str, Any] = request("GET", url, "/health", api_key, accepted=(200, 503)).json()
+    if "workers" not in report and httpx.URL(url).host in LOOPBACK_HOSTS:
+        report = health_of_this_host(httpx.URL(url).port) or report
+    if "workers" not in report:
+        fail(f"{url} tells no more than {report['status']!r} without an API key: set CHORUS_API_KEY, or use --api-key")
     return report

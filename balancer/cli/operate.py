@@ -92,6 +92,19 @@ def restart(
     tell("balancer: ready again")
 
 
+def health_of_this_host(port: int | None) -> dict[str, Any] | None:
+    """The state of the server on this host from its control socket; None if none of this user's servers answers."""
+    try:
+        path = Settings.load(port=port).server.control_socket
+        if not path.is_socket():
+            return None
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://control") as client:
+            report: dict[str, Any] = client.get("/health").json()
+    except (SettingsError, httpx.HTTPError, ValueError):
+        return None
+    return report
+
+
 class _ControlClient:
     """Client of the control socket of the server with these settings."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -151,11 +151,15 @@ def show(
 
 
 def _clip_digests(folder: Path) -> tuple[str, ...]:
-    """Digests of all files in a voice's folder, the clip among them."""
+    """Digests of all files in a voice's folder that may be its clip."""
+    digests = []
     try:
-        return tuple(clip_digest(file) for file in folder.iterdir() if file.is_file())
+        for file in folder.iterdir():
+            with suppress(OSError):  # no clip, so nothing was computed from it
+                digests.append(clip_digest(file))
     except FileNotFoundError:
         return ()
+    return tuple(digests)
 
 
 def _delete_conditionals(cache: Path, digests: Iterable[str]) -> None:

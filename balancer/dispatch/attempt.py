@@ -48,6 +48,8 @@ class Attempt:
     """Expected duration in seconds."""
     limit: float
     """Time limit in seconds."""
+    failed_on: list[str]
+    """The workers that have failed on this utterance, in all of its attempts, which share the list."""
     cancelled_as: str = "cancelled"
     """The reason in `chorus_wasted_seconds_total` if the attempt is cancelled."""
 
@@ -71,6 +73,6 @@ class Attempt:
             utterance = utterance.model_copy(update={"id": self.utterance_id})
         try:
             async with asyncio.timeout(self.limit):
-                return await self.process.client.synthesize(utterance)
+                return await self.process.client.synthesize(utterance, sample_rate=self.process.state.sample_rate)
         except TimeoutError as error:
             raise AttemptExpiredError(f"not finished within {self.limit:.0f} s") from error

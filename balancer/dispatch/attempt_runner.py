@@ -2,6 +2,10 @@
 
 A slot that was not freed by a complete answer is kept until the worker reports that it has given the utterance up:
 engines stop between tokens, not at once. The next attempt elsewhere does not wait for that.
+
+The slot of an attempt on which the engine failed is kept for as long as the attempt was expected to take: otherwise a
+worker that fails at once would always be the least busy one, and get nearly every utterance. It is free at once if the
+utterance turns out to be at fault.
 """
 
 from __future__ import annotations
@@ -22,7 +26,9 @@ POLL_INTERVAL_SECONDS = 0.02
 class AttemptRunner:
     """Runs attempts that hold a slot.
 
-    `acquire_hedge` returns a second attempt on another worker, or None; `release` frees the slot of an attempt.
+    `acquire_hedge` returns a second attempt on another worker, or None; `release` frees the slot of an attempt;
+    `record_failure` is given each attempt that failed for a reason that the worker may be at fault for, with its kind;
+    `others_serve` tells whether another worker than that of the attempt takes utterances.
     """
 
     def __init__(
@@ -34,6 +40,8 @@ class AttemptRunner:
         sample_rate: int,
         acquire_hedge: Callable[[Attempt], Attempt | None],
         release: Callable[[AttemptId], None],
+        record_failure: Callable[[Attempt, str], None],
+        others_serve: Callable[[Attempt], bool],
     ) -> None:
         self._fleet = fleet
         self._metrics = metrics
@@ -41,7 +49,10 @@ class AttemptRunner:
         self._sample_rate = sample_rate
         self._acquire_hedge = acquire_hedge
         self._release = release
+        self._record_failure = record_failure
+        self._others_serve = others_serve
         self._settling: set[asyncio.Task[None]] = set()
+        self._held: dict[AttemptId, asyncio.TimerHandle] = {}
 
     async def await_result(self, attempt: Attempt) -> tuple[SynthesisResult, Attempt]:
         """The result of the attempt or of its hedge, with the one that it came from. Cancelling it cancels both.
@@ -87,6 +98,7 @@ class AttemptRunner:
         except AttemptExpiredError:
             outcome = "expired"
             self._settle_later(attempt, started, "attempt_timeout")
+            self._record_failure(attempt, "timeout")
             raise
         except WorkerFullError:
             outcome = "refused"
@@ -97,9 +109,15 @@ class AttemptRunner:
             self._metrics.record_wasted_seconds("worker_lost", self._now() - started)
             self._fleet.lose(attempt.process, str(error))
             self._release(attempt.id)
+            if error.odd:
+                self._record_failure(attempt, "contract")
             raise
-        except UtteranceRefusedError:
-            self._release(attempt.id)
+        except UtteranceRefusedError as error:
+            if error.worker_fault:
+                self._record_failure(attempt, "engine")
+                self._release_when_expected(attempt, started)
+            else:
+                self._release(attempt.id)
             raise
         else:
             outcome = "ok"
@@ -108,6 +126,24 @@ class AttemptRunner:
         finally:
             audio_seconds = result.samples / self._sample_rate if result is not None else 0.0
             self._metrics.record_attempt(outcome, self._now() - started, audio_seconds)
+
+    def _release_when_expected(self, attempt: Attempt, started: float) -> None:
+        """Free the slot at the time at which the attempt was expected to end; at once without another worker."""
+        remaining = attempt.expected - (self._now() - started)
+        if remaining <= 0 or not self._others_serve(attempt):
+            self._release(attempt.id)
+            return
+        self._held[attempt.id] = asyncio.get_running_loop().call_later(remaining, self._release_held, attempt.id)
+
+    def release_failed(self, utterance_id: str) -> None:
+        """Free the slots that are kept of an utterance that failed everywhere: its workers are not at fault."""
+        for attempt_id in [attempt_id for attempt_id in self._held if attempt_id.utterance == utterance_id]:
+            self._held[attempt_id].cancel()
+            self._release_held(attempt_id)
+
+    def _release_held(self, attempt_id: AttemptId) -> None:
+        del self._held[attempt_id]
+        self._release(attempt_id)
 
     def _settle_later(self, attempt: Attempt, started: float, wasted_reason: str | None) -> None:
         """Free the slot once the worker has settled, and count its time as wasted for that reason, if there is one."""

@@ -14,7 +14,9 @@ from dataclasses import replace
 
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
 from balancer.dispatch.attempt_runner import AttemptRunner
+from balancer.dispatch.outlier_detection import OutlierDetector
 from balancer.dispatch.retry_policy import RetryDecision, RetryPolicy
+from balancer.dispatch.worker_ejector import WorkerEjector
 from balancer.errors import ChorusError, InvalidRequestError, NotServingError, PoisonedError, SynthesisError
 from balancer.fleet.fleet import Fleet, WorkerPhase, WorkerProcess
 from balancer.fleet.view import WorkerView
@@ -40,7 +42,10 @@ class Dispatcher:
         metrics: Metrics,
         card: EngineCard,
         timeouts: AttemptTimeouts,
+        *,
+        ejection_failures: int = 0,
     ) -> None:
+        """`ejection_failures` is the number of failures from which a worker is restarted; 0: never."""
         self._fleet = fleet
         self._scheduler = scheduler
         self._metrics = metrics
@@ -48,6 +53,7 @@ class Dispatcher:
         self._timeouts = timeouts
         self._costs = CostModel(card)
         self._retry_policy = RetryPolicy()
+        self._ejector = WorkerEjector(fleet, scheduler, metrics, OutlierDetector(ejection_failures))
         self._runner = AttemptRunner(
             fleet,
             metrics,
@@ -55,6 +61,8 @@ class Dispatcher:
             sample_rate=card.sample_rate,
             acquire_hedge=self._acquire_hedge,
             release=self._release,
+            record_failure=self._ejector.record_failure,
+            others_serve=lambda attempt: self._scheduler.open_besides({attempt.process.name}) > 0,
         )
         self._max_slots = 0
         """The most slots that the fleet has had at once."""
@@ -74,44 +82,56 @@ class Dispatcher:
         queued = QueuedUtterance(AttemptId(utterance.id), self._costs.audio_seconds(len(utterance.text)), terms)
         self._scheduler.submit(queued, self._now())
         queue_seconds = 0.0
-        crashed_workers: list[str] = []
+        strikes: list[str] = []
+        failed_on: list[str] = []
         while True:
             started = self._now()
-            attempt = await self._acquire_slot(queued, utterance)
+            attempt = await self._acquire_slot(queued, utterance, failed_on)
             queue_seconds += self._now() - started
             try:
                 result, winner = await self._runner.await_result(attempt)
             except UtteranceRefusedError as error:
-                raise _error_of(error) from error
+                strikes.append(attempt.process.name)
+                self._check_failure_retry(attempt, error, strikes)
             except WorkerFullError:
                 pass  # neither the utterance nor the worker is at fault
             except (WorkerLostError, AttemptExpiredError) as error:
                 if error.accepted:  # a worker that had not begun the utterance did not crash because of it
-                    crashed_workers.append(attempt.process.name)
-                self._check_retry(attempt, error, crashed_workers)
+                    strikes.append(attempt.process.name)
+                self._check_retry(attempt, error, strikes)
             else:
                 self._learn(winner, result)
+                self._ejector.record_success(winner)
                 attempts = queued.attempt_id.number + 1
                 return replace(result, queue_seconds=queue_seconds, attempts=attempts, worker=winner.process.index)
-            queued = replace(queued, attempt_id=queued.attempt_id.retry())
+            queued = replace(queued, attempt_id=queued.attempt_id.retry(), avoided=frozenset(failed_on))
             self._scheduler.resubmit(queued)
 
     def _check_retry(
-        self, attempt: Attempt, error: WorkerLostError | AttemptExpiredError, crashed_workers: Sequence[str]
+        self, attempt: Attempt, error: WorkerLostError | AttemptExpiredError, strikes: Sequence[str]
     ) -> None:
         """Return if the utterance is to be retried. Raises PoisonedError, NotServingError."""
         utterance_id = attempt.utterance.id
-        match self._retry_policy.decide(crashed_workers, self._now(), slots=self._max_slots):
+        match self._retry_policy.decide(strikes, self._now(), slots=self._max_slots):
             case RetryDecision.POISONED:
                 raise PoisonedError(
-                    f"{len(crashed_workers)} workers crashed or timed out on utterance {utterance_id}; "
-                    "it is not retried"
+                    f"{len(strikes)} workers crashed or timed out on utterance {utterance_id}; it is not retried"
                 ) from error
             case RetryDecision.SUSPENDED:
                 raise not_serving("workers crash faster than they complete requests; retries are suspended") from error
             case RetryDecision.RETRY:
                 self._metrics.retries.inc()
                 log.warning("retrying utterance %s: worker %d: %s", utterance_id, attempt.process.index, error)
+
+    def _check_failure_retry(self, attempt: Attempt, error: UtteranceRefusedError, strikes: Sequence[str]) -> None:
+        """Return if the utterance, on which an engine failed, is to be tried elsewhere. Raises the client's error."""
+        retried = error.worker_fault and self._retry_policy.retries_failure(strikes, self._now(), slots=self._max_slots)
+        if not retried:
+            if len(attempt.failed_on) > 1:
+                self._runner.release_failed(attempt.utterance.id)
+            raise _error_of(error) from error
+        self._metrics.retries.inc()
+        log.warning("retrying utterance %s: worker %d: %s", attempt.utterance.id, attempt.process.index, error)
 
     def _learn(self, attempt: Attempt, result: SynthesisResult) -> None:
         self._retry_policy.record_success()
@@ -128,7 +148,7 @@ class Dispatcher:
 
     # Slots.
 
-    async def _acquire_slot(self, queued: QueuedUtterance, utterance: Utterance) -> Attempt:
+    async def _acquire_slot(self, queued: QueuedUtterance, utterance: Utterance, failed_on: list[str]) -> Attempt:
         """Wait in the queue for a slot."""
         started = self._now()
         assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
@@ -146,7 +166,7 @@ class Dispatcher:
         finally:
             del self._waiting[queued.attempt_id]
         self._metrics.record_queue_wait(self._now() - started)
-        return self._attempt(queued, utterance, process)
+        return self._attempt(queued, utterance, process, failed_on)
 
     def _acquire_hedge(self, attempt: Attempt) -> Attempt | None:
         """A second attempt at the same utterance, if another worker is idle and no utterance is queued."""
@@ -155,11 +175,14 @@ class Dispatcher:
         if assignment is None:
             return None
         self._metrics.hedges.inc()
-        return self._attempt(hedge, attempt.utterance, self._processes[assignment.worker])
+        return self._attempt(hedge, attempt.utterance, self._processes[assignment.worker], attempt.failed_on)
 
-    def _attempt(self, queued: QueuedUtterance, utterance: Utterance, process: WorkerProcess) -> Attempt:
+    def _attempt(
+        self, queued: QueuedUtterance, utterance: Utterance, process: WorkerProcess, failed_on: list[str]
+    ) -> Attempt:
         expected = queued.audio_seconds / self._costs.speed(process.name)
-        return Attempt(queued, utterance, process, expected=expected, limit=self._timeouts.limit(expected))
+        limit = self._timeouts.limit(expected)
+        return Attempt(queued, utterance, process, expected=expected, limit=limit, failed_on=failed_on)
 
     def _dispatch_ready(self) -> None:
         """Give free slots to queued utterances."""
@@ -180,6 +203,7 @@ class Dispatcher:
     def worker_ready(self, process: WorkerProcess) -> None:
         """Use the worker's slots."""
         name = process.name
+        self._ejector.watch(process)
         self._processes[name] = process
         self._scheduler.join(name, slots=process.state.slots, speed=self._costs.speed(name))
         self._max_slots = max(self._max_slots, self._scheduler.slots)
@@ -277,7 +301,8 @@ class Dispatcher:
             if process is None:
                 views.append(WorkerView(index, WorkerPhase.GONE, worker.reason, None))
             else:
-                views.append(WorkerView(index, self._phase(process), process.state.reason, process.state))
+                reason = process.ejected or process.state.reason
+                views.append(WorkerView(index, self._phase(process), reason, process.state))
         return views
 
     def _phase(self, process: WorkerProcess) -> WorkerPhase:
@@ -297,6 +322,6 @@ def not_serving(reason: str) -> NotServingError:
 
 
 def _error_of(refusal: UtteranceRefusedError) -> ChorusError:
-    if refusal.error.code == "internal":
+    if refusal.worker_fault:
         return SynthesisError(refusal.error.message)
     return InvalidRequestError(refusal.error.message, code=refusal.error.code)

@@ -1,8 +1,9 @@
-"""Decides whether an utterance is retried after a worker crashed or timed out on it. Pure: every call is given `now`.
+"""Decides whether an utterance that failed on a worker is retried. Pure: every call is given `now`.
 
-Three rules: an utterance that crashed several workers is poisoned; where many workers crash, an utterance may have been
-on several of them by chance (out of memory, a restart by hand) and gets more attempts; and a budget for the whole fleet
-suspends retries where workers crash faster than they complete requests, since retries would crash the next ones.
+An utterance on which an engine failed is tried once elsewhere: one worker may be at fault, two are not. Three rules
+hold for crashes: an utterance that crashed several workers is poisoned; where many workers crash, an utterance may have
+been on several of them by chance (out of memory, a restart by hand) and gets more attempts; and a budget for the whole
+fleet suspends retries where workers crash faster than they complete requests, since retries would crash the next ones.
 """
 
 from __future__ import annotations
@@ -63,6 +64,13 @@ class RetryPolicy:
         if strikes >= (MAX_STRIKES if by_chance else POISON_THRESHOLD):
             return RetryDecision.POISONED
         return RetryDecision.RETRY if self._budget.spend(now, slots=slots) else RetryDecision.SUSPENDED
+
+    def retries_failure(self, struck_workers: Sequence[str], now: float, *, slots: int) -> bool:
+        """Whether to retry an utterance on which an engine failed; True takes one retry from the budget.
+
+        `struck_workers` has a worker for each strike of the utterance, a failure or a crash.
+        """
+        return len(struck_workers) < POISON_THRESHOLD and self._budget.spend(now, slots=slots)
 
 
 class CrashWindow:

@@ -11,6 +11,10 @@ import logging
 import os
 import re
 import signal
+import socket
+import struct
+from collections.abc import Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -30,6 +34,12 @@ STARTING_PROBE_SECONDS = 0.1
 STARTING_FACTOR = 6
 """A process that is starting may be unresponsive for this many times `unresponsive_seconds`: libraries that load and
 compile may keep it from answering."""
+
+
+EJECTION_SECONDS = 30.0
+"""Time in which an ejected process may finish its other utterances and end, before it is killed."""
+
+EJECTION_POLL_SECONDS = 0.1
 
 
 class WorkerPhase(StrEnum):
@@ -54,6 +64,8 @@ class WorkerProcess:
     lost: bool = False
     retired: bool = False
     """Whether it was asked to drain, so that its end is expected."""
+    ejected: str | None = None
+    """Why it is restarted although it works, if it is: it fails where others succeed."""
 
     @property
     def name(self) -> str:
@@ -68,10 +80,10 @@ class WorkerProcess:
 
 @dataclass(frozen=True)
 class Unresponsive:
-    """A process that holds its socket and does not answer."""
+    """A process that holds its socket and does not answer, or whose state violates the contract."""
 
-    state: WorkerState
-    """Its last answer."""
+    state: WorkerState | None
+    """Its last valid answer; None if there was none."""
     since: float
 
 
@@ -115,7 +127,7 @@ class Fleet:
         self._folder = folder
         self._probes = probes
         self._last_alive: float | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
 
     async def run(self, listener: FleetListener) -> None:
@@ -166,9 +178,37 @@ class Fleet:
         if process.state.phase in (Phase.READY, Phase.DRAINING):
             self._listener.worker_lost(process)
         # Closing ends the attempts that wait for an answer of the process, which may never come.
-        closing = asyncio.create_task(process.client.close())
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._start(process.client.close())
+
+    def eject(self, process: WorkerProcess, reason: str) -> None:
+        """Restart a process that works but fails: it may finish what runs on it, unless it is lost already."""
+        log.error("worker %d (pid %d) is ejected and restarted: %s", process.index, process.state.pid, reason)
+        process.retired = True
+        process.ejected = self.workers[process.index].reason = f"it is being restarted: {reason}"
+        self._start(self._end(process))
+
+    def process(self, name: str) -> WorkerProcess | None:
+        """The process of that name, if it still counts."""
+        worker = self.workers.get(int(name.partition(":")[0]))
+        process = None if worker is None else worker.process
+        return process if process is not None and process.name == name else None
+
+    async def _end(self, process: WorkerProcess) -> None:
+        """Have a process end by itself within EJECTION_SECONDS, or kill it; one that is lost is killed at once."""
+        if not process.lost:
+            with suppress(WorkerLostError):
+                await process.client.drain()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EJECTION_SECONDS):
+                    while not process.lost:
+                        await asyncio.sleep(EJECTION_POLL_SECONDS)
+                    return
+        _kill(process.state.pid, process.state)
+
+    def _start(self, coroutine: Coroutine[object, object, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _discover(self) -> list[Worker]:
         discovered = []
@@ -219,20 +259,22 @@ class Fleet:
                 await client.close()
 
     def _track_unresponsive(self, worker: Worker, error: WorkerLostError) -> None:
-        """Kill a process that has been unresponsive for too long: supervisord only sees that it is running."""
+        """Kill a process that has been unresponsive or odd for too long: supervisord only sees that it is running."""
         now = asyncio.get_running_loop().time()
-        if not error.unresponsive:
+        if not (error.unresponsive or error.odd):
             worker.unresponsive = None
-        elif worker.process is not None and worker.unresponsive is None:
-            worker.unresponsive = Unresponsive(worker.process.state, now)
+        elif worker.unresponsive is None and (worker.process is not None or error.odd):
+            worker.unresponsive = Unresponsive(None if worker.process is None else worker.process.state, now)
         unresponsive = worker.unresponsive
         if unresponsive is not None and now - unresponsive.since >= self._unresponsive_limit(unresponsive.state):
             worker.unresponsive = None
-            log.error("worker %d (pid %d) does not answer; killing it", worker.index, unresponsive.state.pid)
-            _kill(unresponsive.state)
+            pid = _listening_pid(worker.path) if unresponsive.state is None else unresponsive.state.pid
+            if pid is not None:
+                log.error("worker %d (pid %d) is killed: %s", worker.index, pid, error)
+                _kill(pid, unresponsive.state)
 
-    def _unresponsive_limit(self, state: WorkerState) -> float:
-        starting = state.phase in (Phase.STARTING, Phase.WARMING)
+    def _unresponsive_limit(self, state: WorkerState | None) -> float:
+        starting = state is None or state.phase in (Phase.STARTING, Phase.WARMING)
         return self._probes.unresponsive_seconds * (STARTING_FACTOR if starting else 1)
 
     def _update(self, worker: Worker, state: WorkerState, client: WorkerClient) -> None:
@@ -259,10 +301,27 @@ class Fleet:
             self._listener.worker_draining(process)
 
 
-def _kill(state: WorkerState) -> None:
-    """Kill the process of that state, unless it has ended and another process has its pid by now."""
-    try:
-        if psutil.Process(state.pid).create_time() <= state.started_at:
-            os.kill(state.pid, signal.SIGKILL)
-    except (psutil.NoSuchProcess, ProcessLookupError):
+def _kill(pid: int, state: WorkerState | None) -> None:
+    """Kill the process, unless it has ended and another process has the pid of its state by now.
+
+    A worker reports its pid itself: this process and its parent are never killed.
+    """
+    if pid in (os.getpid(), os.getppid(), 1):
+        log.error("process %d is no worker, and is not killed", pid)
         return
+    with suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
+        if state is None or psutil.Process(pid).create_time() <= state.started_at:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _listening_pid(path: Path) -> int | None:
+    """The process that listens on a Unix socket, as the kernel knows it; None if there is none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.setblocking(False)
+        try:
+            client.connect(str(path))
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        except OSError:
+            return None
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid

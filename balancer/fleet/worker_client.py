@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,11 @@ from pydantic import ValidationError
 
 from balancer.fleet.unix_http import UnixHttpClient
 from worker.contract import (
+    MAX_MESSAGE_BYTES,
+    MAX_SAMPLE_RATE,
+    MAX_STATE_BYTES,
     SAMPLE_BYTES,
+    WORKER_FAULTS,
     EndOfUtterance,
     FrameDecoder,
     FrameKind,
@@ -20,6 +25,7 @@ from worker.contract import (
     Utterance,
     UtteranceError,
     WorkerState,
+    max_pcm_bytes,
 )
 
 OK, ACCEPTED = 200, 202
@@ -32,14 +38,23 @@ event loop."""
 class WorkerLostError(Exception):
     """The worker did not answer completely.
 
-    `dead`: no process listens on the socket. `unresponsive`: a process listens and does not answer. `accepted`: the
-    worker had begun the utterance.
+    `dead`: no process listens on the socket. `unresponsive`: a process listens and does not answer. `odd`: its answer
+    violates the contract. `accepted`: the worker had begun the utterance.
     """
 
-    def __init__(self, reason: str, *, dead: bool = False, unresponsive: bool = False, accepted: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        dead: bool = False,
+        unresponsive: bool = False,
+        odd: bool = False,
+        accepted: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.dead = dead
         self.unresponsive = unresponsive
+        self.odd = odd
         self.accepted = accepted
 
 
@@ -47,12 +62,24 @@ class WorkerFullError(Exception):
     """The worker has no free slot, or is not ready. The utterance is not at fault."""
 
 
+class ContractError(ValueError):
+    """An answer of the worker violates the contract."""
+
+
 class UtteranceRefusedError(Exception):
-    """The worker refused the utterance, or its engine failed on it: another worker would do the same."""
+    """The worker refused the utterance, or its engine failed on it.
+
+    Another worker would do the same, unless the error's code is one of WORKER_FAULTS.
+    """
 
     def __init__(self, error: UtteranceError) -> None:
         super().__init__(error.message)
         self.error = error
+
+    @property
+    def worker_fault(self) -> bool:
+        """Whether the worker may be at fault, and another may succeed."""
+        return self.error.code in WORKER_FAULTS
 
 
 @dataclass(frozen=True)
@@ -78,12 +105,14 @@ class SynthesisResult:
 class WorkerClient:
     """HTTP client of the worker whose socket is `path`.
 
-    `state_timeout` (seconds) limits every request but synthesis, which is limited by the attempt.
+    `state_timeout` (seconds) limits every request but synthesis, which is limited by the attempt. `on_unrequested` is
+    called when the worker sends what no request asked for.
     """
 
     def __init__(self, path: Path, *, state_timeout: float) -> None:
-        self._http = UnixHttpClient(path)
+        self._http = UnixHttpClient(path, self._refuse_unrequested)
         self._state_timeout = state_timeout
+        self.on_unrequested: Callable[[], None] = lambda: None
 
     async def state(self) -> WorkerState:
         """The worker's state. Raises WorkerLostError."""
@@ -91,29 +120,37 @@ class WorkerClient:
         try:
             return WorkerState.model_validate_json(body)
         except ValidationError as error:
-            raise WorkerLostError(f"its state does not match this version: {error}") from error
+            raise WorkerLostError(f"its state does not match this version: {_summary(error)}", odd=True) from error
 
     async def drain(self) -> None:
         """Ask the worker to finish its utterances and exit. Raises WorkerLostError."""
         await self._request("POST", "/drain")
 
-    async def synthesize(self, utterance: Utterance) -> SynthesisResult:
+    async def synthesize(self, utterance: Utterance, *, sample_rate: int = MAX_SAMPLE_RATE) -> SynthesisResult:
         """Synthesize the utterance. Cancelling the call closes the connection, which cancels it in the worker.
+
+        `sample_rate` is the engine's, in Hz: with the text's length it bounds the audio.
 
         Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
-        response = _SynthesisResponse()
+        response = _SynthesisResponse(utterance.id, max_pcm_bytes(len(utterance.text), sample_rate))
         try:
             await self._http.request("POST", "/synthesize", utterance.model_dump_json().encode(), response)
             return response.result()
         except OSError as error:
             raise WorkerLostError(_message(error), dead=True, accepted=response.accepted) from error
-        except (httptools.HttpParserError, FramingError, ValidationError) as error:
-            raise WorkerLostError(f"its answer violates the contract: {error}", accepted=response.accepted) from error
+        except (httptools.HttpParserError, FramingError, ContractError, ValidationError) as error:
+            reason = _summary(error) if isinstance(error, ValidationError) else str(error)
+            raise WorkerLostError(
+                f"its answer violates the contract: {reason}", odd=True, accepted=response.accepted
+            ) from error
 
     async def close(self) -> None:
         """Close every connection; requests under way fail with WorkerLostError."""
         self._http.close()
+
+    def _refuse_unrequested(self) -> None:
+        self.on_unrequested()
 
     async def _request(self, method: str, target: str) -> bytes:
         response = _ShortResponse()
@@ -125,16 +162,16 @@ class WorkerClient:
         except OSError as error:
             unresponsive = error.errno in QUEUE_FULL_ERRNOS
             raise WorkerLostError(_message(error), unresponsive=unresponsive, dead=not unresponsive) from error
-        except httptools.HttpParserError as error:
-            raise WorkerLostError(f"its answer is not HTTP: {error}") from error
+        except (httptools.HttpParserError, ContractError) as error:
+            raise WorkerLostError(f"its answer to {target} violates the contract: {error}", odd=True) from error
         if response.status not in (OK, ACCEPTED):
-            raise WorkerLostError(f"it answered {response.status} to {target}")
+            raise WorkerLostError(f"it answered {response.status} to {target}", odd=True)
         return bytes(response.body)
 
 
 @dataclass
 class _ShortResponse:
-    """Status and body of a response, kept in memory."""
+    """Status and body of a response, of at most MAX_STATE_BYTES."""
 
     status: int = 0
     body: bytearray = field(default_factory=bytearray)
@@ -143,6 +180,8 @@ class _ShortResponse:
         self.status = status
 
     def on_data(self, data: bytes) -> None:
+        if len(self.body) + len(data) > MAX_STATE_BYTES:
+            raise ContractError(f"it is longer than {MAX_STATE_BYTES} bytes")
         self.body += data
 
 
@@ -150,9 +189,11 @@ class _ShortResponse:
 class _SynthesisResponse:
     """The response to `POST /synthesize`, as far as it has arrived."""
 
+    utterance_id: str
+    max_pcm_bytes: int
     accepted: bool = False
     _decoder: FrameDecoder = field(default_factory=FrameDecoder)
-    _pcm: list[bytes] = field(default_factory=list)
+    _pcm: bytearray = field(default_factory=bytearray)
     _closing: EndOfUtterance | UtteranceError | None = None
     _refusal: bytes = b""
 
@@ -161,14 +202,30 @@ class _SynthesisResponse:
 
     def on_data(self, data: bytes) -> None:
         if not self.accepted:
+            if len(self._refusal) + len(data) > MAX_MESSAGE_BYTES:
+                raise ContractError(f"its refusal is longer than {MAX_MESSAGE_BYTES} bytes")
             self._refusal += data
             return
         for kind, payload in self._decoder.feed(data):
+            if self._closing is not None:
+                raise ContractError("it goes on after its closing frame")
             if kind is FrameKind.PCM:
-                self._pcm.append(payload)
+                self._add(payload)
             else:
                 message = EndOfUtterance if kind is FrameKind.END else UtteranceError
-                self._closing = message.model_validate_json(payload)
+                self._close(message.model_validate_json(payload))
+
+    def _add(self, pcm: bytes) -> None:
+        if not pcm:
+            raise ContractError("a frame without audio, of which there may be any number")
+        if len(self._pcm) + len(pcm) > self.max_pcm_bytes:
+            raise ContractError(f"it is longer than any speech of the text, {self.max_pcm_bytes} bytes")
+        self._pcm += pcm
+
+    def _close(self, closing: EndOfUtterance | UtteranceError) -> None:
+        if closing.id != self.utterance_id:
+            raise ContractError(f"it is the answer to another utterance, {closing.id[:100]!r}")
+        self._closing = closing
 
     def result(self) -> SynthesisResult:
         """The complete utterance, once the body has ended; otherwise raises the reason why there is none."""
@@ -176,19 +233,27 @@ class _SynthesisResponse:
             raise _refused(UtteranceError.model_validate_json(self._refusal))
         match self._closing:
             case EndOfUtterance() as end:
-                pcm = self._pcm[0] if len(self._pcm) == 1 else b"".join(self._pcm)
+                pcm = bytes(self._pcm)
                 if len(pcm) != end.samples * SAMPLE_BYTES:
                     raise WorkerLostError(
-                        f"it sent {len(pcm)} bytes of audio but reported {end.samples} samples", accepted=True
+                        f"it sent {len(pcm)} bytes of audio but reported {end.samples} samples",
+                        odd=True,
+                        accepted=True,
                     )
                 return SynthesisResult(pcm, end.compute_seconds)
             case UtteranceError() as error:
                 raise _refused(error)
-        raise WorkerLostError("the audio ended without its closing frame", accepted=True)
+        raise WorkerLostError("the audio ended without its closing frame", odd=True, accepted=True)
 
 
 def _refused(error: UtteranceError) -> WorkerFullError | UtteranceRefusedError:
     return WorkerFullError(error.message) if error.code in ("full", "not_ready") else UtteranceRefusedError(error)
+
+
+def _summary(error: ValidationError) -> str:
+    """The first fault, without the worker's values, which may be long."""
+    fault = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    return f"{'.'.join(map(str, fault['loc']))[:100] or 'it'}: {fault['msg'][:200]}"
 
 
 def _message(error: OSError) -> str:

@@ -165,7 +165,7 @@ class JobExecutor:
             await self._record(job, "done", lambda: self._store.finish(job, result))
 
     async def _synthesize(self, job: Job) -> Result:
-        request = self._validator.validate(TtsBody.model_validate(job.body))
+        request = await self._validator.validate_for_client(TtsBody.model_validate(job.body))
         request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
         context = RequestContext(job.id, job.caller, asyncio.get_running_loop().time(), waits_indefinitely=True)
         audio = await self._speech.synthesize(request, context)

@@ -7,6 +7,7 @@ import socket
 import stat
 from pathlib import Path
 
+from balancer.access.api_keys import KeysFileError, read_keys
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
@@ -31,6 +32,8 @@ def check(settings: Settings) -> None:
         check_exposure(settings)
     except ExposureError as error:
         raise LaunchError(str(error)) from error
+    _check_folders(settings)
+    _check_keys(settings.keys_path)
     check_engine(settings)
     check_voices(settings)
     _check_port(settings)
@@ -65,6 +68,25 @@ def check_voices(settings: Settings) -> None:
         raise LaunchError(f"the voice `{DEFAULT_VOICE}` is needed in {folder}: {error}") from error
     if not voice.fits(card.name, clones_voices=card.clones_voices):
         raise LaunchError(f"engine {card.name} does not support the voice `{DEFAULT_VOICE}` in {folder}")
+
+
+def _check_folders(settings: Settings) -> None:
+    for name, folder in (("data", settings.storage.data_dir), ("cache", settings.storage.cache_dir)):
+        for path in (folder, *folder.parents):
+            if path.exists():
+                if not path.is_dir():
+                    raise LaunchError(
+                        f"the {name} directory {folder}: {path} is not a folder; remove it, or set "
+                        f"CHORUS_{name.upper()}_DIR to another"
+                    )
+                break
+
+
+def _check_keys(file: Path) -> None:
+    try:
+        read_keys(file)
+    except KeysFileError as error:
+        raise LaunchError(f"{error}; mend the file, or remove it and make new keys with `chorus keys add`") from error
 
 
 def _check_run_dir(folder: Path) -> None:

@@ -42,7 +42,7 @@ class ProcessCpu:
             process = psutil.Process(pid)
             times = process.cpu_times()
             started_at = process.create_time()
-        except psutil.NoSuchProcess:
+        except psutil.Error:
             self._readings.pop(pid, None)
             return None
         seconds = times.user + times.system

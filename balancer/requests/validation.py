@@ -20,6 +20,9 @@ from worker.contract import ParameterValue
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """Model names that OpenAI's clients send; each selects the running engine."""
 
+VOICE_NOT_FOUND = "voice_not_found"
+"""Code of the error."""
+
 _LANGUAGE = "language"
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 """A language tag with optional subtags for script and region: `en`, `en-gb`, `pt_br`, `zh-hans-cn`."""
@@ -72,6 +75,26 @@ class RequestValidator:
             deadline_ms=body.deadline_ms,
         )
 
+    async def validate_for_client(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
+        """The same as `validate`. A voice that is not known is looked for in the folder of voices once more."""
+        try:
+            return self.validate(body)
+        except InvalidRequestError as error:
+            if error.code != VOICE_NOT_FOUND or not isinstance(self.voices, LiveRegistry):
+                raise
+        await self.voices.rescan()
+        return self.validate(body)
+
+    def validate_blocking(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
+        """The same for a thread that may wait for the folder."""
+        try:
+            return self.validate(body)
+        except InvalidRequestError as error:
+            if error.code != VOICE_NOT_FOUND or not isinstance(self.voices, LiveRegistry):
+                raise
+        self.voices.rescan_blocking()
+        return self.validate(body)
+
     def voice_of(self, body: OpenAISpeechBody | TtsBody) -> Voice:
         """The voice that a body chooses. Raises InvalidRequestError."""
         return self._resolve(*body.chosen_voice)
@@ -97,7 +120,7 @@ class RequestValidator:
         try:
             voice = self.voices.resolve(name)
         except UnknownVoiceError as error:
-            raise InvalidRequestError(str(error), param=field, code="voice_not_found") from error
+            raise InvalidRequestError(str(error), param=field, code=VOICE_NOT_FOUND) from error
         if not self._supports(voice):
             supported = ", ".join(voice.name for voice in self.supported_voices)
             raise InvalidRequestError(

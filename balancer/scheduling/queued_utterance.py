@@ -49,3 +49,5 @@ class QueuedUtterance:
     audio_seconds: float
     """Expected length of the audio."""
     terms: Terms = Terms()
+    avoided: frozenset[str] = frozenset()
+    """Workers that get it only if no other is there: they have failed on it."""

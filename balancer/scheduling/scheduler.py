@@ -11,7 +11,7 @@ All times are seconds on one monotonic clock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
@@ -108,6 +108,10 @@ class Scheduler:
         """The worker that runs the attempt; None if it has no slot."""
         return next((name for name, worker in self._workers.items() if attempt_id in worker.running), None)
 
+    def open_besides(self, workers: Set[str]) -> int:
+        """Number of other workers that are given utterances."""
+        return sum(worker.open and name not in workers for name, worker in self._workers.items())
+
     def running_on(self, worker: str) -> int:
         """Number of taken slots of that worker."""
         return len(self._workers[worker].running) if worker in self._workers else 0
@@ -170,7 +174,10 @@ class Scheduler:
         queue.add(utterance, duration=self._duration(utterance), now=now)
 
     def resubmit(self, utterance: QueuedUtterance) -> None:
-        """Queue a retry, before all other utterances: this one has waited its turn already."""
+        """Queue a retry, before all other utterances: this one has waited its turn already.
+
+        It waits for another worker than those it avoids, if there is one.
+        """
         self._retries[utterance.attempt_id] = utterance
 
     def release(self, attempt_id: AttemptId) -> None:
@@ -183,11 +190,21 @@ class Scheduler:
 
     def assign(self, now: float) -> list[Assignment]:
         """Give free slots to queued utterances until there are no more of one of them."""
-        assignments = []
-        while self.depth and (worker := self._least_busy(now)) is not None:
+        assignments = self._assign_retries(now)
+        while any(self._queues.values()) and (worker := self._least_busy(now)) is not None:
             utterance = self._next(now)
             self._start(utterance, worker, now)
             assignments.append(Assignment(utterance.attempt_id, worker))
+        return assignments
+
+    def _assign_retries(self, now: float) -> list[Assignment]:
+        assignments = []
+        for retry in list(self._retries.values()):
+            avoided = retry.avoided if self.open_besides(retry.avoided) else frozenset()
+            if (worker := self._least_busy(now, without=avoided)) is not None:
+                del self._retries[retry.attempt_id]
+                self._start(retry, worker, now)
+                assignments.append(Assignment(retry.attempt_id, worker))
         return assignments
 
     def hedge(self, hedge: QueuedUtterance, now: float, *, beside: AttemptId) -> Assignment | None:
@@ -197,7 +214,8 @@ class Scheduler:
         """
         if self.depth:
             return None
-        worker = self._least_busy(now, without=self.worker_of(beside))
+        running_on = self.worker_of(beside)
+        worker = self._least_busy(now, without=hedge.avoided | ({running_on} if running_on else set()))
         if worker is None:
             return None
         self._start(hedge, worker, now)
@@ -209,8 +227,6 @@ class Scheduler:
         self._workers[worker].last_used = self._assignments
 
     def _next(self, now: float) -> QueuedUtterance:
-        if self._retries:
-            return self._retries.popitem(last=False)[1]
         interactive, batch = self._queues[Priority.INTERACTIVE], self._queues[Priority.BATCH]
         oldest = batch.oldest_arrival()
         aged = oldest is not None and now - oldest >= self._batch_ageing_seconds
@@ -220,8 +236,8 @@ class Scheduler:
         self._since_batch = 0
         return batch.pop(now)
 
-    def _least_busy(self, now: float, without: str | None = None) -> str | None:
-        free = [name for name, worker in self._workers.items() if worker.free and name != without]
+    def _least_busy(self, now: float, without: Set[str] = frozenset()) -> str | None:
+        free = [name for name, worker in self._workers.items() if worker.free and name not in without]
         return min(
             free, key=lambda name: (self._workers[name].backlog(now), self._workers[name].last_used), default=None
         )

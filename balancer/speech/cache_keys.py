@@ -2,7 +2,7 @@
 
 There are two kinds of entries, so that one synthesis serves every format. *PCM* is what a worker returns: it depends on
 the engine and its options, the weights, the voice, the text, the parameters and the seed. A *file* is PCM at one speed
-in one format.
+in one format. Both may have a namespace for each caller, so that a hit tells nobody what another caller has said.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 
 from balancer.audio.formats import AudioFormat
 from balancer.requests.speech_request import SpeechRequest
-from voices.registry import Voice
+from voices.file_thread import FileThread
+from voices.regular_files import MAX_CLIP_BYTES, check_regular_file, read_regular_file
 from worker.checkpoints.fingerprint import digest_of
 
 
@@ -20,26 +21,34 @@ class CacheKeys:
     """The cache keys of one engine.
 
     `engine` is its name with the options that change its audio, as `EngineOptions.label` names them. `fingerprint`
-    identifies its weights and code. `voices` is the folder of the voices.
+    identifies its weights and code. `voices` is the folder of the voices. With `per_caller`, callers share no entries.
     """
 
-    def __init__(self, engine: str, fingerprint: str, voices: Path) -> None:
+    def __init__(self, engine: str, fingerprint: str, voices: Path, *, per_caller: bool = False) -> None:
         self._engine = engine
         self._fingerprint = fingerprint
         self._voices = voices
-        self._clips: dict[Path, tuple[tuple[int, int], str]] = {}
+        self._per_caller = per_caller
+        self._clips: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._files = FileThread("clips")
 
-    def pcm(self, request: SpeechRequest) -> str:
-        """The key of the PCM for a request. All requests without a seed share one key: any seed satisfies them."""
+    async def pcm(self, request: SpeechRequest, caller: str) -> str:
+        """The key of the PCM for a request. All requests without a seed share one key: any seed satisfies them.
+
+        It waits for the folder of voices if the voice has a reference clip, and for nothing else.
+        """
+        reference = request.voice.reference
+        clip = None if reference is None else self._voices / request.voice.name / reference
         return digest_of(
             [
                 self._engine,
                 self._fingerprint,
                 request.voice.name,
-                self._clip_digest(request.voice),
+                None if clip is None else await self._files.run(self._clip_digest, clip),
                 request.text,
                 request.parameters,
                 request.seed if request.seeded else None,
+                *([caller] if self._per_caller else []),
             ]
         )
 
@@ -48,17 +57,15 @@ class CacheKeys:
         """The key of the file that is encoded from the PCM with key `pcm_key`."""
         return digest_of([pcm_key, speed, audio_format.value])
 
-    def _clip_digest(self, voice: Voice) -> str | None:
-        """SHA-256 of the voice's reference clip, computed again when the file's time or size has changed."""
-        if voice.reference is None:
-            return None
-        path = self._voices / voice.name / voice.reference
+    def _clip_digest(self, clip: Path) -> str:
+        """SHA-256 of a reference clip, computed again when its file has changed."""
         try:
-            status = path.stat()
-            version = (status.st_mtime_ns, status.st_size)
-            cached = self._clips.get(path)
+            status = check_regular_file(clip, MAX_CLIP_BYTES)
+            version = (status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino)
+            cached = self._clips.get(clip)
             if cached is None or cached[0] != version:
-                self._clips[path] = cached = version, hashlib.sha256(path.read_bytes()).hexdigest()
+                content = read_regular_file(clip, MAX_CLIP_BYTES)
+                self._clips[clip] = cached = version, hashlib.sha256(content).hexdigest()
         except OSError:
             return "unreadable"  # the worker will fail on it, so no audio is stored under this key
         return cached[1]

@@ -164,7 +164,7 @@ class SpeechService:
     async def _result(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
         if self._keys is None or not context.cache.writes:
             return await self._encode(await self._synthesize(request, context, deadline), request)
-        task = _Task(request, context, deadline, pcm_key=self._keys.pcm(request))
+        task = _Task(request, context, deadline, pcm_key=await self._keys.pcm(request, context.caller))
         if request.speed == 1 and request.format in (AudioFormat.PCM, AudioFormat.WAV):
             return await self._encode(await self._pcm(task), request)  # a copy of the PCM: not stored twice
         key = self._keys.file(task.pcm_key, request.speed, request.format)

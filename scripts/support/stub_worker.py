@@ -8,6 +8,8 @@ Certain texts make it misbehave, so that a test can cause failures that are rare
 - `hang`: the response body stays empty and open
 - `hang once`: the same, unless another stub in the same folder has done so before
 - `fail`: the response is an ERROR frame with the code `internal`
+- `fail once`: the same, unless another stub in the same folder has done so before
+- `fail on N`: the same, on worker N alone
 - `unspeakable`: the response is an ERROR frame with the code `unspeakable`
 - `full`: the first attempt is refused with 429; the file `refused` appears in the folder
 - `slow`: the response begins when a file named `go` appears in the folder
@@ -32,7 +34,16 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, UtteranceError, WorkerState, encode_frame
+from worker.contract import (
+    MAX_PCM_FRAME_BYTES,
+    EndOfUtterance,
+    FrameKind,
+    Phase,
+    Utterance,
+    UtteranceError,
+    WorkerState,
+    encode_frame,
+)
 from worker.server import listen
 
 SAMPLE_RATE = 24_000
@@ -101,23 +112,29 @@ class StubWorker:
         text = utterance.text
         try:
             await self._wait(text)
-            if text in ("fail", "unspeakable"):
-                code = "internal" if text == "fail" else text
-                error = UtteranceError(code=code, message=f"the stub was told to {text}")
+            if text == "unspeakable" or self._fails_on(text):
+                code = "unspeakable" if text == "unspeakable" else "internal"
+                error = UtteranceError(id=utterance.id, code=code, message=f"the stub was told to {text}")
                 yield encode_frame(FrameKind.ERROR, error.model_dump_json().encode())
                 return
-            yield encode_frame(FrameKind.PCM, bytes(self._audio_bytes))
+            for start in range(0, self._audio_bytes, MAX_PCM_FRAME_BYTES):
+                yield encode_frame(FrameKind.PCM, bytes(min(MAX_PCM_FRAME_BYTES, self._audio_bytes - start)))
             if text == "die" or (text == "die once" and _first(self._folder / "died")):
                 await asyncio.sleep(0)
                 os.kill(os.getpid(), signal.SIGKILL)
             if text == "truncate":
                 return
             self._done += 1
-            end = EndOfUtterance(samples=self._audio_bytes // 2, compute_seconds=0.0)
+            end = EndOfUtterance(id=utterance.id, samples=self._audio_bytes // 2, compute_seconds=0.0)
             yield encode_frame(FrameKind.END, end.model_dump_json().encode())
         finally:
             self._in_flight.remove(utterance.id)
             self._schedule_exit_if_idle()
+
+    def _fails_on(self, text: str) -> bool:
+        if text == "fail once":
+            return _first(self._folder / "failed")
+        return text in ("fail", f"fail on {self._index}")
 
     async def _wait(self, text: str) -> None:
         if text == "hang" or (text == "hang once" and _first(self._folder / "hung")):

@@ -80,6 +80,7 @@ async def running_dispatcher(
     recovery_seconds: float = 20.0,
     unresponsive_seconds: float = 60.0,
     timeouts: AttemptTimeouts = DEFAULT_TIMEOUTS,
+    ejection_failures: int = 3,
 ) -> AsyncIterator[RunningDispatcher]:
     """Run a dispatcher on the workers whose sockets are in `run_dir`."""
     fleet = Fleet(
@@ -94,7 +95,7 @@ async def running_dispatcher(
     )
     scheduler = Scheduler(SchedulingSettings(queue_limit=limit, sjf_window=0.0))
     metrics = Metrics("hibari")
-    dispatcher = Dispatcher(fleet, scheduler, metrics, CARDS["hibari"], timeouts)
+    dispatcher = Dispatcher(fleet, scheduler, metrics, CARDS["hibari"], timeouts, ejection_failures=ejection_failures)
     watching = asyncio.create_task(fleet.run(dispatcher))
     try:
         yield RunningDispatcher(fleet, scheduler, metrics, dispatcher)

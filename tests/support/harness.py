@@ -88,7 +88,7 @@ def start_balancer(run_dir: Path, *, ready: int = 1, **settings: object) -> Iter
         log = run_dir / "balancer.log"
 
         def is_ready(url: str = url) -> bool:
-            return _ready_workers(url) >= ready
+            return _ready_workers(url, run_dir) >= ready
 
         with running([sys.executable, "-m", "balancer"], log=log, cwd=ROOT, env=env) as process:
             try:
@@ -142,10 +142,15 @@ def listens(path: Path) -> bool:
         return client.connect_ex(str(path)) == 0
 
 
-def _ready_workers(url: str) -> int:
+def _ready_workers(url: str, run_dir: Path) -> int:
     """The number of ready workers; -1 if the balancer does not answer."""
+    control = run_dir / "control.sock"
+    if not listens(control):
+        return -1
     try:
-        workers = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False).json()["workers"]
+        httpx.get(f"{url}/ready", timeout=TIMEOUT, trust_env=False)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), timeout=TIMEOUT) as client:
+            workers = client.get("http://control/health").json()["workers"]
     except httpx.TransportError:
         return -1
     return sum(worker["phase"] in ("ready", "busy") for worker in workers)

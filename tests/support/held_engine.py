@@ -1,7 +1,8 @@
 """An engine that a test can hold and release. It implements the engine protocol and yields numbers instead of audio.
 
 Every word of a text becomes one piece of samples, all of which have the word's number as value: `"3 4"` is a piece of
-threes, then a piece of fours. The words `unspeakable` and `explode` raise errors, and so does a voice named `broken`.
+threes, then a piece of fours. The words `unspeakable`, `explode` and `exhaust` raise errors, and so does a voice named
+`broken`. The word `long` is a piece of LONG_SAMPLES zeros.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSo
 
 PIECE_SAMPLES = 5
 """Samples of each piece."""
+LONG_SAMPLES = 2**20
+"""Samples of a piece that is longer than a frame may be."""
 TIMEOUT = 30.0
 """Seconds after which an engine that is not released raises TimeoutError."""
 
@@ -89,7 +92,12 @@ class HeldEngine:
                     raise UnspeakableError("there is nothing to say")
                 if word == "explode":
                     raise ZeroDivisionError("a secret of the engine")
+                if word == "exhaust":
+                    raise MemoryError
                 self.pieces[utterance.id] += 1
+                if word == "long":
+                    yield np.zeros(LONG_SAMPLES, np.float32)
+                    continue
                 number = int(word) if word.isdecimal() else 0
                 yield np.full(PIECE_SAMPLES, number / 32767, np.float32)
         finally:

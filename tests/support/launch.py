@@ -22,8 +22,9 @@ TWO_WORKERS = Layout(((0,), (1,)), 1, 1, ("because",))
 
 
 def settings_in(folder: Path, **settings: object) -> Settings:
-    """Settings with a run directory in `folder`, which does not exist yet, and a free port."""
-    return Settings.load({}, **({"run_dir": folder / "run", "port": free_port()} | settings))
+    """Settings with their directories in `folder`, which do not exist yet, and a free port."""
+    own = {"run_dir": folder / "run", "data_dir": folder / "data", "cache_dir": folder / "cache", "port": free_port()}
+    return Settings.load({}, **(own | settings))
 
 
 class ExecutedError(Exception):

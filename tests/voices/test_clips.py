@@ -335,6 +335,20 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
 
 
 def test_a_long_clip_has_a_note_and_no_fault() -> None:
-    long = replace(GOOD, seconds=clips.MAX_ANALYSED_SECONDS, speech_seconds=500.0)
+    long = replace(GOOD, seconds=500.0, speech_seconds=400.0)
     assert clips.faults(long) == ()
-    assert clips.notes(long) == ("it lasts 10 minutes or more, and only its first 10 to 15 s are used",)
+    assert clips.notes(long) == ("it lasts 500 s, and only its first 10 to 15 s are used",)
+
+
+def test_a_clip_of_ten_minutes_is_refused() -> None:
+    long = replace(GOOD, seconds=clips.MAX_ANALYSED_SECONDS, speech_seconds=500.0)
+    assert clips.faults(long) == (
+        "it lasts 10 minutes or more, and only its first 10 to 15 s are used: cut it to these",
+    )
+
+
+def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "clip.wav").open("wb") as file:
+        file.truncate(2 * 2**30)
+    with pytest.raises(ClipError, match=r"Larger than 64 MiB; record 10 to 15 s"):
+        clips.inspect(tmp_path / "clip.wav")

@@ -183,6 +183,36 @@ def test_a_description_that_is_a_folder(tmp_path: Path) -> None:
     assert "Is a directory" in problem(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [("fifo", "Not a regular file"), ("device", "Not a regular file"), ("huge", "Larger than 64 KiB")],
+)
+def test_a_description_that_is_no_small_file(tmp_path: Path, odd: str, message: str) -> None:
+    _odd_file((tmp_path / "alice") / "voice.toml", odd)
+    assert message in problem(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [("fifo", "Not a regular file"), ("device", "Not a regular file"), ("huge", "Larger than 64 MiB")],
+)
+def test_a_clip_that_is_no_small_file(tmp_path: Path, odd: str, message: str) -> None:
+    own = add(tmp_path, "alice", 'reference = "clip.wav"\nsynthetic = true\n')
+    _odd_file(own / "clip.wav", odd)
+    assert message in problem(tmp_path)
+
+
+def _odd_file(path: Path, odd: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    if odd == "fifo":
+        os.mkfifo(path)
+    elif odd == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**31)
+
+
 @given(st.binary(max_size=60))
 def test_no_description_makes_other_voices_unusable(tmp_path_factory: pytest.TempPathFactory, toml: bytes) -> None:
     folder = tmp_path_factory.mktemp("voices")

@@ -18,6 +18,7 @@ from tests.support.recordings import record, silence, speech
 from voices import voice_editor
 from voices.clips import ClipError
 from voices.registry import Consent, Registry, Voice, VoiceError
+from voices.regular_files import read_regular_file
 
 ADA = Consent(given_by="Ada", given_on=date(2026, 1, 31))
 
@@ -172,14 +173,12 @@ def test_a_file_in_the_way_stays(folder: Path, clip: Path) -> None:
 def test_a_voice_added_meanwhile_by_another_process_stays(
     folder: Path, clip: Path, other_clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copyfile = shutil.copyfile
-
-    def slowly(source: Path, target: Path) -> None:
+    def slowly(path: Path, max_bytes: int) -> bytes:
         monkeypatch.undo()
         voice_editor.add(folder, "ada", other_clip, synthetic=True)
-        copyfile(source, target)
+        return read_regular_file(path, max_bytes)
 
-    monkeypatch.setattr(shutil, "copyfile", slowly)
+    monkeypatch.setattr(voice_editor, "read_regular_file", slowly)
     with pytest.raises(VoiceError, match=r"cannot write voice 'ada' in .*: Directory not empty"):
         voice_editor.add(folder, "ada", clip, synthetic=True)
     assert Registry.load(folder).resolve("ada").reference == "reference.flac"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from math import inf, nan
 from typing import Any
 
 import pytest
@@ -15,6 +16,8 @@ from pydantic import ValidationError
 from tests.support.harness import ROOT
 from tests.support.worker_state import worker_state
 from worker.contract import (
+    MAX_MESSAGE_BYTES,
+    MAX_PCM_FRAME_BYTES,
     EndOfUtterance,
     FrameDecoder,
     FrameKind,
@@ -24,6 +27,7 @@ from worker.contract import (
     UtteranceError,
     WorkerState,
     encode_frame,
+    max_pcm_bytes,
 )
 
 FRAMES = st.lists(st.tuples(st.sampled_from(FrameKind), st.binary(max_size=40)), max_size=6)
@@ -80,10 +84,10 @@ def test_garbage_after_a_frame_is_no_frame() -> None:
 
 
 def test_a_length_over_the_limit_is_refused_before_its_payload_comes() -> None:
-    limit = 64 * 2**20
-    assert FrameDecoder().feed(struct.pack(">cI", b"P", limit)) == []
-    with pytest.raises(FramingError, match=str(limit + 1)):
-        FrameDecoder().feed(struct.pack(">cI", b"P", limit + 1))
+    for kind, limit in ((b"P", MAX_PCM_FRAME_BYTES), (b"E", MAX_MESSAGE_BYTES), (b"X", MAX_MESSAGE_BYTES)):
+        assert FrameDecoder().feed(struct.pack(">cI", kind, limit)) == []
+        with pytest.raises(FramingError, match=str(limit + 1)):
+            FrameDecoder().feed(struct.pack(">cI", kind, limit + 1))
 
 
 def test_the_frames_of_a_body_that_arrives_in_chunks() -> None:
@@ -127,15 +131,43 @@ def test_an_utterance_needs_every_field(field: str) -> None:
         Utterance.model_validate({name: value for name, value in UTTERANCE.items() if name != field})
 
 
-@pytest.mark.parametrize("message", [Utterance, UtteranceError])
-def test_unknown_fields_are_refused(message: type[Utterance]) -> None:
+def test_unknown_fields_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"speed_of_light\n  Extra inputs"):
-        message.model_validate(UTTERANCE | {"speed_of_light": 1})
+        Utterance.model_validate(UTTERANCE | {"speed_of_light": 1})
 
 
 def test_a_newer_worker_may_add_fields() -> None:
-    end = EndOfUtterance.model_validate({"samples": 3, "compute_seconds": 0.5, "speed_of_light": 1})
-    assert end == EndOfUtterance(samples=3, compute_seconds=0.5)
+    end = EndOfUtterance.model_validate({"id": "u", "samples": 3, "compute_seconds": 0.5, "speed_of_light": 1})
+    assert end == EndOfUtterance(id="u", samples=3, compute_seconds=0.5)
+    UtteranceError.model_validate({"code": "full", "message": "", "speed_of_light": 1})
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "-1"])
+def test_amounts_are_finite_and_not_negative(number: str) -> None:
+    with pytest.raises(ValidationError, match="compute_seconds"):
+        EndOfUtterance.model_validate_json(f'{{"id": "u", "samples": 3, "compute_seconds": {number}}}')
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[(field, value) for field in ("speed", "cpu_seconds", "started_at") for value in (nan, inf, -1.0)],
+        ("stage_seconds", {"decode": nan}),
+        *[("pid", value) for value in (0, -1, 10**30)],
+        *[("slots", value) for value in (0, 10**9)],
+        *[("resident_bytes", value) for value in (-1, 10**30)],
+        ("sample_rate", 0),
+        ("model", "m" * 5001),
+    ],
+)
+def test_a_state_has_only_values_that_can_be_reported(field: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=field):
+        worker_state(**{field: value})
+
+
+def test_the_audio_of_a_text_is_bounded() -> None:
+    assert max_pcm_bytes(0, 24_000) == 60 * 24_000 * 2
+    assert max_pcm_bytes(5000, 24_000) < 2**28
 
 
 def test_an_utterance_does_not_change() -> None:

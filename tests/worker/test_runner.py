@@ -16,11 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.held_engine import PIECE_SAMPLES, HeldEngine
+from tests.support.held_engine import LONG_SAMPLES, PIECE_SAMPLES, HeldEngine
 from tests.support.real_worker import utterance
 from voices.registry import LiveRegistry
 from worker.cards import EngineCard
-from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, Utterance, UtteranceError
+from worker.contract import (
+    MAX_PCM_FRAME_BYTES,
+    EndOfUtterance,
+    FrameDecoder,
+    FrameKind,
+    Phase,
+    Utterance,
+    UtteranceError,
+)
 from worker.crash_history import Crashes
 from worker.engines.base import (
     Cancellation,
@@ -377,6 +385,20 @@ async def test_a_defect_of_the_engine_is_told_without_its_details_and_survived(
     assert "a secret of the engine" in caplog.text
     assert (runner.in_flight, runner.done, runner.phase) == ((), 0, Phase.READY)
     assert numbers(await collect(runner.submit(utterance("5")))) == [5]
+
+
+async def test_a_worker_without_memory_says_so_and_goes_on(runner: Runner, caplog: pytest.LogCaptureFixture) -> None:
+    frames = await collect(runner.submit(utterance("1 exhaust 2")))
+    assert (error(frames).code, error(frames).id) == ("exhausted", "u")
+    assert "MemoryError" in caplog.text
+    assert numbers(await collect(runner.submit(utterance("5")))) == [5]
+
+
+async def test_a_long_piece_is_sent_in_several_frames(runner: Runner) -> None:
+    frames = await collect(runner.submit(utterance("long")))
+    pcm = [payload for kind, payload in frames if kind is FrameKind.PCM]
+    assert b"".join(pcm) == bytes(2 * LONG_SAMPLES)
+    assert max(map(len, pcm)) <= MAX_PCM_FRAME_BYTES
 
 
 async def test_a_voice_that_cannot_be_prepared(runner: Runner, engine: HeldEngine) -> None:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from balancer.access.api_keys import KeyRing
 from balancer.access.caller import Caller
+from balancer.access.key_ring import KeyRing
 from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 
@@ -25,13 +25,16 @@ class AuthenticationMiddleware:
         self._open_paths = tuple(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond with 401. Sets `request.state.caller`."""
-        needs_key = scope["type"] == "http" and self._keys.key_required and not self._is_open(scope["path"])
-        if not needs_key:
+        """Pass the request on, or respond with 401. Sets `request.state.caller`, or `stranger` on an open path."""
+        if scope["type"] != "http" or not self._keys.key_required:
             await self._app(scope, receive, send)
             return
         if (key := self._keys.find(_sent_key(HTTPConnection(scope)))) is not None:
             scope.setdefault("state", {})["caller"] = Caller(key.name, key)
+            await self._app(scope, receive, send)
+            return
+        if self._is_open(scope["path"]):
+            scope.setdefault("state", {})["stranger"] = True
             await self._app(scope, receive, send)
             return
         error = NotAuthenticatedError(

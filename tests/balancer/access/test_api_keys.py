@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from balancer.access.api_keys import ApiKey, KeyRing, KeysFileError, digest_of, new_key, read_keys, write_keys
+from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, update_keys, write_keys
 from balancer.scheduling.priority import Priority
+from tests.support.harness import ROOT
 
 KEY = "an-api-key-of-twenty-or-more"
 
@@ -49,7 +52,7 @@ def test_a_damaged_file_is_refused_with_the_reason(tmp_path: Path, content: str,
     file = tmp_path / "keys.json"
     file.write_text(content)
     with pytest.raises(KeysFileError, match=fault):
-        KeyRing(file=file)
+        read_keys(file)
 
 
 def test_two_keys_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -57,42 +60,56 @@ def test_two_keys_of_one_name_are_refused(tmp_path: Path) -> None:
         write_keys(tmp_path / "keys.json", [key("a"), key("a", "x" * 20)])
 
 
-def test_a_ring_knows_the_keys_of_the_environment_and_their_digests() -> None:
-    ring = KeyRing([KEY, f"sha256:{digest_of('another-key-of-somebody')}"])
-    assert ring.key_required
-    for known in (KEY, "another-key-of-somebody"):
-        found = ring.find(known)
-        assert found is not None
-        assert found.name == f"key-{digest_of(known)[:8]}"
-    for unknown in ("", "no-key", digest_of(KEY), KEY + " "):
-        assert ring.find(unknown) is None
-
-
-def test_without_keys_no_key_is_required(tmp_path: Path) -> None:
-    assert not KeyRing(file=tmp_path / "keys.json").key_required
-
-
-def test_added_and_revoked_keys_take_effect_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("odd", ["fifo", "device", "folder", "huge"])
+def test_a_file_that_is_none_is_refused_at_once(tmp_path: Path, odd: str) -> None:
     file = tmp_path / "keys.json"
-    ring = KeyRing(file=file)
-    write_keys(file, [key("shop")])
-    assert ring.key_required
-    found = ring.find(KEY)
-    assert found is not None
-    assert found.name == "shop"
-    write_keys(file, [])
-    assert ring.find(KEY) is None
-    assert ring.key_required, "revoking the last key lets nobody in"
-    file.unlink()
-    assert ring.key_required
+    if odd == "fifo":
+        os.mkfifo(file)
+    elif odd == "device":
+        file.symlink_to("/dev/zero")
+    elif odd == "folder":
+        file.mkdir()
+    else:
+        with file.open("wb") as sparse:
+            sparse.truncate(2**30)
+    with pytest.raises(KeysFileError, match="cannot be read"):
+        read_keys(file)
 
 
-def test_the_keys_stay_valid_if_the_file_gets_damaged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+CHANGES = """if True:
+    import sys
+    from pathlib import Path
+    from balancer.access.api_keys import ApiKey, digest_of, update_keys
+    file, number = Path(sys.argv[1]), sys.argv[2]
+    sys.stdin.readline()
+    for turn in range(5):
+        name = f"key-{number}-{turn}"
+        update_keys(file, lambda keys: (*keys, ApiKey(name=name, digest=digest_of(name))))
+        if turn % 2:
+            update_keys(file, lambda keys: [key for key in keys if key.name != name])
+"""
+
+
+def test_processes_that_change_the_file_at_once_lose_nothing(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
-    write_keys(file, [key("shop")])
-    ring = KeyRing(file=file)
-    file.write_text("{")
-    os.utime(file, ns=(1, 1))
-    assert ring.find(KEY) is not None
-    assert ring.find(KEY) is not None
-    assert caplog.text.count("the previous keys stay valid") == 1
+    processes = [
+        subprocess.Popen([sys.executable, "-c", CHANGES, str(file), str(number)], stdin=subprocess.PIPE, cwd=ROOT)
+        for number in range(8)
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.close()
+    assert [process.wait() for process in processes] == [0] * 8
+    assert {key.name for key in read_keys(file)} == {
+        f"key-{number}-{turn}" for number in range(8) for turn in (0, 2, 4)
+    }
+
+
+def test_a_change_that_fails_leaves_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [key("a")])
+    with pytest.raises(ZeroDivisionError):
+        update_keys(file, lambda keys: [key(str(1 // 0))])
+    update_keys(file, lambda keys: (*keys, key("b", "x" * 20)))
+    assert [found.name for found in read_keys(file)] == ["a", "b"]

@@ -337,6 +337,16 @@ def test_status_of_an_unhealthy_server(run_dir: Path) -> None:
     assert spoken.stderr.startswith("chorus: no worker is available: no worker can load its model")
 
 
+def test_status_of_a_server_with_keys_comes_from_its_control_socket_on_this_host() -> None:
+    with serve_stub(api_keys="an-api-key-of-twenty-or-more") as server:
+        here = run("status", "--once", url=server.url, CHORUS_RUN_DIR=str(server.log.parent))
+        assert here.exit_code == 0, here.output
+        assert str(server.stub.process.pid) in here.stdout
+        elsewhere = run("status", "--once", url=server.url, CHORUS_RUN_DIR="/nowhere")
+        assert elsewhere.exit_code == 1
+        assert "without an API key" in elsewhere.stderr
+
+
 # Keys
 
 
@@ -348,7 +358,7 @@ def test_a_server_with_keys(run_dir: Path) -> None:
                 assert refused.stderr.startswith("chorus: a valid API key is required")
             assert run(*arguments, "--api-key", KEY, url=url).exit_code == 0
             assert run(*arguments, url=url, CHORUS_API_KEY=KEY).exit_code == 0
-        assert run("status", "--once", url=url).exit_code == 0
+        assert run("status", "--once", "--api-key", KEY, url=url).exit_code == 0
 
 
 @pytest.mark.parametrize("key", ["clé", "a\nb", f"{KEY}\r"])

@@ -135,10 +135,26 @@ def test_all_defects_of_a_recording_are_reported(folder: Path, tmp_path: Path) -
 
 
 def test_a_long_recording_is_noted(clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(clips, "MAX_ANALYSED_SECONDS", 6.0)
+    monkeypatch.setattr(clips, "LONG_SECONDS", 5.0)
     result = run("add", "ada", clip, *ADA)
     assert result.exit_code == 0
-    assert "note: it lasts 0.1 minutes or more, and only its first 10 to 15 s are used" in result.stderr
+    assert "note: it lasts 6 s, and only its first 10 to 15 s are used" in result.stderr
+
+
+def test_a_recording_that_is_much_too_long_is_refused(folder: Path, clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clips, "MAX_ANALYSED_SECONDS", 6.0)
+    result = run("add", "ada", clip, *ADA)
+    assert result.exit_code == 1
+    assert "cut it to these" in result.stderr
+    assert names(folder) == ["default"]
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/full"])
+def test_a_device_is_no_recording(folder: Path, tmp_path: Path, device: str) -> None:
+    (tmp_path / "clip.wav").symlink_to(device)
+    result = run("add", "ada", str(tmp_path / "clip.wav"), *ADA)
+    assert result.exit_code == 1
+    assert "Not a regular file" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -29,7 +30,7 @@ from tests.support.dispatcher import AUDIO_BYTES, READY, running_dispatcher, sta
 from tests.support.harness import TIMEOUT, start_stub
 from tests.support.unix_server import unix_server
 from tests.support.worker_state import worker_state
-from worker.contract import Phase, Utterance
+from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, encode_frame
 
 SHORT_TIMEOUTS = AttemptTimeouts(seconds=1.0, factor=1.0)
 EARLY_HEDGE = AttemptTimeouts(hedge_factor=1.0)
@@ -104,20 +105,151 @@ async def test_a_truncated_body_is_never_taken_for_the_whole(run_dir: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "code"),
-    [("fail", SynthesisError, "synthesis_failed"), ("unspeakable", InvalidRequestError, "unspeakable")],
+    ("text", "error", "code", "retries"),
+    [("fail", SynthesisError, "synthesis_failed", 1), ("unspeakable", InvalidRequestError, "unspeakable", 0)],
 )
-async def test_an_utterance_that_the_engine_refuses_is_not_retried(
-    run_dir: Path, text: str, error: type[InvalidRequestError | SynthesisError], code: str
+async def test_only_a_failure_of_the_engine_is_tried_elsewhere_and_only_once(
+    run_dir: Path, text: str, error: type[InvalidRequestError | SynthesisError], code: str, retries: int
 ) -> None:
     with ExitStack() as processes:
-        start_stubs(run_dir, 2, processes)
+        start_stubs(run_dir, 3, processes)
         async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY, READY)
             with pytest.raises(error, match="the stub was told to") as caught:
                 await chorus.synthesize(text)
             assert caught.value.code == code
-            assert chorus.count("chorus_retries_total") == 0
-            assert chorus.scheduler.running == 0
+            assert chorus.count("chorus_retries_total") == retries
+            await chorus.until_idle()
+
+
+async def test_a_failure_of_one_worker_is_not_the_texts(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY)
+            result = await chorus.dispatch("fail once")
+            assert (result.pcm, result.attempts) == (bytes(AUDIO_BYTES), 2)
+            assert chorus.count("chorus_worker_failures_total") == 1
+            assert chorus.phases() == [READY, READY]
+
+
+async def test_the_only_worker_is_tried_again(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 1, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            assert (await chorus.dispatch("fail once")).attempts == 2
+
+
+async def test_a_worker_that_fails_where_another_succeeds_is_restarted(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        sick = processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
+        processes.enter_context(start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES))
+        async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY)
+            for number in range(20):
+                assert await chorus.synthesize("fail on 0", f"u{number}") == bytes(AUDIO_BYTES)
+            async with asyncio.timeout(TIMEOUT):
+                assert await asyncio.to_thread(sick.process.wait) == 0
+            assert chorus.count("chorus_workers_ejected_total") == 1
+            assert chorus.count("chorus_workers_lost_total") == 0
+            assert chorus.count("chorus_retries_total") == 3
+            processes.enter_context(start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES))
+            await chorus.until_phases(READY, READY)
+
+
+async def test_texts_that_fail_everywhere_eject_no_worker(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY)
+            for number in range(8):
+                with pytest.raises(SynthesisError):
+                    await chorus.synthesize("fail", f"u{number}")
+                assert chorus.scheduler.running == 0, "a slot is kept for a text that fails everywhere"
+            assert chorus.phases() == [READY, READY]
+            assert chorus.count("chorus_workers_ejected_total") == 0
+
+
+async def test_a_worker_that_fails_at_once_draws_no_more_work_than_others(run_dir: Path) -> None:
+    """Without the hold of its slot it would be free whenever the other is busy."""
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir, ejection_failures=0) as chorus:
+            await chorus.until_phases(READY, READY)
+            busy = asyncio.create_task(chorus.synthesize("slow", "busy"))
+            await chorus.until_running(1)
+            index = next(view.index for view in chorus.dispatcher.workers() if view.phase is READY)
+            text = f"fail on {index}"
+            failing = [asyncio.create_task(chorus.synthesize(text, f"u{number}")) for number in range(10)]
+            while chorus.count("chorus_retries_total") < 1:
+                await asyncio.sleep(0)
+            assert chorus.dispatcher.free_slots == 0
+            (run_dir / "go").touch()
+            assert await busy == bytes(AUDIO_BYTES)
+            assert set(await asyncio.gather(*failing)) == {bytes(AUDIO_BYTES)}
+
+
+@asynccontextmanager
+async def odd_worker(path: Path, pid: int, answer: Callable[[str], bytes]) -> AsyncIterator[None]:
+    """A worker whose every utterance is answered with `answer(id)`, a whole response or more."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = int(head.lower().partition("content-length:")[2].partition("\r\n")[0])
+            body = await reader.readexactly(length)
+            if head.startswith("POST /synthesize"):
+                writer.write(answer(json.loads(body)["id"]))
+            else:
+                state = worker_state(pid=pid, model="odd").model_dump_json()
+                writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(state)}\r\n\r\n{state}".encode())
+
+    async with unix_server(path, serve):
+        yield
+
+
+def response(utterance_id: str, pcm: bytes = bytes(AUDIO_BYTES), samples: int = AUDIO_BYTES // 2) -> bytes:
+    closing = EndOfUtterance(id=utterance_id, samples=samples, compute_seconds=0.1).model_dump_json().encode()
+    body = encode_frame(FrameKind.PCM, pcm) + encode_frame(FrameKind.END, closing)
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda name: response(name, samples=7),
+        lambda name: response(name, pcm=bytes(AUDIO_BYTES + 1)),
+        lambda name: response(f"{name}-before"),
+        lambda name: response(name)[:-1] + b"?",
+    ],
+    ids=["count", "half a sample", "of another utterance", "damaged"],
+)
+async def test_a_worker_with_odd_answers_is_ejected(run_dir: Path, answer: Callable[[str], bytes]) -> None:
+    with start_stub(run_dir, 1, audio_bytes=AUDIO_BYTES):
+        async with (
+            odd_worker(run_dir / "worker-0.sock", 10**7, answer),
+            running_dispatcher(run_dir) as chorus,
+        ):
+            await chorus.until_phases(READY, READY)
+            number = 0
+            async with asyncio.timeout(TIMEOUT):
+                while chorus.count("chorus_workers_ejected_total") < 1:
+                    assert await chorus.synthesize("Hello.", f"u{number}") == bytes(AUDIO_BYTES)
+                    number += 1
+
+
+async def test_a_second_answer_is_given_to_nobody_and_counts_against_the_worker(run_dir: Path) -> None:
+    late = bytes([1]) * AUDIO_BYTES
+    async with (
+        odd_worker(run_dir / "worker-0.sock", 10**7, lambda name: response(name) + response(name, pcm=late)),
+        running_dispatcher(run_dir) as chorus,
+    ):
+        await chorus.until_phases(READY)
+        for number in range(3):
+            assert await chorus.synthesize("Hello.", f"u{number}") == bytes(AUDIO_BYTES)
+        async with asyncio.timeout(TIMEOUT):
+            while chorus.count("chorus_workers_ejected_total") < 1:
+                await asyncio.sleep(0)
 
 
 async def test_a_worker_that_is_full_after_all_costs_no_retry(run_dir: Path) -> None:

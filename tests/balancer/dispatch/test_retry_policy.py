@@ -98,3 +98,15 @@ def test_successes_and_time_end_the_suspension() -> None:
     assert [decide(policy, 1), decide(policy, 1)] == [RETRY, SUSPENDED]
     later = NOW + REFILL_SECONDS
     assert [decide(policy, 1, later), decide(policy, 1, later)] == [RETRY, SUSPENDED]
+
+
+def test_a_failure_of_the_engine_is_retried_once_within_the_budget() -> None:
+    policy = RetryPolicy()
+    assert policy.retries_failure(["w0"], NOW, slots=1)
+    assert not policy.retries_failure(["w0", "w1"], NOW, slots=1)
+    assert not exhausted().retries_failure(["w0"], NOW, slots=1)
+
+
+def test_a_failure_counts_as_a_strike_beside_a_crash() -> None:
+    assert decide(RetryPolicy(), 2) is POISONED
+    assert not RetryPolicy().retries_failure(["crashed", "failed"], NOW, slots=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from balancer.fleet.worker_client import UtteranceRefusedError, WorkerClient, WorkerFullError, WorkerLostError
 from tests.support.harness import start_stub
 from tests.support.unix_server import unix_server
+from tests.support.worker_state import worker_state
 from worker.contract import EndOfUtterance, FrameKind, Utterance, encode_frame
 from worker.server import listen
 
@@ -46,8 +48,8 @@ def http(body: bytes, status: str = "200 OK") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-def end(samples: int) -> bytes:
-    message = EndOfUtterance(samples=samples, compute_seconds=0.5)
+def end(samples: int, utterance_id: str = "u-1") -> bytes:
+    message = EndOfUtterance(id=utterance_id, samples=samples, compute_seconds=0.5)
     return encode_frame(FrameKind.END, message.model_dump_json().encode())
 
 
@@ -98,7 +100,7 @@ async def test_a_body_without_its_closing_frame(run_dir: Path) -> None:
 
 @pytest.mark.parametrize("pcm", [b"", b"ab", b"abcdef"])
 async def test_audio_whose_length_differs_from_its_closing_frame(run_dir: Path, pcm: bytes) -> None:
-    async with answering(run_dir, http(encode_frame(FrameKind.PCM, pcm) + end(2))) as client:
+    async with answering(run_dir, http((encode_frame(FrameKind.PCM, pcm) if pcm else b"") + end(2))) as client:
         with pytest.raises(WorkerLostError, match=f"{len(pcm)} bytes.* 2 samples"):
             await client.synthesize(utterance())
 
@@ -112,6 +114,89 @@ async def test_bytes_that_are_no_frames(run_dir: Path, body: bytes) -> None:
             await client.synthesize(utterance())
     assert lost.value.accepted
     assert not lost.value.dead
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (encode_frame(FrameKind.PCM, bytes(2**20)) * 8, "longer than any speech of the text"),
+        (encode_frame(FrameKind.PCM, b"ab") + end(1, "u-0"), "the answer to another utterance, 'u-0'"),
+        (encode_frame(FrameKind.PCM, b"ab") + end(1) + encode_frame(FrameKind.PCM, b"ab"), "goes on after its closing"),
+        (encode_frame(FrameKind.PCM, b"ab") + end(1) + end(1), "goes on after its closing frame"),
+        (encode_frame(FrameKind.ERROR, b'{"code": "internal", "message": "of another"}'), "another utterance"),
+        (encode_frame(FrameKind.END, b'{"id": "u-1", "samples": 0, "compute_seconds": NaN}'), "compute_seconds"),
+    ],
+)
+async def test_an_answer_that_breaks_a_bound(run_dir: Path, body: bytes, reason: str) -> None:
+    async with answering(run_dir, http(body)) as client:
+        with pytest.raises(WorkerLostError, match=reason) as lost:
+            await client.synthesize(utterance(), sample_rate=24_000)
+    assert lost.value.odd
+
+
+@pytest.mark.parametrize("frame", [encode_frame(FrameKind.PCM, bytes(2**16)), encode_frame(FrameKind.PCM, b"")])
+async def test_audio_without_end_takes_no_more_memory_than_speech_may(run_dir: Path, frame: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000000\r\n\r\n")
+        while True:
+            writer.write(frame * (2**20 // len(frame)))
+            await writer.drain()
+
+    tracemalloc.start()
+    async with unix_server(run_dir / "s", serve), connected(run_dir / "s") as client:
+        with pytest.raises(WorkerLostError, match=r"longer than any speech|without audio"):
+            await client.synthesize(utterance(), sample_rate=24_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * 2**20
+
+
+@pytest.mark.parametrize("status", ["200 OK", "500 No"])
+async def test_a_state_without_end(run_dir: Path, status: str) -> None:
+    async with answering(run_dir, http(b" " * 2 * 2**20, status)) as client:
+        with pytest.raises(WorkerLostError, match="longer than") as lost:
+            await client.state()
+    assert lost.value.odd
+
+
+async def test_a_refusal_without_end(run_dir: Path) -> None:
+    async with answering(run_dir, http(b" " * 2 * 2**20, "429 Full")) as client:
+        with pytest.raises(WorkerLostError, match="refusal is longer than"):
+            await client.synthesize(utterance())
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-1", '"fast"'])
+async def test_a_state_with_a_number_that_is_none(run_dir: Path, number: str) -> None:
+    state = worker_state().model_dump_json().replace('"speed":null', f'"speed":{number}')
+    async with answering(run_dir, http(state.encode())) as client:
+        with pytest.raises(WorkerLostError, match="speed: ") as lost:
+            await client.state()
+    assert lost.value.odd
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_second_answer_closes_the_connection_and_is_reported(run_dir: Path, together: bool) -> None:
+    """It comes with the first answer, or while the connection is idle."""
+    answer = http(encode_frame(FrameKind.PCM, b"ab") + end(1))
+    sent = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer + answer if together else answer)
+        await sent.wait()
+        writer.write(answer)
+        await reader.read()
+
+    async with unix_server(run_dir / "s", serve), connected(run_dir / "s") as client:
+        reported = asyncio.Event()
+        client.on_unrequested = reported.set
+        assert (await client.synthesize(utterance())).pcm == b"ab"
+        sent.set()
+        async with asyncio.timeout(30):
+            await reported.wait()
+        with pytest.raises(WorkerLostError, match="another utterance"):
+            await client.synthesize(Utterance(id="u-2", text="Next.", voice="default", seed=1))
 
 
 async def test_a_refusal_that_is_no_message(run_dir: Path) -> None:

@@ -50,6 +50,26 @@ def test_beyond_loopback_keys_are_needed_and_the_alternatives_are_named(folder: 
     assert not (folder / "run").exists(), "the run directory was created before the refusal"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+@pytest.mark.parametrize("content", ["{", '{"keys": [{"name": "shop", "digest": "0"}]}'])
+def test_a_keys_file_with_a_fault_is_refused_with_the_reason(folder: Path, host: str, content: str) -> None:
+    settings = settings_in(folder, host=host)
+    settings.keys_path.parent.mkdir(parents=True, exist_ok=True)
+    settings.keys_path.write_text(content)
+    message = refusal(folder, host=host)
+    assert str(settings.keys_path) in message
+    assert "mend the file" in message
+
+
+@pytest.mark.parametrize("setting", ["data_dir", "cache_dir"])
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_folder_that_is_a_file_is_refused(folder: Path, setting: str, below: str) -> None:
+    (folder / "file").touch()
+    message = refusal(folder, **{setting: folder / "file" / below})
+    assert f"{folder / 'file'} is not a folder" in message
+    assert f"CHORUS_{setting.upper()}" in message
+
+
 @pytest.mark.parametrize("settings", [{"api_keys": KEY}, {"allow_anonymous": True}, {"allow_anonymous": "true"}])
 def test_with_a_key_or_with_leave_it_listens_beyond_loopback(folder: Path, settings: dict[str, object]) -> None:
     check(settings_in(folder, host="0.0.0.0", **settings))

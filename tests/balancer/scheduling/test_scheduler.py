@@ -30,6 +30,10 @@ def queued(
     return QueuedUtterance(AttemptId(name), seconds, Terms(caller, priority, deadline))
 
 
+def retry_avoiding(name: str, *workers: str) -> QueuedUtterance:
+    return QueuedUtterance(AttemptId(name), 1.0, avoided=frozenset(workers))
+
+
 def hedge_of(name: str) -> QueuedUtterance:
     return QueuedUtterance(AttemptId(name).hedged(), 1.0)
 
@@ -161,6 +165,32 @@ def test_a_worker_that_leaves_takes_its_slots_along() -> None:
 
 
 # Which utterance
+
+
+def test_a_retry_goes_to_another_worker_than_those_it_avoids() -> None:
+    scheduler = make_scheduler(1.0, 1.0)
+    scheduler.resubmit(retry_avoiding("again", "w0"))
+    assert assignments(scheduler) == [("again", "w1")]
+
+
+def test_a_retry_waits_for_another_worker_while_others_go_first() -> None:
+    scheduler = make_scheduler(1.0, 1.0)
+    scheduler.submit(queued("busy"), 0.0)
+    scheduler.submit(queued("next"), 0.0)
+    assert dict(assignments(scheduler)) == {"busy": "w0", "next": "w1"}
+    scheduler.resubmit(retry_avoiding("again", "w0"))
+    scheduler.submit(queued("other"), 0.0)
+    scheduler.release(AttemptId("busy"))
+    assert assignments(scheduler) == [("other", "w0")]
+    scheduler.release(AttemptId("next"))
+    assert assignments(scheduler) == [("again", "w1")]
+
+
+def test_a_retry_goes_to_a_worker_it_avoids_if_there_is_no_other() -> None:
+    scheduler = make_scheduler(1.0, 1.0)
+    scheduler.close("w1")
+    scheduler.resubmit(retry_avoiding("again", "w0"))
+    assert assignments(scheduler) == [("again", "w0")]
 
 
 def test_retries_go_first() -> None:

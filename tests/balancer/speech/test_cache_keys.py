@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,9 +30,13 @@ def keys(tmp_path: Path) -> CacheKeys:
     return CacheKeys("turbo, batched, fp32", "weights", tmp_path)
 
 
-def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
+async def pcm(keys: CacheKeys, request: SpeechRequest, caller: str = "") -> str:
+    return await keys.pcm(request, caller)
+
+
+async def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
     same = replace(REQUEST, format=AudioFormat.MP3, speed=2.0, deadline_ms=5.0, text_field="input")
-    assert keys.pcm(same) == keys.pcm(REQUEST)
+    assert await pcm(keys, same) == await pcm(keys, REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -44,25 +50,49 @@ def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
         replace(REQUEST, seeded=False),
     ],
 )
-def test_whatever_changes_the_pcm_changes_the_key(keys: CacheKeys, other: SpeechRequest) -> None:
-    assert keys.pcm(other) != keys.pcm(REQUEST)
+async def test_whatever_changes_the_pcm_changes_the_key(keys: CacheKeys, other: SpeechRequest) -> None:
+    assert await pcm(keys, other) != await pcm(keys, REQUEST)
 
 
-def test_requests_without_a_seed_share_a_key(keys: CacheKeys) -> None:
-    one, other = (keys.pcm(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2))
+async def test_requests_without_a_seed_share_a_key(keys: CacheKeys) -> None:
+    one, other = [await pcm(keys, replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2)]
     assert one == other
 
 
-def test_engine_options_change_the_key(keys: CacheKeys, tmp_path: Path) -> None:
-    assert CacheKeys("turbo, batched, int8", "weights", tmp_path).pcm(REQUEST) != keys.pcm(REQUEST)
+async def test_engine_options_change_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    other = CacheKeys("turbo, batched, int8", "weights", tmp_path)
+    assert await pcm(other, REQUEST) != await pcm(keys, REQUEST)
 
 
-def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> None:
-    before = keys.pcm(REQUEST)
+async def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    before = await pcm(keys, REQUEST)
     (tmp_path / "ada" / "clip.wav").write_bytes(b"another clip")
-    assert keys.pcm(REQUEST) != before
+    assert await pcm(keys, REQUEST) != before
     (tmp_path / "ada" / "clip.wav").unlink()
-    assert keys.pcm(REQUEST) != before
+    assert await pcm(keys, REQUEST) != before
+
+
+@pytest.mark.parametrize("odd", ["fifo", "device", "huge"])
+async def test_an_odd_clip_is_neither_read_nor_waited_for(keys: CacheKeys, tmp_path: Path, odd: str) -> None:
+    clip = tmp_path / "ada" / "clip.wav"
+    before = await pcm(keys, REQUEST)
+    clip.unlink()
+    if odd == "fifo":
+        os.mkfifo(clip)
+    elif odd == "device":
+        clip.symlink_to("/dev/zero")
+    else:
+        with clip.open("wb") as file:
+            file.truncate(2**32)
+    async with asyncio.timeout(10):
+        assert await pcm(keys, REQUEST) != before
+
+
+async def test_callers_share_keys_unless_each_has_its_own(keys: CacheKeys, tmp_path: Path) -> None:
+    assert await pcm(keys, REQUEST, "alice") == await pcm(keys, REQUEST, "bob")
+    apart = CacheKeys("turbo, batched, fp32", "weights", tmp_path, per_caller=True)
+    assert await pcm(apart, REQUEST, "alice") == await pcm(apart, REQUEST, "alice")
+    assert await pcm(apart, REQUEST, "alice") != await pcm(apart, REQUEST, "bob")
 
 
 def test_a_file_key_depends_on_speed_and_format() -> None:

@@ -182,3 +182,17 @@ def test_jobs_use_the_cache(server: Server) -> None:
 def test_a_request_with_a_deadline_uses_the_cache(server: Server) -> None:
     assert tts(server, "Ten.", deadline_ms=20_000).headers["x-cache"] == "miss"
     assert tts(server, "Ten.", deadline_ms=20_000).headers["x-cache"] == "hit"
+
+
+@pytest.mark.parametrize(("scope", "outcome"), [("shared", "hit"), ("caller", "miss")])
+def test_a_hit_tells_another_caller_of_it_only_where_callers_share_the_cache(scope: str, outcome: str) -> None:
+    keys = ("first-key-0123456789", "second-key-0123456789")
+    with serve_stub(cache_mib=64, cache_scope=scope, api_keys=",".join(keys)) as server:
+
+        def source(key: str) -> str:
+            response = server.client.post("/tts", json={"text": "Secret."}, headers={"X-API-Key": key})
+            return response.headers["x-cache"]
+
+        assert source(keys[0]) == "miss"
+        wait_until(lambda: source(keys[0]) == "hit")
+        assert source(keys[1]) == outcome

@@ -102,7 +102,7 @@ def answer(*frames: tuple[FrameKind, bytes]) -> bytes:
 
 
 def end(samples: int) -> tuple[FrameKind, bytes]:
-    return FrameKind.END, EndOfUtterance(samples=samples, compute_seconds=0.1).model_dump_json().encode()
+    return FrameKind.END, EndOfUtterance(id="u", samples=samples, compute_seconds=0.1).model_dump_json().encode()
 
 
 def test_a_complete_answer_has_the_length_of_its_samples() -> None:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from balancer.access.api_keys import KeyRing
+from balancer.access.key_ring import KeyRing
 from balancer.api.middleware.authentication import AuthenticationMiddleware
 from tests.support.harness import TIMEOUT, Server, serve_stub, start_balancer, start_stub
 
@@ -123,6 +123,25 @@ def test_with_a_key_speech_is_synthesized(server: Server) -> None:
 def test_probes_and_documentation_need_no_key(server: Server, path: str) -> None:
     assert server.client.get(path).status_code == 200
     assert server.client.get(path, headers={"X-API-Key": "wrong"}).status_code == 200
+
+
+def test_strangers_learn_no_more_than_a_health_check_needs(server: Server) -> None:
+    for headers in ({}, {"X-API-Key": "wrong"}):
+        assert server.client.get("/health", headers=headers).json().keys() == {"status", "timestamp", "draining"}
+        assert server.client.get("/ready", headers=headers).json().keys() == {"ready", "timestamp", "draining"}
+
+
+def test_with_a_key_health_has_everything(server: Server) -> None:
+    headers = {"X-API-Key": KEY}
+    (worker,) = server.client.get("/health", headers=headers).json()["workers"]
+    assert worker["pid"] == server.stub.process.pid
+    assert server.client.get("/ready", headers=headers).json()["phases"]["ready"] == 1
+
+
+def test_the_control_socket_needs_no_key_and_has_everything(server: Server) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.log.parent / "control.sock"))) as client:
+        (worker,) = client.get("http://control/health").json()["workers"]
+    assert worker["pid"] == server.stub.process.pid
 
 
 @pytest.mark.parametrize("header", [b"Authorization", b"X-API-Key"])
