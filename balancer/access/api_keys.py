@@ -15,9 +15,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.scheduling.priority import Priority
-from balancer.settings_groups import DIGEST_PATTERN, DIGEST_PREFIX
+from balancer.settings_groups import DIGEST_PATTERN, DIGEST_PREFIX, IDENTITY_PREFIX
 
 log = logging.getLogger(__name__)
+
+IDENTITY_DIGITS = 32
+"""Hexadecimal digits of a key's digest that tell it from every other key."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -46,6 +49,11 @@ class ApiKey(BaseModel):
     """Maximum number of concurrent requests."""
     voices: tuple[str, ...] | None = None
     """Names of the voices that its requests may use; None: every voice."""
+
+    @property
+    def identity(self) -> str:
+        """Whose jobs, limits and idempotency keys these are: the key's, not those of a later key with its name."""
+        return f"{IDENTITY_PREFIX}{self.digest[:IDENTITY_DIGITS]}"
 
 
 class _File(BaseModel):

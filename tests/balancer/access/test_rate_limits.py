@@ -200,7 +200,7 @@ async def test_without_redis_requests_are_admitted_or_refused_as_set() -> None:
     quota = Quota(requests_per_minute=1)
     with start_redis() as server:
         client = RedisClient(server.url)
-        open_, closed = RateLimits(redis=client), RateLimits(redis=client, open_without_redis=False)
+        open_, closed = RateLimits(redis=client, without_redis="open"), RateLimits(redis=client, without_redis="closed")
         await spend(open_, request_of(quota, caller="a"))
         server.stop()
         for _ in range(3):
@@ -253,6 +253,6 @@ async def test_without_counters_requests_are_admitted_or_refused_as_set(tmp_path
     (tmp_path / "file").write_text("")
     quota = Quota(characters_per_day=100)
     counters = SqliteCounterStorage(tmp_path / "file" / "counts")
-    assert await spend(limits(daily_counters=counters), request_of(quota)) == {}
+    assert await spend(limits(daily_counters=counters, without_redis="open"), request_of(quota)) == {}
     with pytest.raises(LimitsUnavailableError):
-        await spend(limits(daily_counters=counters, open_without_redis=False), request_of(quota))
+        await spend(limits(daily_counters=counters, without_redis="closed"), request_of(quota))

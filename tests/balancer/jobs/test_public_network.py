@@ -5,7 +5,8 @@ import socket
 import httpcore
 import pytest
 
-from balancer.jobs.public_network import PrivateAddressError, PublicNetwork, check_url, is_public
+from balancer.jobs.public_addresses import is_public
+from balancer.jobs.public_network import PrivateAddressError, PublicNetwork, check_url
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"])
