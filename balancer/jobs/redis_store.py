@@ -329,6 +329,7 @@ class RedisJobStore:
 
     async def aclose(self) -> None:
         """See JobStore. Other hosts take over this host's claims after the lease. The Redis client stays open."""
+        self._claims.clear()  # ends the renewal even where redis-py takes its cancellation for a timeout
         if self._renewal is not None:
             self._renewal.cancel()
             with suppress(asyncio.CancelledError):

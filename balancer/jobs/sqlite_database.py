@@ -188,13 +188,13 @@ class JobDatabase:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code not in _DAMAGED or not self._may_replace():
             return
-        self.close()
+        if self._identity == _identity(self._file):  # else what is open is a removed file, and good
+            self.close()
         aside = self._file.with_name(f"{DATABASE}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{time.monotonic_ns()}")
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
                 self._file.with_name(DATABASE + suffix).rename(aside.with_name(aside.name + suffix))
-        self._connection = new = self._connect()
-        self._identity = _identity(self._file)
+        new = self._current()
         with closing(sqlite3.connect(aside, isolation_level=None)) as old:
             copied = _copy(old, new, "1")
         log.critical(
