@@ -110,8 +110,8 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
             try:
                 stream = await self._network.connect_tcp(address, port, None, local_address, socket_options)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
-                if _is_local_fault(error):
-                    raise LocalFaultError(f"{host}: {error}") from error
+                if (local := _local_fault(error)) is not None:
+                    raise LocalFaultError(f"{host}: {local.strerror}") from error
                 failure = error
             else:
                 return _LimitedStream(stream)
@@ -121,7 +121,7 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
         self._lookup = _look_up(host, port)
         found = await asyncio.shield(self._lookup)
         if isinstance(found, Exception):
-            fault = LocalFaultError if _is_local_fault(found) else httpcore.ConnectError
+            fault = httpcore.ConnectError if _local_fault(found) is None else LocalFaultError
             raise fault(f"{host} cannot be resolved: {found}") from found
         return found
 
@@ -196,11 +196,11 @@ def _look_up(host: str, port: int) -> asyncio.Future[list[str] | Exception]:
     return lookup
 
 
-def _is_local_fault(error: BaseException) -> bool:
-    """Whether the error, or one that it was raised from, is a fault of this host."""
+def _local_fault(error: BaseException) -> OSError | None:
+    """The error, or one that it was raised from, that is a fault of this host; None if there is none."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and not isinstance(cause, socket.gaierror) and cause.errno in _LOCAL_FAULTS:
-            return True
+            return cause
         cause = cause.__cause__ or cause.__context__
-    return False
+    return None

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,16 +142,24 @@ async def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
     assert error == f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
 
 
+@contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        first = opened.enter_context(Path("/dev/null").open())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (first.fileno() + 20, hard))
+        with suppress(OSError):
+            while True:
+                opened.enter_context(Path("/dev/null").open())
+        yield
+
+
 async def test_a_delivery_that_this_host_cannot_make_is_no_failure_of_the_receiver() -> None:
     client = WebhookClient(SECRET, allow_private=True)
     async with receiving(accepts) as good:
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) - 1, hard))
-        try:
-            with pytest.raises(NotSentError, match="Too many open files"):
-                await client.send(ended(good.url.replace("127.0.0.1", "[::ffff:127.0.0.1]")))
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        with no_descriptors_left(), pytest.raises(NotSentError, match="Too many open files"):
+            await client.send(ended(good.url))
         assert await client.send(ended(good.url)) is None
 
 
