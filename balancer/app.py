@@ -39,6 +39,7 @@ from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
 from balancer.jobs.service import JobService
+from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
 from balancer.operations.fleet_collector import FleetCollector
@@ -67,7 +68,7 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
     """
     card = settings.engine_options().card
     limits = settings.limits
-    stores = open_stores(settings.storage)
+    stores = open_stores(settings.storage, settings.jobs)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
     dispatcher = Dispatcher(
         fleet,
@@ -170,7 +171,8 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Corou
     if jobs.webhook_secret is None:
         return []
     secret = jobs.webhook_secret.get_secret_value()
-    return [Webhooks(stores.jobs, metrics, secret, allow_private=jobs.webhook_private).run()]
+    client = WebhookClient(secret, allow_private=jobs.webhook_private, ports=jobs.webhook_port_ranges)
+    return [Webhooks(stores.jobs, metrics, client).run()]
 
 
 def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:
@@ -201,7 +203,7 @@ def _rate_limits(rates: RateLimitSettings, stores: Stores) -> RateLimits:
     return RateLimits(
         shape=rates.rate_mode == "shape",
         redis=stores.redis,
-        open_without_redis=rates.rate_without_redis == "open",
+        without_redis=rates.rate_without_redis,
         daily_counters=stores.daily_counters,
     )
 

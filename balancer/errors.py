@@ -20,7 +20,8 @@ ChorusError
 ├── NotAllowedError                403  the API key does not permit it
 ├── RateLimitedError               429  the caller's rate limit is exceeded
 ├── LimitsUnavailableError         503  the rate limits cannot be checked, and the server refuses requests without them
-├── JobsFullError                  503  too many jobs are queued
+├── JobsFullError                  503  too many jobs are queued, or their audio fills the store
+├── JobShareFullError              429  the same, of the caller's own share
 ├── JobsUnavailableError           503  the job store is unavailable
 ├── TooManyConnectionsError        503  all connections are taken
 ├── NotServingError                503  no worker is ready
@@ -214,10 +215,18 @@ class LimitsUnavailableError(ChorusError):
 
 
 class JobsFullError(ChorusError):
-    """The number of queued jobs has reached its limit."""
+    """The number of queued jobs, or the size of finished ones, has reached its limit."""
 
     status = 503
     code = "jobs_full"
+
+
+class JobShareFullError(ChorusError):
+    """The caller's jobs, or the audio of its finished ones, take up its share of the store."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "jobs_share_full"
 
 
 class JobsUnavailableError(ChorusError):

@@ -75,6 +75,10 @@ class Metrics:
         self.cache_errors = self._counter("cache_errors", "Failed reads and writes of the audio cache.")()
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
+        self.jobs_unreadable = self._counter("jobs_unreadable", "Stored jobs that could not be read and have failed.")()
+        self.jobs_audio_bytes = Gauge(
+            "chorus_jobs_audio_bytes", "Size of the audio of finished jobs in the store.", registry=self.registry
+        )
         self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from importlib.resources import files
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,8 @@ TIMEOUT_SECONDS = 1.0
 """Time limit of connecting and of each command."""
 PING_INTERVAL_SECONDS = 1.0
 """Pause between two pings while Redis is unavailable."""
+QUIET_SECONDS = 60.0
+"""A kind of refusal is logged again only after so long without one."""
 
 T = TypeVar("T")
 
@@ -49,15 +52,19 @@ class RedisClient:
         """The URL without user and password."""
         self._unavailable_reason: str | None = None
         self._pinging: asyncio.Task[None] | None = None
+        self._refusals: dict[str, float] = {}
+        """When a kind of refusal, such as `OOM` or `READONLY`, was last seen, on the monotonic clock."""
 
     @property
     def unavailable_reason(self) -> str | None:
         """Why Redis cannot be used; None if it can, as far as is known."""
         return self._unavailable_reason
 
-    def load_script(self, package: str, name: str) -> Script:
-        """The script `lua/<name>.lua` of a package."""
-        script: Script = self.raw.register_script(files(package).joinpath("lua", f"{name}.lua").read_text("utf-8"))
+    def load_script(self, package: str, *names: str) -> Script:
+        """The script `lua/<name>.lua` of a package; several are joined to one, as Redis knows no imports."""
+        folder = files(package).joinpath("lua")
+        text = "\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
+        script: Script = self.raw.register_script(text)
         return script
 
     async def execute(self, work: Callable[[Any], Awaitable[T]]) -> T:
@@ -66,11 +73,25 @@ class RedisClient:
             raise RedisUnavailableError(self._unavailable_reason)
         try:
             return await work(self.raw)
-        except ResponseError as error:  # Redis answers, but refuses this command: its memory is full, for example
-            raise RedisUnavailableError(f"Redis refused a command: {error}") from error
         except (RedisError, OSError, TimeoutError) as error:
-            self.mark_unavailable(str(error) or type(error).__name__)
-            raise RedisUnavailableError(self._unavailable_reason or "Redis does not answer") from error
+            raise RedisUnavailableError(self.report(error)) from error
+
+    def report(self, error: Exception) -> str:
+        """Report a failed command, and return why Redis cannot be used.
+
+        A Redis that answers, but refuses a command because its memory is full or it is a replica, stays available: it
+        answers pings as well, and may serve other commands.
+        """
+        reason = str(error) or type(error).__name__
+        if not isinstance(error, ResponseError):
+            self.mark_unavailable(reason)
+            return self._unavailable_reason or reason
+        kind = reason.split(maxsplit=1)[0]
+        now = time.monotonic()
+        if now - self._refusals.get(kind, -QUIET_SECONDS) >= QUIET_SECONDS:
+            log.warning("Redis refuses commands: %s", reason)
+        self._refusals[kind] = now
+        return f"Redis refused a command: {reason}"
 
     def mark_unavailable(self, reason: str) -> None:
         """Fail every command from now on, until Redis answers a ping."""

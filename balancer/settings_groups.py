@@ -24,6 +24,8 @@ DIGEST_PATTERN = r"^[0-9a-f]{64}$"
 """The SHA-256 digest of an API key, in hexadecimal."""
 DIGEST_PREFIX = "sha256:"
 """Stands before a digest that is given in place of an API key."""
+IDENTITY_PREFIX = "key:"
+"""Begins the identity of an API key. No key's name and no address begins so."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -394,11 +396,24 @@ class RateLimitSettings(SettingsGroup):
         description="What happens to a request over a limit: `reject` answers 429, `shape` holds it until it is "
         "within the limit.",
     )
-    rate_without_redis: Literal["open", "closed"] = Field(
-        "open",
-        description="What happens while Redis, which counts for the limits, is unavailable: `open` serves without "
-        "limits, `closed` answers 503.",
+    rate_without_redis: Literal["local", "open", "closed"] = Field(
+        "local",
+        description="What happens while Redis, which counts for the limits, is unavailable, full or read-only: `local` "
+        "counts on each host alone, `open` serves without limits, `closed` answers 503.",
     )
+
+
+def _parse_ports(ports: str) -> tuple[range, ...]:
+    parsed = []
+    for part in ports.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ValueError("must be ports and ranges of ports, such as 443,8000-8999")
+        low, high = int(first), int(last or first)
+        if not 1 <= low <= high <= 65535:
+            raise ValueError(f"{part.strip()} is not a range of ports from 1 to 65535")
+        parsed.append(range(low, high + 1))
+    return tuple(parsed)
 
 
 class JobSettings(SettingsGroup):
@@ -409,6 +424,24 @@ class JobSettings(SettingsGroup):
     jobs_limit: int = Field(
         10_000, ge=1, description="Maximum number of queued jobs; above it `POST /queue` answers 503."
     )
+    jobs_mib: int = Field(
+        4096,
+        ge=1,
+        description="Maximum size in MiB of finished jobs' audio; past it `POST /queue` answers 503 and queued jobs "
+        "wait, unless `CHORUS_JOBS_WHEN_FULL` is `evict`. With Redis it must be well below its `maxmemory`.",
+    )
+    jobs_caller_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest part of `CHORUS_JOBS_LIMIT` and of `CHORUS_JOBS_MIB` that one caller may take; above it "
+        "`POST /queue` answers this caller with 429.",
+    )
+    jobs_when_full: Literal["refuse", "evict"] = Field(
+        "refuse",
+        description="What happens when the audio of finished jobs reaches its size: `refuse` accepts no new jobs until "
+        "there is room, `evict` deletes the oldest finished jobs.",
+    )
     job_attempts: int = Field(5, ge=1, description="Number of attempts after which a job has failed.")
     job_days: float = Field(7.0, gt=0, description="Days for which a finished job and its audio are kept.")
     webhook_secret: SecretStr | None = Field(
@@ -416,6 +449,26 @@ class JobSettings(SettingsGroup):
         description="Key that signs webhooks: `whsec_` and 24 to 64 bytes in base64; unset: webhooks are not offered.",
     )
     webhook_private: bool = Field(False, description="Whether webhooks may be sent to addresses of private networks.")
+    webhook_ports: str = Field(
+        "80,443,1024-65535",
+        description="Ports that webhooks may be sent to: numbers and ranges, separated by commas.",
+    )
+
+    @property
+    def jobs_bytes(self) -> int:
+        """`jobs_mib` in bytes."""
+        return self.jobs_mib * MIB
+
+    @property
+    def webhook_port_ranges(self) -> tuple[range, ...]:
+        """`webhook_ports`, parsed."""
+        return _parse_ports(self.webhook_ports)
+
+    @field_validator("webhook_ports")
+    @classmethod
+    def _are_ports(cls, ports: str) -> str:
+        _parse_ports(ports)
+        return ports
 
     @property
     def retention_seconds(self) -> float:

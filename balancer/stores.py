@@ -9,11 +9,12 @@ from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.cache.file_store import FileStore
 from balancer.cache.redis_store import RedisStore
 from balancer.cache.store import AudioStore, StoreError
+from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import JobStore, JobStoreError
+from balancer.jobs.store import JobLimits, JobStore, JobStoreError
 from balancer.redis_client import RedisClient
-from balancer.settings_groups import StorageSettings
+from balancer.settings_groups import JobSettings, StorageSettings
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,16 @@ class Stores:
             self.daily_counters.close()
 
 
-def open_stores(settings: StorageSettings) -> Stores:
+def open_stores(settings: StorageSettings, job_settings: JobSettings | None = None) -> Stores:
     """The stores that these settings ask for. A store opens its files and connections when it is first used."""
     limit, lifetime = settings.cache_bytes, settings.cache_seconds
+    job_limits = JobLimits.of(job_settings or JobSettings())
     if settings.redis_url is None:
         audio: AudioStore = FileStore(settings.cache_dir / "audio", limit=limit, lifetime=lifetime)
-        counters = SqliteCounterStorage(settings.data_dir / "counts.sqlite3")
-        return Stores(audio if limit else None, SqliteJobStore(settings.data_dir / "jobs"), daily_counters=counters)
+        counters = SqliteCounterStorage(settings.data_dir / "counts.sqlite3", ExpiryClock())
+        jobs = SqliteJobStore(settings.data_dir / "jobs", limits=job_limits)
+        return Stores(audio if limit else None, jobs, daily_counters=counters)
     redis = RedisClient(settings.redis_url.get_secret_value())
     audio = RedisStore(redis, limit=limit, lifetime=lifetime)
-    return Stores(audio if limit else None, RedisJobStore(redis, settings.cache_dir / "job-audio"), redis)
+    shared_jobs = RedisJobStore(redis, settings.cache_dir / "job-audio", limits=job_limits)
+    return Stores(audio if limit else None, shared_jobs, redis)

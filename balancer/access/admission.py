@@ -27,6 +27,10 @@ class Admission:
         self._quota = quota
         self._timeout = timeout
 
+    def concurrency_of(self, caller: Caller) -> int | None:
+        """How many requests, or jobs, of a caller may run at once; None: no limit."""
+        return self._quota.of(caller.key).concurrency
+
     @asynccontextmanager
     async def admit_speech(
         self, caller: Caller, request: SpeechRequest, context: RequestContext
@@ -44,15 +48,22 @@ class Admission:
 
     @asynccontextmanager
     async def admit(
-        self, caller: Caller, characters: int, voices: Collection[str], *, hold: float | None = None
+        self,
+        caller: Caller,
+        characters: int,
+        voices: Collection[str],
+        *,
+        hold: float | None = None,
+        requests: int = 1,
     ) -> AsyncIterator[dict[str, str]]:
         """Admit a request of so many characters in these voices for the time of the block.
 
-        Yields rate limit headers. `hold` is the maximum number of seconds that the request may be held, if that is less
-        than the server's timeout. Raises NotAllowedError, RateLimitedError, LimitsUnavailableError.
+        It counts as `requests` requests, but as one at a time. Yields rate limit headers. `hold` is the maximum number
+        of seconds that the request may be held, if that is less than the server's timeout. Raises NotAllowedError,
+        RateLimitedError, LimitsUnavailableError.
         """
         until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
-        request = RateLimitRequest(caller.name, self._quota.of(caller.key), characters, until)
+        request = RateLimitRequest(caller.identity, self._quota.of(caller.key), characters, until, requests)
         async with AsyncExitStack() as admitted:
             try:
                 _check_voices(caller, voices)

@@ -16,7 +16,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.scheduling.priority import Priority
-from balancer.settings_groups import DIGEST_PATTERN
+from balancer.settings_groups import DIGEST_PATTERN, IDENTITY_PREFIX
 from voices.regular_files import read_regular_file
 
 MAX_FILE_BYTES = 16 * 2**20
@@ -25,6 +25,9 @@ MAX_FILE_BYTES = 16 * 2**20
 LOCK_SECONDS = 10.0
 """Time to wait for another process that changes the file."""
 LOCK_POLL_SECONDS = 0.02
+
+IDENTITY_DIGITS = 32
+"""Hexadecimal digits of a key's digest that tell it from every other key."""
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -53,6 +56,11 @@ class ApiKey(BaseModel):
     """Maximum number of concurrent requests."""
     voices: tuple[str, ...] | None = None
     """Names of the voices that its requests may use; None: every voice."""
+
+    @property
+    def identity(self) -> str:
+        """Whose jobs, limits and idempotency keys these are: the key's, not those of a later key with its name."""
+        return f"{IDENTITY_PREFIX}{self.digest[:IDENTITY_DIGITS]}"
 
 
 class _File(BaseModel):

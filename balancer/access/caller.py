@@ -14,8 +14,13 @@ class Caller:
     """The sender of a request. Rate limits are counted per caller, and callers take turns in the queue."""
 
     name: str
-    """The API key's name, or the client's address; never the key itself."""
+    """The API key's name, or the client's address, for the log; never the key itself."""
     key: ApiKey | None = None
+
+    @property
+    def identity(self) -> str:
+        """What its jobs and counters are kept under: the API key's identity, or the client's address."""
+        return self.name if self.key is None else self.key.identity
 
 
 def is_stranger(request: Request) -> bool:

@@ -10,10 +10,11 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Literal
 from weakref import WeakValueDictionary
 
 from limits import (
@@ -37,6 +38,12 @@ from balancer.errors import LimitsUnavailableError, RateLimitedError
 from balancer.redis_client import RedisClient
 
 log = logging.getLogger(__name__)
+
+WithoutRedis = Literal["local", "open", "closed"]
+"""What happens while the counters cannot be used, as the setting `CHORUS_RATE_WITHOUT_REDIS` says it."""
+
+CLOCK_JUMP_SECONDS = 2.0
+"""A difference between the wall clock and the monotonic one, of which counts of the last minute would be wrong."""
 
 MIN_HOLD_SECONDS = 0.01
 """Minimum pause between two checks of a limit while a request is held."""
@@ -68,6 +75,8 @@ class RateLimitRequest:
     quota: Quota
     characters: int
     deadline: float
+    requests: int = 1
+    """How many requests it counts as: the lines of a batch."""
 
 
 @dataclass(frozen=True)
@@ -88,20 +97,25 @@ class RateLimits:
         *,
         shape: bool = False,
         redis: RedisClient | None = None,
-        open_without_redis: bool = True,
+        without_redis: WithoutRedis = "local",
         daily_counters: SqliteCounterStorage | None = None,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Without Redis, requests are counted in memory, and those of a day in `daily_counters` if given.
 
-        `shape` holds requests over a limit instead of refusing them. `open_without_redis` admits every request while
-        counters cannot be read; otherwise every request is refused.
+        `shape` holds requests over a limit instead of refusing them. `without_redis` says what happens while the
+        counters cannot be used: requests are counted in memory, all of them are admitted, or all are refused.
         """
         self._daily_counters = daily_counters
         self._shape = shape
         self._redis = redis
-        self._open = open_without_redis
-        # Opened by the first request: its background task needs a running event loop.
-        self._storage: MemoryStorage | RedisStorage | None = None
+        self._without_redis = without_redis
+        self._wall_clock = wall_clock
+        # Opened by the first request: their background tasks need a running event loop.
+        self._shared: RedisStorage | None = None
+        self._local: MemoryStorage | None = None
+        self._clock_offset: float | None = None
+        self._reported = False
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._in_flight: Counter[str] = Counter()
 
@@ -142,24 +156,40 @@ class RateLimits:
     async def _spend(self, request: RateLimitRequest) -> dict[str, str]:
         """Count the request towards every limit, once it is within all of them."""
         if self._redis is not None and self._redis.unavailable_reason is not None:
-            return self._without_counters(self._redis.unavailable_reason)
+            return await self._spend_without_counters(request, self._redis.unavailable_reason)
         try:
-            rules = self._rules(request)
-            uncounted = rules
-            while uncounted:
-                exceeded = await self._exceeded(request.caller, uncounted)
-                if not exceeded:
-                    uncounted = await self._count(request.caller, uncounted)
-                    # Other hosts count as well: one of them may have used up a limit since it was checked.
-                    exceeded = uncounted[:1]
-                if exceeded:
-                    await self._hold(request, exceeded)
-            return await self._headers(request.caller, rules)
+            headers = await self._spend_on(request, self._rules(request, self._storage(), self._daily_counters))
         except StorageError as error:
+            reason = str(error.storage_error)
             if self._redis is not None:
-                self._redis.mark_unavailable(str(error.storage_error))
-            log.warning("rate limits cannot be checked: %s", error.storage_error)
-            return self._without_counters(str(error.storage_error))
+                self._redis.report(error.storage_error)
+            elif not self._reported:
+                self._reported = True
+                log.warning("rate limits cannot be checked: %s", reason)
+            return await self._spend_without_counters(request, reason)
+        self._reported = False
+        return headers
+
+    async def _spend_on(self, request: RateLimitRequest, rules: list[_Rule]) -> dict[str, str]:
+        uncounted = rules
+        while uncounted:
+            exceeded = await self._exceeded(request.caller, uncounted)
+            if not exceeded:
+                uncounted = await self._count(request.caller, uncounted)
+                # Other hosts count as well: one of them may have used up a limit since it was checked.
+                exceeded = uncounted[:1]
+            if exceeded:
+                await self._hold(request, exceeded)
+        return await self._headers(request.caller, rules)
+
+    async def _spend_without_counters(self, request: RateLimitRequest, reason: str) -> dict[str, str]:
+        if self._without_redis == "local":
+            return await self._spend_on(request, self._rules(request, self._memory(), None))
+        if self._without_redis == "open":
+            return {}
+        raise LimitsUnavailableError(
+            f"rate limits cannot be checked, and this server refuses requests without them: {reason}", retry_after=5.0
+        )
 
     async def _exceeded(self, caller: str, rules: Sequence[_Rule]) -> list[_Rule]:
         """The rules that the request would break."""
@@ -177,7 +207,7 @@ class RateLimits:
         resets = []
         for rule in exceeded:
             stats = await rule.limiter.get_window_stats(rule.item, request.caller)
-            resets.append((max(0.0, stats.reset_time - time.time()), rule))
+            resets.append((self._seconds_until(stats.reset_time, rule), rule))
         seconds, rule = max(resets, key=lambda reset: reset[0])
         never = rule.cost > rule.item.amount
         if not self._shape or never or _now() + seconds > request.deadline:
@@ -191,37 +221,50 @@ class RateLimits:
             stats = await rule.limiter.get_window_stats(rule.item, caller)
             share = stats.remaining / rule.item.amount
             if rule.kind != "interval" and (nearest is None or share < nearest[0]):
-                nearest = share, _limit_headers(rule, stats.remaining, stats.reset_time - time.time())
+                nearest = share, _limit_headers(rule, stats.remaining, self._seconds_until(stats.reset_time, rule))
         return nearest[1] if nearest is not None else {}
 
-    def _rules(self, request: RateLimitRequest) -> list[_Rule]:
+    def _seconds_until(self, reset_time: float, rule: _Rule) -> float:
+        """Seconds until a window ends: at most its length, whatever the clock was when it began."""
+        return min(float(rule.item.get_expiry()), max(0.0, reset_time - self._wall_clock()))
+
+    def _rules(
+        self,
+        request: RateLimitRequest,
+        storage: MemoryStorage | RedisStorage,
+        daily_counters: SqliteCounterStorage | None,
+    ) -> list[_Rule]:
         quota, characters = request.quota, request.characters
-        storage = self._open_storage()
         moving, sliding = MovingWindowRateLimiter(storage), SlidingWindowCounterRateLimiter(storage)
         rules = []
         if quota.requests_per_minute is not None:
-            rules.append(_Rule(moving, RateLimitItemPerMinute(quota.requests_per_minute), "requests", 1))
+            rules.append(_Rule(moving, RateLimitItemPerMinute(quota.requests_per_minute), "requests", request.requests))
         if quota.interval_seconds is not None:
-            rules.append(_Rule(moving, RateLimitItemPerSecond(1, quota.interval_seconds), "interval", 1))
+            rules.append(_Rule(moving, RateLimitItemPerSecond(1, quota.interval_seconds), "interval", request.requests))
         if quota.characters_per_minute is not None:
             minute = RateLimitItemPerMinute(quota.characters_per_minute, namespace="CHARACTERS")
             rules.append(_Rule(sliding, minute, "characters", characters))
         if quota.characters_per_day is not None:
             day = RateLimitItemPerDay(quota.characters_per_day, namespace="CHARACTERS")
-            rules.append(_Rule(FixedWindowRateLimiter(self._daily_counters or storage), day, "characters", characters))
+            rules.append(_Rule(FixedWindowRateLimiter(daily_counters or storage), day, "characters", characters))
         return rules
 
-    def _open_storage(self) -> MemoryStorage | RedisStorage:
-        if self._storage is None:
-            self._storage = MemoryStorage() if self._redis is None else _redis_storage(self._redis)
-        return self._storage
+    def _storage(self) -> MemoryStorage | RedisStorage:
+        if self._redis is None:
+            return self._memory()
+        if self._shared is None:
+            self._shared = _redis_storage(self._redis)
+        return self._shared
 
-    def _without_counters(self, reason: str) -> dict[str, str]:
-        if self._open:
-            return {}
-        raise LimitsUnavailableError(
-            f"rate limits cannot be checked, and this server refuses requests without them: {reason}", retry_after=5.0
-        )
+    def _memory(self) -> MemoryStorage:
+        """Counts in this process. They begin anew when the wall clock has jumped: they are times of that clock."""
+        offset = self._wall_clock() - time.monotonic()
+        if self._clock_offset is None or abs(offset - self._clock_offset) > CLOCK_JUMP_SECONDS:
+            self._local = None
+        self._clock_offset = offset
+        if self._local is None:
+            self._local = MemoryStorage()
+        return self._local
 
 
 def _redis_storage(redis: RedisClient) -> RedisStorage:
@@ -242,11 +285,12 @@ def _refusal(rule: _Rule, seconds: float | None) -> RateLimitedError:
         limit = f"requests must be at least {window} s apart"
     else:
         limit = f"the limit is {item.amount} {rule.kind} in {window} s"
-    advice = (
-        f"try again in {max(1, ceil(seconds))} s"
-        if seconds is not None
-        else f"this text alone has {rule.cost}; send a shorter text"
-    )
+    if seconds is not None:
+        advice = f"try again in {max(1, ceil(seconds))} s"
+    elif rule.kind == "characters":
+        advice = f"this text alone has {rule.cost}; send a shorter text"
+    else:
+        advice = f"each line of a batch is a request, and this one has {rule.cost}; send fewer at once"
     return RateLimitedError(f"{limit}; {advice}", retry_after=seconds, headers=_limit_headers(rule, 0, seconds or 0.0))
 
 

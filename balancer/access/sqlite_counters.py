@@ -16,6 +16,8 @@ from typing import TypeVar
 from limits.aio.storage.base import Storage
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL)"
+_LENGTH = "seconds REAL NOT NULL DEFAULT 86400"
+"""Column of a window's length. Files of earlier versions lack it."""
 
 T = TypeVar("T")
 
@@ -43,10 +45,11 @@ class SqliteCounterStorage(Storage):
         def add(database: sqlite3.Connection) -> int:
             now = self._clock()
             database.execute("DELETE FROM counts WHERE expires <= ?", (now,))
+            _shorten(database, key, now)
             (counted,) = database.execute(
-                "INSERT INTO counts VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET count = count + excluded.count "
-                "RETURNING count",
-                (key, amount, now + expiry),
+                "INSERT INTO counts (key, count, expires, seconds) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (key) DO UPDATE SET count = count + excluded.count RETURNING count",
+                (key, amount, now + expiry, expiry),
             ).fetchone()
             return int(counted)
 
@@ -76,6 +79,7 @@ class SqliteCounterStorage(Storage):
     async def _row(self, key: str) -> tuple[int, float]:
         def select(database: sqlite3.Connection) -> tuple[int, float]:
             now = self._clock()
+            _shorten(database, key, now)
             found = database.execute(
                 "SELECT count, expires FROM counts WHERE key = ? AND expires > ?", (key, now)
             ).fetchone()
@@ -100,6 +104,8 @@ class SqliteCounterStorage(Storage):
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = NORMAL")
             database.execute(_SCHEMA)
+            if "seconds" not in {name for _, name, *_ in database.execute("PRAGMA table_info(counts)")}:
+                database.execute(f"ALTER TABLE counts ADD COLUMN {_LENGTH}")
         except BaseException:
             database.close()
             raise
@@ -111,3 +117,8 @@ class SqliteCounterStorage(Storage):
             if self._database is not None:
                 self._database.close()
                 self._database = None
+
+
+def _shorten(database: sqlite3.Connection, key: str, now: float) -> None:
+    """Let a window begin now that seems to begin later: it was begun by a clock that was ahead."""
+    database.execute("UPDATE counts SET expires = ?1 + seconds WHERE key = ?2 AND expires > ?1 + seconds", (now, key))

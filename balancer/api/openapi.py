@@ -86,7 +86,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
             },
             "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
             "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
-            "/queue/{id}": {"delete": _job("Cancel a job", _json(JobStatus))},
+            "/queue/{id}": {"delete": _job("Cancel a job, or delete one that has ended", _json(JobStatus))},
             "/status/{id}": {
                 "get": _job(
                     "The status of a job; with `Accept: text/event-stream`, an event at each change",

@@ -99,7 +99,7 @@ class QueueRoutes:
         return _file(request, *await self._job_service.audio(request.path_params["id"], self._client(request)))
 
     async def cancel(self, request: Request) -> Response:
-        """Cancel a job."""
+        """Cancel a job, or delete one that has ended."""
         client = self._client(request)
         view = await self._job_service.cancel(request.path_params["id"], client)
         return JSONResponse(JobStatus.of_view(view, client.base_url))
@@ -119,12 +119,17 @@ class QueueRoutes:
         characters = sum(len(body.spoken_text) for body in bodies)
         voices = {self._validator.voice_of(body).name for body in bodies}
         caller = caller_of(request)
-        async with while_connected(request), self._admission.admit(caller, characters, voices) as limit_headers:
+        admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
+        async with while_connected(request), admitted as limit_headers:
             return await self._job_service.accept(bodies, self._client(request)), limit_headers
 
     def _client(self, request: Request) -> Client:
         caller = caller_of(request)
-        return Client(caller.name, None if caller.key is None else caller.key.name, self._base_url(request))
+        key, base_url = caller.key, self._base_url(request)
+        if key is None:
+            return Client(caller.name, None, base_url, self._admission.concurrency_of(caller))
+        created = 0.0 if key.created is None else key.created.timestamp()
+        return Client(caller.name, key.identity, base_url, self._admission.concurrency_of(caller), created)
 
     def _base_url(self, request: Request) -> str:
         """Where the client of this request reaches the server, without a slash at its end."""

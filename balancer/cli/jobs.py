@@ -47,7 +47,8 @@ def retry(job_id: Annotated[str, typer.Argument(help="Id of the job, as `chorus 
 
 def _query(query: Callable[[JobStore], Awaitable[T]]) -> T:
     async def run() -> T:
-        stores = open_stores(Settings.load().storage)
+        settings = Settings.load()
+        stores = open_stores(settings.storage, settings.jobs)
         try:
             return await query(stores.jobs)
         finally:

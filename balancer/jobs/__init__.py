@@ -1,12 +1,17 @@
 """Durable jobs: a job that was accepted is synthesized, whichever process or host crashes meanwhile.
 
-job             one job, its states, and the transitions between them
-store           the JobStore protocol
-sqlite_store    JobStore on this host: one SQLite file and a folder of results
-redis_store     JobStore for several hosts: a Redis stream with a consumer group, and Lua scripts in `lua/`
-service         accepts jobs, reports their status and cancels them; the API's routes call it
-report          the public description of a job, for status responses and webhooks
-executor        runs queued jobs in idle slots, and retries failed ones
-webhooks        delivers signed notifications of ended jobs, and retries until they are accepted
-public_network  HTTP connections to public addresses only
+job               one job, its states, and the transitions between them
+store             the JobStore protocol
+sqlite_store      JobStore on this host: one SQLite file and a folder of results
+sqlite_database   the SQLite file, and its replacement where it was removed or is damaged
+runner_lock       the lock of the one process that runs the jobs of a folder
+result_files      the folder of results
+redis_store       JobStore for several hosts: sorted sets by turn and by lease, and Lua scripts in `lua/`
+service           accepts jobs, reports their status and cancels them; the API's routes call it
+report            the public description of a job, for status responses and webhooks
+executor          runs queued jobs in idle slots, and retries failed ones
+webhooks          delivers notifications of ended jobs beside each other, and retries until they are accepted
+webhook_client    signs and sends one notification
+public_network    HTTP connections to public addresses only
+public_addresses  the table of addresses that are not public
 """

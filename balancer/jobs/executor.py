@@ -20,6 +20,7 @@ from balancer.errors import (
     QueueFullError,
     SynthesisError,
 )
+from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import JobStore, JobStoreError, Result
 from balancer.metrics import Metrics
@@ -41,6 +42,10 @@ MIN_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
 MAX_CRASHES_PER_ATTEMPT = 4
 """A job may be claimed this many times its attempts, as the crash of a process need not be the job's fault."""
+MAX_STORE_SECONDS = 30.0
+"""How long the audio of a job is held in memory while the store does not take it. The job is queued again then."""
+UNSTORED_RETRY_SECONDS = 60.0
+"""Pause before a job runs again whose audio could not be stored."""
 GAUGE_INTERVAL_SECONDS = 2.0
 """Pause between two updates of the metrics of stored jobs."""
 PURGE_INTERVAL_SECONDS = 60.0
@@ -82,6 +87,7 @@ class JobExecutor:
         self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
         self._failing = False
+        self._unreadable_reported = 0
 
     def wake(self) -> None:
         """Poll the store at once, as there is a new job."""
@@ -162,7 +168,7 @@ class JobExecutor:
             log.exception("job %s: internal error", job.id)
             await self._retry_later(job, ChorusError("internal error; the server's log has the details"))
         else:
-            await self._record(job, "done", lambda: self._store.finish(job, result))
+            await self._finish(job, result)
 
     async def _synthesize(self, job: Job) -> Result:
         request = await self._validator.validate_for_client(TtsBody.model_validate(job.body))
@@ -172,6 +178,18 @@ class JobExecutor:
         fields = {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()
         log.info("job %s synthesized", job.id, extra={"fields": fields})
         return Result(audio.data, audio.seconds, sha256(audio.data).hexdigest())
+
+    async def _finish(self, job: Job, result: Result) -> None:
+        """Store the audio. A job whose audio the store does not take for long is queued again."""
+        try:
+            async with asyncio.timeout(MAX_STORE_SECONDS):
+                await self._record(job, "done", lambda: self._store.finish(job, result))
+        except TimeoutError:
+            log.error("the audio of job %s cannot be stored; the job runs again", job.id)
+            reason = JobError(code="jobs_unavailable", message="the audio could not be stored; the job runs again")
+            due = time.time() + UNSTORED_RETRY_SECONDS
+            # Not the fault of the job, which must not fail of it.
+            await self._record(job, "postponed", lambda: self._store.retry_later(job, reason, due, counts=False))
 
     async def _release(self, job: Job) -> bool:
         await self._store.release(job)
@@ -207,16 +225,22 @@ class JobExecutor:
 
     async def _maintain(self) -> None:
         """Purge old jobs, and update the metrics of stored jobs."""
-        purged = 0.0
+        expiry_clock = ExpiryClock()
+        now = asyncio.get_running_loop().time
+        purge_due = now()
         while True:
-            now = time.time()
             try:
-                if now - purged > PURGE_INTERVAL_SECONDS:
-                    purged = now
-                    while await self._store.purge(now - self._retention_seconds):
+                if now() >= purge_due:
+                    purge_due = now() + PURGE_INTERVAL_SECONDS
+                    while await self._store.purge(expiry_clock() - self._retention_seconds):
                         pass
+                if evicted := await self._store.evict():
+                    log.info("deleted the %d oldest finished jobs to make room for audio", evicted)
                 counts = await self._store.counts()
                 self._metrics.set_job_counts({state.value: counts[state] for state in JobState})
+                self._metrics.jobs_audio_bytes.set(await self._store.audio_bytes())
+                self._metrics.jobs_unreadable.inc(self._store.unreadable - self._unreadable_reported)
+                self._unreadable_reported = self._store.unreadable
             except JobStoreError as error:
                 self._report_failure(error)
             await asyncio.sleep(GAUGE_INTERVAL_SECONDS)

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 import secrets
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from balancer.audio.formats import AudioFormat
+from balancer.settings_groups import IDENTITY_PREFIX
+
+UnixTime = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
+"""Seconds since 1970, before the year 5000: every one of them is a date."""
+Count = Annotated[int, Field(ge=0)]
 
 
 class JobState(StrEnum):
@@ -51,45 +58,62 @@ class Job(BaseModel):
     caller: str
     """The API key's name, or the client's address."""
     owner: str | None = None
-    """The name of the API key that may see the job; None: everybody who knows its id may."""
+    """The identity of the API key that may see the job; None: everybody who knows its id may.
+
+    Jobs of earlier versions have the key's name here, which no identity equals.
+    """
+    concurrency: int | None = None
+    """How many jobs of the caller may run at once; None: as many as there are slots."""
     user_id: str | None = None
     body: dict[str, Any]
     """The validated request, a body of `POST /tts`."""
     base_url: str = ""
     """The address of this server for the client that queued the job. Only webhooks use it: they answer no request."""
-    characters: int
-    created: float
+    characters: Count
+    created: UnixTime
     idempotency_key: str | None = None
     request_digest: str = ""
     """SHA-256 of the request, which tells whether a second request with the idempotency key is the same."""
 
     state: JobState = JobState.QUEUED
-    attempts: int = 0
-    due: float = 0.0
+    attempts: Count = 0
+    due: UnixTime = 0.0
     """The job is not claimed before this time."""
-    started: float | None = None
-    finished: float | None = None
+    started: UnixTime | None = None
+    finished: UnixTime | None = None
     error: JobError | None = None
 
     format: str = ""
-    seconds: float | None = None
+    seconds: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     """Duration of the audio."""
     digest: str | None = None
     """SHA-256 of the audio file."""
+    size: Count = 0
+    """Size of the audio file in bytes."""
 
     webhook: str | None = None
-    webhook_attempts: int = 0
-    webhook_due: float | None = None
+    webhook_attempts: Count = 0
+    webhook_due: UnixTime | None = None
     """When the next delivery of the webhook is due; None: there is none to deliver."""
     webhook_error: str | None = None
+
+    @field_validator("format")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        return AudioFormat(name).value
+
+    @property
+    def caller_id(self) -> str:
+        """The caller whose turns, limits and idempotency keys these are: the API key's identity, or the address."""
+        return self.caller if self.owner is None else self.owner
 
     def claimed(self, now: float) -> Job:
         """Running since `now`; this counts as an attempt."""
         return self._with(state=JobState.RUNNING, attempts=self.attempts + 1, started=now)
 
-    def done(self, now: float, *, seconds: float, digest: str) -> Job:
-        """Done at `now`. `seconds` is the duration of the audio, `digest` its SHA-256."""
-        return self._ended(JobState.DONE, now, seconds=seconds, digest=digest, error=None)
+    def done(self, now: float, *, seconds: float, digest: str, size: int) -> Job:
+        """Done at `now`. `seconds` is the duration of the audio, `digest` its SHA-256, `size` its bytes."""
+        return self._ended(JobState.DONE, now, seconds=seconds, digest=digest, size=size, error=None)
 
     def failed(self, now: float, error: JobError) -> Job:
         """Failed at `now`, not to be retried."""
@@ -99,9 +123,9 @@ class Job(BaseModel):
         """Cancelled at `now`."""
         return self._ended(JobState.CANCELLED, now)
 
-    def queued_for_retry(self, error: JobError, due: float) -> Job:
-        """Queued again after a failed attempt, not to be claimed before `due`."""
-        return self._with(state=JobState.QUEUED, error=error, due=due)
+    def queued_for_retry(self, error: JobError, due: float, *, counts: bool = True) -> Job:
+        """Queued again, not to be claimed before `due`, after an attempt that failed, and that may not count."""
+        return self._with(state=JobState.QUEUED, error=error, due=due, attempts=self.attempts - (not counts))
 
     def released(self) -> Job:
         """Queued again; the claim does not count as an attempt."""
@@ -119,6 +143,10 @@ class Job(BaseModel):
         """After an attempt to deliver the webhook; the next one is due at `due`, None: there is none."""
         return self._with(webhook_attempts=self.webhook_attempts + 1, webhook_due=due, webhook_error=error)
 
+    def with_webhook_due(self, due: float) -> Job:
+        """With its webhook to be delivered at `due`; nothing counts as an attempt."""
+        return self._with(webhook_due=due)
+
     def _ended(self, state: JobState, now: float, **changes: Any) -> Job:
         return self._with(state=state, finished=now, webhook_due=None if self.webhook is None else now, **changes)
 
@@ -134,3 +162,38 @@ class Job(BaseModel):
 def new_id() -> str:
     """A random id. It cannot be guessed, because whoever knows it may get the audio of a job without an owner."""
     return secrets.token_urlsafe(18)
+
+
+class UnreadableJobError(ValueError):
+    """What was stored is no job of this version; the message says why."""
+
+
+def read_job(job_id: str, content: str | bytes) -> Job:
+    """The job `job_id` from its JSON. Raises UnreadableJobError."""
+    try:
+        job = Job.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, fault["loc"])) or "the job"
+        raise UnreadableJobError(f"{where}: {fault['msg']}") from error
+    if job.id != job_id:
+        raise UnreadableJobError("id: it is the id of another job")
+    return job
+
+
+def stand_in(job_id: str, caller_id: str, now: float, reason: UnreadableJobError, **fields: Any) -> Job:
+    """A failed job that takes the place of one that cannot be read, so that its client hears of it."""
+    message = f"the stored job could not be read, and was set aside ({reason}); queue it again"
+    return Job(
+        id=job_id,
+        caller=caller_id,
+        owner=caller_id if caller_id.startswith(IDENTITY_PREFIX) else None,
+        body={},
+        characters=0,
+        created=now,
+        state=JobState.FAILED,
+        finished=now,
+        error=JobError(code="job_unreadable", message=message),
+        format=AudioFormat.WAV.value,
+        **fields,
+    )

@@ -1,9 +1,9 @@
-"""Jobs in Redis, for several hosts: a stream that every host reads as one consumer of one consumer group.
+"""Jobs in Redis, for several hosts: sorted sets of queued jobs by turn, and of running jobs by the end of their lease.
 
-A host with an idle worker reads the next entry of the stream and acknowledges it when its job has ended. While a job
-runs, its host renews its claim every few seconds; when a claim has not been renewed for `lease` seconds, the next host
-that asks takes the entry over. Each claim increments the job's attempts, and only the latest claim can end the job, so
-a host that was wrongly taken for dead produces no second result.
+A host with an idle worker claims the first job in the order of turns. While a job runs, its host renews its claim every
+few seconds; when a claim has not been renewed for `lease` seconds, the next host that asks takes the job over. Each
+claim increments the job's attempts, and only the latest claim can end the job, so a host that was wrongly taken for
+dead produces no second result. Leases are measured by the clock of Redis.
 
 Every change of a job is one Lua script (`lua/*.lua`), so no reader sees a change half made. Redis must persist what it
 is given (`appendonly yes`) and must not evict it (`maxmemory-policy noeviction`).
@@ -12,50 +12,69 @@ is given (`appendonly yes`) and must not evict it (`maxmemory-policy noeviction`
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import secrets
-import socket
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from redis.exceptions import ResponseError
-
-from balancer.jobs.job import Job, JobError, JobState
-from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
+from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
+from balancer.jobs.store import (
+    ANY_ROOM,
+    MAX_DUE_SECONDS,
+    MAX_WEBHOOK_DUE_SECONDS,
+    DeliveryRoom,
+    IdempotencyError,
+    JobLimits,
+    JobStoreError,
+    QueuedAhead,
+    Result,
+    StoreFullError,
+)
 from balancer.redis_client import RedisClient, RedisUnavailableError, Script
 
 log = logging.getLogger(__name__)
 
-GROUP = "hosts"
-"""Consumer group of the stream; each host is one consumer."""
-STREAM = "chorus:jobs"
 JOB = "chorus:job:"
 AUDIO = "chorus:job-audio:"
 IDEMPOTENCY = "chorus:job-key:"
-NUMBERS = "chorus:job-numbers"
-COUNTS = "chorus:job-counts"
-QUEUED = "chorus:jobs-queued"
-"""Sorted set: queued jobs by order of arrival."""
-DELAYED = "chorus:jobs-later"
-"""Sorted set: queued jobs that are not due yet, by the time when they are."""
-FINAL = "chorus:jobs-final"
-"""Sorted set: final jobs by the time when they ended."""
-FAILED = "chorus:jobs-failed"
-"""Sorted set: failed jobs by the time when they ended."""
-WEBHOOKS = "chorus:job-webhooks"
-"""Sorted set: jobs whose webhook is to be delivered, by the time when it is due."""
-_KEYS = [STREAM, NUMBERS, COUNTS, QUEUED, DELAYED, FINAL, FAILED, WEBHOOKS]
-"""KEYS of every script, in the order in which the scripts number them."""
+WEBHOOKS = "chorus:job-webhooks:"
+"""Sorted sets, one for each caller: its jobs whose webhook is to be delivered, by the time when it is due."""
+_KEYS = [
+    "chorus:job-numbers",
+    "chorus:job-counts",  # jobs in each state, bytes of all audio, the turn that jobs are claimed in now
+    "chorus:jobs-turns",  # sorted set: queued jobs that are due, by turn
+    "chorus:jobs-later",  # sorted set: queued jobs that are not due yet, by the time when they are
+    "chorus:job-leases",  # sorted set: running jobs, by the end of their lease
+    "chorus:jobs-final",  # sorted set: final jobs, by the time when they ended
+    "chorus:jobs-failed",  # sorted set: failed jobs, by the time when they ended
+    "chorus:job-webhook-callers",  # set: callers that have webhooks to be delivered
+    # Hashes by caller: its queued jobs, its running jobs, the bytes of its audio, the turn of its last queued job.
+    "chorus:jobs-queued-by",
+    "chorus:jobs-running-by",
+    "chorus:job-sizes-by",
+    "chorus:job-last-turns",
+    JOB,
+    AUDIO,
+    WEBHOOKS,
+]
+"""KEYS of every script, in the order in which `index.lua` numbers them; the last three are prefixes of keys."""
+FAILED = _KEYS[6]
+COUNTS = _KEYS[1]
+
+EARLIER_KEYS = ("chorus:jobs", "chorus:jobs-queued", "chorus:job-webhooks")
+"""Stream, queue and webhooks of an earlier version, whose jobs are taken over."""
 
 LEASE_SECONDS = 15.0
 WEBHOOK_LEASE_SECONDS = 60.0
 """A host that has claimed a webhook and recorded no attempt for so long is taken for dead."""
-MAX_COUNTED = 1000
+MAX_COUNTED = 100
 """Queued jobs whose characters are summed one by one; where there are more, their average stands for the rest."""
+MAX_CLAIM_TRIES = 100
+"""Jobs that one claim looks at: others may take them first, or they may have to be set aside."""
 
 T = TypeVar("T")
 
@@ -67,76 +86,145 @@ class RedisJobStore:
     """
 
     def __init__(
-        self, redis: RedisClient, spool: Path, *, lease: float = LEASE_SECONDS, clock: Callable[[], float] = time.time
+        self,
+        redis: RedisClient,
+        spool: Path,
+        *,
+        lease: float = LEASE_SECONDS,
+        clock: Callable[[], float] = time.time,
+        limits: JobLimits | None = None,
     ) -> None:
         self._redis = redis
         self._spool = spool
         self._lease = lease
         self._clock = clock
-        self._consumer = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-        self._entries: dict[tuple[str, int], str] = {}
-        """Stream entries of the claims that this host holds, by job id and attempt."""
+        self._limits = limits or JobLimits()
+        self.unreadable = 0
+        self._claims: set[tuple[str, int]] = set()
+        """The claims that this host holds, by job id and attempt."""
         self._renewal: asyncio.Task[None] | None = None
-        load = partial(redis.load_script, "balancer.jobs")
+        self._upgraded = False
+
+        def load(name: str) -> Script:
+            return redis.load_script("balancer.jobs", "index", name)
+
         self._add_script = load("add")
+        self._pick_script = load("pick")
+        self._renew_script = load("renew")
         self._transition_script = load("transition")
-        self._enqueue_due_script = load("enqueue_due")
         self._ahead_script = load("ahead")
         self._claim_webhooks_script = load("claim_webhooks")
         self._record_webhook_attempt_script = load("record_webhook_attempt")
         self._purge_script = load("purge")
+        self._delete_script = load("delete")
+        self._evict_script = load("evict")
+        self._upgrade_script = load("upgrade")
 
     # The methods of JobStore.
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         """See JobStore."""
-        arguments: list[str | int] = []
+        caller, limits = jobs[0].caller_id, self._limits
+        arguments: list[str | int] = [caller, limits.queued, limits.caller_queued, *self._audio_limits()]
         for job in jobs:
-            key = "" if job.idempotency_key is None else f"{IDEMPOTENCY}{job.caller}:{job.idempotency_key}"
-            arguments += [job.id, key, job.request_digest, job.model_dump_json(), job.characters]
-        ids = await self._run(self._add_script, JOB, *arguments)
-        if ids is None:
+            key = "" if job.idempotency_key is None else _idempotency_key(caller, job.idempotency_key)
+            concurrency = "" if job.concurrency is None else job.concurrency
+            arguments += [job.id, key, job.request_digest, job.model_dump_json(), job.characters, concurrency]
+            arguments += [job.webhook or ""]
+        kind, *answer = await self._run(self._add_script, *arguments)
+        if kind == b"conflict":
             raise IdempotencyError
-        added = [await self.get(id_.decode()) for id_ in ids]
+        if kind == b"full":
+            audio, own, used, limit = map(int, answer)
+            raise StoreFullError(used, limit, audio=bool(audio), own=bool(own))
+        own_jobs = {job.id: job for job in jobs}
+        added = [own_jobs.get(id_) or await self.get(id_) for id_ in (id_.decode() for id_ in answer)]
         return [job for job in added if job is not None]
+
+    def _audio_limits(self) -> tuple[int, int]:
+        if self._limits.evicts:
+            return 2**53, 2**53
+        return self._limits.audio_bytes, self._limits.caller_audio_bytes
 
     async def get(self, job_id: str) -> Job | None:
         """See JobStore."""
-        content = await self._execute(lambda redis: redis.hget(f"{JOB}{job_id}", "content"))
-        return None if content is None else Job.model_validate_json(content)
+        fields = ("content", "state", "attempts", "caller", "key")
+        content, state, attempts, caller, key = await self._execute(
+            lambda redis: redis.hmget(f"{JOB}{job_id}", *fields)
+        )
+        if content is None and state is None:
+            return None
+        try:
+            return read_job(job_id, content or b"")
+        except UnreadableJobError as error:
+            return await self._set_aside(job_id, content or b"", state, attempts, caller or b"", key or b"", error)
+
+    async def _set_aside(
+        self,
+        job_id: str,
+        content: bytes,
+        state: bytes | None,
+        attempts: bytes | None,
+        caller: bytes,
+        key: bytes,
+        error: UnreadableJobError,
+    ) -> Job:
+        caller_id = caller.decode(errors="replace")
+        idempotency_key = key.decode(errors="replace").removeprefix(_idempotency_key(caller_id, "")) or None
+        count = int(attempts) if attempts is not None and attempts.isdigit() else 0
+        job = stand_in(job_id, caller_id, self._clock(), error, attempts=count, idempotency_key=idempotency_key)
+        self.unreadable += 1
+        log.error("job %s cannot be read, and has failed: %s", job_id, error)
+        await self._transition(job, (state or b"").decode(errors="replace"), "", unreadable=content)
+        return job
 
     async def ahead(self, job: Job) -> QueuedAhead:
         """See JobStore."""
-        jobs, characters = await self._run(self._ahead_script, JOB, job.id, MAX_COUNTED)
-        return QueuedAhead(jobs, characters)
+        return (await self.ahead_all([job]))[0]
+
+    async def ahead_all(self, jobs: Sequence[Job]) -> list[QueuedAhead]:
+        """See JobStore."""
+        answer = await self._run(self._ahead_script, MAX_COUNTED, *(job.id for job in jobs))
+        return [QueuedAhead(*pair) for pair in zip(answer[::2], answer[1::2], strict=True)]
 
     async def claim(self) -> Job | None:
         """See JobStore."""
-        await self._run(self._enqueue_due_script, self._clock())
-        while (entry := await self._execute(self._next_entry)) is not None:
-            entry_id, job_id = entry
-            job = await self.get(job_id)
-            if job is not None and not job.state.final:
-                running = job.claimed(self._clock())
-                if await self._move(job, running, from_states=(JobState.QUEUED, JobState.RUNNING), entry=entry_id):
-                    self._entries[running.id, running.attempts] = entry_id
-                    self._ensure_renewal()
-                    return running
-            await self._execute(partial(_acknowledge, entry_id=entry_id))
+        if not self._upgraded:
+            await self._upgrade()
+        for _ in range(MAX_CLAIM_TRIES):
+            now = self._clock()
+            picked = await self._run(self._pick_script, now, now + MAX_DUE_SECONDS, *self._audio_limits())
+            if picked is None:
+                return None
+            job = await self.get(picked.decode())
+            if job is None or job.state.final:
+                continue
+            running = job.claimed(now)
+            if await self._move(job, running, from_states=(JobState.QUEUED, JobState.RUNNING)):
+                self._claims.add((running.id, running.attempts))
+                self._ensure_renewal()
+                return running
         return None
+
+    async def _upgrade(self) -> None:
+        """Take over the jobs that hosts of an earlier version have left, or still add."""
+        if await self._execute(lambda redis: redis.exists(*EARLIER_KEYS)):
+            await self._run(self._upgrade_script, *EARLIER_KEYS, round(self._lease * 1000))
+            log.warning("the jobs of an earlier version in Redis were taken over; its hosts no longer see them")
+        self._upgraded = True
 
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
-        done = job.done(self._clock(), seconds=result.seconds, digest=result.digest)
+        done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
         return await self._end(job, done, result.audio)
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
         return await self._end(job, job.failed(self._clock(), error))
 
-    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
+    async def retry_later(self, job: Job, error: JobError, due: float, *, counts: bool = True) -> bool:
         """See JobStore."""
-        return await self._end(job, job.queued_for_retry(error, due))
+        return await self._end(job, job.queued_for_retry(error, due, counts=counts))
 
     async def release(self, job: Job) -> None:
         """See JobStore."""
@@ -150,9 +238,17 @@ class RedisJobStore:
                 return cancelled
         return job
 
+    async def delete(self, job_id: str) -> Job | None:
+        """See JobStore."""
+        job = await self.get(job_id)
+        if job is not None and job.state.final and await self._run(self._delete_script, job_id):
+            with suppress(OSError):
+                await asyncio.to_thread(self._spooled(job).unlink, missing_ok=True)
+        return job
+
     async def audio(self, job: Job) -> Path | None:
         """See JobStore."""
-        file = self._spool / f"{job.id}{job.suffix}"
+        file = self._spooled(job)
         if not file.exists():
             audio = await self._execute(lambda redis: redis.get(f"{AUDIO}{job.id}"))
             if audio is None:
@@ -168,6 +264,10 @@ class RedisJobStore:
         found = await self._execute(lambda redis: redis.hgetall(COUNTS))
         return {state: int(found.get(state.value.encode(), 0)) for state in JobState}
 
+    async def audio_bytes(self) -> int:
+        """See JobStore."""
+        return int(await self._execute(lambda redis: redis.hget(COUNTS, "size")) or 0)
+
     async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
         ids = await self._execute(lambda redis: redis.zrevrange(FAILED, 0, limit - 1))
@@ -181,26 +281,55 @@ class RedisJobStore:
         again = job.requeued()
         return again if await self._move(job, again, from_states=(JobState.FAILED,)) else None
 
-    async def webhooks_due(self, now: float) -> list[Job]:
+    async def webhooks_due(self, now: float, room: DeliveryRoom = ANY_ROOM) -> list[Job]:
         """See JobStore. No other host gets them for WEBHOOK_LEASE_SECONDS."""
-        return await self._jobs(await self._run(self._claim_webhooks_script, now, now + WEBHOOK_LEASE_SECONDS))
+        receivers: dict[str, dict[str, int]] = {}
+        for (caller, url), count in room.receivers.items():
+            receivers.setdefault(caller, {})[url] = count
+        ids = await self._run(
+            self._claim_webhooks_script,
+            *(now, now + MAX_WEBHOOK_DUE_SECONDS, now + WEBHOOK_LEASE_SECONDS),
+            *(room.total, room.per_caller, room.per_receiver),
+            json.dumps(dict(room.callers)),
+            json.dumps(receivers),
+            json.dumps(dict.fromkeys(room.running, True)),
+        )
+        jobs = await self._jobs(ids)
+        return [job for job in jobs if job.webhook is not None]
+
+    async def postpone_webhook(self, job: Job, *, due: float) -> None:
+        """See JobStore."""
+        await self._record_webhook(job, lambda current: current.with_webhook_due(due))
 
     async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """See JobStore."""
+        await self._record_webhook(job, lambda current: current.after_webhook_attempt(due=due, error=error))
+
+    async def _record_webhook(self, job: Job, change: Callable[[Job], Job]) -> None:
         current = await self.get(job.id)
         if current is not None:
-            content = current.after_webhook_attempt(due=due, error=error).model_dump_json()
-            next_due = "" if due is None else due
-            await self._run(self._record_webhook_attempt_script, JOB, job.id, content, next_due)
+            after = change(current)
+            due = "" if after.webhook_due is None else after.webhook_due
+            await self._run(self._record_webhook_attempt_script, job.id, after.model_dump_json(), due)
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
         await asyncio.to_thread(_remove_old, self._spool, before)
-        deleted: int = await self._run(self._purge_script, JOB, AUDIO, before)
+        await self._upgrade()
+        deleted: int = await self._run(self._purge_script, before)
+        return deleted
+
+    async def evict(self) -> int:
+        """See JobStore."""
+        if not self._limits.evicts:
+            return 0
+        limits = self._limits.audio_bytes, self._limits.caller_audio_bytes
+        deleted: int = await self._run(self._evict_script, *limits)
         return deleted
 
     async def aclose(self) -> None:
         """See JobStore. Other hosts take over this host's claims after the lease. The Redis client stays open."""
+        self._claims.clear()  # ends the renewal even where redis-py takes its cancellation for a timeout
         if self._renewal is not None:
             self._renewal.cancel()
             with suppress(asyncio.CancelledError):
@@ -208,50 +337,25 @@ class RedisJobStore:
 
     # Helpers.
 
-    async def _next_entry(self, redis: Any) -> tuple[str, str] | None:
-        """Return a stream entry and its job's id: an entry whose lease has run out, else the next new one."""
-        try:
-            _, entries, _ = await redis.xautoclaim(
-                STREAM, GROUP, self._consumer, min_idle_time=round(self._lease * 1000), start_id="0", count=1
-            )
-            if not entries:
-                answer = await redis.xreadgroup(GROUP, self._consumer, {STREAM: ">"}, count=1)
-                entries = answer[0][1] if answer else []
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-            with suppress(ResponseError):  # another host has just created it
-                await redis.xgroup_create(STREAM, GROUP, id="0", mkstream=True)
-            return await self._next_entry(redis)
-        if not entries:
-            return None
-        entry_id, fields = entries[0]
-        return entry_id.decode(), fields[b"id"].decode()
-
     async def _end(self, claimed: Job, job: Job, audio: bytes = b"") -> bool:
         """Move a job out of its claim; False where the claim no longer holds."""
-        entry = self._entries.get((claimed.id, claimed.attempts), "")
-        moved = await self._move(claimed, job, from_states=(JobState.RUNNING,), audio=audio, entry=entry)
-        self._entries.pop((claimed.id, claimed.attempts), None)
+        moved = await self._move(claimed, job, from_states=(JobState.RUNNING,), audio=audio)
+        self._claims.discard((claimed.id, claimed.attempts))
         return moved
 
-    async def _move(
-        self,
-        before: Job,
-        after: Job,
-        *,
-        from_states: tuple[JobState, ...],
-        audio: bytes = b"",
-        entry: str = "",
-    ) -> bool:
+    async def _move(self, before: Job, after: Job, *, from_states: tuple[JobState, ...], audio: bytes = b"") -> bool:
         """Replace a job; False where it is in none of those states, or has been claimed again since `before`."""
+        return await self._transition(after, " ".join(from_states), before.attempts, audio=audio)
+
+    async def _transition(
+        self, after: Job, from_states: str, attempts: int | str, *, audio: bytes = b"", unreadable: bytes = b""
+    ) -> bool:
         moved = await self._run(
             self._transition_script,
-            *(JOB, AUDIO, GROUP),
-            *(after.id, " ".join(from_states), before.attempts),
+            *(after.id, from_states, attempts),
             *(after.state.value, after.attempts, after.model_dump_json()),
-            *(after.due, after.finished or 0),
-            *(audio, "" if after.webhook_due is None else after.webhook_due, entry),
+            *(after.due, after.finished or 0, round(self._lease * 1000)),
+            *(audio, after.size, "" if after.webhook_due is None else after.webhook_due, unreadable),
         )
         return bool(moved)
 
@@ -265,15 +369,14 @@ class RedisJobStore:
 
     async def _renew_claims(self) -> None:
         """Renew every claim of this host, for as long as there are any."""
-        while self._entries:
+        while self._claims:
             await asyncio.sleep(self._lease / 4)
-            if self._entries:
-                with suppress(JobStoreError):
-                    await self._execute(
-                        lambda redis: redis.xclaim(
-                            STREAM, GROUP, self._consumer, 0, list(self._entries.values()), justid=True
-                        )
-                    )
+            with suppress(JobStoreError):
+                claims = [str(part) for claim in self._claims for part in claim]
+                await self._run(self._renew_script, round(self._lease * 1000), *claims)
+
+    def _spooled(self, job: Job) -> Path:
+        return self._spool / f"{job.id}{job.suffix}"
 
     async def _run(self, script: Script, *arguments: Any) -> Any:
         return await self._execute(lambda _: script(_KEYS, arguments))
@@ -285,9 +388,9 @@ class RedisJobStore:
             raise JobStoreError(str(error)) from error
 
 
-async def _acknowledge(redis: Any, entry_id: str) -> None:
-    await redis.xack(STREAM, GROUP, entry_id)
-    await redis.xdel(STREAM, entry_id)
+def _idempotency_key(caller_id: str, key: str) -> str:
+    """The Redis key of an idempotency key. The length keeps callers apart whose names contain colons."""
+    return f"{IDEMPOTENCY}{len(caller_id)}:{caller_id}:{key}"
 
 
 def _write(file: Path, audio: bytes) -> None:

@@ -16,16 +16,21 @@ from balancer.errors import (
     JobNotDoneError,
     JobNotFoundError,
     JobsFullError,
+    JobShareFullError,
     JobsUnavailableError,
 )
 from balancer.jobs.job import Job, JobState, new_id
 from balancer.jobs.public_network import check_url
-from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead
+from balancer.jobs.store import MAX_DUE_SECONDS, IdempotencyError, JobStore, JobStoreError, QueuedAhead, StoreFullError
 from balancer.requests.bodies import QueueBody
-from balancer.settings_groups import JobSettings
+from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
 
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
+
+
+FULL_RETRY_SECONDS = 60.0
+"""After which a client may try again to queue jobs where finished ones fill the store."""
 
 
 class ThroughputSource(Protocol):
@@ -53,9 +58,20 @@ class Client:
     caller: str
     """The API key's name, or the client's address."""
     owner: str | None
-    """The API key's name; None if the request has no key."""
+    """The API key's identity; None if the request has no key."""
     base_url: str = ""
     """The address of this server for the client, without a slash at its end."""
+    concurrency: int | None = None
+    """How many of its jobs may run at once; None: as many as there are slots."""
+    key_created: float = 0.0
+    """When the API key was made, in Unix time; 0: unknown."""
+
+    def may_see(self, job: Job) -> bool:
+        """Whether a job is this client's, or nobody's. Jobs of earlier versions know their key by its name only."""
+        if job.owner is None or job.owner == self.owner:
+            return True
+        named_only = not job.owner.startswith(IDENTITY_PREFIX)
+        return named_only and self.owner is not None and job.owner == self.caller and self.key_created <= job.created
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class JobStatusView:
         """Estimated share of the work that is done, from 0 to 1; 1 only once the job is done."""
         match self.job.state:
             case JobState.RUNNING:
-                elapsed = time.time() - (self.job.started or time.time())
+                elapsed = _elapsed(self.job)
                 return round(min(MAX_UNFINISHED_PROGRESS, elapsed / max(elapsed + self.eta_seconds, 0.001)), 2)
             case JobState.DONE:
                 return 1.0
@@ -81,7 +97,7 @@ class JobStatusView:
 
 
 class JobService:
-    """Accepts jobs while fewer than `max_queued` are queued, reports their status and cancels them."""
+    """Accepts jobs while the store has room, reports their status, cancels and deletes them."""
 
     def __init__(
         self,
@@ -93,9 +109,9 @@ class JobService:
         self._store = store
         self._throughput = throughput
         self._executor = executor
-        self._max_queued = settings.jobs_limit
         self._webhooks_enabled = settings.webhook_secret is not None
         self._allow_private = settings.webhook_private
+        self._webhook_ports = settings.webhook_port_ranges
 
     def check(self, body: QueueBody) -> None:
         """Raise InvalidRequestError for a webhook that could not be delivered."""
@@ -107,26 +123,22 @@ class JobService:
                 param="webhook",
             )
         try:
-            check_url(body.webhook, allow_private=self._allow_private)
+            check_url(body.webhook, allow_private=self._allow_private, ports=self._webhook_ports)
         except ValueError as error:
             raise InvalidRequestError(f"webhook {error}", param="webhook") from error
 
     async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
 
-        Raises JobsFullError, IdempotencyConflictError, JobsUnavailableError.
+        Raises JobShareFullError, JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
         jobs = [_job(body, client) for body in bodies]
         try:
-            queued = (await self._store.counts())[JobState.QUEUED]
-            if queued + len(jobs) > self._max_queued:
-                raise JobsFullError(
-                    f"{queued} jobs are queued, and the limit is {self._max_queued}; try again later",
-                    retry_after=self._seconds(sum(job.characters for job in jobs)),
-                )
             added = await self._store.add(jobs)
             self._executor.wake()
-            first = await self._ahead(added[0])
+            ahead = await self._store.ahead_all(added)
+        except StoreFullError as error:
+            raise _full(error, self._seconds(sum(job.characters for job in jobs))) from error
         except IdempotencyError as error:
             raise IdempotencyConflictError(
                 "this idempotencyKey was used for a different request; each request needs its own",
@@ -134,11 +146,7 @@ class JobService:
             ) from error
         except JobStoreError as error:
             raise unavailable(error) from error
-        views, jobs_ahead, characters = [], first.jobs, first.characters
-        for job in added:  # they are queued one after the other
-            views.append(self._view(job, QueuedAhead(jobs_ahead, characters)))
-            jobs_ahead, characters = jobs_ahead + 1, characters + job.characters
-        return views
+        return [self._view(job, before) for job, before in zip(added, ahead, strict=True)]
 
     async def status(self, job_id: str, client: Client) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""
@@ -149,14 +157,17 @@ class JobService:
             raise unavailable(error) from error
 
     async def cancel(self, job_id: str, client: Client) -> JobStatusView:
-        """Cancel a job that has not ended. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
+        """Cancel a job that has not ended; delete one that is done or has failed, with its audio.
+
+        Returns its last status. Raises JobNotFoundError, JobsUnavailableError.
+        """
         try:
             _visible(await self._store.get(job_id), client)
             job = _visible(await self._store.cancel(job_id), client)
+            if job.state is not JobState.CANCELLED:
+                job = _visible(await self._store.delete(job_id), client)
         except JobStoreError as error:
             raise unavailable(error) from error
-        if job.state is not JobState.CANCELLED:
-            raise JobNotDoneError(f"the job is already {job.state.value} and cannot be cancelled", code="job_final")
         self._executor.cancel(job_id)
         return self._view(job, QueuedAhead(0, 0))
 
@@ -179,10 +190,10 @@ class JobService:
     def _view(self, job: Job, ahead: QueuedAhead) -> JobStatusView:
         match job.state:
             case JobState.QUEUED:
-                wait = max(0.0, job.due - time.time())
+                wait = min(MAX_DUE_SECONDS, max(0.0, job.due - time.time()))
                 return JobStatusView(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + job.characters))
             case JobState.RUNNING:
-                elapsed = time.time() - (job.started or time.time())
+                elapsed = _elapsed(job)
                 return JobStatusView(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
         return JobStatusView(job, 0, 0.0)
 
@@ -198,12 +209,32 @@ def unavailable(error: JobStoreError) -> JobsUnavailableError:
     )
 
 
+def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFullError:
+    """The error for clients while there is no room. `seconds` is the time that their jobs would take."""
+    whose = "your finished jobs hold" if error.own else "finished jobs hold"
+    if error.audio:
+        used, limit = f"{error.used / MIB:.0f} MiB of audio", f"{error.limit / MIB:.0f} MiB"
+        advice = "delete some with DELETE /queue/{id}, or try again when they have expired"
+        message, retry_after = f"{whose} {used}, and the limit is {limit}; {advice}", FULL_RETRY_SECONDS
+    else:
+        whose = "of your jobs are queued" if error.own else "jobs are queued"
+        message, retry_after = f"{error.used} {whose}, and the limit is {error.limit}; try again later", seconds
+    return (JobShareFullError if error.own else JobsFullError)(message, retry_after=retry_after)
+
+
+def _elapsed(job: Job) -> float:
+    """Seconds since the job was claimed; 0 where the clock was set back meanwhile."""
+    now = time.time()
+    return max(0.0, now - (job.started or now))
+
+
 def _job(body: QueueBody, client: Client) -> Job:
     request = body.request
     return Job(
         id=new_id(),
         caller=client.caller,
         owner=client.owner,
+        concurrency=client.concurrency,
         user_id=body.user_id,
         body=request,
         base_url=client.base_url,
@@ -218,7 +249,7 @@ def _job(body: QueueBody, client: Client) -> Job:
 
 def _visible(job: Job | None, client: Client) -> Job:
     """The job, if this client may see it: a job of an API key is hidden from other keys. Raises JobNotFoundError."""
-    if job is None or job.owner not in (None, client.owner):
+    if job is None or not client.may_see(job):
         raise JobNotFoundError(
             "there is no such job; POST /queue returns the id of a job, and ended jobs are deleted after some days"
         )

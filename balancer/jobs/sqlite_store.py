@@ -1,17 +1,16 @@
 """Jobs in one SQLite file on this host, with a file for the audio of each.
 
-Only one process at a time runs the jobs of a folder: the holder of a lock file, which the kernel unlocks when the
-process dies. A job that is running when the lock is acquired has therefore lost its process, and is queued again.
-Other processes may add and read jobs meanwhile.
+Only one process at a time runs the jobs of a folder: the holder of a lock file. A job that is running when the lock is
+first acquired has therefore lost its process, and is queued again. Other processes may add and read jobs meanwhile.
+
+Callers take turns: a new job gets the turn after its caller's last queued job, or after the turn that jobs are claimed
+in now, and jobs are claimed by turn, and within a turn in their order of arrival.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import json
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -20,34 +19,34 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from balancer.jobs.job import Job, JobError, JobState
-from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
+from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
+from balancer.jobs.result_files import ResultFiles
+from balancer.jobs.runner_lock import RunnerLock
+from balancer.jobs.sqlite_database import JobDatabase
+from balancer.jobs.store import (
+    ANY_ROOM,
+    MAX_DUE_SECONDS,
+    MAX_WEBHOOK_DUE_SECONDS,
+    DeliveryRoom,
+    IdempotencyError,
+    JobLimits,
+    JobStoreError,
+    QueuedAhead,
+    Result,
+    Usage,
+)
 
 log = logging.getLogger(__name__)
 
-DATABASE = "jobs.sqlite3"
-LOCK = "runner.lock"
+MAX_COUNTED = 200
+"""Queued jobs that are counted at each look at a job's place. A longer queue is read once for many looks."""
+ORDER_SECONDS = 1.0
+"""How old a reading of the queue's order may be."""
+MAX_WEBHOOKS_READ = 2000
+"""Due webhooks of one caller that are looked through for receivers with room."""
+PURGED_AT_ONCE = 1000
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    state TEXT NOT NULL,
-    due REAL NOT NULL,
-    characters INTEGER NOT NULL,
-    attempts INTEGER NOT NULL,
-    caller TEXT NOT NULL,
-    idempotency_key TEXT,
-    finished REAL,
-    webhook_due REAL,
-    content TEXT NOT NULL
-);
-CREATE UNIQUE INDEX IF NOT EXISTS by_idempotency_key ON jobs (caller, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
-CREATE INDEX IF NOT EXISTS by_state ON jobs (state, number);
-CREATE INDEX IF NOT EXISTS by_end ON jobs (finished) WHERE finished IS NOT NULL;
-CREATE INDEX IF NOT EXISTS by_webhook ON jobs (webhook_due) WHERE webhook_due IS NOT NULL;
-"""
+_MAX = 2**53
 
 T = TypeVar("T")
 
@@ -55,14 +54,18 @@ T = TypeVar("T")
 class SqliteJobStore:
     """A JobStore in `folder`. `clock` gives Unix time."""
 
-    def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.time, limits: JobLimits | None = None) -> None:
         self._folder = folder
-        self._results = folder / "results"
         self._clock = clock
-        self._database_lock = threading.Lock()
-        self._database: sqlite3.Connection | None = None
-        self._claim_lock = threading.Lock()
-        self._lock_fd: int | None = None
+        self._limits = limits or JobLimits()
+        self._results = ResultFiles(folder / "results")
+        self._runner_lock = RunnerLock(folder)
+        self._database = JobDatabase(folder, self._runner_lock.acquire, self._results.size)
+        self._recovery = threading.Lock()
+        self._recovered = False
+        self.unreadable = 0
+        self._order: dict[str, QueuedAhead] = {}
+        self._order_read = -ORDER_SECONDS
 
     # The methods of JobStore.
 
@@ -72,21 +75,26 @@ class SqliteJobStore:
 
     async def get(self, job_id: str) -> Job | None:
         """See JobStore."""
-        return await self._in_thread(lambda: self._get(job_id))
+
+        def find() -> Job | None:
+            with self._database.transaction() as database:
+                return self._find(database, job_id)
+
+        return await self._in_thread(find)
 
     async def ahead(self, job: Job) -> QueuedAhead:
+        """See JobStore. Of more than MAX_COUNTED queued jobs it may be ORDER_SECONDS old."""
+        return await self._in_thread(lambda: self._ahead(job.id))
+
+    async def ahead_all(self, jobs: Sequence[Job]) -> list[QueuedAhead]:
         """See JobStore."""
 
-        def count() -> QueuedAhead:
-            with self._open() as database:
-                jobs, characters = database.execute(
-                    "SELECT COUNT(*), COALESCE(SUM(characters), 0) FROM jobs "
-                    "WHERE state = 'queued' AND number < (SELECT number FROM jobs WHERE id = ?)",
-                    (job.id,),
-                ).fetchone()
-                return QueuedAhead(jobs, characters)
+        def count() -> list[QueuedAhead]:
+            with self._database.transaction() as database:
+                order = self._read_order(database)
+            return [order.get(job.id, QueuedAhead(0, 0)) for job in jobs]
 
-        return await self._in_thread(count)
+        return [await self.ahead(jobs[0])] if len(jobs) == 1 else await self._in_thread(count)
 
     async def claim(self) -> Job | None:
         """See JobStore."""
@@ -96,8 +104,15 @@ class SqliteJobStore:
         """See JobStore."""
 
         def end() -> bool:
-            self._write_audio(job, result.audio)
-            return self._replace(job, job.done(self._clock(), seconds=result.seconds, digest=result.digest))
+            self._results.write(job, result.audio)
+            done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
+            if self._replace(job, done):
+                return True
+            with self._database.transaction() as database:
+                current = self._find(database, job.id)
+            if current is None or current.state is not JobState.DONE:
+                self._results.delete(job)
+            return False
 
         return await self._in_thread(end)
 
@@ -105,9 +120,9 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._in_thread(lambda: self._replace(job, job.failed(self._clock(), error)))
 
-    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
+    async def retry_later(self, job: Job, error: JobError, due: float, *, counts: bool = True) -> bool:
         """See JobStore."""
-        return await self._in_thread(lambda: self._replace(job, job.queued_for_retry(error, due)))
+        return await self._in_thread(lambda: self._replace(job, job.queued_for_retry(error, due, counts=counts)))
 
     async def release(self, job: Job) -> None:
         """See JobStore."""
@@ -117,8 +132,8 @@ class SqliteJobStore:
         """See JobStore."""
 
         def end() -> Job | None:
-            with self._open() as database:
-                job = _find(database, job_id)
+            with self._database.transaction() as database:
+                job = self._find(database, job_id)
                 if job is None or job.state.final:
                     return job
                 job = job.cancelled(self._clock())
@@ -127,20 +142,41 @@ class SqliteJobStore:
 
         return await self._in_thread(end)
 
+    async def delete(self, job_id: str) -> Job | None:
+        """See JobStore."""
+
+        def delete() -> Job | None:
+            with self._database.transaction() as database:
+                job = self._find(database, job_id)
+                if job is not None and job.state.final:
+                    self._delete(database, [job])
+                return job
+
+        return await self._in_thread(delete)
+
     async def audio(self, job: Job) -> Path | None:
         """See JobStore."""
-        file = self._audio_file(job)
+        file = self._results.path(job)
         return file if await self._in_thread(file.exists) else None
 
     async def counts(self) -> dict[JobState, int]:
         """See JobStore."""
 
         def count() -> dict[JobState, int]:
-            with self._open() as database:
-                found = dict(database.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state"))
+            with self._database.transaction() as database:
+                found = dict(database.execute("SELECT name, value FROM totals"))
             return {state: found.get(state.value, 0) for state in JobState}
 
         return await self._in_thread(count)
+
+    async def audio_bytes(self) -> int:
+        """See JobStore."""
+
+        def usage() -> int:
+            with self._database.transaction() as database:
+                return self._usage(database, "").audio_bytes
+
+        return await self._in_thread(usage)
 
     async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
@@ -152,8 +188,8 @@ class SqliteJobStore:
         """See JobStore."""
 
         def requeue() -> Job | None:
-            with self._open() as database:
-                job = _find(database, job_id)
+            with self._database.transaction() as database:
+                job = self._find(database, job_id)
                 if job is None or job.state is not JobState.FAILED:
                     return None
                 job = job.requeued()
@@ -162,214 +198,321 @@ class SqliteJobStore:
 
         return await self._in_thread(requeue)
 
-    async def webhooks_due(self, now: float) -> list[Job]:
+    async def webhooks_due(self, now: float, room: DeliveryRoom = ANY_ROOM) -> list[Job]:
         """See JobStore."""
-        where = "WHERE webhook_due <= ? ORDER BY webhook_due LIMIT 100"
-        return await self._in_thread(lambda: self._select(where, now) if self._acquire_lock() else [])
+        return await self._in_thread(lambda: self._webhooks_due(now, room) if self._runs_jobs() else [])
+
+    async def postpone_webhook(self, job: Job, *, due: float) -> None:
+        """See JobStore."""
+        await self._change(job, lambda current: current.with_webhook_due(due))
 
     async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """See JobStore."""
-
-        def record() -> None:
-            with self._open() as database:
-                current = _find(database, job.id)
-                if current is not None:
-                    _update(database, current.after_webhook_attempt(due=due, error=error))
-
-        await self._in_thread(record)
+        await self._change(job, lambda current: current.after_webhook_attempt(due=due, error=error))
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
 
         def delete() -> int:
-            old = self._select("WHERE finished < ? AND webhook_due IS NULL LIMIT 1000", before)
-            for job in old:
-                self._audio_file(job).unlink(missing_ok=True)
-            with self._open() as database:
-                database.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in old])
-            return len(old)
+            with self._database.transaction() as database:
+                old = self._jobs(database, "WHERE finished < ? AND webhook_due IS NULL LIMIT ?", before, PURGED_AT_ONCE)
+                self._delete(database, old)
+                return len(old)
 
         return await self._in_thread(delete)
+
+    async def evict(self) -> int:
+        """See JobStore. Of a caller above its share the oldest of its own; jobs with webhooks to deliver come last."""
+
+        def delete() -> int:
+            limits, deleted = self._limits, 0
+            with self._database.transaction() as database:
+                above = database.execute("SELECT caller FROM callers WHERE size > ?", (limits.caller_audio_bytes,))
+                for (caller,) in above.fetchall():
+                    while self._usage(database, caller).caller_audio_bytes > limits.caller_audio_bytes:
+                        if not self._delete_oldest(database, "caller = ? AND", caller):
+                            break
+                        deleted += 1
+                while self._usage(database, "").audio_bytes > limits.audio_bytes:
+                    if not self._delete_oldest(database, ""):
+                        break
+                    deleted += 1
+            return deleted
+
+        return await self._in_thread(delete) if self._limits.evicts else 0
 
     async def aclose(self) -> None:
         """See JobStore."""
 
         def close() -> None:
-            with self._database_lock:
-                if self._database is not None:
-                    self._database.close()
-                    self._database = None
-                if self._lock_fd is not None:
-                    os.close(self._lock_fd)
-                    self._lock_fd = None
+            self._database.close()
+            self._runner_lock.release()
+            self._recovered = False
 
         await self._in_thread(close)
 
     # Helpers, which block; _in_thread runs them.
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
+        with self._translated():
             return await asyncio.to_thread(work)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, sqlite3.Error) as error:
             raise JobStoreError(f"the job store in {self._folder} cannot be used: {error}") from error
 
     def _add(self, jobs: Sequence[Job]) -> list[Job]:
-        added = []
-        with self._open() as database:
+        caller = jobs[0].caller_id
+        with self._database.transaction() as database:
+            turn = _next_turn(database, caller)
+            added, new = [], 0
             for job in jobs:
-                earlier = _find_earlier(database, job)
+                earlier = self._find_earlier(database, job)
                 if earlier is None:
-                    database.execute(
-                        "INSERT INTO jobs (id, state, due, characters, attempts, caller, idempotency_key, finished, "
-                        "webhook_due, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                        (job.id, *_columns(job)),
-                    )
+                    names = "id, turn, concurrency, webhook, " + _CHANGING
+                    values = (job.id, turn + new, job.concurrency, job.webhook, *_changing(job))
+                    marks = ", ".join("?" * len(values))
+                    database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)  # noqa: S608 - constants
+                    new += 1
                 elif earlier.request_digest != job.request_digest:
                     raise IdempotencyError(job.idempotency_key)
                 added.append(earlier or job)
+            used = self._usage(database, caller)  # the new jobs are counted in it already
+            before = Usage(used.queued - new, used.audio_bytes, used.caller_queued - new, used.caller_audio_bytes)
+            before.check_room(new, self._limits)
         return added
 
-    def _get(self, job_id: str) -> Job | None:
-        with self._open() as database:
-            return _find(database, job_id)
+    def _usage(self, database: sqlite3.Connection, caller: str) -> Usage:
+        totals = dict(database.execute("SELECT name, value FROM totals WHERE name IN ('queued', 'size')"))
+        found = database.execute("SELECT queued, size FROM callers WHERE caller = ?", (caller,)).fetchone()
+        return Usage(totals.get("queued", 0), totals["size"], *(found or (0, 0)))
+
+    def _ahead(self, job_id: str) -> QueuedAhead:
+        fresh = time.monotonic() - self._order_read < ORDER_SECONDS
+        if fresh and job_id in self._order:
+            return self._order[job_id]
+        with self._database.transaction() as database:
+            (queued,) = database.execute("SELECT COALESCE(SUM(value), 0) FROM totals WHERE name = 'queued'").fetchone()
+            if queued > MAX_COUNTED and not fresh:
+                self._order = self._read_order(database)
+                self._order_read = time.monotonic()
+                if job_id in self._order:
+                    return self._order[job_id]
+            found = database.execute(
+                "SELECT COUNT(*), COALESCE(SUM(characters), 0) FROM jobs WHERE state = 'queued' "
+                "AND (turn, number) < (SELECT turn, number FROM jobs WHERE id = ?)",
+                (job_id,),
+            ).fetchone()
+            return QueuedAhead(*found)
+
+    def _read_order(self, database: sqlite3.Connection) -> dict[str, QueuedAhead]:
+        """What is ahead of every queued job."""
+        order, characters = {}, 0
+        rows = database.execute("SELECT id, characters FROM jobs WHERE state = 'queued' ORDER BY turn, number")
+        for position, (id_, own) in enumerate(rows):
+            order[id_] = QueuedAhead(position, characters)
+            characters += own
+        return order
 
     def _claim(self) -> Job | None:
-        if not self._acquire_lock():
+        if not self._runs_jobs():
             return None
-        with self._open() as database:
-            row = database.execute(
-                "SELECT content FROM jobs WHERE state = 'queued' AND due <= ? ORDER BY number LIMIT 1",
-                (self._clock(),),
-            ).fetchone()
-            if row is None:
-                return None
-            job = Job.model_validate_json(row[0]).claimed(self._clock())
-            _update(database, job)
-            return job
+        with self._database.transaction() as database:
+            now = self._clock()
+            limits = self._limits
+            most, most_of_caller = (_MAX, _MAX) if limits.evicts else (limits.audio_bytes, limits.caller_audio_bytes)
+            while True:
+                row = database.execute(
+                    "SELECT jobs.id, turn FROM jobs CROSS JOIN callers USING (caller) "
+                    "WHERE state = 'queued' AND (due <= ?1 OR due > ?2) "
+                    "AND (concurrency IS NULL OR running < concurrency) AND callers.size < ?3 "
+                    "AND (SELECT value FROM totals WHERE name = 'size') < ?4 ORDER BY turn, number LIMIT 1",
+                    (now, now + MAX_DUE_SECONDS, most_of_caller, most),
+                ).fetchone()
+                if row is None:
+                    return None
+                job_id, turn = row
+                job = self._find(database, job_id)
+                if job is None or job.state is not JobState.QUEUED:  # it was set aside, or its columns were wrong
+                    if job is not None:
+                        _update(database, job)
+                    continue
+                job = job.claimed(now)
+                _update(database, job)
+                database.execute("UPDATE totals SET value = MAX(value, ?) WHERE name = 'turn'", (turn,))
+                return job
 
-    def _acquire_lock(self) -> bool:
+    def _runs_jobs(self) -> bool:
         """Whether this process runs the jobs of the folder; it takes the lock if no process holds it."""
-        with self._claim_lock:
-            return self._lock_fd is not None or self._try_lock()
-
-    def _try_lock(self) -> bool:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self._folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._recover()
-        except BlockingIOError:
-            os.close(lock)
-            return False
-        except BaseException:
-            os.close(lock)
-            raise
-        self._lock_fd = lock
-        return True
+        with self._recovery:
+            if not self._runner_lock.acquire():
+                return False
+            if not self._recovered:
+                self._recover()
+                self._recovered = True
+            return True
 
     def _recover(self) -> None:
         """Queue the running jobs again: their process has died before it stored a result."""
-        orphans = self._select("WHERE state = 'running'")
-        with self._open() as database:
+        with self._database.transaction() as database:
+            orphans = [job for job in self._jobs(database, "WHERE state = 'running'") if not job.state.final]
             for job in orphans:
                 _update(database, job.orphaned())
         if orphans:
             log.warning("%d jobs are queued again: the process that ran them has died", len(orphans))
 
     def _replace(self, claimed: Job, job: Job) -> bool:
-        """Store the changed `job`; False if the claim no longer holds."""
-        with self._open() as database:
-            current = _find(database, claimed.id)
-            if current is None or current.state is not JobState.RUNNING or current.attempts != claimed.attempts:
+        """Store the changed `job`; False if the claim no longer holds.
+
+        A running job is never deleted, so one that is missing was lost with its database, and is written again.
+        """
+        with self._database.transaction() as database:
+            current = self._find(database, claimed.id)
+            if current is None:
+                names = "id, turn, concurrency, webhook, " + _CHANGING
+                values = (job.id, 0, job.concurrency, job.webhook, *_changing(job))
+                marks = ", ".join("?" * len(values))
+                database.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})", values)  # noqa: S608
+                log.warning("job %s was missing in the database, and was written again", job.id)
+                return True
+            if current.state is not JobState.RUNNING or current.attempts != claimed.attempts:
                 return False
             _update(database, job)
             return True
 
+    async def _change(self, job: Job, change: Callable[[Job], Job]) -> None:
+        def apply() -> None:
+            with self._database.transaction() as database:
+                current = self._find(database, job.id)
+                if current is not None:
+                    _update(database, change(current))
+
+        await self._in_thread(apply)
+
+    def _webhooks_due(self, now: float, room: DeliveryRoom) -> list[Job]:
+        due: list[Job] = []
+        with self._database.transaction() as database:
+            callers = sorted(_callers_with_webhooks(database), key=lambda caller: room.callers.get(caller, 0))
+            for caller in callers:
+                places = min(room.total - len(due), room.per_caller - room.callers.get(caller, 0))
+                if places <= 0:
+                    continue
+                ids: list[str] = []
+                receivers = {url: count for (of, url), count in room.receivers.items() if of == caller}
+                for id_, url in database.execute(
+                    "SELECT id, webhook FROM jobs WHERE caller = ? AND (webhook_due <= ? OR webhook_due > ?) "
+                    "ORDER BY webhook_due LIMIT ?",
+                    (caller, now, now + MAX_WEBHOOK_DUE_SECONDS, MAX_WEBHOOKS_READ),
+                ):
+                    if id_ in room.running or receivers.get(url, 0) >= room.per_receiver:
+                        continue
+                    receivers[url] = receivers.get(url, 0) + 1
+                    ids.append(id_)
+                    if len(ids) == places:
+                        break
+                found = [self._find(database, id_) for id_ in ids]
+                for job in found:
+                    if job is not None and job.webhook_due is None:
+                        _update(database, job)  # its columns were wrong
+                    elif job is not None:
+                        due.append(job)
+        return due
+
+    def _delete(self, database: sqlite3.Connection, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._results.delete(job)
+        database.executemany("DELETE FROM jobs WHERE id = ?", [(job.id,) for job in jobs])
+
+    def _delete_oldest(self, database: sqlite3.Connection, condition: str, *values: object) -> int:
+        """Delete the oldest finished job with audio, one whose webhook was delivered if there is any."""
+        order = "ORDER BY webhook_due IS NOT NULL, finished LIMIT 1"
+        found = self._jobs(database, f"WHERE {condition} state = 'done' AND size > 0 {order}", *values)
+        self._delete(database, found)
+        return len(found)
+
     def _select(self, where: str, *values: object) -> list[Job]:
-        with self._open() as database:
-            rows = database.execute(f"SELECT content FROM jobs {where}", values)  # noqa: S608 - constants of this module
-            return [Job.model_validate_json(content) for (content,) in rows]
+        with self._database.transaction() as database:
+            return self._jobs(database, where, *values)
 
-    def _write_audio(self, job: Job, audio: bytes) -> None:
-        """Write the audio durably, before the job's state says that it is done."""
-        self._results.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = self._audio_file(job)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as output:
-                output.write(audio)
-                output.flush()
-                os.fsync(output.fileno())
-            temporary.replace(file)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    # Rows of the database.
 
-    def _audio_file(self, job: Job) -> Path:
-        return self._results / f"{job.id}{job.suffix}"
+    def _find(self, database: sqlite3.Connection, job_id: str) -> Job | None:
+        return next(iter(self._jobs(database, "WHERE id = ?", job_id)), None)
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database in a transaction, which locks out every other writer from its beginning."""
-        with self._database_lock:
-            if self._database is None:
-                self._database = self._connect()
-            database = self._database
-            database.execute("BEGIN IMMEDIATE")
+    def _find_earlier(self, database: sqlite3.Connection, job: Job) -> Job | None:
+        if job.idempotency_key is None:
+            return None
+        where = "WHERE caller = ? AND idempotency_key = ?"
+        return next(iter(self._jobs(database, where, job.caller_id, job.idempotency_key)), None)
+
+    def _jobs(self, database: sqlite3.Connection, where: str, *values: object) -> list[Job]:
+        """The jobs of these rows. Those that cannot be read are set aside: a failed job stands in for each."""
+        columns = "number, id, caller, attempts, idempotency_key, content"
+        rows = database.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608 - constants of this module
+        jobs = []
+        for number, id_, caller, attempts, idempotency_key, content in rows:
             try:
-                yield database
-                database.execute("COMMIT")
-            except BaseException:
-                if database.in_transaction:  # SQLite rolls back by itself when the disk is full
-                    database.execute("ROLLBACK")
-                raise
-
-    def _connect(self) -> sqlite3.Connection:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        database = sqlite3.connect(self._folder / DATABASE, timeout=10.0, check_same_thread=False, isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode = WAL")
-            # Accepted jobs survive a power failure, too.
-            database.execute("PRAGMA synchronous = FULL")
-            database.executescript(_SCHEMA)
-        except BaseException:
-            database.close()
-            raise
-        return database
+                job = read_job(id_, content)
+            except UnreadableJobError as error:
+                job = stand_in(
+                    str(id_),
+                    str(caller),
+                    self._clock(),
+                    error,
+                    attempts=attempts if isinstance(attempts, int) and attempts >= 0 else 0,
+                    idempotency_key=idempotency_key if isinstance(idempotency_key, str) else None,
+                )
+                database.execute("UPDATE jobs SET id = ?, unreadable = content WHERE number = ?", (job.id, number))
+                _update(database, job)
+                self.unreadable += 1
+                log.error("job %s cannot be read, and has failed: %s", job.id, error)
+            jobs.append(job)
+        return jobs
 
 
-def _find(database: sqlite3.Connection, job_id: str) -> Job | None:
-    row = database.execute("SELECT content FROM jobs WHERE id = ?", (job_id,)).fetchone()
-    return None if row is None else Job.model_validate_json(row[0])
-
-
-def _find_earlier(database: sqlite3.Connection, job: Job) -> Job | None:
-    if job.idempotency_key is None:
-        return None
-    row = database.execute(
-        "SELECT content FROM jobs WHERE caller = ? AND idempotency_key = ?", (job.caller, job.idempotency_key)
+def _next_turn(database: sqlite3.Connection, caller: str) -> int:
+    """The turn of a caller's next job."""
+    (turn,) = database.execute(
+        "SELECT MAX((SELECT value FROM totals WHERE name = 'turn'), "
+        "COALESCE((SELECT MAX(turn) FROM jobs WHERE caller = ? AND state = 'queued'), 0))",
+        (caller,),
     ).fetchone()
-    return None if row is None else Job.model_validate_json(row[0])
+    return int(turn) + 1
+
+
+def _callers_with_webhooks(database: sqlite3.Connection) -> list[str]:
+    """The callers that have webhooks to be delivered. Each is one step in the index, however many it has."""
+    first = "SELECT MIN(caller) FROM jobs WHERE webhook_due IS NOT NULL"
+    found = database.execute(
+        f"WITH RECURSIVE found(caller) AS ({first} UNION ALL "  # noqa: S608 - constants
+        f"SELECT ({first} AND caller > found.caller) FROM found WHERE found.caller IS NOT NULL) "
+        "SELECT caller FROM found WHERE caller IS NOT NULL"
+    )
+    return [caller for (caller,) in found]
 
 
 def _update(database: sqlite3.Connection, job: Job) -> None:
-    database.execute(
-        "UPDATE jobs SET state = ?, due = ?, characters = ?, attempts = ?, caller = ?, idempotency_key = ?, "
-        "finished = ?, webhook_due = ?, content = ? WHERE id = ?",
-        (*_columns(job), job.id),
-    )
+    changes = ", ".join(f"{name} = ?" for name in _CHANGING.split(", "))
+    database.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*_changing(job), job.id))  # noqa: S608 - constants
 
 
-def _columns(job: Job) -> tuple[object, ...]:
-    """The columns of a job but for its id: the fields that queries use, and the whole job as JSON."""
+_CHANGING = "state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, size, content"
+
+
+def _changing(job: Job) -> tuple[object, ...]:
+    """The columns of a job that change: the fields that queries use, and the whole job as JSON."""
     return (
         job.state.value,
         job.due,
         job.characters,
         job.attempts,
-        job.caller,
+        job.caller_id,
         job.idempotency_key,
         job.finished,
         job.webhook_due,
-        json.dumps(job.model_dump(mode="json"), separators=(",", ":")),
+        job.size,
+        job.model_dump_json(),
     )

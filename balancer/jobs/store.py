@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from balancer.jobs.job import Job, JobError, JobState
+from balancer.settings_groups import JobSettings
+
+MAX_DUE_SECONDS = 3600.0
+"""A job due later than this was delayed by another clock, as no pause is so long; it counts as due."""
+MAX_WEBHOOK_DUE_SECONDS = 2 * 86_400.0
+"""The same for webhooks."""
 
 
 class JobStoreError(Exception):
@@ -16,6 +22,92 @@ class JobStoreError(Exception):
 
 class IdempotencyError(Exception):
     """The idempotency key was used for a different request."""
+
+
+class StoreFullError(Exception):
+    """There is no room for new jobs: `used` of `limit` is taken, of queued jobs or of bytes of finished audio."""
+
+    def __init__(self, used: int, limit: int, *, audio: bool, own: bool) -> None:
+        super().__init__(f"{used} of {limit}")
+        self.used = used
+        self.limit = limit
+        self.audio = audio
+        """Whether bytes of audio are full, rather than queued jobs."""
+        self.own = own
+        """Whether it is the caller's own share that is full."""
+
+
+@dataclass(frozen=True)
+class JobLimits:
+    """How much a store holds. `share` is the largest part of each limit that one caller may take."""
+
+    queued: int = 2**53
+    audio_bytes: int = 2**53
+    """Bytes of finished jobs' audio. Past it jobs are neither accepted nor claimed, unless `evicts`."""
+    share: float = 1.0
+    evicts: bool = False
+    """Whether the oldest finished jobs are deleted to make room."""
+
+    @classmethod
+    def of(cls, settings: JobSettings) -> Self:
+        """The limits that the operator has set."""
+        return cls(
+            settings.jobs_limit, settings.jobs_bytes, settings.jobs_caller_share, settings.jobs_when_full == "evict"
+        )
+
+    @property
+    def caller_queued(self) -> int:
+        """Queued jobs of one caller."""
+        return max(1, int(self.queued * self.share))
+
+    @property
+    def caller_audio_bytes(self) -> int:
+        """Bytes of one caller's finished audio."""
+        return max(1, int(self.audio_bytes * self.share))
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the jobs of a store, and those of one caller, take up."""
+
+    queued: int
+    audio_bytes: int
+    caller_queued: int
+    caller_audio_bytes: int
+
+    def check_room(self, new: int, limits: JobLimits) -> None:
+        """Raise StoreFullError if `new` more jobs of the caller exceed the limits."""
+        if new == 0:
+            return
+        if self.caller_queued + new > limits.caller_queued:
+            raise StoreFullError(self.caller_queued, limits.caller_queued, audio=False, own=True)
+        if self.queued + new > limits.queued:
+            raise StoreFullError(self.queued, limits.queued, audio=False, own=False)
+        if limits.evicts:
+            return
+        if self.caller_audio_bytes >= limits.caller_audio_bytes:
+            raise StoreFullError(self.caller_audio_bytes, limits.caller_audio_bytes, audio=True, own=True)
+        if self.audio_bytes >= limits.audio_bytes:
+            raise StoreFullError(self.audio_bytes, limits.audio_bytes, audio=True, own=False)
+
+
+@dataclass(frozen=True)
+class DeliveryRoom:
+    """How many more webhooks can be delivered at once: in all, of one caller, and of one caller to one URL."""
+
+    total: int = 100
+    per_caller: int = 100
+    per_receiver: int = 100
+    running: frozenset[str] = frozenset()
+    """Ids of the jobs whose webhooks are being delivered."""
+    callers: Mapping[str, int] = field(default_factory=dict)
+    """Deliveries that run, by `caller_id`."""
+    receivers: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Deliveries that run, by `caller_id` and URL."""
+
+
+ANY_ROOM = DeliveryRoom()
+"""Room for a hundred deliveries, while none runs."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +130,21 @@ class Result:
 class JobStore(Protocol):
     """Keeps jobs. Every method raises JobStoreError if the store cannot be used.
 
+    Callers take turns: a caller's first job comes before the second job of any other. A stored job that cannot be read
+    is set aside where it is met: it has failed then, and everything else goes on.
+
     A claim is one run of a job. It holds until the job leaves the state RUNNING, or another host claims the job.
     """
+
+    unreadable: int
+    """How many jobs this process has set aside because they could not be read."""
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         """Add jobs to the queue, all or none, and return them. They are durable once this returns.
 
-        Where a job's caller has used its idempotency key before, the earlier job is returned in its place. Raises
-        IdempotencyError if the earlier job was a different request.
+        They are jobs of one caller. Where it has used a job's idempotency key before, in this call or an earlier one,
+        the earlier job is returned in its place. Raises IdempotencyError if the earlier job was a different request,
+        StoreFullError if there is no room for the new ones.
         """
 
     async def get(self, job_id: str) -> Job | None:
@@ -54,10 +153,14 @@ class JobStore(Protocol):
     async def ahead(self, job: Job) -> QueuedAhead:
         """The jobs that are queued before this job."""
 
+    async def ahead_all(self, jobs: Sequence[Job]) -> list[QueuedAhead]:
+        """`ahead` of each of these jobs."""
+
     async def claim(self) -> Job | None:
         """Claim the next job that is due: its state is RUNNING and its attempts are incremented. None if none is due.
 
-        No other host gets the job while the claim holds.
+        No other host gets the job while the claim holds. A caller whose `concurrency` jobs run, or whose share of the
+        audio is full, is passed over.
         """
 
     async def finish(self, job: Job, result: Result) -> bool:
@@ -66,8 +169,11 @@ class JobStore(Protocol):
     async def fail(self, job: Job, error: JobError) -> bool:
         """Set a claimed job to FAILED. Returns False if the claim no longer holds."""
 
-    async def retry_later(self, job: Job, error: JobError, due: float) -> bool:
-        """Queue a claimed job again, not to be claimed before `due`. Returns False if the claim no longer holds."""
+    async def retry_later(self, job: Job, error: JobError, due: float, *, counts: bool = True) -> bool:
+        """Queue a claimed job again, not to be claimed before `due`. Returns False if the claim no longer holds.
+
+        The claim counts as an attempt, unless `counts` is false.
+        """
 
     async def release(self, job: Job) -> None:
         """Queue a claimed job again; the claim does not count as an attempt."""
@@ -75,11 +181,17 @@ class JobStore(Protocol):
     async def cancel(self, job_id: str) -> Job | None:
         """Set a job to CANCELLED unless its state is final, and return it; None if there is no such job."""
 
+    async def delete(self, job_id: str) -> Job | None:
+        """Delete a job whose state is final, with its audio; returns what it was, None if there is no such job."""
+
     async def audio(self, job: Job) -> Path | None:
         """A file with the audio of a job that is done; None if it no longer exists."""
 
     async def counts(self) -> dict[JobState, int]:
         """The number of jobs in each state."""
+
+    async def audio_bytes(self) -> int:
+        """Size of the audio of all finished jobs."""
 
     async def failed(self, limit: int) -> list[Job]:
         """The jobs that failed last, the latest first."""
@@ -87,8 +199,14 @@ class JobStore(Protocol):
     async def requeue(self, job_id: str) -> Job | None:
         """Queue a failed job again with its attempts reset; None if there is no such failed job."""
 
-    async def webhooks_due(self, now: float) -> list[Job]:
-        """Jobs whose webhooks are due to be delivered at `now`, for this host to deliver."""
+    async def webhooks_due(self, now: float, room: DeliveryRoom = ANY_ROOM) -> list[Job]:
+        """Jobs whose webhooks are due to be delivered at `now`, for this host to deliver, as far as there is room.
+
+        Callers of whom fewer are being delivered come first.
+        """
+
+    async def postpone_webhook(self, job: Job, *, due: float) -> None:
+        """Deliver a webhook at `due`, without counting an attempt."""
 
     async def record_webhook_attempt(self, job: Job, *, due: float | None, error: str | None) -> None:
         """Record an attempt to deliver a webhook: its error, if any, and when the next one is due; None: never."""
@@ -98,6 +216,9 @@ class JobStore(Protocol):
 
         One call deletes a limited number; jobs whose webhooks are still to be delivered stay.
         """
+
+    async def evict(self) -> int:
+        """Delete the oldest finished jobs while their audio exceeds the limits, if these say so; returns how many."""
 
     async def aclose(self) -> None:
         """Close files and connections."""

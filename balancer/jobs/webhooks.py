@@ -1,110 +1,141 @@
-"""Delivers webhooks: signed notifications of ended jobs to clients' servers, repeated until the server answers 2xx.
+"""Delivers webhooks: notifications of ended jobs to clients' servers, repeated until the server answers 2xx.
 
-The signature follows Standard Webhooks (https://www.standardwebhooks.com): headers `webhook-id`, `webhook-timestamp`
-and `webhook-signature`, which libraries of many languages verify. The id is the same for every attempt, so that a
-receiver can recognise a repeated notification.
+Deliveries run beside each other, within a limit for each caller and each receiver, so that slow receivers of one caller
+delay no other caller's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
-from datetime import UTC, datetime
-
-import httpcore
-from standardwebhooks.webhooks import Webhook
+from collections import Counter
+from collections.abc import Awaitable, Callable
 
 from balancer.jobs.job import Job
-from balancer.jobs.public_network import PublicNetwork
-from balancer.jobs.report import JobReport
-from balancer.jobs.store import JobStore, JobStoreError
+from balancer.jobs.store import DeliveryRoom, JobStore, JobStoreError
+from balancer.jobs.webhook_client import NotSentError, WebhookClient
 from balancer.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
 POLL_INTERVAL_SECONDS = 0.5
 """Pause between two polls of the store for due webhooks."""
-TIMEOUT_SECONDS = 10.0
-"""Time limit of one delivery."""
 RETRY_SECONDS = (5.0, 30.0, 120.0, 600.0, 3600.0, 6 * 3600.0, 24 * 3600.0)
 """Pauses before the second and every further attempt; after the last attempt the delivery is given up."""
-MAX_CONCURRENT_DELIVERIES = 20
+NOT_SENT_RETRY_SECONDS = 5.0
+"""Pause after an attempt that this host could not make; it does not count."""
 
-_DELIVERY_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.ProxyError,
-    httpcore.TimeoutException,
-    httpcore.UnsupportedProtocol,
-)
+MAX_DELIVERIES = 64
+"""Deliveries that run at once; each has one connection, and one thread while its name is looked up."""
+MAX_DELIVERIES_PER_CALLER = 16
+MAX_DELIVERIES_PER_RECEIVER = 8
+"""Of one caller's deliveries, those to one URL."""
 
 
 class Webhooks:
-    """Delivers the webhooks that the store reports as due.
+    """Delivers the webhooks that the store reports as due."""
 
-    `secret` is the signing key in base64, with or without the prefix `whsec_`; `allow_private` permits receivers in
-    private networks.
-    """
-
-    def __init__(self, store: JobStore, metrics: Metrics, secret: str, *, allow_private: bool = False) -> None:
+    def __init__(self, store: JobStore, metrics: Metrics, client: WebhookClient) -> None:
         self._store = store
         self._metrics = metrics
-        self._signer = Webhook(secret)
-        self._allow_private = allow_private
-        self._deliveries = asyncio.Semaphore(MAX_CONCURRENT_DELIVERIES)
+        self._client = client
+        self._running: dict[str, asyncio.Task[None]] = {}
+        """Deliveries by the id of the job."""
+        self._per_caller: Counter[str] = Counter()
+        self._per_receiver: Counter[tuple[str, str]] = Counter()
+        self._wake = asyncio.Event()
 
     async def run(self) -> None:
         """Deliver webhooks until cancelled."""
-        network = PublicNetwork(allow_private=self._allow_private)
-        async with httpcore.AsyncConnectionPool(network_backend=network, max_keepalive_connections=0) as http:
+        try:
             while True:
-                try:
-                    due = await self._store.webhooks_due(time.time())
-                    await asyncio.gather(*(self._deliver(http, job) for job in due))
-                except JobStoreError as error:
-                    log.debug("webhooks cannot be read: %s", error)
-                await asyncio.sleep(POLL_INTERVAL_SECONDS)
+                self._wake.clear()
+                started = await self._start_due()
+                # A place that has become free is given away at once only where somebody may be waiting for one.
+                await self._pause(wakes=started or len(self._running) >= MAX_DELIVERIES_PER_RECEIVER)
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _deliver(self, http: httpcore.AsyncConnectionPool, job: Job) -> None:
-        async with self._deliveries:
-            error = await self._post(http, job)
+    async def _start_due(self) -> bool:
+        """Start the deliveries that are due and have room; whether there were any."""
+        try:
+            due = await self._store.webhooks_due(time.time(), self._room())
+        except JobStoreError as error:
+            log.debug("webhooks cannot be read: %s", error)
+            return False
+        for job in due:
+            self._start(job)
+        return bool(due)
+
+    def _room(self) -> DeliveryRoom:
+        return DeliveryRoom(
+            total=MAX_DELIVERIES - len(self._running),
+            per_caller=MAX_DELIVERIES_PER_CALLER,
+            per_receiver=MAX_DELIVERIES_PER_RECEIVER,
+            running=frozenset(self._running),
+            callers=dict(self._per_caller),
+            receivers=dict(self._per_receiver),
+        )
+
+    def _start(self, job: Job) -> None:
+        receiver = job.caller_id, job.webhook or ""
+        self._per_caller[job.caller_id] += 1
+        self._per_receiver[receiver] += 1
+        self._running[job.id] = task = asyncio.create_task(self._deliver(job))
+
+        def ended(_: asyncio.Task[None]) -> None:
+            del self._running[job.id]
+            self._per_caller -= Counter([job.caller_id])  # this form drops counts of 0
+            self._per_receiver -= Counter([receiver])
+            self._wake.set()
+
+        task.add_done_callback(ended)
+
+    async def _pause(self, *, wakes: bool) -> None:
+        """Wait until the next poll, which comes sooner when a delivery ends and `wakes` is true."""
+        if not wakes:
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            return
+        try:
+            async with asyncio.timeout(POLL_INTERVAL_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _deliver(self, job: Job) -> None:
         failures = job.webhook_attempts
+        try:
+            error = await self._client.send(job)
+        except NotSentError as fault:
+            log.warning("the webhook of job %s was not sent and is tried again: %s", job.id, fault)
+            due = time.time() + NOT_SENT_RETRY_SECONDS
+            await self._record(lambda: self._store.postpone_webhook(job, due=due))
+            return
+        except Exception:
+            log.exception("the webhook of job %s: internal error", job.id)
+            error = "internal error of the sender"
         if error is None:
             self._metrics.record_webhook("delivered")
-            await self._store.record_webhook_attempt(job, due=None, error=None)
+            await self._record(lambda: self._store.record_webhook_attempt(job, due=None, error=None))
         elif failures < len(RETRY_SECONDS):
             self._metrics.record_webhook("failed")
-            await self._store.record_webhook_attempt(job, due=time.time() + RETRY_SECONDS[failures], error=error)
+            next_due = time.time() + RETRY_SECONDS[failures]
+            await self._record(lambda: self._store.record_webhook_attempt(job, due=next_due, error=error))
         else:
             self._metrics.record_webhook("given_up")
             log.error("the webhook of job %s is given up after %d attempts: %s", job.id, failures + 1, error)
-            await self._store.record_webhook_attempt(job, due=None, error=error)
+            await self._record(lambda: self._store.record_webhook_attempt(job, due=None, error=error))
 
-    async def _post(self, http: httpcore.AsyncConnectionPool, job: Job) -> str | None:
-        """POST the notification; returns None if it was accepted, else the error.
-
-        Redirects are not followed: they could lead into a private network.
-        """
-        now = datetime.now(UTC)
-        report = JobReport.of(job, job.base_url).model_dump(mode="json", by_alias=True)
-        notification = {"type": f"speech.{job.state.value}", "timestamp": now.isoformat(), "data": report}
-        body = json.dumps(notification, separators=(",", ":"))
-        message_id = f"msg_{job.id}"
-        headers: dict[bytes | str, bytes | str] = {
-            "Content-Type": "application/json",
-            "User-Agent": "Chorus",
-            "webhook-id": message_id,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": self._signer.sign(message_id, now, body),
-        }
-        timeouts = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
-        try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                response = await http.request(
-                    "POST", job.webhook or "", headers=headers, content=body.encode(), extensions={"timeout": timeouts}
-                )
-        except (*_DELIVERY_ERRORS, TimeoutError, OSError, ValueError) as error:
-            return str(error) or type(error).__name__
-        return None if 200 <= response.status < 300 else f"the receiver answered {response.status}"
+    async def _record(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Record an outcome. Retried until the store answers: else the receiver would be called at each poll."""
+        while True:
+            try:
+                await change()
+            except JobStoreError as error:
+                log.debug("the outcome of a webhook cannot be recorded: %s", error)
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            else:
+                return

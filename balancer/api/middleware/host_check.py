@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from balancer.access.api_keys import KeyRing
 from balancer.access.host_names import HostNames
+from balancer.access.key_ring import KeyRing
 from balancer.api.responses import response_to
 from balancer.errors import ChorusError, MisdirectedRequestError, NotAllowedError
 

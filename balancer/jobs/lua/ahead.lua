@@ -1,15 +1,18 @@
--- Returns how many jobs are queued before a job, and how many characters they have. Only the first `max_counted` jobs
--- are read; where there are more, their average stands for the rest.
-local queued = KEYS[4]
-local job_prefix, id, max_counted = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- Returns how many jobs are queued before each of the given ones, and how many characters they have, in pairs. Only the
+-- first `max_counted` jobs are read; where there are more, their average stands for the rest.
+local max_counted = tonumber(ARGV[1])
 
-local rank = redis.call('ZRANK', queued, id)
-if not rank then rank = redis.call('ZCARD', queued) end
-if rank == 0 then return {0, 0} end
-
-local characters, ids = 0, redis.call('ZRANGE', queued, 0, math.min(rank, max_counted) - 1)
-for _, earlier in ipairs(ids) do
-    characters = characters + tonumber(redis.call('HGET', job_prefix .. earlier, 'characters') or 0)
+local sums, characters = {[0] = 0}, 0
+for position, id in ipairs(redis.call('ZRANGE', turns, 0, max_counted - 1)) do
+    characters = characters + tonumber(redis.call('HGET', job_prefix .. id, 'characters') or 0)
+    sums[position] = characters
 end
-if #ids > 0 then characters = math.floor(characters * rank / #ids) end
-return {rank, characters}
+local waiting = redis.call('ZCARD', turns)
+
+local answer = {}
+for index = 2, #ARGV do
+    local rank = redis.call('ZRANK', turns, ARGV[index]) or waiting
+    answer[#answer + 1] = rank
+    answer[#answer + 1] = sums[rank] or math.floor(characters * rank / #sums)
+end
+return answer

@@ -1,34 +1,40 @@
 -- Moves a job to another state and updates every index. Returns 1; or 0, with nothing changed, if there is no such job,
--- if it is in none of the expected states, or if it has been claimed again since (its attempts differ).
-local stream, counts, queued, delayed, final, failed, webhooks =
-    KEYS[1], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local job_prefix, audio_prefix, group = ARGV[1], ARGV[2], ARGV[3]
-local id, expected_states, expected_attempts = ARGV[4], ARGV[5], ARGV[6]  -- the states are separated by spaces
-local state, attempts, content = ARGV[7], ARGV[8], ARGV[9]
-local due, finished = ARGV[10], ARGV[11]                                  -- Unix seconds, 0: none
-local audio, webhook_due, entry = ARGV[12], ARGV[13], ARGV[14]            -- '': none; `entry` of the stream
+-- if it is in none of the expected states, if it has been claimed again since (its attempts differ), or if its caller
+-- runs as many jobs as it may.
+local id, expected_states, expected_attempts = ARGV[1], ARGV[2], ARGV[3]  -- the states are separated by spaces
+local state, attempts, content = ARGV[4], ARGV[5], ARGV[6]
+local due, finished, lease = ARGV[7], ARGV[8], ARGV[9]                    -- Unix seconds, 0: none; milliseconds
+local audio, size, webhook_due, unreadable = ARGV[10], tonumber(ARGV[11]), ARGV[12], ARGV[13]  -- '': none
 
 local job = job_prefix .. id
-local current = redis.call('HGET', job, 'state')
+local current, current_attempts, caller, at, concurrency = unpack(redis.call('HMGET', job, 'state', 'attempts', 'caller',
+    'place', 'concurrency'))
 if not current or not string.find(expected_states, current, 1, true) then return 0 end
-if redis.call('HGET', job, 'attempts') ~= expected_attempts then return 0 end
-
-redis.call('HSET', job, 'state', state, 'attempts', attempts, 'content', content)
-redis.call('HINCRBY', counts, current, -1)
-redis.call('HINCRBY', counts, state, 1)
-for _, index in ipairs({queued, delayed, final, failed}) do redis.call('ZREM', index, id) end
-if entry ~= '' and state ~= 'running' then
-    redis.call('XACK', stream, group, entry)
-    redis.call('XDEL', stream, entry)
+if expected_attempts ~= '' and current_attempts ~= expected_attempts then return 0 end
+caller = caller or ''
+if state == 'running' then
+    local running = tonumber(redis.call('HGET', running_by, caller) or 0)
+    if current ~= 'running' and running >= (tonumber(concurrency) or math.huge) then return 0 end
 end
 
+-- First, so that a full Redis refuses the audio before anything has changed, but no change without audio.
+if audio ~= '' then redis.call('SET', audio_prefix .. id, audio) end
+leave(id)
+if unreadable ~= '' then redis.call('HSET', job, 'unreadable', unreadable) end
+count_size(caller, size - tonumber(redis.call('HGET', job, 'size') or 0))
+redis.call('HSET', job, 'state', state, 'attempts', attempts, 'content', content, 'size', size)
+count(caller, state, 1)
+count(caller, current, -1)
+
 if state == 'queued' then
-    redis.call('ZADD', queued, redis.call('HGET', job, 'number'), id)
-    if tonumber(due) > 0 then redis.call('ZADD', delayed, due, id) else redis.call('XADD', stream, '*', 'id', id) end
-elseif state ~= 'running' then
+    if tonumber(due) > 0 then redis.call('ZADD', delayed, due, id) else redis.call('ZADD', turns, at or 0, id) end
+elseif state == 'running' then
+    redis.call('ZADD', leases, milliseconds() + lease, id)
+    local turn = math.floor(tonumber(at or 0) / ARRIVALS)
+    if turn > tonumber(redis.call('HGET', counts, 'turn') or 0) then redis.call('HSET', counts, 'turn', turn) end
+else
     redis.call('ZADD', final, finished, id)
     if state == 'failed' then redis.call('ZADD', failed, finished, id) end
-    if audio ~= '' then redis.call('SET', audio_prefix .. id, audio) end
-    if webhook_due ~= '' then redis.call('ZADD', webhooks, webhook_due, id) end
+    set_webhook(caller, id, webhook_due)
 end
 return 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from balancer.access.rate_limits import Quota, RateLimitRequest, RateLimits
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
 from balancer.redis_client import RedisClient
+from tests.support.clock import Clock
 from tests.support.redis_server import RedisServer, start_redis
 
 
@@ -200,7 +203,7 @@ async def test_without_redis_requests_are_admitted_or_refused_as_set() -> None:
     quota = Quota(requests_per_minute=1)
     with start_redis() as server:
         client = RedisClient(server.url)
-        open_, closed = RateLimits(redis=client), RateLimits(redis=client, open_without_redis=False)
+        open_, closed = RateLimits(redis=client, without_redis="open"), RateLimits(redis=client, without_redis="closed")
         await spend(open_, request_of(quota, caller="a"))
         server.stop()
         for _ in range(3):
@@ -214,6 +217,69 @@ async def test_without_redis_requests_are_admitted_or_refused_as_set() -> None:
         with pytest.raises(RateLimitedError):
             await spend(closed, request_of(quota, caller="b"))
         await client.aclose()
+
+
+async def test_without_redis_each_host_counts_for_itself() -> None:
+    quota = Quota(requests_per_minute=2, characters_per_day=1000)
+    with start_redis() as server:
+        client = RedisClient(server.url)
+        rates = limits(client)
+        server.stop()
+        remaining = [(await spend(rates, request_of(quota)))["RateLimit-Remaining"] for _ in range(2)]
+        assert remaining == ["1", "0"]
+        with pytest.raises(RateLimitedError):
+            await spend(rates, request_of(quota))
+        await client.aclose()
+
+
+@pytest.mark.parametrize("refusal", ["full", "read-only"])
+async def test_limits_hold_where_redis_refuses_commands(refusal: str, caplog: pytest.LogCaptureFixture) -> None:
+    quota = Quota(requests_per_minute=2)
+    with start_redis() as server:
+        client = RedisClient(server.url)
+        raw: Any = client.raw
+        if refusal == "full":
+            await raw.config_set("maxmemory", 1)
+        else:
+            await raw.execute_command("REPLICAOF", "127.0.0.1", "1")
+        local, closed = limits(client), limits(client, without_redis="closed")
+        for _ in range(2):
+            await spend(local, request_of(quota))
+        for _ in range(3):
+            with pytest.raises(RateLimitedError):
+                await spend(local, request_of(quota))
+            with pytest.raises(LimitsUnavailableError):
+                await spend(closed, request_of(quota))
+        assert client.unavailable_reason is None, "it is there"
+        assert len([record for record in caplog.records if "Redis" in record.getMessage()]) == 1
+        await client.aclose()
+
+
+async def test_each_line_of_a_batch_is_a_request(client: RedisClient | None) -> None:
+    rates, quota = limits(client), Quota(requests_per_minute=5)
+
+    async def batch(lines: int) -> dict[str, str]:
+        return await spend(rates, replace(request_of(quota), requests=lines))
+
+    assert (await batch(4))["RateLimit-Remaining"] == "1"
+    with pytest.raises(RateLimitedError, match="try again in"):
+        await batch(2)
+    with pytest.raises(RateLimitedError, match="this one has 6; send fewer at once") as refused:
+        await batch(6)
+    assert refused.value.retry_after is None
+    await batch(1)
+
+
+async def test_a_jump_of_the_clock_holds_nobody_up() -> None:
+    clock = Clock(time.time() + 86_400)
+    rates, quota = limits(wall_clock=clock), Quota(requests_per_minute=1)
+    await spend(rates, request_of(quota))
+    clock.now -= 86_400
+    await spend(rates, request_of(quota))
+    with pytest.raises(RateLimitedError) as refused:
+        await spend(rates, request_of(quota))
+    assert refused.value.retry_after is not None
+    assert refused.value.retry_after <= 60
 
 
 async def test_the_characters_of_a_day_survive_a_restart(tmp_path: Path) -> None:
@@ -253,6 +319,6 @@ async def test_without_counters_requests_are_admitted_or_refused_as_set(tmp_path
     (tmp_path / "file").write_text("")
     quota = Quota(characters_per_day=100)
     counters = SqliteCounterStorage(tmp_path / "file" / "counts")
-    assert await spend(limits(daily_counters=counters), request_of(quota)) == {}
+    assert await spend(limits(daily_counters=counters, without_redis="open"), request_of(quota)) == {}
     with pytest.raises(LimitsUnavailableError):
-        await spend(limits(daily_counters=counters, open_without_redis=False), request_of(quota))
+        await spend(limits(daily_counters=counters, without_redis="closed"), request_of(quota))

@@ -20,7 +20,7 @@ OTHER_URL = f"http://{OTHER_HOST}:8080"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serve_stub(job_attempts=2, jobs_limit=50, allowed_hosts=OTHER_HOST) as running:
+    with serve_stub(job_attempts=2, jobs_limit=50, jobs_caller_share=1, allowed_hosts=OTHER_HOST) as running:
         yield running
 
 
@@ -177,10 +177,15 @@ def test_cancelling(server: Server) -> None:
         assert (response.status_code, response.json()["state"]) == (200, "cancelled")
     wait_until(lambda: not server.stub.state().in_flight)
     assert server.client.delete(f"/queue/{running['requestId']}").status_code == 200
-    done = queue(server)
-    ended(server, done)
-    refused = server.client.delete(f"/queue/{done['requestId']}")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (409, "job_final")
+
+
+def test_a_job_that_is_done_is_deleted_with_its_audio(server: Server) -> None:
+    done = ended(server, queue(server))
+    deleted = server.client.delete(f"/queue/{done['requestId']}")
+    assert (deleted.status_code, deleted.json()["state"]) == (200, "done")
+    for url in (done["statusUrl"], done["audioUrl"]):
+        assert server.client.get(url).status_code == 404
+    assert server.client.delete(f"/queue/{done['requestId']}").status_code == 404
 
 
 def test_an_unknown_job_is_404_everywhere(server: Server) -> None:
@@ -201,15 +206,44 @@ def test_the_status_as_server_sent_events(server: Server) -> None:
     assert set(states) <= {"queued", "running", "done"}
 
 
-def test_the_queue_is_bounded() -> None:
-    with serve_stub(jobs_limit=2) as server:
+@pytest.mark.parametrize(("share", "status_code", "code"), [(1, 503, "jobs_full"), (0.5, 429, "jobs_share_full")])
+def test_the_queue_is_bounded_and_each_callers_part_of_it(share: float, status_code: int, code: str) -> None:
+    with serve_stub(jobs_limit=2, jobs_caller_share=share) as server:
         running = [queue(server, text="slow") for _ in range(1)]
         wait_until(lambda: status(server, running[0])["state"] == "running")
         bodies = "\n".join(json.dumps({"text": "slow"}) for _ in range(5))
         response = server.client.post("/queue/batch", content=bodies, headers={"Content-Type": "application/jsonl"})
-        assert response.status_code == 503
-        assert response.json()["error"]["code"] == "jobs_full"
+        assert (response.status_code, error_code(response)) == (status_code, code)
         assert int(response.headers["retry-after"]) >= 1
+
+
+def batch(server: Server, count: int, headers: dict[str, str] | None = None) -> httpx.Response:
+    bodies = "\n".join(json.dumps({"text": "slow"}) for _ in range(count))
+    media_type = {"Content-Type": "application/jsonl"}
+    return server.client.post("/queue/batch", content=bodies, headers=media_type | (headers or {}))
+
+
+def test_each_line_of_a_batch_is_a_request() -> None:
+    with serve_stub(rate_requests_per_minute=5) as server:
+        assert batch(server, 4).headers["ratelimit-remaining"] == "1"
+        assert batch(server, 2).status_code == 429
+        refused = batch(server, 6)
+        assert "send fewer at once" in refused.json()["error"]["message"]
+        assert server.client.post("/queue", json={"text": "A."}).status_code == 202
+
+
+def test_a_key_belongs_to_its_jobs_and_not_its_name(tmp_path: Any) -> None:
+    from balancer.access.api_keys import ApiKey, digest_of, write_keys
+
+    file, secrets = tmp_path / "keys.json", ("the-first-key-of-shop", "the-second-key-of-shop")
+    first, second = ({"X-API-Key": secret} for secret in secrets)
+    write_keys(file, [ApiKey(name="shop", digest=digest_of(secrets[0]))])
+    body = {"text": "Hello.", "idempotencyKey": "order-1"}
+    with serve_stub(keys_file=file) as server:
+        job = server.client.post("/queue", json=body, headers=first).json()
+        write_keys(file, [ApiKey(name="shop", digest=digest_of(secrets[1]))])
+        assert server.client.get(job["statusUrl"], headers=second).status_code == 404
+        assert server.client.post("/queue", json=body, headers=second).json()["requestId"] != job["requestId"]
 
 
 def test_interactive_requests_go_before_jobs(server: Server) -> None:

@@ -159,3 +159,19 @@ async def test_a_job_fails_if_its_voice_no_longer_exists(store: SqliteJobStore, 
     job = await ended(store, "Hello.", body={"text": "Hello.", "character": "gone"})
     assert job.error is not None
     assert job.error.code == "voice_not_found"
+
+
+async def test_a_job_whose_audio_cannot_be_stored_is_queued_again(
+    store: SqliteJobStore, speech: Speech, running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STORE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "UNSTORED_RETRY_SECONDS", 0.05)
+    results = tmp_path / "results"
+    results.write_text("no folder")
+    added = asyncio.create_task(ended(store, "Hello."))
+    async with asyncio.timeout(TIMEOUT):
+        while speech.attempts("Hello.") < 2:
+            await asyncio.sleep(0.005)
+    results.unlink()
+    job = await added
+    assert (job.state, job.attempts) == (JobState.DONE, 1)

@@ -4,40 +4,10 @@ import socket
 
 import httpcore
 import pytest
+from pydantic import ValidationError
 
-from balancer.jobs.public_network import PrivateAddressError, PublicNetwork, check_url, is_public
-
-
-@pytest.mark.parametrize("address", ["93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34"])
-def test_public_addresses(address: str) -> None:
-    assert is_public(address)
-
-
-@pytest.mark.parametrize(
-    "address",
-    [
-        "127.0.0.1",
-        "10.1.2.3",
-        "172.16.0.1",
-        "192.168.1.1",
-        "169.254.169.254",
-        "100.64.0.1",
-        "0.0.0.0",
-        "224.0.0.1",
-        "255.255.255.255",
-        "::",
-        "::1",
-        "fe80::1%eth0",
-        "fc00::1",
-        "ff02::1",
-        "::ffff:127.0.0.1",
-        "::ffff:10.0.0.1",
-        "64:ff9b::7f00:1",
-        "2002:7f00:1::",
-    ],
-)
-def test_private_addresses_in_every_notation(address: str) -> None:
-    assert not is_public(address)
+from balancer.jobs.public_network import PrivateAddressError, PublicNetwork, check_url
+from balancer.settings_groups import JobSettings
 
 
 @pytest.mark.parametrize("url", ["https://example.org/hook?x=1", "http://93.184.216.34:8080/", "https://a.example"])
@@ -66,6 +36,26 @@ def test_urls_that_are_accepted(url: str) -> None:
 def test_urls_that_are_refused(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_url(url, allow_private=False)
+
+
+@pytest.mark.parametrize("url", ["http://example.org:22/", "https://example.org:442/", "http://example.org:1023/"])
+def test_ports_that_are_not_allowed(url: str) -> None:
+    ports = JobSettings().webhook_port_ranges
+    with pytest.raises(ValueError, match="must not use port"):
+        check_url(url, allow_private=False, ports=ports)
+    check_url("https://example.org/", allow_private=False, ports=ports)
+    check_url("http://example.org:8080/", allow_private=False, ports=ports)
+
+
+async def test_no_connection_is_made_to_a_port_that_is_not_allowed() -> None:
+    with pytest.raises(PrivateAddressError, match="port 22"):
+        await PublicNetwork(ports=JobSettings().webhook_port_ranges).connect_tcp("93.184.216.34", 22)
+
+
+@pytest.mark.parametrize("ports", ["", "a", "0", "70000", "90-80", "80,,443", "-1"])
+def test_ports_of_the_setting_are_checked(ports: str) -> None:
+    with pytest.raises(ValidationError):
+        JobSettings(webhook_ports=ports)
 
 
 def test_private_urls_where_they_are_allowed() -> None:

@@ -6,63 +6,19 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from balancer.jobs.job import Job, JobError, JobState
+from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, QueuedAhead, Result
+from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
 from balancer.redis_client import RedisClient
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment
+from tests.support.jobs import ERROR, LEASE, RESULT, Opened, found, job
 from tests.support.redis_server import start_redis
-
-Opened = Callable[..., Any]
-ERROR = JobError(code="synthesis_failed", message="no")
-RESULT = Result(b"RIFF audio", 1.5, "digest")
-LEASE = 0.4
-
-
-def job(number: int, **changes: Any) -> Job:
-    fields: dict[str, Any] = {
-        "id": f"job-{number}",
-        "caller": "someone",
-        "body": {"text": f"Text {number}."},
-        "characters": 10,
-        "created": 1000.0,
-        "format": "wav",
-        "request_digest": f"digest {number}",
-    }
-    return Job(**(fields | changes))
-
-
-@pytest.fixture(params=["sqlite", "redis"])
-def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Opened:
-    """Opens a store; each call opens the same store again, as another host or process would."""
-    server = request.getfixturevalue("redis") if request.param == "redis" else None
-    if server is not None:
-        server.empty()
-    url = None if server is None else server.url
-
-    @asynccontextmanager
-    async def open_store(clock: Callable[[], float] = lambda: 1000.0) -> AsyncIterator[JobStore]:
-        if url is None:
-            store: JobStore = SqliteJobStore(tmp_path, clock)
-            yield store
-            await store.aclose()
-            return
-        client = RedisClient(url)
-        store = RedisJobStore(client, tmp_path / "spool", lease=LEASE, clock=clock)
-        yield store
-        await store.aclose()
-        await client.aclose()
-
-    return open_store
 
 
 async def test_jobs_are_claimed_in_their_order_and_each_once(opened: Opened) -> None:
@@ -258,11 +214,6 @@ async def test_only_the_latest_claim_ends_a_job(opened: Opened) -> None:
         assert not await store.finish(first, Result(b"first", 1.0, "first"))
         assert await store.finish(second, RESULT)
         assert (await store.get("job-1")).digest == "digest"
-
-
-def found(job: Job | None) -> Job:
-    assert job is not None
-    return job
 
 
 async def test_two_processes_of_one_folder_do_not_both_run_jobs(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from balancer.jobs import webhooks
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import Result
+from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
 from tests.support.harness import TIMEOUT, serve_stub, wait_until
@@ -32,7 +33,9 @@ def receiver() -> Iterator[WebhookReceiver]:
 @asynccontextmanager
 async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
-    delivery = asyncio.create_task(Webhooks(store, Metrics("hibari"), SECRET, allow_private=allow_private).run())
+    delivery = asyncio.create_task(
+        Webhooks(store, Metrics("hibari"), WebhookClient(SECRET, allow_private=allow_private)).run()
+    )
     yield store
     delivery.cancel()
     with suppress(asyncio.CancelledError):

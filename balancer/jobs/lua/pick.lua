@@ -1,0 +1,43 @@
+-- Returns the id of the job to be claimed next: one whose lease has run out, else the first in the order of turns whose
+-- caller runs fewer jobs than it may and has room for their audio. Returns false if there is none.
+local now, latest = ARGV[1], ARGV[2]
+local max_size, max_own_size = tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '(' .. latest, '+inf', 'LIMIT', 0, 100)) do
+    due[#due + 1] = id  -- no pause is so long: another clock has set it
+end
+for _, id in ipairs(due) do
+    redis.call('ZREM', delayed, id)
+    redis.call('ZADD', turns, redis.call('HGET', job_prefix .. id, 'place') or 0, id)
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', milliseconds(), 'LIMIT', 0, 100)) do
+    if redis.call('HGET', job_prefix .. id, 'state') == 'running' then return id end
+    redis.call('ZREM', leases, id)
+end
+
+if tonumber(redis.call('HGET', counts, 'size') or 0) >= max_size then return false end
+local STEP = 100
+local first, passed_over, callers_left = 0, {}, redis.call('HLEN', queued_by)
+while callers_left > 0 do
+    local ids = redis.call('ZRANGE', turns, first, first + STEP - 1)
+    if #ids == 0 then return false end
+    for _, id in ipairs(ids) do
+        local state, caller, concurrency = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'caller',
+            'concurrency'))
+        caller = caller or ''
+        if state ~= 'queued' then
+            redis.call('ZREM', turns, id)
+            first = first - 1
+        elseif not passed_over[caller] then
+            local running = tonumber(redis.call('HGET', running_by, caller) or 0)
+            local size = tonumber(redis.call('HGET', size_by, caller) or 0)
+            if running < (tonumber(concurrency) or math.huge) and size < max_own_size then return id end
+            passed_over[caller] = true
+            callers_left = callers_left - 1
+        end
+    end
+    first = first + STEP
+end
+return false

@@ -1,0 +1,37 @@
+"""Jobs for tests of the stores, and their results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from balancer.jobs.job import Job, JobError
+from balancer.jobs.store import Result
+
+Opened = Callable[..., Any]
+"""Opens a store, as the fixture `opened` does."""
+
+ERROR = JobError(code="synthesis_failed", message="no")
+RESULT = Result(b"RIFF audio", 1.5, "digest")
+LEASE = 0.4
+"""Seconds for which a claim in Redis holds without being renewed."""
+
+
+def job(number: int, **changes: Any) -> Job:
+    """The job `job-<number>` of the caller `someone`, unless its fields are changed."""
+    fields: dict[str, Any] = {
+        "id": f"job-{number}",
+        "caller": "someone",
+        "body": {"text": f"Text {number}."},
+        "characters": 10,
+        "created": 1000.0,
+        "format": "wav",
+        "request_digest": f"digest {number}",
+    }
+    return Job(**(fields | changes))
+
+
+def found(job: Job | None) -> Job:
+    """The job, which a store must have."""
+    assert job is not None
+    return job
