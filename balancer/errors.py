@@ -3,6 +3,7 @@
 ChorusError
 ├── InvalidRequestError            400  the request is malformed, or asks for something this server does not offer
 │   ├── BodyTooLargeError          413
+│   ├── AudioTooLargeError         413  the audio is too large for a JSON response
 │   ├── UnsupportedMediaTypeError  415
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
@@ -17,6 +18,8 @@ ChorusError
 ├── JobsUnavailableError           503  the job store is unavailable
 ├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
+├── AudioMemoryFullError           503  too much audio is under way
+├── TooManyStreamsError            503  too many event streams are open
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
 ├── DeadlineExceededError          504  the deadline passed before the audio was complete
 └── SynthesisError                 500  the engine failed on this utterance
@@ -83,6 +86,13 @@ class BodyTooLargeError(InvalidRequestError):
 
     status = 413
     code = "body_too_large"
+
+
+class AudioTooLargeError(InvalidRequestError):
+    """The audio is too large for a JSON response; another endpoint returns it."""
+
+    status = 413
+    code = "audio_too_large"
 
 
 class UnsupportedMediaTypeError(InvalidRequestError):
@@ -183,6 +193,20 @@ class QueueFullError(ChorusError):
 
     status = 503
     code = "queue_full"
+
+
+class AudioMemoryFullError(ChorusError):
+    """The audio of requests under way leaves no room for more, of this caller or of all."""
+
+    status = 503
+    code = "memory_full"
+
+
+class TooManyStreamsError(ChorusError):
+    """More event streams are open than the limit allows."""
+
+    status = 503
+    code = "too_many_streams"
 
 
 class DeadlineUnreachableError(ChorusError):

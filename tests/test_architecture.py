@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.scheduling", "balancer.audio"),
     ("balancer.settings",),
     ("balancer.settings_groups", "balancer.listening_sockets"),
-    ("balancer.errors", "balancer.metrics", "balancer.redis_client", "balancer.cpu_lists"),
+    ("balancer.errors", "balancer.metrics", "balancer.redis_client", "balancer.cpu_lists", "balancer.thread_pool"),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),
     ("worker.server",),

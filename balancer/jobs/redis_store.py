@@ -16,7 +16,7 @@ import logging
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from redis.exceptions import ResponseError
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
 from balancer.redis_client import RedisClient, RedisUnavailableError, Script
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,7 @@ class RedisJobStore:
         self._spool = spool
         self._lease = lease
         self._clock = clock
+        self._pool = ThreadPool("job-files", 2)
         self._consumer = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._entries: dict[tuple[str, int], str] = {}
         """Stream entries of the claims that this host holds, by job id and attempt."""
@@ -110,6 +112,16 @@ class RedisJobStore:
         jobs, characters = await self._run(self._ahead_script, JOB, job.id, MAX_COUNTED)
         return QueuedAhead(jobs, characters)
 
+    async def look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        """See JobStore. The characters before a job are estimated by the average of those before the last one."""
+        found = await self._execute(partial(_contents_and_ranks, job_ids=job_ids))
+        jobs = [(Job.model_validate_json(content), rank or 0) for content, rank in found if content is not None]
+        if not jobs:
+            return {}
+        last, most = max(jobs, key=lambda job: job[1])
+        average = (await self.ahead(last)).characters / most if most else 0.0
+        return {job.id: (job, QueuedAhead(rank, round(rank * average))) for job, rank in jobs}
+
     async def claim(self) -> Job | None:
         """See JobStore."""
         await self._run(self._enqueue_due_script, self._clock())
@@ -128,7 +140,7 @@ class RedisJobStore:
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
         done = job.done(self._clock(), seconds=result.seconds, digest=result.digest)
-        return await self._end(job, done, result.audio)
+        return await self._end(job, done, await self._pool.run(lambda: bytes(result.audio)))
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
@@ -158,7 +170,7 @@ class RedisJobStore:
             if audio is None:
                 return None
             try:
-                await asyncio.to_thread(_write, file, audio)
+                await self._pool.run(lambda: _write(file, audio))
             except OSError as error:
                 raise JobStoreError(f"the audio of jobs cannot be written to {self._spool}: {error}") from error
         return file
@@ -195,7 +207,7 @@ class RedisJobStore:
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
-        await asyncio.to_thread(_remove_old, self._spool, before)
+        await self._pool.run(lambda: _remove_old(self._spool, before))
         deleted: int = await self._run(self._purge_script, JOB, AUDIO, before)
         return deleted
 
@@ -205,6 +217,7 @@ class RedisJobStore:
             self._renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewal
+        self._pool.close()
 
     # Helpers.
 
@@ -283,6 +296,15 @@ class RedisJobStore:
             return await self._redis.execute(work)
         except RedisUnavailableError as error:
             raise JobStoreError(str(error)) from error
+
+
+async def _contents_and_ranks(redis: Any, job_ids: Collection[str]) -> list[tuple[bytes | None, int | None]]:
+    """Of each job, its content and its place among the queued ones, counted from 0; None where there is none."""
+    pipeline = redis.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipeline.hget(f"{JOB}{job_id}", "content").zrank(QUEUED, job_id)
+    found = await pipeline.execute()
+    return list(zip(found[::2], found[1::2], strict=True))
 
 
 async def _acknowledge(redis: Any, entry_id: str) -> None:

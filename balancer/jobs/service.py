@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -145,6 +145,13 @@ class JobService:
         try:
             job = await self._store.get(job_id)
             return self._view(job := _visible(job, client), await self._ahead(job))
+        except JobStoreError as error:
+            raise unavailable(error) from error
+
+    async def look(self, job_ids: Collection[str]) -> dict[str, JobStatusView]:
+        """The current status of many jobs, whoever may see them. Raises JobsUnavailableError."""
+        try:
+            return {job_id: self._view(*found) for job_id, found in (await self._store.look(job_ids)).items()}
         except JobStoreError as error:
             raise unavailable(error) from error
 

@@ -15,18 +15,26 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
 DATABASE = "jobs.sqlite3"
 LOCK = "runner.lock"
+IDS_AT_A_TIME = 500
+"""Ids in one query; SQLite limits their number."""
+THREADS = 4
+"""They take turns at the database; results are written beside it."""
+CLOSING_SECONDS = 5.0
+"""Time that closing may take."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -59,6 +67,7 @@ class SqliteJobStore:
         self._folder = folder
         self._results = folder / "results"
         self._clock = clock
+        self._pool = ThreadPool("jobs", THREADS)
         self._database_lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
         self._claim_lock = threading.Lock()
@@ -87,6 +96,10 @@ class SqliteJobStore:
                 return QueuedAhead(jobs, characters)
 
         return await self._in_thread(count)
+
+    async def look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        """See JobStore."""
+        return await self._in_thread(lambda: self._look(job_ids))
 
     async def claim(self) -> Job | None:
         """See JobStore."""
@@ -203,13 +216,19 @@ class SqliteJobStore:
                     os.close(self._lock_fd)
                     self._lock_fd = None
 
-        await self._in_thread(close)
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._in_thread(close)
+        except TimeoutError as error:
+            raise JobStoreError(f"the job store in {self._folder} does not answer") from error
+        finally:
+            self._pool.close()
 
     # Helpers, which block; _in_thread runs them.
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.to_thread(work)
+            return await self._pool.run(work)
         except (OSError, sqlite3.Error) as error:
             raise JobStoreError(f"the job store in {self._folder} cannot be used: {error}") from error
 
@@ -232,6 +251,22 @@ class SqliteJobStore:
     def _get(self, job_id: str) -> Job | None:
         with self._open() as database:
             return _find(database, job_id)
+
+    def _look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        wanted = list(job_ids)
+        with self._open() as database:
+            found = [
+                Job.model_validate_json(content)
+                for start in range(0, len(wanted), IDS_AT_A_TIME)
+                for (content,) in database.execute(
+                    f"SELECT content FROM jobs WHERE id IN ({_marks(wanted[start : start + IDS_AT_A_TIME])})",  # noqa: S608 - marks
+                    wanted[start : start + IDS_AT_A_TIME],
+                )
+            ]
+            queued = {job.id for job in found if job.state is JobState.QUEUED}
+            order = database.execute("SELECT id, characters FROM jobs WHERE state = 'queued' ORDER BY number")
+            ahead = _ahead_of(queued, order.fetchall() if queued else [])
+        return {job.id: (job, ahead.get(job.id, QueuedAhead(0, 0))) for job in found}
 
     def _claim(self) -> Job | None:
         if not self._acquire_lock():
@@ -290,14 +325,15 @@ class SqliteJobStore:
             rows = database.execute(f"SELECT content FROM jobs {where}", values)  # noqa: S608 - constants of this module
             return [Job.model_validate_json(content) for (content,) in rows]
 
-    def _write_audio(self, job: Job, audio: bytes) -> None:
+    def _write_audio(self, job: Job, audio: AudioBuffer) -> None:
         """Write the audio durably, before the job's state says that it is done."""
         self._results.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = self._audio_file(job)
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as output:
-                output.write(audio)
+                for piece in audio.pieces():
+                    output.write(piece)
                 output.flush()
                 os.fsync(output.fileno())
             temporary.replace(file)
@@ -336,6 +372,20 @@ class SqliteJobStore:
             database.close()
             raise
         return database
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _ahead_of(job_ids: Collection[str], order: Iterable[tuple[str, int]]) -> dict[str, QueuedAhead]:
+    """What is before each of these jobs; `order` has the id and the characters of each queued job."""
+    ahead, characters = {}, 0
+    for jobs, (job_id, length) in enumerate(order):
+        if job_id in job_ids:
+            ahead[job_id] = QueuedAhead(jobs, characters)
+        characters += length
+    return ahead
 
 
 def _find(database: sqlite3.Connection, job_id: str) -> Job | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState
 
 
@@ -30,7 +31,7 @@ class QueuedAhead:
 class Result:
     """The audio of a job: the content of its file, its duration, and the SHA-256 of the content in hexadecimal."""
 
-    audio: bytes
+    audio: AudioBuffer
     seconds: float
     digest: str
 
@@ -53,6 +54,12 @@ class JobStore(Protocol):
 
     async def ahead(self, job: Job) -> QueuedAhead:
         """The jobs that are queued before this job."""
+
+    async def look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        """The jobs with these ids, and what is queued before each; unknown ids are left out.
+
+        One look costs about as much for a thousand jobs as for one.
+        """
 
     async def claim(self) -> Job | None:
         """Claim the next job that is due: its state is RUNNING and its attempts are incremented. None if none is due.

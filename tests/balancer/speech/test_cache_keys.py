@@ -28,9 +28,9 @@ def keys(tmp_path: Path) -> CacheKeys:
     return CacheKeys("turbo, batched, fp32", "weights", tmp_path)
 
 
-def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
+async def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
     same = replace(REQUEST, format=AudioFormat.MP3, speed=2.0, deadline_ms=5.0, text_field="input")
-    assert keys.pcm(same) == keys.pcm(REQUEST)
+    assert await keys.pcm(same) == await keys.pcm(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -44,25 +44,25 @@ def test_the_pcm_key_ignores_format_and_speed(keys: CacheKeys) -> None:
         replace(REQUEST, seeded=False),
     ],
 )
-def test_whatever_changes_the_pcm_changes_the_key(keys: CacheKeys, other: SpeechRequest) -> None:
-    assert keys.pcm(other) != keys.pcm(REQUEST)
+async def test_whatever_changes_the_pcm_changes_the_key(keys: CacheKeys, other: SpeechRequest) -> None:
+    assert await keys.pcm(other) != await keys.pcm(REQUEST)
 
 
-def test_requests_without_a_seed_share_a_key(keys: CacheKeys) -> None:
-    one, other = (keys.pcm(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2))
+async def test_requests_without_a_seed_share_a_key(keys: CacheKeys) -> None:
+    one, other = [await keys.pcm(replace(REQUEST, seed=seed, seeded=False)) for seed in (1, 2)]
     assert one == other
 
 
-def test_engine_options_change_the_key(keys: CacheKeys, tmp_path: Path) -> None:
-    assert CacheKeys("turbo, batched, int8", "weights", tmp_path).pcm(REQUEST) != keys.pcm(REQUEST)
+async def test_engine_options_change_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    assert await CacheKeys("turbo, batched, int8", "weights", tmp_path).pcm(REQUEST) != await keys.pcm(REQUEST)
 
 
-def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> None:
-    before = keys.pcm(REQUEST)
+async def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> None:
+    before = await keys.pcm(REQUEST)
     (tmp_path / "ada" / "clip.wav").write_bytes(b"another clip")
-    assert keys.pcm(REQUEST) != before
+    assert await keys.pcm(REQUEST) != before
     (tmp_path / "ada" / "clip.wav").unlink()
-    assert keys.pcm(REQUEST) != before
+    assert await keys.pcm(REQUEST) != before
 
 
 def test_a_file_key_depends_on_speed_and_format() -> None:
