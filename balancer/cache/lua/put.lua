@@ -20,7 +20,8 @@ local function drop(key)
     end
 end
 
-drop(cache_key)
+-- Not always: a script that has begun with a deletion is not refused by a Redis without memory.
+if redis.call('HEXISTS', sizes, cache_key) == 1 then drop(cache_key) end
 redis.call('SET', prefix .. cache_key, content, 'PX', lifetime_ms)
 redis.call('INCRBY', total, #content)
 redis.call('HSET', sizes, cache_key, #content)
