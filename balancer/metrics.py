@@ -86,6 +86,10 @@ class Metrics:
         )
         return cache(lambda *values: histogram.labels(self._engine, *values))
 
+    def add_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
+        """Add a gauge that `read` gives at each scrape."""
+        Gauge(f"chorus_{name}", description, registry=self.registry).set_function(read)
+
     def record_queue_wait(self, seconds: float, outcome: str = "ok") -> None:
         """Record that an utterance left the queue: `ok` with a slot, else `cancelled` or `failed`."""
         self._queue_wait_seconds(outcome).observe(seconds)
