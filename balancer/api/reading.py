@@ -69,7 +69,7 @@ class JsonLinesReader:
             )
         content = await _read_body(request, self._max_bytes)
         # A line of a body that is too long costs memory and time, even if it is refused.
-        if content.count(b"\n") > self._max_lines:
+        if content.rstrip().count(b"\n") >= self._max_lines:
             raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
         lines = content.split(b"\n")
         bodies: list[Body] = []

@@ -17,7 +17,7 @@ from typing import IO
 from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer
 from balancer.errors import AudioMemoryFullError
 from balancer.settings_groups import MemorySettings
-from balancer.thread_pool import ThreadPool
+from balancer.thread_pool import PoolFullError, ThreadPool
 
 MAX_IN_MEMORY_BYTES = 2 * 2**20
 """Larger audio is held in a file: at 24 kHz, three quarters of a minute of PCM."""
@@ -75,7 +75,12 @@ class HeldAudio:
         """
         if not audio.in_memory or self._hold_in_memory(audio, caller):
             return audio
-        return await self._pool.run(lambda: self._copy_to_file(audio, caller))
+        try:
+            return await self._pool.run(lambda: self._copy_to_file(audio, caller))
+        except PoolFullError as error:
+            raise AudioMemoryFullError(
+                f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS
+            ) from error
 
     def write(self, caller: str, fill: Callable[[IO[bytes]], None]) -> AudioBuffer:
         """The audio that `fill` writes to the file it is given. Blocks. Raises AudioMemoryFullError and as `fill`."""

@@ -16,8 +16,10 @@ log = logging.getLogger(__name__)
 
 MAX_READ_SECONDS = 2.0
 """A read that takes longer counts as a cache miss."""
+MAX_WRITE_SECONDS = 10.0
+"""A write that takes longer is given up: it holds its audio in memory."""
 SUSPENSION_SECONDS = 5.0
-"""Time after such a read in which the store is not used, as the next request would only wait, too."""
+"""Time after such a read or write in which the store is not used, as the next request would only wait, too."""
 LOG_INTERVAL_SECONDS = 30.0
 """Minimum pause between two log lines about a failing store: otherwise each request would write one."""
 
@@ -42,8 +44,7 @@ class BestEffortCache:
         except StoreError as error:
             self._record_error(error)
         except TimeoutError:
-            self._suspended_until = self._clock() + SUSPENSION_SECONDS
-            self._record_error(StoreError(f"a read took longer than {MAX_READ_SECONDS:g} s"))
+            self._suspend(f"a read took longer than {MAX_READ_SECONDS:g} s")
         return None
 
     async def put(self, cache_key: str, data: AudioBuffer, seconds: float, caller: str) -> None:
@@ -51,9 +52,16 @@ class BestEffortCache:
         if self._store is None or self._clock() < self._suspended_until:
             return
         try:
-            await self._store.put(cache_key, CachedAudio(data, seconds, time.time()), caller)
+            async with asyncio.timeout(MAX_WRITE_SECONDS):
+                await self._store.put(cache_key, CachedAudio(data, seconds, time.time()), caller)
         except StoreError as error:
             self._record_error(error)
+        except TimeoutError:
+            self._suspend(f"a write took longer than {MAX_WRITE_SECONDS:g} s")
+
+    def _suspend(self, reason: str) -> None:
+        self._suspended_until = self._clock() + SUSPENSION_SECONDS
+        self._record_error(StoreError(reason))
 
     def _record_error(self, error: StoreError) -> None:
         self._metrics.cache_errors.inc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
@@ -24,6 +25,8 @@ from balancer.jobs.store import IdempotencyError, JobStore, JobStoreError, Queue
 from balancer.requests.bodies import QueueBody
 from balancer.settings_groups import JobSettings
 
+JOBS_AT_A_TIME = 100
+"""Jobs of a batch that are made before other requests have their turn."""
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
 
@@ -116,7 +119,11 @@ class JobService:
 
         Raises JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
-        jobs = [_job(body, client) for body in bodies]
+        jobs = []
+        for body in bodies:
+            jobs.append(_job(body, client))
+            if len(jobs) % JOBS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         try:
             queued = (await self._store.counts())[JobState.QUEUED]
             if queued + len(jobs) > self._max_queued:

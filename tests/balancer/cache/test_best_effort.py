@@ -26,6 +26,10 @@ class HangingStore:
             await asyncio.Event().wait()
         return CachedAudio(MemoryBuffer(b"audio"), 1.0, 0.0)
 
+    async def put(self, *_: object) -> None:
+        self.calls += 1
+        await asyncio.Event().wait()
+
 
 async def test_a_store_that_hangs_is_a_miss_and_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_READ_SECONDS", 0.02)
@@ -37,3 +41,12 @@ async def test_a_store_that_hangs_is_a_miss_and_is_left_alone_for_a_while(monkey
     store.works = True
     clock.now += module.SUSPENSION_SECONDS + 1
     assert await cache.get("a") is not None
+
+
+async def test_a_write_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WRITE_SECONDS", 0.02)
+    store = HangingStore()
+    cache = BestEffortCache(cast(AudioStore, store), Metrics("hibari"), Clock())
+    for _ in range(3):
+        await cache.put("a", MemoryBuffer(b"audio"), 1.0, "one")
+    assert store.calls == 1
