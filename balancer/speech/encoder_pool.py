@@ -150,10 +150,12 @@ class EncoderPool:
 
     def _improve(self, job: _Encode, terms: Terms) -> None:
         """Give an encode that waits the place of a request that waits for it, too, if that is better."""
-        better = self._lines[terms.priority]
+        current, better = self._lines[job.queued.terms.priority], self._lines[terms.priority]
         attempt_id = job.queued.attempt_id
+        if attempt_id not in current:  # it has just been let go
+            return
         if terms.priority.precedes(job.queued.terms.priority) and len(better) < self._limit:
-            self._lines[job.queued.terms.priority].remove(attempt_id)
+            current.remove(attempt_id)
             job.queued = QueuedUtterance(attempt_id, job.seconds, replace(terms, deadline=None))
             self._add(job)
             self._fill()
