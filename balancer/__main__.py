@@ -22,8 +22,6 @@ from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
 from worker.logs import configure
 
-SWITCH_SECONDS = 0.001
-"""Longest time that another thread runs Python code while the event loop waits: encoders must not slow down answers."""
 CLOSING_SECONDS = 2.0
 """Time before a restart in which every response closes its connection, so that busy clients reconnect by themselves."""
 
@@ -77,7 +75,6 @@ def main() -> None:
         settings = Settings.load()
         check_exposure(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
-        sys.setswitchinterval(SWITCH_SECONDS)
         process = Process(settings, take_over(os.environ) or _listen(settings.server))
     except (SettingsError, ExposureError, VoiceError, KeysFileError) as error:
         sys.exit(str(error))

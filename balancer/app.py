@@ -79,10 +79,10 @@ def create_app(settings: Settings, replace_balancer: Callable[[], None]) -> ASGI
     validator = RequestValidator(card, LiveRegistry(settings.storage.voices_dir), limits.max_text_characters)
     held = HeldAudio(settings.memory)
     encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
-    metrics.add_gauge("encoder_queue_depth", "Files that wait to be encoded.", lambda: encoders.depth)
-    metrics.add_gauge("encoders_running", "Files that are being encoded.", lambda: encoders.running)
-    metrics.add_gauge("audio_memory_bytes", "Audio of requests under way in memory.", lambda: held.memory.taken)
-    metrics.add_gauge("audio_file_bytes", "The same in temporary files.", lambda: held.files.taken)
+    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
+    metrics.encoders_running.set_function(lambda: encoders.running)
+    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
+    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
     speech = SpeechService(
         dispatcher,
         metrics,

@@ -66,9 +66,17 @@ class Metrics:
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
         self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
+        # Set at each scrape by a function that the composition root gives them.
+        self.encoder_queue_depth = self._gauge("encoder_queue_depth", "Files that wait to be encoded.")
+        self.encoders_running = self._gauge("encoders_running", "Files that are being encoded.")
+        self.audio_memory_bytes = self._gauge("audio_memory_bytes", "Audio of requests under way, in memory.")
+        self.audio_file_bytes = self._gauge("audio_file_bytes", "Audio of requests under way, in temporary files.")
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS
         )()
+
+    def _gauge(self, name: str, description: str) -> Gauge:
+        return Gauge(f"chorus_{name}", description, registry=self.registry)
 
     def _counter(self, name: str, description: str, *labels: str) -> Callable[..., Counter]:
         counter = Counter(f"chorus_{name}", description, labels, registry=self.registry)
@@ -85,10 +93,6 @@ class Metrics:
             f"chorus_{name}", description, ["engine", *labels], buckets=buckets, registry=self.registry
         )
         return cache(lambda *values: histogram.labels(self._engine, *values))
-
-    def add_gauge(self, name: str, description: str, read: Callable[[], float]) -> None:
-        """Add a gauge that `read` gives at each scrape."""
-        Gauge(f"chorus_{name}", description, registry=self.registry).set_function(read)
 
     def record_queue_wait(self, seconds: float, outcome: str = "ok") -> None:
         """Record that an utterance left the queue: `ok` with a slot, else `cancelled` or `failed`."""
