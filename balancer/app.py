@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,6 +33,7 @@ from balancer.api.responses import (
     http_error_response,
     internal_error_response,
 )
+from balancer.audio.held_audio import HeldAudio
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.attempt import AttemptTimeouts
 from balancer.dispatch.dispatcher import Dispatcher
@@ -52,12 +54,20 @@ from balancer.scheduling.scheduler import Scheduler
 from balancer.settings import Settings
 from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings
 from balancer.speech.cache_keys import CacheKeys
+from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
 from voices.watched_registry import WatchedRegistry
 from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
+
+
+class Closeable(Protocol):
+    """A pool of threads, or what owns one."""
+
+    def close(self) -> None:
+        """End the threads as they become idle; do not wait for them."""
 
 
 def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[[], None]) -> ASGIApp:
@@ -79,11 +89,19 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
         ejection_failures=settings.probes.ejection_failures,
     )
     validator = RequestValidator(card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters)
+    held = HeldAudio(settings.memory)
+    encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
+    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
+    metrics.encoders_running.set_function(lambda: encoders.running)
+    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
+    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
     speech = SpeechService(
         dispatcher,
         metrics,
         card,
         timeout=limits.request_timeout,
+        held=held,
+        encoders=encoders,
         cache=BestEffortCache(stores.audio, metrics),
         keys=None if stores.audio is None else _cache_keys(settings),
         log_text=settings.logging.log_text,
@@ -93,14 +111,29 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
     )
     executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
     job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
+    job_routes = queue.QueueRoutes(job_service, validator, admission, limits, settings.jobs, settings.server.public_url)
     process_cpu = ProcessCpu()
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
 
     app = Starlette(
         routes=[
-            *openai.routes(speech, validator, admission, limits.max_body_bytes, int(time.time())),
-            *tts.routes(speech, validator, admission, limits.max_body_bytes),
-            *queue.QueueRoutes(job_service, validator, admission, limits, settings.server.public_url).routes(),
+            *openai.routes(
+                speech,
+                validator,
+                admission,
+                held,
+                max_body_bytes=limits.max_body_bytes,
+                started_at=int(time.time()),
+            ),
+            *tts.routes(
+                speech,
+                validator,
+                admission,
+                held,
+                max_body_bytes=limits.max_body_bytes,
+                max_json_audio=settings.memory.json_audio_bytes,
+            ),
+            *job_routes.routes(),
             *voices.routes(validator),
             *health.routes(dispatcher, metrics, process_cpu),
             *docs.routes(validator),
@@ -114,6 +147,7 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
         },
         lifespan=_lifespan(
             stores,
+            [encoders, held, job_routes],
             lambda: [
                 fleet.run(dispatcher),
                 executor.run(),
@@ -130,9 +164,11 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
 
 
 def _lifespan(
-    stores: Stores, background: Callable[[], Sequence[Coroutine[object, object, None]]]
+    stores: Stores,
+    pools: Sequence[Closeable],
+    background: Callable[[], Sequence[Coroutine[object, object, None]]],
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """Returns the app's lifespan: runs the coroutines of `background` in it, and closes the stores at its end."""
+    """Returns the app's lifespan: runs the coroutines of `background` in it; its end closes the pools and stores."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -144,6 +180,8 @@ def _lifespan(
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        for pool in pools:
+            pool.close()
         await stores.aclose()
 
     return lifespan

@@ -10,6 +10,7 @@ ChorusError
 │   ├── HeadTooLargeError          431  the headers are too large or too many
 │   ├── ExpectationFailedError     417
 │   ├── RangeNotSatisfiableError   416
+│   ├── AudioTooLargeError         413  the audio is too large for a JSON response
 │   ├── UnsupportedMediaTypeError  415
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
@@ -26,6 +27,8 @@ ChorusError
 ├── TooManyConnectionsError        503  all connections are taken
 ├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
+├── AudioMemoryFullError           503  too much audio is under way
+├── TooManyStreamsError            503  too many event streams are open
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
 ├── DeadlineExceededError          504  the deadline passed before the audio was complete
 └── SynthesisError                 500  the engine failed on this utterance
@@ -142,6 +145,13 @@ class BodyTooLargeError(InvalidRequestError):
     code = "body_too_large"
 
 
+class AudioTooLargeError(InvalidRequestError):
+    """The audio is too large for a JSON response; another endpoint returns it."""
+
+    status = 413
+    code = "audio_too_large"
+
+
 class UnsupportedMediaTypeError(InvalidRequestError):
     """The Content-Type header does not name JSON, or the body is compressed."""
 
@@ -255,6 +265,20 @@ class QueueFullError(ChorusError):
 
     status = 503
     code = "queue_full"
+
+
+class AudioMemoryFullError(ChorusError):
+    """The audio of requests under way leaves no room for more, of this caller or of all."""
+
+    status = 503
+    code = "memory_full"
+
+
+class TooManyStreamsError(ChorusError):
+    """More event streams are open than the limit allows."""
+
+    status = 503
+    code = "too_many_streams"
 
 
 class DeadlineUnreachableError(ChorusError):

@@ -80,9 +80,17 @@ class Metrics:
             "chorus_jobs_audio_bytes", "Size of the audio of finished jobs in the store.", registry=self.registry
         )
         self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
+        # Set at each scrape by a function that the composition root gives them.
+        self.encoder_queue_depth = self._gauge("encoder_queue_depth", "Files that wait to be encoded.")
+        self.encoders_running = self._gauge("encoders_running", "Files that are being encoded.")
+        self.audio_memory_bytes = self._gauge("audio_memory_bytes", "Audio of requests under way, in memory.")
+        self.audio_file_bytes = self._gauge("audio_file_bytes", "Audio of requests under way, in temporary files.")
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS
         )()
+
+    def _gauge(self, name: str, description: str) -> Gauge:
+        return Gauge(f"chorus_{name}", description, registry=self.registry)
 
     def _counter(self, name: str, description: str, *labels: str) -> Callable[..., Counter]:
         counter = Counter(f"chorus_{name}", description, labels, registry=self.registry)

@@ -25,6 +25,7 @@ from balancer.settings_groups import (
     LayoutSettings,
     LimitSettings,
     LoggingSettings,
+    MemorySettings,
     ProbeSettings,
     RateLimitSettings,
     RecyclingSettings,
@@ -63,6 +64,7 @@ class Settings(BaseModel):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    memory: MemorySettings = Field(default_factory=MemorySettings)
     rates: RateLimitSettings = Field(default_factory=RateLimitSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)
     scheduling: SchedulingSettings = Field(default_factory=SchedulingSettings)

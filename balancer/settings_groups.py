@@ -43,6 +43,9 @@ AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
 
 DAY_SECONDS = 86_400.0
 MIB = 2**20
+PROGRAM_MIB = 384
+"""Memory of the balancer without the audio that it counts: the program, connections, and what is being synthesized,
+encoded and read."""
 
 
 class SettingsGroup(BaseModel):
@@ -364,11 +367,70 @@ class LimitSettings(SettingsGroup):
     max_batch_bytes: int = Field(
         8_388_608, ge=1024, description="Maximum size of the body of `POST /queue/batch` in bytes."
     )
+    max_batch_lines: int = Field(
+        10_000,
+        ge=1,
+        description="Maximum number of lines in the body of `POST /queue/batch`; above it the answer is 413.",
+    )
     request_timeout: float = Field(
         300.0,
         gt=0,
         description="Maximum duration of a request in seconds, waiting included; after that the answer is 504.",
     )
+
+
+class MemorySettings(SettingsGroup):
+    """How much audio may be under way, and who encodes it."""
+
+    title = "Memory and encoding"
+
+    memory_mib: int = Field(
+        1024,
+        ge=PROGRAM_MIB + 64,
+        description=f"Memory in MiB that the balancer is planned to take at most: {PROGRAM_MIB} for the program, the "
+        "rest for audio of requests under way. Large audio, and what is past that, lies in temporary files (in "
+        "`TMPDIR`).",
+    )
+    spool_mib: int = Field(
+        4096, ge=256, description="Maximum size of these temporary files in MiB; above it the answer is 503."
+    )
+    memory_caller_percent: int = Field(
+        25,
+        ge=1,
+        le=100,
+        description="Share of that memory, and of these files, that one caller may take, in percent.",
+    )
+    json_audio_mib: int = Field(
+        32,
+        ge=1,
+        description="Maximum audio in MiB that `POST /tts-json` returns within JSON; above it the answer is 413.",
+    )
+    encoder_threads: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Threads that encode audio; unset: one less than the balancer has CPUs, at least 1 and at most 8.",
+    )
+
+    @property
+    def audio_memory_bytes(self) -> int:
+        """Bytes of audio that may be held in memory."""
+        return (self.memory_mib - PROGRAM_MIB) * MIB
+
+    @property
+    def spool_bytes(self) -> int:
+        """Bytes of audio that may be held in temporary files."""
+        return self.spool_mib * MIB
+
+    @property
+    def caller_share(self) -> float:
+        """The part of either that one caller may take."""
+        return self.memory_caller_percent / 100
+
+    @property
+    def json_audio_bytes(self) -> int:
+        """Bytes of audio that JSON may contain."""
+        return self.json_audio_mib * MIB
 
 
 class RateLimitSettings(SettingsGroup):
@@ -441,6 +503,12 @@ class JobSettings(SettingsGroup):
         "refuse",
         description="What happens when the audio of finished jobs reaches its size: `refuse` accepts no new jobs until "
         "there is room, `evict` deletes the oldest finished jobs.",
+    )
+    event_streams: int = Field(
+        1000, ge=1, description="Maximum number of event streams of `GET /status` at once; above it the answer is 503."
+    )
+    event_streams_per_caller: int = Field(
+        100, ge=1, description="Maximum number of event streams of one caller at once; above it the answer is 429."
     )
     job_attempts: int = Field(5, ge=1, description="Number of attempts after which a job has failed.")
     job_days: float = Field(7.0, gt=0, description="Days for which a finished job and its audio are kept.")

@@ -42,7 +42,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.scheduling", "balancer.audio"),
     ("balancer.settings",),
     ("balancer.settings_groups", "balancer.listening_sockets"),
-    ("balancer.errors", "balancer.metrics", "balancer.redis_client", "balancer.cpu_lists", "balancer.expiry_clock"),
+    ("balancer.errors", "balancer.metrics", "balancer.redis_client"),
+    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.thread_pool"),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),
     ("worker.server",),

@@ -5,7 +5,6 @@ Shorter windows are counted in memory: a restart loses at most one minute of tho
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import threading
 import time
@@ -15,11 +14,16 @@ from typing import TypeVar
 
 from limits.aio.storage.base import Storage
 
+from balancer.thread_pool import ThreadPool
+
 _SCHEMA = "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL)"
 _LENGTH = "seconds REAL NOT NULL DEFAULT 86400"
 """Column of a window's length. Files of earlier versions lack it."""
 
 T = TypeVar("T")
+
+CLOSING_SECONDS = 1.0
+"""Time that closing may take."""
 
 
 class SqliteCounterStorage(Storage):
@@ -31,6 +35,7 @@ class SqliteCounterStorage(Storage):
         super().__init__(wrap_exceptions=True)
         self._file = file
         self._clock = clock
+        self._pool = ThreadPool("counters", 1)
         self._lock = threading.Lock()
         self._database: sqlite3.Connection | None = None
 
@@ -95,7 +100,7 @@ class SqliteCounterStorage(Storage):
                 with self._database:
                     return query(self._database)
 
-        return await asyncio.to_thread(transaction)
+        return await self._pool.run(transaction)
 
     def _connect(self) -> sqlite3.Connection:
         self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -112,11 +117,15 @@ class SqliteCounterStorage(Storage):
         return database
 
     def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            if self._database is not None:
-                self._database.close()
-                self._database = None
+        """Close the file, unless a call hangs in it."""
+        self._pool.close()
+        if self._lock.acquire(timeout=CLOSING_SECONDS):
+            try:
+                if self._database is not None:
+                    self._database.close()
+                    self._database = None
+            finally:
+                self._lock.release()
 
 
 def _shorten(database: sqlite3.Connection, key: str, now: float) -> None:

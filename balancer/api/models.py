@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,10 +56,10 @@ class TtsJson(BaseModel):
 
     @classmethod
     def of(cls, audio: Audio, *, character: str, request_id: str) -> TtsJson:
-        """The response with this audio. Encodes it: minutes of audio take too long for the event loop."""
-        # Not validated: nothing here comes from outside, and the audio may be megabytes.
+        """The response but for its audio, which `JsonAudioResponse` sends in pieces."""
+        # Not validated: nothing here comes from outside.
         return cls.model_construct(
-            audio=b64encode(audio.data).decode("ascii"),
+            audio="",
             format=audio.format.value,
             mime_type=audio.format.media_type,
             sample_rate=audio.sample_rate,

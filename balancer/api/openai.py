@@ -10,6 +10,7 @@ from balancer.access.admission import Admission
 from balancer.api.models import Model, ModelList
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_endpoint
+from balancer.audio.held_audio import HeldAudio
 from balancer.errors import ModelNotFoundError
 from balancer.requests.bodies import OpenAISpeechBody
 from balancer.requests.validation import RequestValidator
@@ -17,7 +18,13 @@ from balancer.speech.service import SpeechService
 
 
 def routes(
-    speech: SpeechService, validator: RequestValidator, admission: Admission, max_body_bytes: int, started_at: int
+    speech: SpeechService,
+    validator: RequestValidator,
+    admission: Admission,
+    held: HeldAudio,
+    *,
+    max_body_bytes: int,
+    started_at: int,
 ) -> list[Route]:
     """The routes; `started_at` (Unix seconds) is reported as the creation time of the models."""
 
@@ -33,7 +40,7 @@ def routes(
             raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
         return JSONResponse(model(name))
 
-    create_speech = audio_endpoint(OpenAISpeechBody, speech, validator, admission, max_body_bytes)
+    create_speech = audio_endpoint(OpenAISpeechBody, speech, validator, admission, held, max_body_bytes)
     return [
         Route("/v1/audio/speech", create_speech, methods=["POST"]),
         Route("/v1/models", list_models),

@@ -14,27 +14,30 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
 from balancer.api.ranges import RangeFileResponse
-from balancer.api.reading import read_json, read_json_lines, validate_body, while_connected
+from balancer.api.reading import JsonLinesReader, read_json, validate_body, while_connected
 from balancer.api.responses import JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
+from balancer.jobs.feed import JobFeed, Watcher
 from balancer.jobs.job import Job
 from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody
 from balancer.requests.validation import RequestValidator
-from balancer.settings_groups import LimitSettings
+from balancer.settings_groups import JobSettings, LimitSettings
 
-EVENT_POLL_INTERVAL_SECONDS = 0.25
 MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not
 wait for it."""
 
 IDEMPOTENCY_HEADER = "idempotency-key"
+
+NO_STORE = {"Cache-Control": "no-store"}
 
 
 class QueueRoutes:
@@ -46,6 +49,7 @@ class QueueRoutes:
         validator: RequestValidator,
         admission: Admission,
         limits: LimitSettings,
+        jobs: JobSettings,
         public_url: str | None = None,
     ) -> None:
         self._job_service = job_service
@@ -53,6 +57,12 @@ class QueueRoutes:
         self._admission = admission
         self._limits = limits
         self._public_url = public_url
+        self._feed = JobFeed(job_service, jobs)
+        self._batches = JsonLinesReader(max_bytes=limits.max_batch_bytes, max_lines=limits.max_batch_lines)
+
+    def close(self) -> None:
+        """End the threads; does not wait for them."""
+        self._batches.close()
 
     def routes(self) -> list[Route]:
         """The routes, for Starlette."""
@@ -78,21 +88,23 @@ class QueueRoutes:
 
     async def batch(self, request: Request) -> Response:
         """Queue many jobs, all or none."""
-        bodies = await read_json_lines(request, QueueBody, self._limits.max_batch_bytes, self._check_line)
+        bodies = await self._batches.read(request, QueueBody, self._check_line)
         views, limit_headers = await self._accept(bodies, request)
         base_url = self._base_url(request)
-        receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
-        return JSONResponse(receipts, 202, limit_headers)
+
+        def response() -> Response:
+            receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
+            return JSONResponse(receipts, 202, limit_headers)
+
+        return await self._batches.run(response)
 
     async def status(self, request: Request) -> Response:
         """The status of a job: once, or as a stream of events."""
         job_id, client = request.path_params["id"], self._client(request)
         view = await self._job_service.status(job_id, client)
-        no_store = {"Cache-Control": "no-store"}
         if "text/event-stream" in request.headers.get("accept", ""):
-            events = _events(self._job_service, job_id, client)
-            return StreamingResponse(events, media_type="text/event-stream", headers=no_store)
-        return JSONResponse(JobStatus.of_view(view, client.base_url), headers=no_store)
+            return EventStreamResponse(self._feed, view, client)
+        return JSONResponse(JobStatus.of_view(view, client.base_url), headers=NO_STORE)
 
     async def audio(self, request: Request) -> Response:
         """The audio of a job that is done."""
@@ -116,8 +128,13 @@ class QueueRoutes:
         self, bodies: Sequence[QueueBody], request: Request
     ) -> tuple[list[JobStatusView], dict[str, str]]:
         """Queue the jobs; returns their states, and the rate limit headers of the response."""
-        characters = sum(len(body.spoken_text) for body in bodies)
-        voices = {self._validator.voice_of(body).name for body in bodies}
+
+        def sum_up() -> tuple[int, set[str]]:
+            voices = {self._validator.voice_of(body).name for body in bodies}
+            return sum(len(body.spoken_text) for body in bodies), voices
+
+        # Of one job at once: only thousands take long.
+        characters, voices = sum_up() if len(bodies) == 1 else await self._batches.run(sum_up)
         caller = caller_of(request)
         admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
         async with while_connected(request), admitted as limit_headers:
@@ -136,25 +153,40 @@ class QueueRoutes:
         return (self._public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
 
-async def _events(job_service: JobService, job_id: str, client: Client) -> AsyncIterator[str]:
+class EventStreamResponse(StreamingResponse):
     """Server-sent events: the status at once and at each change, until the job has ended or the time is up."""
-    loop = asyncio.get_running_loop()
-    until = loop.time() + MAX_EVENT_STREAM_SECONDS
-    last = None
-    yield "retry: 1000\n\n"
-    while loop.time() < until:
+
+    def __init__(self, feed: JobFeed, view: JobStatusView, client: Client) -> None:
+        super().__init__((), media_type="text/event-stream", headers=NO_STORE)
+        self._feed = feed
+        self._view = view
+        self._client = client
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events. Raises RateLimitedError, TooManyStreamsError before the first one."""
+        with self._feed.watch(self._view.job.id, self._client.caller) as watcher:
+            self.body_iterator = self._events(watcher)
+            await super().__call__(scope, receive, send)
+
+    async def _events(self, watcher: Watcher) -> AsyncIterator[str]:
+        yield "retry: 1000\n\n"
+        until = asyncio.get_running_loop().time() + MAX_EVENT_STREAM_SECONDS
+        view = self._view
+        last = None
         try:
-            view = await job_service.status(job_id, client)
+            while True:
+                status = json_object(JobStatus.of_view(view, self._client.base_url))
+                if status != last:
+                    last = status
+                    yield f"event: status\ndata: {json.dumps(status)}\n\n"
+                if view.job.state.final:
+                    return
+                async with asyncio.timeout_at(until):
+                    view = await watcher.change()
+        except TimeoutError:
+            return
         except ChorusError as error:
             yield f"event: error\ndata: {json.dumps(json_object(Error.of(error).error))}\n\n"
-            return
-        status = json_object(JobStatus.of_view(view, client.base_url))
-        if status != last:
-            last = status
-            yield f"event: status\ndata: {json.dumps(status)}\n\n"
-        if view.job.state.final:
-            return
-        await asyncio.sleep(EVENT_POLL_INTERVAL_SECONDS)
 
 
 def _file(request: Request, job: Job, file: Path) -> Response:

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from math import inf, nan
 from typing import Any, TypeVar
 
@@ -17,10 +18,15 @@ from balancer.api.responses import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
+from balancer.thread_pool import ThreadPool
 
 Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
 
 DEADLINE_HEADER = "x-deadline-ms"
+
+LINES_AT_A_TIME = 500
+"""Lines of a batch that are parsed before another batch has its turn."""
 
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
@@ -41,36 +47,56 @@ async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
     return validate_body(_parse(await _read_body(request, limit)), schema)
 
 
-async def read_json_lines(
-    request: Request, schema: type[Body], limit: int, check: Callable[[Body], None] = lambda _: None
-) -> list[Body]:
-    """The lines of a JSON Lines body, each validated as `schema` and by `check`; empty lines are skipped.
+class JsonLinesReader:
+    """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own."""
 
-    Raises the errors of `read_json`; an invalid line is named in the message.
-    """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in JSON_LINES_TYPES:
-        raise UnsupportedMediaTypeError(
-            f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
-        )
-    content = await _read_body(request, limit)
+    def __init__(self, *, max_bytes: int, max_lines: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_lines = max_lines
+        self._pool = ThreadPool("batches", 1)
 
-    def parse() -> list[Body]:
-        lines = []
-        for number, line in enumerate(content.split(b"\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                lines.append(validate_body(_parse(line), schema))
-                check(lines[-1])
-            except InvalidRequestError as error:
-                raise error.with_location(f"line {number}") from error
-        return lines
+    async def read(
+        self, request: Request, schema: type[Body], check: Callable[[Body], None] = lambda _: None
+    ) -> list[Body]:
+        """The lines, each validated as `schema` and by `check`; empty lines are skipped.
 
-    # In a thread: thousands of lines take too long for the event loop.
-    if not (bodies := await asyncio.to_thread(parse)):
-        raise InvalidRequestError("the body is empty; send one JSON object per line")
-    return bodies
+        Raises the errors of `read_json`; an invalid line is named in the message.
+        """
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type not in JSON_LINES_TYPES:
+            raise UnsupportedMediaTypeError(
+                f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
+            )
+        content = await _read_body(request, self._max_bytes)
+        # A line of a body that is too long costs memory and time, even if it is refused.
+        if content.rstrip().count(b"\n") >= self._max_lines:
+            raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
+        lines = content.split(b"\n")
+        bodies: list[Body] = []
+
+        def parse(first: int) -> None:
+            for number, line in enumerate(lines[first : first + LINES_AT_A_TIME], start=first + 1):
+                if not line.strip():
+                    continue
+                try:
+                    bodies.append(validate_body(_parse(line), schema))
+                    check(bodies[-1])
+                except InvalidRequestError as error:
+                    raise error.with_location(f"line {number}") from error
+
+        for first in range(0, len(lines), LINES_AT_A_TIME):  # batches of several callers take turns
+            await self.run(partial(parse, first))
+        if not bodies:
+            raise InvalidRequestError("the body is empty; send one JSON object per line")
+        return bodies
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work` on a whole batch, which takes too long for the event loop."""
+        return await self._pool.run(work)
+
+    def close(self) -> None:
+        """End the thread; does not wait for it."""
+        self._pool.close()
 
 
 def validate_body(value: Any, schema: type[Body]) -> Body:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
@@ -11,18 +10,27 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
+from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
 from balancer.api.reading import read_json, request_context, while_connected
-from balancer.api.responses import JSONResponse
+from balancer.audio.buffers import PIECE_BYTES
+from balancer.audio.held_audio import HeldAudio
+from balancer.errors import AudioTooLargeError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.validation import RequestValidator
 from balancer.speech.service import Audio, SpeechService
 
 
 def routes(
-    speech: SpeechService, validator: RequestValidator, admission: Admission, max_body_bytes: int
+    speech: SpeechService,
+    validator: RequestValidator,
+    admission: Admission,
+    held: HeldAudio,
+    *,
+    max_body_bytes: int,
+    max_json_audio: int,
 ) -> list[Route]:
-    """The routes."""
+    """The routes. `max_json_audio`: most bytes of audio within JSON."""
 
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
@@ -34,10 +42,15 @@ def routes(
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
             audio = await speech.synthesize(admitted, context)
-            # In a thread: minutes of audio are megabytes of base64, which take too long for the event loop.
-            return await asyncio.to_thread(_json_response, audio, character, request.state.request_id, limit_headers)
+        if len(audio.data) > max_json_audio:
+            raise AudioTooLargeError(
+                f"the audio has {len(audio.data)} bytes, and JSON contains at most {max_json_audio} of them here; "
+                "send the same request to POST /tts, which returns the audio itself"
+            )
+        content = TtsJson.of(audio, character=character, request_id=request.state.request_id)
+        return JsonAudioResponse(held, audio.data, content, headers={"X-Cache": audio.outcome.value, **limit_headers})
 
-    tts = audio_endpoint(TtsBody, speech, validator, admission, max_body_bytes)
+    tts = audio_endpoint(TtsBody, speech, validator, admission, held, max_body_bytes)
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
 
 
@@ -46,6 +59,7 @@ def audio_endpoint(
     speech: SpeechService,
     validator: RequestValidator,
     admission: Admission,
+    held: HeldAudio,
     max_body_bytes: int,
 ) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint that answers a body of `body_type` with its audio."""
@@ -57,17 +71,14 @@ def audio_endpoint(
             while_connected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
-            return audio_response(await speech.synthesize(admitted, context), limit_headers)
+            return audio_response(held, await speech.synthesize(admitted, context), limit_headers)
 
     return endpoint
 
 
-def audio_response(audio: Audio, limit_headers: Mapping[str, str]) -> Response:
+def audio_response(held: HeldAudio, audio: Audio, limit_headers: Mapping[str, str]) -> Response:
     """The audio as the body; its duration, its source and the caller's rate limits in headers."""
-    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value}
-    return Response(audio.data, media_type=audio.format.media_type, headers={**headers, **limit_headers})
-
-
-def _json_response(audio: Audio, character: str, request_id: str, limit_headers: Mapping[str, str]) -> Response:
-    body = TtsJson.of(audio, character=character, request_id=request_id)
-    return JSONResponse(body, headers={"X-Cache": audio.outcome.value, **limit_headers})
+    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value, **limit_headers}
+    if audio.data.in_memory and len(audio.data) <= PIECE_BYTES:
+        return Response(bytes(audio.data), media_type=audio.format.media_type, headers=headers)
+    return BufferResponse(held, audio.data, media_type=audio.format.media_type, headers=headers)

@@ -1,23 +1,24 @@
 """Encodes PCM from the engines as an audio file: an optional tempo change, then one of six formats.
 
-PCM is signed 16-bit little-endian mono throughout. All functions block and are CPU-bound. They share no state, so the
-speech service runs any number of them at a time in threads.
+PCM is signed 16-bit little-endian mono throughout, and passes through in pieces of one second. Encoding blocks and is
+CPU-bound; encodes share no state, so any number of them may run at a time in threads.
 """
 
 from __future__ import annotations
 
-import io
-import wave
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from math import ceil, log2
-from typing import Literal
+from typing import IO, Literal
 
 import av
 import av.filter
 import numpy as np
 
+from balancer.audio.buffers import AudioBuffer, PrefixedBuffer
 from balancer.audio.formats import AudioFormat
 from worker.contract import SAMPLE_BYTES
 
@@ -57,85 +58,136 @@ class EncodingAbandonedError(Exception):
     """Encoding stopped because `abandoned()` returned true."""
 
 
-MAX_INLINE_BYTES = 2 * 2**20
-"""Largest PCM, in bytes, for which copying it behind a WAV header is cheaper than a switch to a thread."""
+def is_pcm_copy(audio_format: AudioFormat, speed: float) -> bool:
+    """Whether the file is the PCM itself, at most behind a header: `as_file` makes it without copying."""
+    return speed == 1 and audio_format in (AudioFormat.PCM, AudioFormat.WAV)
 
 
-def is_cheap(pcm: bytes, audio_format: AudioFormat, speed: float) -> bool:
-    """Whether encoding only copies bytes, so that it may run on the event loop."""
-    return speed == 1 and audio_format in (AudioFormat.PCM, AudioFormat.WAV) and len(pcm) <= MAX_INLINE_BYTES
+def as_file(pcm: AudioBuffer, sample_rate: int, audio_format: AudioFormat) -> AudioBuffer:
+    """PCM as a file of one of the formats of `is_pcm_copy`. Takes no time. Raises ValueError as `encode`."""
+    _check(len(pcm), sample_rate)
+    return pcm if audio_format is AudioFormat.PCM else PrefixedBuffer(_wav_header(len(pcm), sample_rate), pcm)
 
 
 def encode(
-    pcm: bytes,
+    pcm: AudioBuffer,
     sample_rate: int,
     audio_format: AudioFormat,
-    speed: float = 1.0,
+    speed: float,
+    output: IO[bytes],
     abandoned: Callable[[], bool] = lambda: False,
-) -> bytes:
-    """Encode `pcm` (`sample_rate` in Hz) as a complete file that plays `speed` times as fast.
+) -> None:
+    """Write `pcm` (`sample_rate` in Hz) to `output` as a complete file that plays `speed` times as fast.
 
-    The same arguments give the same bytes. Unless `is_cheap`, this blocks and is CPU-bound: call it off the event loop,
-    in any number of threads. Raises ValueError if `pcm` ends within a sample, the rate is not positive, or the speed
-    lies outside [MIN_SPEED, MAX_SPEED]. Raises EncodingAbandonedError if `abandoned()`, called once per second of
-    audio, returns true.
+    The same arguments write the same bytes. This blocks and is CPU-bound, and takes little memory, however long the
+    audio: call it off the event loop, in any number of threads. Raises ValueError if `pcm` ends within a sample, the
+    rate is not positive, or the speed lies outside [MIN_SPEED, MAX_SPEED]. Raises EncodingAbandonedError if
+    `abandoned()`, called once per second of audio, returns true. `output` is seekable.
     """
-    pcm = change_tempo(pcm, sample_rate, speed, abandoned)
-    if audio_format is AudioFormat.PCM:
-        return pcm
-    if audio_format is AudioFormat.WAV:
-        return _wav(pcm, sample_rate)
-    return _encode_with(_CODECS[audio_format], pcm, sample_rate, abandoned)
+    size = _size_at(len(pcm), sample_rate, speed)
+    seconds = change_tempo(pcm, sample_rate, speed, abandoned)
+    if audio_format not in _CODECS:
+        if audio_format is AudioFormat.WAV:
+            output.write(_wav_header(size, sample_rate))
+        for second in seconds:
+            output.write(second)
+        return
+    _encode_with(_CODECS[audio_format], _padded(seconds, _CODECS[audio_format].min_samples), sample_rate, output)
 
 
-def change_tempo(pcm: bytes, sample_rate: int, speed: float, abandoned: Callable[[], bool] = lambda: False) -> bytes:
-    """PCM at the same pitch whose length is 1/`speed` of `pcm`'s, to the sample; `pcm` itself at speed 1.
+def change_tempo(
+    pcm: AudioBuffer, sample_rate: int, speed: float, abandoned: Callable[[], bool] = lambda: False
+) -> Iterator[bytes]:
+    """PCM at the same pitch whose length is 1/`speed` of `pcm`'s, to the sample, in pieces of one second.
 
     Blocks and is CPU-bound: call it off the event loop. Raises ValueError if `pcm` ends within a sample, the rate is
     not positive, or the speed lies outside [MIN_SPEED, MAX_SPEED].
     """
-    _check(pcm, sample_rate)
-    if not MIN_SPEED <= speed <= MAX_SPEED:  # this form also refuses NaN
-        raise ValueError(f"speed must be from {MIN_SPEED} to {MAX_SPEED}, not {speed}")
+    size = _size_at(len(pcm), sample_rate, speed)
+    seconds = _seconds_of(pcm, sample_rate, abandoned)
     if speed == 1:
-        return pcm
-    graph = _tempo_graph(sample_rate, speed)
-    for frame in _frames(pcm + _silence(ceil(_TEMPO_TAIL_SECONDS * sample_rate)), sample_rate, abandoned):
-        graph.push(frame)
-    graph.push(None)  # flush
-    size = round(len(pcm) // SAMPLE_BYTES / speed) * SAMPLE_BYTES
-    return _drain(graph)[:size].ljust(size, b"\0")
+        return seconds
+    return _regrouped(_filtered(seconds, sample_rate, speed), size, sample_rate * SAMPLE_BYTES)
 
 
-def duration(pcm: bytes, sample_rate: int) -> float:
-    """Length of `pcm` in seconds. Raises ValueError if it ends within a sample or the rate is not positive."""
-    _check(pcm, sample_rate)
-    return len(pcm) / SAMPLE_BYTES / sample_rate
+def duration(size: int, sample_rate: int) -> float:
+    """Length of `size` bytes of PCM in seconds.
+
+    Raises ValueError if it ends within a sample or the rate is not positive.
+    """
+    _check(size, sample_rate)
+    return size / SAMPLE_BYTES / sample_rate
 
 
-def _check(pcm: bytes, sample_rate: int) -> None:
-    if len(pcm) % SAMPLE_BYTES:
-        raise ValueError(f"PCM ends within a sample: {len(pcm)} bytes")
+def _check(size: int, sample_rate: int) -> None:
+    if size % SAMPLE_BYTES:
+        raise ValueError(f"PCM ends within a sample: {size} bytes")
     if sample_rate <= 0:
         raise ValueError(f"sample rate must be positive, not {sample_rate}")
+
+
+def _size_at(size: int, sample_rate: int, speed: float) -> int:
+    """Bytes of PCM after the tempo change."""
+    _check(size, sample_rate)
+    if not MIN_SPEED <= speed <= MAX_SPEED:  # this form also refuses NaN
+        raise ValueError(f"speed must be from {MIN_SPEED} to {MAX_SPEED}, not {speed}")
+    return round(size // SAMPLE_BYTES / speed) * SAMPLE_BYTES
 
 
 def _silence(samples: int) -> bytes:
     return bytes(samples * SAMPLE_BYTES)
 
 
-def _frames(pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> Iterator[av.AudioFrame]:
-    """Frames of up to one second of `pcm`, so that no encoder converts all of it at once."""
-    samples = np.frombuffer(pcm, np.int16)
-    for start in range(0, len(samples), sample_rate):
+def _seconds_of(pcm: AudioBuffer, sample_rate: int, abandoned: Callable[[], bool]) -> Iterator[bytes]:
+    for second in pcm.pieces(sample_rate * SAMPLE_BYTES):
         if abandoned():
             raise EncodingAbandonedError
-        second = samples[np.newaxis, start : start + sample_rate]
-        frame = av.AudioFrame.from_ndarray(second, format="s16", layout="mono")
+        yield second
+
+
+def _padded(seconds: Iterator[bytes], min_samples: int) -> Iterator[bytes]:
+    """The same PCM; the first piece is padded with silence to `min_samples`, or made of it if there is none."""
+    yield next(seconds, b"").ljust(min_samples * SAMPLE_BYTES, b"\0")
+    yield from seconds
+
+
+def _regrouped(pieces: Iterator[bytes], size: int, piece_size: int) -> Iterator[bytes]:
+    """The first `size` bytes of `pieces`, padded with silence, in pieces of `piece_size`."""
+    pending = bytearray()
+    for piece in pieces:
+        pending += piece[: max(0, size)]
+        size -= len(piece)
+        while len(pending) >= piece_size:
+            yield bytes(pending[:piece_size])
+            del pending[:piece_size]
+    pending += bytes(max(0, size))
+    yield from (bytes(pending[start : start + piece_size]) for start in range(0, len(pending), piece_size))
+
+
+def _frames(seconds: Iterator[bytes], sample_rate: int) -> Iterator[av.AudioFrame]:
+    """A frame for each piece of PCM."""
+    start = 0
+    for second in seconds:
+        samples = np.frombuffer(second, np.int16)
+        if not len(samples):
+            continue
+        frame = av.AudioFrame.from_ndarray(samples[np.newaxis], format="s16", layout="mono")
         frame.sample_rate = sample_rate
         frame.time_base = Fraction(1, sample_rate)
         frame.pts = start
+        start += len(samples)
         yield frame
+
+
+def _filtered(seconds: Iterator[bytes], sample_rate: int, speed: float) -> Iterator[bytes]:
+    """PCM of about the new length, in pieces of any size."""
+    graph = _tempo_graph(sample_rate, speed)
+    tail = _silence(ceil(_TEMPO_TAIL_SECONDS * sample_rate))
+    for frame in _frames(chain(seconds, [tail]), sample_rate):
+        graph.push(frame)
+        yield from _pulled(graph)
+    graph.push(None)  # flush
+    yield from _pulled(graph)
 
 
 def _tempo_graph(sample_rate: int, speed: float) -> av.filter.Graph:
@@ -153,38 +205,31 @@ def _tempo_graph(sample_rate: int, speed: float) -> av.filter.Graph:
     return graph
 
 
-def _drain(graph: av.filter.Graph) -> bytes:
-    """PCM of all remaining frames of a flushed graph."""
-    pcm = bytearray()
+def _pulled(graph: av.filter.Graph) -> Iterator[bytes]:
+    """PCM of the frames that are complete."""
     while True:
         try:
-            pcm += graph.pull().to_ndarray().tobytes()
-        except EOFError:
-            return bytes(pcm)
+            yield graph.pull().to_ndarray().tobytes()
+        except (BlockingIOError, EOFError):  # it needs more input; it is flushed
+            return
 
 
-def _wav(pcm: bytes, sample_rate: int) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setnchannels(1)
-        writer.setsampwidth(SAMPLE_BYTES)
-        writer.setframerate(sample_rate)
-        writer.writeframes(pcm)
-    return file.getvalue()
+def _wav_header(size: int, sample_rate: int) -> bytes:
+    """The header of a WAV file with `size` bytes of PCM."""
+    chunk = struct.pack("<HHIIHH", 1, 1, sample_rate, sample_rate * SAMPLE_BYTES, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
+    head = struct.pack("<4sI4s4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", len(chunk))
+    return head + chunk + struct.pack("<4sI", b"data", size)
 
 
-def _encode_with(codec: _Codec, pcm: bytes, sample_rate: int, abandoned: Callable[[], bool]) -> bytes:
-    # A seekable file, so that lengths known only at the end (LAME tag, STREAMINFO) can be written into the header.
-    file = io.BytesIO()
-    pcm = pcm.ljust(codec.min_samples * SAMPLE_BYTES, b"\0")
+def _encode_with(codec: _Codec, seconds: Iterator[bytes], sample_rate: int, output: IO[bytes]) -> None:
+    # `output` is seekable, so that lengths known only at the end (LAME tag, STREAMINFO) can be written into the header.
     # Without bitexact, an Ogg stream gets a random serial number.
-    with av.open(file, "w", format=codec.muxer, options={"fflags": "+bitexact"}) as container:
+    with av.open(output, "w", format=codec.muxer, options={"fflags": "+bitexact"}) as container:
         rate = _encoder_rate(codec.encoder, sample_rate)
         stream = container.add_stream(codec.encoder, rate=rate, options=dict(codec.options), layout="mono")
-        for frame in _frames(pcm, sample_rate, abandoned):
+        for frame in _frames(seconds, sample_rate):
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))  # flush
-    return file.getvalue()
 
 
 def _encoder_rate(encoder: str, sample_rate: int) -> int:

@@ -18,13 +18,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from balancer.cache.store import CachedAudio, CacheStats, ChecksumError, StoreError, pack_entry, unpack_entry
+from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES
+from balancer.cache.store import (
+    HEADER_BYTES,
+    CachedAudio,
+    CacheStats,
+    ChecksumError,
+    StoreError,
+    digest_of_caller,
+    entry_header,
+    open_entry,
+    unpack_entry,
+)
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
 INDEX = "index.sqlite3"
 TOUCH_INTERVAL_SECONDS = 2.0
 """Pause between two writes of last uses to the index."""
+READERS = 4
+WRITERS = 2
+"""Threads that read entries, and that write entries and the index."""
+MAX_WAITING_WRITES = 200
+"""Writes that may wait; audio past them is not stored. They hold it in memory or in temporary files."""
+CLOSING_SECONDS = 5.0
+"""Time that closing may take."""
 EVICTION_BATCH = 64
 """Maximum number of entries that are evicted at a time."""
 ABANDONED_SECONDS = 600.0
@@ -44,7 +63,22 @@ END;
 CREATE TRIGGER IF NOT EXISTS dropped AFTER DELETE ON entries BEGIN
     UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.bytes;
 END;
+CREATE TABLE IF NOT EXISTS owners (key TEXT PRIMARY KEY, caller TEXT NOT NULL, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shares (caller TEXT PRIMARY KEY, bytes INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_caller ON owners (caller);
+CREATE INDEX IF NOT EXISTS by_share ON shares (bytes);
+CREATE TRIGGER IF NOT EXISTS owned AFTER INSERT ON owners BEGIN
+    INSERT INTO shares VALUES (NEW.caller, NEW.bytes) ON CONFLICT (caller) DO UPDATE SET bytes = bytes + NEW.bytes;
+END;
+CREATE TRIGGER IF NOT EXISTS disowned AFTER DELETE ON owners BEGIN
+    UPDATE shares SET bytes = bytes - OLD.bytes WHERE caller = OLD.caller;
+    DELETE FROM shares WHERE caller = OLD.caller AND bytes <= 0;
+END;
+CREATE TRIGGER IF NOT EXISTS dropped_owned AFTER DELETE ON entries BEGIN
+    DELETE FROM owners WHERE key = OLD.key;
+END;
 """
+# Entries of versions that knew no callers have no owner: they are evicted as those of one caller more.
 
 T = TypeVar("T")
 
@@ -58,44 +92,56 @@ class FileStore:
         self._lifetime = lifetime
         self._clock = clock
         self._lock = threading.Lock()
+        # Apart, as a write may wait for the disk, or for a lock that another process holds.
+        self._readers = ThreadPool("cache-read", READERS)
+        self._writers = ThreadPool("cache-write", WRITERS, max_waiting=MAX_WAITING_WRITES)
         self._index: sqlite3.Connection | None = None
         self._used: dict[str, float] = {}
         self._touched = 0.0
 
     async def get(self, cache_key: str) -> CachedAudio | None:
         """See AudioStore."""
-        return await self._in_thread(lambda: self._get(cache_key))
+        audio = await self._in_thread(self._readers, lambda: self._get(cache_key))
+        if audio is not None and self._clock() - self._touched > TOUCH_INTERVAL_SECONDS:
+            self._touched = self._clock()
+            self._writers.start(self._try_touch)
+        return audio
 
-    async def put(self, cache_key: str, audio: CachedAudio) -> None:
+    async def put(self, cache_key: str, audio: CachedAudio, caller: str = "") -> None:
         """See AudioStore."""
-        await self._in_thread(lambda: self._put(cache_key, audio))
+        await self._in_thread(self._writers, lambda: self._put(cache_key, audio, digest_of_caller(caller)))
 
     async def stats(self) -> CacheStats:
         """See AudioStore."""
-        return await self._in_thread(self._stats)
+        return await self._in_thread(self._writers, self._stats)
 
     async def clear(self) -> int:
         """See AudioStore."""
-        return await self._in_thread(self._clear)
+        return await self._in_thread(self._writers, self._clear)
 
     async def aclose(self) -> None:
-        """See AudioStore."""
-        await self._in_thread(self._close)
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """See AudioStore. Last uses that cannot be written within CLOSING_SECONDS are lost."""
         try:
-            return await asyncio.to_thread(work)
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._in_thread(self._writers, self._close)
+        except TimeoutError as error:
+            raise StoreError(f"the audio cache in {self._folder} does not answer") from error
+        finally:
+            self._readers.close()
+            self._writers.close()
+
+    async def _in_thread(self, pool: ThreadPool, work: Callable[[], T]) -> T:
+        try:
+            return await pool.run(work)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"the audio cache in {self._folder} cannot be used: {error}") from error
 
     def _get(self, cache_key: str) -> CachedAudio | None:
         file = self._file(cache_key)
         try:
-            content = file.read_bytes()
+            audio = _read(cache_key, file)
         except FileNotFoundError:
             return None
-        try:
-            audio = unpack_entry(cache_key, content)
         except ChecksumError as error:
             log.warning("%s is damaged and deleted: %s", file, error)
             self._delete([cache_key])
@@ -105,31 +151,37 @@ class FileStore:
             self._delete([cache_key])
             return None
         self._used[cache_key] = now
-        if now - self._touched > TOUCH_INTERVAL_SECONDS:
-            try:
-                with self._open() as index:
-                    self._touch(index)
-            except (OSError, sqlite3.Error) as error:  # the audio is there all the same
-                log.warning("the last uses of cached audio cannot be written to %s: %s", self._folder, error)
         return audio
 
-    def _put(self, cache_key: str, audio: CachedAudio) -> None:
+    def _try_touch(self) -> None:
+        try:
+            with self._open() as index:
+                self._touch(index)
+        except (OSError, sqlite3.Error) as error:  # the audio is there all the same
+            log.warning("the last uses of cached audio cannot be written to %s: %s", self._folder, error)
+
+    def _put(self, cache_key: str, audio: CachedAudio, caller: str) -> None:
         file = self._file(cache_key)
-        content = pack_entry(cache_key, audio)
-        if len(content) > self._limit:
+        size = HEADER_BYTES + len(audio.data)
+        if size > self._limit:
             return
         with self._open() as index:
             self._touch(index)
             index.execute(
                 "INSERT INTO entries VALUES (?, ?, ?) "
                 "ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes, used = excluded.used",
-                (cache_key, len(content), self._clock()),
+                (cache_key, size, self._clock()),
             )
+            index.execute("DELETE FROM owners WHERE key = ?", (cache_key,))
+            index.execute("INSERT INTO owners VALUES (?, ?, ?)", (cache_key, caller, size))
         # The name is this thread's own: another process may be writing the same entry.
         temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(content)
+            with temporary.open("wb") as output:
+                output.write(entry_header(cache_key, audio))
+                for piece in audio.data.pieces():
+                    output.write(piece)
             temporary.replace(file)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -144,15 +196,7 @@ class FileStore:
                 excess = total - self._limit
                 if excess <= 0:
                     return
-                oldest = index.execute(
-                    "SELECT key, bytes FROM entries ORDER BY used LIMIT ?", (EVICTION_BATCH,)
-                ).fetchall()
-            evicted = []
-            for cache_key, size in oldest:
-                if excess <= 0:
-                    break
-                evicted.append(cache_key)
-                excess -= size
+                evicted = _evicted(index, total, excess)
             self._delete(evicted)
 
     def _delete(self, cache_keys: list[str]) -> None:
@@ -263,6 +307,44 @@ class FileStore:
 
     def _file(self, cache_key: str) -> Path:
         return self._folder / cache_key[:2] / cache_key
+
+
+def _read(cache_key: str, file: Path) -> CachedAudio:
+    """An entry: a small one in memory, a large one in its file. Raises OSError, ChecksumError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > HEADER_BYTES + MAX_IN_MEMORY_BYTES:
+            return open_entry(cache_key, os.dup(descriptor), size)
+        return unpack_entry(cache_key, os.pread(descriptor, size, 0))
+    finally:
+        os.close(descriptor)
+
+
+def _evicted(index: sqlite3.Connection, total: int, excess: int) -> list[str]:
+    """Keys of entries to evict, at least one: the least recently used ones of the caller that has most.
+
+    It loses no more than makes it equal to the caller that has second most, so that a few calls even the shares out.
+    """
+    shares = index.execute("SELECT caller, bytes FROM shares ORDER BY bytes DESC LIMIT 2").fetchall()
+    (owned,) = index.execute("SELECT COALESCE(SUM(bytes), 0) FROM shares").fetchone()
+    shares = sorted([*shares, (None, total - owned)], key=lambda share: share[1], reverse=True)
+    (caller, most), (_, second) = shares[:2] if len(shares) > 1 else (shares[0], (None, 0))
+    where = (
+        "key NOT IN (SELECT key FROM owners)" if caller is None else "key IN (SELECT key FROM owners WHERE caller = ?)"
+    )
+    oldest = index.execute(
+        f"SELECT key, bytes FROM entries WHERE {where} ORDER BY used LIMIT ?",  # noqa: S608 - constants
+        (*(() if caller is None else (caller,)), EVICTION_BATCH),
+    )
+    evicted = []
+    for cache_key, size in oldest:
+        evicted.append(cache_key)
+        excess -= size
+        most -= size
+        if excess <= 0 or most < second:
+            break
+    return evicted
 
 
 def _is_corrupt(error: sqlite3.DatabaseError) -> bool:

@@ -10,8 +10,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from balancer.cache.store import CachedAudio, CacheStats, ChecksumError, StoreError, pack_entry, unpack_entry
+from balancer.cache.store import (
+    HEADER_BYTES,
+    CachedAudio,
+    CacheStats,
+    ChecksumError,
+    StoreError,
+    digest_of_caller,
+    pack_entry,
+    unpack_entry,
+)
 from balancer.redis_client import RedisClient, RedisUnavailableError, Script
+from balancer.thread_pool import ThreadPool
 
 PREFIX = "chorus:audio:"
 USED = "chorus:audio-used"
@@ -20,6 +30,12 @@ SIZES = "chorus:audio-sizes"
 """Hash: cache key to the entry's size in bytes."""
 TOTAL = "chorus:audio-bytes"
 """Counter: size of all entries in bytes."""
+OWNERS = "chorus:audio-owners"
+"""Hash: cache key to the caller that the entry was made for, by its digest."""
+OWNED = "chorus:audio-owned"
+"""Sorted set: callers by the size of their entries in bytes. Each has a sorted set as USED of its own entries."""
+MAX_ENTRY_BYTES = 32 * 2**20
+"""Redis, and the client, hold an entry in memory as a whole."""
 
 
 class RedisStore:
@@ -32,6 +48,7 @@ class RedisStore:
         self._limit = limit
         self._lifetime = lifetime
         self._clock = clock
+        self._pool = ThreadPool("cache", 2)
         load = partial(redis.load_script, "balancer.cache")
         self._put_script, self._get_script, self._clear_script = load("put"), load("get"), load("clear")
 
@@ -41,17 +58,20 @@ class RedisStore:
         if content is None:
             return None
         try:
-            audio = unpack_entry(cache_key, content)
+            audio = await self._pool.run(lambda: unpack_entry(cache_key, content))
         except ChecksumError:
             return None  # the next `put` replaces it
         return audio if self._clock() - audio.created <= self._lifetime else None
 
-    async def put(self, cache_key: str, audio: CachedAudio) -> None:
-        """See AudioStore."""
-        content = pack_entry(cache_key, audio)
-        if len(content) <= self._limit:
-            lifetime_ms = max(1, round(self._lifetime * 1000))
-            await self._run(self._put_script, cache_key, content, self._clock(), lifetime_ms, self._limit)
+    async def put(self, cache_key: str, audio: CachedAudio, caller: str = "") -> None:
+        """See AudioStore. Entries above MAX_ENTRY_BYTES are not stored."""
+        if HEADER_BYTES + len(audio.data) > min(self._limit, MAX_ENTRY_BYTES):
+            return
+        content = await self._pool.run(lambda: pack_entry(cache_key, audio))
+        lifetime_ms = max(1, round(self._lifetime * 1000))
+        await self._run(
+            self._put_script, cache_key, content, self._clock(), lifetime_ms, self._limit, digest_of_caller(caller)
+        )
 
     async def stats(self) -> CacheStats:
         """See AudioStore."""
@@ -67,10 +87,11 @@ class RedisStore:
         return deleted
 
     async def aclose(self) -> None:
-        """Do nothing: whoever opened the Redis client closes it."""
+        """End the threads. Whoever opened the Redis client closes it."""
+        self._pool.close()
 
     async def _run(self, script: Script, *arguments: Any) -> Any:
-        return await self._execute(lambda _: script([USED, SIZES, TOTAL], [PREFIX, *arguments]))
+        return await self._execute(lambda _: script([USED, SIZES, TOTAL, OWNERS, OWNED], [PREFIX, *arguments]))
 
     async def _execute(self, work: Callable[[Any], Awaitable[Any]]) -> Any:
         try:

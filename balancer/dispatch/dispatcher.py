@@ -107,6 +107,11 @@ class Dispatcher:
             queued = replace(queued, attempt_id=queued.attempt_id.retry(), avoided=frozenset(failed_on))
             self._scheduler.resubmit(queued)
 
+    def improve(self, utterance_id: str, terms: Terms) -> None:
+        """Another request waits for an utterance: while it is queued, the better place of the two counts."""
+        for attempt_id in [attempt_id for attempt_id in self._waiting if attempt_id.utterance == utterance_id]:
+            self._scheduler.improve(attempt_id, terms, self._now())
+
     def _check_retry(
         self, attempt: Attempt, error: WorkerLostError | AttemptExpiredError, strikes: Sequence[str]
     ) -> None:

@@ -11,8 +11,10 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.audio.formats import AudioFormat
 from balancer.errors import (
+    AudioMemoryFullError,
     ChorusError,
     InvalidRequestError,
     NotServingError,
@@ -30,6 +32,7 @@ from balancer.requests.validation import RequestValidator
 from balancer.scheduling.priority import Priority
 from balancer.settings_groups import JobSettings
 from balancer.speech.service import SpeechService
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +86,7 @@ class JobExecutor:
         self._metrics = metrics
         self._attempts = settings.job_attempts
         self._retention_seconds = settings.retention_seconds
+        self._pool = ThreadPool("job-digests", 1)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
@@ -177,7 +181,7 @@ class JobExecutor:
         audio = await self._speech.synthesize(request, context)
         fields = {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()
         log.info("job %s synthesized", job.id, extra={"fields": fields})
-        return Result(audio.data, audio.seconds, sha256(audio.data).hexdigest())
+        return Result(audio.data, audio.seconds, await self._pool.run(lambda: _digest_of(audio.data)))
 
     async def _finish(self, job: Job, result: Result) -> None:
         """Store the audio. A job whose audio the store does not take for long is queued again."""
@@ -201,8 +205,8 @@ class JobExecutor:
         await self._record(job, "failed", lambda: self._store.fail(job, reason))
 
     async def _retry_later(self, job: Job, error: ChorusError) -> None:
-        """Retry after a pause, unless the attempts are used up; a full queue does not use them up."""
-        if job.attempts >= self._attempts and not isinstance(error, QueueFullError):
+        """Retry after a pause, unless the attempts are used up; a full queue or memory does not use them up."""
+        if job.attempts >= self._attempts and not isinstance(error, (QueueFullError, AudioMemoryFullError)):
             await self._fail(job, error)
             return
         pause = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2 ** (job.attempts - 1))
@@ -244,3 +248,10 @@ class JobExecutor:
             except JobStoreError as error:
                 self._report_failure(error)
             await asyncio.sleep(GAUGE_INTERVAL_SECONDS)
+
+
+def _digest_of(audio: AudioBuffer) -> str:
+    digest = sha256()
+    for piece in audio.pieces():
+        digest.update(piece)
+    return digest.hexdigest()

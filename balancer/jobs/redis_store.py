@@ -16,8 +16,9 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +36,7 @@ from balancer.jobs.store import (
     StoreFullError,
 )
 from balancer.redis_client import RedisClient, RedisUnavailableError, Script
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +101,7 @@ class RedisJobStore:
         self._lease = lease
         self._clock = clock
         self._limits = limits or JobLimits()
+        self._pool = ThreadPool("job-files", 2)
         self.unreadable = 0
         self._claims: set[tuple[str, int]] = set()
         """The claims that this host holds, by job id and attempt."""
@@ -187,6 +190,21 @@ class RedisJobStore:
         answer = await self._run(self._ahead_script, MAX_COUNTED, *(job.id for job in jobs))
         return [QueuedAhead(*pair) for pair in zip(answer[::2], answer[1::2], strict=True)]
 
+    async def look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        """See JobStore."""
+        contents = await self._execute(partial(_contents, job_ids=job_ids))
+        jobs = []
+        for job_id, content in zip(job_ids, contents, strict=True):
+            try:
+                job = None if content is None else read_job(job_id, content)
+            except UnreadableJobError:
+                job = await self.get(job_id)  # which sets it aside
+            if job is not None:
+                jobs.append(job)
+        queued = [job for job in jobs if job.state is JobState.QUEUED]
+        ahead = dict(zip((job.id for job in queued), await self.ahead_all(queued), strict=True)) if queued else {}
+        return {job.id: (job, ahead.get(job.id, QueuedAhead(0, 0))) for job in jobs}
+
     async def claim(self) -> Job | None:
         """See JobStore."""
         if not self._upgraded:
@@ -216,7 +234,7 @@ class RedisJobStore:
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
         done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
-        return await self._end(job, done, result.audio)
+        return await self._end(job, done, await self._pool.run(lambda: bytes(result.audio)))
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
@@ -243,7 +261,7 @@ class RedisJobStore:
         job = await self.get(job_id)
         if job is not None and job.state.final and await self._run(self._delete_script, job_id):
             with suppress(OSError):
-                await asyncio.to_thread(self._spooled(job).unlink, missing_ok=True)
+                await self._pool.run(lambda: self._spooled(job).unlink(missing_ok=True))
         return job
 
     async def audio(self, job: Job) -> Path | None:
@@ -254,7 +272,7 @@ class RedisJobStore:
             if audio is None:
                 return None
             try:
-                await asyncio.to_thread(_write, file, audio)
+                await self._pool.run(lambda: _write(file, audio))
             except OSError as error:
                 raise JobStoreError(f"the audio of jobs cannot be written to {self._spool}: {error}") from error
         return file
@@ -314,7 +332,7 @@ class RedisJobStore:
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
-        await asyncio.to_thread(_remove_old, self._spool, before)
+        await self._pool.run(lambda: _remove_old(self._spool, before))
         await self._upgrade()
         deleted: int = await self._run(self._purge_script, before)
         return deleted
@@ -334,6 +352,7 @@ class RedisJobStore:
             self._renewal.cancel()
             with suppress(asyncio.CancelledError):
                 await self._renewal
+        self._pool.close()
 
     # Helpers.
 
@@ -410,3 +429,12 @@ def _remove_old(folder: Path, before: float) -> None:
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime < before:
                     file.unlink()
+
+
+async def _contents(redis: Any, job_ids: Collection[str]) -> list[bytes | None]:
+    """The content of each of these jobs; None where there is none."""
+    pipeline = redis.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipeline.hget(f"{JOB}{job_id}", "content")
+    contents: list[bytes | None] = await pipeline.execute()
+    return contents

@@ -6,6 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.audio.formats import AudioFormat
 from balancer.jobs.job import Job
 
@@ -20,14 +21,15 @@ class ResultFiles:
         """Where the audio of a job lies, once it is done."""
         return self._folder / f"{job.id}{job.suffix}"
 
-    def write(self, job: Job, audio: bytes) -> None:
+    def write(self, job: Job, audio: AudioBuffer) -> None:
         """Write the audio durably, so that the job's state may say that it is done."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = self.path(job)
         temporary = file.with_name(f".{file.name}.{os.getpid()}")
         try:
             with temporary.open("wb") as output:
-                output.write(audio)
+                for piece in audio.pieces():
+                    output.write(piece)
                 output.flush()
                 os.fsync(output.fileno())
             temporary.replace(file)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,8 @@ from balancer.jobs.store import MAX_DUE_SECONDS, IdempotencyError, JobStore, Job
 from balancer.requests.bodies import QueueBody
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
 
+JOBS_AT_A_TIME = 100
+"""Jobs of a batch that are made before other requests have their turn."""
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
 
@@ -132,7 +135,11 @@ class JobService:
 
         Raises JobShareFullError, JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
-        jobs = [_job(body, client) for body in bodies]
+        jobs = []
+        for body in bodies:
+            jobs.append(_job(body, client))
+            if len(jobs) % JOBS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
         try:
             added = await self._store.add(jobs)
             self._executor.wake()
@@ -153,6 +160,13 @@ class JobService:
         try:
             job = await self._store.get(job_id)
             return self._view(job := _visible(job, client), await self._ahead(job))
+        except JobStoreError as error:
+            raise unavailable(error) from error
+
+    async def look(self, job_ids: Collection[str]) -> dict[str, JobStatusView]:
+        """The current status of many jobs, whoever may see them. Raises JobsUnavailableError."""
+        try:
+            return {job_id: self._view(*found) for job_id, found in (await self._store.look(job_ids)).items()}
         except JobStoreError as error:
             raise unavailable(error) from error
 

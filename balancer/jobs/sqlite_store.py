@@ -14,7 +14,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +35,7 @@ from balancer.jobs.store import (
     Result,
     Usage,
 )
+from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,12 @@ ORDER_SECONDS = 1.0
 MAX_WEBHOOKS_READ = 2000
 """Due webhooks of one caller that are looked through for receivers with room."""
 PURGED_AT_ONCE = 1000
+IDS_AT_A_TIME = 500
+"""Ids in one query; SQLite limits their number."""
+THREADS = 4
+"""They take turns at the database; results are written beside it."""
+CLOSING_SECONDS = 5.0
+"""Time that closing may take."""
 
 _MAX = 2**53
 
@@ -66,6 +73,7 @@ class SqliteJobStore:
         self.unreadable = 0
         self._order: dict[str, QueuedAhead] = {}
         self._order_read = -ORDER_SECONDS
+        self._pool = ThreadPool("jobs", THREADS)
 
     # The methods of JobStore.
 
@@ -95,6 +103,10 @@ class SqliteJobStore:
             return [order.get(job.id, QueuedAhead(0, 0)) for job in jobs]
 
         return [await self.ahead(jobs[0])] if len(jobs) == 1 else await self._in_thread(count)
+
+    async def look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        """See JobStore."""
+        return await self._in_thread(lambda: self._look(job_ids))
 
     async def claim(self) -> Job | None:
         """See JobStore."""
@@ -249,13 +261,19 @@ class SqliteJobStore:
             self._runner_lock.release()
             self._recovered = False
 
-        await self._in_thread(close)
+        try:
+            async with asyncio.timeout(CLOSING_SECONDS):
+                await self._in_thread(close)
+        except TimeoutError as error:
+            raise JobStoreError(f"the job store in {self._folder} does not answer") from error
+        finally:
+            self._pool.close()
 
     # Helpers, which block; _in_thread runs them.
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         with self._translated():
-            return await asyncio.to_thread(work)
+            return await self._pool.run(work)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -316,6 +334,22 @@ class SqliteJobStore:
             order[id_] = QueuedAhead(position, characters)
             characters += own
         return order
+
+    def _look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
+        wanted = list(job_ids)
+        with self._database.transaction() as database:
+            jobs = [
+                job
+                for start in range(0, len(wanted), IDS_AT_A_TIME)
+                for job in self._jobs(
+                    database,
+                    f"WHERE id IN ({_marks(wanted[start : start + IDS_AT_A_TIME])})",
+                    *wanted[start : start + IDS_AT_A_TIME],
+                )
+            ]
+            queued = any(job.state is JobState.QUEUED for job in jobs)
+            order = self._read_order(database) if queued else {}
+        return {job.id: (job, order.get(job.id, QueuedAhead(0, 0))) for job in jobs}
 
     def _claim(self) -> Job | None:
         if not self._runs_jobs():
@@ -471,6 +505,10 @@ class SqliteJobStore:
                 log.error("job %s cannot be read, and has failed: %s", job.id, error)
             jobs.append(job)
         return jobs
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _next_turn(database: sqlite3.Connection, caller: str) -> int:

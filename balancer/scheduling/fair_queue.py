@@ -15,7 +15,7 @@ sibling must start as early. That never happens twice in a row, so the bound at 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
@@ -96,16 +96,37 @@ class FairQueue:
             if not caller.entries:
                 del self._callers[name]
 
-    def pop(self, now: float) -> QueuedUtterance:
-        """Take out the next utterance. Raises ValueError if the queue is empty."""
-        self._round = max(self._round, min(caller.round for caller in self._callers.values()))
-        turns = (caller for caller in self._callers.values() if caller.round <= self._round)
-        caller = min(turns, key=lambda caller: caller.entries[0])
+    def pop(self, now: float, *, without: Collection[str] = ()) -> QueuedUtterance:
+        """Take out the next utterance, but none of the callers `without`. Raises ValueError if there is none."""
+        callers = [caller for name, caller in self._callers.items() if name not in without]
+        self._round = max(self._round, min(caller.round for caller in callers))
+        caller = min(
+            (caller for caller in callers if caller.round <= self._round), key=lambda caller: caller.entries[0]
+        )
         entry = caller.next(now)
         caller.preempted = entry is not caller.entries[0]
         caller.round = self._round + 1
         self.remove(entry.utterance.attempt_id)
         return entry.utterance
+
+    def waits(self, *, without: Collection[str] = ()) -> bool:
+        """Whether an utterance of any caller but those `without` is queued."""
+        return any(name not in without for name in self._callers)
+
+    def __getitem__(self, attempt_id: AttemptId) -> QueuedUtterance:
+        """A queued utterance. Raises KeyError."""
+        return self._entries[attempt_id].utterance
+
+    def round_of(self, attempt_id: AttemptId) -> int:
+        """The round in which a queued utterance has its turn. Raises KeyError."""
+        entry = self._entries[attempt_id]
+        caller = self._callers[entry.utterance.terms.caller]
+        return caller.round + bisect_left(caller.entries, entry)
+
+    def round_if_added(self, caller: str, *, duration: float, now: float) -> int:
+        """The round in which an utterance of that caller would have its turn if it were added now."""
+        queued = self._callers.get(caller, _Caller(self._round + 1))
+        return queued.round + bisect_right(queued.entries, self._rank(duration, now), key=lambda entry: entry.rank)
 
     def oldest_arrival(self) -> float | None:
         """When the utterance that has waited longest arrived; None if the queue is empty."""

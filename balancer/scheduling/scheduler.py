@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
 from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority
-from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
+from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 from balancer.settings_groups import SchedulingSettings
 
 BATCH_TURN = 4
@@ -172,6 +172,27 @@ class Scheduler:
         if terms.deadline is not None and self.slots:
             self._check_deadline(utterance, terms.deadline - now, self.expected_wait(utterance, now))
         queue.add(utterance, duration=self._duration(utterance), now=now)
+
+    def improve(self, attempt_id: AttemptId, terms: Terms, now: float) -> None:
+        """A request with these terms waits for a queued utterance, too: it gets that place if it is the better one.
+
+        An interactive place is better than a batch one; among equals, that of the earlier round. A full queue takes
+        nothing in.
+        """
+        current = next((queue for queue in self._queues.values() if attempt_id in queue), None)
+        if current is None:
+            return
+        utterance = current[attempt_id]
+        duration = self._duration(utterance)
+        better = self._queues[terms.priority]
+        if better is current:
+            if better.round_if_added(terms.caller, duration=duration, now=now) >= current.round_of(attempt_id):
+                return
+        elif not terms.priority.precedes(utterance.terms.priority) or len(better) >= self._limit:
+            return
+        current.remove(attempt_id)
+        terms = replace(terms, deadline=utterance.terms.deadline)
+        better.add(replace(utterance, terms=terms), duration=duration, now=now)
 
     def resubmit(self, utterance: QueuedUtterance) -> None:
         """Queue a retry, before all other utterances: this one has waited its turn already.

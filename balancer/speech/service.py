@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
-from balancer.audio.encoder import duration, encode, is_cheap
+from balancer.audio.buffers import AudioBuffer, MemoryBuffer
+from balancer.audio.encoder import as_file, duration, is_pcm_copy
 from balancer.audio.formats import AudioFormat
+from balancer.audio.held_audio import HeldAudio
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
@@ -23,16 +25,21 @@ from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.queued_utterance import Terms
 from balancer.speech.cache_keys import CacheKeys
+from balancer.speech.encoder_pool import EncoderPool
+from balancer.speech.place import Place
 from balancer.speech.single_flight import SingleFlight
 from worker.cards import EngineCard
-from worker.contract import Utterance
+from worker.contract import SAMPLE_BYTES, Utterance
+
+MAX_STRETCHED_BYTES = 16 * 2**20
+"""A file that is larger than its PCM is cached up to this size."""
 
 
 @dataclass(frozen=True)
 class Audio:
     """A finished audio file."""
 
-    data: bytes
+    data: AudioBuffer
     format: AudioFormat
     sample_rate: int
     """Of the engine, in Hz."""
@@ -56,7 +63,7 @@ class SynthesisStats:
 class CachedResult:
     """PCM or a file, as the cache stores it."""
 
-    data: bytes
+    data: AudioBuffer
     seconds: float
     """Duration at speed 1."""
     outcome: CacheOutcome
@@ -66,21 +73,16 @@ class CachedResult:
 
 @dataclass(frozen=True)
 class _Task:
-    """One request that may use the cache and share the work of others."""
+    """One request, and where the work for it waits."""
 
     request: SpeechRequest
     context: RequestContext
-    deadline: float | None
-    """The client's own, on the event loop's clock."""
-    pcm_key: str
+    place: Place
 
     @property
-    def coalescing_key(self) -> str:
-        """Requests share work only where this is equal.
-
-        A refresh must not join work begun before it, nor an interactive request wait at the priority of batch work.
-        """
-        return f"{self.request.priority.value}{'' if self.context.cache.reads else ' refresh'}"
+    def deadline(self) -> float | None:
+        """The client's own, on the event loop's clock."""
+        return self.place.terms.deadline
 
 
 class SpeechService:
@@ -96,6 +98,8 @@ class SpeechService:
         card: EngineCard,
         *,
         timeout: float,
+        held: HeldAudio,
+        encoders: EncoderPool,
         cache: BestEffortCache,
         keys: CacheKeys | None,
         log_text: bool = False,
@@ -104,6 +108,8 @@ class SpeechService:
         self._metrics = metrics
         self._card = card
         self._timeout = timeout
+        self._held = held
+        self._encoders = encoders
         self._cache = cache
         self._keys = keys
         self._log_text = log_text
@@ -124,7 +130,8 @@ class SpeechService:
         limit, deadline = self._limit(request, context)
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
-                result = await self._result(request, context, deadline)
+                place = Place(Terms(context.caller, request.priority, deadline))
+                result = await self._result(_Task(request, context, place))
         except InvalidRequestError as error:
             # The engine refused the text: validation cannot foresee this.
             self._metrics.record_refusal(error.code)
@@ -161,30 +168,30 @@ class SpeechService:
 
     # From the cache, from a running request, or computed
 
-    async def _result(self, request: SpeechRequest, context: RequestContext, deadline: float | None) -> CachedResult:
-        if self._keys is None or not context.cache.writes:
-            return await self._encode(await self._synthesize(request, context, deadline), request)
-        task = _Task(request, context, deadline, pcm_key=await self._keys.pcm(request, context.caller))
-        if request.speed == 1 and request.format in (AudioFormat.PCM, AudioFormat.WAV):
-            return await self._encode(await self._pcm(task), request)  # a copy of the PCM: not stored twice
-        key = self._keys.file(task.pcm_key, request.speed, request.format)
+    async def _result(self, task: _Task) -> CachedResult:
+        request = task.request
+        if self._keys is None or not task.context.cache.writes:
+            return await self._encode(await self._synthesize(task), task)
+        pcm_key = await self._keys.pcm(request, task.context.caller)
+        if is_pcm_copy(request.format, request.speed):
+            return await self._encode(await self._pcm(pcm_key, task), task)  # a copy of the PCM: not stored twice
+        key = self._keys.file(pcm_key, request.speed, request.format)
 
         async def encode_pcm() -> CachedResult:
-            return await self._encode(await self._pcm(task), request)
+            return await self._encode(await self._pcm(pcm_key, task), task)
 
         return await self._cached(self._file_flights, key, task, encode_pcm)
 
-    async def _pcm(self, task: _Task) -> CachedResult:
-        return await self._cached(
-            self._pcm_flights, task.pcm_key, task, lambda: self._synthesize(task.request, task.context, task.deadline)
-        )
+    async def _pcm(self, pcm_key: str, task: _Task) -> CachedResult:
+        return await self._cached(self._pcm_flights, pcm_key, task, lambda: self._synthesize(task))
 
     async def _cached(
         self, flights: SingleFlight[CachedResult], key: str, task: _Task, compute: Callable[[], Awaitable[CachedResult]]
     ) -> CachedResult:
         """The cached result under `key`, or that of a running request, or else a computed one, which is then stored.
 
-        A request with a deadline of its own may join others, but none may join it: they would share its refusal.
+        A request with a deadline of its own may join others, but none may join it: they would share its refusal. A
+        refresh must not join work begun before it.
         """
         found = False
 
@@ -194,51 +201,55 @@ class SpeechService:
             if cached is None:
                 return await compute()
             found = True
-            return CachedResult(cached.data, cached.seconds, CacheOutcome.HIT)
+            data = await self._held.hold(cached.data, task.context.caller)
+            return CachedResult(data, cached.seconds, CacheOutcome.HIT)
 
         async def store(result: CachedResult) -> None:
-            if not found:
-                await self._cache.put(key, result.data, result.seconds)
+            if not found and self._worth_storing(result):
+                await self._cache.put(key, result.data, result.seconds, task.context.caller)
 
-        flight_key = (key, task.coalescing_key)
+        flight_key = (key, task.context.cache.reads)
         if task.deadline is not None and flight_key not in flights:
             result = await get_or_compute()
             await store(result)
             return result
-        result, joined = await flights.do(flight_key, get_or_compute, store)
+        result, joined = await flights.do(flight_key, get_or_compute, store, task.place)
         if joined and result.outcome is CacheOutcome.MISS:
             return CachedResult(result.data, result.seconds, CacheOutcome.COALESCED)
         return result
 
+    def _worth_storing(self, result: CachedResult) -> bool:
+        """Whether the cache keeps this: not a large file at a slow speed, which is soon made again from its PCM."""
+        pcm_bytes = result.seconds * self._card.sample_rate * SAMPLE_BYTES
+        return len(result.data) <= max(MAX_STRETCHED_BYTES, 1.01 * pcm_bytes)
+
     # The work itself
 
-    async def _synthesize(
-        self, request: SpeechRequest, context: RequestContext, deadline: float | None
-    ) -> CachedResult:
-        synthesis = await self._dispatcher.synthesize(
-            Utterance(
-                id=secrets.token_hex(8),
-                text=request.text,
-                voice=request.voice.name,
-                seed=request.seed,
-                parameters=request.parameters,
-                request_id=context.request_id,
-            ),
-            Terms(context.caller, request.priority, deadline),
+    async def _synthesize(self, task: _Task) -> CachedResult:
+        request = task.request
+        utterance = Utterance(
+            id=secrets.token_hex(8),
+            text=request.text,
+            voice=request.voice.name,
+            seed=request.seed,
+            parameters=request.parameters,
+            request_id=task.context.request_id,
         )
+        with task.place.followed_by(partial(self._dispatcher.improve, utterance.id)):
+            synthesis = await self._dispatcher.synthesize(utterance, task.place.terms)
         stats = SynthesisStats(synthesis.worker, synthesis.attempts, synthesis.queue_seconds, synthesis.compute_seconds)
-        return CachedResult(synthesis.pcm, duration(synthesis.pcm, self._card.sample_rate), CacheOutcome.MISS, stats)
+        seconds = duration(len(synthesis.pcm), self._card.sample_rate)
+        pcm = await self._held.hold(MemoryBuffer(synthesis.pcm), task.context.caller)
+        return CachedResult(pcm, seconds, CacheOutcome.MISS, stats)
 
-    async def _encode(self, pcm: CachedResult, request: SpeechRequest) -> CachedResult:
-        rate = self._card.sample_rate
-        if is_cheap(pcm.data, request.format, request.speed):
-            data = encode(pcm.data, rate, request.format)
+    async def _encode(self, pcm: CachedResult, task: _Task) -> CachedResult:
+        request, rate = task.request, self._card.sample_rate
+        if is_pcm_copy(request.format, request.speed):
+            data = as_file(pcm.data, rate, request.format)
         else:
-            abandoned = threading.Event()
             try:
-                data = await asyncio.to_thread(encode, pcm.data, rate, request.format, request.speed, abandoned.is_set)
+                data = await self._encoders.encode(pcm.data, rate, request.format, request.speed, task.place)
             except asyncio.CancelledError:
-                abandoned.set()
                 self._metrics.record_cancellation("encoding")
                 wasted = 0.0 if pcm.stats is None else pcm.stats.compute_seconds
                 self._metrics.record_wasted_seconds("cancelled", wasted)

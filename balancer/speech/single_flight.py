@@ -6,8 +6,11 @@ The execution is cancelled only when its last caller has been cancelled.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Generic, TypeVar
+
+from balancer.speech.place import Place
 
 T = TypeVar("T")
 
@@ -15,8 +18,9 @@ T = TypeVar("T")
 class _Flight(Generic[T]):
     """One running execution, and the number of callers that wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: Place | None) -> None:
         self.result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.place = place
         self.callers = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -32,22 +36,28 @@ class SingleFlight(Generic[T]):
         return key in self._flights
 
     async def do(
-        self, key: Hashable, work: Callable[[], Awaitable[T]], after: Callable[[T], Awaitable[None]] | None = None
+        self,
+        key: Hashable,
+        work: Callable[[], Awaitable[T]],
+        after: Callable[[T], Awaitable[None]] | None = None,
+        place: Place | None = None,
     ) -> tuple[T, bool]:
         """The result of `work`, and whether it came from an execution that another caller started.
 
         Every caller gets the result of `work`, or the exception that it raises. `after` runs with the result once the
         callers have it; a call made meanwhile still gets that result. Cancelling one caller does not cancel the
-        execution while another waits for it.
+        execution while another waits for it. `place` is where the caller's own execution would wait: an execution that
+        is shared waits in the best place of its callers'.
         """
         flight = self._flights.get(key)
         joined = flight is not None
         if flight is None:
-            flight = self._flights[key] = _Flight()
+            flight = self._flights[key] = _Flight(place)
             flight.task = asyncio.create_task(self._run(key, flight, work, after))
         flight.callers += 1
         try:
-            return await asyncio.shield(flight.result), joined
+            with _improving(flight.place, place) if joined else nullcontext():
+                return await asyncio.shield(flight.result), joined
         finally:
             flight.callers -= 1
             if not flight.callers and not flight.result.done():
@@ -81,3 +91,14 @@ class SingleFlight(Generic[T]):
     def _remove(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:
             del self._flights[key]
+
+
+@contextmanager
+def _improving(shared: Place | None, own: Place | None) -> Iterator[None]:
+    """Within the block, the shared place is at least as good as the caller's own."""
+    if shared is None or own is None:
+        yield
+        return
+    shared.improve(own.terms)
+    with own.followed_by(shared.improve):
+        yield

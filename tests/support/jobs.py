@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import Job, JobError
 from balancer.jobs.store import Result
 
@@ -12,7 +13,7 @@ Opened = Callable[..., Any]
 """Opens a store, as the fixture `opened` does."""
 
 ERROR = JobError(code="synthesis_failed", message="no")
-RESULT = Result(b"RIFF audio", 1.5, "digest")
+RESULT = Result(MemoryBuffer(b"RIFF audio"), 1.5, "digest")
 LEASE = 0.4
 """Seconds for which a claim in Redis holds without being renewed."""
 

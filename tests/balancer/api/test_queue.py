@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -133,6 +134,31 @@ def test_invalid_batches(server: Server, content: bytes, media_type: str, status
     response = server.client.post("/queue/batch", content=content, headers={"Content-Type": media_type})
     assert response.status_code == status_code
     assert message in response.json()["error"]["message"]
+
+
+def test_batches_and_event_streams_are_limited() -> None:
+    with serve_stub(max_batch_lines=3, event_streams_per_caller=2, event_streams=2) as server, ExitStack() as streams:
+        lines = b"\n".join([b'{"text": "slow"}'] * 3)
+        headers = {"Content-Type": "application/x-ndjson"}
+        accepted = server.client.post("/queue/batch", content=lines, headers=headers)
+        assert accepted.status_code == 202
+        refused = server.client.post("/queue/batch", content=lines + b"\n{", headers=headers)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "body_too_large")
+        url = accepted.json()["jobs"][-1]["statusUrl"]
+        events = {"Accept": "text/event-stream"}
+        first = streams.enter_context(server.client.stream("GET", url, headers=events))
+        second = server.client.stream("GET", url, headers=events)
+        assert (first.status_code, second.__enter__().status_code) == (200, 200)
+        refused = server.client.get(url, headers=events)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
+        assert "retry-after" in refused.headers
+        second.__exit__(None, None, None)
+        wait_until(lambda: _opens(server, url))
+
+
+def _opens(server: Server, url: str) -> bool:
+    with server.client.stream("GET", url, headers={"Accept": "text/event-stream"}) as stream:
+        return stream.status_code == 200
 
 
 def test_invalid_jobs_are_refused_at_once(server: Server) -> None:

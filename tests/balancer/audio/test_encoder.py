@@ -14,7 +14,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from balancer.audio.encoder import MAX_SPEED, MIN_SPEED, change_tempo, duration, encode
+from balancer.audio import encoder
+from balancer.audio.buffers import MemoryBuffer
+from balancer.audio.encoder import MAX_SPEED, MIN_SPEED, EncodingAbandonedError, as_file, is_pcm_copy
 from balancer.audio.formats import AudioFormat
 
 RATE = 24_000
@@ -32,6 +34,21 @@ def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> bytes:
     times = np.arange(round(seconds * rate)) / rate
     pcm: bytes = (8_192 * np.sin(2 * np.pi * hertz * times)).astype("<i2").tobytes()
     return pcm
+
+
+def encode(pcm: bytes, rate: int, audio_format: AudioFormat, speed: float = 1.0) -> bytes:
+    """The complete file."""
+    output = io.BytesIO()
+    encoder.encode(MemoryBuffer(pcm), rate, audio_format, speed, output)
+    return output.getvalue()
+
+
+def change_tempo(pcm: bytes, rate: int, speed: float) -> bytes:
+    return b"".join(encoder.change_tempo(MemoryBuffer(pcm), rate, speed))
+
+
+def duration(pcm: bytes, rate: int) -> float:
+    return encoder.duration(len(pcm), rate)
 
 
 def samples(pcm: bytes) -> int:
@@ -190,9 +207,24 @@ def test_tempo_does_not_skip_sounds() -> None:
     assert audible > 0.9 * len(places)
 
 
-def test_speed_one_rerotated_the_input_untouched() -> None:
-    pcm = tone(0.1)
-    assert change_tempo(pcm, RATE, 1.0) is pcm
+def test_at_speed_one_the_samples_stay() -> None:
+    pcm = tone(2.5)
+    assert change_tempo(pcm, RATE, 1.0) == pcm
+
+
+@pytest.mark.parametrize("audio_format", [AudioFormat.WAV, AudioFormat.PCM])
+def test_a_file_that_is_the_pcm_is_made_without_encoding(audio_format: AudioFormat) -> None:
+    assert is_pcm_copy(audio_format, 1.0)
+    assert not is_pcm_copy(audio_format, 0.5)
+    pcm = tone(2.5)
+    assert bytes(as_file(MemoryBuffer(pcm), RATE, audio_format)) == encode(pcm, RATE, audio_format)
+
+
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_an_abandoned_encoding_ends_within_a_second_of_audio(audio_format: AudioFormat) -> None:
+    asked = iter((False, False, True))
+    with pytest.raises(EncodingAbandonedError):
+        encoder.encode(MemoryBuffer(tone(60)), RATE, audio_format, 2.0, io.BytesIO(), lambda: next(asked))
 
 
 @pytest.mark.parametrize("speed", [MIN_SPEED, 0.8, 1.0, 3.0, MAX_SPEED])

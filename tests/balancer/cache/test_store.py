@@ -19,6 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.audio.buffers import MemoryBuffer
+from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES
 from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
 from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
@@ -32,7 +34,7 @@ Opened = Callable[..., Any]
 
 
 def cached(data: bytes = b"audio", created: float = 1000.0) -> CachedAudio:
-    return CachedAudio(data, 1.5, created)
+    return CachedAudio(MemoryBuffer(data), 1.5, created)
 
 
 @pytest.fixture(params=["files", "redis"])
@@ -71,7 +73,7 @@ async def test_the_latest_audio_replaces_the_earlier_one(opened: Opened) -> None
     async with opened() as store:
         await store.put(KEY, cached(b"one"))
         await store.put(KEY, cached(b"another"))
-        assert (await store.get(KEY)).data == b"another"
+        assert bytes((await store.get(KEY)).data) == b"another"
         stats = await store.stats()
         assert (stats.entries, stats.bytes) == (1, len(pack_entry(KEY, cached(b"another"))))
 
@@ -100,6 +102,83 @@ async def test_the_least_recently_used_entry_is_evicted(opened: Opened) -> None:
         assert found == set("cef")
         stats = await store.stats()
         assert (stats.entries, stats.bytes) == (3, 3 * size)
+
+
+async def test_one_caller_does_not_push_out_the_others(opened: Opened) -> None:
+    clock = Clock()
+    size = len(pack_entry(KEY, cached(bytes(1000))))
+    async with opened(limit=10 * size, clock=clock) as store:
+        for number in range(4):
+            clock.now += 1
+            await store.put(f"{number:064}", cached(bytes(1000)), "modest")
+        for number in range(4, 40):
+            clock.now += 1
+            await store.put(f"{number:064}", cached(bytes(1000), clock.now), "greedy")
+        found = [number for number in range(40) if await store.get(f"{number:064}") is not None]
+        assert found == [0, 1, 2, 3, *range(34, 40)]
+        stats = await store.stats()
+        assert (stats.entries, stats.bytes) == (10, 10 * size)
+        for number in range(40, 60):
+            clock.now += 1
+            await store.put(f"{number:064}", cached(bytes(1000), clock.now), "modest")
+        found = [number for number in range(60) if await store.get(f"{number:064}") is not None]
+        assert len(found) == 10
+        assert sum(number >= 40 for number in found) == 5, "they share it equally once both need it"
+        assert await store.clear() == 10
+        await store.put(KEY, cached(created=clock.now), "modest")
+        assert await store.get(KEY) is not None
+
+
+async def test_an_index_of_an_earlier_version_is_used_further(tmp_path: Path) -> None:
+    content = pack_entry(KEY, cached(bytes(1000)))
+    (tmp_path / "aa").mkdir()
+    (tmp_path / "aa" / KEY).write_bytes(content)
+    with sqlite3.connect(tmp_path / INDEX) as index:
+        index.executescript(EARLIER_SCHEMA)
+        index.execute("INSERT INTO entries VALUES (?, ?, ?)", (KEY, len(content), 1.0))
+    store = FileStore(tmp_path, limit=3 * len(content), lifetime=1000.0, clock=lambda: 1000.0)
+    assert await store.get(KEY) == cached(bytes(1000))
+    for number in range(3):
+        await store.put(f"{number:064}", cached(bytes(1000)), f"caller {number}")
+    assert (await store.stats()).entries == 3
+    with sqlite3.connect(tmp_path / INDEX) as index:  # as that version does it, beside this one
+        index.execute("INSERT INTO entries VALUES (?, ?, ?)", (OTHER, 1, 1.0))
+        index.execute("DELETE FROM entries WHERE key = (SELECT key FROM entries WHERE key < 'a' LIMIT 1)")
+    assert (await store.stats()).entries == 3
+    await store.aclose()
+
+
+EARLIER_SCHEMA = """
+CREATE TABLE entries (key TEXT PRIMARY KEY, bytes INTEGER NOT NULL, used REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX by_use ON entries (used);
+CREATE TABLE totals (entries INTEGER NOT NULL, bytes INTEGER NOT NULL);
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER added AFTER INSERT ON entries BEGIN
+    UPDATE totals SET entries = entries + 1, bytes = bytes + NEW.bytes;
+END;
+CREATE TRIGGER resized AFTER UPDATE OF bytes ON entries BEGIN
+    UPDATE totals SET bytes = bytes + NEW.bytes - OLD.bytes;
+END;
+CREATE TRIGGER dropped AFTER DELETE ON entries BEGIN
+    UPDATE totals SET entries = entries - 1, bytes = bytes - OLD.bytes;
+END;
+"""
+
+
+async def test_large_audio_stays_in_its_file(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=10**8, lifetime=100.0, clock=lambda: 1000.0)
+    data = random.Random(1).randbytes(MAX_IN_MEMORY_BYTES + 1)
+    await store.put(KEY, cached(data))
+    found = await store.get(KEY)
+    assert found is not None
+    assert not found.data.in_memory
+    assert await store.clear() == 1
+    assert bytes(found.data) == data, "also once it is evicted"
+    await store.put(KEY, cached(data))
+    file = tmp_path / KEY[:2] / KEY
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert await store.get(KEY) is None
+    await store.aclose()
 
 
 async def test_audio_larger_than_the_limit_is_not_stored(opened: Opened) -> None:
@@ -151,7 +230,7 @@ async def test_files_that_were_altered_or_cut_are_never_served(tmp_path: Path) -
             case _:
                 continue
         file.write_bytes(content)
-    found = {key: answer.data for key in audio if (answer := await store.get(key)) is not None}
+    found = {key: bytes(answer.data) for key in audio if (answer := await store.get(key)) is not None}
     assert 10 < len(found) < 100
     assert found == {key: audio[key] for key in found}
     assert len(list(tmp_path.glob("??/*"))) == len(found), "the damaged files are deleted"
@@ -184,6 +263,7 @@ async def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> No
 
 WRITER = """
 import asyncio, pathlib, random, sys, time
+from balancer.audio.buffers import MemoryBuffer
 from balancer.cache.file_store import FileStore
 from balancer.cache.store import CachedAudio
 async def main():
@@ -191,7 +271,8 @@ async def main():
     rng = random.Random()
     while True:
         number = rng.randrange(40)
-        await store.put(f"{number:064}", CachedAudio(bytes([number]) * rng.randrange(1, 50_000), 1.0, time.time()))
+        data = MemoryBuffer(bytes([number]) * rng.randrange(1, 50_000))
+        await store.put(f"{number:064}", CachedAudio(data, 1.0, time.time()))
 asyncio.run(main())
 """
 
@@ -211,7 +292,7 @@ async def test_writers_that_are_killed_leave_complete_files_and_a_complete_index
         answer = await store.get(f"{number:064}")
         if answer is not None:
             found += 1
-            assert set(answer.data) == {number}
+            assert set(bytes(answer.data)) == {number}
     assert found >= 5
     files = {file.name for file in tmp_path.glob("??/*") if not file.name.startswith(".")}
     with sqlite3.connect(tmp_path / INDEX) as index:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.cache.store import CachedAudio
 from balancer.cli.main import app
 from balancer.jobs.job import Job, JobError, JobState
@@ -33,7 +34,7 @@ async def fill() -> None:
     stores = open_stores(Settings.load().storage)
     assert stores.audio is not None
     for number in range(3):
-        await stores.audio.put(f"{number:064}", CachedAudio(bytes(1000), 1.0, time.time()))
+        await stores.audio.put(f"{number:064}", CachedAudio(MemoryBuffer(bytes(1000)), 1.0, time.time()))
     jobs = [
         Job(
             id=f"job-{number}", caller="shop", body={"text": f"Text {number}."}, characters=7, created=0.0, format="wav"

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.formats import AudioFormat
 from balancer.errors import NotServingError, PoisonedError, QueueFullError
 from balancer.jobs import executor as module
@@ -42,7 +43,7 @@ class Speech:
             raise failures[name]("as the text says")
         if name == "long":
             await asyncio.Event().wait()
-        return Audio(b"audio", AudioFormat.WAV, 24_000, 1.0)
+        return Audio(MemoryBuffer(b"audio"), AudioFormat.WAV, 24_000, 1.0)
 
     def attempts(self, text: str) -> int:
         return [requested for requested, _ in self.requests].count(text)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.store import JobStoreError, Result
@@ -44,7 +45,7 @@ async def test_a_full_redis_refuses_audio_and_new_jobs_but_no_other_change(tmp_p
         await store.add([job(1), job(2), job(3)])
         one, two = found(await store.claim()), found(await store.claim())
         await raw.config_set("maxmemory", 1)
-        for refused in (store.finish(one, Result(b"x" * 1000, 1.0, "d")), store.add([job(4)])):
+        for refused in (store.finish(one, Result(MemoryBuffer(b"x" * 1000), 1.0, "d")), store.add([job(4)])):
             with pytest.raises(JobStoreError, match="Redis refused a command"):
                 await refused
         assert client.unavailable_reason is None

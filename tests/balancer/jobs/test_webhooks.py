@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs import webhooks
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
@@ -47,7 +48,7 @@ async def done(store: SqliteJobStore, url: str) -> None:
     await store.add([Job(id="one", caller="c", body={}, characters=1, created=0.0, format="wav", webhook=url)])
     claimed = await store.claim()
     assert claimed is not None
-    assert await store.finish(claimed, Result(b"audio", 1.0, "digest"))
+    assert await store.finish(claimed, Result(MemoryBuffer(b"audio"), 1.0, "digest"))
 
 
 async def until(condition: object) -> None:

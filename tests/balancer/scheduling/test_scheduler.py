@@ -374,6 +374,49 @@ def test_the_expected_wait_is_right_within_the_longest_text(
     assert abs(started - expected) <= max([*waiting, 0.0])
 
 
+def improve(scheduler: Scheduler, name: str, caller: str, priority: Priority) -> None:
+    scheduler.improve(AttemptId(name), Terms(caller, priority), 0.0)
+
+
+def test_a_batch_utterance_goes_with_the_interactive_ones_once_an_interactive_request_waits_for_it() -> None:
+    scheduler = make_scheduler(1.0)
+    for name in ("running", "i1", "i2"):
+        scheduler.submit(queued(name, caller=name), 0.0)
+    assert assigned(scheduler) == ["running"]
+    for name in ("b1", "b2"):
+        scheduler.submit(queued(name, caller="jobs", priority=BATCH), 0.0)
+    improve(scheduler, "b2", "person", INTERACTIVE)
+    improve(scheduler, "b2", "jobs", BATCH)  # never back
+    improve(scheduler, "running", "person", INTERACTIVE)
+    improve(scheduler, "unknown", "person", INTERACTIVE)
+    assert scheduler.depths == {INTERACTIVE: 3, BATCH: 1}
+    scheduler.release(AttemptId("running"))
+    assert served(scheduler) == ["i1", "i2", "b2", "b1"]
+
+
+def test_a_shared_utterance_goes_in_the_earlier_of_its_callers_turns() -> None:
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("running"), 0.0)
+    assert assigned(scheduler) == ["running"]
+    for number in range(5):
+        scheduler.submit(queued(f"a{number}", caller="a"), 0.0)
+    scheduler.submit(queued("b0", caller="b"), 0.0)
+    improve(scheduler, "a4", "c", INTERACTIVE)
+    improve(scheduler, "b0", "a", INTERACTIVE)  # it would come later
+    scheduler.release(AttemptId("running"))
+    assert served(scheduler) == ["a0", "b0", "a4", "a1", "a2", "a3"]
+
+
+def test_a_full_queue_takes_no_improved_utterance_in() -> None:
+    scheduler = make_scheduler(1.0, limit=1)
+    scheduler.submit(queued("running"), 0.0)
+    assert assigned(scheduler) == ["running"]
+    scheduler.submit(queued("i1"), 0.0)
+    scheduler.submit(queued("b1", priority=BATCH), 0.0)
+    improve(scheduler, "b1", "person", INTERACTIVE)
+    assert scheduler.depths == {INTERACTIVE: 1, BATCH: 1}
+
+
 class Events(RuleBasedStateMachine):
     """Events in any order, against a model that tracks where each attempt must be."""
 

@@ -4,6 +4,9 @@ import asyncio
 
 import pytest
 
+from balancer.scheduling.priority import Priority
+from balancer.scheduling.queued_utterance import Terms
+from balancer.speech.place import Place
 from balancer.speech.single_flight import SingleFlight
 
 
@@ -106,3 +109,22 @@ async def test_a_call_while_after_runs_gets_the_same_result() -> None:
     while "a" in flights:
         await asyncio.sleep(0)
     assert stored == ["audio"]
+
+
+async def test_a_shared_execution_waits_in_the_best_place_of_its_callers() -> None:
+    flights: SingleFlight[str] = SingleFlight()
+    work = Work()
+    batch, interactive = (Place(Terms("caller", priority)) for priority in (Priority.BATCH, Priority.INTERACTIVE))
+    seen: list[Terms] = []
+    with batch.followed_by(seen.append):
+        first = asyncio.create_task(flights.do("a", work, place=batch))
+        await asyncio.sleep(0)
+        second = asyncio.create_task(flights.do("a", work, place=interactive))
+        await asyncio.sleep(0)
+        assert batch.terms.priority is Priority.INTERACTIVE
+        assert seen == [interactive.terms]
+        later = Terms("another", Priority.INTERACTIVE)
+        interactive.improve(later)
+        assert seen == [interactive.terms, later], "also what joins the one that has joined"
+        work.result.set_result("audio")
+        await asyncio.gather(first, second)

@@ -1,0 +1,136 @@
+"""Where the audio of requests under way lies: in memory within a budget, else in temporary files within another.
+
+Both budgets bound all callers together and each caller, so that nobody takes all of one. What is past the budget of
+memory, or larger than MAX_IN_MEMORY_BYTES, goes to a file; what is past that of files is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable
+from typing import IO
+
+from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer
+from balancer.errors import AudioMemoryFullError
+from balancer.settings_groups import MemorySettings
+from balancer.thread_pool import PoolFullError, ThreadPool
+
+MAX_IN_MEMORY_BYTES = 2 * 2**20
+"""Larger audio is held in a file: at 24 kHz, three quarters of a minute of PCM."""
+RETRY_SECONDS = 5.0
+"""When a request that was refused for want of room may be tried again."""
+FILE_THREADS = 4
+
+
+class Budget:
+    """Bytes that callers hold: at most `limit` together, and one caller at most `share` of it. Thread-safe."""
+
+    def __init__(self, limit: int, share: float) -> None:
+        self._limit = limit
+        self._caller_limit = int(limit * share)
+        # Reentrant: the garbage collector may call `give_back` within either method.
+        self._lock = threading.RLock()
+        self._callers: Counter[str] = Counter()
+        self._taken = 0
+
+    @property
+    def taken(self) -> int:
+        """Bytes that all callers hold."""
+        return self._taken
+
+    def take(self, caller: str, size: int) -> bool:
+        """Count `size` bytes more for the caller, if they fit."""
+        with self._lock:
+            if self._taken + size > self._limit or self._callers[caller] + size > self._caller_limit:
+                return False
+            self._taken += size
+            self._callers[caller] += size
+            return True
+
+    def give_back(self, caller: str, size: int) -> None:
+        """Count `size` bytes less for the caller."""
+        with self._lock:
+            self._taken -= size
+            self._callers[caller] -= size
+            if self._callers[caller] <= 0:
+                del self._callers[caller]
+
+
+class HeldAudio:
+    """Makes buffers and counts them; each is counted until the last request that reads it has let it go."""
+
+    def __init__(self, settings: MemorySettings) -> None:
+        self.memory = Budget(settings.audio_memory_bytes, settings.caller_share)
+        self.files = Budget(settings.spool_bytes, settings.caller_share)
+        self._pool = ThreadPool("files", FILE_THREADS)
+
+    async def hold(self, audio: AudioBuffer, caller: str) -> AudioBuffer:
+        """The same audio, counted for the caller: `audio` itself or a copy in a temporary file.
+
+        Raises AudioMemoryFullError.
+        """
+        if not audio.in_memory or self._hold_in_memory(audio, caller):
+            return audio
+        try:
+            return await self._pool.run(lambda: self._copy_to_file(audio, caller))
+        except PoolFullError as error:
+            raise AudioMemoryFullError(
+                f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS
+            ) from error
+
+    def write(self, caller: str, fill: Callable[[IO[bytes]], None]) -> AudioBuffer:
+        """The audio that `fill` writes to the file it is given. Blocks. Raises AudioMemoryFullError and as `fill`."""
+        try:
+            with tempfile.SpooledTemporaryFile(max_size=MAX_IN_MEMORY_BYTES) as file:
+                fill(file)
+                size = file.seek(0, os.SEEK_END)
+                if size <= MAX_IN_MEMORY_BYTES:
+                    file.seek(0)
+                    audio = MemoryBuffer(file.read())
+                    if self._hold_in_memory(audio, caller):
+                        return audio
+                file.rollover()
+                file.flush()
+                return self._hold_file(file.fileno(), size, caller)
+        except OSError as error:
+            raise AudioMemoryFullError(
+                f"no temporary file can be written for the audio: {error.strerror or error}", retry_after=RETRY_SECONDS
+            ) from error
+
+    async def read(self, audio: AudioBuffer, start: int, size: int) -> bytes:
+        """A piece of the audio, read in a thread if that may block. Raises OSError."""
+        if audio.in_memory:
+            return audio.read(start, size)
+        return await self._pool.run(lambda: audio.read(start, size))
+
+    def close(self) -> None:
+        """End the threads; does not wait for them."""
+        self._pool.close()
+
+    def _copy_to_file(self, audio: AudioBuffer, caller: str) -> AudioBuffer:
+        def fill(file: IO[bytes]) -> None:
+            for piece in audio.pieces():
+                file.write(piece)
+
+        return self.write(caller, fill)
+
+    def _hold_in_memory(self, audio: AudioBuffer, caller: str) -> bool:
+        size = len(audio)
+        if size > MAX_IN_MEMORY_BYTES or not self.memory.take(caller, size):
+            return False
+        weakref.finalize(audio, self.memory.give_back, caller, size)
+        return True
+
+    def _hold_file(self, descriptor: int, size: int, caller: str) -> AudioBuffer:
+        if not self.files.take(caller, size):
+            raise AudioMemoryFullError(
+                "too much audio is under way, for you or for all; read the answers to earlier requests first",
+                retry_after=RETRY_SECONDS,
+            )
+        audio = FileBuffer(os.dup(descriptor), 0, size)
+        weakref.finalize(audio, self.files.give_back, caller, size)
+        return audio

@@ -1,0 +1,97 @@
+"""Threads for work that blocks: each thing that may be slow has a pool of its own, so that nothing else waits for it.
+
+The threads are daemons: a process that ends does not wait for a call that hangs, on a dead disk for example.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 1000
+"""Calls that may wait for a thread of one pool, if its owner sets no other limit."""
+
+
+class PoolFullError(OSError):
+    """Too many calls wait for the pool already; the message names it."""
+
+
+class ThreadPool:
+    """Up to `threads` threads, each started when it is first needed. Thread-safe."""
+
+    def __init__(self, name: str, threads: int, *, max_waiting: int = MAX_WAITING) -> None:
+        self._name = name
+        self._limit = threads
+        self._max_waiting = max_waiting
+        self._calls: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._closed = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`, called in a thread. Raises PoolFullError, and whatever `work` raises.
+
+        Cancelling this takes work back that has not begun; work that has begun goes on.
+        """
+        return await asyncio.wrap_future(self._submit(work))
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Call `work` in a thread and wait for nothing: an error is logged, and work for a full pool is dropped."""
+
+        def logged() -> None:
+            try:
+                work()
+            except Exception:
+                log.exception("work of the pool %s failed", self._name)
+
+        try:
+            self._submit(logged)
+        except PoolFullError as error:
+            log.warning("%s", error)
+
+    def close(self) -> None:
+        """Refuse further calls, and end the threads as they become idle. Does not wait for them."""
+        with self._lock:
+            self._closed = True
+            for _ in self._threads:
+                self._calls.put(None)
+
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._lock:
+            if self._closed:
+                raise PoolFullError(f"the pool {self._name} is closed")
+            if self._calls.qsize() >= self._max_waiting:
+                raise PoolFullError(f"{self._max_waiting} calls wait for the pool {self._name} already")
+            self._calls.put((future, work))
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            future, work = call
+            if future.set_running_or_notify_cancel():
+                try:
+                    result = work()
+                except BaseException as error:  # noqa: BLE001 - raised where the result is awaited
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+                    del result
+            # A thread that waits must not keep the last call's objects alive, which may be megabytes.
+            del call, future, work
+            self._idle.release()
