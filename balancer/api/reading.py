@@ -115,9 +115,11 @@ def validate_body(value: Any, schema: type[Body]) -> Body:
 
 def request_context(request: Request) -> RequestContext:
     """The context of a speech request. Raises InvalidRequestError if the deadline header is invalid."""
+    caller = caller_of(request)
     return RequestContext(
         request_id=request.state.request_id,
-        caller=caller_of(request).name,
+        caller=caller.name,
+        caller_id=caller.identity,
         arrived=asyncio.get_running_loop().time(),
         deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
         log_fields=request.state.log_fields,

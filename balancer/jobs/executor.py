@@ -177,7 +177,9 @@ class JobExecutor:
     async def _synthesize(self, job: Job) -> Result:
         request = await self._validator.validate_for_client(TtsBody.model_validate(job.body))
         request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
-        context = RequestContext(job.id, job.caller, asyncio.get_running_loop().time(), waits_indefinitely=True)
+        context = RequestContext(
+            job.id, job.caller, job.caller_id, asyncio.get_running_loop().time(), waits_indefinitely=True
+        )
         audio = await self._speech.synthesize(request, context)
         fields = {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()
         log.info("job %s synthesized", job.id, extra={"fields": fields})

@@ -37,7 +37,9 @@ class RequestContext:
 
     request_id: str
     caller: str
-    """Name of the API key, or the client's address. Callers take turns in the queue."""
+    """Name of the API key, or the client's address, for the log."""
+    caller_id: str
+    """Identity of the API key, or the client's address: callers take turns, and have shares, under it."""
     arrived: float
     deadline_ms: float | None = None
     """Time limit of the header X-Deadline-Ms, in milliseconds from the arrival; None: no limit."""

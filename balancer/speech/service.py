@@ -130,7 +130,7 @@ class SpeechService:
         limit, deadline = self._limit(request, context)
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
-                place = Place(Terms(context.caller, request.priority, deadline))
+                place = Place(Terms(context.caller_id, request.priority, deadline))
                 result = await self._result(_Task(request, context, place))
         except InvalidRequestError as error:
             # The engine refused the text: validation cannot foresee this.
@@ -172,7 +172,7 @@ class SpeechService:
         request = task.request
         if self._keys is None or not task.context.cache.writes:
             return await self._encode(await self._synthesize(task), task)
-        pcm_key = await self._keys.pcm(request, task.context.caller)
+        pcm_key = await self._keys.pcm(request, task.context.caller_id)
         if is_pcm_copy(request.format, request.speed):
             return await self._encode(await self._pcm(pcm_key, task), task)  # a copy of the PCM: not stored twice
         key = self._keys.file(pcm_key, request.speed, request.format)
@@ -201,12 +201,12 @@ class SpeechService:
             if cached is None:
                 return await compute()
             found = True
-            data = await self._held.hold(cached.data, task.context.caller)
+            data = await self._held.hold(cached.data, task.context.caller_id)
             return CachedResult(data, cached.seconds, CacheOutcome.HIT)
 
         async def store(result: CachedResult) -> None:
             if not found and self._worth_storing(result):
-                await self._cache.put(key, result.data, result.seconds, task.context.caller)
+                await self._cache.put(key, result.data, result.seconds, task.context.caller_id)
 
         flight_key = (key, task.context.cache.reads)
         if task.deadline is not None and flight_key not in flights:
@@ -239,7 +239,7 @@ class SpeechService:
             synthesis = await self._dispatcher.synthesize(utterance, task.place.terms)
         stats = SynthesisStats(synthesis.worker, synthesis.attempts, synthesis.queue_seconds, synthesis.compute_seconds)
         seconds = duration(len(synthesis.pcm), self._card.sample_rate)
-        pcm = await self._held.hold(MemoryBuffer(synthesis.pcm), task.context.caller)
+        pcm = await self._held.hold(MemoryBuffer(synthesis.pcm), task.context.caller_id)
         return CachedResult(pcm, seconds, CacheOutcome.MISS, stats)
 
     async def _encode(self, pcm: CachedResult, task: _Task) -> CachedResult:
