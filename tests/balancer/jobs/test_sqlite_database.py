@@ -38,7 +38,7 @@ async def test_jobs_of_a_removed_folder_are_written_again(tmp_path: Path) -> Non
     assert found(await store.claim()).id == "job-2"
     file = await store.audio(found(await store.get("job-1")))
     assert file is not None
-    assert file.read_bytes() == RESULT.audio
+    assert file.read_bytes() == bytes(RESULT.audio)
     await store.aclose()
 
 

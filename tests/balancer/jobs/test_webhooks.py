@@ -123,7 +123,9 @@ def test_the_end_of_a_job_is_delivered_over_http(receiver: WebhookReceiver) -> N
 
 
 def test_urls_in_a_webhook_are_those_of_the_address_the_job_was_queued_at(receiver: WebhookReceiver) -> None:
-    with serve_stub(webhook_secret=SECRET, webhook_private=True) as server:
+    with serve_stub(
+        webhook_secret=SECRET, webhook_private=True, allowed_hosts="queued.example.org,asked.example.org"
+    ) as server:
         body = {"text": "Hello.", "webhook": receiver.url}
         job = server.client.post("/queue", json=body, headers={"Host": "queued.example.org"}).json()
         server.client.get(f"/status/{job['requestId']}", headers={"Host": "asked.example.org"})
