@@ -5,11 +5,11 @@ ChorusError
 │   ├── InvalidHttpError           400  the bytes are not a request of HTTP/1.1
 │   ├── MisdirectedRequestError    421  the Host header names another server
 │   ├── RequestTimeoutError        408  the client sends its request too slowly
-│   ├── BodyTooLargeError          413
 │   ├── UriTooLongError            414
 │   ├── HeadTooLargeError          431  the headers are too large or too many
 │   ├── ExpectationFailedError     417
 │   ├── RangeNotSatisfiableError   416
+│   ├── BodyTooLargeError          413
 │   ├── AudioTooLargeError         413  the audio is too large for a JSON response
 │   ├── UnsupportedMediaTypeError  415
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server

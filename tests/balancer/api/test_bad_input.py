@@ -321,7 +321,6 @@ def test_a_body_of_another_media_type(server: Server, path: str, media_type: str
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/"),
         ("GET", "/nothing"),
         ("POST", "/nothing"),
         ("GET", "/v1"),
