@@ -320,9 +320,8 @@ class StorageSettings(SettingsGroup):
 
     cache_scope: Literal["shared", "caller"] = Field(
         "shared",
-        description="Who gets cached audio: `shared` answers every caller with what any other has had synthesized, "
-        "so that a fast answer tells that somebody said those words; `caller` keeps the audio of each API key, or "
-        "address, apart.",
+        description="Who shares cached audio: `shared`: all callers; `caller`: each API key, or address, has its own. "
+        "Where it is shared, a hit tells a caller that somebody has said those words.",
     )
 
     @property
