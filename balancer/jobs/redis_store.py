@@ -75,6 +75,8 @@ WEBHOOK_LEASE_SECONDS = 60.0
 """A host that has claimed a webhook and recorded no attempt for so long is taken for dead."""
 MAX_COUNTED = 100
 """Queued jobs whose characters are summed one by one; where there are more, their average stands for the rest."""
+SPOOL_SECONDS = 3600.0
+"""How long this host keeps the audio of a job after a client has fetched it."""
 MAX_CLAIM_TRIES = 100
 """Jobs that one claim looks at: others may take them first, or they may have to be set aside."""
 
@@ -332,7 +334,7 @@ class RedisJobStore:
 
     async def purge(self, before: float) -> int:
         """See JobStore."""
-        await self._pool.run(lambda: _remove_old(self._spool, before))
+        await self._pool.run(lambda: _remove_old(self._spool, time.time() - SPOOL_SECONDS))
         await self._upgrade()
         deleted: int = await self._run(self._purge_script, before)
         return deleted

@@ -80,13 +80,14 @@ class Usage:
         """Raise StoreFullError if `new` more jobs of the caller exceed the limits."""
         if new == 0:
             return
-        if self.caller_queued + new > limits.caller_queued:
+        shared = limits.share < 1  # else a caller's part is the whole
+        if shared and self.caller_queued + new > limits.caller_queued:
             raise StoreFullError(self.caller_queued, limits.caller_queued, audio=False, own=True)
         if self.queued + new > limits.queued:
             raise StoreFullError(self.queued, limits.queued, audio=False, own=False)
         if limits.evicts:
             return
-        if self.caller_audio_bytes >= limits.caller_audio_bytes:
+        if shared and self.caller_audio_bytes >= limits.caller_audio_bytes:
             raise StoreFullError(self.caller_audio_bytes, limits.caller_audio_bytes, audio=True, own=True)
         if self.audio_bytes >= limits.audio_bytes:
             raise StoreFullError(self.audio_bytes, limits.audio_bytes, audio=True, own=False)

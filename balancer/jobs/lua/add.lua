@@ -29,9 +29,10 @@ if new > 0 then
     local own_queued, own_size = redis.call('HGET', queued_by, caller), redis.call('HGET', size_by, caller)
     queued, size, own_queued, own_size = tonumber(queued or 0), tonumber(size or 0), tonumber(own_queued or 0),
         tonumber(own_size or 0)
-    if own_queued + new > max_own_queued then return {'full', 0, 1, own_queued, max_own_queued} end
+    -- Where a caller's part is the whole, it is the whole that is full.
+    if max_own_queued < max_queued and own_queued + new > max_own_queued then return {'full', 0, 1, own_queued, max_own_queued} end
     if queued + new > max_queued then return {'full', 0, 0, queued, max_queued} end
-    if own_size >= max_own_size then return {'full', 1, 1, own_size, max_own_size} end
+    if max_own_size < max_size and own_size >= max_own_size then return {'full', 1, 1, own_size, max_own_size} end
     if size >= max_size then return {'full', 1, 0, size, max_size} end
 end
 
