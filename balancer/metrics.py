@@ -66,6 +66,9 @@ class Metrics:
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
         self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
+        self.background_failures = self._counter(
+            "background_failures", "Failures of background tasks of the balancer, by task.", "task"
+        )
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS
         )()

@@ -82,6 +82,7 @@ class JobExecutor:
         self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
         self._failing = False
+        self._finishing = False
 
     def wake(self) -> None:
         """Poll the store at once, as there is a new job."""
@@ -93,6 +94,13 @@ class JobExecutor:
         if task is not None:
             self._cancelled.add(job_id)
             task.cancel()
+
+    async def finish(self) -> None:
+        """Run no further jobs, wait for the running ones, and let another process claim the rest."""
+        self._finishing = True
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        with suppress(JobStoreError):
+            await self._store.aclose()
 
     async def run(self) -> None:
         """Run jobs until cancelled; the running ones are then queued again."""
@@ -109,6 +117,8 @@ class JobExecutor:
 
     async def _start_next(self) -> float:
         """Start the next job if one is due and a slot is free; returns the seconds to wait before the next call."""
+        if self._finishing:
+            return POLL_INTERVAL_SECONDS
         if not self._slots.room_for_batch or len(self._running) > self._slots.slots:
             return SLOT_POLL_INTERVAL_SECONDS
         try:

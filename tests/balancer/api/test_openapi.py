@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
+from balancer.lifecycle import Lifecycle
 from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
@@ -78,7 +79,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 
 
 def app_routes() -> list[BaseRoute]:
-    app = create_app(Settings.load({}), lambda: None)
+    app = create_app(Settings.load({}), Lifecycle())
     assert isinstance(app, AccessLogMiddleware)
     routes: list[BaseRoute] = app._app._app.routes  # type: ignore[attr-defined]
     return routes
