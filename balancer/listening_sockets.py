@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 from collections.abc import MutableMapping, Sequence
+from contextlib import ExitStack
 
 VARIABLE = "CHORUS_LISTENERS"
 """Environment variable with the file descriptors of the sockets, separated by commas."""
@@ -33,16 +34,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
     if any(address[0] == "::" for *_, address in addresses):
         # Not by one socket for both: its IPv4 clients would have IPv6 addresses, in logs, limits and access rules.
         addresses += socket.getaddrinfo("0.0.0.0", port, type=socket.SOCK_STREAM)  # noqa: S104 - asked for by `::`
-    listeners = []
-    for family, kind, protocol, _, address in dict.fromkeys(addresses):
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the IPv4 address has its own socket
-        listener.bind(address)
-        listener.listen(BACKLOG)
-        listeners.append(listener)
-    return listeners
+    with ExitStack() as opened:
+        listeners = []
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the IPv4 address has its own socket
+            listener.bind(address)
+            listener.listen(BACKLOG)
+            listeners.append(listener)
+        opened.pop_all()  # all of them are open: they stay so
+        return listeners
 
 
 def pass_on(listeners: Sequence[socket.socket], environ: MutableMapping[str, str]) -> None:
