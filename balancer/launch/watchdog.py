@@ -70,11 +70,11 @@ def _kill(pid: int) -> None:
 
 
 def _notify_systemd() -> None:
-    """Tell systemd's own watchdog, if the unit has one, that supervisord is alive: it has just sent an event."""
+    """Tell systemd, if the unit asks for it, that supervisord has started and is alive: it has just sent an event."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if path:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"WATCHDOG=1", f"\0{path[1:]}" if path.startswith("@") else path)
+            notify.sendto(b"READY=1\nWATCHDOG=1", f"\0{path[1:]}" if path.startswith("@") else path)
 
 
 def main() -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from balancer.launch.watchdog import Watchdog, run
 from balancer.operations import heartbeat
@@ -54,3 +57,11 @@ def test_it_speaks_the_protocol_of_event_listeners_and_kills_none_but_balancers(
         assert answers.getvalue() == 3 * "READY\nRESULT 2\nOK" + "READY\n"
         assert other.poll() is None
         other.communicate(b"\n")
+
+
+def test_systemd_is_told_that_supervisord_is_alive(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(run_dir / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
+        run(run_dir, None, io.StringIO(TICK), io.StringIO())
+        assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
