@@ -130,7 +130,8 @@ def create_app(settings: Settings, lifecycle: Lifecycle) -> ASGIApp:
         dispatcher.draining = True
 
     async def finish_jobs() -> None:
-        """Gives up what has one owner: the next one claims jobs and webhooks once those under way here have ended."""
+        """Gives up what has one owner: the successor claims jobs once those under way here have ended."""
+        await background.stop("recycling")
         await background.stop("webhooks")
         handing_over.append(asyncio.create_task(executor.finish()))
 
