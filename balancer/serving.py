@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import signal
 import socket
 import time
@@ -12,6 +14,13 @@ import uvicorn
 from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.lifecycle import Lifecycle
 from balancer.listening_sockets import refuse
+
+
+class _CutOff(logging.Filter):
+    """Leaves out the tracebacks of connections that were cut at the end of the grace period: one line says so."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
 
 
 class Server(uvicorn.Server):
@@ -71,6 +80,7 @@ class Server(uvicorn.Server):
             # supervisord holds the sockets, too: without this, connections would be queued until all workers have
             # stopped, and never be answered.
             refuse(self._listeners)
+        logging.getLogger("uvicorn.error").addFilter(_CutOff())
         await super().shutdown(sockets)
 
     async def _accept_no_more(self) -> None:
