@@ -119,7 +119,7 @@ def test_clients_that_do_not_end_hold_up_no_restart_and_are_cut_at_the_grace() -
         old = balancer_of(chorus)
         text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
         waiting = [httpx.post(f"{chorus.url}/queue", json={"text": text}).json() for _ in range(20)][-1]
-        events = f"GET /status/{waiting['id']} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
+        events = f"GET /status/{waiting['requestId']} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
         asset = "GET /docs/assets/swagger-editor-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
         with (
             connect_and_never_read(chorus, asset.encode()) as deaf,
@@ -143,11 +143,13 @@ def test_clients_that_do_not_end_hold_up_no_restart_and_are_cut_at_the_grace() -
 def test_jobs_go_on_in_the_successor_and_none_is_done_twice() -> None:
     with start_chorus("--workers", "1") as chorus:
         old = balancer_of(chorus)
-        jobs = [httpx.post(f"{chorus.url}/queue", json={"text": f"Job number {n}."}).json()["id"] for n in range(10)]
+        jobs = [
+            httpx.post(f"{chorus.url}/queue", json={"text": f"Job number {n}."}).json()["requestId"] for n in range(10)
+        ]
         chorus.supervisorctl("start", "balancer-next")
 
         def states() -> set[str]:
-            return {httpx.get(f"{chorus.url}/status/{job}").json()["status"] for job in jobs}
+            return {httpx.get(f"{chorus.url}/status/{job}").json()["state"] for job in jobs}
 
         wait_until(lambda: old not in balancers_of(chorus))
         wait_until(lambda: states() == {"done"}, timeout=TIMEOUT * 2)
