@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -34,6 +34,7 @@ from balancer.api.responses import (
     internal_error_response,
 )
 from balancer.audio.held_audio import HeldAudio
+from balancer.background import Background, BackgroundTask, OnFailure
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.attempt import AttemptTimeouts
 from balancer.dispatch.dispatcher import Dispatcher
@@ -43,8 +44,11 @@ from balancer.jobs.executor import JobExecutor
 from balancer.jobs.service import JobService
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
+from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
+from balancer.operations import heartbeat
 from balancer.operations.fleet_collector import FleetCollector
+from balancer.operations.handover import Supervision, ask_predecessor, start_successor, stop_predecessor
 from balancer.operations.loop_lag import observe_loop_lag
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.ready_banner import print_ready_banner
@@ -62,6 +66,11 @@ from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
+FIRST_PROBES_SECONDS = 1.0
+"""A balancer that starts beside running workers accepts connections once it knows one of them, or after this time."""
+
+FIRST_PROBES_INTERVAL_SECONDS = 0.01
+
 
 class Closeable(Protocol):
     """A pool of threads, or what owns one."""
@@ -70,8 +79,8 @@ class Closeable(Protocol):
         """End the threads as they become idle; do not wait for them."""
 
 
-def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[[], None]) -> ASGIApp:
-    """Returns the balancer's ASGI app. `replace_balancer` restarts this process without losing a connection.
+def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> ASGIApp:
+    """Returns the balancer's ASGI app, which stops and hands over as `lifecycle` tells it.
 
     Blocks: the audio cache needs a fingerprint of the weights, so it is called before the event loop runs. Raises
     VoiceError if the voices cannot be read.
@@ -113,6 +122,7 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
     job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
     job_routes = queue.QueueRoutes(job_service, validator, admission, limits, settings.jobs, settings.server.public_url)
     process_cpu = ProcessCpu()
+    background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
 
     app = Starlette(
@@ -148,16 +158,33 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
         lifespan=_lifespan(
             stores,
             [encoders, held, job_routes],
-            lambda: [
-                fleet.run(dispatcher),
-                executor.run(),
-                print_ready_banner(settings, dispatcher),
-                observe_loop_lag(metrics.loop_lag),
-                *_operations(settings, dispatcher, replace_balancer, process_cpu),
+            background,
+            [
+                # Its view of the workers is shared with every request that waits for one of them.
+                BackgroundTask("fleet", lambda: fleet.run(dispatcher), OnFailure.END_PROCESS),
+                # The others find what they left undone: in the job store, in the workers' states, on their socket.
+                BackgroundTask("jobs", executor.run),
+                BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
+                BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.loop_lag)),
+                *_operations(settings, dispatcher, lifecycle, process_cpu),
                 *_webhooks(settings.jobs, stores, metrics),
             ],
+            lambda: _first_probes(settings, dispatcher),
         ),
     )
+
+    def announce_stop() -> None:
+        dispatcher.draining = True
+
+    async def finish_jobs() -> None:
+        """Gives up what has one owner: the successor claims jobs once those under way here have ended."""
+        await background.stop("recycling")
+        await background.stop("webhooks")
+        handing_over.append(asyncio.create_task(executor.finish()))
+
+    handing_over: list[asyncio.Task[None]] = []
+    lifecycle.on_stopping = announce_stop
+    lifecycle.on_hand_over.append(finish_jobs)
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
     return _with_middleware(app, settings, metrics)
@@ -166,20 +193,17 @@ def create_app(settings: Settings, metrics: Metrics, replace_balancer: Callable[
 def _lifespan(
     stores: Stores,
     pools: Sequence[Closeable],
-    background: Callable[[], Sequence[Coroutine[object, object, None]]],
+    background: Background,
+    tasks: Iterable[BackgroundTask],
+    before_accepting: Callable[[], Awaitable[None]],
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    """Returns the app's lifespan: runs the coroutines of `background` in it; its end closes the pools and stores."""
+    """Returns the app's lifespan: runs the background tasks in it; its end closes the pools and stores."""
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(coroutine) for coroutine in background()]
-        for task in tasks:
-            task.add_done_callback(_terminate_if_crashed)
-        yield
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        async with background.running(tasks):
+            await before_accepting()
+            yield
         for pool in pools:
             pool.close()
         await stores.aclose()
@@ -187,30 +211,49 @@ def _lifespan(
     return lifespan
 
 
-def _terminate_if_crashed(task: asyncio.Task[None]) -> None:
-    """Ends the process if a background task fails, so that it is restarted: it does not work without any of them."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.critical("a background task of the balancer failed: %s", task.get_name(), exc_info=error)
-        signal.raise_signal(signal.SIGTERM)
+async def _first_probes(settings: Settings, dispatcher: Dispatcher) -> None:
+    """Waits until a worker is known to serve, if there may be one: `/ready` is not to say 503 during a restart."""
+    deadline = time.monotonic() + FIRST_PROBES_SECONDS
+    while dispatcher.why_not_serving() is not None and time.monotonic() < deadline:
+        if not any(settings.server.socket_dir.glob("worker-*.sock")):
+            return
+        await asyncio.sleep(FIRST_PROBES_INTERVAL_SECONDS)
 
 
 def _operations(
-    settings: Settings, dispatcher: Dispatcher, replace_balancer: Callable[[], None], process_cpu: ProcessCpu
-) -> list[Coroutine[object, object, None]]:
-    """The recycling of workers, and the control socket."""
-    recycling = settings.recycling
+    settings: Settings, dispatcher: Dispatcher, lifecycle: Lifecycle, process_cpu: ProcessCpu
+) -> list[BackgroundTask]:
+    """The recycling of workers, the heartbeat for the watchdog, and the control socket."""
+    recycling, folder = settings.recycling, settings.server.socket_dir
     recycler = WorkerRecycler(dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
-    control_api = control.create_control_api(dispatcher, recycler, replace_balancer, process_cpu)
-    return [recycler.run(), control.serve(control_api, settings.server.control_socket)]
+    supervision = Supervision.of(os.environ)
+    control_api = control.create_control_api(
+        dispatcher, recycler, process_cpu, restart=lambda: start_successor(supervision), hand_over=lifecycle.hand_over
+    )
+
+    async def take_control() -> None:
+        """Takes the control socket from a predecessor, and has that stopped."""
+        replaces = await ask_predecessor(supervision, settings.server.control_socket, lifecycle)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(control.serve(control_api, settings.server.control_socket))
+            if replaces and supervision is not None:
+                tasks.create_task(stop_predecessor(supervision))
+
+    tasks = [BackgroundTask("recycling", recycler.run), BackgroundTask("control socket", take_control)]
+    if supervision is not None:
+        program = supervision.program
+        tasks.append(BackgroundTask("heartbeat", lambda: heartbeat.beat(folder, program)))
+    return tasks
 
 
-def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Coroutine[object, object, None]]:
+def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[BackgroundTask]:
     """The delivery of webhooks, if they are offered."""
     if jobs.webhook_secret is None:
         return []
     secret = jobs.webhook_secret.get_secret_value()
     client = WebhookClient(secret, allow_private=jobs.webhook_private, ports=jobs.webhook_port_ranges)
-    return [Webhooks(stores.jobs, metrics, client).run()]
+    webhooks = Webhooks(stores.jobs, metrics, client)
+    return [BackgroundTask("webhooks", webhooks.run)]
 
 
 def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:

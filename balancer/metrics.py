@@ -85,6 +85,9 @@ class Metrics:
         self.encoders_running = self._gauge("encoders_running", "Files that are being encoded.")
         self.audio_memory_bytes = self._gauge("audio_memory_bytes", "Audio of requests under way, in memory.")
         self.audio_file_bytes = self._gauge("audio_file_bytes", "Audio of requests under way, in temporary files.")
+        self.background_failures = self._counter(
+            "background_failures", "Failures of background tasks of the balancer, by task.", "task"
+        )
         self.loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS
         )()

@@ -38,10 +38,18 @@ from worker.options import EngineOptions
 
 PREFIX = "CHORUS_"
 OTHER_VARIABLES = frozenset(
-    {"CHORUS_URL", "CHORUS_API_KEY", "CHORUS_WORKER_ARGV", "CHORUS_PYTHON", "CHORUS_UID", "CHORUS_LISTENERS"}
+    {
+        "CHORUS_URL",
+        "CHORUS_API_KEY",
+        "CHORUS_WORKER_ARGV",
+        "CHORUS_WORKER_UNSET",
+        "CHORUS_BALANCER_STOP_WAIT",
+        "CHORUS_PYTHON",
+        "CHORUS_LISTENERS",
+    }
 )
-"""Variables that are no settings of the server: two are for the command line as a client, three pass from
-`chorus serve` to supervisord, and one passes from a balancer to its successor."""
+"""Variables that are no settings of the server: two are for the command line as a client, the others pass from
+`chorus serve` to supervisord and the balancer."""
 
 SECRET = frozenset({"api_keys", "redis_url", "webhook_secret"})
 """Fields whose values no message repeats."""

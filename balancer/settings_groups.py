@@ -30,7 +30,21 @@ IDENTITY_PREFIX = "key:"
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def stand_in_home() -> Path | None:
+    """Returns a folder in the temporary directory for a user without a home directory; None if there is a home.
+
+    Containers often run under a user id that has no entry in the password file.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"chorus-{os.getuid()}-home"
+    return None
+
+
 def _make_absolute(path: Path) -> Path:
+    if path.parts[:1] == ("~",) and (home := stand_in_home()) is not None:
+        return home.joinpath(*path.parts[1:])
     try:
         return path.expanduser().absolute()
     except RuntimeError as error:
@@ -83,7 +97,23 @@ class ServerSettings(SettingsGroup):
         "directory.",
     )
     stop_seconds: int = Field(
-        30, ge=1, description="Grace period in seconds for requests in flight when the server is stopped."
+        30,
+        ge=1,
+        description="Grace period in seconds for requests in flight when the server is stopped, or the balancer "
+        "replaced; connections that do not end within it are cut.",
+    )
+    stop_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=3600,
+        description="Seconds for which the server, once it is told to stop, still serves everything while `/ready` "
+        "says 503, so that a proxy finds out before the port is closed.",
+    )
+    balancer_watchdog_seconds: float = Field(
+        15.0,
+        ge=0,
+        description="Seconds without progress of its event loop after which the balancer's process is killed and "
+        "replaced, counted in steps of 5; 0: never.",
     )
 
     @field_validator("trusted_proxies")

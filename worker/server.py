@@ -21,6 +21,7 @@ from worker.contract import Phase
 from worker.crash_history import CrashHistory
 from worker.engines import load
 from worker.engines.base import Engine
+from worker.logs import flush
 from worker.options import WorkerOptions
 from worker.precision import detect_processor, precision_remarks
 from worker.runner import MODEL_THREAD, Runner
@@ -85,6 +86,7 @@ def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: floa
 
 def _end(code: int) -> NoReturn:
     """End without the interpreter's own way out, which aborts where the model's thread is inside native code."""
+    flush()
     os._exit(code)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,39 +22,31 @@ from balancer.api.health import health_of
 from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
+from balancer.operations.handover import NotSupervisedError
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.recycling import WorkerRecycler
 
 
 def create_control_api(
-    dispatcher: Dispatcher, recycler: WorkerRecycler, replace_balancer: Callable[[], None], cpu: ProcessCpu
+    dispatcher: Dispatcher,
+    recycler: WorkerRecycler,
+    cpu: ProcessCpu,
+    *,
+    restart: Callable[[], Awaitable[None]],
+    hand_over: Callable[[], Awaitable[None]],
 ) -> Starlette:
-    """The app. `replace_balancer` restarts this process once its requests are finished."""
+    """The app. `restart` starts a successor, which asks this process to `hand_over` once it accepts connections."""
     started_at = time.time()
 
-    def state() -> ControlState:
-        return ControlState(
-            pid=os.getpid(),
-            started_at=started_at,
-            draining=dispatcher.draining,
-            idle=dispatcher.idle,
-            reason=dispatcher.why_not_serving(),
-            workers=[view.index for view in dispatcher.workers()],
-        )
-
     async def get_state(_: Request) -> Response:
-        return JSONResponse(state())
+        return JSONResponse(_state_of(dispatcher, started_at))
 
     async def get_health(_: Request) -> Response:
         return JSONResponse(health_of(dispatcher, cpu))
 
-    async def drain(_: Request) -> Response:
-        dispatcher.draining = True
-        return JSONResponse(state())
-
-    async def resume(_: Request) -> Response:
-        dispatcher.draining = False
-        return JSONResponse(state())
+    async def drain(request: Request) -> Response:
+        dispatcher.draining = request.url.path == "/drain"
+        return JSONResponse(_state_of(dispatcher, started_at))
 
     async def replace(request: Request) -> Response:
         index = request.path_params["index"]
@@ -68,19 +60,38 @@ def create_control_api(
 
         return StreamingResponse(progress(), media_type="application/jsonl")
 
-    async def restart(_: Request) -> Response:
-        replace_balancer()
-        return JSONResponse(state(), 202)
+    async def begin_restart(_: Request) -> Response:
+        try:
+            await restart()
+        except NotSupervisedError as error:
+            return JSONResponse({"error": {"message": str(error)}}, 409)
+        return JSONResponse(_state_of(dispatcher, started_at), 202)
+
+    async def finish(_: Request) -> Response:
+        await hand_over()
+        return JSONResponse(_state_of(dispatcher, started_at), 202)
 
     return Starlette(
         routes=[
             Route("/state", get_state),
             Route("/health", get_health),
             Route("/drain", drain, methods=["POST"]),
-            Route("/resume", resume, methods=["POST"]),
+            Route("/resume", drain, methods=["POST"]),
             Route("/workers/{index:int}/replace", replace, methods=["POST"]),
-            Route("/restart", restart, methods=["POST"]),
+            Route("/restart", begin_restart, methods=["POST"]),
+            Route("/hand-over", finish, methods=["POST"]),
         ]
+    )
+
+
+def _state_of(dispatcher: Dispatcher, started_at: float) -> ControlState:
+    return ControlState(
+        pid=os.getpid(),
+        started_at=started_at,
+        draining=dispatcher.draining,
+        idle=dispatcher.idle,
+        reason=dispatcher.why_not_serving(),
+        workers=[view.index for view in dispatcher.workers()],
     )
 
 

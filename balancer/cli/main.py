@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -238,14 +239,30 @@ def _watch(console: Console, report: dict[str, Any], url: str, api_key: str) -> 
 
 
 def print_layout(chosen: Layout, settings: Settings) -> None:
-    """Prints a layout, the reasons for it, and remarks on the precisions that this processor supports."""
+    """Prints a layout, the reasons for it, and remarks on the precisions that this processor supports.
+
+    Where the log is JSON, the layout is an object of it.
+    """
     options = settings.engine_options()
+    remarks = precision_remarks(options.precision, detect_processor()) if options.batched else ()
+    if settings.logging.log_format == "json":
+        entry = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "level": "info",
+            "process": "serve",
+            "message": " ".join((*chosen.reasons, *remarks)),
+            "engine": options.label(),
+            "workers": [format_cpus(cpus) for cpus in chosen.workers],
+            "threads": chosen.threads,
+            "slots": chosen.slots,
+        }
+        typer.echo(json.dumps(entry))
+        return
     table = Table("worker", "CPUs", "threads", "slots", title=f"Engine {options.label()}", title_justify="left")
     for index, cpus in enumerate(chosen.workers):
         table.add_row(str(index), format_cpus(cpus), str(chosen.threads), str(chosen.slots))
     console = Console()
     console.print(table)
-    remarks = precision_remarks(options.precision, detect_processor()) if options.batched else ()
     for reason in (*chosen.reasons, *remarks):
         console.print(reason, markup=False, highlight=False, soft_wrap=True)
 

@@ -68,8 +68,8 @@ def restart(
 ) -> None:
     """Restart every process with the installed code and libraries, while the server keeps serving.
 
-    Each worker finishes its utterances while the others take new ones. Then the
-    balancer finishes its requests, and new connections wait for its successor.
+    Each worker finishes its utterances while the others take new ones. Then a
+    new balancer accepts connections, while the old one finishes its requests.
     Settings do not change: for that, stop and start the server.
     """
     if not rolling:
@@ -82,7 +82,7 @@ def restart(
         tell(f"worker {index}: ready again")
     if workers_only:
         return
-    tell("balancer: finishing its requests")
+    tell("balancer: starting its successor")
     control.request("POST", "/restart")
     while True:
         state = control.state()
@@ -123,6 +123,8 @@ class _ControlClient:
         except httpx.HTTPError as error:
             self._fail_unreachable(error)
         report: dict[str, Any] = response.json()
+        if response.is_error:
+            fail(report["error"]["message"], EXIT_REFUSED)
         return report
 
     def state(self) -> dict[str, Any] | None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 from balancer.fleet.fleet import WorkerProcess
+from balancer.fleet.running_clock import running_timeout
 from balancer.fleet.worker_client import SynthesisResult
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
 from worker.contract import Utterance
@@ -47,7 +47,7 @@ class Attempt:
     expected: float
     """Expected duration in seconds."""
     limit: float
-    """Time limit in seconds."""
+    """Time limit in seconds, in which the balancer's own delays do not count."""
     failed_on: list[str]
     """The workers that have failed on this utterance, in all of its attempts, which share the list."""
     cancelled_as: str = "cancelled"
@@ -72,7 +72,7 @@ class Attempt:
         if utterance.id != self.utterance_id:
             utterance = utterance.model_copy(update={"id": self.utterance_id})
         try:
-            async with asyncio.timeout(self.limit):
+            async with running_timeout(self.limit):
                 return await self.process.client.synthesize(utterance, sample_rate=self.process.state.sample_rate)
         except TimeoutError as error:
             raise AttemptExpiredError(f"not finished within {self.limit:.0f} s") from error

@@ -22,6 +22,7 @@ from typing import Protocol
 
 import psutil
 
+from balancer.fleet.running_clock import RunningClock
 from balancer.fleet.worker_client import WorkerClient, WorkerLostError
 from balancer.settings_groups import ProbeSettings
 from worker.contract import Phase, WorkerState
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 
 STARTING_PROBE_SECONDS = 0.1
 """Pause between probes of a worker that is not ready, so that the first request need not wait for a slow probe."""
+
+MAX_CLOCK_STEP_SECONDS = 0.5
+"""A pause of the balancer itself counts as so much at most, where a time limit of the workers is measured."""
 
 STARTING_FACTOR = 6
 """A process that is starting may be unresponsive for this many times `unresponsive_seconds`: libraries that load and
@@ -85,6 +89,7 @@ class Unresponsive:
     state: WorkerState | None
     """Its last valid answer; None if there was none."""
     since: float
+    """By the fleet's clock, in seconds for which the balancer ran."""
 
 
 @dataclass
@@ -126,7 +131,9 @@ class Fleet:
     def __init__(self, folder: Path, probes: ProbeSettings) -> None:
         self._folder = folder
         self._probes = probes
+        self._clock = RunningClock(MAX_CLOCK_STEP_SECONDS)
         self._last_alive: float | None = None
+        self._folder_error: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
 
@@ -136,6 +143,7 @@ class Fleet:
         try:
             async with asyncio.TaskGroup() as watches:
                 while True:
+                    self._clock.tick()
                     for worker in self._discover():
                         watches.create_task(self._watch(worker))
                     if (reason := self.down()) is not None:
@@ -148,7 +156,7 @@ class Fleet:
 
     def down(self) -> str | None:
         """Why no worker is available, once `recovery_seconds` have passed without one; None before that."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now
         processes = [worker.process for worker in self.workers.values() if worker.process is not None]
         if self._last_alive is None or any(process.alive for process in processes):
             self._last_alive = now
@@ -211,11 +219,20 @@ class Fleet:
         task.add_done_callback(self._tasks.discard)
 
     def _discover(self) -> list[Worker]:
+        """Add the workers whose sockets are new. A folder that cannot be read now is read again at the next turn."""
+        try:
+            names = [path.name for path in self._folder.iterdir()]
+        except OSError as error:  # out of descriptors, for example
+            if self._folder_error != str(error):
+                log.warning("workers that start now are not found: %s", error)
+            self._folder_error = str(error)
+            return []
+        self._folder_error = None
         discovered = []
-        for path in self._folder.glob("worker-*.sock"):
-            match = re.fullmatch(r"worker-(\d+)\.sock", path.name)
+        for name in names:
+            match = re.fullmatch(r"worker-(\d+)\.sock", name)
             if match is not None and int(match[1]) not in self.workers:
-                worker = Worker(int(match[1]), path)
+                worker = Worker(int(match[1]), self._folder / name)
                 self.workers[worker.index] = worker
                 discovered.append(worker)
         return discovered
@@ -242,6 +259,8 @@ class Fleet:
         try:
             state = await client.state()
         except WorkerLostError as error:
+            if error.unknown:
+                return
             worker.failures += 1
             self._track_unresponsive(worker, error)
             if process is None:
@@ -260,7 +279,7 @@ class Fleet:
 
     def _track_unresponsive(self, worker: Worker, error: WorkerLostError) -> None:
         """Kill a process that has been unresponsive or odd for too long: supervisord only sees that it is running."""
-        now = asyncio.get_running_loop().time()
+        now = self._clock.now
         if not (error.unresponsive or error.odd):
             worker.unresponsive = None
         elif worker.unresponsive is None and (worker.process is not None or error.odd):

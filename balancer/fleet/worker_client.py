@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 import httptools
 from pydantic import ValidationError
 
+from balancer.fleet.running_clock import running_timeout
 from balancer.fleet.unix_http import UnixHttpClient
 from worker.contract import (
     MAX_MESSAGE_BYTES,
@@ -34,12 +34,15 @@ QUEUE_FULL_ERRNOS = (errno.EAGAIN, errno.ENOTCONN)
 """Errors of connecting to a socket whose process does not accept and whose queue is full; which one depends on the
 event loop."""
 
+SHORTAGE_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+"""Errors of connecting that say that this process is short of descriptors or memory, and nothing of the worker."""
+
 
 class WorkerLostError(Exception):
     """The worker did not answer completely.
 
     `dead`: no process listens on the socket. `unresponsive`: a process listens and does not answer. `odd`: its answer
-    violates the contract. `accepted`: the worker had begun the utterance.
+    violates the contract. `accepted`: the worker had begun the utterance. `unknown`: this process could not even ask.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class WorkerLostError(Exception):
         unresponsive: bool = False,
         odd: bool = False,
         accepted: bool = False,
+        unknown: bool = False,
     ) -> None:
         super().__init__(reason)
+        self.unknown = unknown
         self.dead = dead
         self.unresponsive = unresponsive
         self.odd = odd
@@ -59,7 +64,10 @@ class WorkerLostError(Exception):
 
 
 class WorkerFullError(Exception):
-    """The worker has no free slot, or is not ready. The utterance is not at fault."""
+    """The worker has no free slot, is not ready, or could not be connected to for want of descriptors here.
+
+    The utterance is not at fault.
+    """
 
 
 class ContractError(ValueError):
@@ -138,6 +146,8 @@ class WorkerClient:
             await self._http.request("POST", "/synthesize", utterance.model_dump_json().encode(), response)
             return response.result()
         except OSError as error:
+            if error.errno in SHORTAGE_ERRNOS:
+                raise WorkerFullError(_message(error)) from error
             raise WorkerLostError(_message(error), dead=True, accepted=response.accepted) from error
         except (httptools.HttpParserError, FramingError, ContractError, ValidationError) as error:
             reason = _summary(error) if isinstance(error, ValidationError) else str(error)
@@ -155,11 +165,13 @@ class WorkerClient:
     async def _request(self, method: str, target: str) -> bytes:
         response = _ShortResponse()
         try:
-            async with asyncio.timeout(self._state_timeout):
+            async with running_timeout(self._state_timeout):
                 await self._http.request(method, target, b"", response)
         except TimeoutError as error:
             raise WorkerLostError(f"no answer within {self._state_timeout} s", unresponsive=True) from error
         except OSError as error:
+            if error.errno in SHORTAGE_ERRNOS:
+                raise WorkerLostError(_message(error), unknown=True) from error
             unresponsive = error.errno in QUEUE_FULL_ERRNOS
             raise WorkerLostError(_message(error), unresponsive=unresponsive, dead=not unresponsive) from error
         except (httptools.HttpParserError, ContractError) as error:

@@ -92,6 +92,7 @@ class JobExecutor:
         self._wake = asyncio.Event()
         self._failing = False
         self._unreadable_reported = 0
+        self._finishing = False
 
     def wake(self) -> None:
         """Poll the store at once, as there is a new job."""
@@ -103,6 +104,13 @@ class JobExecutor:
         if task is not None:
             self._cancelled.add(job_id)
             task.cancel()
+
+    async def finish(self) -> None:
+        """Run no further jobs, wait for the running ones, and let another process claim the rest."""
+        self._finishing = True
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+        with suppress(JobStoreError):
+            await self._store.stop_claiming()
 
     async def run(self) -> None:
         """Run jobs until cancelled; the running ones are then queued again."""
@@ -119,6 +127,8 @@ class JobExecutor:
 
     async def _start_next(self) -> float:
         """Start the next job if one is due and a slot is free; returns the seconds to wait before the next call."""
+        if self._finishing:
+            return POLL_INTERVAL_SECONDS
         if not self._slots.room_for_batch or len(self._running) > self._slots.slots:
             return SLOT_POLL_INTERVAL_SECONDS
         try:

@@ -347,6 +347,9 @@ class RedisJobStore:
         deleted: int = await self._run(self._evict_script, *limits)
         return deleted
 
+    async def stop_claiming(self) -> None:
+        """See JobStore: any process may claim what this one has not claimed."""
+
     async def aclose(self) -> None:
         """See JobStore. Other hosts take over this host's claims after the lease. The Redis client stays open."""
         self._claims.clear()  # ends the renewal even where redis-py takes its cancellation for a timeout

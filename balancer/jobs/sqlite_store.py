@@ -253,13 +253,20 @@ class SqliteJobStore:
 
         return await self._in_thread(delete) if self._limits.evicts else 0
 
+    async def stop_claiming(self) -> None:
+        """See JobStore."""
+        await self._in_thread(self._release)
+
+    def _release(self) -> None:
+        self._runner_lock.release()
+        self._recovered = False
+
     async def aclose(self) -> None:
         """See JobStore."""
 
         def close() -> None:
             self._database.close()
-            self._runner_lock.release()
-            self._recovered = False
+            self._release()
 
         try:
             async with asyncio.timeout(CLOSING_SECONDS):

@@ -228,5 +228,8 @@ class JobStore(Protocol):
     async def evict(self) -> int:
         """Delete the oldest finished jobs while their audio exceeds the limits, if these say so; returns how many."""
 
+    async def stop_claiming(self) -> None:
+        """Let another process of this host claim jobs. What needs no claim can still be asked for."""
+
     async def aclose(self) -> None:
         """Close files and connections."""

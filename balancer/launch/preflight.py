@@ -11,6 +11,7 @@ from balancer.access.api_keys import KeysFileError, read_keys
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
+from balancer.settings_groups import stand_in_home
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.checkpoints.catalogue import CHECKPOINTS, missing_extra
 from worker.precision import detect_processor
@@ -36,6 +37,7 @@ def check(settings: Settings) -> None:
     _check_keys(settings.keys_path)
     check_engine(settings)
     check_voices(settings)
+    _check_home(settings)
     _check_port(settings)
     _check_run_dir(settings.server.socket_dir)
 
@@ -89,23 +91,38 @@ def _check_keys(file: Path) -> None:
         raise LaunchError(f"{error}; mend the file, or remove it and make new keys with `chorus keys add`") from error
 
 
+def _check_home(settings: Settings) -> None:
+    """Refuse a stand-in for a home directory that another user may have made, with keys and jobs of theirs in it."""
+    home = stand_in_home()
+    if home is None or not any(
+        folder.is_relative_to(home) for folder in (settings.storage.data_dir, settings.storage.cache_dir)
+    ):
+        return
+    _make_private(home, "directory", "set HOME, or CHORUS_DATA_DIR and CHORUS_CACHE_DIR")
+
+
 def _check_run_dir(folder: Path) -> None:
     # The last worker that a host can have binds its socket under a temporary name that ends with its process id.
     longest = folder / "worker-1023.sock.4194304"
     if len(os.fsencode(longest)) > MAX_SOCKET_PATH_BYTES:
         raise LaunchError(f"the path of the run directory is too long for sockets: {folder}; set CHORUS_RUN_DIR")
+    _make_private(folder, "run directory", "set CHORUS_RUN_DIR")
+    if _answers(folder / "supervisor.sock"):
+        raise LaunchError(f"a Chorus already runs with the run directory {folder}; stop it, or choose another --port")
+
+
+def _make_private(folder: Path, name: str, instead: str) -> None:
+    """Create a folder that only this user may open, or see that it is one. Raises LaunchError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = folder.lstat()
     except OSError as error:
-        raise LaunchError(f"cannot create the run directory {folder}: {error.strerror}; set CHORUS_RUN_DIR") from error
+        raise LaunchError(f"cannot create the {name} {folder}: {error.strerror}; {instead}") from error
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise LaunchError(
-            f"the run directory {folder} must be a folder of yours that nobody else may open (mode 0700); "
-            "change its owner or mode, or set CHORUS_RUN_DIR to another"
+            f"the {name} {folder} must be a folder of yours that nobody else may open (mode 0700); "
+            f"change its owner or mode, or {instead}"
         )
-    if _answers(folder / "supervisor.sock"):
-        raise LaunchError(f"a Chorus already runs with the run directory {folder}; stop it, or choose another --port")
 
 
 def _answers(path: Path) -> bool:
@@ -114,6 +131,8 @@ def _answers(path: Path) -> bool:
 
 
 def _check_port(settings: Settings) -> None:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()):
+        return  # systemd has opened the sockets
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             settings.server.host, settings.server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

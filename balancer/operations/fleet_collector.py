@@ -12,6 +12,7 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.operations.process_cpu import ProcessCpu
+from worker.logs import dropped_lines
 
 
 class FleetCollector(Collector):
@@ -32,6 +33,9 @@ class FleetCollector(Collector):
         yield GaugeMetricFamily("chorus_slots_free", "Free slots.", dispatcher.free_slots)
         yield GaugeMetricFamily(
             "chorus_draining", "1 while the host drains on the operator's command, else 0.", int(dispatcher.draining)
+        )
+        yield CounterMetricFamily(
+            "chorus_log_lines_dropped", "Log lines of the balancer that nobody read in time.", value=dropped_lines()
         )
         views = dispatcher.workers()
         yield from _phases(views)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.settings import Settings
+
+log = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 10.0
 """How long the banner waits for the other workers once one is ready."""
@@ -25,7 +28,12 @@ async def print_ready_banner(settings: Settings, dispatcher: Dispatcher) -> None
     while _ready_workers(dispatcher) < (settings.layout.workers or 1) and waited < MAX_WAIT_SECONDS:
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
         waited += POLL_INTERVAL_SECONDS
-    sys.stdout.write(_banner(settings, _ready_workers(dispatcher)))
+    ready = _ready_workers(dispatcher)
+    if settings.logging.log_format == "json":
+        fields = {"workers": ready, "engine": settings.engine.engine, "url": _url(settings)}
+        log.info("Chorus is ready", extra={"fields": fields})
+        return
+    sys.stdout.write(_banner(settings, ready))
     sys.stdout.flush()
 
 
@@ -33,10 +41,15 @@ def _ready_workers(dispatcher: Dispatcher) -> int:
     return sum(view.phase in (WorkerPhase.READY, WorkerPhase.BUSY) for view in dispatcher.workers())
 
 
-def _banner(settings: Settings, ready: int) -> str:
+def _url(settings: Settings) -> str:
+    """An address of this host at which the server answers."""
     server = settings.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104 - an address to connect to
-    url = f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{server.port}"
+
+
+def _banner(settings: Settings, ready: int) -> str:
+    url = _url(settings)
     chorus = shlex.quote(str(Path(sys.executable).with_name("chorus")))
     needs_key = settings.access.api_keys or settings.keys_path.exists()
     key = " \\\n       -H 'Authorization: Bearer <your key>'" if needs_key else ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import psutil
@@ -62,8 +63,28 @@ def chorus_command(chorus: Chorus, *arguments: str) -> subprocess.CompletedProce
     )
 
 
+def balancers_of(chorus: Chorus) -> list[psutil.Process]:
+    """The processes that run a balancer: two of them during a restart."""
+    found = []
+    for process in chorus.children():
+        with suppress(psutil.NoSuchProcess):
+            if process.cmdline()[-2:] == ["-m", "balancer"]:
+                found.append(process)
+    return found
+
+
 def balancer_of(chorus: Chorus) -> psutil.Process:
-    return next(process for process in chorus.children() if process.cmdline()[-2:] == ["-m", "balancer"])
+    (balancer,) = balancers_of(chorus)
+    return balancer
+
+
+def connect_and_never_read(chorus: Chorus, request: bytes) -> socket.socket:
+    """A client that sends a request and reads nothing of its answer."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.connect(("127.0.0.1", int(chorus.url.rpartition(":")[2])))
+    client.sendall(request)
+    return client
 
 
 def test_a_rolling_restart_replaces_every_process_and_no_request_fails() -> None:
@@ -84,10 +105,78 @@ def test_a_rolling_restart_replaces_every_process_and_no_request_fails() -> None
         assert "balancer: ready again" in done.stderr
         chorus.await_ready(2)
         assert workers.isdisjoint(worker["pid"] for worker in chorus.workers())
-        assert balancer_of(chorus).pid == balancer.pid, "supervisord still watches over it"
+        wait_until(lambda: len(balancers_of(chorus)) == 1)
+        assert balancer_of(chorus).pid != balancer.pid
+        assert balancer_of(chorus).ppid() == chorus.process.pid, "supervisord watches over it"
         assert chorus.metric("chorus_requests_total") < load.answered, "but it counts from the start"
         assert chorus.metric("chorus_workers_lost_total") == 0
         assert httpx.post(f"{chorus.url}/tts", json={"text": "Hello.", "seed": 1}).content == spoken_before
+
+
+def test_clients_that_do_not_end_hold_up_no_restart_and_are_cut_at_the_grace() -> None:
+    """One client does not read its answer, and another listens to events of a job that waits."""
+    with start_chorus("--workers", "1", stop_seconds=5) as chorus:
+        old = balancer_of(chorus)
+        text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
+        waiting = [httpx.post(f"{chorus.url}/queue", json={"text": text}).json() for _ in range(20)][-1]
+        events = f"GET /status/{waiting['requestId']} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
+        asset = "GET /docs/assets/swagger-editor-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        with (
+            connect_and_never_read(chorus, asset.encode()) as deaf,
+            connect_and_never_read(chorus, events.encode()) as listening,
+        ):
+            assert listening.recv(12) == b"HTTP/1.1 200"
+            chorus.supervisorctl("start", "balancer-next")
+            answered: list[int] = []
+            while old in balancers_of(chorus):
+                answered.append(httpx.get(f"{chorus.url}/ready", timeout=TIMEOUT).status_code)
+            assert set(answered) == {200}
+            deaf.settimeout(TIMEOUT)
+            with suppress(ConnectionResetError):
+                while deaf.recv(65_536):
+                    pass
+        assert "killing 'balancer'" not in chorus.log.read_text(), "it ended by itself, after its last steps"
+        assert balancer_of(chorus) != old
+
+
+def test_jobs_go_on_in_the_successor_and_none_is_done_twice() -> None:
+    with start_chorus("--workers", "1") as chorus:
+        old = balancer_of(chorus)
+        jobs = [
+            httpx.post(f"{chorus.url}/queue", json={"text": f"Job number {n}."}).json()["requestId"] for n in range(10)
+        ]
+        chorus.supervisorctl("start", "balancer-next")
+
+        def states() -> set[str]:
+            return {httpx.get(f"{chorus.url}/status/{job}").json()["state"] for job in jobs}
+
+        wait_until(lambda: old not in balancers_of(chorus))
+        wait_until(lambda: states() == {"done"}, timeout=TIMEOUT * 2)
+        log = chorus.log.read_text()
+        assert [log.count(f"job {job} synthesized") for job in jobs] == [1] * len(jobs)
+
+
+def test_a_killed_balancer_costs_no_refused_connection() -> None:
+    with start_chorus("--workers", "1") as chorus:
+        address = ("127.0.0.1", int(chorus.url.rpartition(":")[2]))
+        killed = balancer_of(chorus)
+        killed.kill()
+        answered: list[int] = []
+        while not answered or killed in balancers_of(chorus):
+            socket.create_connection(address).close()  # raises if it is refused
+            answered.append(httpx.get(f"{chorus.url}/ready", timeout=TIMEOUT).status_code)
+        assert answered[-1] == 200
+        assert httpx.post(f"{chorus.url}/tts", json={"text": "Hello."}, timeout=TIMEOUT).status_code == 200
+
+
+def test_a_balancer_that_stands_still_is_replaced() -> None:
+    with start_chorus("--workers", "1", balancer_watchdog_seconds=5) as chorus:
+        stopped = balancer_of(chorus)
+        stopped.suspend()
+        assert httpx.get(f"{chorus.url}/ready", timeout=TIMEOUT * 2).status_code == 200
+        assert stopped not in balancers_of(chorus)
+        assert f"the event loop of the balancer (pid {stopped.pid}) stands still" in chorus.log.read_text()
+        assert chorus.metric("chorus_workers_lost_total") == 0
 
 
 def test_a_rolling_restart_of_a_single_worker_makes_clients_wait_only() -> None:

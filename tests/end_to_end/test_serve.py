@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
 import psutil
 
+from balancer.host.processes import end_tree, free_port
 from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import CHORUS, start_chorus
 from tests.support.harness import ROOT, environment, wait_until
@@ -54,6 +58,72 @@ def test_what_is_in_flight_is_finished_before_the_end() -> None:
         os.kill(chorus.process.pid, signal.SIGTERM)
         assert answer.result().status_code == 200
         assert chorus.process.wait(30) == 0
+
+
+def test_while_it_stops_the_port_is_closed() -> None:
+    text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
+    with start_chorus("--workers", "1") as chorus, ThreadPoolExecutor(1) as client:
+        answer = client.submit(httpx.post, f"{chorus.url}/tts", json={"text": text}, timeout=60)
+        wait_until(lambda: chorus.workers()[0]["phase"] == "busy")
+        os.kill(chorus.process.pid, signal.SIGTERM)
+
+        def refused() -> bool:
+            try:
+                socket.create_connection(("127.0.0.1", int(chorus.url.rpartition(":")[2]))).close()
+            except (ConnectionRefusedError, ConnectionResetError):
+                return True
+            return False
+
+        wait_until(refused)
+        assert answer.result().status_code == 200
+        assert refused()
+
+
+def test_workers_get_no_secrets() -> None:
+    secret = "0123456789abcdef"
+    variables = {"HF_TOKEN": secret, "AWS_SECRET_ACCESS_KEY": secret, "HTTPS_PROXY": f"http://user:{secret}@localhost"}
+    with start_chorus("--workers", "1", api_keys=secret, variables=variables) as chorus:
+        workers = [process for process in chorus.children() if "worker" in process.cmdline()]
+        assert workers
+        for process in workers:
+            environ = process.environ()
+            assert environ["ORT_DISABLE_TELEMETRY"] == "1"
+            assert not any(secret in value for value in environ.values())
+            assert process.net_connections("tcp") == [], "it does not hold the port either"
+
+
+def test_a_reader_that_stops_reading_the_output_stops_nothing(tmp_path: Path) -> None:
+    port = free_port()
+    env = environment(run_dir=tmp_path / "r", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    command = [str(CHORUS), "serve", "--workers", "1", "--port", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        try:
+            while b"Chorus is ready" not in process.stdout.readline():
+                assert process.poll() is None
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+                said = {client.post("/tts", json={"text": "Hello."}).status_code for _ in range(1500)}
+                assert said == {200}
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            end_tree(process)
+
+
+def test_every_line_of_the_log_is_json_in_utc_and_none_is_critical() -> None:
+    with start_chorus("--workers", "1", log_format="json") as chorus:
+        lines = [json.loads(line) for line in chorus.log.read_text().splitlines()]
+    assert {line["process"] for line in lines} >= {"serve", "supervisord", "balancer"}
+    assert {datetime.fromisoformat(line["time"]).utcoffset() for line in lines} == {timedelta(0)}
+    assert not [line for line in lines if line["level"] == "critical"]
+
+
+def test_both_families_are_served_where_both_are_asked_for() -> None:
+    with start_chorus("--workers", "1", "--host", "::", allow_anonymous="true") as chorus:
+        port = chorus.url.rpartition(":")[2]
+        assert f"at http://127.0.0.1:{port}" in chorus.log.read_text()
+        for host in ("127.0.0.1", "[::1]"):
+            assert httpx.get(f"http://{host}:{port}/ready").status_code == 200
 
 
 def test_a_second_one_on_the_same_port_is_refused() -> None:

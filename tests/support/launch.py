@@ -44,7 +44,8 @@ def executed(
         raise ExecutedError(program, arguments, environ)
 
     monkeypatch.setattr(os, "execve", execve)
-    monkeypatch.setattr(supervisor, "_pipe_output", lambda: None)
+    monkeypatch.setattr(supervisor, "listen", lambda host, port: [])
+    monkeypatch.setattr(supervisor, "_relay_output", lambda settings: None)
     with pytest.raises(ExecutedError) as caught:
         become_supervisor(settings, layout, environ)
     return caught.value

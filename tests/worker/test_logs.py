@@ -52,3 +52,43 @@ def test_an_object_a_line() -> None:
     }
     assert second["message"] == "failed"
     assert "ZeroDivisionError" in second["exc_info"]
+
+
+HOSTILE = """
+import logging
+from worker.logs import configure
+configure("balancer", level="info", log_format="text")
+value = "\\x9b31mEVIL\\x85line\\u2028two\\x1b[2J\\x7f"
+logging.info("GET /%s", value, extra={"fields": {"caller": value, "quoted": "a b" + value}})
+try:
+    raise ValueError(value)
+except ValueError:
+    logging.exception("failed")
+"""
+
+
+def test_control_characters_are_escaped_in_messages_fields_and_exceptions() -> None:
+    done = subprocess.run([sys.executable, "-c", HOSTILE], cwd=ROOT, capture_output=True, check=True)
+    text = done.stderr.decode()
+    assert not set(text) & {chr(code) for code in (*range(10), *range(11, 32), *range(127, 160), 0x2028)}
+    first, *rest = text.splitlines()
+    escaped = r"\x9b31mEVIL\x85line\u2028two\x1b[2J\x7f"
+    assert f"GET /{escaped} caller=" in first
+    assert rest[-1] == f"ValueError: {escaped}"
+
+
+NOBODY_READS = """
+import logging, os, sys
+from worker.logs import configure, dropped_lines
+reading, writing = os.pipe()
+os.dup2(writing, 2)
+configure("balancer", level="info", log_format="text")
+for number in range(20_000):
+    logging.info("line %d of many", number, extra={"fields": {"text": "x" * 1000}})
+print(dropped_lines())
+"""
+
+
+def test_a_process_whose_log_nobody_reads_goes_on_and_ends() -> None:
+    done = subprocess.run([sys.executable, "-c", NOBODY_READS], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    assert int(done.stdout) > 5_000

@@ -16,6 +16,7 @@ from starlette.routing import BaseRoute, Route
 from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
+from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
@@ -79,7 +80,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 
 
 def app_routes() -> list[BaseRoute]:
-    app = create_app(Settings.load({}), Metrics("hibari"), lambda: None)
+    app = create_app(Settings.load({}), Metrics("hibari"), Lifecycle())
     assert isinstance(app, AccessLogMiddleware)
     routes: list[BaseRoute] = app._app._app._app.routes  # type: ignore[attr-defined]
     return routes

@@ -1,0 +1,88 @@
+"""`python -m balancer.launch.watchdog FOLDER SECONDS`: kills a balancer whose event loop stands still.
+
+supervisord runs it as an event listener (http://supervisord.org/events.html) and sends it an event every five seconds;
+it sees a balancer as running even where that is stopped or deadlocked, and starts it anew once it is killed. The worker
+has a watchdog of its own, for its model.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from math import ceil
+from pathlib import Path
+from typing import TextIO
+
+from balancer.operations.heartbeat import read_beats
+from worker.descriptors import close_inherited
+
+TICK_SECONDS = 5
+"""Interval of supervisord's TICK_5 events."""
+
+
+class Watchdog:
+    """Counts for how many ticks in a row each process has not beaten.
+
+    Ticks, not time: while this process, supervisord or the whole host is suspended, there are none.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._max_ticks = ceil(seconds / TICK_SECONDS)
+        self._beats: dict[int, int] = {}
+        self._silent_ticks: dict[int, int] = {}
+
+    def tick(self, beats: dict[int, int]) -> list[int]:
+        """Takes the counts of a tick, by process id; returns the processes that have been silent for too long."""
+        self._silent_ticks = {
+            pid: self._silent_ticks.get(pid, 0) + 1 if self._beats.get(pid) == count else 0
+            for pid, count in beats.items()
+        }
+        self._beats = beats
+        return [pid for pid, ticks in self._silent_ticks.items() if ticks == self._max_ticks]
+
+
+def run(folder: Path, watchdog: Watchdog | None, events: TextIO, answers: TextIO) -> None:
+    """Answer supervisord's events until it closes `events`; without a watchdog, only answer."""
+    while True:
+        answers.write("READY\n")
+        answers.flush()
+        header = events.readline()
+        if not header:
+            return
+        events.read(int(dict(token.split(":", 1) for token in header.split())["len"]))
+        for pid in watchdog.tick(read_beats(folder)) if watchdog is not None else []:
+            _kill(pid)
+        _notify_systemd()
+        answers.write("RESULT 2\nOK")
+        answers.flush()
+
+
+def _kill(pid: int) -> None:
+    with suppress(OSError):  # it has ended
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        if b"balancer" in command:  # no other program has its number by now
+            os.kill(pid, signal.SIGKILL)
+            sys.stderr.write(f"watchdog: the event loop of the balancer (pid {pid}) stands still: killed it\n")
+            sys.stderr.flush()
+
+
+def _notify_systemd() -> None:
+    """Tell systemd, if the unit asks for it, that supervisord has started and is alive: it has just sent an event."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if path:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.sendto(b"READY=1\nWATCHDOG=1", f"\0{path[1:]}" if path.startswith("@") else path)
+
+
+def main() -> None:
+    """Watch the balancers whose heartbeats are in the folder."""
+    close_inherited()
+    folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    run(folder, Watchdog(seconds) if seconds else None, sys.stdin, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

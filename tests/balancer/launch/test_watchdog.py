@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from balancer.launch.watchdog import Watchdog, run
+from balancer.operations import heartbeat
+
+TICK = "ver:3.0 server:supervisor serial:1 pool:watchdog poolserial:1 eventname:TICK_5 len:15\nwhen:1201063880"
+
+
+def test_a_process_is_due_once_it_was_silent_for_the_whole_time() -> None:
+    watchdog = Watchdog(15)
+    assert [watchdog.tick({7: 1, 8: 1}) for _ in range(3)] == [[], [], []]
+    assert watchdog.tick({7: 1, 8: 2}) == [7]
+    assert watchdog.tick({7: 1, 8: 3}) == [], "it is told once"
+
+
+def test_a_beat_in_time_and_a_new_process_begin_anew() -> None:
+    watchdog = Watchdog(10)
+    assert [watchdog.tick({7: count}) for count in (1, 1, 2, 2)] == [[], [], [], []]
+    assert watchdog.tick({8: 2}) == []
+    assert watchdog.tick({8: 2}) == []
+    assert watchdog.tick({8: 2}) == [8]
+
+
+def test_the_heartbeat_counts_while_the_loop_runs(tmp_path: Path) -> None:
+    async def beats() -> list[dict[int, int]]:
+        task = asyncio.create_task(heartbeat.beat(tmp_path, "balancer"))
+        counts = []
+        for _ in range(2):
+            await asyncio.sleep(heartbeat.BEAT_SECONDS * 1.5)
+            counts.append(heartbeat.read_beats(tmp_path))
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        return counts
+
+    first, second = asyncio.run(beats())
+    assert first.keys() == second.keys() == {os.getpid()}
+    assert second[os.getpid()] > first[os.getpid()]
+
+
+def test_it_speaks_the_protocol_of_event_listeners_and_kills_none_but_balancers(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()", "other"], stdin=subprocess.PIPE) as other:
+        (tmp_path / f"balancer{heartbeat.SUFFIX}").write_bytes(other.pid.to_bytes(8, sys.byteorder) + bytes(8))
+        answers = io.StringIO()
+        run(tmp_path, Watchdog(5), io.StringIO(3 * TICK), answers)
+        assert answers.getvalue() == 3 * "READY\nRESULT 2\nOK" + "READY\n"
+        assert other.poll() is None
+        other.communicate(b"\n")
+
+
+def test_systemd_is_told_that_supervisord_is_alive(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(run_dir / "notify"))
+        monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
+        run(run_dir, None, io.StringIO(TICK), io.StringIO())
+        assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
