@@ -101,9 +101,9 @@ class QueueRoutes:
     async def status(self, request: Request) -> Response:
         """The status of a job: once, or as a stream of events."""
         job_id, client = request.path_params["id"], self._client(request)
-        view = await self._job_service.status(job_id, client)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return EventStreamResponse(self._feed, view, client)
+            return EventStreamResponse(self._feed, self._job_service, job_id, client)
+        view = await self._job_service.status(job_id, client)
         return JSONResponse(JobStatus.of_view(view, client.base_url), headers=NO_STORE)
 
     async def audio(self, request: Request) -> Response:
@@ -156,22 +156,24 @@ class QueueRoutes:
 class EventStreamResponse(StreamingResponse):
     """Server-sent events: the status at once and at each change, until the job has ended or the time is up."""
 
-    def __init__(self, feed: JobFeed, view: JobStatusView, client: Client) -> None:
+    def __init__(self, feed: JobFeed, job_service: JobService, job_id: str, client: Client) -> None:
         super().__init__((), media_type="text/event-stream", headers=NO_STORE)
         self._feed = feed
-        self._view = view
+        self._job_service = job_service
+        self._job_id = job_id
         self._client = client
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events. Raises RateLimitedError, TooManyStreamsError before the first one."""
-        with self._feed.watch(self._view.job.id, self._client.caller) as watcher:
-            self.body_iterator = self._events(watcher)
+        """Send the events. Before the first one, raises as `JobFeed.watch` and `JobService.status`."""
+        with self._feed.watch(self._job_id, self._client.caller) as watcher:
+            view = await watcher.change()
+            self._job_service.check_visible(view.job, self._client)
+            self.body_iterator = self._events(watcher, view)
             await super().__call__(scope, receive, send)
 
-    async def _events(self, watcher: Watcher) -> AsyncIterator[str]:
+    async def _events(self, watcher: Watcher, view: JobStatusView) -> AsyncIterator[str]:
         yield "retry: 1000\n\n"
         until = asyncio.get_running_loop().time() + MAX_EVENT_STREAM_SECONDS
-        view = self._view
         last = None
         try:
             while True:

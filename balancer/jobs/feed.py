@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from balancer.errors import ChorusError, JobNotFoundError, RateLimitedError, TooManyStreamsError
 from balancer.jobs.service import JobService, JobStatusView
 from balancer.settings_groups import JobSettings
 
 LOOK_INTERVAL_SECONDS = 0.25
-"""Pause between two looks; longer while looks take long, so that they take a fifth of the time at most."""
+"""Pause between two looks, unless there are new watchers."""
+MIN_PAUSE_SECONDS = 0.02
+"""Pause between two looks at least; longer while looks take long, so that they take a fifth of the time at most."""
 WATCHERS_AT_A_TIME = 10
 """Watchers that are told of a change before other requests have their turn."""
 RETRY_SECONDS = 10.0
@@ -55,6 +57,7 @@ class JobFeed:
         self._callers: Counter[str] = Counter()
         self._watchers: set[Watcher] = set()
         self._task: asyncio.Task[None] | None = None
+        self._new_watcher = asyncio.Event()
 
     @contextmanager
     def watch(self, job_id: str, caller: str) -> Iterator[Watcher]:
@@ -72,6 +75,7 @@ class JobFeed:
         watcher = Watcher(job_id, caller)
         self._watchers.add(watcher)
         self._callers[caller] += 1
+        self._new_watcher.set()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look_while_watched())
         try:
@@ -85,6 +89,7 @@ class JobFeed:
     async def _look_while_watched(self) -> None:
         loop = asyncio.get_running_loop()
         while watchers := list(self._watchers):
+            self._new_watcher.clear()
             started = loop.time()
             job_ids = {watcher.job_id for watcher in watchers}
             failure: ChorusError | None = None
@@ -94,11 +99,15 @@ class JobFeed:
             except ChorusError as error:
                 failure = error
             took = loop.time() - started
-            gone = JobNotFoundError("the job has been deleted")
+            gone = JobNotFoundError("there is no such job; ended jobs are deleted after some days")
             changed = 0
             for watcher in watchers:
                 changed += watcher.show(views.get(watcher.job_id, gone) if failure is None else failure)
                 if changed % WATCHERS_AT_A_TIME == WATCHERS_AT_A_TIME - 1:
                     changed = 0
                     await asyncio.sleep(0)
-            await asyncio.sleep(max(LOOK_INTERVAL_SECONDS, 4 * took))
+            pause = max(MIN_PAUSE_SECONDS, 4 * took)
+            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_INTERVAL_SECONDS - pause):
+                    await self._new_watcher.wait()

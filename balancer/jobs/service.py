@@ -170,6 +170,10 @@ class JobService:
         except JobStoreError as error:
             raise unavailable(error) from error
 
+    def check_visible(self, job: Job, client: Client) -> None:
+        """Raise JobNotFoundError if this client may not see the job."""
+        _visible(job, client)
+
     async def cancel(self, job_id: str, client: Client) -> JobStatusView:
         """Cancel a job that has not ended; delete one that is done or has failed, with its audio.
 
