@@ -27,10 +27,10 @@ async def test_a_task_that_fails_is_run_again_and_counted(caplog: pytest.LogCapt
         async with asyncio.timeout(TIMEOUT):
             await well.wait()
     first, second, third = runs
-    assert third - second > second - first >= 0.02, "the pause grows"
+    assert second - first >= 0.02
+    assert third - second >= 0.04, "the pause grows"
     assert b'chorus_background_failures_total{task="some task"} 2.0' in metrics.exposition()
-    assert caplog.text.count("no such thing") == 2
-    assert "Traceback" in caplog.text
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
 async def test_the_failure_of_one_leaves_the_others_alone() -> None:
