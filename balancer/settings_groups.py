@@ -164,8 +164,8 @@ class AccessSettings(SettingsGroup):
     )
     allowed_hosts: str | None = Field(
         None,
-        description="Further names of this server in the headers Host and Origin, separated by commas. Without API keys "
-        "a server on loopback answers only to these, to loopback names and to the host of `CHORUS_PUBLIC_URL`.",
+        description="Further names of this server in the headers Host and Origin, separated by commas. Without API "
+        "keys a server on loopback answers only to these, to loopback names and to the host of `CHORUS_PUBLIC_URL`.",
     )
     open_metrics: bool = Field(
         False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
@@ -202,8 +202,9 @@ class HttpSettings(SettingsGroup):
     max_connections: int | None = Field(
         None,
         ge=1,
-        description="Maximum number of open connections; unset: half of the file descriptors that are left for them, at "
-        "most 8192. Above it the one that has waited longest for a request is closed; if all are busy a new one gets 503.",
+        description="Maximum number of open connections; unset: half of the file descriptors that are left for them, "
+        "at most 8192. Above it the one that has waited longest for a request is closed; if all are busy a new one "
+        "gets 503.",
     )
     max_connections_per_address: int | None = Field(
         None,
