@@ -197,18 +197,22 @@ class Runner:
 
     async def submit_when_found(self, utterance: Utterance) -> Run:
         """The same as `submit`. Waits for the folder of voices only where it is needed: for a new or a cloned voice."""
-        try:
-            voice = self._voices.resolve(utterance.voice)
-        except UnknownVoiceError:
+        source = await self._find_source(utterance.voice)
+        if source is None:  # the voice may have been added, or given another clip, since the last scan
             await self._voices.rescan()
-            return self.submit(utterance)
-        if voice.reference is None:
-            return self.submit(utterance)
+            source = await self._find_source(utterance.voice)
+        return self.submit(utterance, source)
+
+    async def _find_source(self, name: str) -> VoiceSource | None:
+        """The voice as the last scan has it; None if it is not there, or its clip cannot be read."""
         try:
+            voice = self._voices.resolve(name)
+            if voice.reference is None:
+                return VoiceSource(voice, None)
             fingerprint = await self._voices.current_fingerprint(voice)
-        except VoiceError as error:
-            raise RefusedError("invalid", str(error)) from error
-        return self.submit(utterance, VoiceSource(voice, self._voices.reference(voice), fingerprint))
+            return VoiceSource(voice, self._voices.reference(voice), fingerprint)
+        except (UnknownVoiceError, VoiceError):
+            return None
 
     def submit(self, utterance: Utterance, source: VoiceSource | None = None) -> Run:
         """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's.

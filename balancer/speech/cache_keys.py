@@ -8,6 +8,7 @@ in one format. Both may have a namespace for each caller, so that a hit tells no
 from __future__ import annotations
 
 import hashlib
+import secrets
 from pathlib import Path
 
 from balancer.audio.formats import AudioFormat
@@ -67,5 +68,6 @@ class CacheKeys:
                 content = read_regular_file(clip, MAX_CLIP_BYTES)
                 self._clips[clip] = cached = version, hashlib.sha256(content).hexdigest()
         except OSError:
-            return "unreadable"  # the worker will fail on it, so no audio is stored under this key
+            # The clip is gone, or it was replaced since the last scan of the voices: no other request has this key.
+            return secrets.token_hex(16)
         return cached[1]

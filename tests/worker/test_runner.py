@@ -430,6 +430,28 @@ async def test_a_clip_that_is_gone_is_refused(tmp_path: Path) -> None:
         assert runner.in_flight == ()
 
 
+class ScansOnRequest(LiveRegistry):
+    """A registry whose scans are never due: it knows what it has read, until `rescan`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, clock=lambda: 0.0)
+
+    async def rescan(self) -> None:
+        super().__init__(self._folder, clock=lambda: 0.0)
+
+
+async def test_a_voice_with_another_clip_than_in_the_last_scan_is_found(tmp_path: Path) -> None:
+    engine = CloningEngine()
+    folder_of(tmp_path, DESCRIPTIONS)
+    async with started(engine, ScansOnRequest(tmp_path)) as runner:
+        (tmp_path / "cloned" / "clip.wav").rename(tmp_path / "cloned" / "clip.flac")
+        description = tmp_path / "cloned" / "voice.toml"
+        description.write_text(description.read_text().replace("clip.wav", "clip.flac"))
+        run = await runner.submit_when_found(utterance("5", voice="cloned"))
+        assert numbers(await collect(run)) == [5]
+        assert engine.prepared[-1].reference == tmp_path / "cloned" / "clip.flac"
+
+
 # Loading and warming up
 
 

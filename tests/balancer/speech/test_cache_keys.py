@@ -69,7 +69,9 @@ async def test_another_clip_changes_the_key(keys: CacheKeys, tmp_path: Path) -> 
     (tmp_path / "ada" / "clip.wav").write_bytes(b"another clip")
     assert await pcm(keys, REQUEST) != before
     (tmp_path / "ada" / "clip.wav").unlink()
-    assert await pcm(keys, REQUEST) != before
+    gone = await pcm(keys, REQUEST)
+    assert gone != before
+    assert await pcm(keys, REQUEST) != gone, "nobody else may get what is stored for a clip that could not be read"
 
 
 @pytest.mark.parametrize("odd", ["fifo", "device", "huge"])
