@@ -9,8 +9,9 @@ resources     memory and descriptors of the balancer while it is attacked
 wire          raw HTTP over TCP, from any loopback address
 report        the table and the JSON file of the outcomes
 
-connections, messages, readers, encoders, jobs, results, webhooks, cache, redis_faults, workers, keys, voices, processes
-              the attacks, by kind
+connections, messages, readers, encoders, jobs, job_store, webhooks, cache, redis_faults, workers, keys, voices,
+processes     the attacks, by kind
 fake_worker   a worker that breaks the contract
 receivers     receivers of webhooks that are slow, endless or good
+log_pipe      a pipe for the server's output that nobody needs to read
 """

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from scripts.attacks import connections, encoders, messages, readers
+from scripts.attacks import (
+    cache,
+    connections,
+    encoders,
+    job_store,
+    jobs,
+    keys,
+    messages,
+    processes,
+    readers,
+    redis_faults,
+    voices,
+    webhooks,
+    workers,
+)
 from scripts.attacks.attack import Attack
 
 ATTACKS: Mapping[str, Sequence[Attack]] = {
@@ -12,4 +26,13 @@ ATTACKS: Mapping[str, Sequence[Attack]] = {
     "messages": messages.ATTACKS,
     "readers": readers.ATTACKS,
     "encoders": encoders.ATTACKS,
+    "jobs": jobs.ATTACKS,
+    "job-store": job_store.ATTACKS,
+    "webhooks": webhooks.ATTACKS,
+    "cache": cache.ATTACKS,
+    "redis": redis_faults.ATTACKS,
+    "workers": workers.ATTACKS,
+    "keys": keys.ATTACKS,
+    "voices": voices.ATTACKS,
+    "processes": processes.ATTACKS,
 }

@@ -14,7 +14,7 @@ from scripts.attacks.attack import Attack, Checks, Outcome
 from scripts.attacks.bystander import Bystander, Observation, start_bystander
 from scripts.attacks.resources import Peaks, ResourceSampler
 from scripts.attacks.target import BYSTANDER_KEY, Target, TargetPlan, eventually
-from scripts.attacks.texts import new_text
+from scripts.attacks.texts import CACHED_TEXT, new_text
 from scripts.attacks.wire import REFUSED, NoAnswerError
 from scripts.support.check import Check
 from scripts.support.console import report_progress
@@ -32,8 +32,6 @@ MAX_LATENCY_FACTOR = 5.0
 MAX_LATENCY_SECONDS = 0.1
 SPARE_DESCRIPTORS = 24
 """Descriptors that the balancer may have gained: connections to workers and databases that it uses again."""
-
-CACHED_TEXT = "The words that everybody hears."
 
 
 @dataclass(frozen=True)

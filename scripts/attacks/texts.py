@@ -5,6 +5,9 @@ from __future__ import annotations
 import random
 from itertools import count
 
+CACHED_TEXT = "The words that everybody hears."
+"""The text of the bystander, which is cached before an attack."""
+
 _WORDS = (
     *("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog", "while", "seven", "old", "ships", "sail"),
     *("home", "across", "cold", "grey", "sea", "and", "nobody", "asks", "why"),

@@ -1,0 +1,144 @@
+"""`python -m scripts.attacks.fake_worker`: a worker that breaks the contract once the file `odd` is in its folder.
+
+- `endless`: audio without end
+- `endless-state`: a state without end
+- `nan-state`: a state with numbers that JSON does not have
+- `late`: a second answer on the same connection, half a second after the first one
+- `silent`: no answer to an utterance
+- `garbage`: an answer that is no HTTP
+- `failing`: every utterance fails, at once
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState, encode_frame
+from worker.server import listen
+
+KINDS = ("endless", "endless-state", "nan-state", "late", "silent", "garbage", "failing")
+MARK = "odd"
+SAMPLES = 24_000
+OWN, LATE = b"\0\0", b"\1\1"
+"""Samples of an answer, and of a second one that nobody has asked for."""
+LATE_SECONDS = 0.5
+STATE_BYTES = 2**16
+
+
+class FakeWorker:
+    """Answers an utterance with SAMPLES of silence, until it becomes odd."""
+
+    def __init__(self, index: int, folder: Path, kind: str) -> None:
+        self._index = index
+        self._folder = folder
+        self._kind = kind
+        self._done = 0
+
+    def _is(self, kind: str) -> bool:
+        return self._kind == kind and (self._folder / MARK).exists()
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection."""
+        with suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                for line in head.split(b"\r\n"):
+                    if line.lower().startswith(b"content-length:"):
+                        await reader.readexactly(int(line.partition(b":")[2]))
+                await (self._state(writer) if b" /state " in head.split(b"\r\n")[0] else self._utterance(writer))
+        writer.close()
+
+    async def _state(self, writer: asyncio.StreamWriter) -> None:
+        body = self._state_json()
+        if self._is("endless-state"):
+            writer.write(b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 99999999999\r\n\r\n{"')
+            while True:
+                writer.write(b"x" * STATE_BYTES)
+                await writer.drain()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+        )
+        await writer.drain()
+
+    def _state_json(self) -> bytes:
+        state = WorkerState(
+            index=self._index,
+            pid=os.getpid(),
+            phase=Phase.READY,
+            engine="hibari",
+            model="fake",
+            sample_rate=24_000,
+            cores=(0,),
+            threads=1,
+            slots=1,
+            in_flight=(),
+            done=self._done,
+            progress=self._done,
+            speed=7.0,
+            voices_prepared=(),
+            resident_bytes=1,
+            cpu_seconds=0.0,
+            started_at=time.time(),
+        )
+        text = state.model_dump_json()
+        if self._is("nan-state"):
+            text = text.replace('"speed":7.0', '"speed":NaN').replace('"cpu_seconds":0.0', '"cpu_seconds":Infinity')
+        return text.encode()
+
+    async def _utterance(self, writer: asyncio.StreamWriter) -> None:
+        if self._is("silent"):
+            await asyncio.Event().wait()
+        if self._is("garbage"):
+            writer.write(b"\0\xff\xfe nonsense\r\n\r\n" * 100)
+            return
+        self._done += 1
+        await self._answer(writer, OWN)
+        if self._is("late"):
+            await asyncio.sleep(LATE_SECONDS)
+            await self._answer(writer, LATE)
+
+    async def _answer(self, writer: asyncio.StreamWriter, sample: bytes) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        frame = encode_frame(FrameKind.PCM, sample * SAMPLES)
+        if self._is("failing"):
+            error = UtteranceError(code="internal", message="the fake worker fails")
+            frame, end = b"", encode_frame(FrameKind.ERROR, error.model_dump_json().encode())
+        else:
+            end = encode_frame(
+                FrameKind.END, EndOfUtterance(samples=SAMPLES, compute_seconds=0.0).model_dump_json().encode()
+            )
+        while self._is("endless"):
+            writer.write(_chunk(frame))
+            await writer.drain()
+        writer.write(_chunk(frame + end) + b"0\r\n\r\n")
+        await writer.drain()
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+async def _serve(worker: FakeWorker, listener: socket.socket) -> None:
+    async with await asyncio.start_unix_server(worker.handle, sock=listener) as server:
+        await server.serve_forever()
+
+
+def main() -> None:
+    """Serve on a Unix socket in the folder, until killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--kind", choices=KINDS, required=True)
+    arguments = parser.parse_args()
+    worker = FakeWorker(arguments.index, arguments.folder, arguments.kind)
+    asyncio.run(_serve(worker, listen(arguments.folder / f"worker-{arguments.index}.sock")))
+
+
+if __name__ == "__main__":
+    main()
