@@ -66,6 +66,8 @@ class Outcome:
     name: str
     title: str
     checks: Sequence[Check]
+    usable: bool = False
+    """Whether the server can be attacked again: it is as it was before."""
     seconds: float = 0.0
     calm_p99: float | None = None
     """Seconds of others' cached answers before the attack, 99th percentile; None if none was answered."""

@@ -6,7 +6,7 @@ import asyncio
 import time
 
 from scripts.attacks.attack import Attack, Checks, Criteria, all_spoken
-from scripts.attacks.target import SOFT_DESCRIPTORS, ChorusPlan, Target, known_settings
+from scripts.attacks.target import SOFT_DESCRIPTORS, ChorusPlan, Target
 from scripts.attacks.texts import long_text, new_text
 from scripts.attacks.wire import (
     ATTACKER,
@@ -21,7 +21,7 @@ from scripts.attacks.wire import (
 )
 from scripts.support.check import Check
 
-SHORT_LIMITS = known_settings(head_seconds=3, body_seconds=3, write_seconds=5)
+SHORT_LIMITS = {"head_seconds": 3, "body_seconds": 3, "write_seconds": 5}
 """Time limits of the server's connections, so that an attack need not wait for the usual ones."""
 CUT_SECONDS = 12.0
 """Time after which all slow connections must be closed under SHORT_LIMITS."""

@@ -10,7 +10,7 @@ from contextlib import suppress
 import psutil
 
 from scripts.attacks.attack import Attack, Checks, Criteria
-from scripts.attacks.target import ChorusPlan, Target, eventually, known_settings
+from scripts.attacks.target import ChorusPlan, Target, eventually
 from scripts.attacks.texts import CACHED_TEXT, new_text
 from scripts.attacks.wire import ATTACKER, NoAnswerError
 from scripts.support.check import Check
@@ -100,7 +100,7 @@ ATTACKS = (
         "balancer-stopped",
         "SIGSTOP of the balancer",
         balancer_stopped,
-        ChorusPlan(known_settings(balancer_watchdog_seconds=WATCHDOG_SECONDS)),
+        ChorusPlan({"balancer_watchdog_seconds": WATCHDOG_SECONDS}),
         REPLACED,
     ),
     Attack(

@@ -75,7 +75,7 @@ def _run_on_one_server(plan: TargetPlan, group: list[Attack], duration: float) -
             attack = group.pop(0)
             report_progress(f"{attack.name}: {attack.title}")
             outcome = asyncio.run(run_attack(attack, target, bystander))
-            usable = outcome.held and attack.criteria.serves and attack.criteria.idle
+            usable = outcome.usable
             yield outcome
 
 
@@ -100,11 +100,12 @@ async def run_attack(attack: Attack, target: Target, bystander: Bystander) -> Ou
     calm = await bystander.observation(calm_start, start)
     attacked = await bystander.observation(start, end)
     checks += common_checks(attack, calm, attacked, sampler.peaks, target.memory_bound)
-    checks += await _aftermath(attack, target, before)
+    aftermath = await _aftermath(attack, target, before)
     return Outcome(
         attack.name,
         attack.title,
-        checks,
+        [*checks, *aftermath],
+        usable=attack.criteria.serves and attack.criteria.idle and all(check.holds for check in aftermath),
         seconds=seconds,
         calm_p99=calm.p99,
         attacked_p99=attacked.p99,

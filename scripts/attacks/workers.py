@@ -125,13 +125,13 @@ async def odd_worker(target: Target, *, sound_only: bool) -> Checks:
 
 
 _ODD = (
-    ("endless", "audio without end"),
-    ("endless-state", "a state without end"),
-    ("nan-state", "numbers that JSON does not have"),
-    ("late", "a second, late answer"),
-    ("silent", "no answer"),
-    ("garbage", "no HTTP"),
-    ("failing", "every utterance fails at once"),
+    ("endless", "one of two workers makes audio without end"),
+    ("endless-state", "a worker's state has no end"),
+    ("nan-state", "a worker's state has numbers that JSON does not have"),
+    ("late", "a worker answers twice, the second time late"),
+    ("silent", "a worker takes utterances and never answers"),
+    ("garbage", "a worker does not speak HTTP"),
+    ("failing", "a worker fails at every utterance, at once"),
 )
 
 ATTACKS = (
@@ -145,9 +145,7 @@ ATTACKS = (
     *(
         Attack(
             f"odd-worker-{kind}",
-            f"a worker beside a sound one answers with {title}"
-            if kind not in {"silent", "failing"}
-            else f"a worker: {title}",
+            title,
             partial(odd_worker, sound_only=kind not in {"silent", "endless"}),
             OddWorkerPlan(kind),
             max_seconds=75,
