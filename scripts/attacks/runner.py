@@ -6,9 +6,11 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from scripts.attacks.attack import Attack, Checks, Outcome
 from scripts.attacks.bystander import Bystander, Observation, start_bystander
@@ -35,8 +37,8 @@ SPARE_DESCRIPTORS = 24
 
 
 @dataclass(frozen=True)
-class _Before:
-    """The target before an attack."""
+class _Look:
+    """The balancer at a moment."""
 
     pid: int | None
     descriptors: int
@@ -66,7 +68,8 @@ def _run_on_one_server(plan: TargetPlan, group: list[Attack], duration: float) -
                     target.port, CACHED_TEXT, folder / "bystander.jsonl", api_key=target.keys.get(BYSTANDER_KEY)
                 )
             )
-        except (ServerError, NoAnswerError) as error:
+            asyncio.run(bystander.started())
+        except (ServerError, NoAnswerError, TimeoutError) as error:
             attack = group.pop(0)
             yield Outcome(attack.name, attack.title, [Check("the server starts", str(error), holds=False)])
             return
@@ -87,7 +90,6 @@ async def _cache_text(target: Target) -> None:
 
 async def run_attack(attack: Attack, target: Target, bystander: Bystander) -> Outcome:
     """Run one attack on a target that is idle."""
-    await bystander.started()
     calm_start = time.monotonic()
     await asyncio.sleep(CALM_SECONDS)
     before = _look(target)
@@ -127,9 +129,11 @@ async def _attack(attack: Attack, target: Target) -> Checks:
     return [Check("the attack ran to its end", reason, holds=False)]
 
 
-def _look(target: Target) -> _Before:
-    balancer = target.balancer()
-    return _Before(None, 0) if balancer is None else _Before(balancer.pid, balancer.num_fds())
+def _look(target: Target) -> _Look:
+    with suppress(psutil.Error):  # it may just have ended
+        if (balancer := target.balancer()) is not None:
+            return _Look(balancer.pid, balancer.num_fds())
+    return _Look(None, 0)
 
 
 def common_checks(attack: Attack, calm: Observation, attacked: Observation, peaks: Peaks, memory_bound: int) -> Checks:
@@ -156,12 +160,11 @@ def common_checks(attack: Attack, calm: Observation, attacked: Observation, peak
     return checks
 
 
-async def _aftermath(attack: Attack, target: Target, before: _Before) -> Checks:
+async def _aftermath(attack: Attack, target: Target, before: _Look) -> Checks:
     """What an attack leaves behind."""
     criteria, checks = attack.criteria, []
     if criteria.same_balancer:
-        balancer = target.balancer()
-        same = balancer is not None and balancer.pid == before.pid
+        same = before.pid is not None and _look(target).pid == before.pid
         checks.append(Check("the balancer is the same process", "yes" if same else "no", same))
     if criteria.serves:
         checks.append(await _serves(target))
@@ -181,7 +184,7 @@ async def _serves(target: Target) -> Check:
     return Check("a new text afterwards", value, value == "200")
 
 
-async def _descriptors(target: Target, before: _Before) -> Check:
+async def _descriptors(target: Target, before: _Look) -> Check:
     limit = before.descriptors + SPARE_DESCRIPTORS
 
     async def closed() -> bool:

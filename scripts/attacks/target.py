@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -83,8 +83,11 @@ class Target:
 
     def balancer(self) -> psutil.Process | None:
         """The balancer's process, the newest if there are two; None while there is none."""
-        found = self.server.processes_of("balancer")
-        return max(found, key=lambda process: process.create_time(), default=None)
+        newest: tuple[float, psutil.Process | None] = (0.0, None)
+        for process in self.server.processes_of("balancer"):
+            with suppress(psutil.NoSuchProcess):  # it may just have ended
+                newest = max(newest, (process.create_time(), process), key=lambda pair: pair[0])
+        return newest[1]
 
     async def ask(
         self,
