@@ -6,12 +6,12 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 from scripts.attacks.wire import HOST
 
 PIECE_SECONDS = 0.05
-READ_SECONDS = 30.0
+ANSWER_SECONDS = 60.0
 
 
 class Receivers:
@@ -22,20 +22,29 @@ class Receivers:
         self.jobs: set[str] = set()
         """Ids of the jobs that the path `/good` was told of."""
         self.port = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     def url(self, path: str) -> str:
         """The address of a path."""
         return f"http://{HOST}:{self.port}{path}"
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request as its path says."""
-        with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-            async with asyncio.timeout(READ_SECONDS):
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Begin to answer a connection's request."""
+        self._tasks.append(asyncio.create_task(self._handle(reader, writer)))
+
+    async def close(self) -> None:
+        """End all answers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with closing(writer), suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(ANSWER_SECONDS):
                 head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ", 2)[1].decode()
                 self.received[path] += 1
                 await self._answer(path, await _body(reader, head), writer)
-        writer.close()
 
     async def _answer(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         match path:
@@ -73,9 +82,10 @@ async def _write_forever(writer: asyncio.StreamWriter, piece: bytes) -> None:
 async def start_receivers() -> AsyncIterator[Receivers]:
     """Run the receivers until the end of the block."""
     receivers = Receivers()
-    server = await asyncio.start_server(receivers.handle, HOST, 0, backlog=512)
+    server = await asyncio.start_server(receivers.accept, HOST, 0, backlog=512)
     receivers.port = server.sockets[0].getsockname()[1]
     try:
         yield receivers
     finally:
         server.close()
+        await receivers.close()

@@ -124,7 +124,8 @@ async def _attack(attack: Attack, target: Target) -> Checks:
             return list(await attack.run(target))
     except TimeoutError:
         reason = f"not within {attack.max_seconds:g} s"
-    except (NoAnswerError, OSError, ServerError) as error:
+    # LookupError and ValueError: an answer has another shape than the attack expects.
+    except (NoAnswerError, OSError, ServerError, psutil.Error, LookupError, ValueError) as error:
         reason = f"{type(error).__name__}: {error}"
     return [Check("the attack ran to its end", reason, holds=False)]
 
