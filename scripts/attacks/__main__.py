@@ -29,7 +29,7 @@ def main(
     listing: Annotated[bool, typer.Option("--list", help="List the attacks, and run none.")] = False,
     duration: Annotated[
         float, typer.Option(min=1, max=300, help="Seconds of attacks that could go on for as long as they like.")
-    ] = 8,
+    ] = 6,
     json_file: JsonOption = None,
 ) -> None:
     """Attack a server, and check that one caller can slow only itself.

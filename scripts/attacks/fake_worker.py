@@ -28,6 +28,8 @@ SAMPLES = 24_000
 OWN, LATE = b"\0\0", b"\1\1"
 """Samples of an answer, and of a second one that nobody has asked for."""
 LATE_SECONDS = 0.5
+FRAMES = 20
+"""Frames that audio without end is written in at once, about 1 MB."""
 STATE_BYTES = 2**16
 
 
@@ -114,7 +116,7 @@ class FakeWorker:
                 FrameKind.END, EndOfUtterance(samples=SAMPLES, compute_seconds=0.0).model_dump_json().encode()
             )
         while self._is("endless"):
-            writer.write(_chunk(frame))
+            writer.write(_chunk(frame * FRAMES))
             await writer.drain()
         writer.write(_chunk(frame + end) + b"0\r\n\r\n")
         await writer.drain()

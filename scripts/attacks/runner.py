@@ -23,7 +23,7 @@ from scripts.support.console import report_progress
 from scripts.support.markdown import mib
 from scripts.support.servers import ServerError
 
-CALM_SECONDS = 3.0
+CALM_SECONDS = 2.0
 """How long others are observed before an attack."""
 MIN_ATTACK_SECONDS = 3.0
 """How long they are observed from the beginning of an attack, at least."""

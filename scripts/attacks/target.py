@@ -169,9 +169,10 @@ class Target:
     async def _is_idle(self) -> bool:
         try:
             health = await self.health()
-        except NoAnswerError:
+        except (NoAnswerError, ValueError):
             return False
-        return bool(health["slots"] and health["freeSlots"] == health["slots"] and not health["queueDepth"])
+        slots = health.get("slots")  # not there in an error
+        return bool(slots and health["freeSlots"] == slots and not health["queueDepth"])
 
     async def command(self, *words: str, timeout: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
         """Run `chorus WORDS` with the server's settings. Raises TimeoutError."""

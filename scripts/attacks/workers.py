@@ -21,6 +21,7 @@ from scripts.attacks.target import Target, eventually
 from scripts.attacks.texts import long_text, new_text
 from scripts.attacks.wire import NoAnswerError
 from scripts.support.check import Check
+from scripts.support.markdown import mib
 from scripts.support.servers import clean_environment, running_server
 
 SPARE_ADDRESS_BYTES = 20 * 2**20
@@ -31,6 +32,8 @@ REPLACED_SECONDS = 30.0
 ATTEMPT_SECONDS = 4
 ODD_TEXTS = 8
 ANSWER_SECONDS = 20.0
+MAX_GROWTH = 256 * 2**20
+"""Bytes of memory that answers of an odd worker may take, states and audio."""
 
 
 async def sick_worker(target: Target) -> Checks:
@@ -96,6 +99,8 @@ class OddWorkerPlan:
 
 async def odd_worker(target: Target, *, sound_only: bool) -> Checks:
     """A worker becomes odd while others speak. With `sound_only` every text must be spoken by the sound one."""
+    balancer = target.balancer()
+    memory = [balancer.memory_info().rss if balancer else 0]
     (target.folder / "run" / MARK).touch()
     started = time.monotonic()
     statuses, of_others = [], 0
@@ -107,10 +112,13 @@ async def odd_worker(target: Target, *, sound_only: bool) -> Checks:
         except NoAnswerError as error:
             statuses.append(str(error))
         await asyncio.sleep(0.3)
+        if balancer and balancer.is_running():
+            memory.append(balancer.memory_info().rss)
         if time.monotonic() > started + 2.5 * ANSWER_SECONDS:
             break
     health = (await target.ask("GET", "/health")).status
     metrics = (await target.ask("GET", "/metrics")).status
+    growth = max(memory) - memory[0]
     told = {"200", "500", "503", "504"}
     spoken = (
         all_spoken("texts", statuses)
@@ -120,6 +128,7 @@ async def odd_worker(target: Target, *, sound_only: bool) -> Checks:
     return [
         spoken,
         Check("answers with the audio of another request", str(of_others), of_others == 0),
+        Check(f"memory taken (at most {mib(MAX_GROWTH)})", mib(growth), growth <= MAX_GROWTH),
         Check("/health and /metrics", f"{health}, {metrics}", (health, metrics) == (200, 200)),
     ]
 
