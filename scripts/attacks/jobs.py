@@ -76,8 +76,7 @@ ATTACKS = (
         "job-turns",
         "2,000 jobs of one caller before one of another",
         job_turns,
-        ChorusPlan({"job_days": 1}),
-        Criteria(idle=False),
+        criteria=Criteria(idle=False),
     ),
     Attack(
         "job-limits",
