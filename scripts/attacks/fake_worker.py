@@ -3,7 +3,7 @@
 - `endless`: audio without end
 - `endless-state`: a state without end
 - `nan-state`: a state with numbers that JSON does not have
-- `late`: a second answer on the same connection, half a second after the first one
+- `late`: a second answer to an utterance, on the same connection, before the answer to the next one
 - `silent`: no answer to an utterance
 - `garbage`: an answer that is no HTTP
 - `failing`: every utterance fails, at once
@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import socket
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from pydantic import BaseModel
 
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState, encode_frame
 from worker.server import listen
@@ -27,7 +30,6 @@ MARK = "odd"
 SAMPLES = 24_000
 OWN, LATE = b"\0\0", b"\1\1"
 """Samples of an answer, and of a second one that nobody has asked for."""
-LATE_SECONDS = 0.5
 FRAMES = 20
 """Frames that audio without end is written in at once, about 1 MB."""
 STATE_BYTES = 2**16
@@ -41,6 +43,7 @@ class FakeWorker:
         self._folder = folder
         self._kind = kind
         self._done = 0
+        self._last_id = ""
 
     def _is(self, kind: str) -> bool:
         return self._kind == kind and (self._folder / MARK).exists()
@@ -50,10 +53,11 @@ class FakeWorker:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                for line in head.split(b"\r\n"):
-                    if line.lower().startswith(b"content-length:"):
-                        await reader.readexactly(int(line.partition(b":")[2]))
-                await (self._state(writer) if b" /state " in head.split(b"\r\n")[0] else self._utterance(writer))
+                body = await _read_body(reader, head)
+                if b" /state " in head.split(b"\r\n")[0]:
+                    await self._state(writer)
+                else:
+                    await self._utterance(writer, json.loads(body)["id"])
         writer.close()
 
     async def _state(self, writer: asyncio.StreamWriter) -> None:
@@ -93,33 +97,43 @@ class FakeWorker:
             text = text.replace('"speed":7.0', '"speed":NaN').replace('"cpu_seconds":0.0', '"cpu_seconds":Infinity')
         return text.encode()
 
-    async def _utterance(self, writer: asyncio.StreamWriter) -> None:
+    async def _utterance(self, writer: asyncio.StreamWriter, utterance_id: str) -> None:
         if self._is("silent"):
             await asyncio.Event().wait()
         if self._is("garbage"):
             writer.write(b"\0\xff\xfe nonsense\r\n\r\n" * 100)
             return
         self._done += 1
-        await self._answer(writer, OWN)
-        if self._is("late"):
-            await asyncio.sleep(LATE_SECONDS)
-            await self._answer(writer, LATE)
+        if self._is("late") and self._last_id:
+            await self._answer(writer, self._last_id, LATE)
+        await self._answer(writer, utterance_id, OWN)
+        self._last_id = utterance_id
 
-    async def _answer(self, writer: asyncio.StreamWriter, sample: bytes) -> None:
+    async def _answer(self, writer: asyncio.StreamWriter, utterance_id: str, sample: bytes) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
         frame = encode_frame(FrameKind.PCM, sample * SAMPLES)
+        end = _message(FrameKind.END, EndOfUtterance, id=utterance_id, samples=SAMPLES, compute_seconds=0.0)
         if self._is("failing"):
-            error = UtteranceError(code="internal", message="the fake worker fails")
-            frame, end = b"", encode_frame(FrameKind.ERROR, error.model_dump_json().encode())
-        else:
-            end = encode_frame(
-                FrameKind.END, EndOfUtterance(samples=SAMPLES, compute_seconds=0.0).model_dump_json().encode()
-            )
+            frame = b""
+            end = _message(FrameKind.ERROR, UtteranceError, id=utterance_id, code="internal", message="it fails")
         while self._is("endless"):
             writer.write(_chunk(frame * FRAMES))
             await writer.drain()
         writer.write(_chunk(frame + end) + b"0\r\n\r\n")
         await writer.drain()
+
+
+async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            return await reader.readexactly(int(line.partition(b":")[2]))
+    return b""
+
+
+def _message(kind: FrameKind, model: type[BaseModel], **fields: object) -> bytes:
+    """A closing frame, with those of the fields that this version of the contract has."""
+    known = {name: value for name, value in fields.items() if name in model.model_fields}
+    return encode_frame(kind, json.dumps(known).encode())
 
 
 def _chunk(data: bytes) -> bytes:
