@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.attacks.attack import Attack, Checks
-from scripts.attacks.readers import LARGE
+from scripts.attacks.readers import LARGE, LARGE_SECONDS
 from scripts.attacks.target import ChorusPlan, Target
 from scripts.attacks.texts import new_text
 from scripts.attacks.wire import ATTACKER
@@ -11,7 +11,6 @@ from scripts.support.check import Check
 
 ENTRIES = 12
 CACHE_MIB = 256
-LARGE_SECONDS = 60.0
 
 
 async def evict_others(target: Target) -> Checks:

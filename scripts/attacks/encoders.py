@@ -7,13 +7,12 @@ import time
 from collections import Counter
 
 from scripts.attacks.attack import Attack, Checks
-from scripts.attacks.readers import LARGE
+from scripts.attacks.readers import LARGE, LARGE_SECONDS
 from scripts.attacks.target import ChorusPlan, Target
 from scripts.attacks.texts import long_text, new_text
 from scripts.attacks.wire import ATTACKER, NoAnswerError
 from scripts.support.check import Check
 
-SYNTHESIS_SECONDS = 60.0
 OTHERS = ("new text as mp3", "POST /queue")
 MAX_OTHER_SECONDS = 5.0
 """Time within which another caller's short text must be encoded, and its job accepted."""
@@ -22,7 +21,7 @@ MAX_OTHER_SECONDS = 5.0
 async def _encode_many(target: Target, requests: int, audio_format: str) -> Checks:
     """One caller has a long text that is cached encoded at ever new speeds; another one has short texts."""
     text = long_text(4990, 4)
-    first = await target.speech_status(text, cached=True, source=ATTACKER, timeout=SYNTHESIS_SECONDS)
+    first = await target.speech_status(text, cached=True, source=ATTACKER, timeout=LARGE_SECONDS)
     encoding = [
         asyncio.create_task(
             target.speech_status(text, cached=True, source=ATTACKER, speed=0.25 + number / 10_000, format=audio_format)
@@ -80,7 +79,7 @@ async def encode_opus(target: Target) -> Checks:
 
 async def json_audio(target: Target) -> Checks:
     """Eight requests at once for 60 MB of cached audio within JSON."""
-    await target.ask("POST", "/tts", LARGE, source=ATTACKER, timeout=SYNTHESIS_SECONDS)
+    await target.ask("POST", "/tts", LARGE, source=ATTACKER, timeout=LARGE_SECONDS)
 
     async def status() -> str:
         try:
