@@ -30,6 +30,8 @@ MARK = "odd"
 SAMPLES = 24_000
 OWN, LATE = b"\0\0", b"\1\1"
 """Samples of an answer, and of a second one that nobody has asked for."""
+LATE_SECONDS = 0.2
+"""Pause after it, so that it is taken for a complete answer."""
 FRAMES = 20
 """Frames that audio without end is written in at once, about 1 MB."""
 STATE_BYTES = 2**16
@@ -106,6 +108,7 @@ class FakeWorker:
         self._done += 1
         if self._is("late") and self._last_id:
             await self._answer(writer, self._last_id, LATE)
+            await asyncio.sleep(LATE_SECONDS)
         await self._answer(writer, utterance_id, OWN)
         self._last_id = utterance_id
 
