@@ -25,6 +25,8 @@ from scripts.support.servers import ServerError
 
 CALM_SECONDS = 2.0
 """How long others are observed before an attack."""
+PAUSE_SECONDS = 0.3
+"""Pause between the two: what was asked before is answered before."""
 MIN_ATTACK_SECONDS = 3.0
 """How long they are observed from the beginning of an attack, at least."""
 SETTLE_SECONDS = 20.0
@@ -92,6 +94,8 @@ async def run_attack(attack: Attack, target: Target, bystander: Bystander) -> Ou
     """Run one attack on a target that is idle."""
     calm_start = time.monotonic()
     await asyncio.sleep(CALM_SECONDS)
+    calm_end = time.monotonic()
+    await asyncio.sleep(PAUSE_SECONDS)
     before = _look(target)
     start = time.monotonic()
     with ResourceSampler(target) as sampler:
@@ -99,7 +103,7 @@ async def run_attack(attack: Attack, target: Target, bystander: Bystander) -> Ou
         seconds = time.monotonic() - start
         await asyncio.sleep(max(0.0, MIN_ATTACK_SECONDS - seconds))
         end = time.monotonic()
-    calm = await bystander.observation(calm_start, start)
+    calm = await bystander.observation(calm_start, calm_end)
     attacked = await bystander.observation(start, end)
     checks += common_checks(attack, calm, attacked, sampler.peaks, target.memory_bound)
     aftermath = await _aftermath(attack, target, before)
