@@ -98,20 +98,20 @@ ATTACKS = (
         "12 x mp3 of a long cached text at new speeds",
         encode_mp3,
         ChorusPlan({"cache_mib": 4096}),
-        max_seconds=100,
+        max_seconds=200,
     ),
     Attack(
         "encode-opus",
         "40 x opus of a long cached text at new speeds",
         encode_opus,
         ChorusPlan({"cache_mib": 4096}),
-        max_seconds=100,
+        max_seconds=200,
     ),
     Attack(
         "json-audio",
         "8 x JSON with 60 MB of cached audio",
         json_audio,
         ChorusPlan({"cache_mib": 4096}),
-        max_seconds=100,
+        max_seconds=200,
     ),
 )

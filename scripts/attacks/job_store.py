@@ -122,7 +122,7 @@ ATTACKS = (
         results_size,
         ChorusPlan({"jobs_mib": RESULTS_MIB}),
         Criteria(idle=False),
-        max_seconds=130,
+        max_seconds=220,
     ),
     Attack("unreadable-rows", "job rows of a later version, and torn", unreadable_rows, criteria=Criteria(idle=False)),
     Attack("jobs-folder-removed", "the folder of jobs is removed", folder_removed, max_seconds=90),
