@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Commands, each a program of its own.
     (
+        "scripts.attacks",
         "scripts.benchmarks.backends",
         "scripts.benchmarks.balancer_comparison",
         "scripts.benchmarks.engine",

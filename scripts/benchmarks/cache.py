@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +20,6 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from balancer.host.processes import free_port, running
 from scripts.benchmarks.minimal_client import (
     AUDIO_BYTES,
     Client,
@@ -31,10 +29,10 @@ from scripts.benchmarks.minimal_client import (
     start_balancer,
 )
 from scripts.support.console import fail, run_command, stderr
+from scripts.support.redis_server import start_redis
 from scripts.support.servers import Server, ServerError, interrupt_on_signals
 
 HIT, MISS = "hit", "miss"
-STOP_SECONDS = 10.0
 
 
 def main(
@@ -56,8 +54,8 @@ def main(
         title=f"{AUDIO_BYTES // 1000} kB answers; requests/s with {concurrency} clients",
     )
     try:
-        with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, _redis(Path(name)) as redis_url:
-            for store, settings in (("files", {}), ("redis", {"redis_url": redis_url})):
+        with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, start_redis(Path(name)) as redis:
+            for store, settings in (("files", {}), ("redis", {"redis_url": redis.url})):
                 folder = Path(name) / store
                 with start_balancer(folder, stubs=1, core=cores[0], settings=settings) as (server, port):
                     measurements = _measure(server, port, requests, rounds, concurrency)
@@ -66,15 +64,6 @@ def main(
     except ServerError as error:
         fail("bench_cache", error)
     Console().print(table)
-
-
-@contextmanager
-def _redis(folder: Path) -> Iterator[str]:
-    """Run a Redis server without persistence; gives its URL."""
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--loglevel", "warning"]
-    with running(["redis-server", *options], log=folder / "redis.log", grace_seconds=STOP_SECONDS):
-        yield f"redis://127.0.0.1:{port}/0"
 
 
 def _measure(server: Server, port: int, requests: int, rounds: int, concurrency: int) -> dict[str, Measurements]:

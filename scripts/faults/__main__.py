@@ -23,8 +23,9 @@ from balancer.host.topology import detect_topology
 from scripts.faults.clients import ClientResults, Clients, synthesize
 from scripts.faults.disk import small_disk
 from scripts.faults.faults import FaultInjector
-from scripts.faults.invariants import InvariantCheck, ResourceSnapshot, check_invariants, take_snapshot
+from scripts.faults.invariants import ResourceSnapshot, check_invariants, take_snapshot
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
+from scripts.support.check import Check
 from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.recogniser import word_errors
 from scripts.support.servers import Server, ServerError, interrupt_on_signals, start_chorus
@@ -83,7 +84,7 @@ class FaultReport:
     """The reason why the disk was not filled; None if it was."""
     metrics: dict[str, float]
     """The server's COUNTERS."""
-    checks: list[InvariantCheck]
+    checks: list[Check]
     word_error_rate: float
     """Of the recognised answers; 1 if there are none."""
     recognised: int

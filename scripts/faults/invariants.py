@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from scripts.support.check import Check
 from scripts.support.servers import Server
 
 Value = TypeVar("Value")
@@ -55,16 +56,7 @@ def take_snapshot(server: Server, run_dir: Path) -> ResourceSnapshot:
     )
 
 
-@dataclass(frozen=True)
-class InvariantCheck:
-    """One invariant and whether it holds."""
-
-    name: str
-    value: str
-    holds: bool
-
-
-def check_invariants(server: Server, before: ResourceSnapshot, *, workers: int, run_dir: Path) -> list[InvariantCheck]:
+def check_invariants(server: Server, before: ResourceSnapshot, *, workers: int, run_dir: Path) -> list[Check]:
     """Check all invariants, against the resources before the faults. Raises ServerError."""
     with httpx.Client(base_url=server.url, timeout=SETTLE_SECONDS, trust_env=False) as http:
         health = _settle(lambda: http.get("/health").json(), lambda health: _is_idle(health, workers))
@@ -77,28 +69,28 @@ def check_invariants(server: Server, before: ResourceSnapshot, *, workers: int, 
     in_flight = sum(worker.get("in_flight", 0) for worker in health["workers"])
     growth = after.balancer_bytes / before.balancer_bytes - 1
     return [
-        InvariantCheck("ready workers", f"{ready} of {workers}", ready == workers),
-        InvariantCheck("free slots", f"{health['freeSlots']} of {health['slots']}", _all_slots_free(health)),
-        InvariantCheck("utterances in flight", str(in_flight), in_flight == 0),
-        InvariantCheck("queued utterances", str(health["queueDepth"]), health["queueDepth"] == 0),
-        InvariantCheck(
+        Check("ready workers", f"{ready} of {workers}", ready == workers),
+        Check("free slots", f"{health['freeSlots']} of {health['slots']}", _all_slots_free(health)),
+        Check("utterances in flight", str(in_flight), in_flight == 0),
+        Check("queued utterances", str(health["queueDepth"]), health["queueDepth"] == 0),
+        Check(
             "file descriptors of the balancer, before and after",
             f"{before.descriptors}, {after.descriptors} (at most {max_descriptors})",
             after.descriptors <= max_descriptors,
         ),
-        InvariantCheck("stale sockets", ", ".join(after.stale_sockets) or "none", not after.stale_sockets),
-        InvariantCheck(
+        Check("stale sockets", ", ".join(after.stale_sockets) or "none", not after.stale_sockets),
+        Check(
             "processes, before and after",
             f"{before.processes}, {after.processes}",
             after.processes == before.processes,
         ),
-        InvariantCheck(
+        Check(
             "memory of the balancer, before and after",
             f"{_mib(before.balancer_bytes)}, {_mib(after.balancer_bytes)} ({growth:+.1%})",
             growth <= MAX_MEMORY_GROWTH,
         ),
         # No limit: the workers are other processes by now.
-        InvariantCheck(
+        Check(
             "memory of the workers, before and after",
             f"{_mib(before.workers_bytes)}, {_mib(after.workers_bytes)}",
             True,

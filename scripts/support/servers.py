@@ -126,12 +126,21 @@ def start_locked_server(engine: str, model_dir: Path, *, size: Size, folder: Pat
 
 @contextmanager
 def start_chorus(
-    name: str, *, engine: str, workers: int, threads: int = 1, folder: Path, settings: Mapping[str, object]
+    name: str,
+    *,
+    engine: str,
+    workers: int,
+    threads: int = 1,
+    folder: Path,
+    settings: Mapping[str, object],
+    wrapper: Sequence[str] = (),
+    api_key: str | None = None,
 ) -> Iterator[Server]:
     """Run `chorus serve`; all of its workers are ready when the block begins. Raises ServerError.
 
     `settings` have the names of Chorus's settings, such as `sjf_window`. Log, sockets and data go to `folder` unless
-    they say otherwise.
+    they say otherwise. `wrapper` is a program with arguments that executes the command, such as `prlimit`. `api_key` is
+    needed if the server has keys: without one it does not tell about its workers.
     """
     port = free_port()
     log = folder / f"{name}.log"
@@ -154,10 +163,11 @@ def start_chorus(
         return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
 
     options = {"--engine": engine, "--workers": workers, "--threads": threads, "--port": port}
-    command = [str(_CHORUS), "serve", *option_words(options)]
+    command = [*wrapper, str(_CHORUS), "serve", *option_words(options)]
     variables = {variable(name): str(value) for name, value in chosen.items()}
     sockets = tuple(Path(str(chosen["run_dir"])) / f"worker-{index}.sock" for index in range(workers))
-    with running_server(name, command, clean_environment() | variables, log, port, ready) as server:
+    environment = clean_environment() | variables
+    with running_server(name, command, environment, log, port, ready, api_key=api_key) as server:
         yield replace(server, sockets=sockets)
 
 
@@ -173,22 +183,30 @@ def running_server(
     log: Path,
     port: int,
     ready: Callable[[dict[str, object]], bool],
+    *,
+    api_key: str | None = None,
 ) -> Iterator[Server]:
     """Run a server until the end of the block. Raises ServerError.
 
-    It is ready once `ready` is true of its answer to `GET /health`.
+    It is ready once `ready` is true of its answer to `GET /health`, which is asked with `api_key`.
     """
     url = f"http://127.0.0.1:{port}"
     started = time.perf_counter()
     with running(command, log=log, env=environment, cwd=REPOSITORY, grace_seconds=_EXIT_SECONDS) as process:
-        _await_ready(name, process, url, log, ready)
+        _await_ready(name, process, url, log, ready, api_key)
         yield Server(name, url, process, log, time.perf_counter() - started)
 
 
 def _await_ready(
-    name: str, process: subprocess.Popen[bytes], url: str, log: Path, ready: Callable[[dict[str, object]], bool]
+    name: str,
+    process: subprocess.Popen[bytes],
+    url: str,
+    log: Path,
+    ready: Callable[[dict[str, object]], bool],
+    api_key: str | None,
 ) -> None:
-    with httpx.Client(trust_env=False, timeout=START_SECONDS) as client:
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    with httpx.Client(trust_env=False, timeout=START_SECONDS, headers=headers) as client:
 
         def is_ready() -> bool:
             try:
