@@ -16,11 +16,10 @@ from typing import Any, Protocol
 
 import psutil
 
-from balancer.settings import Settings, variable
+from balancer.settings import variable
 from balancer.settings_groups import MIB, REPOSITORY
 from scripts.attacks.log_pipe import LogPipe, open_log_pipe
 from scripts.attacks.wire import OTHER, TIMEOUT, Answer, NoAnswerError, exchange, post, request_head
-from scripts.support.console import report_progress
 from scripts.support.redis_server import RedisServer, start_redis
 from scripts.support.servers import Server, clean_environment, start_chorus
 
@@ -35,14 +34,6 @@ BYSTANDER_KEY = "bystander"
 """Name of the bystander's API key, if the server has keys."""
 
 Headers = tuple[tuple[str, str], ...]
-
-
-def known_settings(settings: Mapping[str, object]) -> dict[str, object]:
-    """These settings without those that this version of the server does not have: it would refuse them."""
-    known = {name for _, group in Settings() for name in type(group).model_fields}
-    for name in settings.keys() - known:
-        report_progress(f"  this version has no setting {variable(name)}")
-    return {name: value for name, value in settings.items() if name in known}
 
 
 @dataclass(frozen=True)
@@ -236,7 +227,7 @@ class ChorusPlan:
     def start(self, folder: Path, duration: float) -> Iterator[Target]:
         """Run the target until the end of the block. Raises ServerError."""
         settings = {"data_dir": folder / "data", "cache_dir": folder / "cache", "cache_mib": 1024}
-        settings |= known_settings(self.settings)
+        settings |= dict(self.settings)
         wrapper = ["prlimit", f"--nofile={self.descriptors}"]
         with ExitStack() as parts:
             if self.own_voices:
