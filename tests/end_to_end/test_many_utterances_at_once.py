@@ -29,7 +29,7 @@ def batched(home: Home, checkpoint: Path) -> Iterator[Chorus]:
 
 
 def speak(chorus: Chorus, text: str) -> bytes:
-    answer = httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": len(text)}, timeout=TIMEOUT * 4)
+    answer = httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": len(text)}, timeout=TIMEOUT * 10)
     assert answer.status_code == 200, answer.text
     return answer.content
 
