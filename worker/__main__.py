@@ -25,11 +25,12 @@ def main() -> None:
     os.environ.update(NO_TELEMETRY)
     options = WorkerOptions.from_argv(sys.argv[1:])
     history = CrashHistory(options.run_dir, options.index)
-    configure(f"worker-{options.index}", level=options.log_level, log_format=options.log_format)
     try:
         confine(options.cpus, options.engine.threads)
     except AffinityError as error:
         sys.exit(f"worker {options.index}: {error}")
+    # After the limits, too: the log is written by a thread.
+    configure(f"worker-{options.index}", level=options.log_level, log_format=options.log_format)
     from worker.server import serve  # noqa: PLC0415 - numerical libraries load here, after the limits
 
     serve(options, history)

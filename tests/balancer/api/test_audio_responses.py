@@ -19,6 +19,8 @@ from tests.support.harness import TIMEOUT, start_balancer, start_stub, wait_unti
 
 PCM_BYTES = 6_000_000
 MIB = 2**20
+TEXT = "A long text. " * 12
+"""Audio of two minutes for a shorter one would be taken for a worker's mistake."""
 
 
 class Long(NamedTuple):
@@ -37,7 +39,7 @@ def server(run_dir: Path) -> Iterator[Long]:
 
 
 def test_long_audio_is_the_same_from_worker_cache_and_json(server: Long) -> None:
-    body = {"text": "Long.", "format": "wav"}
+    body = {"text": TEXT, "format": "wav"}
     first = server.client.post("/tts", json=body)
     assert (first.status_code, first.headers["x-cache"]) == (200, "miss")
     assert len(first.content) == PCM_BYTES + 44 == int(first.headers["content-length"])
@@ -60,10 +62,10 @@ def test_long_audio_is_the_same_from_worker_cache_and_json(server: Long) -> None
 
 
 def test_audio_that_is_too_large_for_json_is_refused_with_the_remedy(server: Long) -> None:
-    answer = server.client.post("/tts-json", json={"text": "Long.", "format": "wav", "speed": 0.5})
+    answer = server.client.post("/tts-json", json={"text": TEXT, "format": "wav", "speed": 0.5})
     assert (answer.status_code, answer.json()["error"]["code"]) == (413, "audio_too_large")
     assert "POST /tts" in answer.json()["error"]["message"]
-    assert server.client.post("/tts", json={"text": "Long.", "format": "wav", "speed": 0.5}).status_code == 200
+    assert server.client.post("/tts", json={"text": TEXT, "format": "wav", "speed": 0.5}).status_code == 200
 
 
 def resident(server: Long) -> float:
@@ -75,8 +77,8 @@ def resident(server: Long) -> float:
 
 @pytest.mark.parametrize("path", ["/tts", "/tts-json"])
 def test_clients_that_do_not_read_hold_no_memory(server: Long, path: str) -> None:
-    body = json.dumps({"text": "Long.", "format": "wav"}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    body = json.dumps({"text": TEXT, "format": "wav"}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     assert server.client.post(path, content=body, headers={"Content-Type": "application/json"}).status_code == 200
     wait_until(lambda: server.client.post("/tts", json=json.loads(body)).headers["x-cache"] == "hit")
     before = resident(server)
