@@ -28,7 +28,9 @@ class RedisServer:
         return f"redis://127.0.0.1:{self.port}/0"
 
     def start(self) -> None:
-        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes", "save": ""}
+        options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": ""}
+        # `everysec` may lose what it has acknowledged in the last two seconds, when it is killed while the disk is busy.
+        options |= {"appendonly": "yes", "appendfsync": "always"}
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         self._process = self._running.enter_context(
             running(["redis-server", *arguments], log=self._folder / "redis.log")
