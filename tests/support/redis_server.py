@@ -29,7 +29,7 @@ class RedisServer:
 
     def start(self) -> None:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": ""}
-        # `everysec` may lose what it has acknowledged in the last two seconds, when it is killed while the disk is busy.
+        # `everysec` may lose what it has acknowledged in the last two seconds, if it is killed while the disk is busy.
         options |= {"appendonly": "yes", "appendfsync": "always"}
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         self._process = self._running.enter_context(

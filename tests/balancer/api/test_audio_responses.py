@@ -78,7 +78,8 @@ def resident(server: Long) -> float:
 @pytest.mark.parametrize("path", ["/tts", "/tts-json"])
 def test_clients_that_do_not_read_hold_no_memory(server: Long, path: str) -> None:
     body = json.dumps({"text": TEXT, "format": "wav"}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    headers = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = f"POST {path} HTTP/1.1\r\n{headers}\r\n"
     assert server.client.post(path, content=body, headers={"Content-Type": "application/json"}).status_code == 200
     wait_until(lambda: server.client.post("/tts", json=json.loads(body)).headers["x-cache"] == "hit")
     before = resident(server)
