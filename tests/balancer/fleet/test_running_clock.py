@@ -20,7 +20,7 @@ async def test_a_block_is_ended_in_time() -> None:
     with pytest.raises(TimeoutError):
         async with running_timeout(0.2):
             await asyncio.Event().wait()
-    assert loop.time() - started >= 0.2
+    assert loop.time() - started > 0.19  # timers may be a millisecond early
 
 
 async def test_a_block_that_ends_in_time_is_left_alone() -> None:
@@ -49,4 +49,4 @@ async def test_a_pause_of_the_loop_counts_as_one_step_of_the_clock() -> None:
     assert clock.now == pytest.approx(0.1)
     await asyncio.sleep(0.05)
     clock.tick()
-    assert 0.15 <= clock.now < 0.21
+    assert 0.14 < clock.now < 0.21  # timers may be a millisecond early
