@@ -49,7 +49,7 @@ class RedisStore:
         self._lifetime = lifetime
         self._clock = clock
         self._pool = ThreadPool("cache", 2)
-        load = partial(redis.load_script, "balancer.cache")
+        load = partial(redis.load_script, "balancer.cache", "entries")
         self._put_script, self._get_script, self._clear_script = load("put"), load("get"), load("clear")
 
     async def get(self, cache_key: str) -> CachedAudio | None:

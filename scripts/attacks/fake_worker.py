@@ -22,6 +22,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from scripts.attacks.wire import read_body
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState, encode_frame
 from worker.server import listen
 
@@ -55,7 +56,7 @@ class FakeWorker:
         with suppress(OSError, asyncio.IncompleteReadError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                body = await _read_body(reader, head)
+                body = await read_body(reader, head)
                 if b" /state " in head.split(b"\r\n")[0]:
                     await self._state(writer)
                 else:
@@ -124,13 +125,6 @@ class FakeWorker:
             await writer.drain()
         writer.write(_chunk(frame + end) + b"0\r\n\r\n")
         await writer.drain()
-
-
-async def _read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
-            return await reader.readexactly(int(line.partition(b":")[2]))
-    return b""
 
 
 def _message(kind: FrameKind, model: type[BaseModel], **fields: object) -> bytes:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
 
-from scripts.attacks.wire import HOST
+from scripts.attacks.wire import HOST, read_body
 
 PIECE_SECONDS = 0.05
 ANSWER_SECONDS = 60.0
@@ -44,7 +44,7 @@ class Receivers:
                 head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ", 2)[1].decode()
                 self.received[path] += 1
-                await self._answer(path, await _body(reader, head), writer)
+                await self._answer(path, await read_body(reader, head), writer)
 
     async def _answer(self, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         match path:
@@ -62,13 +62,6 @@ class Receivers:
                 self.jobs.add(json.loads(body)["data"]["requestId"])
                 writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
                 await writer.drain()
-
-
-async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    for line in head.split(b"\r\n"):
-        if line.lower().startswith(b"content-length:"):
-            return await reader.readexactly(int(line.partition(b":")[2]))
-    return b""
 
 
 async def _write_forever(writer: asyncio.StreamWriter, piece: bytes) -> None:

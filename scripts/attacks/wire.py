@@ -193,3 +193,11 @@ def is_open(client: socket.socket) -> bool:
     except OSError:
         return False
     return False
+
+
+async def read_body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """The body behind this head, which says how long it is; empty if it does not."""
+    for line in head.split(b"\r\n"):
+        if line.lower().startswith(b"content-length:"):
+            return await reader.readexactly(int(line.partition(b":")[2]))
+    return b""

@@ -1,24 +1,7 @@
 -- Stores an entry, then evicts others until all of them fit within `limit` bytes: each time the least recently used
 -- one of the caller whose entries are largest together; entries without a caller come first.
-local used, sizes, total, owners, owned = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local prefix, cache_key, content = ARGV[1], ARGV[2], ARGV[3]
+local cache_key, content = ARGV[2], ARGV[3]
 local now, lifetime_ms, limit, caller = ARGV[4], ARGV[5], tonumber(ARGV[6]), ARGV[7]
-
-local function drop(key)
-    local size = tonumber(redis.call('HGET', sizes, key) or 0)
-    local owner = redis.call('HGET', owners, key)
-    redis.call('DEL', prefix .. key)
-    redis.call('DECRBY', total, size)
-    redis.call('HDEL', sizes, key)
-    redis.call('HDEL', owners, key)
-    redis.call('ZREM', used, key)
-    if owner then
-        redis.call('ZREM', owned .. ':' .. owner, key)
-        if tonumber(redis.call('ZINCRBY', owned, -size, owner)) <= 0 then
-            redis.call('ZREM', owned, owner)
-        end
-    end
-end
 
 -- Not always: a script that has begun with a deletion is not refused by a Redis without memory.
 if redis.call('HEXISTS', sizes, cache_key) == 1 then drop(cache_key) end
