@@ -23,7 +23,7 @@ from balancer.host.topology import detect_topology
 from scripts.faults.clients import ClientResults, Clients, synthesize
 from scripts.faults.disk import small_disk
 from scripts.faults.faults import FaultInjector
-from scripts.faults.invariants import ResourceSnapshot, check_invariants, take_snapshot
+from scripts.faults.invariants import ResourceSnapshot, check_invariants, peak_memory, take_snapshot
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
 from scripts.support.check import Check
 from scripts.support.console import JsonOption, fail, report_progress, run_command
@@ -159,8 +159,8 @@ def run(plan: FaultPlan) -> FaultReport:
         settings = {"run_dir": run_dir}
         with start_chorus("chorus", engine=ENGINE, workers=plan.workers, folder=folder, settings=settings) as server:
             report_progress(f"synthesizing {plan.texts} texts without faults")
-            utterances = asyncio.run(_synthesize_references(server, plan))
-            before = take_snapshot(server, run_dir)
+            utterances, peak = asyncio.run(_synthesize_references(server, plan))
+            before = replace(take_snapshot(server, run_dir), balancer_bytes=peak)
             report_progress(f"{plan.clients} clients and faults for {plan.duration:g} s")
             clients = Clients(
                 server.url, utterances, requests=plan.max_requests, hang_ups=plan.hang_ups, seed=plan.seed
@@ -172,8 +172,11 @@ def run(plan: FaultPlan) -> FaultReport:
             return _evaluate(server, run_dir, plan, clients.results, injector, not_mounted, before)
 
 
-async def _synthesize_references(server: Server, plan: FaultPlan) -> list[ReferenceUtterance]:
-    """All utterances with their digests. Raises ServerError if a text's audio is not always the same."""
+async def _synthesize_references(server: Server, plan: FaultPlan) -> tuple[list[ReferenceUtterance], int]:
+    """All utterances with their digests, and the peak of the balancer's resident memory in bytes.
+
+    Raises ServerError if a text's audio is not always the same.
+    """
     async with httpx.AsyncClient(base_url=server.url, timeout=None, trust_env=False) as http:
         utterances = [
             replace(utterance, digest=audio_digest((await synthesize(http, utterance)).raise_for_status().content))
@@ -183,10 +186,10 @@ async def _synthesize_references(server: Server, plan: FaultPlan) -> list[Refere
     clients = Clients(
         server.url, utterances, requests=WARM_UP_ROUNDS * plan.texts, hang_ups=plan.hang_ups, seed=plan.seed
     )
-    await clients.run(plan.clients)
+    peak = await peak_memory(server, clients.run(plan.clients))
     if clients.results.failures:
         raise server.failure(f"requests failed without any fault: {dict(clients.results.failures)}")
-    return utterances
+    return utterances, peak
 
 
 async def _run_with_faults(clients: Clients, injector: FaultInjector, plan: FaultPlan) -> None:

@@ -51,9 +51,15 @@ class Chorus:
         """The present states of the workers; `/health` has those of the last poll."""
         return [read_state(path, timeout=TIMEOUT) for path in sorted(self.run_dir.glob("worker-*.sock"))]
 
-    def metric(self, name: str) -> float:
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the metric's values that have these labels."""
+        found = [f'{label}="{value}"' for label, value in labels.items()]
         lines = httpx.get(f"{self.url}/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+        return sum(
+            float(line.split()[-1])
+            for line in lines
+            if line.split("{")[0].split(" ")[0] == name and all(label in line for label in found)
+        )
 
     def supervisorctl(self, *command: str) -> None:
         supervisorctl = [sys.executable, "-m", "supervisor.supervisorctl"]

@@ -48,7 +48,7 @@ def test_audio_kept_by_one_serves_the_other(hosts: list[Chorus]) -> None:
 
 
 def test_jobs_are_done_by_both_and_known_to_either(hosts: list[Chorus]) -> None:
-    before = [host.metric("chorus_jobs_total") for host in hosts]
+    before = [jobs_done(host) for host in hosts]
     lines = "\n".join(json.dumps({"text": f"Job number {number} of a longer batch."}) for number in range(60))
     answer = httpx.post(f"{hosts[0].url}/queue/batch", content=lines, headers=LINES)
     assert answer.status_code == 202
@@ -57,9 +57,14 @@ def test_jobs_are_done_by_both_and_known_to_either(hosts: list[Chorus]) -> None:
         host = hosts[number % 2]
         wait_until(lambda: httpx.get(f"{host.url}/status/{job_id}").json()["ready"])  # noqa: B023
         assert httpx.get(f"{host.url}/audio/{job_id}").content[:4] == b"RIFF"
-    done = [host.metric("chorus_jobs_total") - count for host, count in zip(hosts, before, strict=True)]
+    done = [jobs_done(host) - count for host, count in zip(hosts, before, strict=True)]
     assert sum(done) == 60
     assert min(done) >= 5, done
+
+
+def jobs_done(host: Chorus) -> float:
+    """The jobs that this host has done. On a busy machine, some are postponed before."""
+    return host.metric("chorus_jobs_total", outcome="done")
 
 
 def test_a_dead_host_s_jobs_are_done_by_the_other(hosts: list[Chorus], redis: RedisServer) -> None:
