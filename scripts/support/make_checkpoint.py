@@ -1,8 +1,8 @@
 """Writes a checkpoint of random weights with the file layout of a Chatterbox model.
 
 The upstream classes initialise the weights, so that whatever loads a trained checkpoint loads these. A full-size
-checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind) is fast enough for tests.
-The audio is noise.
+checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind and a narrow vocoder) is fast
+enough for tests. The audio is noise.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ from torch import Tensor, nn
 from scripts.support.console import run_command
 from worker.cards import LANGUAGES
 from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.engines.chatterbox.upstream.loading import vocoder_width
 
 TINY_LAYERS = 2
 ALIGNED_LAYERS = 14
 """Layers of a tiny Multilingual: its alignment guard reads attention heads of layers 9, 12 and 13."""
+VOCODER_CHANNELS = 512
+TINY_VOCODER_CHANNELS = 128
+"""Its stages then have 64, 32 and 16 channels; int8 needs multiples of 16."""
 TINY_PROMPT_TOKENS = 25
 """Length of the built-in voice of a tiny checkpoint, 25 tokens per second; the work of S3Gen grows with it."""
 FULL_PROMPT_TOKENS = 250
@@ -134,7 +138,8 @@ def _t3(engine: str, *, tiny: bool) -> nn.Module:
 
 
 def _s3gen(*, meanflow: bool, tiny: bool) -> nn.Module:
-    model = S3Gen(meanflow=meanflow)
+    with vocoder_width(TINY_VOCODER_CHANNELS if tiny else VOCODER_CHANNELS):
+        model = S3Gen(meanflow=meanflow)
     if tiny:
         estimator = model.flow.decoder.estimator
         repeated = [model.tokenizer.encoder.blocks, model.flow.encoder.encoders, model.flow.encoder.up_encoders]

@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import chatterbox.models.s3gen.s3gen as _s3gen_module
 import torch
 from chatterbox import mtl_tts, tts, tts_turbo
 from chatterbox.models.s3gen import S3Gen
@@ -34,6 +36,9 @@ StateDict = dict[str, Tensor]
 
 HEAD_WIDTH = 64
 """Width of an attention head, the same in every T3."""
+
+VOCODER_WIDTH = "mel2wav.conv_pre.bias"
+"""A tensor of S3Gen with as many numbers as its vocoder has channels."""
 
 _TURBO_TEXT_TOKENS = 50_276
 
@@ -142,7 +147,7 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
 def _s3gen(variant: ModelVariant, folder: Path) -> nn.Module:
     file = "s3gen_meanflow.safetensors" if variant.turbo else "s3gen.safetensors"
     state = _read_tensors(folder / ("s3gen.pt" if variant.multilingual else file))
-    with _no_initialisation():
+    with _no_initialisation(), vocoder_width(len(state[VOCODER_WIDTH])):
         model = S3Gen(meanflow=variant.turbo)
     _trim_layers(model, state)
     # Like upstream, accept an Original's file without the tensors that the constructor computes, and with others.
@@ -195,6 +200,17 @@ def _assign_weights(model: nn.Module, state: StateDict, *, optional: Iterable[st
     if absent or (unexpected and strict):
         fault = f"lacks {min(absent)}" if absent else f"has {min(unexpected)}, which it should not"
         raise ValueError(f"{type(model).__name__} {fault}")
+
+
+@contextmanager
+def vocoder_width(channels: int) -> Iterator[None]:
+    """A block in which a new S3Gen has a vocoder of so many channels: upstream's constructor has a fixed number."""
+    generator = _s3gen_module.HiFTGenerator
+    _s3gen_module.HiFTGenerator = partial(generator, base_channels=channels)
+    try:
+        yield
+    finally:
+        _s3gen_module.HiFTGenerator = generator
 
 
 def _trim_layers(model: nn.Module, state: StateDict) -> None:
