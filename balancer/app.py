@@ -109,6 +109,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         metrics,
         card,
         timeout=limits.request_timeout,
+        pauses=settings.pauses,
         held=held,
         encoders=encoders,
         cache=BestEffortCache(stores.audio, metrics),

@@ -26,6 +26,7 @@ from balancer.settings_groups import (
     LimitSettings,
     LoggingSettings,
     MemorySettings,
+    PauseSettings,
     ProbeSettings,
     RateLimitSettings,
     RecyclingSettings,
@@ -72,6 +73,7 @@ class Settings(BaseModel):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
+    pauses: PauseSettings = Field(default_factory=PauseSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     rates: RateLimitSettings = Field(default_factory=RateLimitSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)

@@ -408,6 +408,18 @@ class LimitSettings(SettingsGroup):
     )
 
 
+class PauseSettings(SettingsGroup):
+    """The silence between the segments of a text."""
+
+    title = "Pauses"
+
+    clause_pause_ms: int = Field(
+        150, ge=0, le=10_000, description="Silence in ms within a sentence that is too long for one utterance."
+    )
+    sentence_pause_ms: int = Field(350, ge=0, le=10_000, description="Silence in ms after a sentence.")
+    paragraph_pause_ms: int = Field(700, ge=0, le=10_000, description="Silence in ms after a paragraph.")
+
+
 class MemorySettings(SettingsGroup):
     """How much audio may be under way, and who encodes it."""
 

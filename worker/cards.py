@@ -46,6 +46,14 @@ class Choice(_Card):
     description: str = ""
 
 
+class SegmentLength(_Card):
+    """The length of text, in characters, that an engine speaks best in one utterance."""
+
+    minimum: int = 1
+    """A shorter sentence is spoken together with a neighbour."""
+    maximum: int
+
+
 MAX_PROMPT_SECONDS = 10
 """Seconds of a voice's reference clip that upstream conditions S3Gen on, at most."""
 
@@ -79,8 +87,8 @@ class EngineCard(_Card):
     """Memory that all workers of a host share, in bytes: weights mapped from their files."""
     batched: BatchedCard | None = None
     """None if there is no batched runtime: the engine then synthesizes one utterance at a time, in fp32."""
-    max_characters: int | None = None
-    """Maximum length of the text of one utterance, in characters; None without a limit."""
+    segments: SegmentLength
+    """A longer text is spoken in several utterances."""
     extra: str | None = None
     """The extra of this package that installs the engine's libraries; None if no extra is needed."""
     seconds_per_character: float
@@ -187,7 +195,7 @@ _CHATTERBOX = EngineCard(
     # The peak on one thread was 2,617 MiB in an utterance of 24 s; it grows faster than the length, up to 40 s.
     resident_bytes=4096 * _MIB,
     shared_bytes=3072 * _MIB,
-    max_characters=600,
+    segments=SegmentLength(minimum=100, maximum=280),
     extra="chatterbox",
     # Not measured: Turbo's figure plus the difference between the two in the stock runtime.
     batched=_batched(layers=30, width=1024, rows=2, weights_mib=1920, other_mib=3724, speed=0.03),
@@ -226,6 +234,7 @@ CARDS: dict[str, EngineCard] = {
             sample_rate=24_000,
             # The peak on one thread was 416 MiB after many kinds of texts of 5,000 characters; 217 before the first.
             resident_bytes=448 * _MIB,
+            segments=SegmentLength(minimum=8, maximum=400),
             seconds_per_character=0.065,
             speed=60.0,
         ),

@@ -121,7 +121,7 @@ def _add_engine_fields(schema: dict[str, Any], validator: RequestValidator) -> N
     for parameter in validator.card.parameters:
         schema["properties"][parameter.name] = _field(parameter) | {"description": parameter.description}
     text = schema["properties"].get("text") or schema["properties"]["input"]
-    text["maxLength"] = validator.max_text_characters
+    text["maxLength"] = validator.max_characters
     text["examples"] = ["Hello from Chorus."]
     schema["properties"]["voice"]["examples"] = [DEFAULT_VOICE]
     schema["properties"]["model"]["examples"] = [validator.card.name]

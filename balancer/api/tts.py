@@ -17,6 +17,7 @@ from balancer.audio.buffers import PIECE_BYTES
 from balancer.audio.held_audio import HeldAudio
 from balancer.errors import AudioTooLargeError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
+from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.validation import RequestValidator
 from balancer.speech.service import Audio, SpeechService
 
@@ -48,7 +49,7 @@ def routes(
                 "send the same request to POST /tts, which returns the audio itself"
             )
         content = TtsJson.of(audio, character=character, request_id=request.state.request_id)
-        return JsonAudioResponse(held, audio.data, content, headers={"X-Cache": audio.outcome.value, **limit_headers})
+        return JsonAudioResponse(held, audio.data, content, headers={**cache_headers(audio), **limit_headers})
 
     tts = audio_endpoint(TtsBody, speech, validator, admission, held, max_body_bytes)
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
@@ -76,9 +77,18 @@ def audio_endpoint(
     return endpoint
 
 
+def cache_headers(audio: Audio) -> dict[str, str]:
+    """The source of the audio; of a text of several segments, also how many of them were not synthesized for it."""
+    headers = {"X-Cache": audio.outcome.value}
+    if audio.segments:
+        found = len(audio.segments) - audio.segments.count(CacheOutcome.MISS)
+        headers["X-Cache-Segments"] = f"{found}/{len(audio.segments)}"
+    return headers
+
+
 def audio_response(held: HeldAudio, audio: Audio, limit_headers: Mapping[str, str]) -> Response:
     """The audio as the body; its duration, its source and the caller's rate limits in headers."""
-    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", "X-Cache": audio.outcome.value, **limit_headers}
+    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", **cache_headers(audio), **limit_headers}
     if audio.data.in_memory and len(audio.data) <= PIECE_BYTES:
         return Response(bytes(audio.data), media_type=audio.format.media_type, headers=headers)
     return BufferResponse(held, audio.data, media_type=audio.format.media_type, headers=headers)

@@ -75,8 +75,15 @@ class HeldAudio:
         """
         if not audio.in_memory or self._hold_in_memory(audio, caller):
             return audio
+        return await self._in_thread(lambda: self._copy_to_file(audio, caller))
+
+    async def assemble(self, caller: str, fill: Callable[[IO[bytes]], None]) -> AudioBuffer:
+        """The same as `write`, in a thread."""
+        return await self._in_thread(lambda: self.write(caller, fill))
+
+    async def _in_thread(self, work: Callable[[], AudioBuffer]) -> AudioBuffer:
         try:
-            return await self._pool.run(lambda: self._copy_to_file(audio, caller))
+            return await self._pool.run(work)
         except PoolFullError as error:
             raise AudioMemoryFullError(
                 f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS

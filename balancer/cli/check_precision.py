@@ -232,10 +232,10 @@ def _texts(card: EngineCard, given: Sequence[str], file: Path | None) -> list[st
     for number, text in enumerate(lines, 1):
         if not text.strip():
             fail(f"text {number} is empty", EXIT_BAD_INPUT)
-        if card.max_characters is not None and len(text) > card.max_characters:
+        if len(text) > card.segments.maximum:
             fail(
                 f"text {number} ({text[:30]}…) has {len(text)} characters; engine {card.name} accepts at most "
-                f"{card.max_characters}",
+                f"{card.segments.maximum}",
                 EXIT_BAD_INPUT,
             )
     return lines or list(TEXTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -29,3 +30,13 @@ class CacheOutcome(StrEnum):
     MISS = "miss"
     COALESCED = "coalesced"
     """The audio was synthesized for another request that was already in progress."""
+    PARTIAL = "partial"
+    """A part of the text's segments was synthesized, the others were hits or coalesced."""
+
+    @classmethod
+    def of_segments(cls, outcomes: Collection[CacheOutcome]) -> CacheOutcome:
+        """The outcome of a text by those of its segments."""
+        found = set(outcomes)
+        if len(found) == 1:
+            return next(iter(found))
+        return cls.PARTIAL if cls.MISS in found else cls.COALESCED

@@ -42,11 +42,6 @@ class RequestValidator:
         return (self.card.name, *OPENAI_MODELS)
 
     @property
-    def max_text_characters(self) -> int:
-        """Maximum number of characters in the text of one request."""
-        return min(self.max_characters, self.card.max_characters or self.max_characters)
-
-    @property
     def supported_voices(self) -> tuple[Voice, ...]:
         """The voices that this engine can synthesize, ordered by name."""
         return tuple(voice for voice in self.voices if self._supports(voice))
@@ -100,18 +95,13 @@ class RequestValidator:
         return self._resolve(*body.chosen_voice)
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:
-        length, limit = len(body.spoken_text), self.max_text_characters
-        if length <= limit:
-            return
-        reason = f"the limit is {limit}"
-        if limit == self.card.max_characters:
-            reason = (
-                f"engine {self.card.name!r} speaks at most {limit} in one utterance: "
-                "split the text into several requests"
+        length = len(body.spoken_text)
+        if length > self.max_characters:
+            raise InvalidRequestError(
+                f"{body.text_field} has {length} characters; the limit is {self.max_characters}",
+                param=body.text_field,
+                code="text_too_long",
             )
-        raise InvalidRequestError(
-            f"{body.text_field} has {length} characters; {reason}", param=body.text_field, code="text_too_long"
-        )
 
     def _supports(self, voice: Voice) -> bool:
         return voice.fits(self.card.name, clones_voices=self.card.clones_voices)

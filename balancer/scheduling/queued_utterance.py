@@ -39,6 +39,8 @@ class Terms:
     caller: str = ""
     priority: Priority = Priority.INTERACTIVE
     deadline: float | None = None
+    admitted: bool = False
+    """Whether the queue takes it even when it is full, since a part of its request has been synthesized already."""
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class Scheduler:
         """
         terms = utterance.terms
         queue = self._queues[terms.priority]
-        if len(queue) >= self._limit + self.free_slots:
+        if not terms.admitted and len(queue) >= self._limit + self.free_slots:
             raise QueueFullError(
                 f"{len(queue)} utterances are queued already; try again later",
                 retry_after=self.expected_wait(utterance, now),

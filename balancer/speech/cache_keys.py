@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from balancer.audio.formats import AudioFormat
@@ -54,9 +55,9 @@ class CacheKeys:
         )
 
     @staticmethod
-    def file(pcm_key: str, speed: float, audio_format: AudioFormat) -> str:
-        """The key of the file that is encoded from the PCM with key `pcm_key`."""
-        return digest_of([pcm_key, speed, audio_format.value])
+    def file(pcm_key: str, speed: float, audio_format: AudioFormat, pauses: Sequence[float] = ()) -> str:
+        """The key of the file that is encoded from the PCM with key `pcm_key`, with these pauses between segments."""
+        return digest_of([pcm_key, speed, audio_format.value, *pauses])
 
     def _clip_digest(self, clip: Path) -> str:
         """SHA-256 of a reference clip, computed again when its file has changed."""

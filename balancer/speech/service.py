@@ -1,22 +1,23 @@
 """The speech service: turns one speech request into one audio file.
 
-There are two steps: a worker synthesizes PCM, then the encoder makes a file of it. The result of either is taken from
-the cache, or from an identical request that is already running, or else computed. Splitting a text into several
-utterances belongs here, too, around the dispatch.
+A text is spoken in segments, as many at once as there are slots. For each, a worker synthesizes PCM; the encoder makes
+a file of all, joined. A segment's PCM and the file are taken from the cache, or from an identical request that is
+already running, or else computed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 from balancer.audio.buffers import AudioBuffer, MemoryBuffer
 from balancer.audio.encoder import as_file, duration, is_pcm_copy
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
+from balancer.audio.joining import join
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
@@ -24,13 +25,18 @@ from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.queued_utterance import Terms
+from balancer.settings_groups import PauseSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
+from balancer.speech.segment_requests import pauses_between, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
+from balancer.text.segments import Segment
 from worker.cards import EngineCard
 from worker.contract import SAMPLE_BYTES, Utterance
 
+UNSPEAKABLE = "unspeakable"
+"""Code of the engine's refusal of a text that it cannot say."""
 MAX_STRETCHED_BYTES = 16 * 2**20
 """A file that is larger than its PCM is cached up to this size."""
 
@@ -46,6 +52,8 @@ class Audio:
     seconds: float
     """Duration, after the tempo change."""
     outcome: CacheOutcome = CacheOutcome.MISS
+    segments: tuple[CacheOutcome, ...] = ()
+    """The outcome of each segment; empty for a file that was not made for this request."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,8 @@ class CachedResult:
     outcome: CacheOutcome
     stats: SynthesisStats | None = None
     """None if no worker synthesized it for this request."""
+    segments: tuple[CacheOutcome, ...] = ()
+    """The outcomes of the segments that were joined for it."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,7 @@ class _Task:
     request: SpeechRequest
     context: RequestContext
     place: Place
+    segments: Sequence[Segment]
 
     @property
     def deadline(self) -> float | None:
@@ -98,6 +109,7 @@ class SpeechService:
         card: EngineCard,
         *,
         timeout: float,
+        pauses: PauseSettings,
         held: HeldAudio,
         encoders: EncoderPool,
         cache: BestEffortCache,
@@ -108,6 +120,7 @@ class SpeechService:
         self._metrics = metrics
         self._card = card
         self._timeout = timeout
+        self._pauses = pauses
         self._held = held
         self._encoders = encoders
         self._cache = cache
@@ -131,7 +144,7 @@ class SpeechService:
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
                 place = Place(Terms(context.caller_id, request.priority, deadline))
-                result = await self._result(_Task(request, context, place))
+                result = await self._result(_Task(request, context, place, segments_of(request, self._card.segments)))
         except InvalidRequestError as error:
             # The engine refused the text: validation cannot foresee this.
             self._metrics.record_refusal(error.code)
@@ -157,7 +170,8 @@ class SpeechService:
         self._metrics.record_cache_outcome(result.outcome.value)
         self._metrics.record_audio(result.seconds)
         seconds = result.seconds / request.speed
-        return Audio(result.data, request.format, self._card.sample_rate, seconds, result.outcome)
+        rate = self._card.sample_rate
+        return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments)
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""
@@ -170,20 +184,75 @@ class SpeechService:
 
     async def _result(self, task: _Task) -> CachedResult:
         request = task.request
-        if self._keys is None or not task.context.cache.writes:
-            return await self._encode(await self._synthesize(task), task)
+        if is_pcm_copy(request.format, request.speed) or self._keys is None or not task.context.cache.writes:
+            # A copy of the PCM is not stored twice.
+            return await self._encode(await self._pcm(task), task)
+        pauses = pauses_between(task.segments, self._pauses)
         pcm_key = await self._keys.pcm(request, task.context.caller_id)
-        if is_pcm_copy(request.format, request.speed):
-            return await self._encode(await self._pcm(pcm_key, task), task)  # a copy of the PCM: not stored twice
-        key = self._keys.file(pcm_key, request.speed, request.format)
+        key = self._keys.file(pcm_key, request.speed, request.format, pauses)
 
         async def encode_pcm() -> CachedResult:
-            return await self._encode(await self._pcm(pcm_key, task), task)
+            return await self._encode(await self._pcm(task), task)
 
         return await self._cached(self._file_flights, key, task, encode_pcm)
 
-    async def _pcm(self, pcm_key: str, task: _Task) -> CachedResult:
-        return await self._cached(self._pcm_flights, pcm_key, task, lambda: self._synthesize(task))
+    async def _pcm(self, task: _Task) -> CachedResult:
+        if len(task.segments) == 1:
+            return await self._segment(task)
+        spoken = await self._all_segments(task)
+        pauses = pauses_between([segment for segment, _ in spoken], self._pauses)
+        parts = [result.data for _, result in spoken]
+        rate = self._card.sample_rate
+        data = await self._held.assemble(task.context.caller_id, partial(join, parts, pauses, rate))
+        outcomes = tuple(result.outcome for _, result in spoken)
+        stats = _stats_of_all([result.stats for _, result in spoken if result.stats is not None])
+        return CachedResult(data, duration(len(data), rate), CacheOutcome.of_segments(outcomes), stats, outcomes)
+
+    async def _segment(self, task: _Task) -> CachedResult:
+        """The PCM of a task of one segment."""
+        if self._keys is None or not task.context.cache.writes:
+            return await self._synthesize(task)
+        key = await self._keys.pcm(task.request, task.context.caller_id)
+        return await self._cached(self._pcm_flights, key, task, lambda: self._synthesize(task))
+
+    async def _all_segments(self, task: _Task) -> list[tuple[Segment, CachedResult]]:
+        """The segments that can be spoken, in order, with their PCM: at most as many are under way as there are slots.
+
+        Raises InvalidRequestError if none can be spoken. If one fails, the others are cancelled.
+        """
+        room = asyncio.Semaphore(max(1, self._dispatcher.slots))
+        admitted = False
+
+        async def speak(number: int, segment: Segment) -> CachedResult | InvalidRequestError:
+            nonlocal admitted
+            async with room:
+                place = Place(replace(task.place.terms, admitted=admitted))
+                request = request_of(segment, number, task.request)
+                try:
+                    with task.place.followed_by(place.improve):
+                        result = await self._segment(_Task(request, task.context, place, [segment]))
+                except InvalidRequestError as error:
+                    if error.code != UNSPEAKABLE:
+                        raise
+                    return error  # the others may be spoken
+                admitted = True
+                return result
+
+        speaking = [asyncio.create_task(speak(*numbered)) for numbered in enumerate(task.segments)]
+        try:
+            results = await asyncio.gather(*speaking)
+        finally:
+            for one in speaking:
+                one.cancel()
+            await asyncio.gather(*speaking, return_exceptions=True)
+        spoken = [
+            (segment, result)
+            for segment, result in zip(task.segments, results, strict=True)
+            if isinstance(result, CachedResult)
+        ]
+        if not spoken:
+            raise next(result for result in results if isinstance(result, InvalidRequestError))
+        return spoken
 
     async def _cached(
         self, flights: SingleFlight[CachedResult], key: str, task: _Task, compute: Callable[[], Awaitable[CachedResult]]
@@ -254,4 +323,16 @@ class SpeechService:
                 wasted = 0.0 if pcm.stats is None else pcm.stats.compute_seconds
                 self._metrics.record_wasted_seconds("cancelled", wasted)
                 raise
-        return CachedResult(data, pcm.seconds, pcm.outcome, pcm.stats)
+        return CachedResult(data, pcm.seconds, pcm.outcome, pcm.stats, pcm.segments)
+
+
+def _stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
+    """The cost of several utterances: the worker is that of the first, the wait that before the first began."""
+    if not stats:
+        return None
+    return SynthesisStats(
+        worker=stats[0].worker,
+        attempts=max(one.attempts for one in stats),
+        queue_seconds=min(one.queue_seconds for one in stats),
+        compute_seconds=sum(one.compute_seconds for one in stats),
+    )

@@ -22,7 +22,7 @@ from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
 from voices.registry import Registry
-from worker.cards import CARDS, Choice, EngineCard, Parameter
+from worker.cards import CARDS, Choice, EngineCard, Parameter, SegmentLength
 
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 UNDESCRIBED = {"/", "/docs", "/openapi.json"}
@@ -202,6 +202,7 @@ def test_parameters_of_the_engine_are_fields() -> None:
         description="Talks.",
         sample_rate=1,
         resident_bytes=1,
+        segments=SegmentLength(maximum=9),
         seconds_per_character=1,
         speed=1,
         parameters=(
@@ -231,12 +232,6 @@ def test_parameters_of_the_engine_are_fields() -> None:
         assert found["text" if path == "/tts" else "input"]["maxLength"] == 77
     assert document["info"]["version"] == "1.2.3"
     assert "parrot" in document["info"]["description"]
-
-
-def test_the_maximum_text_length_is_that_of_the_engine() -> None:
-    document = describe(RequestValidator(CARDS["turbo"], Registry({}, Path()), max_characters=5000), "1")
-    assert schema(document, "/tts")["properties"]["text"]["maxLength"] == CARDS["turbo"].max_characters
-    assert schema(document, "/v1/audio/speech")["properties"]["input"]["maxLength"] == CARDS["turbo"].max_characters
 
 
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())

@@ -11,13 +11,14 @@ from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.requests.validation import OPENAI_MODELS, RequestValidator
 from voices.registry import Registry, Voice
-from worker.cards import CARDS, Choice, EngineCard, Parameter
+from worker.cards import CARDS, Choice, EngineCard, Parameter, SegmentLength
 
 CARD = EngineCard(
     name="parrot",
     description="",
     sample_rate=16_000,
     resident_bytes=1,
+    segments=SegmentLength(maximum=8),
     seconds_per_character=1.0,
     speed=1.0,
     parameters=(
@@ -29,7 +30,6 @@ CLONING = CARD.model_copy(update={"clones_voices": True})
 LANGUAGE = Choice(name="language", choices=("en", "fr", "pt", "zh"))
 MOOD = Choice(name="mood", choices=("Calm", "sad"))
 POLYGLOT = CARD.model_copy(update={"parameters": (*CARD.parameters, LANGUAGE, MOOD)})
-TERSE = CARD.model_copy(update={"max_characters": 8})
 VOICES = (
     Voice(name="default", engine="*", aliases=("alloy", "ash")),
     Voice(name="polly", engine="parrot", parameters={"temperature": 0.5, "exaggeration": 0.3}),
@@ -180,21 +180,11 @@ def test_a_text_over_the_limit_under_openais_name() -> None:
     assert caught.value.param == "input"
 
 
-def test_a_text_over_the_limit_of_the_engine() -> None:
-    assert accept(TERSE, text="a" * 8).text == "a" * 8
-    error = refuse(TERSE, text="a" * 9)
-    assert error.message == (
-        "text has 9 characters; engine 'parrot' speaks at most 8 in one utterance: split the text into several requests"
-    )
+def test_a_text_may_be_longer_than_one_utterance_of_the_engine() -> None:
+    assert accept(text="a" * 10).text == "a" * 10
+    error = refuse(text="a" * 11)
+    assert error.message == "text has 11 characters; the limit is 10"
     assert (error.param, error.code) == ("text", "text_too_long")
-
-
-@pytest.mark.parametrize(("longest", "limit", "said"), [(None, 10, "the limit"), (10, 10, "engine"), (11, 10, "the")])
-def test_the_smaller_limit_applies_and_is_named(longest: int | None, limit: int, said: str) -> None:
-    card = CARD.model_copy(update={"max_characters": longest})
-    assert validator(card).max_text_characters == limit
-    accept(card, text="a" * limit)
-    assert refuse(card, text="a" * 11).message.startswith(f"text has 11 characters; {said}")
 
 
 def test_an_unknown_model() -> None:

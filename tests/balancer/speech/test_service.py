@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
+from tests.support.harness import TIMEOUT, Server, serve_stub, start_balancer, start_stub, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,82 @@ def test_jobs_use_the_cache(server: Server) -> None:
 def test_a_request_with_a_deadline_uses_the_cache(server: Server) -> None:
     assert tts(server, "Ten.", deadline_ms=20_000).headers["x-cache"] == "miss"
     assert tts(server, "Ten.", deadline_ms=20_000).headers["x-cache"] == "hit"
+
+
+def test_a_template_synthesizes_only_what_is_new(server: Server) -> None:
+    rest = "Your order has shipped. Thank you for your trust."
+    first = tts(server, f"Hello Ann. {rest}")
+    assert (first.headers["x-cache"], first.headers["x-cache-segments"]) == ("miss", "0/3")
+    before = synthesized(server)
+    second = tts(server, f"Hello Bob. {rest}", cache_control="no-cache")
+    assert second.headers["x-cache-segments"] == "0/3"
+    wait_until(lambda: tts(server, f"Hello Bob. {rest}").headers["x-cache"] == "hit")
+    before = synthesized(server)
+    third = tts(server, f"Hello Cid. {rest}", format="mp3")
+    assert (third.headers["x-cache"], third.headers["x-cache-segments"]) == ("partial", "2/3")
+    assert synthesized(server) == before + 1
+    assert server.client.post("/tts-json", json={"text": f"Hello Ann. {rest}"}).headers["x-cache-segments"] == "3/3"
+
+
+def test_a_seed_is_of_a_segments_place(server: Server) -> None:
+    tts(server, "The first one is here. The second one is here.", seed=5)
+    wait_until(
+        lambda: tts(server, "The first one is here. The second one is here.", seed=5).headers["x-cache"] == "hit"
+    )
+    swapped = tts(server, "The second one is here. The first one is here.", seed=5)
+    assert swapped.headers["x-cache"] == "miss"
+
+
+def test_a_segment_that_cannot_be_spoken_is_left_out_unless_all_are(server: Server) -> None:
+    assert tts(server, "unspeakable\n\nThis can be spoken.").headers["x-cache-segments"] == "0/1"
+    error = server.client.post("/tts", json={"text": "unspeakable\n\nunspeakable"})
+    assert (error.status_code, error.json()["error"]["code"]) == (400, "unspeakable")
+
+
+def test_a_segment_that_fails_fails_its_request(server: Server) -> None:
+    answer = server.client.post("/tts", json={"text": "This can be spoken.\n\nfail\n\nThis can be spoken, too."})
+    assert answer.status_code == 500
+    wait_until(lambda: not server.stub.state().in_flight)
+
+
+def test_a_cancelled_request_frees_every_slot(run_dir: Path) -> None:
+    with start_stub(run_dir, 0) as first, start_stub(run_dir, 1) as second, start_balancer(run_dir, ready=2) as url:
+        stubs = (first, second)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}/tts", json={"text": "hang\n\n" * 6}, timeout=1.0, trust_env=False)
+        wait_until(lambda: not any(stub.state().in_flight for stub in stubs))
+        wait_until(lambda: httpx.get(f"{url}/health", trust_env=False).json()["queueDepth"] == 0)
+
+
+def test_segments_are_spoken_on_all_workers_at_once(run_dir: Path) -> None:
+    with start_stub(run_dir, 0) as first, start_stub(run_dir, 1) as second, start_balancer(run_dir, ready=2) as url:
+        with ThreadPoolExecutor(1) as client:
+            answer = client.submit(httpx.post, f"{url}/tts", json={"text": "slow\n\nslow\n\nslow"}, timeout=TIMEOUT)
+            wait_until(lambda: all(stub.state().in_flight for stub in (first, second)))
+            assert httpx.get(f"{url}/health", trust_env=False).json()["queueDepth"] == 0, (
+                "not more than there are slots"
+            )
+            (run_dir / "go").touch()
+            assert answer.result().status_code == 200
+        assert first.state().done + second.state().done == 3
+
+
+def test_a_request_under_way_is_not_refused_by_a_full_queue(run_dir: Path) -> None:
+    with (
+        start_stub(run_dir) as stub,
+        start_balancer(run_dir, queue_limit=1) as url,
+        ThreadPoolExecutor(2) as clients,
+    ):
+
+        def post(text: str) -> Future[httpx.Response]:
+            return clients.submit(httpx.post, f"{url}/tts", json={"text": text}, timeout=TIMEOUT, trust_env=False)
+
+        long = post("This can be spoken.\n\nslow\n\nslow\n\nThis can be spoken, too.")
+        wait_until(lambda: stub.state().done == 1 and bool(stub.state().in_flight))
+        other = post("Another one.")
+        wait_until(lambda: httpx.get(f"{url}/health", trust_env=False).json()["queueDepth"] == 1)
+        (run_dir / "go").touch()
+        assert [long.result().status_code, other.result().status_code] == [200, 200]
 
 
 @pytest.mark.parametrize(("scope", "outcome"), [("shared", "hit"), ("caller", "miss")])

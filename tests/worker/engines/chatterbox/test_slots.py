@@ -190,8 +190,7 @@ def test_a_text_of_too_many_tokens_is_refused_and_takes_no_slot(
 
 def test_the_longest_text_there_may_be_fits(batched: BatchedEngine) -> None:
     """The most characters that the card allows, with the largest token budget."""
-    assert batched.card.max_characters is not None
-    drop(begin(batched, "x " * (batched.card.max_characters // 2), budget=1000), after=1)
+    drop(begin(batched, "x " * (batched.card.segments.maximum // 2), budget=1000), after=1)
 
 
 def test_a_failure_while_adding_takes_no_slot(batched: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:

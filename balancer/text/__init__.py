@@ -1,0 +1,1 @@
+"""Texts, before they are spoken. Pure: text in, text out."""

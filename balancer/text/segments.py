@@ -1,0 +1,129 @@
+"""Splits a text into segments, each of a length that the engine speaks best, with the pause after each.
+
+Sentences are found by sentencex, by the rules of the text's language. Short ones are joined, up to the engine's best
+length; one that is too long is cut at a clause, else between words. Segments do not span paragraphs.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from math import ceil
+
+import sentencex
+
+from worker.cards import SegmentLength
+
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+_DASHES = "\u2013\u2014"
+_CLAUSE_END = re.compile(rf"(?:[,;:{_DASHES}][\"')\]\u201d\u2019]*\s+|\s+[-{_DASHES}]\s+|[\u3001\uff0c\uff1b\uff1a])")
+"""What a clause ends with, and the blanks behind."""
+_BLANKS = re.compile(r"\s+")
+WIDE_CHARACTER = 3
+"""Letters that take as long as one character of Chinese, Japanese or Korean."""
+
+
+class Boundary(Enum):
+    """What a segment ends with."""
+
+    CLAUSE = "clause"
+    SENTENCE = "sentence"
+    PARAGRAPH = "paragraph"
+    END = "end"
+    """The end of the text."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a text that is spoken in one utterance."""
+
+    text: str
+    boundary: Boundary
+
+
+def split(text: str, language: str, length: SegmentLength) -> list[Segment]:
+    """The segments of a text, in order, together all of its words; `language` is a tag such as `en` or `pt-BR`.
+
+    No segment is longer than `length.maximum`; a wide character counts as WIDE_CHARACTER. What fits into one segment stays
+    as it is.
+    """
+    language = re.split("[-_]", language, maxsplit=1)[0].lower()
+    length = _scaled(length, text)
+    segments: list[Segment] = []
+    for paragraph in _PARAGRAPHS.split(text):
+        parts = list(_joined(_cut(_sentences(paragraph, language), length.maximum), length))
+        if parts:
+            segments += parts[:-1]
+            segments.append(Segment(parts[-1].text, Boundary.PARAGRAPH))
+    if len(segments) <= 1 and len(text) <= length.maximum:
+        return [Segment(text, Boundary.END)]
+    return [*segments[:-1], Segment(segments[-1].text, Boundary.END)]
+
+
+def _scaled(length: SegmentLength, text: str) -> SegmentLength:
+    """The length in characters of this text, of which some may be wide."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    scale = 1 + (WIDE_CHARACTER - 1) * wide / max(1, len(text))
+    return SegmentLength(minimum=ceil(length.minimum / scale), maximum=max(1, int(length.maximum / scale)))
+
+
+def _sentences(paragraph: str, language: str) -> Iterator[Segment]:
+    """The sentences of a paragraph. What has neither letter nor digit is part of the sentence before or behind it."""
+    pending = ""
+    for sentence in sentencex.segment(language, paragraph):
+        pending += sentence
+        if _is_spoken(sentence):
+            yield Segment(pending.strip(), Boundary.SENTENCE)
+            pending = ""
+    if pending.strip():
+        yield Segment(pending.strip(), Boundary.SENTENCE)
+
+
+def _is_spoken(text: str) -> bool:
+    return any(map(str.isalnum, text))
+
+
+def _cut(sentences: Iterator[Segment], maximum: int) -> Iterator[Segment]:
+    """The sentences, of which those longer than `maximum` are cut into parts of about one length."""
+    for sentence in sentences:
+        rest = sentence.text
+        while len(rest) > maximum:
+            end, boundary = _cutting_place(rest, len(rest) / ceil(len(rest) / maximum), maximum)
+            yield Segment(rest[:end].rstrip(), boundary)
+            rest = rest[end:].lstrip()
+        if rest:
+            yield Segment(rest, sentence.boundary)
+
+
+def _cutting_place(text: str, ideal: float, maximum: int) -> tuple[int, Boundary]:
+    """Where to cut: nearest to `ideal`, at the end of a clause, else between words, else anywhere."""
+    window = text[: maximum + 1]
+    for pattern in (_CLAUSE_END, _BLANKS):
+        # Blanks behind the cut do not count.
+        ends = [match.end() for match in pattern.finditer(window) if 0 < len(window[: match.end()].rstrip()) <= maximum]
+        ends = [end for end in ends if end > ideal / 2]
+        if ends:
+            return min(ends, key=lambda end: abs(end - ideal)), Boundary.CLAUSE
+    return maximum, Boundary.CLAUSE
+
+
+def _joined(parts: Iterator[Segment], length: SegmentLength) -> Iterator[Segment]:
+    """The parts, of which those shorter than `length.minimum` are joined to a neighbour where both fit into one."""
+    pending: Segment | None = None
+    for part in parts:
+        if pending is None:
+            pending = part
+        elif min(len(pending.text), len(part.text)) < length.minimum and _length(pending, part) <= length.maximum:
+            pending = Segment(f"{pending.text} {part.text}", part.boundary)
+        else:
+            yield pending
+            pending = part
+    if pending is not None:
+        yield pending
+
+
+def _length(first: Segment, second: Segment) -> int:
+    return len(first.text) + 1 + len(second.text)

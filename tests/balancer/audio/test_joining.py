@@ -1,0 +1,59 @@
+"""Segments are joined with pauses of the length that was asked for."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+
+from balancer.audio.buffers import MemoryBuffer
+from balancer.audio.joining import MARGIN_SECONDS, join
+
+RATE = 1000
+MARGIN = round(MARGIN_SECONDS * RATE)
+
+
+def pcm(*pieces: tuple[int, int]) -> MemoryBuffer:
+    """Pieces of (samples, level)."""
+    return MemoryBuffer(np.concatenate([np.full(count, level, "<i2") for count, level in pieces]).tobytes())
+
+
+def joined(*parts: MemoryBuffer, pauses: list[float]) -> list[int]:
+    output = io.BytesIO()
+    join(parts, pauses, RATE, output)
+    return np.frombuffer(output.getvalue(), "<i2").tolist()
+
+
+def test_silence_at_a_join_gives_way_to_the_pause() -> None:
+    first = pcm((100, 0), (50, 5000), (300, 20))
+    second = pcm((200, -30), (40, -5000), (70, 0))
+    found = joined(first, second, pauses=[0.25])
+    kept = [*([0] * 100), *([5000] * 50), *([20] * MARGIN)]
+    assert found == [*kept, *([0] * 250), *([-30] * MARGIN), *([-5000] * 40), *([0] * 70)]
+
+
+def test_less_silence_than_the_margin_is_kept() -> None:
+    assert joined(pcm((5, 9000), (3, 0)), pcm((2, 0), (5, 9000)), pauses=[0.0]) == [
+        *([9000] * 5),
+        *([0] * 5),
+        *([9000] * 5),
+    ]
+
+
+def test_the_loudest_negative_sample_is_no_silence() -> None:
+    assert joined(pcm((1, -32768)), pcm((1, -32768)), pauses=[0.0]) == [-32768, -32768]
+
+
+def test_a_silent_part_in_between_leaves_its_pauses() -> None:
+    found = joined(pcm((5, 9000)), pcm((500, 0)), pcm((5, 9000)), pauses=[0.1, 0.2])
+    assert found == [*([9000] * 5), *([0] * 300), *([9000] * 5)]
+
+
+def test_an_empty_part_is_silent() -> None:
+    assert joined(pcm((2, 9000)), MemoryBuffer(b""), pauses=[0.01]) == [9000, 9000, *([0] * 10)]
+
+
+def test_the_pauses_must_fit() -> None:
+    with pytest.raises(ValueError, match="2 parts have 1 pauses between them, not 2"):
+        joined(pcm((1, 1)), pcm((1, 1)), pauses=[0.1, 0.1])

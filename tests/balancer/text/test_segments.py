@@ -1,0 +1,106 @@
+"""Texts become segments of the engine's best length, and no word is lost."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balancer.text.segments import Boundary, Segment, split
+from worker.cards import SegmentLength
+
+SHORT = SegmentLength(minimum=8, maximum=60)
+LONG = SegmentLength(minimum=100, maximum=280)
+CLAUSE, SENTENCE, PARAGRAPH, END = Boundary
+
+
+def segments(text: str, length: SegmentLength = SHORT, language: str = "en") -> list[tuple[str, Boundary]]:
+    return [(segment.text, segment.boundary) for segment in split(text, language, length)]
+
+
+def texts(text: str, length: SegmentLength = SHORT, language: str = "en") -> list[str]:
+    return [segment.text for segment in split(text, language, length)]
+
+
+@pytest.mark.parametrize("text", ["", " ", "...", "Hello.", " Hello there. ", "Hi. Yes. No."])
+def test_what_fits_into_one_segment_stays_as_it_is(text: str) -> None:
+    assert split(text, "en", LONG) == [Segment(text, END)]
+
+
+def test_sentences_and_paragraphs() -> None:
+    assert segments("The first one is here. The second one, too.\n\nA paragraph.\n \nThe last paragraph.") == [
+        ("The first one is here.", SENTENCE),
+        ("The second one, too.", PARAGRAPH),
+        ("A paragraph.", PARAGRAPH),
+        ("The last paragraph.", END),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "Dr. Smith met Mr. Jones at 5 p.m. yesterday.",
+        "It costs $3.50 at www.example.com, i.e. not much.",
+        "J. R. R. Tolkien wrote version 3.11.2 of it.",
+        "Or no. 5 of St. John's Rd. in the U.S. Army.",
+    ],
+)
+def test_abbreviations_numbers_and_addresses_end_no_sentence(sentence: str) -> None:
+    assert texts(f"{sentence} It was late.") == [sentence, "It was late."]
+
+
+def test_a_short_sentence_goes_with_its_neighbour() -> None:
+    assert texts("Yes. He said so. We left for the harbour at noon. No.") == [
+        "Yes. He said so.",
+        "We left for the harbour at noon. No.",
+    ]
+
+
+def test_sentences_are_joined_up_to_the_best_length() -> None:
+    found = texts("This sentence has forty-one characters... " * 20, LONG)
+    assert all(len(text) <= LONG.maximum for text in found)
+    assert all(len(text) >= LONG.minimum for text in found[:-1])
+    assert len(found) == 4
+
+
+def test_a_template_has_its_name_in_a_segment_of_its_own() -> None:
+    assert texts("Hello Ann. Your order has shipped.") == ["Hello Ann.", "Your order has shipped."]
+
+
+def test_a_long_sentence_is_cut_at_clauses_of_about_one_length() -> None:
+    sentence = "When the rain had stopped, the children went out, and in the garden they found a small, grey cat."
+    assert segments(sentence) == [
+        ("When the rain had stopped, the children went out,", CLAUSE),
+        ("and in the garden they found a small, grey cat.", END),
+    ]
+
+
+def test_without_clauses_it_is_cut_between_words() -> None:
+    found = texts("word " * 40)
+    assert all(set(text.split()) == {"word"} and len(text) <= SHORT.maximum for text in found)
+    assert sum(len(text.split()) for text in found) == 40
+
+
+def test_a_word_that_is_too_long_is_cut_anywhere() -> None:
+    assert "".join(texts("a" * 200)) == "a" * 200
+
+
+def test_a_wide_character_counts_as_three() -> None:
+    text = "\u4eca\u65e5\u306f\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d\u3002" * 4
+    found = texts(text, language="ja")
+    assert "".join(found) == text
+    assert all(3 * len(segment) <= SHORT.maximum for segment in found)
+
+
+@pytest.mark.parametrize("language", ["en", "en-GB", "pt_BR", "xx", ""])
+def test_any_language_tag_is_taken(language: str) -> None:
+    assert len(texts("The first one is here. The second one is here, too.", language=language)) == 2
+
+
+@given(st.text(alphabet=st.sampled_from("ab ,.;!?\n\u2014\u3002\u4eca1'\""), max_size=400), st.integers(1, 80))
+def test_no_character_is_lost_and_none_is_too_long(text: str, maximum: int) -> None:
+    found = split(text, "en", SegmentLength(minimum=max(1, maximum // 3), maximum=maximum))
+    assert "".join("".join(segment.text for segment in found).split()) == "".join(text.split())
+    assert all(len(segment.text) <= maximum for segment in found)
+    assert [segment.boundary for segment in found].count(END) == 1
+    assert found[-1].boundary is END
