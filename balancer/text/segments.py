@@ -47,8 +47,8 @@ class Segment:
 def split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     """The segments of a text, in order, together all of its words; `language` is a tag such as `en` or `pt-BR`.
 
-    No segment is longer than `length.maximum`; a wide character counts as WIDE_CHARACTER. What fits into one segment stays
-    as it is.
+    No segment is longer than `length.maximum`, where a wide character counts as WIDE_CHARACTER. A text that fits is not
+    changed.
     """
     language = re.split("[-_]", language, maxsplit=1)[0].lower()
     length = _scaled(length, text)
