@@ -205,7 +205,8 @@ class _SynthesisResponse:
     max_pcm_bytes: int
     accepted: bool = False
     _decoder: FrameDecoder = field(default_factory=FrameDecoder)
-    _pcm: bytearray = field(default_factory=bytearray)
+    _pcm: bytes | bytearray = b""
+    """The only frame of audio, which is not copied again; or the audio of several."""
     _closing: EndOfUtterance | UtteranceError | None = None
     _refusal: bytes = b""
 
@@ -232,6 +233,11 @@ class _SynthesisResponse:
             raise ContractError("a frame without audio, of which there may be any number")
         if len(self._pcm) + len(pcm) > self.max_pcm_bytes:
             raise ContractError(f"it is longer than any speech of the text, {self.max_pcm_bytes} bytes")
+        if not self._pcm:
+            self._pcm = pcm
+            return
+        if isinstance(self._pcm, bytes):
+            self._pcm = bytearray(self._pcm)
         self._pcm += pcm
 
     def _close(self, closing: EndOfUtterance | UtteranceError) -> None:
