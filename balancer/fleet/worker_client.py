@@ -10,7 +10,7 @@ from pathlib import Path
 import httptools
 from pydantic import ValidationError
 
-from balancer.fleet.running_clock import running_timeout
+from balancer.fleet.running_clock import RunningTimeout
 from balancer.fleet.unix_http import UnixHttpClient
 from worker.contract import (
     MAX_MESSAGE_BYTES,
@@ -165,7 +165,7 @@ class WorkerClient:
     async def _request(self, method: str, target: str) -> bytes:
         response = _ShortResponse()
         try:
-            async with running_timeout(self._state_timeout):
+            async with RunningTimeout(self._state_timeout):
                 await self._http.request(method, target, b"", response)
         except TimeoutError as error:
             raise WorkerLostError(f"no answer within {self._state_timeout} s", unresponsive=True) from error
