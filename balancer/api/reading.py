@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from balancer.access.caller import caller_of
+from balancer.api.headers import header
 from balancer.api.responses import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
@@ -23,7 +25,7 @@ from balancer.thread_pool import ThreadPool
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
-DEADLINE_HEADER = "x-deadline-ms"
+DEADLINE_HEADER = b"x-deadline-ms"
 
 LINES_AT_A_TIME = 500
 """Lines of a batch that are parsed before another batch has its turn."""
@@ -39,7 +41,7 @@ async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
 
     Raises UnsupportedMediaTypeError, BodyTooLargeError, InvalidRequestError.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = _media_type(request)
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
@@ -62,7 +64,7 @@ class JsonLinesReader:
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = _media_type(request)
         if media_type not in JSON_LINES_TYPES:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
@@ -116,14 +118,15 @@ def validate_body(value: Any, schema: type[Body]) -> Body:
 def request_context(request: Request) -> RequestContext:
     """The context of a speech request. Raises InvalidRequestError if the deadline header is invalid."""
     caller = caller_of(request)
+    state = request.scope["state"]
     return RequestContext(
-        request_id=request.state.request_id,
+        request_id=state["request_id"],
         caller=caller.name,
         caller_id=caller.identity,
         arrived=asyncio.get_running_loop().time(),
-        deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
-        log_fields=request.state.log_fields,
-        cache=CacheUse.of(request.headers.get("cache-control")),
+        deadline_ms=_deadline(header(request.scope, DEADLINE_HEADER)),
+        log_fields=state["log_fields"],
+        cache=CacheUse.of(header(request.scope, b"cache-control")),
     )
 
 
@@ -141,27 +144,34 @@ def _deadline(value: str | None) -> float | None:
     return milliseconds
 
 
+def _media_type(request: Request) -> str:
+    return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
 async def _read_body(request: Request, limit: int) -> bytes:
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
+    encoding = header(request.scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaTypeError(
             "the body is compressed; send it without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
-    too_large = BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+    declared = header(request.scope, b"content-length")
+    if declared is not None and declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
 
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8-sig"))
+        return json.loads(body.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 (byte {error.start})"
     except json.JSONDecodeError as error:
