@@ -6,8 +6,8 @@ A valid X-Request-Id of the client is kept; otherwise an id is generated. The re
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterable
 
@@ -87,7 +87,7 @@ class AccessLogMiddleware:
 
 def new_request_id() -> str:
     """A random id of a request."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def _request_id(scope: Scope) -> str:
