@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 from math import inf, nan
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -26,6 +26,9 @@ Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
 DEADLINE_HEADER = b"x-deadline-ms"
+
+CLIENT_WATCH = "chorus.client_watch"
+"""The extension of the ASGI scope by which the server tells of a client that leaves: refers to a ClientWatch."""
 
 LINES_AT_A_TIME = 500
 """Lines of a batch that are parsed before another batch has its turn."""
@@ -198,25 +201,38 @@ def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
+class ClientWatch(Protocol):
+    """What the server tells of the client of one request."""
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer."""
+
+
+class WhileConnected:
     """Cancels its block when the client closes the connection, and raises ClientGoneError then.
 
-    To be used once the body has been read: from then on, the server's next message can only be the disconnect.
+    To be used once the body has been read. Every request for speech runs in such a block: a generator, and a task that
+    waits for ASGI's `http.disconnect`, would take longer.
     """
-    loop = asyncio.get_running_loop()
 
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        guard.reschedule(loop.time())
+    def __init__(self, request: Request) -> None:
+        self._client: ClientWatch = request.scope["extensions"][CLIENT_WATCH]()
+        self._guard = asyncio.timeout(None)
 
-    try:
-        async with asyncio.timeout(None) as guard:
-            watcher = asyncio.create_task(watch())
-            try:
-                yield
-            finally:
-                watcher.cancel()
-    except TimeoutError as error:
-        raise ClientGoneError from error
+    async def __aenter__(self) -> None:
+        """Begin to watch the client."""
+        await self._guard.__aenter__()
+        self._client.watch(self._cancel)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Watch no longer. Raises ClientGoneError."""
+        self._client.watch(None)
+        try:
+            await self._guard.__aexit__(kind, error, traceback)
+        except TimeoutError as gone:
+            raise ClientGoneError from gone
+
+    def _cancel(self) -> None:
+        self._guard.reschedule(asyncio.get_running_loop().time())
