@@ -174,7 +174,7 @@ class HttpProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
-            keep_alive=head.keep_alive,
+            keep_alive=head.keep_alive and not self._connections.closing,
             on_response=self.on_response_complete,
         )
         # A weak reference: the exchange refers to the scope, and no request is to be left to the garbage collector.
@@ -245,6 +245,11 @@ class HttpProtocol(HttpToolsProtocol):
             pipelined = bytes(self._buffer)
             self._buffer.clear()
             self._receive_head(pipelined)
+
+    def close_after_response(self) -> None:
+        """Close the connection after the response of the request that runs, if that has not begun, and say so in it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def can_give_way(self) -> bool:
         """Whether no request is under way and the last response is sent."""
