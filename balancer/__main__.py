@@ -14,7 +14,6 @@ import uvicorn
 
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
 from balancer.app import create_app
 from balancer.background import end_process
 from balancer.descriptor_limit import raise_descriptor_limit
@@ -36,9 +35,8 @@ def create_server(settings: Settings, listeners: list[socket.socket]) -> Server:
     metrics = Metrics(settings.engine.card.name)
     proxies = TrustedProxies(settings.server.trusted_proxies)
     connections = Connections(settings.http, metrics, proxies, workers=settings.layout.workers)
-    connection_close = ConnectionCloseMiddleware(create_app(settings, metrics, lifecycle))
     config = uvicorn.Config(
-        connection_close,
+        create_app(settings, metrics, lifecycle),
         loop="uvloop",
         http=cast("type[HttpProtocol]", partial(HttpProtocol, connections)),
         ws="none",
@@ -48,7 +46,7 @@ def create_server(settings: Settings, listeners: list[socket.socket]) -> Server:
         proxy_headers=False,  # ForwardedMiddleware reads them
         timeout_graceful_shutdown=settings.server.stop_seconds,
     )
-    return Server(config, listeners, lifecycle, connection_close, stop_delay=settings.server.stop_delay_seconds)
+    return Server(config, listeners, lifecycle, connections, stop_delay=settings.server.stop_delay_seconds)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 
 import uvicorn
 
-from balancer.api.middleware.connection_close import ConnectionCloseMiddleware
+from balancer.http.connections import Connections
 from balancer.lifecycle import Lifecycle
 from balancer.listening_sockets import refuse
 
@@ -36,14 +36,14 @@ class Server(uvicorn.Server):
         config: uvicorn.Config,
         listeners: list[socket.socket],
         lifecycle: Lifecycle,
-        connection_close: ConnectionCloseMiddleware,
+        connections: Connections,
         *,
         stop_delay: float,
     ) -> None:
         super().__init__(config)
         self._listeners = listeners
         self._lifecycle = lifecycle
-        self._connection_close = connection_close
+        self._connections = connections
         self._stop_delay = stop_delay
         self._stop_at: float | None = None
         lifecycle.on_hand_over.append(self._accept_no_more)
@@ -84,6 +84,6 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _accept_no_more(self) -> None:
-        self._connection_close.closing = True
+        self._connections.close_after_responses()
         for server in self.servers:
             server.close()

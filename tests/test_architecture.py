@@ -32,7 +32,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.host",),
     # The serving process.
     ("balancer.__main__",),
-    ("balancer.app", "balancer.http", "balancer.serving"),
+    ("balancer.app", "balancer.serving"),
+    ("balancer.http",),
     ("balancer.api.middleware",),
     ("balancer.api",),
     ("balancer.stores",),

@@ -188,21 +188,32 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> list[tuple[FrameKind, bytes]]:
         """The frames that `data` completes, in order. Raises FramingError if the bytes cannot be a frame."""
-        self._buffer += data
-        frames = []
-        start = 0
-        while len(self._buffer) - start >= _HEADER.size:
-            code, length = _HEADER.unpack_from(self._buffer, start)
+        if self._buffer:
+            self._buffer += data
+            frames, end = _frames_in(self._buffer)
+            del self._buffer[:end]
+        else:  # frames that arrive whole are copied once, into their payloads
+            frames, end = _frames_in(data)
+            self._buffer += data[end:]
+        return frames
+
+
+def _frames_in(data: bytes | bytearray) -> tuple[list[tuple[FrameKind, bytes]], int]:
+    """The complete frames at the beginning of `data`, and the position behind them. Raises FramingError."""
+    frames = []
+    start = 0
+    with memoryview(data) as view:
+        while len(view) - start >= _HEADER.size:
+            code, length = _HEADER.unpack_from(view, start)
             kind = _KINDS.get(code)
             if kind is None or length > (MAX_PCM_FRAME_BYTES if kind is FrameKind.PCM else MAX_MESSAGE_BYTES):
                 raise FramingError(f"not a frame: kind {code!r}, length {length}")
             end = start + _HEADER.size + length
-            if len(self._buffer) < end:
+            if len(view) < end:
                 break
-            frames.append((kind, bytes(self._buffer[start + _HEADER.size : end])))
+            frames.append((kind, bytes(view[start + _HEADER.size : end])))
             start = end
-        del self._buffer[:start]
-        return frames
+    return frames, start
 
 
 _KINDS = {kind.value.encode(): kind for kind in FrameKind}

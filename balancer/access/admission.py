@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from balancer.access.caller import Caller
@@ -43,35 +43,43 @@ class Admission:
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
         limit = time_limit(request, context)
-        async with self.admit(caller, len(request.text), [request.voice.name], hold=limit) as headers:
+        counted = self._rate_limit_request(caller, len(request.text), limit)
+        headers = await self._enter(counted, caller, [request.voice.name])
+        try:
             yield request, headers
+        finally:
+            self._limits.leave(counted)
 
     @asynccontextmanager
     async def admit(
-        self,
-        caller: Caller,
-        characters: int,
-        voices: Collection[str],
-        *,
-        hold: float | None = None,
-        requests: int = 1,
+        self, caller: Caller, characters: int, voices: Collection[str], *, requests: int = 1
     ) -> AsyncIterator[dict[str, str]]:
         """Admit a request of so many characters in these voices for the time of the block.
 
-        It counts as `requests` requests, but as one at a time. Yields rate limit headers. `hold` is the maximum number
-        of seconds that the request may be held, if that is less than the server's timeout. Raises NotAllowedError,
+        It counts as `requests` requests, but as one at a time. Yields rate limit headers. Raises NotAllowedError,
         RateLimitedError, LimitsUnavailableError.
         """
-        until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
-        request = RateLimitRequest(caller.identity, self._quota.of(caller.key), characters, until, requests)
-        async with AsyncExitStack() as admitted:
-            try:
-                _check_voices(caller, voices)
-                headers = await admitted.enter_async_context(self._limits.admit(request))
-            except ChorusError as error:
-                self._metrics.record_refusal(error.code)
-                raise
+        counted = self._rate_limit_request(caller, characters, requests=requests)
+        headers = await self._enter(counted, caller, voices)
+        try:
             yield headers
+        finally:
+            self._limits.leave(counted)
+
+    def _rate_limit_request(
+        self, caller: Caller, characters: int, hold: float | None = None, *, requests: int = 1
+    ) -> RateLimitRequest:
+        """`hold`: most seconds that the request may be held, if that is less than the server's timeout."""
+        until = asyncio.get_running_loop().time() + (self._timeout if hold is None else min(hold, self._timeout))
+        return RateLimitRequest(caller.identity, self._quota.of(caller.key), characters, until, requests)
+
+    async def _enter(self, request: RateLimitRequest, caller: Caller, voices: Collection[str]) -> dict[str, str]:
+        try:
+            _check_voices(caller, voices)
+            return await self._limits.enter(request)
+        except ChorusError as error:
+            self._metrics.record_refusal(error.code)
+            raise
 
 
 def _check_voices(caller: Caller, voices: Collection[str]) -> None:

@@ -30,7 +30,9 @@ def is_stranger(request: Request) -> bool:
 
 def caller_of(request: Request) -> Caller:
     """The caller of a request: the owner of its API key, else the client's address."""
-    known: Caller | None = getattr(request.state, "caller", None)
+    # Not `request.state`, which for every request without a key would raise an exception, and `getattr` catch it.
+    known: Caller | None = request.scope.get("state", {}).get("caller")
     if known is not None:
         return known
-    return Caller(request.client.host if request.client is not None else "")
+    client = request.scope.get("client")
+    return Caller(client[0] if client is not None else "")

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
@@ -67,6 +66,9 @@ class Quota:
         return replace(self, **own)
 
 
+UNLIMITED = Quota()
+
+
 @dataclass(frozen=True)
 class RateLimitRequest:
     """A request as its caller's quota counts it. It may be held until `deadline`, on the event loop's clock."""
@@ -119,27 +121,28 @@ class RateLimits:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._in_flight: Counter[str] = Counter()
 
-    @asynccontextmanager
-    async def admit(self, request: RateLimitRequest) -> AsyncIterator[dict[str, str]]:
-        """Admit a request for the time of the block, and yield rate limit headers for its response.
+    async def enter(self, request: RateLimitRequest) -> dict[str, str]:
+        """Admit a request until `leave` is called with it. Returns rate limit headers for its response.
 
         Raises RateLimitedError, LimitsUnavailableError.
         """
         quota, caller = request.quota, request.caller
-        if quota == Quota():
-            yield {}
-            return
+        if quota == UNLIMITED:
+            return {}
         turn = self._turns.setdefault(caller, asyncio.Lock())
         async with turn:  # one caller's requests are held in the order of their arrival
             await self._await_concurrency(request)
             headers = await self._spend(request)
             self._in_flight[caller] += 1
-        try:
-            yield headers
-        finally:
-            self._in_flight[caller] -= 1
-            if not self._in_flight[caller]:
-                del self._in_flight[caller]
+        return headers
+
+    def leave(self, request: RateLimitRequest) -> None:
+        """A request that was admitted has ended."""
+        if request.quota == UNLIMITED:
+            return
+        self._in_flight[request.caller] -= 1
+        if not self._in_flight[request.caller]:
+            del self._in_flight[request.caller]
 
     async def _await_concurrency(self, request: RateLimitRequest) -> None:
         limit = request.quota.concurrency

@@ -20,7 +20,7 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
 from balancer.api.ranges import RangeFileResponse
-from balancer.api.reading import JsonLinesReader, read_json, validate_body, while_connected
+from balancer.api.reading import JsonLinesReader, WhileConnected, read_json, validate_body
 from balancer.api.responses import JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
 from balancer.errors import ChorusError
@@ -137,7 +137,7 @@ class QueueRoutes:
         characters, voices = sum_up() if len(bodies) == 1 else await self._batches.run(sum_up)
         caller = caller_of(request)
         admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
-        async with while_connected(request), admitted as limit_headers:
+        async with WhileConnected(request), admitted as limit_headers:
             return await self._job_service.accept(bodies, self._client(request)), limit_headers
 
     def _client(self, request: Request) -> Client:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from codecs import BOM_UTF8
+from collections.abc import Callable
 from functools import partial
 from math import inf, nan
-from typing import Any, TypeVar
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from balancer.access.caller import caller_of
+from balancer.api.headers import header
 from balancer.api.responses import ClientGoneError
 from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
@@ -23,7 +25,10 @@ from balancer.thread_pool import ThreadPool
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
 
-DEADLINE_HEADER = "x-deadline-ms"
+DEADLINE_HEADER = b"x-deadline-ms"
+
+CLIENT_WATCH = "chorus.client_watch"
+"""The extension of the ASGI scope by which the server tells of a client that leaves: refers to a ClientWatch."""
 
 LINES_AT_A_TIME = 500
 """Lines of a batch that are parsed before another batch has its turn."""
@@ -39,7 +44,7 @@ async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
 
     Raises UnsupportedMediaTypeError, BodyTooLargeError, InvalidRequestError.
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media_type = _media_type(request)
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
@@ -62,7 +67,7 @@ class JsonLinesReader:
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = _media_type(request)
         if media_type not in JSON_LINES_TYPES:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
@@ -116,14 +121,15 @@ def validate_body(value: Any, schema: type[Body]) -> Body:
 def request_context(request: Request) -> RequestContext:
     """The context of a speech request. Raises InvalidRequestError if the deadline header is invalid."""
     caller = caller_of(request)
+    state = request.scope["state"]
     return RequestContext(
-        request_id=request.state.request_id,
+        request_id=state["request_id"],
         caller=caller.name,
         caller_id=caller.identity,
         arrived=asyncio.get_running_loop().time(),
-        deadline_ms=_deadline(request.headers.get(DEADLINE_HEADER)),
-        log_fields=request.state.log_fields,
-        cache=CacheUse.of(request.headers.get("cache-control")),
+        deadline_ms=_deadline(header(request.scope, DEADLINE_HEADER)),
+        log_fields=state["log_fields"],
+        cache=CacheUse.of(header(request.scope, b"cache-control")),
     )
 
 
@@ -141,27 +147,34 @@ def _deadline(value: str | None) -> float | None:
     return milliseconds
 
 
+def _media_type(request: Request) -> str:
+    return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
+
+
 async def _read_body(request: Request, limit: int) -> bytes:
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in ("", "identity"):
+    encoding = header(request.scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaTypeError(
             "the body is compressed; send it without Content-Encoding", headers={"Accept-Encoding": "identity"}
         )
-    too_large = BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+    declared = header(request.scope, b"content-length")
+    if declared is not None and declared.isdecimal() and int(declared) > limit:
+        raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
     return bytes(body)
+
+
+def _too_large(limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
 
 
 def _parse(body: bytes) -> Any:
     try:
-        return json.loads(body.decode("utf-8-sig"))
+        return json.loads(body.removeprefix(BOM_UTF8).decode())
     except UnicodeDecodeError as error:
         message = f"the body is not UTF-8 (byte {error.start})"
     except json.JSONDecodeError as error:
@@ -188,25 +201,38 @@ def _plain(message: str) -> str:
     return message.removeprefix("Value error, ")
 
 
-@asynccontextmanager
-async def while_connected(request: Request) -> AsyncIterator[None]:
+class ClientWatch(Protocol):
+    """What the server tells of the client of one request."""
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer."""
+
+
+class WhileConnected:
     """Cancels its block when the client closes the connection, and raises ClientGoneError then.
 
-    To be used once the body has been read: from then on, the server's next message can only be the disconnect.
+    To be used once the body has been read. Every request for speech runs in such a block: a generator, and a task that
+    waits for ASGI's `http.disconnect`, would take longer.
     """
-    loop = asyncio.get_running_loop()
 
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        guard.reschedule(loop.time())
+    def __init__(self, request: Request) -> None:
+        self._client: ClientWatch = request.scope["extensions"][CLIENT_WATCH]()
+        self._guard = asyncio.timeout(None)
 
-    try:
-        async with asyncio.timeout(None) as guard:
-            watcher = asyncio.create_task(watch())
-            try:
-                yield
-            finally:
-                watcher.cancel()
-    except TimeoutError as error:
-        raise ClientGoneError from error
+    async def __aenter__(self) -> None:
+        """Begin to watch the client."""
+        await self._guard.__aenter__()
+        self._client.watch(self._cancel)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Watch no longer. Raises ClientGoneError."""
+        self._client.watch(None)
+        try:
+            await self._guard.__aexit__(kind, error, traceback)
+        except TimeoutError as gone:
+            raise ClientGoneError from gone
+
+    def _cancel(self) -> None:
+        self._guard.reschedule(asyncio.get_running_loop().time())

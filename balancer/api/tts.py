@@ -12,7 +12,7 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
-from balancer.api.reading import read_json, request_context, while_connected
+from balancer.api.reading import WhileConnected, read_json, request_context
 from balancer.audio.buffers import PIECE_BYTES
 from balancer.audio.held_audio import HeldAudio
 from balancer.errors import AudioTooLargeError
@@ -39,7 +39,7 @@ def routes(
         speech_request = await validator.validate_for_client(body)
         _, character = body.chosen_voice
         async with (
-            while_connected(request),
+            WhileConnected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
             audio = await speech.synthesize(admitted, context)
@@ -69,7 +69,7 @@ def audio_endpoint(
         context = request_context(request)
         speech_request = await validator.validate_for_client(await read_json(request, body_type, max_body_bytes))
         async with (
-            while_connected(request),
+            WhileConnected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
             return audio_response(held, await speech.synthesize(admitted, context), limit_headers)

@@ -17,6 +17,10 @@ class AudioBuffer(ABC):
     in_memory: bool
     """Whether reading never blocks."""
 
+    def __init__(self) -> None:
+        self.claims: list[object] = []
+        """What ends with this buffer."""
+
     @abstractmethod
     def __len__(self) -> int:
         """Size in bytes."""
@@ -47,6 +51,7 @@ class MemoryBuffer(AudioBuffer):
     in_memory = True
 
     def __init__(self, data: bytes) -> None:
+        super().__init__()
         self._data = data
 
     def __len__(self) -> int:
@@ -67,6 +72,7 @@ class FileBuffer(AudioBuffer):
     in_memory = False
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        super().__init__()
         self._descriptor = descriptor
         self._offset = offset
         self._size = size
@@ -89,13 +95,15 @@ class PrefixedBuffer(AudioBuffer):
     """A header, then another buffer, which is not copied."""
 
     def __init__(self, prefix: bytes, rest: AudioBuffer) -> None:
+        super().__init__()
         self._prefix = prefix
         self._rest = rest
+        self._size = len(prefix) + len(rest)
         self.in_memory = rest.in_memory
 
     def __len__(self) -> int:
         """Size in bytes."""
-        return len(self._prefix) + len(self._rest)
+        return self._size
 
     def read(self, start: int, size: int) -> bytes:
         """See AudioBuffer."""

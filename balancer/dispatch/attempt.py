@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from balancer.fleet.fleet import WorkerProcess
-from balancer.fleet.running_clock import running_timeout
+from balancer.fleet.running_clock import RunningTimeout
 from balancer.fleet.worker_client import SynthesisResult
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
 from worker.contract import Utterance
@@ -72,7 +72,7 @@ class Attempt:
         if utterance.id != self.utterance_id:
             utterance = utterance.model_copy(update={"id": self.utterance_id})
         try:
-            async with running_timeout(self.limit):
+            async with RunningTimeout(self.limit):
                 return await self.process.client.synthesize(utterance, sample_rate=self.process.state.sample_rate)
         except TimeoutError as error:
             raise AttemptExpiredError(f"not finished within {self.limit:.0f} s") from error

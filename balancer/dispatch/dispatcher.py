@@ -102,8 +102,13 @@ class Dispatcher:
             else:
                 self._learn(winner, result)
                 self._ejector.record_success(winner)
-                attempts = queued.attempt_id.number + 1
-                return replace(result, queue_seconds=queue_seconds, attempts=attempts, worker=winner.process.index)
+                return SynthesisResult(
+                    result.pcm,
+                    result.compute_seconds,
+                    queue_seconds=queue_seconds,
+                    attempts=queued.attempt_id.number + 1,
+                    worker=winner.process.index,
+                )
             queued = replace(queued, attempt_id=queued.attempt_id.retry(), avoided=frozenset(failed_on))
             self._scheduler.resubmit(queued)
 

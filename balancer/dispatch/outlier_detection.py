@@ -110,4 +110,6 @@ class OutlierDetector:
             del self._records[name]
 
     def _record(self, worker: str) -> _Record:
-        return self._records.setdefault(worker, _Record())
+        if (record := self._records.get(worker)) is None:
+            record = self._records[worker] = _Record()
+        return record

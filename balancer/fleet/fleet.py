@@ -157,13 +157,15 @@ class Fleet:
     def down(self) -> str | None:
         """Why no worker is available, once `recovery_seconds` have passed without one; None before that."""
         now = self._clock.now
-        processes = [worker.process for worker in self.workers.values() if worker.process is not None]
-        if self._last_alive is None or any(process.alive for process in processes):
+        # The usual answer comes first: every request asks.
+        if self._last_alive is None or any(
+            worker.process is not None and worker.process.alive for worker in self.workers.values()
+        ):
             self._last_alive = now
             return None
         if now - self._last_alive < self._probes.recovery_seconds:
             return None
-        reasons = {process.state.reason for process in processes}
+        reasons = {worker.process.state.reason for worker in self.workers.values() if worker.process is not None}
         if failed := "; ".join(sorted(reason for reason in reasons if reason)):
             return f"no worker can load its model: {failed}"
         if not self.workers:

@@ -7,8 +7,7 @@ meanwhile is read. Such a delay is this process's own: it must not count against
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 STEPS = 8
 """A time limit is counted down in so many steps."""
@@ -30,35 +29,39 @@ class RunningClock:
         self._ticked = now
 
 
-@asynccontextmanager
-async def running_timeout(seconds: float) -> AsyncIterator[None]:
+class RunningTimeout:
     """Limits a block to `seconds` for which the event loop ran, as `asyncio.timeout` does. Raises TimeoutError.
 
-    A step that ends late by more than its own length is not counted.
+    A step that ends late by more than its own length is not counted. It is a class, because every utterance is
+    synthesized in one: a generator would take longer.
     """
-    loop = asyncio.get_running_loop()
-    step = seconds / STEPS
-    steps = 0
-    due = 0.0
-    timer: asyncio.TimerHandle
 
-    def end_step() -> None:
-        nonlocal steps
-        if loop.time() - due <= step:
-            steps += 1
-        if steps == STEPS:
-            limit.reschedule(loop.time())
+    def __init__(self, seconds: float) -> None:
+        self._step = seconds / STEPS
+        self._steps = 0
+
+    async def __aenter__(self) -> None:
+        """Begin to count."""
+        self._loop = asyncio.get_running_loop()
+        self._limit = asyncio.timeout(None)
+        await self._limit.__aenter__()
+        self._begin_step()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End the count. Raises TimeoutError."""
+        self._timer.cancel()
+        await self._limit.__aexit__(kind, error, traceback)
+
+    def _begin_step(self) -> None:
+        self._due = self._loop.time() + self._step
+        self._timer = self._loop.call_at(self._due, self._end_step)
+
+    def _end_step(self) -> None:
+        if self._loop.time() - self._due <= self._step:
+            self._steps += 1
+        if self._steps == STEPS:
+            self._limit.reschedule(self._loop.time())
         else:
-            begin_step()
-
-    def begin_step() -> None:
-        nonlocal due, timer
-        due = loop.time() + step
-        timer = loop.call_at(due, end_step)
-
-    async with asyncio.timeout(None) as limit:
-        begin_step()
-        try:
-            yield
-        finally:
-            timer.cancel()
+            self._begin_step()

@@ -97,7 +97,6 @@ class _Connection(asyncio.Protocol):
         self.reusable = True
 
     async def exchange(self, request: bytes, handler: ResponseHandler) -> None:
-        self._parser = httptools.HttpResponseParser(self)
         self._handler = handler
         self._response = asyncio.get_running_loop().create_future()
         if not self.reusable:  # it was closed between being taken from the idle ones and being used
@@ -116,6 +115,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._parser = httptools.HttpResponseParser(self)
         self._open_connections.add(self)
 
     def data_received(self, data: bytes) -> None:

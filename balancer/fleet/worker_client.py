@@ -10,7 +10,7 @@ from pathlib import Path
 import httptools
 from pydantic import ValidationError
 
-from balancer.fleet.running_clock import running_timeout
+from balancer.fleet.running_clock import RunningTimeout
 from balancer.fleet.unix_http import UnixHttpClient
 from worker.contract import (
     MAX_MESSAGE_BYTES,
@@ -165,7 +165,7 @@ class WorkerClient:
     async def _request(self, method: str, target: str) -> bytes:
         response = _ShortResponse()
         try:
-            async with running_timeout(self._state_timeout):
+            async with RunningTimeout(self._state_timeout):
                 await self._http.request(method, target, b"", response)
         except TimeoutError as error:
             raise WorkerLostError(f"no answer within {self._state_timeout} s", unresponsive=True) from error
@@ -205,7 +205,8 @@ class _SynthesisResponse:
     max_pcm_bytes: int
     accepted: bool = False
     _decoder: FrameDecoder = field(default_factory=FrameDecoder)
-    _pcm: bytearray = field(default_factory=bytearray)
+    _pcm: bytes | bytearray = b""
+    """The only frame of audio, which is not copied again; or the audio of several."""
     _closing: EndOfUtterance | UtteranceError | None = None
     _refusal: bytes = b""
 
@@ -232,6 +233,11 @@ class _SynthesisResponse:
             raise ContractError("a frame without audio, of which there may be any number")
         if len(self._pcm) + len(pcm) > self.max_pcm_bytes:
             raise ContractError(f"it is longer than any speech of the text, {self.max_pcm_bytes} bytes")
+        if not self._pcm:
+            self._pcm = pcm
+            return
+        if isinstance(self._pcm, bytes):
+            self._pcm = bytearray(self._pcm)
         self._pcm += pcm
 
     def _close(self, closing: EndOfUtterance | UtteranceError) -> None:

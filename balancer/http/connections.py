@@ -38,6 +38,9 @@ class Connection(Protocol):
     next_check: float
     """The event loop's time until which it cannot be overdue."""
 
+    def close_after_response(self) -> None:
+        """Close it after the response to the request that runs, if that has not begun, and say so in it."""
+
     def can_give_way(self) -> bool:
         """Whether it may be closed for another: no request is under way, and the last response is sent."""
 
@@ -60,6 +63,8 @@ class Connections:
         self.settings = settings
         self.maximum = settings.max_connections or derived_maximum(workers or 1)
         self.maximum_per_address = settings.max_connections_per_address or max(1, self.maximum // 2)
+        self.closing = False
+        """Whether every connection is to close after its next response."""
         self._metrics = metrics
         self._proxies = proxies
         self._open: set[Connection] = set()
@@ -103,6 +108,15 @@ class Connections:
     def end_waiting(self, connection: Connection) -> None:
         """A connection has a request under way, or is about to close."""
         self._waiting.pop(connection, None)
+
+    def close_after_responses(self) -> None:
+        """From now on, have every response say `Connection: close`: this process is about to close its connections.
+
+        A client that is not told may send its next request just as its connection closes, and fail.
+        """
+        self.closing = True
+        for connection in self._open:
+            connection.close_after_response()
 
     def may_linger(self, connection: Connection) -> bool:
         """Whether a connection may stay open until its client has read the response."""

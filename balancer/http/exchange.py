@@ -27,11 +27,30 @@ class Exchange(RequestResponseCycle):
 
     fault: ChorusError | None = None
     """Why the body ends before its time. It becomes the response, if there is none yet."""
+    _on_gone: Callable[[], None] | None = None
 
     def fail(self, fault: ChorusError) -> None:
         """Raise `fault` where the application reads the body."""
         self.fault = fault
         self.message_event.set()
+
+    def watch(self, on_gone: Callable[[], None] | None) -> None:
+        """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer.
+
+        As while the application waits for `http.disconnect`, the connection is read from.
+        """
+        self._on_gone = on_gone
+        if on_gone is None:
+            return
+        if self.disconnected:
+            on_gone()
+        else:
+            self.flow.resume_reading()
+
+    def connection_lost(self) -> None:
+        """The connection is closed."""
+        if self.disconnected and self._on_gone is not None:
+            self._on_gone()
 
     async def receive(self) -> ASGIReceiveEvent:
         """The next event of the request. Raises the fault of its body."""

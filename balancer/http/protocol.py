@@ -11,6 +11,7 @@ import asyncio
 import logging
 import socket
 import struct
+import weakref
 from enum import Enum, auto
 from math import inf
 from typing import Any
@@ -21,6 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from balancer.api.middleware.access_log import new_request_id
+from balancer.api.reading import CLIENT_WATCH
 from balancer.errors import ChorusError, RequestTimeoutError, TooManyConnectionsError
 from balancer.http.connections import Connections
 from balancer.http.exchange import Exchange, ResponseTransport, refusal
@@ -101,6 +103,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that runs."""
         super().connection_lost(exc)
+        if self.cycle is not None:
+            self.cycle.connection_lost()
         self._buffer.clear()
         self._reader.release()
         self._connections.discard(self)
@@ -170,9 +174,11 @@ class HttpProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
-            keep_alive=head.keep_alive,
+            keep_alive=head.keep_alive and not self._connections.closing,
             on_response=self.on_response_complete,
         )
+        # A weak reference: the exchange refers to the scope, and no request is to be left to the garbage collector.
+        self.scope["extensions"] = {CLIENT_WATCH: weakref.ref(self.cycle)}  # type: ignore[dict-item]
         if self._reader.complete:
             self._end_body()
         else:
@@ -239,6 +245,11 @@ class HttpProtocol(HttpToolsProtocol):
             pipelined = bytes(self._buffer)
             self._buffer.clear()
             self._receive_head(pipelined)
+
+    def close_after_response(self) -> None:
+        """Close the connection after the response of the request that runs, if that has not begun, and say so in it."""
+        if self.cycle is not None and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def can_give_way(self) -> bool:
         """Whether no request is under way and the last response is sent."""

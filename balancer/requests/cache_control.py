@@ -17,7 +17,9 @@ class CacheUse:
     @classmethod
     def of(cls, cache_control: str | None) -> CacheUse:
         """Parse Cache-Control: `no-store` forbids both; `no-cache` and `max-age=0` forbid only to read."""
-        directives = {part.strip().lower() for part in (cache_control or "").split(",")}
+        if cache_control is None:
+            return cls()
+        directives = {part.strip().lower() for part in cache_control.split(",")}
         if "no-store" in directives:
             return cls(reads=False, writes=False)
         return cls(reads=directives.isdisjoint({"no-cache", "max-age=0"}))

@@ -7,7 +7,7 @@ length.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from worker.cards import EngineCard
@@ -60,9 +60,8 @@ class CostModel:
         if not all(0 < amount < inf for amount in (characters, audio_seconds, compute_seconds)):
             return
         self._length.learn(audio_seconds, characters)
-        ratio = self._workers.setdefault(
-            worker, _Ratio(self._fleet.prior, self._fleet.numerator, self._fleet.denominator)
-        )
+        if (ratio := self._workers.get(worker)) is None:
+            ratio = self._workers[worker] = replace(self._fleet)
         ratio.learn(audio_seconds, compute_seconds)
         self._fleet.learn(audio_seconds, compute_seconds)
 

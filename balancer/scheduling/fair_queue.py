@@ -82,7 +82,8 @@ class FairQueue:
         self._arrivals += 1
         entry = _Entry(self._rank(duration, now), self._arrivals, utterance, now, duration)
         # A caller that comes during a round waits for the next one, so that every round ends.
-        caller = self._callers.setdefault(utterance.terms.caller, _Caller(self._round + 1))
+        if (caller := self._callers.get(utterance.terms.caller)) is None:
+            caller = self._callers[utterance.terms.caller] = _Caller(self._round + 1)
         insort(caller.entries, entry)
         self._entries[utterance.attempt_id] = entry
 
@@ -130,7 +131,8 @@ class FairQueue:
 
     def oldest_arrival(self) -> float | None:
         """When the utterance that has waited longest arrived; None if the queue is empty."""
-        return next((entry.arrival for entry in self._entries.values()), None)
+        oldest = next(iter(self._entries.values()), None)
+        return None if oldest is None else oldest.arrival
 
     def seconds_ahead_of(self, utterance: QueuedUtterance, *, duration: float, now: float) -> float:
         """Seconds of queued work that would go before an utterance added now, if none came after it."""

@@ -61,7 +61,7 @@ class _Worker:
 
     def backlog(self, now: float) -> float:
         """Expected seconds of work in flight."""
-        return sum(self.remaining(now))
+        return sum(self.remaining(now)) if self.running else 0.0
 
 
 class Scheduler:
@@ -164,7 +164,8 @@ class Scheduler:
         """
         terms = utterance.terms
         queue = self._queues[terms.priority]
-        if not terms.admitted and len(queue) >= self._limit + self.free_slots:
+        full = len(queue) >= self._limit and len(queue) >= self._limit + self.free_slots
+        if full and not terms.admitted:
             raise QueueFullError(
                 f"{len(queue)} utterances are queued already; try again later",
                 retry_after=self.expected_wait(utterance, now),
@@ -211,7 +212,7 @@ class Scheduler:
 
     def assign(self, now: float) -> list[Assignment]:
         """Give free slots to queued utterances until there are no more of one of them."""
-        assignments = self._assign_retries(now)
+        assignments = self._assign_retries(now) if self._retries else []
         while any(self._queues.values()) and (worker := self._least_busy(now)) is not None:
             utterance = self._next(now)
             self._start(utterance, worker, now)

@@ -8,7 +8,7 @@ already running, or else computed.
 from __future__ import annotations
 
 import asyncio
-import secrets
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -297,7 +297,7 @@ class SpeechService:
     async def _synthesize(self, task: _Task) -> CachedResult:
         request = task.request
         utterance = Utterance(
-            id=secrets.token_hex(8),
+            id=os.urandom(8).hex(),
             text=request.text,
             voice=request.voice.name,
             seed=request.seed,

@@ -6,15 +6,16 @@ A valid X-Request-Id of the client is kept; otherwise an id is generated. The re
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Collection, Iterable
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from balancer.api.headers import header
 from balancer.metrics import Metrics
 from balancer.requests.log_fields import RequestLogFields
 
@@ -46,7 +47,7 @@ class AccessLogMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(Headers(scope=scope))
+        request_id = _request_id(scope)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["log_fields"] = log_fields = RequestLogFields()
@@ -86,9 +87,9 @@ class AccessLogMiddleware:
 
 def new_request_id() -> str:
     """A random id of a request."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
-def _request_id(headers: Headers) -> str:
-    sent = headers.get("x-request-id", "")
-    return sent if _VALID_REQUEST_ID.fullmatch(sent) else new_request_id()
+def _request_id(scope: Scope) -> str:
+    sent = header(scope, b"x-request-id")
+    return sent if sent is not None and _VALID_REQUEST_ID.fullmatch(sent) else new_request_id()

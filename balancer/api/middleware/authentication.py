@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from balancer.access.caller import Caller
 from balancer.access.key_ring import KeyRing
+from balancer.api.headers import header
 from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 
@@ -29,7 +30,7 @@ class AuthenticationMiddleware:
         if scope["type"] != "http" or not self._keys.key_required:
             await self._app(scope, receive, send)
             return
-        if (key := self._keys.find(_sent_key(HTTPConnection(scope)))) is not None:
+        if (key := self._keys.find(_sent_key(scope))) is not None:
             scope.setdefault("state", {})["caller"] = Caller(key.name, key)
             await self._app(scope, receive, send)
             return
@@ -46,6 +47,6 @@ class AuthenticationMiddleware:
         return any(path == open_path or path.startswith(f"{open_path}/") for open_path in self._open_paths)
 
 
-def _sent_key(connection: HTTPConnection) -> str:
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else connection.headers.get("x-api-key", "")
+def _sent_key(scope: Scope) -> str:
+    scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else header(scope, b"x-api-key") or ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,17 @@ def request_of(
     return RateLimitRequest(caller, quota, characters, asyncio.get_running_loop().time() + within)
 
 
+@asynccontextmanager
+async def admitted(rates: RateLimits, request: RateLimitRequest) -> AsyncIterator[dict[str, str]]:
+    headers = await rates.enter(request)
+    try:
+        yield headers
+    finally:
+        rates.leave(request)
+
+
 async def spend(rates: RateLimits, request: RateLimitRequest) -> dict[str, str]:
-    async with rates.admit(request) as headers:
+    async with admitted(rates, request) as headers:
         return headers
 
 
@@ -137,7 +146,7 @@ async def test_concurrent_requests_are_refused_and_admitted_again() -> None:
     rates, quota = limits(), Quota(concurrency=2)
     async with AsyncExitStack() as under_way:
         for _ in range(2):
-            await under_way.enter_async_context(rates.admit(request_of(quota)))
+            await under_way.enter_async_context(admitted(rates, request_of(quota)))
         with pytest.raises(RateLimitedError, match="2 of your requests are in progress"):
             await spend(rates, request_of(quota))
         await spend(rates, request_of(quota, caller="another"))
@@ -170,12 +179,12 @@ async def test_shaping_refuses_a_request_that_would_be_held_past_its_deadline() 
 
 async def test_shaping_holds_concurrent_requests() -> None:
     rates, quota = limits(shape=True), Quota(concurrency=1)
-    async with rates.admit(request_of(quota)):
+    async with admitted(rates, request_of(quota)):
         waiting = asyncio.create_task(spend(rates, request_of(quota)))
         await asyncio.sleep(0.05)
         assert not waiting.done()
     await waiting
-    async with rates.admit(request_of(quota)):
+    async with admitted(rates, request_of(quota)):
         with pytest.raises(RateLimitedError):
             await spend(rates, request_of(quota, within=0.05))
 

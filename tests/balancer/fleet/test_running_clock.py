@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from balancer.fleet.running_clock import RunningClock, running_timeout
+from balancer.fleet.running_clock import RunningClock, RunningTimeout
 
 
 def hold_up(seconds: float) -> None:
@@ -18,13 +18,13 @@ async def test_a_block_is_ended_in_time() -> None:
     loop = asyncio.get_running_loop()
     started = loop.time()
     with pytest.raises(TimeoutError):
-        async with running_timeout(0.2):
+        async with RunningTimeout(0.2):
             await asyncio.Event().wait()
     assert loop.time() - started > 0.19  # timers may be a millisecond early
 
 
 async def test_a_block_that_ends_in_time_is_left_alone() -> None:
-    async with running_timeout(0.05):
+    async with RunningTimeout(0.05):
         pass
     await asyncio.sleep(0.1)
 
@@ -33,7 +33,7 @@ async def test_what_arrived_while_the_loop_was_held_up_is_seen_before_the_limit(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, theirs:
-        async with running_timeout(0.4):
+        async with RunningTimeout(0.4):
             reading = asyncio.create_task(asyncio.get_running_loop().sock_recv(ours, 1))
             await asyncio.sleep(0.1)
             theirs.send(b"!")

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
-from balancer.http.connections import MAX_CONNECTIONS, derived_maximum, share_of
+from balancer.access.trusted_proxies import TrustedProxies
+from balancer.http.connections import MAX_CONNECTIONS, Connections, derived_maximum, share_of
+from balancer.http.protocol import HttpProtocol
+from balancer.metrics import Metrics
+from balancer.settings_groups import HttpSettings
 from tests.support.harness import serve_stub
 from tests.support.raw_http import READY, TTS, RawConnection, ask, connect, with_body
 
@@ -110,3 +118,38 @@ def test_the_maximum_follows_the_descriptors(
 )
 def test_a_share_is_that_of_an_address_or_of_a_sites_network(address: str, share: str) -> None:
     assert share_of(address) == share
+
+
+async def test_when_connections_are_to_close_every_response_says_so() -> None:
+    running, may_end = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/slow":
+            running.set()
+            await may_end.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def ask(path: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        return (await reader.readuntil(b"\r\n\r\n")).decode()
+
+    connections = Connections(HttpSettings(), Metrics("hibari"), TrustedProxies(None))
+    config = uvicorn.Config(app, log_config=None)
+    state = ServerState()
+    listener = await asyncio.get_running_loop().create_server(
+        lambda: HttpProtocol(connections, config, state, {}), "127.0.0.1", 0
+    )
+    async with listener:
+        address = listener.sockets[0].getsockname()
+        idle, busy = await asyncio.open_connection(*address), await asyncio.open_connection(*address)
+        assert "connection: close" not in await ask("/", *idle)
+        slow = asyncio.create_task(ask("/slow", *busy))
+        await running.wait()
+        connections.close_after_responses()
+        may_end.set()
+        for head, (reader, writer) in ((await slow, busy), (await ask("/", *idle), idle)):
+            assert "connection: close" in head
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
