@@ -22,7 +22,7 @@ def pcm(*pieces: tuple[int, int]) -> MemoryBuffer:
 def joined(*parts: MemoryBuffer, pauses: list[float]) -> list[int]:
     output = io.BytesIO()
     join(parts, pauses, RATE, output)
-    return np.frombuffer(output.getvalue(), "<i2").tolist()
+    return [int(sample) for sample in np.frombuffer(output.getvalue(), "<i2")]
 
 
 def test_silence_at_a_join_gives_way_to_the_pause() -> None:
