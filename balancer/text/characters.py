@@ -21,6 +21,8 @@ _CONFIG = TextFixerConfig(
 )
 
 _LINE_BREAKS = re.compile(r"\r\n?|[\v\f\x85\u2028]")
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]{0,20}[A-Za-z]")
+"""Escape sequences that colour the text of terminals."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _KEYCAP = re.compile("([0-9])\ufe0f?\u20e3")
 _LOST_APOSTROPHE = re.compile("(?<=[a-z])\ufffd(?=[a-z])", re.IGNORECASE)
@@ -65,23 +67,25 @@ _COMPATIBLE = (
     (0x1D400, 0x1D7FF),  # mathematical letters and digits
     (0xFB00, 0xFB06),  # ligatures
     (0x2100, 0x214F),  # letter-like symbols
-    (0x2160, 0x2188),  # Roman numerals
+    (0x24B6, 0x24E9),  # letters in circles
+    (0x1F110, 0x1F14A),
     (0x3300, 0x33FF),  # units in one character
     (0x32CC, 0x32CF),
 )
 """Ranges of characters that are spoken as their compatible forms."""
-_KEPT_SYMBOLS = "\u2117\u2120\u2122\u2126\u212e"
+_KEPT_SYMBOLS = "\u2116\u2117\u2120\u2122\u2126\u212e"
 
 _SPOKEN_SYMBOLS = frozenset("\u00a9\u00ae\u00b0\u2117\u2120\u2122\u2116\u2190\u2191\u2192\u2193\u21d2\u2794\u27a1")
 """The others of their category are emoji and ornaments, which say nothing."""
 
+_ROMAN = (0x2160, 0x2188)
 _ENCLOSED = ((0x2460, 0x249B), (0x24EA, 0x24EA), (0x24F5, 0x24FE), (0x2776, 0x2793), (0x1F100, 0x1F10A))
 """Numbers within circles, brackets or before a full stop."""
 
 
 def mend(text: str, *, ideographic: bool = False) -> str:
     """`text` with its characters mended; an `ideographic` text keeps its own punctuation."""
-    text = _LINE_BREAKS.sub("\n", text)
+    text = _TERMINAL.sub("", _LINE_BREAKS.sub("\n", text))
     if text.isascii():
         return _ascii(_CONTROLS.sub("", text))
     text = _LINE_BREAKS.sub("\n", fix_text(text, _CONFIG)).replace("\u2029", "\n\n")
@@ -107,7 +111,9 @@ def _ascii(text: str) -> str:
 
 
 def _punctuation(match: re.Match[str]) -> str:
-    space = "" if match.end() == len(match.string) else "\n" if "\n" in match[0] else " "
+    before, behind = match.string[: match.start()][-1:], match.string[match.end() :][:1]
+    between_digits = before.isdecimal() and behind.isdecimal()
+    space = "" if not behind or (between_digits and len(match[0]) == 1) else "\n" if "\n" in match[0] else " "
     return _PUNCTUATION[match[1]] + space
 
 
@@ -126,6 +132,8 @@ def _mended(character: str) -> str:
         return _REPLACED[code]
     if any(first <= code <= last for first, last in _ENCLOSED):
         return f"{int(unicodedata.numeric(character))}. "
+    if _ROMAN[0] <= code <= _ROMAN[1]:
+        return str(int(unicodedata.numeric(character, 0)) or unicodedata.normalize("NFKC", character))
     if any(first <= code <= last for first, last in _COMPATIBLE) and character not in _KEPT_SYMBOLS:
         return unicodedata.normalize("NFKC", character)
     category = unicodedata.category(character)

@@ -102,7 +102,7 @@ BEFORE_NUMBERS = (
 RULES = (
     *ADDRESS_RULES,
     rule(r"\b(Jr|Sr)\.?(?=[, ]|$)(?<=[a-z] [JS]r\.)", lambda match: {"Jr": "Junior", "Sr": "Senior"}[match[1]]),
-    rule(rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z])", lambda match: _TITLES[match[1]]),
+    rule(rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)", lambda match: _TITLES[match[1]]),
     rule(r"\b(Mr|Mrs|Ms|Dr|Prof)(?=\s[A-Z][a-z])", lambda match: _TITLES[match[1]]),
     rule(rf"(?<![\w.])(?:{_alternatives(_DEGREES)})(?!\w)", _degree),
     rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere),

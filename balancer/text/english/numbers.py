@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
-from unicodedata import normalize, numeric
+from unicodedata import normalize
 
 from balancer.text.english.cardinals import (
     NUMBER,
@@ -21,10 +20,6 @@ from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
 _SUBSCRIPTS = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
-_VULGAR = "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157\u2158\u2159\u215a\u215b\u215c\u215d\u215e\u2189"
-_MAX_DENOMINATOR = 20
-"""Fractions of smaller parts are said as one number out of, or over, another."""
-_SET_PHRASES = {"24/7": "twenty-four seven", "9/11": "nine eleven", "50/50": "fifty fifty", "20/20": "twenty twenty"}
 
 _OPERATORS = {
     "+": "plus", "-": "minus", "\u2212": "minus", "*": "times", "\u00d7": "times", "x": "times", "\u00f7": "divided by", "/": "divided by",
@@ -35,35 +30,6 @@ _COMPARED = {"<": "less than", ">": "greater than", "<=": "less than or equal to
              "\u2265": "greater than or equal to"}  # fmt: skip
 
 
-def fraction(over: int, under: int) -> str:
-    """`3/4`: three quarters."""
-    if under == 0 or over > under or (over == under and under > 1):
-        return f"{cardinal(over)} {'out of' if over == under else 'over'} {cardinal(under)}"
-    if under > _MAX_DENOMINATOR and under not in (32, 50, 64, 100, 1000) or over > _MAX_DENOMINATOR:
-        return f"{cardinal(over)} out of {cardinal(under)}"
-    name = {1: "over one", 2: "half", 4: "quarter"}.get(under) or ordinal(under)
-    if over == 1 or under == 1:
-        return f"{cardinal(over)} {name}"
-    return f"{cardinal(over)} {'halves' if under == 2 else name + 's'}"
-
-
-def _stroke(match: re.Match[str]) -> str:
-    if match[0] in _SET_PHRASES:
-        return _SET_PHRASES[match[0]]
-    said = fraction(int(match["over"]), int(match["under"]))
-    whole = match["whole"]
-    return f"{sign_words(match['sign'])}{integer(whole.strip()) + ' and ' if whole else ''}{said}"
-
-
-def _vulgar(match: re.Match[str]) -> str:
-    value = Fraction(numeric(match[3])).limit_denominator(100)
-    said = fraction(value.numerator, value.denominator)
-    if not match[2]:
-        return sign_words(match[1]) + said
-    said = said.replace("one half", "a half").replace("one quarter", "a quarter")
-    return f"{sign_words(match[1])}{integer(match[2])} and {said}"
-
-
 def _power(exponent: str) -> str:
     written = normalize("NFKC", exponent).replace("\u2212", "-").strip("^()")
     if written in ("2", "3"):
@@ -72,7 +38,9 @@ def _power(exponent: str) -> str:
     return f" to the power of {sign}{integer(written.lstrip('+-') or '0')}"
 
 
-def _version(match: re.Match[str]) -> str:
+def _version(match: re.Match[str]) -> str | None:
+    if not match[1] and _GROUPS.fullmatch(match[2]):
+        return None
     prefix = "version " if match[1] else ""
     return prefix + " point ".join(map(integer, match[2].split(".")))
 
@@ -107,6 +75,7 @@ def _plain(written: str) -> str:
     return number(written)
 
 
+_GROUPS = re.compile(r"[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,}")
 _YEAR = r"(?:1[1-9]|20)[0-9]{2}"
 _NOT_COUNTED = r"(?:is|was|has|his|its|this|as|us|does|yes|plus|always|across|thus|says|sales|series|news|elections)"
 
@@ -131,12 +100,6 @@ RULES = (
         _scientific,
         needs="eE^",
     ),
-    rule(
-        rf"(?P<sign>{SIGN})(?<![\w./,])(?P<whole>[0-9]{{1,4}}[ -])?(?P<over>[0-9]{{1,4}})/(?P<under>[0-9]{{1,4}})(?:ths?|rds?|nds?)?(?![\w/]|[.,]\d)",
-        _stroke,
-        needs="/",
-    ),
-    rule(rf"({SIGN})([0-9]{{1,9}})?\s?([{_VULGAR}])", _vulgar, needs=_VULGAR),
     rule(rf"(?<=[\w)])[{_SUPERSCRIPTS}]{{1,6}}", lambda match: _power(match[0]), needs=_SUPERSCRIPTS),
     rule(r"(?<=[\w)])\^\(?[-\u2212]?[0-9]{1,6}\)?", lambda match: _power(match[0]), needs="^"),
     rule(r"(?<=[\w)])\^(?=[a-z]\b)", " to the power of ", needs="^"),
@@ -164,6 +127,16 @@ RULES = (
         _scaled,
         needs="0",
     ),
+    rule(
+        r"(?<![\w.,-])[0-9]{1,6}(?:-[0-9]{1,6}){2,8}(?![\w]|[.,-]\d)",
+        lambda match: " ".join(map(integer, match[0].split("-"))),
+        needs="-",
+    ),
+    rule(
+        r"(?<![\w.,])[0-9]{1,2}(?:,[0-9]{1,2}){2,30}(?![\w]|[.,]\d)",
+        lambda match: ", ".join(map(integer, match[0].split(","))),
+        needs=",",
+    ),
     rule(r"(?<![\w&])#\s?(?=\d)", "number ", needs="#"),
     rule(rf"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)", lambda match: f"{_COMPARED.get(match[1], 'about')} ", needs="<>~\u2248\u2264\u2265"),
     rule(
@@ -175,7 +148,7 @@ RULES = (
     rule(r"(?<=\d)\s([-\u2212/])\s(?=[\d(])", _operation, needs="-\u2212/"),
     rule(r"(?<=\d)-(?=\d)", " to ", needs="-"),
     rule(
-        rf"(?<![\w.,-])({_YEAR})(?![\w,]|[.:]\d|-\d)(?!,\d)(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
+        rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
         lambda match: year(int(match[1])),
         needs="0",
     ),

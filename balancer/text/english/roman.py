@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.cardinals import cardinal, ordinal
+from balancer.text.english.cardinals import cardinal, ordinal, year
 from balancer.text.english.rules import rule
 
 _VALUES = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
@@ -17,7 +17,7 @@ _COUNTED = (
 _RULERS = (
     "Adrian Albert Alexander Alfonso Amadeus Baldwin Benedict Boniface Carlos Catherine Charles Christian Clement Constantine Darius David "
     "Edward Elizabeth Emanuel Emmanuel Felipe Ferdinand Francis Frederick Frederik Georg George Gregory Gustav Haakon Harald Henri Henry "
-    "Innocent Isabella Ivan James Joao John Joseph Julius Karl Leo Leopold Louis Ludwig Malcolm Manuel Margaret Margrethe Martin Mary "
+    "Innocent Isabella Ivan James Joao John Joseph Julius Karl Leo Leopold Louis Ludwig Manuel Margaret Margrethe Martin Mary "
     "Maximilian Mehmed Menelik Michael Mohammed Murad Napoleon Nicholas Olaf Olav Oscar Otto Paul Pedro Peter Philip Philippe Pius Ptolemy "
     "Rainier Rama Rameses Ramses Richard Robert Rudolf Selim Sigismund Sixtus Stephen Theodore Thutmose Umberto Urban Valdemar Victor "
     "Vittorio Wilhelm Willem William Xerxes Zog"
@@ -41,10 +41,15 @@ def _cardinal(match: re.Match[str]) -> str | None:
 
 def _list(match: re.Match[str]) -> str | None:
     first, last = roman(match["first"]), roman(match["numeral"])
-    if first is None or last is None:
+    if first is None or last is None or (match["numeral"] == "I" and re.match(r" [a-z]", match.string[match.end() :])):
         return None
     joint = match["joint"]
     return f"{match['before']} {cardinal(first)}{' to ' if joint.strip() in ('-', chr(8211)) else joint}{cardinal(last)}"
+
+
+def _year(match: re.Match[str]) -> str | None:
+    value = roman(match["numeral"])
+    return None if value is None else year(value)
 
 
 def _ruler(match: re.Match[str]) -> str | None:
@@ -62,6 +67,8 @@ _NAMES = "|".join(_RULERS)
 _TITLES = "King|Queen|Pope|Emperor|Empress|Tsar|Czar|Sultan|Prince|Pharaoh|Kaiser"
 
 RULES = (
+    rule(r"\b(World War) I\b", r"\1 one"),
+    rule(r"\b(?=M[MDCLXVI]{3,11}\b)(?P<before>)(?P<numeral>[MDCLXVI]{4,12})\b", _year),
     rule(rf"{_NUMERAL}(?:th)? (?P<behind>[Cc]entur(?:y|ies))\b", _century),
     rule(rf"\b(?P<before>{_KINDS}) (?P<first>[IVXLCDM]{{1,12}})(?P<joint> and | or | to |, | ?[-\u2013] ?){_NUMERAL}{_END}", _list),
     rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _cardinal),

@@ -19,6 +19,7 @@ _DOUBLED = frozenset(
 """Words whose double letter stays when a stretched one is cut."""
 _SOUNDS = {"shh": "shush", "mmm": "mm", "ahh": "ah", "ohh": "oh"}
 _RUN = re.compile(r"([^\W\d_])\1{2,}", re.IGNORECASE)
+_SUFFIX = re.compile(r"(?:ed|er|est|ing|s|y|ly)$")
 MAX_LAUGHS = 6
 """Syllables of laughter that are said."""
 
@@ -27,13 +28,17 @@ def _shortened(match: re.Match[str]) -> str | None:
     word = match[0]
     if word.lower().startswith("www") or (word.isupper() and len(word) < 4) or re.fullmatch(r"[IVXLCDM]+|[xX]{2,3}", word):
         return None
-    doubled = _RUN.sub(r"\1\1", word)
+    doubled = _RUN.sub(lambda run: run[1] + run[1].lower(), word)
     single = _RUN.sub(r"\1", word)
-    said = doubled if doubled.lower() in _DOUBLED else single
+    said = doubled if _is_doubled(doubled.lower()) else single
     said = _SOUNDS.get(said.lower(), said)
     if word.isupper():
         return said.capitalize()
     return said[0].upper() + said[1:] if word[0].isupper() else said
+
+
+def _is_doubled(word: str) -> bool:
+    return word in _DOUBLED or _SUFFIX.sub("", word) in _DOUBLED
 
 
 def _laughter(match: re.Match[str]) -> str:

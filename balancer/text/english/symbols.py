@@ -30,6 +30,7 @@ BEFORE_NUMBERS = (
     rule(r"\bC\+\+", "C plus plus", needs="+"),
     rule(r"\b([CF])#", r"\1 sharp", needs="#"),
     rule(r"\bWi-?Fi\b", "Wi-Fi", flags=re.IGNORECASE),
+    rule(r"\b([A-Z]{1,3})&([A-Z]{1,3})\b", lambda match: " and ".join(map(" ".join, match.groups())), needs="&"),
     rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", abridges=True),
 )
 RULES = (
@@ -49,7 +50,7 @@ RULES = (
     rule(r"(?<=\w)\s?\*\s?(?=\d)", " times ", needs="*"),
     rule(r"\u2044", "/"),
     rule(_NAMED, lambda match: f" {NAMES[match[0]]} ", needs="".join(NAMES)),
-    rule(f"[{''.join(_GREEK)}](?![\\w])(?<!\\w\\w)", lambda match: f" {_GREEK[match[0]]} ", needs="".join(_GREEK)),
+    rule(f"[{''.join(_GREEK)}](?![\u0370-\u03ff\u1f00-\u1fff])(?<![\u0370-\u03ff\u1f00-\u1fff][\u0370-\u03ff\u1f00-\u1fff])", lambda match: f" {_GREEK[match[0]]} ", needs="".join(_GREEK)),
     rule(r"(?<=\w)/(?=\w)", " ", needs="/"),
 )
 

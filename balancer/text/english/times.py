@@ -34,7 +34,8 @@ def _of_half_day(match: re.Match[str]) -> str:
     first = ""
     if match["first"]:
         hour, _, minutes = match["first"].partition(":")
-        first = f"{clock(int(hour), int(minutes or 0), half=True)} to "
+        first_half = f" {match['first_half'][0].upper()} M" if match["first_half"] else ""
+        first = f"{clock(int(hour), int(minutes or 0), half=True)}{first_half} to "
     said = f"{first}{clock(int(match['hour']), minute, half=True)} {match['half'].upper()} M"
     return said + _full_stop(match)
 
@@ -55,7 +56,7 @@ def _seconds(match: re.Match[str]) -> str:
 
 RULES = (
     rule(
-        rf"(?<![\w:.])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?[-\u2013]\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
+        rf"(?<![\w:.])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
         _of_half_day,
         needs="0",
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.cardinals import NUMBER, is_one, number
+from balancer.text.english.cardinals import NUMBER, cardinal, is_one, number
 from balancer.text.english.rules import rule
 from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 
@@ -136,25 +136,27 @@ _SPACED_ONLY = frozenset(["K", "m", "t", "MP"])
 """Symbols that mean thousand, million and the like next to the digits; metres and tons have a space."""
 
 _PLAIN = "|".join(sorted(map(re.escape, UNITS.keys() - _SPACED_ONLY), key=len, reverse=True))
-_SPACED = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
+SYMBOLS = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
+"""Alternatives of a regular expression."""
 _END = r"(?![\w\u00b2\u00b3'^]|-\w)"
 _POWER = r"(?:[\u00b2\u00b3]|\^?[23](?![\w.,]))"
 _SQUARES = "(?:[kcmn]?m|ft|mi|yd|in|\u03bcm)"
-_PER = r"(?:m[\u00b2\u00b3]|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
+_PER = r"(?:[ms][\u00b2\u00b3]|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
 _PER_NAMES = {
     "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared", "s": "second",
     "d": "day", "day": "day", "yr": "year", "a": "year", "min": "minute", "week": "week", "year": "year", "mo": "month",
     "hour": "hour", "sec": "second", "inch": "inch", "in": "inch",
 }  # fmt: skip
 _UNIT = (
-    rf"(?:(?P<unit>(?:sq\.? ?|cu\.? ?)?(?:(?<=\d)(?:{_PLAIN}|C|s)|(?<=\d) (?:{_SPACED})|(?<=[. ])(?:ft|in|mi|yd|m)))"
-    rf"(?:\s?/\s?(?P<per>{_PER}))?{_END})"
+    rf"(?P<unit>(?<=\d)(?:{_PLAIN}|C|s)|(?<=\d) (?:{SYMBOLS})|\s?(?:sq|cu)\.? ?(?:ft|in|mi|yd|m|cm|km))"
+    rf"(?:\s?/\s?(?P<per>{_PER}))?{_END}"
 )
 _AREA = rf"\s?(?P<unit>{_SQUARES})(?P<power>{_POWER})(?:\s?/\s?(?P<per>s|h|min))?(?!\w)"
 _MORE_UNITS = {"in": ("inch", "inches"), **_ATTACHED_ONLY}
 
 
-def _name(unit: str, *, singular: bool) -> str:
+def name_of(unit: str, *, singular: bool) -> str:
+    """The name of a unit by its symbol."""
     prefix = ""
     for short, word in (("sq", "square "), ("cu", "cubic ")):
         if unit.startswith(short) and unit not in UNITS:
@@ -168,7 +170,7 @@ def _per(unit: str | None) -> str | None:
     if not unit:
         return ""
     if unit.startswith("100"):
-        return f" per hundred {_name(unit[3:].strip(), singular=False)}"
+        return f" per hundred {name_of(unit[3:].strip(), singular=False)}"
     name = _PER_NAMES.get(unit) or (UNITS[unit][0] if unit in UNITS else None)
     return name and f" per {name}"
 
@@ -178,9 +180,13 @@ def _quantity(match: re.Match[str]) -> str | None:
     if per is None:
         return None
     written, unit = match["number"], match["unit"].strip()
-    first = f"{number(match['first'])} to " if match["first"] else ""
+    first = ""
+    if match["first"]:
+        own = match["first_unit"]
+        own_name = f" {name_of(own, singular=is_one(match['first']))}" if own and own != unit else ""
+        first = f"{number(match['first'])}{own_name} to "
     second = sign_words(match["second_sign"]) if match["first"] else ""
-    name = _name(unit, singular=is_one(written) and not first)
+    name = name_of(unit, singular=is_one(written) and not first)
     return f"{sign_words(match['sign'])}{first}{second}{number(written)} {name}{per}"
 
 
@@ -190,7 +196,7 @@ def _area(match: re.Match[str]) -> str | None:
         return None
     kind = "square" if match["power"].strip("^") in ("2", "\u00b2") else "cubic"
     first = f"{number(match['first'])} to " if match["first"] else ""
-    name = _name(match["unit"], singular=is_one(match["number"]))
+    name = name_of(match["unit"], singular=is_one(match["number"]))
     return f"{sign_words(match['sign'])}{first}{number(match['number'])} {kind} {name}{per}"
 
 
@@ -206,10 +212,15 @@ def _feet(match: re.Match[str]) -> str:
     return f"{number(match[1])} foot {number(match[2])}"
 
 
-_VALUE = rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?:[-\u2013]|to)\s?(?P<second_sign>-?))?(?P<number>{NUMBER})"
+_VALUE = rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?P<first_unit>{SYMBOLS})?\s?(?:[-\u2013]|to\b)\s?(?P<second_sign>-?))?(?P<number>{NUMBER})"
 _WHOLE = r"([0-9]{1,4})"
 
 RULES = (
+    rule(
+        r"(?<=(?: two|four|five|nine|many) )([0-9])s\b",
+        lambda match: f"{cardinal(int(match[1]))}{'es' if match[1] == '6' else 's'}",
+        needs="0",
+    ),
     rule(
         r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
         _duration,
