@@ -31,7 +31,8 @@ _STROKES = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe
 _SPACED_PUNCTUATION = re.compile("\\s*([\u3001\u3002\uff01\uff0c\uff0e\uff1a\uff1b\uff1f\u061f\u060c\u061b\u0964])\\s*")
 _APOSTROPHE_TICK = re.compile(r"(?<=[A-Za-z])[`\u00b4](?=(?:t|s|m|d|ll|re|ve)\b)", re.IGNORECASE)
 _TEX_QUOTES = re.compile(r"``([^`'\n]{1,300})''")
-_WORD_OF_TWO_SCRIPTS = re.compile(r"[^\W\d_]*[\u0370-\u03ff\u0400-\u04ff][^\W\d_]*")
+_WORD = re.compile(r"[^\W\d_]+")
+_LOOK_ALIKE = re.compile("[\u0370-\u03ff\u0400-\u04ff\u0500-\u052f]")
 _LATIN = re.compile("[A-Za-z]")
 
 _PUNCTUATION = dict(zip("、。！，．：；？؟،؛।", ",.!,.:;??,;.", strict=True))
@@ -96,7 +97,8 @@ def mend(text: str, *, ideographic: bool = False) -> str:
         text = _SPACED_PUNCTUATION.sub(_punctuation, text)
     text = "".join(map(_mended, text))
     text = _STROKES.sub("", unicodedata.normalize("NFC", text))
-    text = _WORD_OF_TWO_SCRIPTS.sub(_one_script, text)
+    if _LOOK_ALIKE.search(text):
+        text = _WORD.sub(_one_script, text)
     return _ascii(text)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SIGN = r"(?:(?<![\w.)\]%])[-+\u00b1])?"
+SIGN = r"(?:(?<![\w.)\]%\u00b0])[-+\u00b1])?"
 """An optional sign: a hyphen behind a word or number is none."""
 BOUNDARY = r"(?<![\w.,])"
 """Stands before a number without a sign: not within a word, a number or an address."""

@@ -48,7 +48,7 @@ def _escaped(text: str) -> str:
 
 def _flattened(text: str) -> str:
     """`text` with a bounded nesting of quotes and lists, on which the parser's time depends."""
-    return re.sub(rf"^((?:[ \t]*[>*+-]){{{_MAX_NESTING}}})(?:[ \t]*[>*+-])+(?=[^\n]*\w)", r"\1", text, flags=re.MULTILINE)
+    return re.sub(rf"^((?:[ \t]*[>*+-]){{{_MAX_NESTING}}})(?:[ \t]*[>*+-])+", r"\1", text, flags=re.MULTILINE)
 
 
 def _blocks(tokens: Sequence[Token]) -> Iterator[str]:
