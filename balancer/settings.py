@@ -33,6 +33,7 @@ from balancer.settings_groups import (
     ServerSettings,
     SettingsGroup,
     StorageSettings,
+    TextSettings,
 )
 from worker.options import EngineOptions
 
@@ -71,6 +72,7 @@ class Settings(BaseModel):
     layout: LayoutSettings = Field(default_factory=LayoutSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
+    text: TextSettings = Field(default_factory=TextSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     rates: RateLimitSettings = Field(default_factory=RateLimitSettings)

@@ -43,7 +43,7 @@ class Admission:
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
         limit = time_limit(request, context)
-        async with self.admit(caller, len(request.text), [request.voice.name], hold=limit) as headers:
+        async with self.admit(caller, request.characters, [request.voice.name], hold=limit) as headers:
             yield request, headers
 
     @asynccontextmanager
