@@ -95,7 +95,7 @@ def mend(text: str, *, ideographic: bool = False) -> str:
     text = unicodedata.normalize("NFC", text)
     if not ideographic:
         text = _SPACED_PUNCTUATION.sub(_punctuation, text)
-    text = "".join(map(_mended, text))
+    text = "".join(map(_mended_ideographic if ideographic else _mended, text))
     text = _STROKES.sub("", unicodedata.normalize("NFC", text))
     if _LOOK_ALIKE.search(text):
         text = _WORD.sub(_one_script, text)
@@ -123,6 +123,11 @@ def _one_script(match: re.Match[str]) -> str:
     """A word with Latin letters and their look-alikes, in Latin letters; other words as they are."""
     latin = match[0].translate(_LOOK_ALIKES)
     return latin if _LATIN.search(match[0]) and latin.isascii() else match[0]
+
+
+def _mended_ideographic(character: str) -> str:
+    is_own = character > "\u2fff" and unicodedata.category(character)[0] == "P"
+    return character if is_own else _mended(character)
 
 
 @lru_cache(maxsize=4096)

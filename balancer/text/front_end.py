@@ -16,8 +16,8 @@ from balancer.text.markup import brackets, entities, html, markdown
 from balancer.text.marks import MARKS, PAUSE_MARKS, pause_seconds, tag_of
 from balancer.text.spoken_text import Span, SpokenText
 
-MAX_GROWTH = 25
-"""The result has at most so many characters for each of the text's: `9e9` and `1/9` grow most."""
+MAX_GROWTH = 30
+"""The result has at most so many characters for each of the text's: a symbol such as `≥` grows most."""
 
 _PAUSED = re.compile(f"([{PAUSE_MARKS}])")
 _MARK = re.compile(f"[{MARKS}]")

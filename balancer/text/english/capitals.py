@@ -82,6 +82,7 @@ def _acronym(match: re.Match[str]) -> str | None:
 
 
 RULES = (
+    rule(r"(?<![^.!?\n] )(?<![^\s])(?:OK|ok)(?!\w)", "Okay"),
     rule(_RUN, _run),
     rule(rf"(?<![\w.])(?:{'|'.join(sorted(_RESPELLED, key=len, reverse=True))})(?!\w)", lambda match: _RESPELLED[match[0]]),
     rule(r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from balancer.text.guard import is_complete
 
 _DIGIT = re.compile(r"\d")
+_NUMERIC = re.compile("[\\d$\u00a2-\u00a5\u20a0-\u20cf]")
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,14 @@ def apply(rules: Iterable[Rule], text: str) -> str:
 
 def _guarded(match: re.Match[str], each: Rule) -> str:
     words = each.words(match)
-    return match[0] if words is None or not (each.abridges or is_complete(match[0], words)) else words
+    if words is None or not (each.abridges or is_complete(match[0], words)):
+        return match[0]
+    return _apart(words, match) if _NUMERIC.search(match[0]) else words
+
+
+def _apart(words: str, match: re.Match[str]) -> str:
+    """The words of a number with a space where letters or digits adjoin it."""
+    text = match.string
+    before = " " if text[max(0, match.start() - 1) : match.start()].isalnum() and words[:1].isalnum() else ""
+    behind = " " if text[match.end() : match.end() + 1].isalnum() and words[-1:].isalnum() else ""
+    return before + words + behind

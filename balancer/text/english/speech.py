@@ -38,7 +38,22 @@ _RULES = (
 )
 
 
+MAX_ROUNDS = 4
+
+
 def spell_out(text: str) -> str:
-    """`text` in words, with the punctuation that the engines know. Its paragraphs stay apart."""
+    """`text` in words, with the punctuation that the engines know. Its paragraphs stay apart.
+
+    What has been said once stays as it is: the rules are applied until nothing changes, mostly once.
+    """
+    for _ in range(MAX_ROUNDS):
+        said = _spell_out(text)
+        if said == text:
+            break
+        text = said
+    return text
+
+
+def _spell_out(text: str) -> str:
     paragraphs = map(symbols.punctuate, apply(_RULES, text).split("\n\n"))
     return "\n\n".join(filter(None, paragraphs))
