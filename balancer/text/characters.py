@@ -79,7 +79,10 @@ _KEPT_SYMBOLS = "\u2116\u2117\u2120\u2122\u2126\u212e"
 _SPOKEN_SYMBOLS = frozenset("\u00a9\u00ae\u00b0\u2117\u2120\u2122\u2116\u2190\u2191\u2192\u2193\u21d2\u2794\u27a1")
 """The others of their category are emoji and ornaments, which say nothing."""
 
-_ROMAN = (0x2160, 0x2188)
+_ROMAN = ((0x2160, 0x2188),)
+"""Roman numerals in one character."""
+_MODIFIERS = ((0xFE00, 0xFE0F), (0x1F3FB, 0x1F3FF))
+"""Variation selectors, and colours of skin."""
 _ENCLOSED = ((0x2460, 0x249B), (0x24EA, 0x24EA), (0x24F5, 0x24FE), (0x2776, 0x2793), (0x1F100, 0x1F10A))
 """Numbers within circles, brackets or before a full stop."""
 
@@ -137,20 +140,24 @@ def _mended(character: str) -> str:
     code = ord(character)
     if code in _REPLACED:
         return _REPLACED[code]
-    if any(first <= code <= last for first, last in _ENCLOSED):
+    if _is_within(code, _ENCLOSED):
         return f"{int(unicodedata.numeric(character))}. "
-    if _ROMAN[0] <= code <= _ROMAN[1]:
-        return str(int(unicodedata.numeric(character, 0)) or unicodedata.normalize("NFKC", character))
-    if any(first <= code <= last for first, last in _COMPATIBLE) and character not in _KEPT_SYMBOLS:
+    if _is_within(code, _ROMAN) and (value := int(unicodedata.numeric(character, 0))):
+        return str(value)
+    if _is_within(code, _COMPATIBLE) and character not in _KEPT_SYMBOLS:
         return unicodedata.normalize("NFKC", character)
+    return _by_category(character)
+
+
+def _by_category(character: str) -> str:
     category = unicodedata.category(character)
-    if category == "So" and character not in _SPOKEN_SYMBOLS:
-        return " "
     if category == "Nd":
         return str(unicodedata.decimal(character))
-    if category == "Zs":
+    if category == "Zs" or (category == "So" and character not in _SPOKEN_SYMBOLS):
         return " "
-    # Variation selectors are marks, the others have nothing to say.
-    if category in ("Cc", "Cf", "Cs", "Co", "Cn") or 0xFE00 <= code <= 0xFE0F or 0x1F3FB <= code <= 0x1F3FF or character in "\ufffc\ufffd":
-        return ""
-    return character
+    says_nothing = category in ("Cc", "Cf", "Cs", "Co", "Cn") or _is_within(ord(character), _MODIFIERS)
+    return "" if says_nothing else character
+
+
+def _is_within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= code <= last for first, last in ranges)

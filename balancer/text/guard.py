@@ -23,7 +23,9 @@ CURRENCY_WORDS = frozenset(
 
 _DIGITS = re.compile(r"\d+")
 _WORDS = re.compile(r"[a-z]+")
-_SIGN = re.compile(r"""(?<![\w.)\]%\u00b0$\u20ac\u00a3\u00a5"'])[-+\u2212\u00b1](?=[.$\u20ac\u00a3\u00a5\u20a0-\u20cf]?\d)""")
+_SIGN = re.compile(
+    r"""(?<![\w.)\]%\u00b0$\u20ac\u00a3\u00a5"'])[-+\u2212\u00b1](?=[.$\u20ac\u00a3\u00a5\u20a0-\u20cf]?\d)"""
+)
 _SIGN_WORDS = frozenset(["minus", "plus", "negative"])
 _CURRENCY = re.compile("[$\u00a2-\u00a5\u0e3f\u20a0-\u20cf]")
 

@@ -7,7 +7,9 @@ import re
 from balancer.text.marks import MARKS
 
 _WORD = re.compile(rf"[\w{MARKS}]")
-_DIVIDED = re.compile(r"(?<=[^\W\d_])(?<!\bwell)(?<!\bself)(?<!\bhalf)(?<!\bnon)-\n[ \t]*(?=[^\W\d_])(?=[a-z\u00df-\u00ff])")
+_DIVIDED = re.compile(
+    r"(?<=[^\W\d_])(?<!\bwell)(?<!\bself)(?<!\bhalf)(?<!\bnon)-\n[ \t]*(?=[^\W\d_])(?=[a-z\u00df-\u00ff])"
+)
 _PARAGRAPHS = re.compile(r"\n[ \t]*(?:\n[ \t]*)+")
 _BULLET = re.compile(r"^[ \t]*(?:\u2022[ \t]*|[*+-][ \t]+)")
 

@@ -36,7 +36,9 @@ class ForeignScriptError(ValueError):
 def _foreign(language: str) -> re.Pattern[str]:
     own = _LATIN + _GREEK_NAMES + _NUMERIC + _SCRIPTS.get(language, ("", ""))[1]
     greek = "" if language == "el" else "[\u0370-\u03ff\u1f00-\u1fff]{3,}|"
-    return re.compile(f"{greek}(?:(?![{own}])[^\\W\\d_])(?:(?![{own}])[\\w\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u0e31-\u0e4e])*")
+    return re.compile(
+        f"{greek}(?:(?![{own}])[^\\W\\d_])(?:(?![{own}])[\\w\u0300-\u036f\u064b-\u0652\u0900-\u0903\u093a-\u094f\u0e31-\u0e4e])*"
+    )
 
 
 _FOREIGN = {language: _foreign(language) for language in ("en", *_SCRIPTS)}
@@ -55,7 +57,9 @@ def keep_own(text: str, language: str) -> str:
         return text
     letters = len(_LETTER.findall(text))
     if foreign * 2 > letters:
-        raise ForeignScriptError(f"is written in another script than {language!r}, which is spoken here; its script is {script_of(language)}")
+        raise ForeignScriptError(
+            f"is written in another script than {language!r}, which is spoken here; its script is {script_of(language)}"
+        )
     return pattern.sub(" ", text)
 
 

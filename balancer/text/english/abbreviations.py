@@ -41,7 +41,16 @@ _UNITS = {
     "wks": "weeks", "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms",
 }  # fmt: skip
 _SINGULAR = {"feet": "foot", "inches": "inch"}
-_DEGREES = {"Ph.D.": "P H D", "PhD": "P H D", "Ph.D": "P H D", "M.D.": "M D", "B.A.": "B A", "M.A.": "M A", "B.Sc.": "B S C", "M.Sc.": "M S C"}
+_DEGREES = {
+    "Ph.D.": "P H D",
+    "PhD": "P H D",
+    "Ph.D": "P H D",
+    "M.D.": "M D",
+    "B.A.": "B A",
+    "M.A.": "M A",
+    "B.Sc.": "B S C",
+    "M.Sc.": "M S C",
+}
 
 _SENTENCE_GOES_ON = frozenset(["e.g.", "i.e.", "vs.", "approx.", "cf.", "ca.", "al.", "eg.", "ie."])
 
@@ -58,7 +67,9 @@ def _full_stop(match: re.Match[str]) -> str:
 
 def _anywhere(match: re.Match[str]) -> str:
     said = _ANYWHERE[match[0]]
-    comma = "," if match[0] in ("e.g.", "i.e.", "eg.", "ie.") and match.string[match.end() : match.end() + 1] == " " else ""
+    comma = (
+        "," if match[0] in ("e.g.", "i.e.", "eg.", "ie.") and match.string[match.end() : match.end() + 1] == " " else ""
+    )
     return said + comma + _full_stop(match)
 
 
@@ -94,7 +105,7 @@ ADDRESS_RULES = (
 )
 BEFORE_NUMBERS = (
     rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=\d)", _numbered, needs="0"),
-    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=[IVX]{2,7}\b|[VX]\b)", _numbered),
+    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=[IVX]{2, 7}\b|[VX]\b)", _numbered),
     rule(r"\u2116 ?", "number ", needs="\u2116"),
     rule(r"\u00a7\u00a7? ?(?=\d)", "section ", needs="\u00a7"),
     rule(rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, needs="0"),
@@ -108,7 +119,14 @@ RULES = (
     rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere),
     rule(r"(?<![\w.])(?:[A-Za-z]\.){2,10}(?!\w)|(?<![\w.])(?:[A-Z]\.){1,9}[A-Z](?![\w.])", _initials, needs="."),
     rule(r"(?<![\w.])([A-Z])\.(?=\s?[A-Z]\.)", r"\1", needs="."),
-    rule(r"(?<=[A-Z][a-z] )([A-Z])\.(?= [A-Z][a-z])|(?<=[a-z] )([B-HJ-Z])\.(?= [A-Z][a-z]+\b)(?<=[A-Z][a-z]{2} [A-Z]\.)", lambda match: match[0][0]),
-    rule(r"(?:(?<=^)|(?<=[A-Z] )|(?<=[A-Z][a-z]{2} )|(?<=[A-Z][a-z]{3} )|(?<=[A-Z][a-z]{4} )|(?<=[A-Z][a-z]{5} ))([A-Z])\.(?=\s[A-Z][a-z])", r"\1", needs="."),
+    rule(
+        r"(?<=[A-Z][a-z] )([A-Z])\.(?= [A-Z][a-z])|(?<=[a-z] )([B-HJ-Z])\.(?= [A-Z][a-z]+\b)(?<=[A-Z][a-z]{2} [A-Z]\.)",
+        lambda match: match[0][0],
+    ),
+    rule(
+        r"(?:(?<=^)|(?<=[A-Z] )|(?<=[A-Z][a-z]{2} )|(?<=[A-Z][a-z]{3} )|(?<=[A-Z][a-z]{4} )|(?<=[A-Z][a-z]{5} ))([A-Z])\.(?=\s[A-Z][a-z])",
+        r"\1",
+        needs=".",
+    ),
     rule(r"\b(How|What|Where|Who|When|Why)'?re\b(?<='re)", r"\1 are", flags=re.IGNORECASE, needs="'"),
 )

@@ -20,7 +20,9 @@ _EXTENSIONS = (
     "log lua m4a md mkv mov mp3 mp4 ogg onnx pdf php png pptx ps1 py rar rb rs rst sh so sql svg tar tex toml ts tsv tsx txt wav "
     "webm webp xls xlsx xml yaml yml zip"
 ).split()
-_SHORT_WORDS = frozenset("a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new tmp".split())
+_SHORT_WORDS = frozenset(
+    "a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new tmp".split()
+)
 _SYMBOLS = {
     ".": "dot", "/": "slash", ":": "colon", "?": "question mark", "=": "equals", "&": "and", "@": "at", "#": "hash", "-": "dash",
     "_": "underscore", "~": "tilde", "%": "percent", "+": "plus", "\\": "backslash", "!": "exclamation mark", "$": "dollar",
@@ -49,7 +51,9 @@ def _piece(piece: str) -> str:
         return integer(piece) if len(piece) < 5 else digit_by_digit(piece)
     if not piece.isalpha():
         return piece
-    is_word = piece.lower() in _SHORT_WORDS or (len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "api", "url", "aws"))
+    is_word = piece.lower() in _SHORT_WORDS or (
+        len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "api", "url", "aws")
+    )
     return piece.lower() if is_word else spelled(piece)
 
 
@@ -79,7 +83,11 @@ def _ip(match: re.Match[str]) -> str:
 
 def _port(port: str) -> str:
     if len(port) == 4 and port[2:] != "00":
-        return f" colon {cardinal(int(port[:2]))} {pair(int(port[2:]))}" if port[0] != "0" else f" colon {digit_by_digit(port)}"
+        return (
+            f" colon {cardinal(int(port[:2]))} {pair(int(port[2:]))}"
+            if port[0] != "0"
+            else f" colon {digit_by_digit(port)}"
+        )
     return f" colon {integer(port)}"
 
 
@@ -105,14 +113,28 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 RULES = (
     rule(rf"\b(?:https?|ftp|wss?)://{_PATH}{{1,2000}}", _url, needs="/", flags=re.IGNORECASE, abridges=True),
-    rule(r"(?<![\w.+-])(?:mailto:)?[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}", _email, needs="@"),
     rule(
-        rf"(?<![\w@./-])www\.{_LABEL}(?:\.{_LABEL}){{1,5}}(?:[/?]{_PATH}{{0,2000}})?", _url, needs=".", flags=re.IGNORECASE, abridges=True
+        r"(?<![\w.+-])(?:mailto:)?[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}",
+        _email,
+        needs="@",
     ),
     rule(
-        r"(?<![\w.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?!\.?\d)(?::(?P<port>[0-9]{1,5})\b)?(?:/(?P<mask>[0-9]{1,2})\b)?", _ip, needs="0"
+        rf"(?<![\w@./-])www\.{_LABEL}(?:\.{_LABEL}){{1,5}}(?:[/?]{_PATH}{{0,2000}})?",
+        _url,
+        needs=".",
+        flags=re.IGNORECASE,
+        abridges=True,
     ),
-    rule(rf"(?<![\w@./-])(localhost|{_LABEL}(?:\.{_LABEL}){{1,5}}):([0-9]{{2,5}})(?![\w.:])(?<=[0-9])", _host_and_port, needs=":"),
+    rule(
+        r"(?<![\w.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?!\.?\d)(?::(?P<port>[0-9]{1,5})\b)?(?:/(?P<mask>[0-9]{1,2})\b)?",
+        _ip,
+        needs="0",
+    ),
+    rule(
+        rf"(?<![\w@./-])(localhost|{_LABEL}(?:\.{_LABEL}){{1,5}}):([0-9]{{2,5}})(?![\w.:])(?<=[0-9])",
+        _host_and_port,
+        needs=":",
+    ),
     rule(
         rf"(?<![\w@./-])(?:{_LABEL}\.){{1,5}}(?:{'|'.join(_TOP_LEVEL)})\b(?![\w-]|\.[a-z]{{2}})(?:[/?]{_PATH}{{0,2000}})?",
         lambda match: None if match[0][0].isdigit() and match[0][-1].isdigit() else _url(match),
@@ -129,9 +151,15 @@ RULES = (
         lambda match: spoken_name(match[0].rstrip("/")),
         needs="/",
     ),
-    rule(r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|\\\\[\w.\\+-]{1,200}[\w]", lambda match: spoken_name(match[0]), needs="\\"),
+    rule(
+        r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|\\\\[\w.\\+-]{1,200}[\w]", lambda match: spoken_name(match[0]), needs="\\"
+    ),
     rule(r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)", lambda match: f"at {match[1].replace('_', ' ')}", needs="@"),
     rule(r"(?<![\w&#])#(?=\w{0,60}[^\W\d_])(\w{1,100})", _hashtag, needs="#"),
-    rule(r"(?<![\w.])_{0,2}[A-Za-z][A-Za-z0-9]{0,60}(?:_{1,2}[A-Za-z0-9]{1,60}){1,20}_{0,2}(?!\w)", _identifier, needs="_"),
+    rule(
+        r"(?<![\w.])_{0,2}[A-Za-z][A-Za-z0-9]{0,60}(?:_{1,2}[A-Za-z0-9]{1,60}){1,20}_{0,2}(?!\w)",
+        _identifier,
+        needs="_",
+    ),
     rule(r"\b(?!i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b", _camel),
 )

@@ -69,7 +69,14 @@ def _run(match: re.Match[str]) -> str:
     if len(shouted) * 2 < len(words) or not any(len(word) > 2 for word in shouted):
         return match[0]
     spelled_anyway = _SPELLED - _WORDS
-    text = _WORD.sub(lambda word: word[0] if word[0] in spelled_anyway or word[0] == "OK" or word[0] == "I" or word[0].startswith("I'") else word[0].lower(), match[0])
+    text = _WORD.sub(
+        lambda word: (
+            word[0]
+            if word[0] in spelled_anyway or word[0] == "OK" or word[0] == "I" or word[0].startswith("I'")
+            else word[0].lower()
+        ),
+        match[0],
+    )
     return text[0].upper() + text[1:]
 
 
@@ -84,6 +91,9 @@ def _acronym(match: re.Match[str]) -> str | None:
 RULES = (
     rule(r"(?<![^.!?\n] )(?<![^\s])(?:OK|ok)(?!\w)", "Okay"),
     rule(_RUN, _run),
-    rule(rf"(?<![\w.])(?:{'|'.join(sorted(_RESPELLED, key=len, reverse=True))})(?!\w)", lambda match: _RESPELLED[match[0]]),
+    rule(
+        rf"(?<![\w.])(?:{'|'.join(sorted(_RESPELLED, key=len, reverse=True))})(?!\w)",
+        lambda match: _RESPELLED[match[0]],
+    ),
     rule(r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym),
 )

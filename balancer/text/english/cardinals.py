@@ -43,7 +43,7 @@ def digit_by_digit(digits: str) -> str:
 def year(number: int) -> str:
     """`1908`: nineteen oh eight; `2005`: two thousand five."""
     century, rest = divmod(number, 100)
-    if not 1000 <= number <= 9999 or century % 10 == 0 and rest < 10:
+    if not 1000 <= number <= 9999 or (century % 10 == 0 and rest < 10):
         return cardinal(number)
     if rest == 0:
         return f"{cardinal(century)} hundred"

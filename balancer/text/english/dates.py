@@ -21,7 +21,16 @@ _DAY = "|".join(sorted(_DAYS, key=len, reverse=True))
 _YEAR = r"(?:1[0-9]|20|21)[0-9]{2}"
 _END = r"(?![\w]|[.,:/-]\d|%)"
 
-_TENS = {2: "twenties", 3: "thirties", 4: "forties", 5: "fifties", 6: "sixties", 7: "seventies", 8: "eighties", 9: "nineties"}
+_TENS = {
+    2: "twenties",
+    3: "thirties",
+    4: "forties",
+    5: "fifties",
+    6: "sixties",
+    7: "seventies",
+    8: "eighties",
+    9: "nineties",
+}
 _UNCHANGED_TENS = {0: "hundreds", 1: "tens"}
 
 

@@ -11,7 +11,9 @@ from balancer.text.english.rules import rule
 from balancer.text.english.signs import SIGN, sign_words
 from balancer.text.english.units import SYMBOLS, name_of
 
-VULGAR = "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157\u2158\u2159\u215a\u215b\u215c\u215d\u215e\u2189"
+VULGAR = (
+    "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157\u2158\u2159\u215a\u215b\u215c\u215d\u215e\u2189"
+)
 """Fractions in one character."""
 _MAX_DENOMINATOR = 20
 """Fractions of smaller parts are said as one number out of, or over, another."""

@@ -178,7 +178,9 @@ RULES = (
         needs=_ALL,
     ),
     rule(
-        rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}", _amount, needs="0"
+        rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}",
+        _amount,
+        needs="0",
     ),
     rule(
         rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}", _amount, needs="0"

@@ -50,7 +50,9 @@ def _decimal_version(match: re.Match[str]) -> str:
 
 
 def _scaled(match: re.Match[str]) -> str:
-    scale = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion", "bn": "billion", "mn": "million"}[match["scale"].lower()]
+    scale = {"k": "thousand", "m": "million", "b": "billion", "t": "trillion", "bn": "billion", "mn": "million"}[
+        match["scale"].lower()
+    ]
     first = f"{number(match['first'])} to " if match["first"] else ""
     return f"{sign_words(match['sign'])}{first}{number(match['number'])} {scale}"
 
@@ -104,8 +106,11 @@ RULES = (
     rule(r"(?<=[\w)])\^\(?[-\u2212]?[0-9]{1,6}\)?", lambda match: _power(match[0]), needs="^"),
     rule(r"(?<=[\w)])\^(?=[a-z]\b)", " to the power of ", needs="^"),
     rule(rf"[{_SUBSCRIPTS}]{{1,6}}", lambda match: f" {integer(normalize('NFKC', match[0]))} ", needs=_SUBSCRIPTS),
-    rule(rf"[{_SUPERSCRIPTS}]{{1,6}}", lambda match: f" {integer(re.sub('[^0-9]', '', normalize('NFKC', match[0])) or '0')} ",
-         needs=_SUPERSCRIPTS),
+    rule(
+        rf"[{_SUPERSCRIPTS}]{{1,6}}",
+        lambda match: f" {integer(re.sub('[^0-9]', '', normalize('NFKC', match[0])) or '0')} ",
+        needs=_SUPERSCRIPTS,
+    ),
     rule(
         rf"(?<![\w.,:])({NUMBER}):({NUMBER})(?![\w:]|[.,]\d)",
         lambda match: f"{number(match[1])} to {number(match[2])}",
@@ -121,7 +126,11 @@ RULES = (
         lambda match: f"{number(match['first']) + ' to ' if match['first'] else ''}{number(match['number'])} times",
         needs="x\u00d7",
     ),
-    rule(rf"{BOUNDARY}([0-9]{{1,3}}(?:,[0-9]{{3}}){{1,4}}|[0-9]{{1,12}})(?:st|nd|rd|th|ST|ND|RD|TH)\b", _ordinal, needs="0"),
+    rule(
+        rf"{BOUNDARY}([0-9]{{1,3}}(?:,[0-9]{{3}}){{1,4}}|[0-9]{{1,12}})(?:st|nd|rd|th|ST|ND|RD|TH)\b",
+        _ordinal,
+        needs="0",
+    ),
     rule(
         rf"(?P<sign>{SIGN}){BOUNDARY}(?:(?P<first>{NUMBER})\s?[-\u2013]\s?)?(?P<number>{NUMBER})(?P<scale>[kKmMbBtT]|bn|mn)(?![\w])",
         _scaled,
@@ -138,7 +147,11 @@ RULES = (
         needs=",",
     ),
     rule(r"(?<![\w&])#\s?(?=\d)", "number ", needs="#"),
-    rule(rf"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)", lambda match: f"{_COMPARED.get(match[1], 'about')} ", needs="<>~\u2248\u2264\u2265"),
+    rule(
+        rf"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)",
+        lambda match: f"{_COMPARED.get(match[1], 'about')} ",
+        needs="<>~\u2248\u2264\u2265",
+    ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<first>{NUMBER})(?:[-\u2013]|\s[-\u2013]\s)(?P<second_sign>-?)(?P<number>{NUMBER})(?![\w]|-\d)(?!\s?[=*/\u00d7\u00f7])",
         _range,
@@ -158,4 +171,3 @@ RULES = (
     rule(r"([0-9]{1,40})-?(?=[^\W\d_])", lambda match: f"{integer(match[1])} ", needs="0"),
     rule(r"[0-9]{1,40}", lambda match: f" {integer(match[0])} ", needs="0"),
 )
-

@@ -31,7 +31,9 @@ def roman(numeral: str) -> int | None:
     if not numeral or not _CANONICAL.fullmatch(numeral):
         return None
     values = [_VALUES[letter] for letter in numeral]
-    return sum(-value if value < following else value for value, following in zip(values, [*values[1:], 0], strict=True))
+    return sum(
+        -value if value < following else value for value, following in zip(values, [*values[1:], 0], strict=True)
+    )
 
 
 def _cardinal(match: re.Match[str]) -> str | None:
@@ -44,7 +46,9 @@ def _list(match: re.Match[str]) -> str | None:
     if first is None or last is None or (match["numeral"] == "I" and re.match(r" [a-z]", match.string[match.end() :])):
         return None
     joint = match["joint"]
-    return f"{match['before']} {cardinal(first)}{' to ' if joint.strip() in ('-', chr(8211)) else joint}{cardinal(last)}"
+    return (
+        f"{match['before']} {cardinal(first)}{' to ' if joint.strip() in ('-', chr(8211)) else joint}{cardinal(last)}"
+    )
 
 
 def _year(match: re.Match[str]) -> str | None:
@@ -70,12 +74,17 @@ RULES = (
     rule(r"\b(World War) I\b", r"\1 one"),
     rule(r"\b(?=M[MDCLXVI]{3,11}\b)(?P<before>)(?P<numeral>[MDCLXVI]{4,12})\b", _year),
     rule(rf"{_NUMERAL}(?:th)? (?P<behind>[Cc]entur(?:y|ies))\b", _century),
-    rule(rf"\b(?P<before>{_KINDS}) (?P<first>[IVXLCDM]{{1,12}})(?P<joint> and | or | to |, | ?[-\u2013] ?){_NUMERAL}{_END}", _list),
+    rule(
+        rf"\b(?P<before>{_KINDS}) (?P<first>[IVXLCDM]{{1,12}})(?P<joint> and | or | to |, | ?[-\u2013] ?){_NUMERAL}{_END}",
+        _list,
+    ),
     rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _cardinal),
     rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}(?=[.,:;)\n]|$| \u2014| and [IVX])", _cardinal),
     rule(rf"\b(?P<before>(?:{_NAMES})) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _ruler),
     rule(rf"\b(?P<before>(?:{_NAMES})) {_NUMERAL}(?=[.,:;)\n]|$|'s)(?<! [CDLM])", _ruler),
-    rule(rf"\b(?P<before>(?:{_TITLES}) [A-Z][a-z]{{2,20}}(?: [A-Z][a-z]{{2,20}})?) {_NUMERAL}{_END}(?<! [CDLM])", _ruler),
+    rule(
+        rf"\b(?P<before>(?:{_TITLES}) [A-Z][a-z]{{2,20}}(?: [A-Z][a-z]{{2,20}})?) {_NUMERAL}{_END}(?<! [CDLM])", _ruler
+    ),
     rule(rf"\b(?P<before>[A-Z][A-Za-z]{{1,20}}) (?P<numeral>(?:[IVX]{{2,7}})){_END}", _cardinal),
     rule(r"(?<=^)(?P<before>)(?P<numeral>[IVX]{2,7})(?=\.)", lambda match: (_cardinal(match) or match[0]).strip()),
 )

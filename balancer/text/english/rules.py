@@ -31,7 +31,12 @@ class Rule:
 
 
 def rule(
-    pattern: str, words: Callable[[re.Match[str]], str | None] | str, *, needs: str = "", flags: int = 0, abridges: bool = False
+    pattern: str,
+    words: Callable[[re.Match[str]], str | None] | str,
+    *,
+    needs: str = "",
+    flags: int = 0,
+    abridges: bool = False,
 ) -> Rule:
     """A rule; `words` may be a template for `re.Match.expand`."""
     if isinstance(words, str):

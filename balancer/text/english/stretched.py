@@ -26,7 +26,11 @@ MAX_LAUGHS = 6
 
 def _shortened(match: re.Match[str]) -> str | None:
     word = match[0]
-    if word.lower().startswith("www") or (word.isupper() and len(word) < 4) or re.fullmatch(r"[IVXLCDM]+|[xX]{2,3}", word):
+    if (
+        word.lower().startswith("www")
+        or (word.isupper() and len(word) < 4)
+        or re.fullmatch(r"[IVXLCDM]+|[xX]{2,3}", word)
+    ):
         return None
     doubled = _RUN.sub(lambda run: run[1] + run[1].lower(), word)
     single = _RUN.sub(r"\1", word)

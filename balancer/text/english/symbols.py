@@ -8,7 +8,10 @@ import unicodedata
 from balancer.text.english.rules import apply, rule
 from balancer.text.marks import MARKS
 
-_GREEK = {letter: unicodedata.name(letter).split()[-1].lower() for letter in map(chr, (*range(0x3B1, 0x3CA), *range(0x391, 0x3A2), *range(0x3A3, 0x3AA)))}
+_GREEK = {
+    letter: unicodedata.name(letter).split()[-1].lower()
+    for letter in map(chr, (*range(0x3B1, 0x3CA), *range(0x391, 0x3A2), *range(0x3A3, 0x3AA)))
+}
 _GREEK = {letter: {"lamda": "lambda", "sigma": "sigma"}.get(name, name) for letter, name in _GREEK.items()}
 
 _EMOTICON = r"(?<![\w)])(?::[-'^]?[)(DPpOo|/\\*3]|;[-']?[)(DP]|[:;]'?-?\){2,}|=[)(DP]|<3(?!\d)|\^[_.]?\^|-_-|o_O|O_o|T_T|xD|XD)(?![\w(])"
@@ -50,7 +53,11 @@ RULES = (
     rule(r"(?<=\w)\s?\*\s?(?=\d)", " times ", needs="*"),
     rule(r"\u2044", "/"),
     rule(_NAMED, lambda match: f" {NAMES[match[0]]} ", needs="".join(NAMES)),
-    rule(f"[{''.join(_GREEK)}](?![\u0370-\u03ff\u1f00-\u1fff])(?<![\u0370-\u03ff\u1f00-\u1fff][\u0370-\u03ff\u1f00-\u1fff])", lambda match: f" {_GREEK[match[0]]} ", needs="".join(_GREEK)),
+    rule(
+        f"[{''.join(_GREEK)}](?![\u0370-\u03ff\u1f00-\u1fff])(?<![\u0370-\u03ff\u1f00-\u1fff][\u0370-\u03ff\u1f00-\u1fff])",
+        lambda match: f" {_GREEK[match[0]]} ",
+        needs="".join(_GREEK),
+    ),
     rule(r"(?<=\w)/(?=\w)", " ", needs="/"),
 )
 
@@ -68,7 +75,7 @@ _PUNCTUATION = (
     rule(r"\s*[(\[{]\s*", ", ", needs="([{"),
     rule(r"\s*[)\]}](?=\s*[.,;:!?])", "", needs=")]}"),
     rule(r"\s*[)\]}]\s*", ", ", needs=")]}"),
-    rule(r"[\"|~^\\`*_#=+<>\u2022/]+", " ", needs="\"|~^\\`*_#=+<>\u2022/"),
+    rule(r"[\"|~^\\`*_#=+<>\u2022/]+", " ", needs='"|~^\\`*_#=+<>\u2022/'),
     rule(r"(?<![\w])'|'(?!\w)(?<![a-z]n')", " ", needs="'"),
     rule(r"(?<=[a-z])([.!?])(?=[A-Z][a-z])", r"\1 "),
     rule(r"(?<=[a-z]),(?=[A-Za-z])", ", ", needs=","),

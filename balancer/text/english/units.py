@@ -227,7 +227,9 @@ RULES = (
         needs="0",
     ),
     rule(
-        r"(?<![\w.])(?P<d>)(?P<h>)(?P<m>[0-9]{1,4}) ?(?:m|mins?) ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b", _duration, needs="0"
+        r"(?<![\w.])(?P<d>)(?P<h>)(?P<m>[0-9]{1,4}) ?(?:m|mins?) ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b",
+        _duration,
+        needs="0",
     ),
     rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'"),
     rule(rf"(?<![\w.]){_WHOLE}'([0-9]{{1,2}})(?!\w)", _feet, needs="'"),

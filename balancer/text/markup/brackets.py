@@ -25,7 +25,9 @@ _SOUNDS = frozenset(
     sob sobs sobbing surprised swallow throat-clear whisper whispers whispering whistle yawn yawns
     """.split()
 )
-_SOUND_PHRASES = frozenset(["clear throat", "clears throat", "clearing throat", "deep breath", "short pause", "long pause"])
+_SOUND_PHRASES = frozenset(
+    ["clear throat", "clears throat", "clearing throat", "deep breath", "short pause", "long pause"]
+)
 """What people write between brackets for a sound; an engine without it is silent there."""
 _CONTROL = re.compile(
     r"<\|[^|<>\n]{0,40}\|>|\[/?(?:START|STOP|UNK|SPACE|PAD|SEP|CLS|MASK|EOT|SOT|BOS|EOS|INST)\]|</?s>"

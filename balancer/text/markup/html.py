@@ -41,6 +41,7 @@ _INLINE = frozenset(
 _BREAK_STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}
 _TIME = re.compile(r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?|\.[0-9]{1,6})\s*(ms|s)\s*", re.IGNORECASE)
 
+
 def seconds(duration: str) -> float | None:
     """The seconds of a duration of SSML such as `800ms` or `1.5s`; None for anything else."""
     if (time := _TIME.fullmatch(duration)) is None:
@@ -98,7 +99,12 @@ class _Remover:
             words = " ".join((match["name"] + match["attributes"]).split())
             self._add(match[0] if name in _INLINE or name in _BLOCKS else f" {words} ")
             return
-        known = name in _INLINE or name in _BLOCKS or name in _SILENT or name in ("br", "break", "li", "td", "th", "sentence")
+        known = (
+            name in _INLINE
+            or name in _BLOCKS
+            or name in _SILENT
+            or name in ("br", "break", "li", "td", "th", "sentence")
+        )
         if self._silent is not None:
             if closes and name == self._silent:
                 self._silent = None
@@ -127,16 +133,12 @@ def _sound(name: str, closes: bool, attributes: dict[str, str]) -> str:
     if name == "break":
         length = seconds(attributes.get("time", ""))
         return pause_mark(_BREAK_STRENGTHS.get(attributes.get("strength", ""), 0.5) if length is None else length)
-    if name == "br":
-        return "\n"
-    if name == "hr" or name in _BLOCKS:
-        return "\n\n"
-    if name == "li":
-        return "\n" if closes else "\n- "
-    if name in ("td", "th"):
-        return ", " if closes else ""
     if name == "img":
         return f" {html.unescape(attributes.get('alt', ''))} "
-    if name in ("s", "sentence") and closes:
-        return " "
-    return ""
+    if name in _BLOCKS:
+        return "\n\n"
+    return (_AT_END if closes else _AT_START).get(name, "")
+
+
+_AT_START = {"br": "\n", "li": "\n- "}
+_AT_END = {"br": "\n", "li": "\n", "td": ", ", "th": ", ", "s": " ", "sentence": " "}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-FORMULA = re.compile(r"(?<![\w$\\])\$\$?(?![\s\d$])([^$\n]{1,500}?)(?<![\s\\])\$\$?(?![\w$])|\\\(([^\n]{1,500}?)\\\)|\\\[([^\n]{1,500}?)\\\]")
+FORMULA = re.compile(
+    r"(?<![\w$\\])\$\$?(?![\s\d$])([^$\n]{1,500}?)(?<![\s\\])\$\$?(?![\w$])|\\\(([^\n]{1,500}?)\\\)|\\\[([^\n]{1,500}?)\\\]"
+)
 
 _FRACTION = re.compile(r"\\d?frac\{([^{}]{1,100})\}\{([^{}]{1,100})\}")
 _ROOT = re.compile(r"\\sqrt\{([^{}]{1,100})\}")
@@ -13,6 +15,7 @@ _COMMAND = re.compile(r"\\([A-Za-z]{1,30})")
 _POWER = re.compile(r"\^\{([^{}]{1,50})\}")
 _INDEX = re.compile(r"_\{?([A-Za-z0-9]{1,20})\}?")
 _FACTORS = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,3}(?![A-Za-z])")
+_IN_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|operatorname)\{$")
 _COMMANDS = {
     "times": "\u00d7", "cdot": "\u00d7", "div": "\u00f7", "le": "\u2264", "leq": "\u2264", "ge": "\u2265", "geq": "\u2265", "ne": "\u2260", "neq": "\u2260",
     "pm": "\u00b1", "approx": "\u2248", "to": "\u2192", "rightarrow": "\u2192", "infty": "infinity", "sum": "sum of", "int": "integral of",
@@ -32,5 +35,5 @@ def spoken(formula: str) -> str:
 
 
 def _is_command(letters: re.Match[str]) -> bool:
-    before = letters.string[: letters.start()]
-    return before.endswith("\\") or before.endswith("{") and bool(re.search(r"\\(?:text|mathrm|mathbf|operatorname)\{$", before[-20:]))
+    before = letters.string[max(0, letters.start() - 20) : letters.start()]
+    return before.endswith("\\") or _IN_TEXT.search(before) is not None

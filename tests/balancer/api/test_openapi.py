@@ -176,7 +176,17 @@ COMMON_FIELDS = {"priority", "deadline_ms", "normalize"}
         ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *COMMON_FIELDS}, {"text"}),
         (
             "/v1/audio/speech",
-            {"model", "input", "voice", "response_format", "instructions", "stream_format", "speed", "seed", *COMMON_FIELDS},
+            {
+                "model",
+                "input",
+                "voice",
+                "response_format",
+                "instructions",
+                "stream_format",
+                "speed",
+                "seed",
+                *COMMON_FIELDS,
+            },
             {"model", "input", "voice"},
         ),
     ],
