@@ -97,7 +97,9 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         _attempt_timeouts(settings.attempts),
         ejection_failures=settings.probes.ejection_failures,
     )
-    validator = RequestValidator(card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters)
+    validator = RequestValidator(
+        card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters, settings.text.normalize
+    )
     held = HeldAudio(settings.memory)
     encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
     metrics.encoder_queue_depth.set_function(lambda: encoders.depth)

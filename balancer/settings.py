@@ -34,6 +34,7 @@ from balancer.settings_groups import (
     ServerSettings,
     SettingsGroup,
     StorageSettings,
+    TextSettings,
 )
 from worker.options import EngineOptions
 
@@ -72,6 +73,7 @@ class Settings(BaseModel):
     layout: LayoutSettings = Field(default_factory=LayoutSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     logging: LoggingSettings = Field(default_factory=LoggingSettings)
+    text: TextSettings = Field(default_factory=TextSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     pauses: PauseSettings = Field(default_factory=PauseSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)

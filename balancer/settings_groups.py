@@ -384,6 +384,18 @@ class LoggingSettings(SettingsGroup):
     log_text: bool = Field(False, description="Whether the texts of requests appear in the log.")
 
 
+class TextSettings(SettingsGroup):
+    """What becomes of a text before an engine speaks it."""
+
+    title = "Text"
+
+    normalize: bool = Field(
+        True,
+        description="Whether markup, numbers, dates, units, abbreviations and the like are said as they are meant, where a "
+        "request does not say (`normalize`).",
+    )
+
+
 class LimitSettings(SettingsGroup):
     """Limits of a single request."""
 

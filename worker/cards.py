@@ -79,6 +79,8 @@ class EngineCard(_Card):
     sample_rate: int
     """Samples per second of its PCM."""
     parameters: tuple[Parameter | Choice, ...] = ()
+    tags: tuple[str, ...] = ()
+    """Sounds and manners of speaking that it knows as tags in a text."""
     clones_voices: bool = False
     """Whether it can clone the voice of a reference clip."""
     resident_bytes: int
@@ -136,6 +138,13 @@ _TOP_K = Parameter(
     integer=True,
     description="Number of most probable tokens to draw from; 0: all.",
 )
+
+
+# The added tokens of Turbo's tokenizer (added_tokens.json of its checkpoint), which Nano shares.
+_TAGS = (
+    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]", "[happy]",
+    "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]", "[chuckle]", "[laugh]",
+)  # fmt: skip
 
 
 def _top_p(default: float) -> Parameter:
@@ -207,6 +216,7 @@ _TURBO = _CHATTERBOX.model_copy(
         "name": "turbo",
         "description": "Chatterbox Turbo: English, cloned voices, tags such as [laugh].",
         "parameters": _GPT2,
+        "tags": _TAGS,
         # The peak on one thread was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,

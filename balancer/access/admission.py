@@ -43,7 +43,7 @@ class Admission:
         if caller.key is not None and caller.key.priority is Priority.BATCH:
             request = replace(request, priority=Priority.BATCH)
         limit = time_limit(request, context)
-        counted = self._rate_limit_request(caller, len(request.text), limit)
+        counted = self._rate_limit_request(caller, request.characters, limit)
         headers = await self._enter(counted, caller, [request.voice.name])
         try:
             yield request, headers

@@ -36,7 +36,7 @@ def routes(
 
     async def get_model(request: Request) -> Response:
         name = request.path_params["model"]
-        if name not in validator.models:
+        if not validator.knows_model(name):
             raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
         return JSONResponse(model(name))
 

@@ -22,14 +22,28 @@ from balancer.scheduling.priority import Priority
 
 DEFAULT_VOICE = "default"
 
+MAX_INSTRUCTIONS = 4096
+"""Characters of `instructions`, at most: OpenAI's own limit."""
+
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters other than tab and line breaks, and lone surrogates."""
+
+_UNREADABLE = re.compile(r"[\x00\ud800-\udfff]")
+"""NUL and lone surrogates: no text has them. Other control characters of a text are white space or dropped."""
 
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
 def _printable(value: object) -> object:
-    if isinstance(value, str) and (found := _UNPRINTABLE.search(value)):
+    return _without(_UNPRINTABLE, value)
+
+
+def _readable(value: object) -> object:
+    return _without(_UNREADABLE, value)
+
+
+def _without(refused: re.Pattern[str], value: object) -> object:
+    if isinstance(value, str) and (found := refused.search(value)):
         character, position = found[0], found.start()
         if unicodedata.category(character) == "Cs":
             raise ValueError(f"a lone surrogate at character {position}; send well-formed Unicode")
@@ -55,7 +69,7 @@ def _by_id(value: object) -> object:
 
 
 Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_printable)]
-Text = Annotated[str, BeforeValidator(_printable), AfterValidator(_speakable)]
+Text = Annotated[str, BeforeValidator(_readable), AfterValidator(_speakable)]
 Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio."), BeforeValidator(_printable)]
 VoiceName = Annotated[
     Line,
@@ -96,6 +110,14 @@ class _Body(BaseModel):
         ),
     ] = None
 
+    normalize: Annotated[
+        bool | None,
+        Field(
+            description="Whether markup, numbers, dates, units, abbreviations and the like in the text are said as they are "
+            "meant; `false` gives the text to the engine as it is. The server's setting if omitted.",
+        ),
+    ] = None
+
     @property
     def extras(self) -> dict[str, Any]:
         """The undeclared fields, by name."""
@@ -112,6 +134,11 @@ class OpenAISpeechBody(_Body):
     input: Annotated[Text, Field(description="The text to synthesize.")]
     voice: Annotated[VoiceName, Field(description="Name or alias of a voice.")]
     response_format: Format = AudioFormat.MP3
+    instructions: Annotated[
+        Annotated[str, Field(max_length=MAX_INSTRUCTIONS)] | None,
+        BeforeValidator(_readable),
+        Field(description="How to speak, for OpenAI's clients. Accepted, and not followed by any engine yet."),
+    ] = None
     stream_format: Annotated[Literal["audio"], Field(description="The response body is the audio.")] = "audio"
 
     @property

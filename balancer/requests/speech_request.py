@@ -17,6 +17,7 @@ class SpeechRequest:
     """A validated request for speech. `parameters` are those of the engine, `speed` is the tempo from 0.25 to 4."""
 
     text: str
+    """As the engine gets it: prepared by the text front end."""
     voice: Voice
     parameters: dict[str, ParameterValue]
     seed: int
@@ -27,6 +28,8 @@ class SpeechRequest:
     priority: Priority = Priority.INTERACTIVE
     deadline_ms: float | None = None
     """Time limit in milliseconds from the request's arrival; None: no limit."""
+    characters: int = field(default=0, compare=False)
+    """Length of the text as the client sent it, which rate limits count."""
     text_field: str = field(default="text", compare=False)
     """Name of the body's field with the text, for error messages."""
 

@@ -1,4 +1,4 @@
-"""Validation of a body against the running engine and the voices: model, voice, length of the text, parameters.
+"""Validation of a body against the running engine and the voices: model, voice, text, parameters.
 
 The routes and the job executor call it. A request that is refused here never reaches a worker.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 
-from balancer.errors import InvalidRequestError, ModelNotFoundError
+from balancer.errors import InvalidRequestError, ModelNotFoundError, QueueFullError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.speech_request import SpeechRequest
+from balancer.requests.text_preparation import TextPreparation
+from balancer.thread_pool import PoolFullError, ThreadPool
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice
 from worker.cards import Choice, EngineCard, Parameter
 from worker.contract import ParameterValue
@@ -20,10 +23,22 @@ from worker.contract import ParameterValue
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
 """Model names that OpenAI's clients send; each selects the running engine."""
 
+_DATED_MODEL = re.compile(rf"(?:{'|'.join(map(re.escape, OPENAI_MODELS))})-(?:\d{{4}}-\d{{2}}-\d{{2}}|\d{{4}})")
+"""Names of snapshots of those models, such as `gpt-4o-mini-tts-2025-12-15` and `tts-1-1106`."""
+
+MAX_LOOP_CHARACTERS = 300
+"""Requests with longer texts are validated in a thread: their preparation would keep the event loop for over 2 ms."""
+
+MAX_WAITING_TEXTS = 1000
+RETRY_SECONDS = 1.0
+"""After which a client may come back if that many texts wait for the thread."""
+
 VOICE_NOT_FOUND = "voice_not_found"
 """Code of the error."""
 
 _LANGUAGE = "language"
+DEFAULT_LANGUAGE = "en"
+"""Language of the engines that have no choice of languages."""
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 """A language tag with optional subtags for script and region: `en`, `en-gb`, `pt_br`, `zh-hans-cn`."""
 
@@ -35,11 +50,25 @@ class RequestValidator:
     card: EngineCard
     voices: Registry | LiveRegistry
     max_characters: int
+    normalize: bool = True
+    """Whether texts are normalized where a request does not say."""
+
+    @cached_property
+    def _preparation(self) -> TextPreparation:
+        return TextPreparation(self.card, self.max_characters, self.normalize)
+
+    @cached_property
+    def _pool(self) -> ThreadPool:
+        return ThreadPool("texts", 1, max_waiting=MAX_WAITING_TEXTS)
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The model names that are accepted."""
+        """The model names that are offered."""
         return (self.card.name, *OPENAI_MODELS)
+
+    def knows_model(self, name: str) -> bool:
+        """Whether a model name is accepted: one of `models`, or a dated one of OpenAI's."""
+        return name in self.models or _DATED_MODEL.fullmatch(name) is not None
 
     @property
     def supported_voices(self) -> tuple[Voice, ...]:
@@ -51,17 +80,19 @@ class RequestValidator:
 
         Raises InvalidRequestError, ModelNotFoundError.
         """
-        if body.model is not None and body.model not in self.models:
+        if body.model is not None and not self.knows_model(body.model):
             raise ModelNotFoundError(
                 f"there is no model {body.model!r} here; there are: {', '.join(self.models)}", param="model"
             )
         self._check_length(body)
         voice = self.voice_of(body)
+        parameters = self._parameters(body, voice)
         return SpeechRequest(
-            text=body.spoken_text,
+            text=self._preparation.spoken(body, str(parameters.get(_LANGUAGE, DEFAULT_LANGUAGE))),
+            characters=len(body.spoken_text),
             text_field=body.text_field,
             voice=voice,
-            parameters=self._parameters(body, voice),
+            parameters=parameters,
             seed=secrets.randbits(32) if body.seed is None else body.seed,
             seeded=body.seed is not None,
             format=body.audio_format,
@@ -71,7 +102,15 @@ class RequestValidator:
         )
 
     async def validate_for_client(self, body: OpenAISpeechBody | TtsBody) -> SpeechRequest:
-        """The same as `validate`. A voice that is not known is looked for in the folder of voices once more."""
+        """The same as `validate`. A voice that is not known is looked for in the folder of voices once more.
+
+        Raises QueueFullError, too, if too many long texts wait.
+        """
+        if len(body.spoken_text) > MAX_LOOP_CHARACTERS:
+            try:
+                return await self._pool.run(lambda: self.validate_blocking(body))
+            except PoolFullError as error:
+                raise QueueFullError(f"no text can be prepared: {error}", retry_after=RETRY_SECONDS) from error
         try:
             return self.validate(body)
         except InvalidRequestError as error:

@@ -1,1 +1,1 @@
-"""Texts, before they are spoken. Pure: text in, text out."""
+"""Texts, before they are spoken: what people send becomes what is to be said, in segments. Pure."""

@@ -105,7 +105,7 @@ def test_five_thousand_characters_are_spoken_to_the_end(chorus: Chorus) -> None:
 def test_text_that_the_voice_cannot_say_is_the_clients_fault(chorus: Chorus) -> None:
     answer = httpx.post(f"{chorus.url}/tts", json={"text": "你好"}, timeout=60)
     assert answer.status_code == 400
-    assert answer.json()["error"]["code"] == "unspeakable"
+    assert answer.json()["error"]["code"] == "unsupported_script"
     assert answer.json()["error"]["param"] == "text"
     body = {"input": "你好", "model": "tts-1", "voice": "alloy"}
     assert httpx.post(f"{chorus.url}/v1/audio/speech", json=body).json()["error"]["param"] == "input"

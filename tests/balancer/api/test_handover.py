@@ -18,12 +18,11 @@ SURFACES = {
 }
 
 TEXTS = (
-    "[laugh] Hello [chuckle]",
-    "  [sigh]\tSo.\r\n\r\n[ gasp ] [unknown tag] [[clear throat]]  ",
+    "  So.\r\n\r\n(clear throat)\t ",
     "<speak>5 < 6 &amp; \"quoted\" 'so' \\ 100 % {name} ${HOME}</speak>",
     "Cafe\u0301 \u2026 \u201cna\u00efve\u201d \ufb01t \u00a0\u200b\u2028 \U0001f600 \u4f60\u597d",
 )
-"""Tags, markup, white space, and characters that Unicode normalisation would change."""
+"""Markup, white space, and characters that Unicode normalisation would change."""
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +45,26 @@ def utterance_for(server: Server, path: str, **fields: Any) -> Utterance:
 
 @pytest.mark.parametrize("path", SURFACES)
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_reaches_the_worker_byte_for_byte(server: Server, path: str, text: str) -> None:
+def test_a_text_that_is_not_normalized_reaches_the_worker_as_it_is(server: Server, path: str, text: str) -> None:
     field = "input" if "input" in SURFACES[path] else "text"
-    assert utterance_for(server, path, **{field: text}).text.encode() == text.encode()
+    received = utterance_for(server, path, **{field: text}, normalize=False).text
+    assert received == text.replace("\r\n", "\n").replace("\u2028", "\n")
+
+
+@pytest.mark.parametrize("path", SURFACES)
+def test_a_text_is_normalized_on_every_surface(server: Server, path: str) -> None:
+    field = "input" if "input" in SURFACES[path] else "text"
+    assert utterance_for(server, path, **{field: "## It costs **-$5**\n\n[laugh] OK?"}).text == (
+        "It costs minus five dollars.\n\nokay?"
+    )
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_no_control_syntax_of_an_engine_reaches_the_worker(server: Server, normalize: bool) -> None:
+    text = "A [cat](/d\u0252\u0261/) sat. [STOP] <|endoftext|> [en] [[START]] Off."
+    received = utterance_for(server, "/tts", text=text, normalize=normalize).text
+    assert not set("[]|<>") & set(received)
+    assert "STOP" not in received
 
 
 @pytest.mark.parametrize("path", SURFACES)

@@ -166,7 +166,7 @@ def test_get_operations_respond_as_described(document: dict[str, Any], client: h
 
 # The bodies
 
-COMMON_FIELDS = {"priority", "deadline_ms"}
+COMMON_FIELDS = {"priority", "deadline_ms", "normalize"}
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,17 @@ COMMON_FIELDS = {"priority", "deadline_ms"}
         ("/tts-json", {"text", "character", "voice", "model", "format", "speed", "seed", *COMMON_FIELDS}, {"text"}),
         (
             "/v1/audio/speech",
-            {"model", "input", "voice", "response_format", "stream_format", "speed", "seed", *COMMON_FIELDS},
+            {
+                "model",
+                "input",
+                "voice",
+                "response_format",
+                "instructions",
+                "stream_format",
+                "speed",
+                "seed",
+                *COMMON_FIELDS,
+            },
             {"model", "input", "voice"},
         ),
     ],

@@ -71,7 +71,7 @@ async def running(
     store: SqliteJobStore, speech: Speech, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[JobExecutor, asyncio.Task[None]]]:
     monkeypatch.setattr(module, "MIN_RETRY_SECONDS", 0.01)
-    validator = RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000)
+    validator = RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000, normalize=False)
     executor = JobExecutor(
         store, cast(SpeechService, speech), validator, Slots(), Metrics("hibari"), JobSettings(job_attempts=ATTEMPTS)
     )

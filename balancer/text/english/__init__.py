@@ -1,0 +1,1 @@
+"""English: everything that is written otherwise than it is said becomes words."""
