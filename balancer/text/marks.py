@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 _PAUSES = 0xF0000
 _TAGS = 0xF8000
+PARAGRAPH_MARK = "\U000fffff"
+"""Stands between paragraphs for rules that must not look beyond them; it is not white space."""
 MAX_PAUSE_SECONDS = 10.0
 """Longest pause that a text may ask for; longer ones are cut to it."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 _TITLES = {
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Prof": "Professor", "Rev": "Reverend", "Hon": "Honorable",
@@ -100,33 +100,34 @@ def _alternatives(words: dict[str, str]) -> str:
 
 
 ADDRESS_RULES = (
-    rule(rf"(?<=[a-z0-9] )({_alternatives(_STREETS)})\.(?=[ ,;]|$)(?! [A-Z][a-z])", lambda match: _STREETS[match[1]]),
-    rule(rf"(?<=[a-z])( (?:St|Ave|Blvd|Rd|Hwy|Pkwy))(?=[,.;]|$)", lambda match: f" {_STREETS[match[1].strip()]}"),
+    rule(rf"(?<=[a-z0-9] )({_alternatives(_STREETS)})\.(?=[ ,;]|$)(?! [A-Z][a-z])", lambda match: _STREETS[match[1]], at=At.capitals),
+    rule(rf"(?<=[a-z] )(St|Ave|Blvd|Rd|Hwy|Pkwy)(?=[,.;]|$)", lambda match: _STREETS[match[1]], at=At.capitals),
 )
 BEFORE_NUMBERS = (
-    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=\d)", _numbered, needs="0"),
-    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=[IVX]{2, 7}\b|[VX]\b)", _numbered),
+    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=\d)", _numbered, needs=re.compile(r"\. ?\d")),
+    rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=[IVX]{{2,7}}\b|[VX]\b)", _numbered, needs=re.compile(r"\. ?[IVX]")),
     rule(r"\u2116 ?", "number ", needs="\u2116"),
     rule(r"\u00a7\u00a7? ?(?=\d)", "section ", needs="\u00a7"),
-    rule(rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, needs="0"),
+    rule(rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, at=At.numbers),
 )
 RULES = (
     *ADDRESS_RULES,
-    rule(r"\b(Jr|Sr)\.?(?=[, ]|$)(?<=[a-z] [JS]r\.)", lambda match: {"Jr": "Junior", "Sr": "Senior"}[match[1]]),
-    rule(rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)", lambda match: _TITLES[match[1]]),
-    rule(r"\b(Mr|Mrs|Ms|Dr|Prof)(?=\s[A-Z][a-z])", lambda match: _TITLES[match[1]]),
-    rule(rf"(?<![\w.])(?:{_alternatives(_DEGREES)})(?!\w)", _degree),
-    rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere),
-    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,10}(?!\w)|(?<![\w.])(?:[A-Z]\.){1,9}[A-Z](?![\w.])", _initials, needs="."),
-    rule(r"(?<![\w.])([A-Z])\.(?=\s?[A-Z]\.)", r"\1", needs="."),
+    rule(r"\b(Jr|Sr)\.?(?=[, ]|$)(?<=[a-z] [JS]r\.)", lambda match: {"Jr": "Junior", "Sr": "Senior"}[match[1]], at=At.capitals),
+    rule(rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)", lambda match: _TITLES[match[1]], at=At.capitals),
+    rule(r"\b(Mr|Mrs|Ms|Dr|Prof)(?=\s[A-Z][a-z])", lambda match: _TITLES[match[1]], at=At.capitals),
+    rule(rf"(?<![\w.])(?:{_alternatives(_DEGREES)})(?!\w)", _degree, at=At.capitals),
+    rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere, needs=tuple(_ANYWHERE)),
+    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,10}(?!\w)|(?<![\w.])(?:[A-Z]\.){1,9}[A-Z](?![\w.])", _initials, needs=re.compile(r"\.[A-Za-z]")),
+    rule(r"(?<![\w.])([A-Z])\.(?=\s?[A-Z]\.)", r"\1", at=At.capitals),
     rule(
         r"(?<=[A-Z][a-z] )([A-Z])\.(?= [A-Z][a-z])|(?<=[a-z] )([B-HJ-Z])\.(?= [A-Z][a-z]+\b)(?<=[A-Z][a-z]{2} [A-Z]\.)",
         lambda match: match[0][0],
+        at=At.capitals,
     ),
     rule(
         r"(?:(?<=^)|(?<=[A-Z] )|(?<=[A-Z][a-z]{2} )|(?<=[A-Z][a-z]{3} )|(?<=[A-Z][a-z]{4} )|(?<=[A-Z][a-z]{5} ))([A-Z])\.(?=\s[A-Z][a-z])",
         r"\1",
-        needs=".",
+        at=At.capitals,
     ),
-    rule(r"\b(How|What|Where|Who|When|Why)'?re\b(?<='re)", r"\1 are", flags=re.IGNORECASE, needs="'"),
+    rule(r"\b(How|What|Where|Who|When|Why)'?re\b(?<='re)", r"\1 are", flags=re.IGNORECASE, needs=("'re", "'RE")),
 )

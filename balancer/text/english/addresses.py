@@ -6,7 +6,7 @@ import re
 
 from balancer.text.english.cardinals import digit_by_digit, integer, pair
 from balancer.text.english.cardinals import cardinal
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 MAX_PATH_CHARACTERS = 30
 """A web address with a longer path is said by its host's name alone."""
@@ -109,10 +109,11 @@ def _camel(match: re.Match[str]) -> str:
 
 
 _PATH = r"[^\s<>\"\u4e00-\u9fff]"
+_DOTTED = re.compile(r"\.[A-Za-z]")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 
 RULES = (
-    rule(rf"\b(?:https?|ftp|wss?)://{_PATH}{{1,2000}}", _url, needs="/", flags=re.IGNORECASE, abridges=True),
+    rule(rf"\b(?:https?|ftp|wss?)://{_PATH}{{1,2000}}", _url, needs=("://",), flags=re.IGNORECASE, abridges=True),
     rule(
         r"(?<![\w.+-])(?:mailto:)?[A-Za-z0-9][\w.+-]{0,63}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,5}",
         _email,
@@ -121,30 +122,30 @@ RULES = (
     rule(
         rf"(?<![\w@./-])www\.{_LABEL}(?:\.{_LABEL}){{1,5}}(?:[/?]{_PATH}{{0,2000}})?",
         _url,
-        needs=".",
+        needs=("www.", "WWW.", "Www."),
         flags=re.IGNORECASE,
         abridges=True,
     ),
     rule(
         r"(?<![\w.])([0-9]{1,3}(?:\.[0-9]{1,3}){3})(?!\.?\d)(?::(?P<port>[0-9]{1,5})\b)?(?:/(?P<mask>[0-9]{1,2})\b)?",
         _ip,
-        needs="0",
+        at=At.numbers,
     ),
     rule(
         rf"(?<![\w@./-])(localhost|{_LABEL}(?:\.{_LABEL}){{1,5}}):([0-9]{{2,5}})(?![\w.:])(?<=[0-9])",
         _host_and_port,
-        needs=":",
+        needs=re.compile(r"\w:\d{2}"),
     ),
     rule(
         rf"(?<![\w@./-])(?:{_LABEL}\.){{1,5}}(?:{'|'.join(_TOP_LEVEL)})\b(?![\w-]|\.[a-z]{{2}})(?:[/?]{_PATH}{{0,2000}})?",
         lambda match: None if match[0][0].isdigit() and match[0][-1].isdigit() else _url(match),
-        needs=".",
+        needs=_DOTTED,
         abridges=True,
     ),
     rule(
         rf"(?<![\w@./\\-])[\w-]{{1,80}}(?:\.[\w-]{{1,40}}){{0,3}}\.(?:{'|'.join(_EXTENSIONS)})\b(?!\.\w|[\w-])",
         lambda match: spoken_name(match[0].replace("_", " ")),
-        needs=".",
+        needs=_DOTTED,
     ),
     rule(
         r"(?<![\w/.])(?:~|\.{1,2})?(?:/[\w.@+-]{1,100}){2,30}/?(?<![.])|(?<![\w/.])(?:~|\.{1,2})/[\w.@+-]{1,100}(?<![.])|(?<![\w/])/(?:usr|etc|var|tmp|home|bin|opt|dev)\b",
@@ -161,5 +162,5 @@ RULES = (
         _identifier,
         needs="_",
     ),
-    rule(r"\b(?!i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b", _camel),
+    rule(r"\b(?!i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b", _camel, needs=re.compile("[a-z][A-Z]")),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 _RESPELLED = {
     "JSON": "Jason", "OK": "okay", "iPhone": "I Phone", "iPad": "I Pad", "iPod": "I Pod", "iCloud": "I Cloud", "iTunes": "I Tunes",
@@ -44,6 +44,7 @@ _WORDS = frozenset(
 ) - {"DVR", "LOL"}  # fmt: skip
 """Short words: three capitals are an acronym otherwise."""
 
+_CAPITALS_TOGETHER = re.compile("[A-Z\u00c0-\u00de]{2}")
 _VOWEL = re.compile(r"[AEIOUY]")
 _CAPITALS = r"[A-Z\u00c0-\u00d6\u00d8-\u00de]"
 _RUN = rf"(?<![\w.-])(?:I|A|{_CAPITALS}[{_CAPITALS[1:-1]}']+)(?:[ ,;:\"'-]+(?:I|A|{_CAPITALS}[{_CAPITALS[1:-1]}']+)(?![\w])){{1,200}}[.!?]?(?![\w-])"
@@ -89,11 +90,12 @@ def _acronym(match: re.Match[str]) -> str | None:
 
 
 RULES = (
-    rule(r"(?<![^.!?\n] )(?<![^\s])(?:OK|ok)(?!\w)", "Okay"),
-    rule(_RUN, _run),
+    rule(r"(?<![^.!?\n] )(?<![^\s])(?:OK|ok)(?!\w)", "Okay", needs=("OK", "ok")),
+    rule(_RUN, _run, needs=_CAPITALS_TOGETHER, at=At.capitals),
     rule(
         rf"(?<![\w.])(?:{'|'.join(sorted(_RESPELLED, key=len, reverse=True))})(?!\w)",
         lambda match: _RESPELLED[match[0]],
+        needs=tuple(_RESPELLED),
     ),
-    rule(r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym),
+    rule(r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym, needs=_CAPITALS_TOGETHER, at=At.capitals),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import cardinal, ordinal, pair, year
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
@@ -20,6 +20,9 @@ _SHORT_MONTH = r"(?:Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)"
 _DAY = "|".join(sorted(_DAYS, key=len, reverse=True))
 _YEAR = r"(?:1[0-9]|20|21)[0-9]{2}"
 _END = r"(?![\w]|[.,:/-]\d|%)"
+
+_NAMED = tuple(name[:3] for name in MONTHS)
+_DAYS_NAMED = tuple({name[:3] for name in _DAYS})
 
 _TENS = {
     2: "twenties",
@@ -102,39 +105,41 @@ RULES = (
         r"(?<![\w-])(?P<year>[12][0-9]{3})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
         r"(?:(?:T|, | )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::00(?:\.0{1,9})?)?(?: ?(?:Z|[+-]00:?00)(?![\w:]))?)?(?![\w:]|-\w)",
         _iso,
-        needs="-",
+        needs="-", at=At.numbers,
     ),
     rule(
         r"(?<![\w/.])([12][0-9]{3})/([0-9]{2})/([0-9]{2})(?![\w/])",
         lambda match: spoken_date(int(match[3]), int(match[2]), int(match[1])),
-        needs="/",
+        needs="/", at=At.numbers,
     ),
-    rule(r"(?<![\w/.])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4}|[0-9]{2})(?![\w/])", _by_strokes, needs="/"),
-    rule(r"(?<![\w.])([0-9]{1,2})\. ?([0-9]{1,2})\. ?([0-9]{4})(?![\w]|\.\d)", _by_points, needs="."),
-    rule(r"(?<![\w-])([0-9]{1,2})-([0-9]{1,2})-((?:19|20)[0-9]{2})(?![\w-])", _by_strokes, needs="-"),
+    rule(r"(?<![\w/.])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4}|[0-9]{2})(?![\w/])", _by_strokes, needs="/", at=At.numbers),
+    rule(r"(?<![\w.])([0-9]{1,2})\. ?([0-9]{1,2})\. ?([0-9]{4})(?![\w]|\.\d)", _by_points, needs=".", at=At.numbers),
+    rule(r"(?<![\w-])([0-9]{1,2})-([0-9]{1,2})-((?:19|20)[0-9]{2})(?![\w-])", _by_strokes, needs="-", at=At.numbers),
     rule(
         rf"\b{_MONTH}\b\.? (?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
         rf"(?:,? (?P<year>{_YEAR}))?{_END}(?! (?:times|percent|people|days|years)\b)",
         _month_first,
-        needs="0",
+        needs=_NAMED,
+        at=At.capitals,
     ),
     rule(
         rf"(?<![\w.:])(?:[Tt]he )?(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
         rf" (?:of )?{_MONTH}\b\.?(?:,? (?P<year>{_YEAR}))?{_END}",
         _day_first,
-        needs="0",
+        needs=_NAMED,
     ),
-    rule(rf"\b{_MONTH}\b\.?,? (?:of )?(?P<year>{_YEAR}){_END}", _month_and_year, needs="0"),
-    rule(r"(?<![\w.,])(1[0-9]|20|21)([0-9])0'?s\b", _decade, needs="0"),
-    rule(r"(?<![\w.,$])'?()([2-9])0'?s\b", _decade, needs="0"),
-    rule(rf"(?<![\w.,/-])({_YEAR})\s?[-\u2013]\s?({_YEAR}|[0-9]{{2}})(?![\w-]|[.,]\d)", _years, needs="0"),
-    rule(rf"\b({_SHORT_MONTH})\.(?=\s[^\W\d_]|,)", lambda match: _MONTH_NAMES[match[1]]),
+    rule(rf"\b{_MONTH}\b\.?,? (?:of )?(?P<year>{_YEAR}){_END}", _month_and_year, needs=_NAMED, at=At.capitals),
+    rule(r"(?<![\w.,])(1[0-9]|20|21)([0-9])0'?s\b", _decade, at=At.numbers),
+    rule(r"(?<![\w.,$])'?()([2-9])0'?s\b", _decade, at=At.numbers),
+    rule(rf"(?<![\w.,/-])({_YEAR})\s?[-\u2013]\s?({_YEAR}|[0-9]{{2}})(?![\w-]|[.,]\d)", _years, at=At.numbers),
+    rule(rf"\b({_SHORT_MONTH})\.(?=\s[^\W\d_]|,)", lambda match: _MONTH_NAMES[match[1]], needs=_NAMED, at=At.capitals),
     rule(
         rf"\b({_DAY})\b\.?\s?[-\u2013]\s?({_DAY})\b\.?",
         lambda match: f"{_DAYS[match[1]]} to {_DAYS[match[2]]}",
-        needs="-\u2013",
+        needs=_DAYS_NAMED,
+        at=At.capitals,
     ),
-    rule(r"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=\s?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)", lambda match: _DAYS[match[1]]),
-    rule(r"(?<=(?:on|nd|or|xt|st) )(Sat|Sun)\.", lambda match: f"{_DAYS[match[1]]}."),
-    rule(rf"\b({_DAY})(?=, (?:\d|(?:{'|'.join(MONTHS)})\b))", lambda match: _DAYS[match[1]]),
+    rule(r"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=\s?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)", lambda match: _DAYS[match[1]], needs=_DAYS_NAMED, at=At.capitals),
+    rule(r"(?<=(?:on|nd|or|xt|st) )(Sat|Sun)\.", lambda match: f"{_DAYS[match[1]]}.", needs=("Sat", "Sun"), at=At.capitals),
+    rule(rf"\b({_DAY})(?=, (?:\d|(?:{'|'.join(MONTHS)})\b))", lambda match: _DAYS[match[1]], needs=_DAYS_NAMED, at=At.capitals),
 )

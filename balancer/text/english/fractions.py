@@ -7,7 +7,7 @@ from fractions import Fraction
 from unicodedata import numeric
 
 from balancer.text.english.cardinals import cardinal, integer, ordinal
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 from balancer.text.english.signs import SIGN, sign_words
 from balancer.text.english.units import SYMBOLS, name_of
 
@@ -59,7 +59,7 @@ RULES = (
         rf"(?P<sign>{SIGN})(?<![\w./,])(?P<whole>[0-9]{{1,4}}[ -])?(?P<over>[0-9]{{1,4}})/(?P<under>[0-9]{{1,4}})"
         rf"(?:ths?|rds?|nds?)?(?![\w/]|[.,]\d){_OPTIONAL_UNIT}",
         _stroke,
-        needs="/",
+        needs="/", at=At.numbers,
     ),
     rule(
         rf"(?P<sign>{SIGN})(?P<whole>[0-9]{{1,9}} ?)?(?P<part>[{VULGAR}]){_OPTIONAL_UNIT}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import NUMBER, cardinal, is_one, number, parts
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 
 _Names = tuple[str, str, str, str]
@@ -170,19 +170,20 @@ RULES = (
     rule(
         rf"{BOUNDARY}(?P<first>{NUMBER})\s?[-\u2013]\s?(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?!\w)",
         _range_behind,
-        needs=_ALL,
+        needs=_ALL, at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?![\w]){_PER}",
         _amount,
-        needs=_ALL,
+        needs=_ALL, at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}",
         _amount,
-        needs="0",
+        needs=tuple(CODES),
+        at=At.numbers,
     ),
     rule(
-        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}", _amount, needs="0"
+        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}", _amount, needs=tuple(CODES), at=At.capitals
     ),
 )

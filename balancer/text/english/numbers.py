@@ -15,7 +15,7 @@ from balancer.text.english.cardinals import (
     parts,
     year,
 )
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
@@ -100,7 +100,7 @@ RULES = (
     rule(
         rf"(?P<sign>{SIGN}){BOUNDARY}(?P<number>{NUMBER})(?:[eE]|\s?[x\u00d7*]\s?10\^)(?P<exponent_sign>[-+]?)(?P<exponent>[0-9]{{1,4}})(?!\w)",
         _scientific,
-        needs="eE^",
+        needs="eE^", at=At.numbers,
     ),
     rule(rf"(?<=[\w)])[{_SUPERSCRIPTS}]{{1,6}}", lambda match: _power(match[0]), needs=_SUPERSCRIPTS),
     rule(r"(?<=[\w)])\^\(?[-\u2212]?[0-9]{1,6}\)?", lambda match: _power(match[0]), needs="^"),
@@ -114,37 +114,37 @@ RULES = (
     rule(
         rf"(?<![\w.,:])({NUMBER}):({NUMBER})(?![\w:]|[.,]\d)",
         lambda match: f"{number(match[1])} to {number(match[2])}",
-        needs=":",
+        needs=":", at=At.numbers,
     ),
     rule(
         rf"(?<![\w.,])([0-9]{{1,6}})\s?[x\u00d7]\s?([0-9]{{1,6}})(?:\s?[x\u00d7]\s?([0-9]{{1,6}}))?(?![\w]|[.,]\d)",
         lambda match: " by ".join(number(group) for group in match.groups() if group),
-        needs="x\u00d7",
+        needs="x\u00d7", at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?:(?P<first>{NUMBER})[-\u2013])?(?P<number>{NUMBER})\s?[x\u00d7](?![\w])",
         lambda match: f"{number(match['first']) + ' to ' if match['first'] else ''}{number(match['number'])} times",
-        needs="x\u00d7",
+        needs="x\u00d7", at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}([0-9]{{1,3}}(?:,[0-9]{{3}}){{1,4}}|[0-9]{{1,12}})(?:st|nd|rd|th|ST|ND|RD|TH)\b",
         _ordinal,
-        needs="0",
+        at=At.numbers,
     ),
     rule(
         rf"(?P<sign>{SIGN}){BOUNDARY}(?:(?P<first>{NUMBER})\s?[-\u2013]\s?)?(?P<number>{NUMBER})(?P<scale>[kKmMbBtT]|bn|mn)(?![\w])",
         _scaled,
-        needs="0",
+        at=At.numbers,
     ),
     rule(
         r"(?<![\w.,-])[0-9]{1,6}(?:-[0-9]{1,6}){2,8}(?![\w]|[.,-]\d)",
         lambda match: " ".join(map(integer, match[0].split("-"))),
-        needs="-",
+        needs="-", at=At.numbers,
     ),
     rule(
         r"(?<![\w.,])[0-9]{1,2}(?:,[0-9]{1,2}){2,30}(?![\w]|[.,]\d)",
         lambda match: ", ".join(map(integer, match[0].split(","))),
-        needs=",",
+        needs=",", at=At.numbers,
     ),
     rule(r"(?<![\w&])#\s?(?=\d)", "number ", needs="#"),
     rule(
@@ -155,7 +155,7 @@ RULES = (
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<first>{NUMBER})(?:[-\u2013]|\s[-\u2013]\s)(?P<second_sign>-?)(?P<number>{NUMBER})(?![\w]|-\d)(?!\s?[=*/\u00d7\u00f7])",
         _range,
-        needs="-\u2013",
+        needs="-\u2013", at=At.numbers,
     ),
     rule(r"(?<=\d)\s?([+*\u00d7\u00f7=^])\s?(?=[-+]?[\d(])", _operation, needs="+*\u00d7\u00f7=^"),
     rule(r"(?<=\d)\s([-\u2212/])\s(?=[\d(])", _operation, needs="-\u2212/"),
@@ -163,11 +163,11 @@ RULES = (
     rule(
         rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
         lambda match: year(int(match[1])),
-        needs="0",
+        at=At.numbers,
     ),
-    rule(rf"(?P<sign>{SIGN})(?<![\w])(?P<number>{NUMBER})(?!\w)", _signed, needs="0"),
-    rule(r"(?<=[A-Za-z])-?([0-9]{1,40})(?=[A-Za-z])", lambda match: f" {integer(match[1])} ", needs="0"),
-    rule(r"(?<=[^\W\d_])-?([0-9]{1,40})", lambda match: f" {_behind_letters(match[1])}", needs="0"),
-    rule(r"([0-9]{1,40})-?(?=[^\W\d_])", lambda match: f"{integer(match[1])} ", needs="0"),
-    rule(r"[0-9]{1,40}", lambda match: f" {integer(match[0])} ", needs="0"),
+    rule(rf"(?P<sign>{SIGN})(?<![\w])(?P<number>{NUMBER})(?!\w)", _signed, at=At.numbers),
+    rule(r"(?<=[A-Za-z])-?([0-9]{1,40})(?=[A-Za-z])", lambda match: f" {integer(match[1])} ", at=At.numbers),
+    rule(r"(?<=[^\W\d_])-?([0-9]{1,40})", lambda match: f" {_behind_letters(match[1])}", at=At.numbers),
+    rule(r"([0-9]{1,40})-?(?=[^\W\d_])", lambda match: f"{integer(match[1])} ", at=At.numbers),
+    rule(r"[0-9]{1,40}", lambda match: f" {integer(match[0])} ", at=At.numbers),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import cardinal, ordinal, year
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 _VALUES = {"M": 1000, "D": 500, "C": 100, "L": 50, "X": 10, "V": 5, "I": 1}
 _CANONICAL = re.compile(r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
@@ -41,6 +41,11 @@ def _cardinal(match: re.Match[str]) -> str | None:
     return None if value is None else f"{match['before']} {cardinal(value)}"
 
 
+def _numbered(match: re.Match[str]) -> str | None:
+    value = roman(match["numeral"])
+    return None if value is None else cardinal(value)
+
+
 def _list(match: re.Match[str]) -> str | None:
     first, last = roman(match["first"]), roman(match["numeral"])
     if first is None or last is None or (match["numeral"] == "I" and re.match(r" [a-z]", match.string[match.end() :])):
@@ -67,24 +72,31 @@ def _century(match: re.Match[str]) -> str | None:
 
 
 _KINDS = "|".join(f"[{word[0]}{word[0].lower()}]{word[1:]}" for word in _COUNTED)
-_NAMES = "|".join(_RULERS)
+_NAMES = f"(?:{'|'.join(_RULERS)})"
 _TITLES = "King|Queen|Pope|Emperor|Empress|Tsar|Czar|Sultan|Prince|Pharaoh|Kaiser"
 
+_HINT = re.compile(
+    r"(?<=[A-Za-z] )(?:[IVXLCDM]{2,12}|[VX]|I(?=[.,:;)\n-]|$|'s| and [IVX]| or [IVX]| to [IVX]| \u2014))(?![A-Za-z])"
+)
+
 RULES = (
-    rule(r"\b(World War) I\b", r"\1 one"),
-    rule(r"\b(?=M[MDCLXVI]{3,11}\b)(?P<before>)(?P<numeral>[MDCLXVI]{4,12})\b", _year),
-    rule(rf"{_NUMERAL}(?:th)? (?P<behind>[Cc]entur(?:y|ies))\b", _century),
+    rule(r"\b(World War) I\b", r"\1 one", needs=("World War I",)),
+    rule(r"(?=M[MDCLXVI]{3,11}\b)(?<!\w)(?P<before>)(?P<numeral>[MDCLXVI]{4,12})\b", _year, at=At.capitals),
+    rule(rf"(?<!\w){_NUMERAL}(?:th)? (?P<behind>[Cc]entur(?:y|ies))\b", _century, needs=("entur",), at=At.capitals),
     rule(
         rf"\b(?P<before>{_KINDS}) (?P<first>[IVXLCDM]{{1,12}})(?P<joint> and | or | to |, | ?[-\u2013] ?){_NUMERAL}{_END}",
         _list,
+        needs=_HINT,
     ),
-    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _cardinal),
-    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}(?=[.,:;)\n]|$| \u2014| and [IVX])", _cardinal),
-    rule(rf"\b(?P<before>(?:{_NAMES})) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _ruler),
-    rule(rf"\b(?P<before>(?:{_NAMES})) {_NUMERAL}(?=[.,:;)\n]|$|'s)(?<! [CDLM])", _ruler),
+    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _cardinal, needs=_HINT),
+    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}(?=[.,:;)\n]|$| \u2014| and [IVX])", _cardinal, needs=_HINT),
+    rule(rf"\b(?P<before>{_NAMES}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _ruler, needs=_HINT, at=At.capitals),
+    rule(rf"\b(?P<before>{_NAMES}) {_NUMERAL}(?=[.,:;)\n]|$|'s)(?<! [CDLM])", _ruler, needs=_HINT, at=At.capitals),
     rule(
-        rf"\b(?P<before>(?:{_TITLES}) [A-Z][a-z]{{2,20}}(?: [A-Z][a-z]{{2,20}})?) {_NUMERAL}{_END}(?<! [CDLM])", _ruler
+        rf"\b(?P<before>(?:{_TITLES}) [A-Z][a-z]{{2,20}}(?: [A-Z][a-z]{{2,20}})?) {_NUMERAL}{_END}(?<! [CDLM])",
+        _ruler,
+        at=At.capitals,
     ),
-    rule(rf"\b(?P<before>[A-Z][A-Za-z]{{1,20}}) (?P<numeral>(?:[IVX]{{2,7}})){_END}", _cardinal),
-    rule(r"(?<=^)(?P<before>)(?P<numeral>[IVX]{2,7})(?=\.)", lambda match: (_cardinal(match) or match[0]).strip()),
+    rule(rf"\b(?P<before>[A-Z][A-Za-z]{{1,20}}) (?P<numeral>[IVX]{{2,7}}){_END}", _cardinal, needs=_HINT, at=At.capitals),
+    rule(r"(?<![^\n])(?P<before>)(?P<numeral>[IVX]{2,7})(?=\.)", _numbered, at=At.capitals),
 )

@@ -1,15 +1,39 @@
-"""Rules: a pattern and what is said in its place, applied under the guard's rule."""
+"""Rules: a pattern and what is said in its place, applied under the guard's rule.
+
+A rule searches only where it can match: in texts that have what it needs, and from the places where it begins.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from balancer.text.guard import is_complete
 
 _DIGIT = re.compile(r"\d")
 _NUMERIC = re.compile("[\\d$\u00a2-\u00a5\u20a0-\u20cf]")
+_NUMBER_START = re.compile("[-+\u00b1.'(]{0,3}[0-9]+")
+_CAPITAL = re.compile("[A-Z\u00c0-\u00de]+")
+
+MAX_STRINGS = 8
+"""More strings than that are searched for by one pattern."""
+
+Needs = str | tuple[str, ...] | re.Pattern[str]
+
+
+class At:
+    """Where the matches of a rule begin: functions from a text to the places in it."""
+
+    @staticmethod
+    def numbers(text: str) -> list[int]:
+        """At a number, or at a sign, point, apostrophe or bracket before it."""
+        return list(_number_starts(text)) if _DIGIT.search(text) is not None else []
+
+    @staticmethod
+    def capitals(text: str) -> list[int]:
+        """At the first capital of a word."""
+        return [match.start() for match in _CAPITAL.finditer(text)]
 
 
 @dataclass(frozen=True)
@@ -18,40 +42,86 @@ class Rule:
 
     pattern: re.Pattern[str]
     words: Callable[[re.Match[str]], str | None]
-    needs: str = ""
-    """Characters of which the text must have one, or `0` for any digit; empty: none."""
+    characters: frozenset[str] | None = None
+    """Characters of which the text must have one; None: it needs none."""
+    holds: Callable[[str], bool] | None = None
+    """A quick look whether the text may have a match; None: it may."""
+    at: Callable[[str], list[int]] | None = None
+    """Where a match begins; None: anywhere."""
     abridges: bool = False
     """Whether the words may leave out numbers, such as those of a long address: the guard is not asked then."""
-
-    def applies(self, text: str, *, has_digits: bool) -> bool:
-        """Whether the text may have a match: a quick look, to spare the search."""
-        if self.needs == "0":
-            return has_digits
-        return not self.needs or any(character in text for character in self.needs)
 
 
 def rule(
     pattern: str,
     words: Callable[[re.Match[str]], str | None] | str,
     *,
-    needs: str = "",
+    needs: Needs = "",
+    at: Callable[[str], list[int]] | None = None,
     flags: int = 0,
     abridges: bool = False,
 ) -> Rule:
-    """A rule; `words` may be a template for `re.Match.expand`."""
+    """A rule.
+
+    `words` may be a template for `re.Match.expand`. `needs` spares the search: characters or strings of which the text
+    must have one, or a pattern that it must match.
+    """
     if isinstance(words, str):
         template = words
-        return Rule(re.compile(pattern, flags), lambda match: match.expand(template), needs, abridges)
-    return Rule(re.compile(pattern, flags), words, needs, abridges)
+        return rule(pattern, lambda match: match.expand(template), needs=needs, at=at, flags=flags, abridges=abridges)
+    characters = frozenset(needs) if isinstance(needs, str) and needs else None
+    return Rule(re.compile(pattern, flags), words, characters, _quick_look(needs), at, abridges)
+
+
+def _quick_look(needs: Needs) -> Callable[[str], bool] | None:
+    if isinstance(needs, re.Pattern):
+        return lambda text: needs.search(text) is not None
+    if isinstance(needs, tuple):
+        search = re.compile("|".join(map(re.escape, needs))).search if len(needs) > MAX_STRINGS else None
+        if search is not None:
+            return lambda text: search(text) is not None
+        return lambda text: any(needed in text for needed in needs)
+    return None
 
 
 def apply(rules: Iterable[Rule], text: str) -> str:
     """`text` after all rules, one after the other."""
-    has_digits = _DIGIT.search(text) is not None
+    starts: dict[Callable[[str], list[int]], list[int]] = {}
+    characters = set(text)
     for each in rules:
-        if each.applies(text, has_digits=has_digits):
-            text = each.pattern.sub(lambda match, each=each: _guarded(match, each), text)  # type: ignore[misc]
+        if each.characters is not None and characters.isdisjoint(each.characters):
+            continue
+        at = each.at
+        if at is not None and at not in starts:
+            starts[at] = at(text)
+        if (at is None or starts[at]) and (each.holds is None or each.holds(text)):
+            changed = _apply(each, text, None if at is None else starts[at])
+            if changed != text:
+                text, characters = changed, set(changed)
+                starts.clear()
     return text
+
+
+def _number_starts(text: str) -> Iterator[int]:
+    for match in _NUMBER_START.finditer(text):
+        start = match.start()
+        yield start
+        while not text[start].isdecimal():
+            start += 1
+            yield start
+
+
+def _apply(each: Rule, text: str, starts: list[int] | None) -> str:
+    if starts is None:
+        return each.pattern.sub(lambda match: _guarded(match, each), text)
+    parts = []
+    end = 0
+    match_at = each.pattern.match
+    for start in starts:
+        if start >= end and (match := match_at(text, start)) is not None:
+            parts += [text[end:start], _guarded(match, each)]
+            end = match.end()
+    return "".join([*parts, text[end:]]) if parts else text
 
 
 def _guarded(match: re.Match[str], each: Rule) -> str:

@@ -55,5 +55,4 @@ def spell_out(text: str) -> str:
 
 
 def _spell_out(text: str) -> str:
-    paragraphs = map(symbols.punctuate, apply(_RULES, text).split("\n\n"))
-    return "\n\n".join(filter(None, paragraphs))
+    return symbols.punctuate(apply(_RULES, text))

@@ -54,6 +54,6 @@ def _laughter(match: re.Match[str]) -> str:
 
 
 RULES = (
-    rule(r"\b(ha|he|ho|hi)\1{1,200}h?\b(?<!hehe-)", _laughter, flags=re.IGNORECASE),
-    rule(r"\b(?=[^\W\d_]*([^\W\d_])\1\1)[^\W\d_]{3,2000}\b", _shortened, flags=re.IGNORECASE),
+    rule(r"\b(ha|he|ho|hi)\1{1,200}h?\b(?<!hehe-)", _laughter, flags=re.IGNORECASE, needs=re.compile(r"(?:ha|he|ho|hi){2}", re.IGNORECASE)),
+    rule(r"\b(?=[^\W\d_]*([^\W\d_])\1\1)[^\W\d_]{3,2000}\b", _shortened, flags=re.IGNORECASE, needs=_RUN),
 )

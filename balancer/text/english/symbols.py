@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from balancer.text.english.rules import apply, rule
-from balancer.text.marks import MARKS
+from balancer.text.english.rules import At, apply, rule
+from balancer.text.marks import MARKS, PARAGRAPH_MARK
 
 _GREEK = {
     letter: unicodedata.name(letter).split()[-1].lower()
@@ -28,13 +28,13 @@ NAMES = {
 _NAMED = f"[{re.escape(''.join(NAMES))}]"
 
 BEFORE_NUMBERS = (
-    rule(_EMOTICON, " "),
+    rule(_EMOTICON, " ", needs=re.compile(r"[:;=^][-'^?_.oO)(DP|/\\*3]|<3|[xX]D|-_-|[oO]_[oO]|T_T")),
     rule(_SHORTCODE, lambda match: f" {match[1].replace('_', ' ').replace('+', 'plus ').strip()} ", needs=":"),
     rule(r"\bC\+\+", "C plus plus", needs="+"),
     rule(r"\b([CF])#", r"\1 sharp", needs="#"),
-    rule(r"\bWi-?Fi\b", "Wi-Fi", flags=re.IGNORECASE),
+    rule(r"\bWi-?Fi\b", "Wi-Fi", flags=re.IGNORECASE, needs=("wi", "Wi", "WI")),
     rule(r"\b([A-Z]{1,3})&([A-Z]{1,3})\b", lambda match: " and ".join(map(" ".join, match.groups())), needs="&"),
-    rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", abridges=True),
+    rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", needs="2", at=At.capitals, abridges=True),
 )
 RULES = (
     rule(r"[\u2122\u00ae\u00a9\u2117\u2120]|\((?:tm|r|c|TM|R|C)\)", "", needs="\u2122\u00ae\u00a9\u2117\u2120("),
@@ -51,7 +51,6 @@ RULES = (
     rule(r"(?<=\bx) ([<>]) ", lambda match: " is less than " if match[1] == "<" else " is greater than ", needs="<>"),
     rule(r"(?<=\by) ([\u2264\u2265]) ", lambda match: f" is {NAMES[match[1]]} ", needs="\u2264\u2265"),
     rule(r"(?<=\w)\s?\*\s?(?=\d)", " times ", needs="*"),
-    rule(r"\u2044", "/"),
     rule(_NAMED, lambda match: f" {NAMES[match[0]]} ", needs="".join(NAMES)),
     rule(
         f"[{''.join(_GREEK)}](?![\u0370-\u03ff\u1f00-\u1fff])(?<![\u0370-\u03ff\u1f00-\u1fff][\u0370-\u03ff\u1f00-\u1fff])",
@@ -66,25 +65,23 @@ _PUNCTUATION = (
     rule(r"\s*-{2,}\s*", ", ", needs="-"),
     rule(r"\s[-\u2013]\s", ", ", needs="-\u2013"),
     rule(r"\u2013", "-", needs="\u2013"),
-    rule(r"(?:\.\s?){3,}", "... ", needs="."),
-    rule(r"\.{2}(?!\.)(?<!\.\.\.)", ".", needs="."),
-    rule(r"^[\s.,;:!?-]*\.\.\.[\s,;:-]*", "", needs="."),
-    rule(r"\.\.\.\s*(?=[a-z])", ", ", needs="."),
-    rule(r"\.\.\.", ". ", needs="."),
+    rule(r"(?:\.\s?){3,}", "... ", needs=("..", ". .")),
+    rule(r"\.{2}(?!\.)(?<!\.\.\.)", ".", needs=("..",)),
+    rule(rf"(?<![^{PARAGRAPH_MARK}])[\s.,;:!?-]*\.\.\.[\s,;:-]*", "", needs=("...",)),
+    rule(r"\.\.\.\s*(?=[a-z])", ", ", needs=("...",)),
+    rule(r"\.\.\.", ". ", needs=("...",)),
     rule(r"[!?][!?1]{1,}(?!\w)", lambda match: "?" if "?" in match[0] else "!", needs="!?"),
     rule(r"\s*[(\[{]\s*", ", ", needs="([{"),
     rule(r"\s*[)\]}](?=\s*[.,;:!?])", "", needs=")]}"),
     rule(r"\s*[)\]}]\s*", ", ", needs=")]}"),
     rule(r"[\"|~^\\`*_#=+<>\u2022/]+", " ", needs='"|~^\\`*_#=+<>\u2022/'),
     rule(r"(?<![\w])'|'(?!\w)(?<![a-z]n')", " ", needs="'"),
-    rule(r"(?<=[a-z])([.!?])(?=[A-Z][a-z])", r"\1 "),
     rule(r"(?<=[a-z]),(?=[A-Za-z])", ", ", needs=","),
     rule(r"(?<!\w)-+(?!\w)|(?<!\w)-(?=\w)|(?<=\w)-(?!\w)", " ", needs="-"),
-    rule(r"\s+(?=[.,;:!?])", ""),
+    rule(r"\s+(?=[.,;:!?])", "", needs=tuple(f" {mark}" for mark in ".,;:!?")),
     rule(r"[,;:]+(?=[.!?])", "", needs=",;:"),
     rule(r"([.!?])[,;:.]+", r"\1", needs=",;:."),
     rule(r"([,;:])[,;:]+", r"\1", needs=",;:"),
-    rule(r"(?<![^\n])[\s.,;:!?-]+(?=\w)", ""),
     rule(r"([.!?,;:])(?=[^\W\d_])", r"\1 "),
 )
 _SPACES = re.compile(r"[ \t\n]+")
@@ -93,4 +90,9 @@ _SPEAKABLE = re.compile(rf"[\w{MARKS}]")
 
 def punctuate(text: str) -> str:
     """`text` with the punctuation that the engines know: full stops, commas, colons, question and exclamation marks."""
-    return _SPACES.sub(" ", apply(_PUNCTUATION, text)).strip() if _SPEAKABLE.search(text) else ""
+    paragraphs = apply(_PUNCTUATION, text.replace("\n\n", PARAGRAPH_MARK)).split(PARAGRAPH_MARK)
+    return "\n\n".join(_tidy(paragraph) for paragraph in paragraphs if _SPEAKABLE.search(paragraph))
+
+
+def _tidy(paragraph: str) -> str:
+    return _SPACES.sub(" ", paragraph).lstrip(" .,;:!?-").rstrip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import cardinal, pair
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 
 _HALF = r"(?P<half>[AaPp])(?:\.\s?[Mm]\.?|[Mm]\b\.?(?!\w))"
 _CLOCK = r"(?:[01]?[0-9]|2[0-4]):[0-5][0-9]"
@@ -58,13 +58,13 @@ RULES = (
     rule(
         rf"(?<![\w:.])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
         _of_half_day,
-        needs="0",
+        at=At.numbers,
     ),
-    rule(r"(?<![\w:.])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":"),
+    rule(r"(?<![\w:.])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":", at=At.numbers),
     rule(
         rf"(?<![\w:.])({_CLOCK})\s?[-\u2013]\s?({_CLOCK})(?![\w:])",
         lambda match: f"{_clock(match[1])} to {_clock(match[2])}",
-        needs=":",
+        needs=":", at=At.numbers,
     ),
-    rule(rf"(?<![\w:.])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))", lambda match: _clock(match[1]), needs=":"),
+    rule(rf"(?<![\w:.])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))", lambda match: _clock(match[1]), needs=":", at=At.numbers),
 )

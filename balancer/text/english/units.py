@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import NUMBER, cardinal, is_one, number
-from balancer.text.english.rules import rule
+from balancer.text.english.rules import At, rule
 from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 
 _METRIC_PREFIXES = {"k": "kilo", "c": "centi", "m": "milli", "\u03bc": "micro", "u": "micro", "n": "nano"}
@@ -219,25 +219,25 @@ RULES = (
     rule(
         r"(?<=(?: two|four|five|nine|many) )([0-9])s\b",
         lambda match: f"{cardinal(int(match[1]))}{'es' if match[1] == '6' else 's'}",
-        needs="0",
+        at=At.numbers,
     ),
     rule(
         r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
         _duration,
-        needs="0",
+        at=At.numbers,
     ),
     rule(
         r"(?<![\w.])(?P<d>)(?P<h>)(?P<m>[0-9]{1,4}) ?(?:m|mins?) ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b",
         _duration,
-        needs="0",
+        at=At.numbers,
     ),
-    rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'"),
-    rule(rf"(?<![\w.]){_WHOLE}'([0-9]{{1,2}})(?!\w)", _feet, needs="'"),
+    rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'", at=At.numbers),
+    rule(rf"(?<![\w.]){_WHOLE}'([0-9]{{1,2}})(?!\w)", _feet, needs="'", at=At.numbers),
     rule(
         rf"{BOUNDARY}({NUMBER})(?:\"|-inch\b)(?=[ ,.;:)?!]|$)",
         lambda match: f"{number(match[1])} inch",
-        needs='"-',
+        needs='"-', at=At.numbers,
     ),
-    rule(rf"{_VALUE}{_AREA}", _area, needs="0"),
-    rule(rf"{_VALUE}{_UNIT}", _quantity, needs="0"),
+    rule(rf"{_VALUE}{_AREA}", _area, at=At.numbers),
+    rule(rf"{_VALUE}{_UNIT}", _quantity, at=At.numbers),
 )
