@@ -112,6 +112,10 @@ class Dispatcher:
             queued = replace(queued, attempt_id=queued.attempt_id.retry(), avoided=frozenset(failed_on))
             self._scheduler.resubmit(queued)
 
+    def check_text(self, characters: int, deadline: float) -> None:
+        """Check that a text of several utterances can be spoken by the deadline. Raises DeadlineTooShortError."""
+        self._scheduler.check_text(self._costs.audio_seconds(characters), deadline, self._now())
+
     def improve(self, utterance_id: str, terms: Terms) -> None:
         """Another request waits for an utterance: while it is queued, the better place of the two counts."""
         for attempt_id in [attempt_id for attempt_id in self._waiting if attempt_id.utterance == utterance_id]:

@@ -174,6 +174,15 @@ class Scheduler:
             self._check_deadline(utterance, terms.deadline - now, self.expected_wait(utterance, now))
         queue.add(utterance, duration=self._duration(utterance), now=now)
 
+    def check_text(self, audio_seconds: float, deadline: float, now: float) -> None:
+        """Check that a text of several utterances can be spoken by the deadline, on all slots at once.
+
+        Raises DeadlineTooShortError.
+        """
+        speed = sum(worker.slots * worker.speed for worker in self._workers.values() if worker.open)
+        if speed and audio_seconds / speed > deadline - now:
+            raise _too_short(audio_seconds / speed, deadline - now)
+
     def improve(self, attempt_id: AttemptId, terms: Terms, now: float) -> None:
         """A request with these terms waits for a queued utterance, too: it gets that place if it is the better one.
 
@@ -274,16 +283,20 @@ class Scheduler:
         if wait + duration <= remaining:
             return
         if duration > remaining:
-            raise DeadlineTooShortError(
-                f"this text takes about {duration:.2g} s to speak, and the deadline leaves "
-                f"{max(0.0, remaining):.2g} s; send a shorter text or a later deadline",
-                param="deadline_ms",
-            )
+            raise _too_short(duration, remaining)
         raise DeadlineUnreachableError(
             f"about {wait:.1f} s of work are queued before this text, and the deadline leaves {remaining:.1f} s; "
             "try again later or elsewhere",
             retry_after=wait + duration - remaining,
         )
+
+
+def _too_short(duration: float, remaining: float) -> DeadlineTooShortError:
+    return DeadlineTooShortError(
+        f"this text takes about {duration:.2g} s to speak, and the deadline leaves "
+        f"{max(0.0, remaining):.2g} s; send a shorter text or a later deadline",
+        param="deadline_ms",
+    )
 
 
 def _seconds_until_free(remaining: list[float], ahead: float) -> float:

@@ -220,6 +220,8 @@ class SpeechService:
 
         Raises InvalidRequestError if none can be spoken. If one fails, the others are cancelled.
         """
+        if task.deadline is not None:
+            self._dispatcher.check_text(len(task.request.text), task.deadline)
         room = asyncio.Semaphore(max(1, self._dispatcher.slots))
         admitted = False
 

@@ -17,11 +17,15 @@ import sentencex
 
 from worker.cards import SegmentLength
 
+PARAGRAPH = "\n\n"
+"""Between two paragraphs of one segment."""
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _DASHES = "\u2013\u2014"
 _CLAUSE_END = re.compile(rf"(?:[,;:{_DASHES}][\"')\]\u201d\u2019]*\s+|\s+[-{_DASHES}]\s+|[\u3001\uff0c\uff1b\uff1a])")
 """What a clause ends with, and the blanks behind."""
 _BLANKS = re.compile(r"\s+")
+VERY_SHORT = 0.25
+"""The part of an engine's minimum below which a paragraph is not spoken alone."""
 WIDE_CHARACTER = 3
 """Letters that take as long as one character of Chinese, Japanese or Korean."""
 
@@ -54,10 +58,13 @@ def split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     length = _scaled(length, text)
     segments: list[Segment] = []
     for paragraph in _PARAGRAPHS.split(text):
-        parts = list(_joined(_cut(_sentences(paragraph, language), length.maximum), length))
+        parts = list(
+            _joined(_cut(_sentences(paragraph, language), length.maximum), length.minimum, length.maximum, " ")
+        )
         if parts:
             segments += parts[:-1]
             segments.append(Segment(parts[-1].text, Boundary.PARAGRAPH))
+    segments = list(_joined(iter(segments), VERY_SHORT * length.minimum, length.maximum, PARAGRAPH))
     if len(segments) <= 1 and len(text) <= length.maximum:
         return [Segment(text, Boundary.END)]
     return [*segments[:-1], Segment(segments[-1].text, Boundary.END)]
@@ -110,20 +117,18 @@ def _cutting_place(text: str, ideal: float, maximum: int) -> tuple[int, Boundary
     return maximum, Boundary.CLAUSE
 
 
-def _joined(parts: Iterator[Segment], length: SegmentLength) -> Iterator[Segment]:
-    """The parts, of which those shorter than `length.minimum` are joined to a neighbour where both fit into one."""
+def _joined(parts: Iterator[Segment], minimum: float, maximum: int, between: str) -> Iterator[Segment]:
+    """The parts, of which those shorter than `minimum` are joined to a neighbour where both fit into `maximum`."""
     pending: Segment | None = None
     for part in parts:
         if pending is None:
             pending = part
-        elif min(len(pending.text), len(part.text)) < length.minimum and _length(pending, part) <= length.maximum:
-            pending = Segment(f"{pending.text} {part.text}", part.boundary)
+            continue
+        length = len(pending.text) + len(between) + len(part.text)
+        if min(len(pending.text), len(part.text)) < minimum and length <= maximum:
+            pending = Segment(f"{pending.text}{between}{part.text}", part.boundary)
         else:
             yield pending
             pending = part
     if pending is not None:
         yield pending
-
-
-def _length(first: Segment, second: Segment) -> int:
-    return len(first.text) + 1 + len(second.text)

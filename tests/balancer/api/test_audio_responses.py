@@ -19,7 +19,7 @@ from tests.support.harness import TIMEOUT, start_balancer, start_stub, wait_unti
 
 PCM_BYTES = 6_000_000
 MIB = 2**20
-TEXT = "A long text. " * 12
+TEXT = "A long text, " * 12
 """Audio of two minutes for a shorter one would be taken for a worker's mistake."""
 
 

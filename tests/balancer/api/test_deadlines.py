@@ -46,17 +46,24 @@ def test_a_request_past_its_deadline_is_cancelled(
 
 
 def test_an_unreachable_deadline_is_refused_at_once() -> None:
-    with serve_stub(sjf_window=0) as server, ThreadPoolExecutor(2) as clients:
+    with serve_stub(sjf_window=0) as server, ThreadPoolExecutor(11) as clients:
         first = clients.submit(tts, server, "slow")
         wait_until(lambda: running(server))
-        second = clients.submit(tts, server, "A longer text. " * 300)
-        wait_until(lambda: queue_depth(server) == 1)
+        others = [clients.submit(tts, server, f"Text {number}, " * 35) for number in "ABCDEFGHIJ"]
+        wait_until(lambda: queue_depth(server) == len(others))
         late = tts(server, "Hello.", deadline_ms=2_000)
         assert late.status_code == 503
         assert late.json()["error"]["code"] == "deadline_unreachable"
         assert int(late.headers["Retry-After"]) > 0
         (server.log.parent / "go").touch()
-        assert first.result().status_code == second.result().status_code == 200
+        assert {response.result().status_code for response in (first, *others)} == {200}
+
+
+def test_a_text_too_long_for_its_deadline_is_refused_at_once(server: Server) -> None:
+    before = server.stub.state().done
+    response = tts(server, "A longer text is here. " * 200, deadline_ms=2_000)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "deadline_too_short")
+    assert server.stub.state().done == before
 
 
 def test_interactive_requests_go_before_batch_requests(server: Server) -> None:

@@ -83,9 +83,7 @@ def test_the_language_is_always_sent(server: Server) -> None:
     assert utterance_for(server, "/tts").parameters == {"language": "en"}
 
 
-def test_a_text_too_long_for_one_utterance_never_reaches_the_worker(server: Server) -> None:
-    before = utterance_for(server, "/tts")
-    response = server.client.post("/tts", json={"text": "word " * 121})
-    assert (response.status_code, response.json()["error"]["code"]) == (400, "text_too_long")
-    assert "split the text" in response.json()["error"]["message"]
-    assert last_utterance(server) == before
+def test_a_text_too_long_for_one_utterance_reaches_the_worker_in_several(server: Server) -> None:
+    before = server.stub.state().done
+    assert utterance_for(server, "/tts", text="word " * 121 + "end").text.endswith("word end")
+    assert server.stub.state().done == before + 3

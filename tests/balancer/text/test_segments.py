@@ -63,6 +63,11 @@ def test_sentences_are_joined_up_to_the_best_length() -> None:
     assert len(found) == 4
 
 
+def test_a_very_short_paragraph_is_not_spoken_alone() -> None:
+    text = "It costs minus five dollars.\n\nOkay?\n\n" + "A paragraph that is longer than a quarter of the minimum."
+    assert texts(text + " x" * 150, LONG)[0] == "It costs minus five dollars.\n\nOkay?"
+
+
 def test_a_template_has_its_name_in_a_segment_of_its_own() -> None:
     assert texts("Hello Ann. Your order has shipped.") == ["Hello Ann.", "Your order has shipped."]
 
