@@ -37,7 +37,7 @@ _NUMBERED = {
 _UNITS = {
     "ft": "feet", "in": "inches", "lbs": "pounds", "lb": "pounds", "oz": "ounces", "yd": "yards", "yds": "yards", "mi": "miles",
     "hrs": "hours", "hr": "hours", "min": "minutes", "mins": "minutes", "sec": "seconds", "secs": "seconds", "gal": "gallons",
-    "qt": "quarts", "pt": "pints", "tsp": "teaspoons", "tbsp": "tablespoons", "sq": "square", "cu": "cubic", "yrs": "years", "mos": "months",
+    "qt": "quarts", "pt": "pints", "tsp": "teaspoons", "tbsp": "tablespoons", "yrs": "years", "mos": "months",
     "wks": "weeks", "km": "kilometers", "cm": "centimeters", "mm": "millimeters", "kg": "kilograms",
 }  # fmt: skip
 _SINGULAR = {"feet": "foot", "inches": "inch"}
@@ -100,7 +100,11 @@ def _alternatives(words: dict[str, str]) -> str:
 
 
 ADDRESS_RULES = (
-    rule(rf"(?<=[a-z0-9] )({_alternatives(_STREETS)})\.(?=[ ,;]|$)(?! [A-Z][a-z])", lambda match: _STREETS[match[1]], at=At.capitals),
+    rule(
+        rf"(?<=[a-z0-9] )({_alternatives(_STREETS)})\.(?=[ ,;]|$)(?! [A-Z][a-z])",
+        lambda match: _STREETS[match[1]],
+        at=At.capitals,
+    ),
     rule(rf"(?<=[a-z] )(St|Ave|Blvd|Rd|Hwy|Pkwy)(?=[,.;]|$)", lambda match: _STREETS[match[1]], at=At.capitals),
 )
 BEFORE_NUMBERS = (
@@ -108,16 +112,35 @@ BEFORE_NUMBERS = (
     rule(rf"\b({_alternatives(_NUMBERED)})\. ?(?=[IVX]{{2,7}}\b|[VX]\b)", _numbered, needs=re.compile(r"\. ?[IVX]")),
     rule(r"\u2116 ?", "number ", needs="\u2116"),
     rule(r"\u00a7\u00a7? ?(?=\d)", "section ", needs="\u00a7"),
-    rule(rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, at=At.numbers),
+    rule(
+        rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, at=At.numbers, abridges=True
+    ),
 )
 RULES = (
     *ADDRESS_RULES,
-    rule(r"\b(Jr|Sr)\.?(?=[, ]|$)(?<=[a-z] [JS]r\.)", lambda match: {"Jr": "Junior", "Sr": "Senior"}[match[1]], at=At.capitals),
-    rule(rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)", lambda match: _TITLES[match[1]], at=At.capitals),
+    rule(
+        r"\b(Jr|Sr)\.?(?=[, ]|$)(?<=[a-z] [JS]r\.)",
+        lambda match: {"Jr": "Junior", "Sr": "Senior"}[match[1]],
+        at=At.capitals,
+    ),
+    rule(
+        r"\b(DR|MR|MRS|MS|PROF|GEN|ST)\.(?=\s[A-Z])",
+        lambda match: _TITLES[match[1].capitalize()].upper(),
+        at=At.capitals,
+    ),
+    rule(
+        rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)",
+        lambda match: _TITLES[match[1]],
+        at=At.capitals,
+    ),
     rule(r"\b(Mr|Mrs|Ms|Dr|Prof)(?=\s[A-Z][a-z])", lambda match: _TITLES[match[1]], at=At.capitals),
     rule(rf"(?<![\w.])(?:{_alternatives(_DEGREES)})(?!\w)", _degree, at=At.capitals),
     rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere, needs=tuple(_ANYWHERE)),
-    rule(r"(?<![\w.])(?:[A-Za-z]\.){2,10}(?!\w)|(?<![\w.])(?:[A-Z]\.){1,9}[A-Z](?![\w.])", _initials, needs=re.compile(r"\.[A-Za-z]")),
+    rule(
+        r"(?<![\w.])(?:[A-Za-z]\.){2,10}(?!\w)|(?<![\w.])(?:[A-Z]\.){1,9}[A-Z](?![\w.])",
+        _initials,
+        needs=re.compile(r"\.[A-Za-z]"),
+    ),
     rule(r"(?<![\w.])([A-Z])\.(?=\s?[A-Z]\.)", r"\1", at=At.capitals),
     rule(
         r"(?<=[A-Z][a-z] )([A-Z])\.(?= [A-Z][a-z])|(?<=[a-z] )([B-HJ-Z])\.(?= [A-Z][a-z]+\b)(?<=[A-Z][a-z]{2} [A-Z]\.)",

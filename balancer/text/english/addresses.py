@@ -52,7 +52,7 @@ def _piece(piece: str) -> str:
     if not piece.isalpha():
         return piece
     is_word = piece.lower() in _SHORT_WORDS or (
-        len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "api", "url", "aws")
+        len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "etc", "api", "url", "aws")
     )
     return piece.lower() if is_word else spelled(piece)
 
@@ -155,12 +155,22 @@ RULES = (
     rule(
         r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|\\\\[\w.\\+-]{1,200}[\w]", lambda match: spoken_name(match[0]), needs="\\"
     ),
-    rule(r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)", lambda match: f"at {match[1].replace('_', ' ')}", needs="@"),
-    rule(r"(?<![\w&#])#(?=\w{0,60}[^\W\d_])(\w{1,100})", _hashtag, needs="#"),
+    rule(
+        r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)",
+        lambda match: f"at {match[1].replace('_', ' ')}",
+        needs="@",
+        abridges=True,
+    ),
+    rule(r"(?<![\w&#])#(?=\w{0,60}[^\W\d_])(\w{1,100})", _hashtag, needs="#", abridges=True),
     rule(
         r"(?<![\w.])_{0,2}[A-Za-z][A-Za-z0-9]{0,60}(?:_{1,2}[A-Za-z0-9]{1,60}){1,20}_{0,2}(?!\w)",
         _identifier,
         needs="_",
+        abridges=True,
     ),
-    rule(r"\b(?!i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b", _camel, needs=re.compile("[a-z][A-Z]")),
+    rule(
+        r"\b(?!mmHg|i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b",
+        _camel,
+        needs=re.compile("[a-z][A-Z]"),
+    ),
 )

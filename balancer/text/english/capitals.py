@@ -7,6 +7,8 @@ import re
 from balancer.text.english.rules import At, rule
 
 _RESPELLED = {
+    "WWI": "World War one",
+    "WWII": "World War two",
     "JSON": "Jason", "OK": "okay", "iPhone": "I Phone", "iPad": "I Pad", "iPod": "I Pod", "iCloud": "I Cloud", "iTunes": "I Tunes",
     "iMac": "I Mac", "macOS": "mac O S", "iOS": "I O S", "iPadOS": "I Pad O S", "eBay": "E Bay", "eBook": "E book", "SQL": "sequel",
     "GIF": "gif", "IEEE": "I triple E", "Ok": "Okay", "ok": "okay", "PhD": "P H D", "kHz": "kilohertz", "LaTeX": "Latek",
@@ -17,7 +19,7 @@ _SPELLED = frozenset(
     """
     AI API ASAP AWS BBC BIOS CEO CFO CTO COO CIA CNN CPU CSS CSV CV DIY DNA DNS DOB EEG EKG ETA EU EV FAQ FBI FYI GDP GMO GPA GPS GPT GPU GUI HIV
     HQ HR HTML HTTP HTTPS ID IOS IP IPO IQ IRA IRS IT IOU IDE IE IO IOT ISP KPI LED LGBT LLM MBA MIT MRI NBA NFL NGO NHL NHS NSA NYC OCD OS PC PDF
-    PHP PIN PR PTSD QA QR RNA ROI RSVP SDK SEO SMS SOS SSD SUV TBA TBD TV UAE UI UFO UK UN URL US USA USB USD UTC UX VIP VPN WHO WWW XML YMCA
+    PHP PR PTSD QA QR RNA ROI RSVP SDK SEO SMS SOS SSD SUV TBA TBD TV UAE UI UFO UK UN URL US USA USB USD UTC UX VIP VPN WHO WWW XML YMCA
     AKA BMI ADHD AGI EDM EDT EST PST PDT CET GMT MST CST OECD AARP ACLU IMF EPA FDA DIN ISO IBM ICU UPS USPS HBO ESPN MTV NPR NYU UCLA ATM DJ MC
     GTA RPG EOD OOO POV IMO AC DC AM PM OMG LOL TLDR DMV GOP IED VHS DVD
     """.split()
@@ -97,5 +99,7 @@ RULES = (
         lambda match: _RESPELLED[match[0]],
         needs=tuple(_RESPELLED),
     ),
-    rule(r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym, needs=_CAPITALS_TOGETHER, at=At.capitals),
+    rule(
+        r"(?<![\w.'])(?P<word>[A-Z]{2,12})(?P<plural>'?s)?(?![\w])", _acronym, needs=_CAPITALS_TOGETHER, at=At.capitals
+    ),
 )

@@ -170,12 +170,14 @@ RULES = (
     rule(
         rf"{BOUNDARY}(?P<first>{NUMBER})\s?[-\u2013]\s?(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?!\w)",
         _range_behind,
-        needs=_ALL, at=At.numbers,
+        needs=_ALL,
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?![\w]){_PER}",
         _amount,
-        needs=_ALL, at=At.numbers,
+        needs=_ALL,
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}",
@@ -184,6 +186,9 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}", _amount, needs=tuple(CODES), at=At.capitals
+        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}",
+        _amount,
+        needs=tuple(CODES),
+        at=At.capitals,
     ),
 )

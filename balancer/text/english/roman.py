@@ -76,7 +76,7 @@ _NAMES = f"(?:{'|'.join(_RULERS)})"
 _TITLES = "King|Queen|Pope|Emperor|Empress|Tsar|Czar|Sultan|Prince|Pharaoh|Kaiser"
 
 _HINT = re.compile(
-    r"(?<=[A-Za-z] )(?:[IVXLCDM]{2,12}|[VX]|I(?=[.,:;)\n-]|$|'s| and [IVX]| or [IVX]| to [IVX]| \u2014))(?![A-Za-z])"
+    r"(?<=[A-Za-z] )(?:[IVXLCDM]{2,12}|[VX]|I(?=[.,:;)\n-]|$|'s| (?:and|or|to) [A-Z]| \u2014))(?![A-Za-z])"
 )
 
 RULES = (
@@ -89,7 +89,7 @@ RULES = (
         needs=_HINT,
     ),
     rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _cardinal, needs=_HINT),
-    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}(?=[.,:;)\n]|$| \u2014| and [IVX])", _cardinal, needs=_HINT),
+    rule(rf"\b(?P<before>{_KINDS}) {_NUMERAL}(?=[.,:;)\n]|$| \u2014| (?:and|or|to) [A-Z])", _cardinal, needs=_HINT),
     rule(rf"\b(?P<before>{_NAMES}) {_NUMERAL}{_END}(?<! I)(?<! [CDLM])", _ruler, needs=_HINT, at=At.capitals),
     rule(rf"\b(?P<before>{_NAMES}) {_NUMERAL}(?=[.,:;)\n]|$|'s)(?<! [CDLM])", _ruler, needs=_HINT, at=At.capitals),
     rule(
@@ -97,6 +97,8 @@ RULES = (
         _ruler,
         at=At.capitals,
     ),
-    rule(rf"\b(?P<before>[A-Z][A-Za-z]{{1,20}}) (?P<numeral>[IVX]{{2,7}}){_END}", _cardinal, needs=_HINT, at=At.capitals),
+    rule(
+        rf"\b(?P<before>[A-Z][A-Za-z]{{1,20}}) (?P<numeral>[IVX]{{2,7}}){_END}", _cardinal, needs=_HINT, at=At.capitals
+    ),
     rule(r"(?<![^\n])(?P<before>)(?P<numeral>[IVX]{2,7})(?=\.)", _numbered, at=At.capitals),
 )

@@ -34,6 +34,13 @@ BEFORE_NUMBERS = (
     rule(r"\b([CF])#", r"\1 sharp", needs="#"),
     rule(r"\bWi-?Fi\b", "Wi-Fi", flags=re.IGNORECASE, needs=("wi", "Wi", "WI")),
     rule(r"\b([A-Z]{1,3})&([A-Z]{1,3})\b", lambda match: " and ".join(map(" ".join, match.groups())), needs="&"),
+    rule(
+        r"\b(Room|Gate|Seat|Flat|Apartment|Apt|Unit|Suite|Row|Bus|Block|Class|Exit|Page) ([0-9]{1,5})-?([A-Z])\b",
+        r"\1 \2 \3",
+        needs=re.compile(r"\d-?[A-Z]"),
+        at=At.capitals,
+        abridges=True,
+    ),
     rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", needs="2", at=At.capitals, abridges=True),
 )
 RULES = (
@@ -42,7 +49,7 @@ RULES = (
     rule(r"_{2,}", " blank ", needs="_"),
     rule(r"<->|<-->|\u2194", " to and from ", needs="<\u2194"),
     rule(r"[-=]{1,2}>", " to ", needs=">"),
-    rule(r"<[-=]{1,2}(?![\w])", " from ", needs="<"),
+    rule(r"<(?:-{1,2}|==)(?!\w)", " from ", needs="<"),
     rule(r"!==?", " is not ", needs="!"),
     rule(r"<=", " less than or equal to ", needs="<"),
     rule(r">=", " greater than or equal to ", needs=">"),

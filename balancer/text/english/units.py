@@ -141,7 +141,7 @@ SYMBOLS = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _END = r"(?![\w\u00b2\u00b3'^]|-\w)"
 _POWER = r"(?:[\u00b2\u00b3]|\^?[23](?![\w.,]))"
 _SQUARES = "(?:[kcmn]?m|ft|mi|yd|in|\u03bcm)"
-_PER = r"(?:[ms][\u00b2\u00b3]|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
+_PER = r"(?:[ms](?:[\u00b2\u00b3]|\^[23])|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
 _PER_NAMES = {
     "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared", "s": "second",
     "d": "day", "day": "day", "yr": "year", "a": "year", "min": "minute", "week": "week", "year": "year", "mo": "month",
@@ -171,7 +171,9 @@ def _per(unit: str | None) -> str | None:
         return ""
     if unit.startswith("100"):
         return f" per hundred {name_of(unit[3:].strip(), singular=False)}"
-    name = _PER_NAMES.get(unit) or (UNITS[unit][0] if unit in UNITS else None)
+    name = _PER_NAMES.get(unit.replace("^2", "\u00b2").replace("^3", "\u00b3")) or (
+        UNITS[unit][0] if unit in UNITS else None
+    )
     return name and f" per {name}"
 
 
@@ -232,11 +234,18 @@ RULES = (
         at=At.numbers,
     ),
     rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'", at=At.numbers),
+    rule(
+        rf"(?<![\w.]){_WHOLE}' ?[x\u00d7] ?{_WHOLE}'",
+        lambda match: f"{number(match[1])} feet by {number(match[2])} feet",
+        needs="'",
+        at=At.numbers,
+    ),
     rule(rf"(?<![\w.]){_WHOLE}'([0-9]{{1,2}})(?!\w)", _feet, needs="'", at=At.numbers),
     rule(
         rf"{BOUNDARY}({NUMBER})(?:\"|-inch\b)(?=[ ,.;:)?!]|$)",
         lambda match: f"{number(match[1])} inch",
-        needs='"-', at=At.numbers,
+        needs='"-',
+        at=At.numbers,
     ),
     rule(rf"{_VALUE}{_AREA}", _area, at=At.numbers),
     rule(rf"{_VALUE}{_UNIT}", _quantity, at=At.numbers),
