@@ -36,7 +36,8 @@ class TextPreparation:
             text = self._front_end.prepare(body.spoken_text, language).plain
         except ForeignScriptError as error:
             raise InvalidRequestError(
-                f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language that fits",
+                f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language "
+                "that fits",
                 param=body.text_field,
                 code="unsupported_script",
             ) from error
@@ -53,7 +54,8 @@ class TextPreparation:
         limit = self.card.max_characters or MAX_GROWTH * self.max_characters
         if len(text) > limit:
             raise InvalidRequestError(
-                f"{body.text_field} has {len(text)} characters with its numbers and symbols in words, and engine {self.card.name!r} "
+                f"{body.text_field} has {len(text)} characters with its numbers and symbols in words, and engine "
+                f"{self.card.name!r} "
                 f"speaks at most {limit} in one utterance: split the text into several requests",
                 param=body.text_field,
                 code="text_too_long",

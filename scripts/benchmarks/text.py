@@ -82,7 +82,9 @@ def main(
     before = process.memory_info().rss
     front_end = FrontEnd()
     front_end.prepare("Warm up: 5 **words**.")
-    table = Table("text", "median ms", "p99 ms", "longest ms", "MB/s", title=f"one thread, Python, process {os.getpid()}")
+    table = Table(
+        "text", "median ms", "p99 ms", "longest ms", "MB/s", title=f"one thread, Python, process {os.getpid()}"
+    )
     for length in LENGTHS:
         texts = [text for text in corpus(length * repeats * len(LENGTHS) * 4) if len(text) == length][:repeats]
         table.add_row(f"{length} characters", *_row(_timed(front_end, texts), length * len(texts)))
@@ -108,7 +110,12 @@ def _row(seconds: list[float], characters: int) -> tuple[str, str, str, str]:
     ordered = sorted(seconds)
     p99 = ordered[int(0.99 * (len(ordered) - 1))]
     median = statistics.median(ordered)
-    return f"{median * 1e3:.2f}", f"{p99 * 1e3:.2f}", f"{ordered[-1] * 1e3:.1f}", f"{characters / sum(ordered) / 1e6:.2f}"
+    return (
+        f"{median * 1e3:.2f}",
+        f"{p99 * 1e3:.2f}",
+        f"{ordered[-1] * 1e3:.1f}",
+        f"{characters / sum(ordered) / 1e6:.2f}",
+    )
 
 
 if __name__ == "__main__":

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.cardinals import digit_by_digit, integer, pair
-from balancer.text.english.cardinals import cardinal
+from balancer.text.english.cardinals import cardinal, digit_by_digit, integer, pair
 from balancer.text.english.rules import At, rule
 
 MAX_PATH_CHARACTERS = 30
 """A web address with a longer path is said by its host's name alone."""
 
 _TOP_LEVEL = (
-    "com org net edu gov mil int info io ai app dev co uk us eu de fr es it nl be ch at se no fi dk pl pt ru ua cz gr ie jp cn kr "
+    "com org net edu gov mil int info io ai app dev co uk us eu de fr es it nl be ch at se no fi dk pl pt ru ua "
+    "cz gr ie jp cn kr "
     "in au nz ca br mx ar za tv me ly gg fm xyz tech online site store blog cloud shop news wiki example local test"
 ).split()
 _EXTENSIONS = (
-    "bat bmp c cc cfg conf cpp cs css csv dll doc docx env epub exe flac gif go gz h hpp html ini java jpeg jpg js json jsx kt lock "
-    "log lua m4a md mkv mov mp3 mp4 ogg onnx pdf php png pptx ps1 py rar rb rs rst sh so sql svg tar tex toml ts tsv tsx txt wav "
+    "bat bmp c cc cfg conf cpp cs css csv dll doc docx env epub exe flac gif go gz h hpp html ini java jpeg jpg "
+    "js json jsx kt lock "
+    "log lua m4a md mkv mov mp3 mp4 ogg onnx pdf php png pptx ps1 py rar rb rs rst sh so sql svg tar tex toml "
+    "ts tsv tsx txt wav "
     "webm webp xls xlsx xml yaml yml zip"
 ).split()
 _SHORT_WORDS = frozenset(
-    "a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new tmp".split()
+    "a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new "
+    "tmp".split()
 )
 _SYMBOLS = {
-    ".": "dot", "/": "slash", ":": "colon", "?": "question mark", "=": "equals", "&": "and", "@": "at", "#": "hash", "-": "dash",
-    "_": "underscore", "~": "tilde", "%": "percent", "+": "plus", "\\": "backslash", "!": "exclamation mark", "$": "dollar",
+    ".": "dot", "/": "slash", ":": "colon", "?": "question mark", "=": "equals", "&": "and", "@": "at", "#": "hash",
+    "-": "dash",
+    "_": "underscore", "~": "tilde", "%": "percent", "+": "plus", "\\": "backslash", "!": "exclamation mark",
+    "$": "dollar",
     "*": "star", ",": "comma", ";": "semicolon", "'": "apostrophe",
 }  # fmt: skip
 

@@ -7,9 +7,7 @@ import re
 from balancer.text.english.cardinals import cardinal, ordinal, pair, year
 from balancer.text.english.rules import At, rule
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+MONTHS = tuple("January February March April May June July August September October November December".split())
 _DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _MONTH_NAMES = {name[:3]: name for name in MONTHS} | {name: name for name in MONTHS} | {"Sept": "September"}
 _DAYS = {
@@ -106,7 +104,8 @@ def _years(match: re.Match[str]) -> str:
 RULES = (
     rule(
         r"(?<![\w-])(?P<year>[12][0-9]{3})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
-        r"(?:(?:T|, | )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.[0-9]{1,9})?)?(?: ?(?:Z|[+-]00:?00)(?![\w:]))?)?(?![\w:]|-\w)",
+        r"(?:(?:T|, | )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.[0-9]{1,9})?)?(?: ?"
+        r"(?:Z|[+-]00:?00)(?![\w:]))?)?(?![\w:]|-\w)",
         _iso,
         needs="-",
         abridges=True,
@@ -122,14 +121,16 @@ RULES = (
     rule(r"(?<![\w.])([0-9]{1,2})\. ?([0-9]{1,2})\. ?([0-9]{4})(?![\w]|\.\d)", _by_points, needs=".", at=At.numbers),
     rule(r"(?<![\w-])([0-9]{1,2})-([0-9]{1,2})-((?:19|20)[0-9]{2})(?![\w-])", _by_strokes, needs="-", at=At.numbers),
     rule(
-        rf"\b{_MONTH}\b\.? (?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
+        rf"\b{_MONTH}\b\.? (?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd"
+        r"|rd|th)?)?"
         rf"(?:,? (?P<year>{_YEAR}))?{_END}(?! (?:times|percent|people|days|years)\b)",
         _month_first,
         needs=_NAMED,
         at=At.capitals,
     ),
     rule(
-        rf"(?<![\w.:])(?:[Tt]he )?(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
+        rf"(?<![\w.:])(?:[Tt]he )?(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})"
+        r"(?:st|nd|rd|th)?)?"
         rf" (?:of )?{_MONTH}\b\.?(?:,? (?P<year>{_YEAR}))?{_END}",
         _day_first,
         needs=_NAMED,

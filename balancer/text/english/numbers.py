@@ -1,4 +1,4 @@
-"""Numbers in all their other forms: versions, fractions, powers, ratios, ranges, ordinals, years, large ones, and plain ones."""
+"""Numbers in all their other forms: versions, powers, ratios, ranges, ordinals, years, large ones, and plain ones."""
 
 from __future__ import annotations
 

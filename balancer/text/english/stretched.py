@@ -8,11 +8,16 @@ from balancer.text.english.rules import rule
 
 _DOUBLED = frozenset(
     """
-    agree all allow ball beef been bee bell boo book boom boss call cheer cheers coffee cool deep doom eel feel fell feet fool food foot free freedom
-    full geese goodness good goodbye goose green hall hee hell hello hill hoo hoop hoot hurry i'll ill indeed keep kill kiss kneel knee look loop
-    loose mall mass meet mess miss mood moon moo need noon off oops pass pee peep pool poor puff queen roof room root sheep school see seem seen sell
-    shoot sleep small smell smooth soon speed spell spoon steel still sunny funny happy yummy pretty better little matter letter dinner summer silly
-    sorry street sweet tall teeth tell three till too took tooth tree wall weed week weep well wheel whee will woo wood wool yahoo yell yee zoo aww
+    agree all allow ball beef been bee bell boo book boom boss call cheer cheers coffee cool deep doom eel feel fell
+    feet fool food foot free freedom
+    full geese goodness good goodbye goose green hall hee hell hello hill hoo hoop hoot hurry i'll ill indeed keep
+    kill kiss kneel knee look loop
+    loose mall mass meet mess miss mood moon moo need noon off oops pass pee peep pool poor puff queen roof room root
+    sheep school see seem seen sell
+    shoot sleep small smell smooth soon speed spell spoon steel still sunny funny happy yummy pretty better little
+    matter letter dinner summer silly
+    sorry street sweet tall teeth tell three till too took tooth tree wall weed week weep well wheel whee will woo
+    wood wool yahoo yell yee zoo aww
     eww hmm mm mmm brr grr shh zz bzz pff yippee amazing-grace freeze breeze cheese screen between
     """.split()
 )

@@ -1,4 +1,4 @@
-"""Quantities with units: degrees, lengths, weights, rates such as km/h, squares and cubes, feet and inches, durations."""
+"""Quantities with units: degrees, lengths, weights, rates such as km/h, squares, feet and inches, durations."""
 
 from __future__ import annotations
 
@@ -143,7 +143,8 @@ _POWER = r"(?:[\u00b2\u00b3]|\^?[23](?![\w.,]))"
 _SQUARES = "(?:[kcmn]?m|ft|mi|yd|in|\u03bcm)"
 _PER = r"(?:[ms](?:[\u00b2\u00b3]|\^[23])|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
 _PER_NAMES = {
-    "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared", "s": "second",
+    "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared",
+    "s": "second",
     "d": "day", "day": "day", "yr": "year", "a": "year", "min": "minute", "week": "week", "year": "year", "mo": "month",
     "hour": "hour", "sec": "second", "inch": "inch", "in": "inch",
 }  # fmt: skip
@@ -214,7 +215,10 @@ def _feet(match: re.Match[str]) -> str:
     return f"{number(match[1])} foot {number(match[2])}"
 
 
-_VALUE = rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?P<first_unit>{SYMBOLS})?\s?(?:[-\u2013]|to\b)\s?(?P<second_sign>-?))?(?P<number>{NUMBER})"
+_VALUE = (
+    rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?P<first_unit>{SYMBOLS})?\s?(?:[-\u2013]|to\b)\s?"
+    rf"(?P<second_sign>-?))?(?P<number>{NUMBER})"
+)
 _WHOLE = r"([0-9]{1,4})"
 
 RULES = (
@@ -224,7 +228,8 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
+        r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?"
+        r"(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
         _duration,
         at=At.numbers,
     ),
