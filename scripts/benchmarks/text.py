@@ -1,7 +1,7 @@
 """The text front end alone: milliseconds for a text of 300 characters, and for a corpus that the script makes.
 
-The corpus is deterministic: prose, chat answers in Markdown, web pages, mails, lists of prices and dates, and lines of one
-repeated symbol, cut into texts of up to 5,000 characters. One process, no server: what a request pays before the cache.
+The corpus is deterministic: prose, chat answers in Markdown, web pages, prices and dates, and lines of one repeated
+symbol, cut into texts of up to 5,000 characters. One process, no server: what a request pays before the cache.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from scripts.support.console import run_command, stderr
 MIB = 2**20
 LENGTHS = (50, 300, 1000, 5000)
 _WORDS = (
-    "the a an old quick river house garden letter winter train keeper window evening people music Doctor London Alice Henry went "
-    "came saw said found took wrote opened closed slowly again never always with without over under before after because"
+    "the a an old quick river house garden letter winter train keeper window evening people music Doctor "
+    "London Alice Henry went came saw said found took wrote opened closed slowly again never always with "
+    "without over under before after because "
 ).split()
 _FACTS = (
     "It costs ${n}.{d} or {n},{d} \u20ac.",

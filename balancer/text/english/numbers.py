@@ -7,7 +7,6 @@ from unicodedata import normalize
 
 from balancer.text.english.cardinals import (
     NUMBER,
-    cardinal,
     digit_by_digit,
     integer,
     number,
@@ -25,12 +24,28 @@ MAX_COUNTED_DIGITS = 6
 """Numbers in a chain with more digits together are said digit by digit."""
 
 _OPERATORS = {
-    "+": "plus", "-": "minus", "\u2212": "minus", "*": "times", "\u00d7": "times", "x": "times", "\u00f7": "divided by", "/": "divided by",
-    "=": "equals", "^": "to the power of",
-}  # fmt: skip
-_COMPARED = {"<": "less than", ">": "greater than", "<=": "less than or equal to", ">=": "greater than or equal to", "~": "about", "\u2248": "about", "~=": "about",
-             "\u2264": "less than or equal to",
-             "\u2265": "greater than or equal to"}  # fmt: skip
+    "+": "plus",
+    "-": "minus",
+    "\u2212": "minus",
+    "*": "times",
+    "\u00d7": "times",
+    "x": "times",
+    "\u00f7": "divided by",
+    "/": "divided by",
+    "=": "equals",
+    "^": "to the power of",
+}
+_COMPARED = {
+    "<": "less than",
+    ">": "greater than",
+    "<=": "less than or equal to",
+    ">=": "greater than or equal to",
+    "~": "about",
+    "\u2248": "about",
+    "~=": "about",
+    "\u2264": "less than or equal to",
+    "\u2265": "greater than or equal to",
+}
 
 
 def _power(exponent: str) -> str:
@@ -71,7 +86,8 @@ def _range(match: re.Match[str]) -> str:
 
 def _scientific(match: re.Match[str]) -> str:
     sign = "minus " if match["exponent_sign"] == "-" else ""
-    return f"{sign_words(match['sign'])}{number(match['number'])} times ten to the power of {sign}{integer(match['exponent'])}"
+    power = f"ten to the power of {sign}{integer(match['exponent'])}"
+    return f"{sign_words(match['sign'])}{number(match['number'])} times {power}"
 
 
 def _plain(written: str) -> str:
@@ -107,7 +123,7 @@ def _behind_letters(digits: str) -> str:
 
 COMPARISONS = (
     rule(
-        rf"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)",
+        r"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)",
         lambda match: f"{_COMPARED.get(match[1], 'about')} ",
         needs="<>~\u2248\u2264\u2265",
     ),
@@ -137,7 +153,7 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        rf"(?<![\w.,])([0-9]{{1,6}})\s?[x\u00d7]\s?([0-9]{{1,6}})(?:\s?[x\u00d7]\s?([0-9]{{1,6}}))?(?![\w]|[.,]\d)",
+        r"(?<![\w.,])([0-9]{1,6})\s?[x\u00d7]\s?([0-9]{1,6})(?:\s?[x\u00d7]\s?([0-9]{1,6}))?(?![\w]|[.,]\d)",
         lambda match: " by ".join(number(group) for group in match.groups() if group),
         needs="x\u00d7",
         at=At.numbers,
@@ -181,7 +197,8 @@ RULES = (
     rule(r"(?<=\d)\s([-\u2212/])\s(?=[\d(])", _operation, needs="-\u2212/"),
     rule(r"(?<=\d)-(?=\d)", " to ", needs="-"),
     rule(
-        rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
+        rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)"
+        rf"(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
         lambda match: year(int(match[1])),
         at=At.numbers,
     ),
