@@ -391,8 +391,8 @@ class TextSettings(SettingsGroup):
 
     normalize: bool = Field(
         True,
-        description="Whether markup, numbers, dates, units, abbreviations and the like are said as they are meant, where a "
-        "request does not say (`normalize`).",
+        description="Whether markup, numbers, dates, units, abbreviations and the like are said as they are meant, "
+        "where a request does not say (`normalize`).",
     )
 
 

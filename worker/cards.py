@@ -142,8 +142,9 @@ _TOP_K = Parameter(
 
 # The added tokens of Turbo's tokenizer (added_tokens.json of its checkpoint), which Nano shares.
 _TAGS = (
-    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]", "[happy]",
-    "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]", "[chuckle]", "[laugh]",
+    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]",
+    "[narration]", "[crying]", "[happy]", "[sarcastic]", "[clear throat]", "[sigh]", "[shush]",
+    "[cough]", "[groan]", "[sniff]", "[gasp]", "[chuckle]", "[laugh]",
 )  # fmt: skip
 
 

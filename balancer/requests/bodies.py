@@ -113,8 +113,8 @@ class _Body(BaseModel):
     normalize: Annotated[
         bool | None,
         Field(
-            description="Whether markup, numbers, dates, units, abbreviations and the like in the text are said as they are "
-            "meant; `false` gives the text to the engine as it is. The server's setting if omitted.",
+            description="Whether markup, numbers, dates, units, abbreviations and the like in the text are said as "
+            "they are meant; `false` gives the text to the engine as it is. The server's setting if omitted.",
         ),
     ] = None
 

@@ -36,7 +36,8 @@ class TextPreparation:
             text = self._front_end.prepare(body.spoken_text, language).plain
         except ForeignScriptError as error:
             raise InvalidRequestError(
-                f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language that fits",
+                f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language "
+                "that fits",
                 param=body.text_field,
                 code="unsupported_script",
             ) from error

@@ -1,4 +1,4 @@
-"""Mends the characters of a text: its encoding, invisible and look-alike characters, other scripts' digits and punctuation.
+"""Mends the characters of a text: encoding, invisible and look-alike characters, other scripts' digits and punctuation.
 
 The result is in NFC, with line feeds as its only line breaks, and has no control, format or private-use character.
 """

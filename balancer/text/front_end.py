@@ -1,7 +1,8 @@
 """The text front end: from what people send to what is to be said. Pure: text in, text out.
 
 Stages, each a module: entities, characters (Unicode mended), brackets (pauses, tags, control syntax), HTML and SSML,
-Markdown, lines (paragraphs), scripts, and the words of the language. The result goes into the cache key and to the engine.
+Markdown, lines (paragraphs), scripts, and the words of the language. The result goes into the cache key and to the
+engine.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 
 from balancer.text import characters, lines, numerals, scripts
 from balancer.text.english import speech
-from balancer.text.markup import brackets, entities, html, markdown
 from balancer.text.marks import MARKS, PAUSE_MARKS, pause_seconds, tag_of
+from balancer.text.markup import brackets, entities, html, markdown
 from balancer.text.spoken_text import Span, SpokenText
 
 MAX_GROWTH = 30

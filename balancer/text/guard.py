@@ -1,23 +1,27 @@
-"""The rule that holds for every replacement: each digit, sign and currency of what is replaced has a word in its place."""
+"""The rule that holds for every replacement: each digit, sign and currency of it has a word in its place."""
 
 from __future__ import annotations
 
 import re
 
 _SMALL = (
-    "zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "zero oh one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen "
     "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion "
     "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
     "sixteenth seventeenth eighteenth nineteenth twentieth thirtieth fortieth fiftieth sixtieth seventieth eightieth "
-    "ninetieth hundredth thousandth millionth half quarter twenties thirties forties fifties sixties seventies eighties "
+    "ninetieth hundredth thousandth millionth half quarter twenties thirties forties fifties sixties seventies "
+    "eighties "
     "nineties hundreds thousands midnight squared cubed square cubic"
 )
 _MONTHS = "january february march april may june july august september october november december"
 NUMBER_WORDS = frozenset(f"{_SMALL} {_MONTHS} {' '.join(f'{word}s' for word in _SMALL.split())}".split())
 """Words that a digit may have become."""
 CURRENCY_WORDS = frozenset(
-    "dollar dollars cent cents euro euros pound pounds penny pence yen yuan rupee rupees paise bitcoin won ruble rubles lira "
-    "hryvnia dong peso pesos shekel shekels baht naira franc francs krona kronor krone kroner zloty forint koruna real reais "
+    "dollar dollars cent cents euro euros pound pounds penny pence yen yuan rupee rupees paise bitcoin won "
+    "ruble rubles lira "
+    "hryvnia dong peso pesos shekel shekels baht naira franc francs krona kronor krone kroner zloty forint "
+    "koruna real reais "
     "rand ringgit rupiah dirham dirhams riyal riyals cedi tugrik kip tenge colon lari manat guarani currency".split()
 )
 

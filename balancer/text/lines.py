@@ -1,4 +1,4 @@
-"""Lines become paragraphs: wrapped lines are joined, words divided at a line's end made whole, separator lines dropped."""
+"""Lines become paragraphs: wrapped lines joined, words divided at a line's end made whole, separator lines dropped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _BULLET = re.compile(r"^[ \t]*(?:\u2022[ \t]*|[*+-][ \t]+)")
 
 MIN_SEPARATOR_CHARACTERS = 3
 MIN_WRAPPED_CHARACTERS = 40
-"""A line that is shorter, without punctuation at its end and before a capital or digit, was not wrapped: it is a line of
+"""A line that is shorter, without punctuation at its end and before a capital or digit, was not wrapped: it is a line
+of
 an address, a verse or a list."""
 
 _ENDS = tuple(".!?:;,-\u2013\u2014\u2026")

@@ -8,7 +8,8 @@ from functools import lru_cache
 from num2words import num2words
 
 LANGUAGES = {
-    "ar": "ar", "da": "dk", "de": "de", "es": "es", "fi": "fi", "fr": "fr", "he": "he", "it": "it", "ko": "ko", "nl": "nl", "no": "no",
+    "ar": "ar", "da": "dk", "de": "de", "es": "es", "fi": "fi", "fr": "fr", "he": "he", "it": "it", "ko": "ko",
+    "nl": "nl", "no": "no",
     "pl": "pl", "pt": "pt", "ru": "ru", "sv": "sv", "tr": "tr",
 }  # fmt: skip
 """Languages of the engines that num2words knows, as it calls them."""

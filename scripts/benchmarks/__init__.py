@@ -2,6 +2,7 @@
 
 balancer               `scripts/bench_balancer`: the cost of the balancer itself
 cache                  `scripts/bench_cache`: hits and misses of the audio cache
+text                   `scripts/bench_text`: the text front end
 workers                `scripts/bench_workers`: pinned workers against one model behind one lock
 engine                 `scripts/bench_engine`: the batched engine against upstream's own classes
 backends               `scripts/bench_decode`: inference runtimes

@@ -1,7 +1,7 @@
 """The text front end alone: milliseconds for a text of 300 characters, and for a corpus that the script makes.
 
-The corpus is deterministic: prose, chat answers in Markdown, web pages, mails, lists of prices and dates, and lines of one
-repeated symbol, cut into texts of up to 5,000 characters. One process, no server: what a request pays before the cache.
+The corpus is deterministic: prose, chat answers in Markdown, web pages, prices and dates, and lines of one repeated
+symbol, cut into texts of up to 5,000 characters. One process, no server: what a request pays before the cache.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from scripts.support.console import run_command, stderr
 MIB = 2**20
 LENGTHS = (50, 300, 1000, 5000)
 _WORDS = (
-    "the a an old quick river house garden letter winter train keeper window evening people music Doctor London Alice Henry went "
-    "came saw said found took wrote opened closed slowly again never always with without over under before after because"
+    "the a an old quick river house garden letter winter train keeper window evening people music Doctor "
+    "London Alice Henry went came saw said found took wrote opened closed slowly again never always with "
+    "without over under before after because "
 ).split()
 _FACTS = (
     "It costs ${n}.{d} or {n},{d} \u20ac.",
@@ -82,7 +83,9 @@ def main(
     before = process.memory_info().rss
     front_end = FrontEnd()
     front_end.prepare("Warm up: 5 **words**.")
-    table = Table("text", "median ms", "p99 ms", "longest ms", "MB/s", title=f"one thread, Python, process {os.getpid()}")
+    table = Table(
+        "text", "median ms", "p99 ms", "longest ms", "MB/s", title=f"one thread, Python, process {os.getpid()}"
+    )
     for length in LENGTHS:
         texts = [text for text in corpus(length * repeats * len(LENGTHS) * 4) if len(text) == length][:repeats]
         table.add_row(f"{length} characters", *_row(_timed(front_end, texts), length * len(texts)))
@@ -108,7 +111,12 @@ def _row(seconds: list[float], characters: int) -> tuple[str, str, str, str]:
     ordered = sorted(seconds)
     p99 = ordered[int(0.99 * (len(ordered) - 1))]
     median = statistics.median(ordered)
-    return f"{median * 1e3:.2f}", f"{p99 * 1e3:.2f}", f"{ordered[-1] * 1e3:.1f}", f"{characters / sum(ordered) / 1e6:.2f}"
+    return (
+        f"{median * 1e3:.2f}",
+        f"{p99 * 1e3:.2f}",
+        f"{ordered[-1] * 1e3:.1f}",
+        f"{characters / sum(ordered) / 1e6:.2f}",
+    )
 
 
 if __name__ == "__main__":

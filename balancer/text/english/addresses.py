@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.cardinals import digit_by_digit, integer, pair
-from balancer.text.english.cardinals import cardinal
+from balancer.text.english.cardinals import cardinal, digit_by_digit, integer, pair
 from balancer.text.english.rules import At, rule
 
 MAX_PATH_CHARACTERS = 30
 """A web address with a longer path is said by its host's name alone."""
 
 _TOP_LEVEL = (
-    "com org net edu gov mil int info io ai app dev co uk us eu de fr es it nl be ch at se no fi dk pl pt ru ua cz gr ie jp cn kr "
+    "com org net edu gov mil int info io ai app dev co uk us eu de fr es it nl be ch at se no fi dk pl pt ru ua "
+    "cz gr ie jp cn kr "
     "in au nz ca br mx ar za tv me ly gg fm xyz tech online site store blog cloud shop news wiki example local test"
 ).split()
 _EXTENSIONS = (
-    "bat bmp c cc cfg conf cpp cs css csv dll doc docx env epub exe flac gif go gz h hpp html ini java jpeg jpg js json jsx kt lock "
-    "log lua m4a md mkv mov mp3 mp4 ogg onnx pdf php png pptx ps1 py rar rb rs rst sh so sql svg tar tex toml ts tsv tsx txt wav "
+    "bat bmp c cc cfg conf cpp cs css csv dll doc docx env epub exe flac gif go gz h hpp html ini java jpeg jpg "
+    "js json jsx kt lock "
+    "log lua m4a md mkv mov mp3 mp4 ogg onnx pdf php png pptx ps1 py rar rb rs rst sh so sql svg tar tex toml "
+    "ts tsv tsx txt wav "
     "webm webp xls xlsx xml yaml yml zip"
 ).split()
 _SHORT_WORDS = frozenset(
-    "a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new tmp".split()
+    "a an as at be by do go he hi i if in is it me my no of oh ok on or so to up we app bin env get lib log new "
+    "tmp".split()
 )
 _SYMBOLS = {
-    ".": "dot", "/": "slash", ":": "colon", "?": "question mark", "=": "equals", "&": "and", "@": "at", "#": "hash", "-": "dash",
-    "_": "underscore", "~": "tilde", "%": "percent", "+": "plus", "\\": "backslash", "!": "exclamation mark", "$": "dollar",
+    ".": "dot", "/": "slash", ":": "colon", "?": "question mark", "=": "equals", "&": "and", "@": "at", "#": "hash",
+    "-": "dash",
+    "_": "underscore", "~": "tilde", "%": "percent", "+": "plus", "\\": "backslash", "!": "exclamation mark",
+    "$": "dollar",
     "*": "star", ",": "comma", ";": "semicolon", "'": "apostrophe",
 }  # fmt: skip
 
@@ -52,7 +57,7 @@ def _piece(piece: str) -> str:
     if not piece.isalpha():
         return piece
     is_word = piece.lower() in _SHORT_WORDS or (
-        len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "api", "url", "aws")
+        len(piece) > 2 and _VOWEL.search(piece) and piece.lower() not in ("usr", "etc", "api", "url", "aws")
     )
     return piece.lower() if is_word else spelled(piece)
 
@@ -155,12 +160,22 @@ RULES = (
     rule(
         r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|\\\\[\w.\\+-]{1,200}[\w]", lambda match: spoken_name(match[0]), needs="\\"
     ),
-    rule(r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)", lambda match: f"at {match[1].replace('_', ' ')}", needs="@"),
-    rule(r"(?<![\w&#])#(?=\w{0,60}[^\W\d_])(\w{1,100})", _hashtag, needs="#"),
+    rule(
+        r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)",
+        lambda match: f"at {match[1].replace('_', ' ')}",
+        needs="@",
+        abridges=True,
+    ),
+    rule(r"(?<![\w&#])#(?=\w{0,60}[^\W\d_])(\w{1,100})", _hashtag, needs="#", abridges=True),
     rule(
         r"(?<![\w.])_{0,2}[A-Za-z][A-Za-z0-9]{0,60}(?:_{1,2}[A-Za-z0-9]{1,60}){1,20}_{0,2}(?!\w)",
         _identifier,
         needs="_",
+        abridges=True,
     ),
-    rule(r"\b(?!i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b", _camel, needs=re.compile("[a-z][A-Z]")),
+    rule(
+        r"\b(?!mmHg|i?(?:Phone|Pad|Pod|Cloud|Tunes|Mac|OS)\b)[a-z]{2,40}(?:[A-Z][a-z]{1,40}){1,8}\b",
+        _camel,
+        needs=re.compile("[a-z][A-Z]"),
+    ),
 )

@@ -7,9 +7,8 @@ import re
 from balancer.text.english.cardinals import cardinal, ordinal, pair, year
 from balancer.text.english.rules import At, rule
 
-MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
+MONTHS = tuple("January February March April May June July August September October November December".split())
+_DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 _MONTH_NAMES = {name[:3]: name for name in MONTHS} | {name: name for name in MONTHS} | {"Sept": "September"}
 _DAYS = {
     "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
@@ -39,7 +38,7 @@ _UNCHANGED_TENS = {0: "hundreds", 1: "tens"}
 
 def spoken_date(day: int, month: int, year_number: int | None) -> str | None:
     """March fifth, twenty twenty-four; None if there is no such day."""
-    if not (1 <= day <= 31 and 1 <= month <= 12):
+    if not (1 <= month <= 12 and 1 <= day <= _DAYS_OF_MONTHS[month - 1]):
         return None
     said = f"{MONTHS[month - 1]} {ordinal(day)}"
     return said if year_number is None else f"{said}, {year(year_number)}"
@@ -55,7 +54,9 @@ def _iso(match: re.Match[str]) -> str | None:
     if date is None or match["hour"] is None:
         return date
     hour, minute = int(match["hour"]), int(match["minute"])
-    return f"{date}, {cardinal(hour)} {pair(minute) if minute else 'hundred'}"
+    second = int(match["second"] or 0)
+    seconds = f" and {cardinal(second)} second{'' if second == 1 else 's'}" if second else ""
+    return f"{date}, {cardinal(hour)} {pair(minute) if minute else 'hundred'}{seconds}"
 
 
 def _by_strokes(match: re.Match[str]) -> str | None:
@@ -103,27 +104,33 @@ def _years(match: re.Match[str]) -> str:
 RULES = (
     rule(
         r"(?<![\w-])(?P<year>[12][0-9]{3})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
-        r"(?:(?:T|, | )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::00(?:\.0{1,9})?)?(?: ?(?:Z|[+-]00:?00)(?![\w:]))?)?(?![\w:]|-\w)",
+        r"(?:(?:T|, | )(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:\.[0-9]{1,9})?)?(?: ?"
+        r"(?:Z|[+-]00:?00)(?![\w:]))?)?(?![\w:]|-\w)",
         _iso,
-        needs="-", at=At.numbers,
+        needs="-",
+        abridges=True,
+        at=At.numbers,
     ),
     rule(
         r"(?<![\w/.])([12][0-9]{3})/([0-9]{2})/([0-9]{2})(?![\w/])",
         lambda match: spoken_date(int(match[3]), int(match[2]), int(match[1])),
-        needs="/", at=At.numbers,
+        needs="/",
+        at=At.numbers,
     ),
     rule(r"(?<![\w/.])([0-9]{1,2})/([0-9]{1,2})/([0-9]{4}|[0-9]{2})(?![\w/])", _by_strokes, needs="/", at=At.numbers),
     rule(r"(?<![\w.])([0-9]{1,2})\. ?([0-9]{1,2})\. ?([0-9]{4})(?![\w]|\.\d)", _by_points, needs=".", at=At.numbers),
     rule(r"(?<![\w-])([0-9]{1,2})-([0-9]{1,2})-((?:19|20)[0-9]{2})(?![\w-])", _by_strokes, needs="-", at=At.numbers),
     rule(
-        rf"\b{_MONTH}\b\.? (?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
+        rf"\b{_MONTH}\b\.? (?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd"
+        r"|rd|th)?)?"
         rf"(?:,? (?P<year>{_YEAR}))?{_END}(?! (?:times|percent|people|days|years)\b)",
         _month_first,
         needs=_NAMED,
         at=At.capitals,
     ),
     rule(
-        rf"(?<![\w.:])(?:[Tt]he )?(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})(?:st|nd|rd|th)?)?"
+        rf"(?<![\w.:])(?:[Tt]he )?(?P<day>[0-9]{{1,2}})(?:st|nd|rd|th)?(?:\s?[-\u2013]\s?(?P<last>[0-9]{{1,2}})"
+        r"(?:st|nd|rd|th)?)?"
         rf" (?:of )?{_MONTH}\b\.?(?:,? (?P<year>{_YEAR}))?{_END}",
         _day_first,
         needs=_NAMED,
@@ -139,7 +146,22 @@ RULES = (
         needs=_DAYS_NAMED,
         at=At.capitals,
     ),
-    rule(r"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=\s?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)", lambda match: _DAYS[match[1]], needs=_DAYS_NAMED, at=At.capitals),
-    rule(r"(?<=(?:on|nd|or|xt|st) )(Sat|Sun)\.", lambda match: f"{_DAYS[match[1]]}.", needs=("Sat", "Sun"), at=At.capitals),
-    rule(rf"\b({_DAY})(?=, (?:\d|(?:{'|'.join(MONTHS)})\b))", lambda match: _DAYS[match[1]], needs=_DAYS_NAMED, at=At.capitals),
+    rule(
+        r"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=\s?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)",
+        lambda match: _DAYS[match[1]],
+        needs=_DAYS_NAMED,
+        at=At.capitals,
+    ),
+    rule(
+        r"(?<=(?:on|nd|or|xt|st) )(Sat|Sun)\.",
+        lambda match: f"{_DAYS[match[1]]}.",
+        needs=("Sat", "Sun"),
+        at=At.capitals,
+    ),
+    rule(
+        rf"\b({_DAY})(?=, (?:\d|(?:{'|'.join(MONTHS)})\b))",
+        lambda match: _DAYS[match[1]],
+        needs=_DAYS_NAMED,
+        at=At.capitals,
+    ),
 )

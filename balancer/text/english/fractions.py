@@ -26,7 +26,7 @@ def fraction(over: int, under: int) -> str:
         return f"{cardinal(over)} {'out of' if over == under else 'over'} {cardinal(under)}"
     if (under > _MAX_DENOMINATOR and under not in (32, 50, 64, 100, 1000)) or over > _MAX_DENOMINATOR:
         return f"{cardinal(over)} out of {cardinal(under)}"
-    name = {1: "over one", 2: "half", 4: "quarter"}.get(under) or ordinal(under)
+    name = {1: "over one", 2: "half", 4: "quarter"}.get(under) or ordinal(under).removeprefix("one ")
     if over == 1 or under == 1:
         return f"{cardinal(over)} {name}"
     return f"{cardinal(over)} {'halves' if under == 2 else name + 's'}"
@@ -37,8 +37,15 @@ def _mixed(sign: str, whole: str | None, over: int, under: int) -> str:
     return f"{sign_words(sign)}{integer(whole.strip(' -')) + ' and ' if whole else ''}{part}"
 
 
+def _is_improper(match: re.Match[str]) -> bool:
+    groups = match.groupdict()
+    return "over" in groups and int(groups["over"]) > int(groups["under"])
+
+
 def _unit(match: re.Match[str]) -> str:
-    return f" {name_of(match['unit'], singular=not match['whole'])}" if match["unit"] else ""
+    if not match["unit"]:
+        return ""
+    return f" {name_of(match['unit'], singular=not match['whole'] and not _is_improper(match))}"
 
 
 def _stroke(match: re.Match[str]) -> str:
@@ -59,7 +66,8 @@ RULES = (
         rf"(?P<sign>{SIGN})(?<![\w./,])(?P<whole>[0-9]{{1,4}}[ -])?(?P<over>[0-9]{{1,4}})/(?P<under>[0-9]{{1,4}})"
         rf"(?:ths?|rds?|nds?)?(?![\w/]|[.,]\d){_OPTIONAL_UNIT}",
         _stroke,
-        needs="/", at=At.numbers,
+        needs="/",
+        at=At.numbers,
     ),
     rule(
         rf"(?P<sign>{SIGN})(?P<whole>[0-9]{{1,9}} ?)?(?P<part>[{VULGAR}]){_OPTIONAL_UNIT}",

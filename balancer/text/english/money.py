@@ -92,9 +92,25 @@ _SYMBOL = f"[{re.escape(''.join(SYMBOLS))}]"
 _BEFORE = rf"(?:(?:{'|'.join(sorted(map(re.escape, _PREFIXED), key=len, reverse=True))})|(?:R\$)|{_SYMBOL})"
 _SCALE = r"(?:[ -]?(?:thousand|million|billion|trillion|hundred|crore|lakh)\b|(?:k|K|mn|mio|mm|bn|tn|[MBTmb])(?![\w]))?"
 _CODE = rf"(?:{'|'.join(CODES)})"
-_PER = r"(?P<per>\s?/\s?(?:year|yr|month|mo|week|wk|day|hour|hr|h|night|person|unit|item|user|seat|kg|m\u00b2|m\u00b3|lb|mile|km|GB|kWh|minute|min|share|barrel)(?!\w))?"
-_PERIODS = {"yr": "year", "mo": "month", "wk": "week", "hr": "hour", "h": "hour", "kg": "kilogram", "lb": "pound", "km": "kilometer",
-            "m\u00b2": "square meter", "m\u00b3": "cubic meter", "GB": "gigabyte", "kWh": "kilowatt hour", "min": "minute"}  # fmt: skip
+_PER = (
+    r"(?P<per>\s?/\s?(?:year|yr|month|mo|week|wk|day|hour|hr|h|night|person|unit|item|user|seat|kg|lb|m\u00b2|m\u00b3|mile"
+    r"|km|GB|kWh|minute|min|share|barrel)(?!\w))?"
+)
+_PERIODS = {
+    "yr": "year",
+    "mo": "month",
+    "wk": "week",
+    "hr": "hour",
+    "h": "hour",
+    "kg": "kilogram",
+    "lb": "pound",
+    "km": "kilometer",
+    "m\u00b2": "square meter",
+    "m\u00b3": "cubic meter",
+    "GB": "gigabyte",
+    "kWh": "kilowatt hour",
+    "min": "minute",
+}
 
 
 def _names(currency: str) -> _Names:
@@ -170,12 +186,14 @@ RULES = (
     rule(
         rf"{BOUNDARY}(?P<first>{NUMBER})\s?[-\u2013]\s?(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?!\w)",
         _range_behind,
-        needs=_ALL, at=At.numbers,
+        needs=_ALL,
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_SYMBOL})(?![\w]){_PER}",
         _amount,
-        needs=_ALL, at=At.numbers,
+        needs=_ALL,
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}",
@@ -184,6 +202,9 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}", _amount, needs=tuple(CODES), at=At.capitals
+        rf"\b(?P<currency>{_CODE}\b\.?)\s?(?P<sign>-?)(?P<number>{NUMBER})(?P<scale>{_SCALE}){_PER}",
+        _amount,
+        needs=tuple(CODES),
+        at=At.capitals,
     ),
 )

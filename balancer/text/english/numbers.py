@@ -1,4 +1,4 @@
-"""Numbers in all their other forms: versions, fractions, powers, ratios, ranges, ordinals, years, large ones, and plain ones."""
+"""Numbers in all their other forms: versions, powers, ratios, ranges, ordinals, years, large ones, and plain ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from unicodedata import normalize
 
 from balancer.text.english.cardinals import (
     NUMBER,
-    cardinal,
     digit_by_digit,
     integer,
     number,
@@ -21,13 +20,32 @@ from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
 _SUBSCRIPTS = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
 
+MAX_COUNTED_DIGITS = 6
+"""Numbers in a chain with more digits together are said digit by digit."""
+
 _OPERATORS = {
-    "+": "plus", "-": "minus", "\u2212": "minus", "*": "times", "\u00d7": "times", "x": "times", "\u00f7": "divided by", "/": "divided by",
-    "=": "equals", "^": "to the power of",
-}  # fmt: skip
-_COMPARED = {"<": "less than", ">": "greater than", "<=": "less than or equal to", ">=": "greater than or equal to", "~": "about", "\u2248": "about", "~=": "about",
-             "\u2264": "less than or equal to",
-             "\u2265": "greater than or equal to"}  # fmt: skip
+    "+": "plus",
+    "-": "minus",
+    "\u2212": "minus",
+    "*": "times",
+    "\u00d7": "times",
+    "x": "times",
+    "\u00f7": "divided by",
+    "/": "divided by",
+    "=": "equals",
+    "^": "to the power of",
+}
+_COMPARED = {
+    "<": "less than",
+    ">": "greater than",
+    "<=": "less than or equal to",
+    ">=": "greater than or equal to",
+    "~": "about",
+    "\u2248": "about",
+    "~=": "about",
+    "\u2264": "less than or equal to",
+    "\u2265": "greater than or equal to",
+}
 
 
 def _power(exponent: str) -> str:
@@ -68,7 +86,8 @@ def _range(match: re.Match[str]) -> str:
 
 def _scientific(match: re.Match[str]) -> str:
     sign = "minus " if match["exponent_sign"] == "-" else ""
-    return f"{sign_words(match['sign'])}{number(match['number'])} times ten to the power of {sign}{integer(match['exponent'])}"
+    power = f"ten to the power of {sign}{integer(match['exponent'])}"
+    return f"{sign_words(match['sign'])}{number(match['number'])} times {power}"
 
 
 def _plain(written: str) -> str:
@@ -86,6 +105,14 @@ def _signed(match: re.Match[str]) -> str:
     return f"{sign_words(match['sign'])}{number(match['number'])}"
 
 
+def _chain(match: re.Match[str]) -> str:
+    """Several numbers with hyphens: one by one, or as an account's if they are long."""
+    groups = match[0].split("-")
+    if sum(map(len, groups)) > MAX_COUNTED_DIGITS:
+        return ", ".join(map(digit_by_digit, groups))
+    return " ".join(map(integer, groups))
+
+
 def _operation(match: re.Match[str]) -> str:
     return f" {_OPERATORS[match[1]]} "
 
@@ -94,13 +121,21 @@ def _behind_letters(digits: str) -> str:
     return digit_by_digit(digits) if len(digits) > 4 else integer(digits)
 
 
+COMPARISONS = (
+    rule(
+        r"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)",
+        lambda match: f"{_COMPARED.get(match[1], 'about')} ",
+        needs="<>~\u2248\u2264\u2265",
+    ),
+)
 RULES = (
     rule(r"(?<![\w.])([vV]\.? ?)?([0-9]{1,8}(?:\.[0-9]{1,8}){2,8})(?![\w]|[.,]\d)(?!-\d)", _version, needs="."),
     rule(r"\b([vV]\.? ?)([0-9]{1,8}(?:\.[0-9]{1,8})?)(?![\w]|[.,]\d)", _decimal_version, needs="vV"),
     rule(
         rf"(?P<sign>{SIGN}){BOUNDARY}(?P<number>{NUMBER})(?:[eE]|\s?[x\u00d7*]\s?10\^)(?P<exponent_sign>[-+]?)(?P<exponent>[0-9]{{1,4}})(?!\w)",
         _scientific,
-        needs="eE^", at=At.numbers,
+        needs="eE^",
+        at=At.numbers,
     ),
     rule(rf"(?<=[\w)])[{_SUPERSCRIPTS}]{{1,6}}", lambda match: _power(match[0]), needs=_SUPERSCRIPTS),
     rule(r"(?<=[\w)])\^\(?[-\u2212]?[0-9]{1,6}\)?", lambda match: _power(match[0]), needs="^"),
@@ -114,17 +149,20 @@ RULES = (
     rule(
         rf"(?<![\w.,:])({NUMBER}):({NUMBER})(?![\w:]|[.,]\d)",
         lambda match: f"{number(match[1])} to {number(match[2])}",
-        needs=":", at=At.numbers,
+        needs=":",
+        at=At.numbers,
     ),
     rule(
-        rf"(?<![\w.,])([0-9]{{1,6}})\s?[x\u00d7]\s?([0-9]{{1,6}})(?:\s?[x\u00d7]\s?([0-9]{{1,6}}))?(?![\w]|[.,]\d)",
+        r"(?<![\w.,])([0-9]{1,6})\s?[x\u00d7]\s?([0-9]{1,6})(?:\s?[x\u00d7]\s?([0-9]{1,6}))?(?![\w]|[.,]\d)",
         lambda match: " by ".join(number(group) for group in match.groups() if group),
-        needs="x\u00d7", at=At.numbers,
+        needs="x\u00d7",
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}(?:(?P<first>{NUMBER})[-\u2013])?(?P<number>{NUMBER})\s?[x\u00d7](?![\w])",
         lambda match: f"{number(match['first']) + ' to ' if match['first'] else ''}{number(match['number'])} times",
-        needs="x\u00d7", at=At.numbers,
+        needs="x\u00d7",
+        at=At.numbers,
     ),
     rule(
         rf"{BOUNDARY}([0-9]{{1,3}}(?:,[0-9]{{3}}){{1,4}}|[0-9]{{1,12}})(?:st|nd|rd|th|ST|ND|RD|TH)\b",
@@ -138,30 +176,29 @@ RULES = (
     ),
     rule(
         r"(?<![\w.,-])[0-9]{1,6}(?:-[0-9]{1,6}){2,8}(?![\w]|[.,-]\d)",
-        lambda match: " ".join(map(integer, match[0].split("-"))),
-        needs="-", at=At.numbers,
+        _chain,
+        needs="-",
+        at=At.numbers,
     ),
     rule(
         r"(?<![\w.,])[0-9]{1,2}(?:,[0-9]{1,2}){2,30}(?![\w]|[.,]\d)",
         lambda match: ", ".join(map(integer, match[0].split(","))),
-        needs=",", at=At.numbers,
+        needs=",",
+        at=At.numbers,
     ),
     rule(r"(?<![\w&])#\s?(?=\d)", "number ", needs="#"),
     rule(
-        rf"(?<!\w)([<>~\u2248\u2264\u2265]=?)\s?(?=[-+.$]?\d)",
-        lambda match: f"{_COMPARED.get(match[1], 'about')} ",
-        needs="<>~\u2248\u2264\u2265",
-    ),
-    rule(
         rf"{BOUNDARY}(?P<sign>{SIGN})(?P<first>{NUMBER})(?:[-\u2013]|\s[-\u2013]\s)(?P<second_sign>-?)(?P<number>{NUMBER})(?![\w]|-\d)(?!\s?[=*/\u00d7\u00f7])",
         _range,
-        needs="-\u2013", at=At.numbers,
+        needs="-\u2013",
+        at=At.numbers,
     ),
     rule(r"(?<=\d)\s?([+*\u00d7\u00f7=^])\s?(?=[-+]?[\d(])", _operation, needs="+*\u00d7\u00f7=^"),
     rule(r"(?<=\d)\s([-\u2212/])\s(?=[\d(])", _operation, needs="-\u2212/"),
     rule(r"(?<=\d)-(?=\d)", " to ", needs="-"),
     rule(
-        rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
+        rf"(?<![\w.,-])({_YEAR})(?![\w]|[.:,]\d|-\d)"
+        rf"(?! (?!{_NOT_COUNTED}\b)(?:[a-z]{{2,20}}s|people|men|women|children|of)\b)",
         lambda match: year(int(match[1])),
         at=At.numbers,
     ),

@@ -29,13 +29,16 @@ RULES = (
     rule(
         rf"(?<![\w.])\+[0-9]{{1,3}}(?:[- .]?\(?[0-9]{{1,5}}\)?){{1,6}}(?<=[0-9)]){_END}(?<=[0-9]{{2}})",
         _digits,
-        needs="+", at=At.numbers,
+        needs="+",
+        at=At.numbers,
     ),
     rule(rf"(?<![\w.,-])0[0-9]{{2,4}}[ -][0-9]{{3,8}}(?:[ -][0-9]{{2,8}}){{0,3}}{_END}", _digits, at=At.numbers),
     rule(rf"(?<![\w.,-])[0-9]{{3}}-[0-9]{{4}}{_END}", _digits, needs="-", at=At.numbers),
     rule(rf"(?<![\w.,-])[0-9]{{4}}(?:[ -][0-9]{{4}}){{2,4}}{_END}", _digits, at=At.numbers),
     rule(rf"(?<![\w.,-])[0-9]{{2,6}}(?:-[0-9]{{2,8}}){{2,6}}{_END}", _digits, needs="-", at=At.numbers),
     rule(
-        r"(?<=\b(?:[Cc]all|[Dd]ial|[Rr]ing|[Tt]ext) )(?:911|999|112|411|211|311|000)(?![\w]|[.,]\d)", _digits, at=At.numbers
+        r"(?<=\b(?:[Cc]all|[Dd]ial|[Rr]ing|[Tt]ext) )(?:911|999|112|411|211|311|000)(?![\w]|[.,]\d)",
+        _digits,
+        at=At.numbers,
     ),
 )

@@ -23,6 +23,7 @@ _RULES = (
     *stretched.RULES,
     *symbols.BEFORE_NUMBERS,
     *addresses.RULES,
+    *numbers.COMPARISONS,
     *dates.RULES,
     *times.RULES,
     *abbreviations.BEFORE_NUMBERS,

@@ -8,12 +8,17 @@ from balancer.text.english.rules import rule
 
 _DOUBLED = frozenset(
     """
-    agree all allow ball beef been bee bell boo book boom boss call cheer cheers coffee cool deep doom eel feel fell feet fool food foot free freedom
-    full geese goodness good goodbye goose green hall hee hell hello hill hoo hoop hoot hurry i'll ill indeed keep kill kiss kneel knee look loop
-    loose mall mass meet mess miss mood moon moo need noon off oops pass pee peep pool poor puff queen roof room root sheep school see seem seen sell
-    shoot sleep small smell smooth soon speed spell spoon steel still sunny funny happy yummy pretty better little matter letter dinner summer silly
-    sorry street sweet tall teeth tell three till too took tooth tree wall weed week weep well wheel whee will woo wood wool yahoo yell yee zoo aww
-    eww hmm mm mmm brr grr shh zz pff yippee amazing-grace freeze breeze cheese screen between
+    agree all allow ball beef been bee bell boo book boom boss call cheer cheers coffee cool deep doom eel feel fell
+    feet fool food foot free freedom
+    full geese goodness good goodbye goose green hall hee hell hello hill hoo hoop hoot hurry i'll ill indeed keep
+    kill kiss kneel knee look loop
+    loose mall mass meet mess miss mood moon moo need noon off oops pass pee peep pool poor puff queen roof room root
+    sheep school see seem seen sell
+    shoot sleep small smell smooth soon speed spell spoon steel still sunny funny happy yummy pretty better little
+    matter letter dinner summer silly
+    sorry street sweet tall teeth tell three till too took tooth tree wall weed week weep well wheel whee will woo
+    wood wool yahoo yell yee zoo aww
+    eww hmm mm mmm brr grr shh zz bzz pff yippee amazing-grace freeze breeze cheese screen between
     """.split()
 )
 """Words whose double letter stays when a stretched one is cut."""
@@ -54,6 +59,11 @@ def _laughter(match: re.Match[str]) -> str:
 
 
 RULES = (
-    rule(r"\b(ha|he|ho|hi)\1{1,200}h?\b(?<!hehe-)", _laughter, flags=re.IGNORECASE, needs=re.compile(r"(?:ha|he|ho|hi){2}", re.IGNORECASE)),
+    rule(
+        r"\b(ha|he|ho|hi)\1{1,200}h?\b(?<!hehe-)",
+        _laughter,
+        flags=re.IGNORECASE,
+        needs=re.compile(r"(?:ha|he|ho|hi){2}", re.IGNORECASE),
+    ),
     rule(r"\b(?=[^\W\d_]*([^\W\d_])\1\1)[^\W\d_]{3,2000}\b", _shortened, flags=re.IGNORECASE, needs=_RUN),
 )

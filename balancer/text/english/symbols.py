@@ -14,16 +14,25 @@ _GREEK = {
 }
 _GREEK = {letter: {"lamda": "lambda", "sigma": "sigma"}.get(name, name) for letter, name in _GREEK.items()}
 
-_EMOTICON = r"(?<![\w)])(?::[-'^]?[)(DPpOo|/\\*3]|;[-']?[)(DP]|[:;]'?-?\){2,}|=[)(DP]|<3(?!\d)|\^[_.]?\^|-_-|o_O|O_o|T_T|xD|XD)(?![\w(])"
+_EMOTICON = (
+    r"(?<![\w)])(?::[-'^]?[)(DPpOo|/\\*3]|;[-']?[)(DP]|[:;]'?-?\){2,}|=[)(DP]|<3(?!\d)|\^[_.]?\^|-_-|o_O"
+    r"|O_o|T_T|xD|XD)(?![\w(])"
+)
 _SHORTCODE = r"(?<![\w:]):([a-z][a-z_+-]{1,30}):(?![\w:])"
 
 NAMES = {
-    "&": "and", "=": "equals", "<": "less than", ">": "greater than", "\u2264": "less than or equal to", "\u2265": "greater than or equal to",
-    "\u2260": "not equal to", "\u2248": "about", "\u00d7": "times", "\u00f7": "divided by", "\u00b1": "plus or minus", "+": "plus",
-    "\u2192": "to", "\u27a1": "to", "\u21d2": "to", "\u2794": "to", "\u2190": "from", "\u221e": "infinity", "\u221a": "square root of", "\u2211": "sum of",
-    "%": "percent", "\u2030": "per mille", "\u00b0": "degrees", "@": "at", "\u00a7": "section", "\u2116": "number", "\u00b6": "paragraph",
-    "\u20ac": "euros", "$": "dollars", "\u00a3": "pounds", "\u00a5": "yen", "\u00a2": "cents", "\u20b9": "rupees", "\u20bf": "bitcoin",
-    "\u2032": "prime", "\u00b5": "micro", "\u2200": "for all", "\u2203": "there exists", "\u2208": "in", "\u2202": "partial", "\u222b": "integral of",
+    "&": "and", "=": "equals", "<": "less than", ">": "greater than", "\u2264": "less than or equal to",
+    "\u2265": "greater than or equal to",
+    "\u2260": "not equal to", "\u2248": "about", "\u00d7": "times", "\u00f7": "divided by",
+    "\u00b1": "plus or minus", "+": "plus",
+    "\u2192": "to", "\u27a1": "to", "\u21d2": "to", "\u2794": "to", "\u2190": "from", "\u221e": "infinity",
+    "\u221a": "square root of", "\u2211": "sum of",
+    "%": "percent", "\u2030": "per mille", "\u00b0": "degrees", "@": "at", "\u00a7": "section", "\u2116": "number",
+    "\u00b6": "paragraph",
+    "\u20ac": "euros", "$": "dollars", "\u00a3": "pounds", "\u00a5": "yen", "\u00a2": "cents", "\u20b9": "rupees",
+    "\u20bf": "bitcoin",
+    "\u2032": "prime", "\u00b5": "micro", "\u2200": "for all", "\u2203": "there exists", "\u2208": "in",
+    "\u2202": "partial", "\u222b": "integral of",
 }  # fmt: skip
 _NAMED = f"[{re.escape(''.join(NAMES))}]"
 
@@ -34,6 +43,13 @@ BEFORE_NUMBERS = (
     rule(r"\b([CF])#", r"\1 sharp", needs="#"),
     rule(r"\bWi-?Fi\b", "Wi-Fi", flags=re.IGNORECASE, needs=("wi", "Wi", "WI")),
     rule(r"\b([A-Z]{1,3})&([A-Z]{1,3})\b", lambda match: " and ".join(map(" ".join, match.groups())), needs="&"),
+    rule(
+        r"\b(Room|Gate|Seat|Flat|Apartment|Apt|Unit|Suite|Row|Bus|Block|Class|Exit|Page) ([0-9]{1,5})-?([A-Z])\b",
+        r"\1 \2 \3",
+        needs=re.compile(r"\d-?[A-Z]"),
+        at=At.capitals,
+        abridges=True,
+    ),
     rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", needs="2", at=At.capitals, abridges=True),
 )
 RULES = (
@@ -42,7 +58,7 @@ RULES = (
     rule(r"_{2,}", " blank ", needs="_"),
     rule(r"<->|<-->|\u2194", " to and from ", needs="<\u2194"),
     rule(r"[-=]{1,2}>", " to ", needs=">"),
-    rule(r"<[-=]{1,2}(?![\w])", " from ", needs="<"),
+    rule(r"<(?:-{1,2}|==)(?!\w)", " from ", needs="<"),
     rule(r"!==?", " is not ", needs="!"),
     rule(r"<=", " less than or equal to ", needs="<"),
     rule(r">=", " greater than or equal to ", needs=">"),

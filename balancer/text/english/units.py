@@ -1,4 +1,4 @@
-"""Quantities with units: degrees, lengths, weights, rates such as km/h, squares and cubes, feet and inches, durations."""
+"""Quantities with units: degrees, lengths, weights, rates such as km/h, squares, feet and inches, durations."""
 
 from __future__ import annotations
 
@@ -141,9 +141,10 @@ SYMBOLS = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _END = r"(?![\w\u00b2\u00b3'^]|-\w)"
 _POWER = r"(?:[\u00b2\u00b3]|\^?[23](?![\w.,]))"
 _SQUARES = "(?:[kcmn]?m|ft|mi|yd|in|\u03bcm)"
-_PER = r"(?:[ms][\u00b2\u00b3]|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
+_PER = r"(?:[ms](?:[\u00b2\u00b3]|\^[23])|[a-zA-Z\u03bc]{1,4}|100 ?(?:g|ml|km))"
 _PER_NAMES = {
-    "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared", "s": "second",
+    "m\u00b2": "square meter", "m\u00b3": "cubic meter", "h": "hour", "hr": "hour", "s\u00b2": "second squared",
+    "s": "second",
     "d": "day", "day": "day", "yr": "year", "a": "year", "min": "minute", "week": "week", "year": "year", "mo": "month",
     "hour": "hour", "sec": "second", "inch": "inch", "in": "inch",
 }  # fmt: skip
@@ -171,7 +172,9 @@ def _per(unit: str | None) -> str | None:
         return ""
     if unit.startswith("100"):
         return f" per hundred {name_of(unit[3:].strip(), singular=False)}"
-    name = _PER_NAMES.get(unit) or (UNITS[unit][0] if unit in UNITS else None)
+    name = _PER_NAMES.get(unit.replace("^2", "\u00b2").replace("^3", "\u00b3")) or (
+        UNITS[unit][0] if unit in UNITS else None
+    )
     return name and f" per {name}"
 
 
@@ -212,7 +215,10 @@ def _feet(match: re.Match[str]) -> str:
     return f"{number(match[1])} foot {number(match[2])}"
 
 
-_VALUE = rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?P<first_unit>{SYMBOLS})?\s?(?:[-\u2013]|to\b)\s?(?P<second_sign>-?))?(?P<number>{NUMBER})"
+_VALUE = (
+    rf"{BOUNDARY}(?P<sign>{SIGN})(?:(?P<first>{NUMBER})\s?(?P<first_unit>{SYMBOLS})?\s?(?:[-\u2013]|to\b)\s?"
+    rf"(?P<second_sign>-?))?(?P<number>{NUMBER})"
+)
 _WHOLE = r"([0-9]{1,4})"
 
 RULES = (
@@ -222,7 +228,8 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
+        r"(?<![\w.])(?:(?P<d>[0-9]{1,4}) ?d(?:ays?)?[, ] ?)?(?P<h>[0-9]{1,4}) ?(?:h|hrs?) ?(?P<m>[0-9]{1,4}) ?"
+        r"(?:m|mins?)\b(?: ?(?P<s>[0-9]{1,4}) ?(?:s|secs?)\b)?",
         _duration,
         at=At.numbers,
     ),
@@ -232,11 +239,18 @@ RULES = (
         at=At.numbers,
     ),
     rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'", at=At.numbers),
+    rule(
+        rf"(?<![\w.]){_WHOLE}' ?[x\u00d7] ?{_WHOLE}'",
+        lambda match: f"{number(match[1])} feet by {number(match[2])} feet",
+        needs="'",
+        at=At.numbers,
+    ),
     rule(rf"(?<![\w.]){_WHOLE}'([0-9]{{1,2}})(?!\w)", _feet, needs="'", at=At.numbers),
     rule(
         rf"{BOUNDARY}({NUMBER})(?:\"|-inch\b)(?=[ ,.;:)?!]|$)",
         lambda match: f"{number(match[1])} inch",
-        needs='"-', at=At.numbers,
+        needs='"-',
+        at=At.numbers,
     ),
     rule(rf"{_VALUE}{_AREA}", _area, at=At.numbers),
     rule(rf"{_VALUE}{_UNIT}", _quantity, at=At.numbers),

@@ -1,6 +1,7 @@
 """Tags in brackets: pauses (`[pause 0.8s]`), sounds that some engines make (`[laugh]`), and engines' control syntax.
 
-No text of a client may reach an engine as its control syntax: a bracket that is left is none, so `disarm` has the last word.
+No text of a client may reach an engine as its control syntax: a bracket that is left is none, so `disarm` has the
+last word.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from balancer.text.markup.html import seconds
 from balancer.text.marks import pause_mark, tag_mark
+from balancer.text.markup.html import seconds
 
 _BRACKETED = re.compile(r"\[([A-Za-z_][^\[\]\n]{0,40})\](?![(\[])")
 _PAUSE = re.compile(r"(?:pause|break|silence|wait)(?:\s*[:=]?\s*([\d.]{1,8}\s*(?:ms|s|sec|seconds?)?))?", re.IGNORECASE)
@@ -19,7 +20,8 @@ _DEFAULT_PAUSE = 0.5
 _SOUNDS = frozenset(
     """
     advertisement angry applause breath breathe breathes breathing chuckle chuckles chuckling clears clear-throat
-    cough coughs coughing cry crying cries dramatic excited exhale exhales fear gasp gasps gasping giggle giggles giggling
+    cough coughs coughing cry crying cries dramatic excited exhale exhales fear gasp gasps gasping giggle giggles
+    giggling
     groan groans groaning happy hmm inhale inhales laugh laughs laughing laughter long-pause moan moans music narration
     sad sarcastic scream screams shout shouting shouts shush sigh sighs sighing singing sings sniff sniffs sniffle snore
     sob sobs sobbing surprised swallow throat-clear whisper whispers whispering whistle yawn yawns

@@ -1,6 +1,7 @@
 """HTML and SSML: tags go, and what they mean for speech stays: breaks, pauses, list items, cells, spoken substitutes.
 
-A text is not a document: it may have a `<` of its own anywhere. So a tag is only what is written as one, with attributes
+A text is not a document: it may have a `<` of its own anywhere. So a tag is only what is written as one, with
+attributes
 that have values; code within backticks keeps what it has.
 """
 
@@ -30,12 +31,15 @@ _BARE_ATTRIBUTES = frozenset(
 _SILENT = frozenset("audio canvas desc head math mark-up metadata noscript object script style svg template".split())
 """Elements whose content is not meant to be heard."""
 _BLOCKS = frozenset(
-    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer form h1 h2 "
+    "address article aside blockquote body center dd details dialog div dl dt fieldset figcaption figure footer "
+    "form h1 h2 "
     "h3 h4 h5 h6 header hr html main nav ol p pre section summary table tbody tfoot thead title tr ul speak".split()
 )
 _INLINE = frozenset(
-    "a abbr acronym amazon:effect amazon:domain b bdi bdo big blockcode button cite code data del dfn em emphasis font i img "
-    "input ins kbd label lang link mark meta mstts:express-as option output p phoneme prosody q rp rt ruby s samp say-as "
+    "a abbr acronym amazon:effect amazon:domain b bdi bdo big blockcode button cite code data del dfn em "
+    "emphasis font i img "
+    "input ins kbd label lang link mark meta mstts:express-as option output p phoneme prosody q rp rt ruby s "
+    "samp say-as "
     "select small span strike strong sub sup time tt u var video voice w wbr token lexicon word".split()
 )
 _BREAK_STRENGTHS = {"none": 0.0, "x-weak": 0.1, "weak": 0.25, "medium": 0.5, "strong": 0.8, "x-strong": 1.2}

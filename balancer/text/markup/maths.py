@@ -17,9 +17,12 @@ _INDEX = re.compile(r"_\{?([A-Za-z0-9]{1,20})\}?")
 _FACTORS = re.compile(r"(?<![A-Za-z])[A-Za-z]{2,3}(?![A-Za-z])")
 _IN_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|operatorname)\{$")
 _COMMANDS = {
-    "times": "\u00d7", "cdot": "\u00d7", "div": "\u00f7", "le": "\u2264", "leq": "\u2264", "ge": "\u2265", "geq": "\u2265", "ne": "\u2260", "neq": "\u2260",
-    "pm": "\u00b1", "approx": "\u2248", "to": "\u2192", "rightarrow": "\u2192", "infty": "infinity", "sum": "sum of", "int": "integral of",
-    "left": "", "right": "", "quad": "", "ldots": "...", "cdots": "...", "in": "in", "sin": "sine", "cos": "cosine", "tan": "tangent",
+    "times": "\u00d7", "cdot": "\u00d7", "div": "\u00f7", "le": "\u2264", "leq": "\u2264", "ge": "\u2265",
+    "geq": "\u2265", "ne": "\u2260", "neq": "\u2260",
+    "pm": "\u00b1", "approx": "\u2248", "to": "\u2192", "rightarrow": "\u2192", "infty": "infinity", "sum": "sum of",
+    "int": "integral of",
+    "left": "", "right": "", "quad": "", "ldots": "...", "cdots": "...", "in": "in", "sin": "sine", "cos": "cosine",
+    "tan": "tangent",
     "log": "log", "ln": "natural log", "partial": "partial", "circ": "\u00b0",
 }  # fmt: skip
 

@@ -209,13 +209,14 @@ def test_a_seed_is_of_a_segments_place(server: Server) -> None:
 
 
 def test_a_segment_that_cannot_be_spoken_is_left_out_unless_all_are(server: Server) -> None:
-    assert tts(server, "unspeakable\n\nThis can be spoken.").headers["x-cache-segments"] == "0/1"
-    error = server.client.post("/tts", json={"text": "unspeakable\n\nunspeakable"})
+    assert tts(server, "unspeakable\n\nThis can be spoken.", normalize=False).headers["x-cache-segments"] == "0/1"
+    error = server.client.post("/tts", json={"text": "unspeakable\n\nunspeakable", "normalize": False})
     assert (error.status_code, error.json()["error"]["code"]) == (400, "unspeakable")
 
 
 def test_a_segment_that_fails_fails_its_request(server: Server) -> None:
-    answer = server.client.post("/tts", json={"text": "This can be spoken.\n\nfail\n\nThis can be spoken, too."})
+    text = "This can be spoken.\n\nfail\n\nThis can be spoken, too."
+    answer = server.client.post("/tts", json={"text": text, "normalize": False})
     assert answer.status_code == 500
     wait_until(lambda: not server.stub.state().in_flight)
 
@@ -224,7 +225,7 @@ def test_a_cancelled_request_frees_every_slot(run_dir: Path) -> None:
     with start_stub(run_dir, 0) as first, start_stub(run_dir, 1) as second, start_balancer(run_dir, ready=2) as url:
         stubs = (first, second)
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{url}/tts", json={"text": "hang\n\n" * 6}, timeout=1.0, trust_env=False)
+            httpx.post(f"{url}/tts", json={"text": "hang\n\n" * 6, "normalize": False}, timeout=1.0, trust_env=False)
         wait_until(lambda: not any(stub.state().in_flight for stub in stubs))
         wait_until(lambda: httpx.get(f"{url}/health", trust_env=False).json()["queueDepth"] == 0)
 
@@ -232,7 +233,8 @@ def test_a_cancelled_request_frees_every_slot(run_dir: Path) -> None:
 def test_segments_are_spoken_on_all_workers_at_once(run_dir: Path) -> None:
     with start_stub(run_dir, 0) as first, start_stub(run_dir, 1) as second, start_balancer(run_dir, ready=2) as url:
         with ThreadPoolExecutor(1) as client:
-            answer = client.submit(httpx.post, f"{url}/tts", json={"text": "slow\n\nslow\n\nslow"}, timeout=TIMEOUT)
+            body = {"text": "slow\n\nslow\n\nslow", "normalize": False}
+            answer = client.submit(httpx.post, f"{url}/tts", json=body, timeout=TIMEOUT)
             wait_until(lambda: all(stub.state().in_flight for stub in (first, second)))
             assert httpx.get(f"{url}/health", trust_env=False).json()["queueDepth"] == 0, (
                 "not more than there are slots"
@@ -250,7 +252,8 @@ def test_a_request_under_way_is_not_refused_by_a_full_queue(run_dir: Path) -> No
     ):
 
         def post(text: str) -> Future[httpx.Response]:
-            return clients.submit(httpx.post, f"{url}/tts", json={"text": text}, timeout=TIMEOUT, trust_env=False)
+            body = {"text": text, "normalize": False}
+            return clients.submit(httpx.post, f"{url}/tts", json=body, timeout=TIMEOUT, trust_env=False)
 
         long = post("This can be spoken.\n\nslow\n\nslow\n\nThis can be spoken, too.")
         wait_until(lambda: stub.state().done == 1 and bool(stub.state().in_flight))

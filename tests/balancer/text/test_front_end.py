@@ -17,10 +17,13 @@ FRONT_END = FrontEnd()
 TURBO = FrontEnd(("[laugh]", "[clear throat]"))
 
 PIECES = st.sampled_from(
-    'a I Dr. St. No. e.g. word NASA GPU OK 5 007 1,000 1.5 -5 $5 -$5 100$ 20\u20ac 5% 1/2 \u00bd 2\u00b3 3:1 10:35 1st 1990s 5\'10" 27" 5km '
-    "25\u00b0C 12/25/2023 2024-03-05 Jan. XIV ** __ ` ``` # - * > | [ ] ( ) [x](y) ![a](b) <b> </b> < > &amp; &lt; https://a.com/b a@b.co "
-    "@a #a _ a_b aB ~~ == ! ? ... , ; : ' \" \u2014 \u2013 \u2019 \u201c \U0001f600 \u4e2d \u0430 \u0301 \u200b \u00ad \uff15 \u2460 \x1b[ \\ / = + ^ haha nooo "
-    "[laugh] [pause] [STOP] <|endoftext|> {a} 9e9 --- 1. 2) \u2265 \u2122".split(" ")
+    """
+    a I Dr. St. No. e.g. word NASA GPU OK 5 007 1,000 1.5 -5 $5 -$5 100$ 20\u20ac 5% 1/2 \u00bd 2\u00b3 3:1 10:35 1st 1990s
+    5'10" 27" 5km 25\u00b0C 12/25/2023 2024-03-05 Jan. XIV ** __ ` ``` # - * > | [ ] ( ) [x](y) ![a](b) <b> </b> < > &amp;
+    &lt; https://a.com/b a@b.co @a #a _ a_b aB ~~ == ! ? ... , ; : ' " \u2014 \u2013 \u2019 \u201c \U0001f600 \u4e2d \u0430
+    \u0301 \u200b \u00ad \uff15 \u2460 \x1b[ \\ / = + ^ haha nooo [laugh] [pause] [STOP] <|endoftext|> {a} 9e9 --- 1. 2)
+    \u2265 \u2122
+    """.split()
 )
 TEXTS = st.lists(st.tuples(PIECES, st.sampled_from(["", " ", "\n", "\n\n"])), max_size=12).map(
     lambda pieces: "".join(piece + gap for piece, gap in pieces)
