@@ -54,7 +54,7 @@ class TextPreparation:
         limit = MAX_GROWTH * self.max_characters
         if len(text) > limit:
             raise InvalidRequestError(
-                f"{body.text_field} has {len(text)} characters with its numbers and symbols in words; the limit is {limit}",
+                f"{body.text_field} has {len(text)} characters with numbers and symbols in words; the limit is {limit}",
                 param=body.text_field,
                 code="text_too_long",
             )

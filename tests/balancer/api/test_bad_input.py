@@ -429,7 +429,7 @@ def test_a_valid_request_reaches_the_worker(
     assert response.status_code == 200, response.text
     assert response.headers["Content-Type"].startswith("audio/")
     assert float(response.headers["X-Audio-Seconds"]) > 0
-    assert server.stub.state().done == before + 1
+    assert server.stub.state().done > before
 
 
 @pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
