@@ -258,6 +258,7 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
 
 def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:
     keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
+    keys.watch()
     open_paths = list(OPEN_PATHS)
     if settings.access.open_metrics:
         open_paths += ["/metrics"]
