@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from typing import Protocol
 
 from balancer.access.trusted_proxies import TrustedProxies, parse_address
+from balancer.http.turns import Turns
 from balancer.metrics import Metrics
 from balancer.settings_groups import HttpSettings
 
@@ -60,6 +61,7 @@ class Connections:
         self.settings = settings
         self.maximum = settings.max_connections or derived_maximum(workers or 1)
         self.maximum_per_address = settings.max_connections_per_address or max(1, self.maximum // 2)
+        self.turns = Turns()
         self._metrics = metrics
         self._proxies = proxies
         self._open: set[Connection] = set()
@@ -76,6 +78,7 @@ class Connections:
         """Take a new connection in. If there is no room, another one that waits gives way, or this one is refused."""
         if self._next_sweep is None:
             self._schedule_sweep()
+        self.turns.accepted()
         share = share_of(connection.address)
         over_share = self._by_share[share] >= self.maximum_per_address and connection.address not in self._proxies
         if over_share or (len(self._open) >= self.maximum and not self._make_room()):
