@@ -120,7 +120,9 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     )
     executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
     job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
-    job_routes = queue.QueueRoutes(job_service, validator, admission, limits, settings.jobs, settings.server.public_url)
+    job_routes = queue.QueueRoutes(
+        job_service, validator, admission, held.memory, limits, settings.jobs, settings.server.public_url
+    )
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))

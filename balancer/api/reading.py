@@ -15,7 +15,8 @@ from starlette.requests import Request
 
 from balancer.access.caller import caller_of
 from balancer.api.responses import ClientGoneError
-from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
+from balancer.audio.held_audio import Budget
+from balancer.errors import BodyTooLargeError, InvalidRequestError, MemoryFullError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.thread_pool import ThreadPool
@@ -30,35 +31,46 @@ LINES_AT_A_TIME = 500
 
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
+MEMORY_RETRY_SECONDS = 5.0
+"""When a body that was refused for want of room may be sent again."""
+
 MAX_QUOTED_NAME = 100
 """Characters of an unknown field's name that an error message quotes. No known field has a longer name."""
 
 
-async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
-    """The JSON body, validated as `schema`. At most `limit` bytes are read.
+async def read_json(request: Request, schema: type[Body], limit: int, memory: Budget) -> Body:
+    """The JSON body, validated as `schema`. At most `limit` bytes are read, which `memory` counts meanwhile.
 
-    Raises UnsupportedMediaTypeError, BodyTooLargeError, InvalidRequestError.
+    Raises UnsupportedMediaTypeError, BodyTooLargeError, MemoryFullError, InvalidRequestError.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
         )
-    return validate_body(_parse(await _read_body(request, limit)), schema)
+    async with _read_body(request, limit, memory) as content:
+        return validate_body(_parse(content), schema)
 
 
 class JsonLinesReader:
-    """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own."""
+    """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own.
 
-    def __init__(self, *, max_bytes: int, max_lines: int) -> None:
+    `memory` counts the bodies.
+    """
+
+    def __init__(self, memory: Budget, *, max_bytes: int, max_lines: int) -> None:
+        self._memory = memory
         self._max_bytes = max_bytes
         self._max_lines = max_lines
         self._pool = ThreadPool("batches", 1)
 
+    @asynccontextmanager
     async def read(
         self, request: Request, schema: type[Body], check: Callable[[Body], None] = lambda _: None
-    ) -> list[Body]:
+    ) -> AsyncIterator[list[Body]]:
         """The lines, each validated as `schema` and by `check`; empty lines are skipped.
+
+        The body is counted until the end of the block.
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
@@ -67,7 +79,10 @@ class JsonLinesReader:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
             )
-        content = await _read_body(request, self._max_bytes)
+        async with _read_body(request, self._max_bytes, self._memory) as content:
+            yield await self._validated(content, schema, check)
+
+    async def _validated(self, content: bytes, schema: type[Body], check: Callable[[Body], None]) -> list[Body]:
         # A line of a body that is too long costs memory and time, even if it is refused.
         if content.rstrip().count(b"\n") >= self._max_lines:
             raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
@@ -141,7 +156,9 @@ def _deadline(value: str | None) -> float | None:
     return milliseconds
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+@asynccontextmanager
+async def _read_body(request: Request, limit: int, memory: Budget) -> AsyncIterator[bytes]:
+    """The body, which the memory of its caller counts until the end of the block."""
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in ("", "identity"):
         raise UnsupportedMediaTypeError(
@@ -152,11 +169,20 @@ async def _read_body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large
-    return bytes(body)
+    caller = caller_of(request).identity
+    try:
+        async for chunk in request.stream():
+            if len(body) + len(chunk) > limit:
+                raise too_large
+            if not memory.take(caller, len(chunk)):
+                raise MemoryFullError(
+                    "too much is under way, for you or for all; try again, or send less at once",
+                    retry_after=MEMORY_RETRY_SECONDS,
+                )
+            body += chunk
+        yield bytes(body)
+    finally:
+        memory.give_back(caller, len(body))
 
 
 def _parse(body: bytes) -> Any:
