@@ -27,6 +27,7 @@ class RequestHead(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     """The names are in lower case."""
     keep_alive: bool
+    """Whether another request may follow. Not after HTTP/1.0: its `keep-alive` need not be honoured (RFC 9112, 9.3)."""
     expects_continue: bool
 
 
