@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.requests import Request
@@ -21,7 +22,7 @@ from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
 from balancer.api.ranges import RangeFileResponse
 from balancer.api.reading import JsonLinesReader, read_json, validate_body, while_connected
-from balancer.api.responses import JSONResponse, json_object
+from balancer.api.responses import ClientGoneError, JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import Budget
 from balancer.errors import ChorusError
@@ -175,7 +176,10 @@ class EventStreamResponse(StreamingResponse):
             view = await watcher.change()
             self._job_service.check_visible(view.job, self._client)
             self.body_iterator = self._events(watcher, view)
-            await super().__call__(scope, receive, send)
+            # Not by Starlette's method, whose task group takes as long as the rest of a stream's beginning.
+            with suppress(ClientGoneError):
+                async with while_connected(Request(scope, receive)):
+                    await self.stream_response(send)
 
     async def _events(self, watcher: Watcher, view: JobStatusView) -> AsyncIterator[str]:
         yield "retry: 1000\n\n"
