@@ -23,7 +23,7 @@ SPARE_DESCRIPTORS = 4
 """File descriptors per worker that the balancer may have gained: connections that it reuses, and one to read states."""
 MAX_MEMORY_GROWTH = 0.05
 """Share by which the balancer's memory may have grown."""
-ATTACKED_MEMORY_GROWTH = 1.0
+ATTACKED_MEMORY_GROWTH = 0.5
 """The same where it was attacked: the allocator keeps what hundreds of connections and a flood of MP3 took."""
 
 
