@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Protocol
@@ -23,6 +23,8 @@ MAX_CONNECTIONS = 8192
 RESERVED_DESCRIPTORS = 160
 """File descriptors for stores, logs, webhooks, the control socket and refused connections."""
 DESCRIPTORS_PER_WORKER = 8
+CHECKED_PER_TURN = 16
+"""Connections that a sweep checks in one turn of the event loop."""
 MAX_CHECKED_FOR_ROOM = 64
 """Connections that are looked at, at most, to find one that gives way."""
 MAX_LINGERING = 64
@@ -139,11 +141,18 @@ class Connections:
         if self._open:
             self._schedule_sweep()
         now = asyncio.get_running_loop().time()
-        for connection in [connection for connection in self._open if connection.next_check <= now]:
-            connection.end_if_overdue(now)
+        self._check(deque(connection for connection in self._open if connection.next_check <= now), now)
         ended, self._ended = self._ended, Counter()
         if ended:
             log.info("ended connections", extra={"fields": {**ended, "open": len(self._open)}})
+
+    def _check(self, connections: deque[Connection], now: float) -> None:
+        """End the overdue ones of these connections, some in each turn of the event loop."""
+        for _ in range(min(len(connections), CHECKED_PER_TURN)):
+            if (connection := connections.popleft()) in self._open:
+                connection.end_if_overdue(now)
+        if connections:
+            asyncio.get_running_loop().call_soon(self._check, connections, now)
 
 
 @lru_cache(maxsize=4096)

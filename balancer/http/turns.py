@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-STARTS_PER_TURN = 2
+STARTS_PER_TURN = 1
 """Requests that are started in one turn of the event loop."""
 ACCEPTS_PER_START = 16
 """Turns that accept a connection each before a request is started. The kernel hands connections out in their order, so
@@ -50,12 +50,10 @@ class Turns:
 
     def _turn(self) -> None:
         self._scheduled = False
-        if not self._accepted:
-            self._accepts, self._allowed = 0, STARTS_PER_TURN
-        elif self._accepts < ACCEPTS_PER_START:
+        if self._accepted and self._accepts < ACCEPTS_PER_START:
             self._accepts += 1
         else:
-            self._accepts, self._allowed = 0, 1
+            self._accepts, self._allowed = 0, STARTS_PER_TURN
         self._accepted = False
         while self._waiting and self._allowed:
             self._start_next()

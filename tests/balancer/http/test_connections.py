@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from balancer.http.connections import MAX_CONNECTIONS, derived_maximum, share_of
+from balancer.access.trusted_proxies import TrustedProxies
+from balancer.http import connections
+from balancer.http.connections import CHECKED_PER_TURN, MAX_CONNECTIONS, Connections, derived_maximum, share_of
+from balancer.metrics import Metrics
+from balancer.settings_groups import HttpSettings
 from tests.support.harness import serve_stub
 from tests.support.raw_http import READY, TTS, RawConnection, ask, connect, with_body
 
@@ -110,3 +115,37 @@ def test_the_maximum_follows_the_descriptors(
 )
 def test_a_share_is_that_of_an_address_or_of_a_sites_network(address: str, share: str) -> None:
     assert share_of(address) == share
+
+
+class Overdue:
+    """A connection that is overdue; its end is written down."""
+
+    address = ""
+    next_check = 0.0
+
+    def __init__(self, ended: list[Overdue]) -> None:
+        self._ended = ended
+
+    def can_give_way(self) -> bool:
+        return False
+
+    def give_way(self) -> None: ...
+
+    def refuse_place(self) -> None: ...
+
+    def end_if_overdue(self, now: float) -> None:
+        assert now
+        self._ended.append(self)
+
+
+async def test_a_turn_of_the_event_loop_ends_a_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.0)
+    opened, ended = Connections(HttpSettings(), Metrics("hibari"), TrustedProxies(None)), list[Overdue]()
+    for _ in range(100):
+        opened.add(Overdue(ended))
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 3600.0)
+    seen = 0
+    while len(ended) < 100:
+        await asyncio.sleep(0)
+        assert len(ended) <= seen + CHECKED_PER_TURN
+        seen = len(ended)
