@@ -57,7 +57,7 @@ class Turns:
         self._accepted = False
         while self._waiting and self._allowed:
             self._start_next()
-        if self._waiting or self._accepts:
+        if self._waiting or self._accepts or self._allowed < STARTS_PER_TURN:
             self._schedule()
 
     def _start_next(self) -> None:

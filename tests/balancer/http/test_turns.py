@@ -22,6 +22,16 @@ async def test_a_request_that_comes_alone_is_started_at_once() -> None:
     assert started == ["one"]
 
 
+async def test_after_a_burst_a_request_is_started_at_once_again() -> None:
+    turns, started = Turns(), list[str]()
+    starts(turns, started, "many", 10)
+    while len(started) < 10:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starts(turns, started, "one")
+    assert started[-1] == "one"
+
+
 async def test_a_turn_of_the_event_loop_starts_a_few() -> None:
     turns, started = Turns(), list[str]()
     starts(turns, started, "many", 100)
