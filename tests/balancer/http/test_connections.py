@@ -137,6 +137,7 @@ async def test_when_connections_are_to_close_every_response_says_so() -> None:
 
     connections = Connections(HttpSettings(), Metrics("hibari"), TrustedProxies(None))
     config = uvicorn.Config(app, log_config=None)
+    config.load()
     state = ServerState()
     listener = await asyncio.get_running_loop().create_server(
         lambda: HttpProtocol(connections, config, state, {}), "127.0.0.1", 0
