@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
-from balancer.api.reading import CLIENT_WATCH, WhileConnected
+from balancer.api.reading import CLIENT_WATCH, WhileConnected, read_json
 from balancer.api.responses import ClientGoneError
+from balancer.audio.held_audio import Budget
+from balancer.requests.bodies import TtsBody
 from balancer.settings_groups import MIB
 from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.raw_http import TTS, ask, connect, with_body
@@ -41,6 +44,18 @@ def test_one_caller_holds_its_share_of_the_memory_with_bodies() -> None:
                 assert other.response().status == 202
         wait_until(lambda: not taken(server))
         assert ask(server.url, with_body(TTS)).status == 200
+
+
+async def test_a_body_that_fails_at_its_beginning_has_no_memory_to_give_back() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    headers, client = [(b"content-type", b"application/json")], ("192.0.2.1", 1)
+    request = Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive)
+    memory = Budget(100, 1.0)
+    with pytest.raises(ClientDisconnect):
+        await read_json(request, TtsBody, 100, memory)
+    assert not memory.taken
 
 
 class Client:
