@@ -123,7 +123,9 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     )
     executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
     job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
-    job_routes = queue.QueueRoutes(job_service, validator, admission, limits, settings.jobs, settings.server.public_url)
+    job_routes = queue.QueueRoutes(
+        job_service, validator, admission, held.memory, limits, settings.jobs, settings.server.public_url
+    )
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
@@ -261,6 +263,7 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
 
 def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:
     keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
+    keys.watch()
     open_paths = list(OPEN_PATHS)
     if settings.access.open_metrics:
         open_paths += ["/metrics"]

@@ -27,7 +27,7 @@ ChorusError
 ├── TooManyConnectionsError        503  all connections are taken
 ├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
-├── AudioMemoryFullError           503  too much audio is under way
+├── MemoryFullError                503  too much is under way: audio, or bodies of requests
 ├── TooManyStreamsError            503  too many event streams are open
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
 ├── DeadlineExceededError          504  the deadline passed before the audio was complete
@@ -267,8 +267,8 @@ class QueueFullError(ChorusError):
     code = "queue_full"
 
 
-class AudioMemoryFullError(ChorusError):
-    """The audio of requests under way leaves no room for more, of this caller or of all."""
+class MemoryFullError(ChorusError):
+    """The audio and the bodies of requests under way leave no room for more, of this caller or of all."""
 
     status = 503
     code = "memory_full"

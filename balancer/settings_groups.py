@@ -441,8 +441,8 @@ class MemorySettings(SettingsGroup):
         1024,
         ge=PROGRAM_MIB + 64,
         description=f"Memory in MiB that the balancer is planned to take at most: {PROGRAM_MIB} for the program, the "
-        "rest for audio of requests under way. Large audio, and what is past that, lies in temporary files (in "
-        "`TMPDIR`).",
+        "rest for bodies and audio under way. Large audio, and what is past that, lies in temporary files "
+        "(in `TMPDIR`).",
     )
     spool_mib: int = Field(
         4096, ge=256, description="Maximum size of these temporary files in MiB; above it the answer is 503."

@@ -15,14 +15,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    # Commands, each a program of its own.
+    # Commands, each a program of its own; the fault test also has clients of the attack test.
+    ("scripts.faults",),
     (
         "scripts.attacks",
         "scripts.benchmarks.backends",
         "scripts.benchmarks.balancer_comparison",
         "scripts.benchmarks.engine",
         "scripts.benchmarks.workers",
-        "scripts.faults",
     ),
     ("scripts.benchmarks",),
     ("scripts.load",),

@@ -1,21 +1,30 @@
 """The valid API keys of a running server: those of the environment, and those of a file that is read when it changes.
 
-As soon as there is a file, requests need a key, even while the file has a fault: a slip must not open the server.
+A thread looks at the file, so that no request waits for a file system that does not answer. As soon as there is a file,
+requests need a key, even while the file has a fault: a slip must not open the server.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 
 from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, read_keys
 from balancer.settings_groups import DIGEST_PREFIX
+from voices.file_thread import FileThread
 
 log = logging.getLogger(__name__)
 
+LOOK_INTERVAL_SECONDS = 0.25
+"""After which a change of the file takes effect, at most."""
+READ_SECONDS = 1.0
+"""Time that a request with an unknown key, which may be new, waits for the file."""
 RETRY_SECONDS = 1.0
 """Pause before a file that could not be read is read again, though it has not changed."""
 
@@ -23,7 +32,7 @@ _Version = tuple[int, ...]
 
 
 class KeyRing:
-    """The valid API keys. `clock` is monotonic, in seconds."""
+    """The valid API keys, as they were at the last `refresh`. `clock` is monotonic, in seconds."""
 
     def __init__(
         self, fixed: Iterable[str] = (), file: Path | None = None, clock: Callable[[], float] = time.monotonic
@@ -41,17 +50,22 @@ class KeyRing:
         self._retry_at = 0.0
         self._from_file: tuple[ApiKey, ...] = ()
         self._file_existed = False
-        self._refresh()
+        self._thread = FileThread("api keys", self.refresh, interval=LOOK_INTERVAL_SECONDS)
+        self._read: Future[None] | None = None
+        self.refresh()
+
+    def watch(self) -> None:
+        """Refresh every LOOK_INTERVAL_SECONDS from now on, in a thread."""
+        if self._file is not None:
+            self._thread.start()
 
     @property
     def key_required(self) -> bool:
         """Whether requests need an API key. Once a file has existed it stays true, even if the file is deleted."""
-        self._refresh()
         return bool(self._fixed) or self._file_existed or self._fault is not None
 
     def find(self, offered: str) -> ApiKey | None:
         """The valid API key that equals `offered`; None if there is none."""
-        self._refresh()
         digest = digest_of(offered)
         found = None
         # All keys are compared, each in constant time, so that the time taken reveals nothing about them.
@@ -60,8 +74,26 @@ class KeyRing:
                 found = key
         return found
 
-    def _refresh(self) -> None:
-        """Read the file again if it has changed, or could not be read. Until it can, the previous keys stay valid."""
+    async def find_or_read(self, offered: str) -> ApiKey | None:
+        """The same, also of a key that was added just now. Waits READ_SECONDS at most, and for an unknown key only."""
+        if (found := self.find(offered)) is None and offered and self._file is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(READ_SECONDS):
+                    await asyncio.shield(asyncio.wrap_future(self._start_read()))
+            found = self.find(offered)
+        return found
+
+    def _start_read(self) -> Future[None]:
+        """Requests that come while a read is due share it."""
+        if self._read is None or self._read.done() or self._read.running():
+            self._read = self._thread.submit(self.refresh)
+        return self._read
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed, or could not be read. Until it can, the previous keys stay valid.
+
+        Blocks.
+        """
         if self._file is None:
             return
         version, fault = self._stat(self._file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.requests import Request
@@ -21,8 +22,9 @@ from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
 from balancer.api.ranges import RangeFileResponse
 from balancer.api.reading import JsonLinesReader, WhileConnected, read_json, validate_body
-from balancer.api.responses import JSONResponse, json_object
+from balancer.api.responses import ClientGoneError, JSONResponse, json_object
 from balancer.audio.formats import AudioFormat
+from balancer.audio.held_audio import Budget
 from balancer.errors import ChorusError
 from balancer.jobs.feed import JobFeed, Watcher
 from balancer.jobs.job import Job
@@ -41,13 +43,17 @@ NO_STORE = {"Cache-Control": "no-store"}
 
 
 class QueueRoutes:
-    """The routes. `public_url` is where clients reach this server; if None, the URLs of their requests say it."""
+    """The routes. `memory` counts the bodies of requests.
+
+    `public_url` is where clients reach this server; if None, the URLs of their requests say it.
+    """
 
     def __init__(
         self,
         job_service: JobService,
         validator: RequestValidator,
         admission: Admission,
+        memory: Budget,
         limits: LimitSettings,
         jobs: JobSettings,
         public_url: str | None = None,
@@ -55,10 +61,11 @@ class QueueRoutes:
         self._job_service = job_service
         self._validator = validator
         self._admission = admission
+        self._memory = memory
         self._limits = limits
         self._public_url = public_url
         self._feed = JobFeed(job_service, jobs)
-        self._batches = JsonLinesReader(max_bytes=limits.max_batch_bytes, max_lines=limits.max_batch_lines)
+        self._batches = JsonLinesReader(memory, max_bytes=limits.max_batch_bytes, max_lines=limits.max_batch_lines)
 
     def close(self) -> None:
         """End the threads; does not wait for them."""
@@ -76,7 +83,7 @@ class QueueRoutes:
 
     async def queue(self, request: Request) -> Response:
         """Queue one job."""
-        body = await read_json(request, QueueBody, self._limits.max_body_bytes)
+        body = await read_json(request, QueueBody, self._limits.max_body_bytes, self._memory)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
             body = validate_body(body.as_sent | {"idempotencyKey": key}, QueueBody)
@@ -88,8 +95,8 @@ class QueueRoutes:
 
     async def batch(self, request: Request) -> Response:
         """Queue many jobs, all or none."""
-        bodies = await self._batches.read(request, QueueBody, self._check_line)
-        views, limit_headers = await self._accept(bodies, request)
+        async with self._batches.read(request, QueueBody, self._check_line) as bodies:
+            views, limit_headers = await self._accept(bodies, request)
         base_url = self._base_url(request)
 
         def response() -> Response:
@@ -169,7 +176,10 @@ class EventStreamResponse(StreamingResponse):
             view = await watcher.change()
             self._job_service.check_visible(view.job, self._client)
             self.body_iterator = self._events(watcher, view)
-            await super().__call__(scope, receive, send)
+            # Not by Starlette's method, whose task group takes as long as the rest of a stream's beginning.
+            with suppress(ClientGoneError):
+                async with WhileConnected(Request(scope, receive)):
+                    await self.stream_response(send)
 
     async def _events(self, watcher: Watcher, view: JobStatusView) -> AsyncIterator[str]:
         yield "retry: 1000\n\n"

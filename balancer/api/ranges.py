@@ -19,8 +19,9 @@ _RANGE = re.compile(r"(\d+)-(\d+)", re.ASCII)
 class RangeRequests:
     """Wraps an app that serves files with Starlette's FileResponse.
 
-    A Range header that is not valid is ignored, as RFC 9110, 14.2, allows; Starlette responds with 400. A range outside
-    of the file is a 416 in the API's error shape.
+    A Range header that is not valid is ignored, as RFC 9110, 14.2, allows; Starlette responds with 400. Where a range
+    is outside of the file, Starlette refuses all of them: the others are sent, and only if there are none, the response
+    is a 416 in the API's error shape.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,8 +34,7 @@ class RangeRequests:
             await self._app(scope, receive, send)
             return
         if not is_valid_range(value):
-            headers = [header for header in scope["headers"] if header[0] != b"range"]
-            await self._app(dict(scope, headers=headers), receive, send)
+            await self._app(_with_range(scope, None), receive, send)
             return
         unsatisfiable: Headers | None = None
 
@@ -46,8 +46,12 @@ class RangeRequests:
                 await send(message)
 
         await self._app(scope, receive, send_unless_unsatisfiable)
-        if unsatisfiable is not None:
-            size = unsatisfiable.get("content-range", "*/0").rpartition("/")[2]
+        if unsatisfiable is None:
+            return
+        size = int(unsatisfiable.get("content-range", "*/0").rpartition("/")[2])
+        if (ranges := satisfiable_ranges(value, size)) is not None:
+            await self._app(_with_range(scope, ranges), receive, send)
+        else:
             error = RangeNotSatisfiableError(
                 f"the file has {size} bytes, and the requested ranges are outside of it",
                 headers={"Content-Range": f"bytes */{size}"},
@@ -68,3 +72,26 @@ def is_valid_range(value: str) -> bool:
     if _RANGES.fullmatch(value) is None:
         return False
     return all(int(first) <= int(last) for first, last in _RANGE.findall(value))
+
+
+def satisfiable_ranges(value: str, size: int) -> str | None:
+    """A valid Range header without the ranges outside of a file of `size` bytes; None if no range is left.
+
+    The last N bytes of a file that has fewer are the whole file (RFC 9110, 14.1.2).
+    """
+    ranges = []
+    for part in value.partition("=")[2].split(","):
+        first, _, last = part.strip().partition("-")
+        if first and int(first) < size:
+            ranges.append(f"{first}-{last}")
+        elif not first and int(last) and size:
+            ranges.append(f"-{min(int(last), size)}")
+    return f"bytes={','.join(ranges)}" if ranges else None
+
+
+def _with_range(scope: Scope, value: str | None) -> Scope:
+    """The scope with this Range header; with none, if `value` is None."""
+    headers = [header for header in scope["headers"] if header[0] != b"range"]
+    if value is not None:
+        headers.append((b"range", value.encode("ascii")))
+    return dict(scope, headers=headers)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from codecs import BOM_UTF8
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from math import inf, nan
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
@@ -17,7 +18,8 @@ from starlette.requests import Request
 from balancer.access.caller import caller_of
 from balancer.api.headers import header
 from balancer.api.responses import ClientGoneError
-from balancer.errors import BodyTooLargeError, InvalidRequestError, UnsupportedMediaTypeError
+from balancer.audio.held_audio import Budget
+from balancer.errors import BodyTooLargeError, InvalidRequestError, MemoryFullError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.thread_pool import ThreadPool
@@ -35,35 +37,46 @@ LINES_AT_A_TIME = 500
 
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
+MEMORY_RETRY_SECONDS = 5.0
+"""When a body that was refused for want of room may be sent again."""
+
 MAX_QUOTED_NAME = 100
 """Characters of an unknown field's name that an error message quotes. No known field has a longer name."""
 
 
-async def read_json(request: Request, schema: type[Body], limit: int) -> Body:
-    """The JSON body, validated as `schema`. At most `limit` bytes are read.
+async def read_json(request: Request, schema: type[Body], limit: int, memory: Budget) -> Body:
+    """The JSON body, validated as `schema`. At most `limit` bytes are read, which `memory` counts meanwhile.
 
-    Raises UnsupportedMediaTypeError, BodyTooLargeError, InvalidRequestError.
+    Raises UnsupportedMediaTypeError, BodyTooLargeError, MemoryFullError, InvalidRequestError.
     """
     media_type = _media_type(request)
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
         )
-    return validate_body(_parse(await _read_body(request, limit)), schema)
+    with _BodyMemory(memory, caller_of(request).identity) as taken:
+        return validate_body(_parse(await _read_body(request, limit, taken)), schema)
 
 
 class JsonLinesReader:
-    """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own."""
+    """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own.
 
-    def __init__(self, *, max_bytes: int, max_lines: int) -> None:
+    `memory` counts the bodies.
+    """
+
+    def __init__(self, memory: Budget, *, max_bytes: int, max_lines: int) -> None:
+        self._memory = memory
         self._max_bytes = max_bytes
         self._max_lines = max_lines
         self._pool = ThreadPool("batches", 1)
 
+    @asynccontextmanager
     async def read(
         self, request: Request, schema: type[Body], check: Callable[[Body], None] = lambda _: None
-    ) -> list[Body]:
+    ) -> AsyncIterator[list[Body]]:
         """The lines, each validated as `schema` and by `check`; empty lines are skipped.
+
+        The body is counted until the end of the block.
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
@@ -72,7 +85,11 @@ class JsonLinesReader:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
             )
-        content = await _read_body(request, self._max_bytes)
+        with _BodyMemory(self._memory, caller_of(request).identity) as taken:
+            content = await _read_body(request, self._max_bytes, taken)
+            yield await self._validated(content, schema, check)
+
+    async def _validated(self, content: bytes, schema: type[Body], check: Callable[[Body], None]) -> list[Body]:
         # A line of a body that is too long costs memory and time, even if it is refused.
         if content.rstrip().count(b"\n") >= self._max_lines:
             raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
@@ -151,7 +168,34 @@ def _media_type(request: Request) -> str:
     return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
-async def _read_body(request: Request, limit: int) -> bytes:
+class _BodyMemory:
+    """The memory that a body takes of its caller's share. The end of the block gives it back."""
+
+    def __init__(self, budget: Budget, caller: str) -> None:
+        self._budget = budget
+        self._caller = caller
+        self._taken = 0
+
+    def __enter__(self) -> Self:
+        """Nothing is taken yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give back what was taken, which is nothing if the body failed at its beginning."""
+        if self._taken:
+            self._budget.give_back(self._caller, self._taken)
+
+    def take(self, size: int) -> None:
+        """Take `size` bytes more. Raises MemoryFullError."""
+        if size and not self._budget.take(self._caller, size):
+            raise MemoryFullError(
+                "too much is under way, for you or for all; try again, or send less at once",
+                retry_after=MEMORY_RETRY_SECONDS,
+            )
+        self._taken += size
+
+
+async def _read_body(request: Request, limit: int, memory: _BodyMemory) -> bytes:
     encoding = header(request.scope, b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaTypeError(
@@ -162,9 +206,10 @@ async def _read_body(request: Request, limit: int) -> bytes:
         raise _too_large(limit)
     body = bytearray()
     async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
+        if len(body) + len(chunk) > limit:
             raise _too_large(limit)
+        memory.take(len(chunk))
+        body += chunk
     return bytes(body)
 
 

@@ -35,7 +35,7 @@ def routes(
 
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
-        body = await read_json(request, TtsBody, max_body_bytes)
+        body = await read_json(request, TtsBody, max_body_bytes, held.memory)
         speech_request = await validator.validate_for_client(body)
         _, character = body.chosen_voice
         async with (
@@ -67,7 +67,8 @@ def audio_endpoint(
 
     async def endpoint(request: Request) -> Response:
         context = request_context(request)
-        speech_request = await validator.validate_for_client(await read_json(request, body_type, max_body_bytes))
+        body = await read_json(request, body_type, max_body_bytes, held.memory)
+        speech_request = await validator.validate_for_client(body)
         async with (
             WhileConnected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),

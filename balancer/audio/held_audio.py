@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import IO
 
 from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer
-from balancer.errors import AudioMemoryFullError
+from balancer.errors import MemoryFullError
 from balancer.settings_groups import MemorySettings
 from balancer.thread_pool import PoolFullError, ThreadPool
 
@@ -86,7 +86,7 @@ class HeldAudio:
     async def hold(self, audio: AudioBuffer, caller: str) -> AudioBuffer:
         """The same audio, counted for the caller: `audio` itself or a copy in a temporary file.
 
-        Raises AudioMemoryFullError.
+        Raises MemoryFullError.
         """
         if not audio.in_memory or self._hold_in_memory(audio, caller):
             return audio
@@ -100,12 +100,10 @@ class HeldAudio:
         try:
             return await self._pool.run(work)
         except PoolFullError as error:
-            raise AudioMemoryFullError(
-                f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS
-            ) from error
+            raise MemoryFullError(f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS) from error
 
     def write(self, caller: str, fill: Callable[[IO[bytes]], None]) -> AudioBuffer:
-        """The audio that `fill` writes to the file it is given. Blocks. Raises AudioMemoryFullError and as `fill`."""
+        """The audio that `fill` writes to the file it is given. Blocks. Raises MemoryFullError and as `fill`."""
         try:
             with tempfile.SpooledTemporaryFile(max_size=MAX_IN_MEMORY_BYTES) as file:
                 fill(file)
@@ -119,7 +117,7 @@ class HeldAudio:
                 file.flush()
                 return self._hold_file(file.fileno(), size, caller)
         except OSError as error:
-            raise AudioMemoryFullError(
+            raise MemoryFullError(
                 f"no temporary file can be written for the audio: {error.strerror or error}", retry_after=RETRY_SECONDS
             ) from error
 
@@ -149,7 +147,7 @@ class HeldAudio:
 
     def _hold_file(self, descriptor: int, size: int, caller: str) -> AudioBuffer:
         if not self.files.take(caller, size):
-            raise AudioMemoryFullError(
+            raise MemoryFullError(
                 "too much audio is under way, for you or for all; read the answers to earlier requests first",
                 retry_after=RETRY_SECONDS,
             )

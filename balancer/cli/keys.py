@@ -19,7 +19,7 @@ from balancer.scheduling.priority import Priority
 from balancer.settings import Settings, SettingsError
 
 app = typer.Typer(
-    help="List, add and revoke API keys. Changes take effect in a running server at once.", no_args_is_help=True
+    help="List, add and revoke API keys. Changes take effect in a running server within a second.", no_args_is_help=True
 )
 
 

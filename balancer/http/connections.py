@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
 from functools import lru_cache
 from ipaddress import ip_network
 from typing import Protocol
 
 from balancer.access.trusted_proxies import TrustedProxies, parse_address
+from balancer.http.turns import Turns
 from balancer.metrics import Metrics
 from balancer.settings_groups import HttpSettings
 
@@ -22,6 +23,8 @@ MAX_CONNECTIONS = 8192
 RESERVED_DESCRIPTORS = 160
 """File descriptors for stores, logs, webhooks, the control socket and refused connections."""
 DESCRIPTORS_PER_WORKER = 8
+CHECKED_PER_TURN = 16
+"""Connections that a sweep checks in one turn of the event loop."""
 MAX_CHECKED_FOR_ROOM = 64
 """Connections that are looked at, at most, to find one that gives way."""
 MAX_LINGERING = 64
@@ -65,6 +68,7 @@ class Connections:
         self.maximum_per_address = settings.max_connections_per_address or max(1, self.maximum // 2)
         self.closing = False
         """Whether every connection is to close after its next response."""
+        self.turns = Turns()
         self._metrics = metrics
         self._proxies = proxies
         self._open: set[Connection] = set()
@@ -81,6 +85,7 @@ class Connections:
         """Take a new connection in. If there is no room, another one that waits gives way, or this one is refused."""
         if self._next_sweep is None:
             self._schedule_sweep()
+        self.turns.accepted()
         share = share_of(connection.address)
         over_share = self._by_share[share] >= self.maximum_per_address and connection.address not in self._proxies
         if over_share or (len(self._open) >= self.maximum and not self._make_room()):
@@ -150,11 +155,18 @@ class Connections:
         if self._open:
             self._schedule_sweep()
         now = asyncio.get_running_loop().time()
-        for connection in [connection for connection in self._open if connection.next_check <= now]:
-            connection.end_if_overdue(now)
+        self._check(deque(connection for connection in self._open if connection.next_check <= now), now)
         ended, self._ended = self._ended, Counter()
         if ended:
             log.info("ended connections", extra={"fields": {**ended, "open": len(self._open)}})
+
+    def _check(self, connections: deque[Connection], now: float) -> None:
+        """End the overdue ones of these connections, some in each turn of the event loop."""
+        for _ in range(min(len(connections), CHECKED_PER_TURN)):
+            if (connection := connections.popleft()) in self._open:
+                connection.end_if_overdue(now)
+        if connections:
+            asyncio.get_running_loop().call_soon(self._check, connections, now)
 
 
 @lru_cache(maxsize=4096)

@@ -39,17 +39,18 @@ class Exchange(RequestResponseCycle):
 
         As while the application waits for `http.disconnect`, the connection is read from.
         """
-        self._on_gone = on_gone
-        if on_gone is None:
-            return
-        if self.disconnected:
+        if on_gone is not None and self.disconnected:
             on_gone()
-        else:
+            return
+        self._on_gone = on_gone
+        if on_gone is not None:
             self.flow.resume_reading()
 
-    def connection_lost(self) -> None:
-        """The connection is closed."""
-        if self.disconnected and self._on_gone is not None:
+    def tell_loss(self) -> None:
+        """Tell the application that the client has closed the connection."""
+        self.message_event.set()
+        self.flow.resume_writing()
+        if self._on_gone is not None:
             self._on_gone()
 
     async def receive(self) -> ASGIReceiveEvent:

@@ -17,14 +17,14 @@ from math import inf
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from balancer.api.middleware.access_log import new_request_id
 from balancer.api.reading import CLIENT_WATCH
 from balancer.errors import ChorusError, RequestTimeoutError, TooManyConnectionsError
-from balancer.http.connections import Connections
+from balancer.http.connections import Connections, share_of
 from balancer.http.exchange import Exchange, ResponseTransport, refusal
 from balancer.http.head import check_beginning, find_end
 from balancer.http.request_reader import RequestHead, RequestReader
@@ -32,6 +32,8 @@ from balancer.http.tcp_info import read_tcp_info
 from balancer.http.transfer_limits import ResponseWatch, TransferDeadline
 
 log = logging.getLogger(__name__)
+
+_ERRORS, _ACCESS = logging.getLogger("uvicorn.error"), logging.getLogger("uvicorn.access")
 
 LINGER_SECONDS = 2.0
 """Time in which a client can read a response before a close that discards what it still sends."""
@@ -49,6 +51,8 @@ class Phase(Enum):
     """For a head: nothing of it has come."""
     HEAD = auto()
     """Receives a head."""
+    READY = auto()
+    """Has a head, and waits for its turn."""
     BODY = auto()
     """Receives a body, while the application runs."""
     ANSWERING = auto()
@@ -70,7 +74,22 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+        # The attributes of uvicorn's protocol that are used here. Its own method makes a parser and looks for loggers,
+        # its `connection_made` makes sockets to ask for addresses: in a burst of connections, all others wait for that.
+        self.config = config
+        self.app = config.loaded_app
+        self.loop = _loop or asyncio.get_running_loop()
+        self.logger = _ERRORS
+        self.access_logger, self.access_log = _ACCESS, False
+        self.root_path = config.root_path
+        self.asgi_version = config.asgi_version
+        self.app_state = app_state
+        self.server_state = server_state
+        self.connections = server_state.connections
+        self.tasks = server_state.tasks
+        self.server = self.client = None
+        self.scheme = "http"
+        self.cycle = None  # type: ignore[assignment]
         self.address = ""
         self.next_check = 0.0
         self._connections = connections
@@ -81,7 +100,9 @@ class HttpProtocol(HttpToolsProtocol):
         """When this phase has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
         self._body_deadline = TransferDeadline(settings.body_seconds, settings.min_bytes_per_second)
         self._buffer = bytearray()
-        """An incomplete head; or what came behind a request that runs."""
+        """An incomplete head; or what came behind the head that waits, or behind a request that runs."""
+        self._head = b""
+        """The head that waits for its turn."""
         self._answered = False
         """Whether the connection had a request before."""
         self._discarded = False
@@ -92,8 +113,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, if there is room for another connection."""
-        super().connection_made(transport)
-        self.address = self.client[0] if self.client is not None else ""
+        self.connections.add(self)
+        self.transport = transport
+        self.flow = FlowControl(transport)
+        if (peer := transport.get_extra_info("peername")) is not None:  # else it has left already
+            self.client = peer[:2]
+            self.address = peer[0]
+        if (own := transport.get_extra_info("sockname")) is not None:
+            self.server = own[:2]
         self._socket: socket.socket | None = transport.get_extra_info("socket")
         self._response_watch = ResponseWatch(self._socket, self._settings)
         self._response_transport = ResponseTransport(transport, self._close)
@@ -101,19 +128,23 @@ class HttpProtocol(HttpToolsProtocol):
         self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that runs."""
-        super().connection_lost(exc)
-        if self.cycle is not None:
-            self.cycle.connection_lost()
+        """Tell the request that runs, in its turn: what it does then takes as long as a new one."""
+        self.connections.discard(self)
         self._buffer.clear()
         self._reader.release()
         self._connections.discard(self)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self._connections.turns.take(share_of(self.address), self.cycle.tell_loss)
 
     def data_received(self, data: bytes) -> None:
         """Receive a head or a body, or keep the bytes for later."""
         match self._phase:
             case Phase.WAITING | Phase.HEAD:
                 self._receive_head(data)
+            case Phase.READY:
+                self._buffer += data
+                self.flow.pause_reading()
             case Phase.BODY:
                 self._receive_body(data)
             case Phase.ANSWERING:
@@ -144,9 +175,23 @@ class HttpProtocol(HttpToolsProtocol):
                     self._buffer += received
                     self._enter(Phase.HEAD, self._settings.head_seconds if self._answered else None)
                 return
-            head, rest = bytes(received[:end]), bytes(received[end:])
-            self._buffer.clear()
-            self._start(self._reader.read_head(head))
+        except ChorusError as error:
+            self._refuse(error)
+            return
+        self._head, self._buffer = bytes(received[:end]), bytearray(received[end:])
+        self._connections.end_waiting(self)
+        self._enter(Phase.READY)
+        self._connections.turns.take(share_of(self.address), self._read_head)
+
+    def _read_head(self) -> None:
+        """Read the head that waits, unless the client has left meanwhile."""
+        if self._phase is not Phase.READY or self.transport.is_closing():
+            return
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self.flow.resume_reading()
+        try:
+            self._start(self._reader.read_head(self._head))
         except ChorusError as error:
             self._refuse(error)
             return
@@ -155,7 +200,6 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, head: RequestHead) -> None:
         """Start the application."""
-        self._connections.end_waiting(self)
         self._answered = True
         self.on_message_begin()  # makes the scope
         self.scope["http_version"] = head.http_version
@@ -250,6 +294,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Close the connection after the response of the request that runs, if that has not begun, and say so in it."""
         if self.cycle is not None and not self.cycle.response_started:
             self.cycle.keep_alive = False
+
+    def shutdown(self) -> None:
+        """Close the connection, after the response to the request that runs or waits; called when the server stops."""
+        self._read_head()
+        super().shutdown()
 
     def can_give_way(self) -> bool:
         """Whether no request is under way and the last response is sent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from functools import cached_property
 from typing import NamedTuple
 
 import httptools
@@ -26,6 +27,7 @@ class RequestHead(NamedTuple):
     headers: list[tuple[bytes, bytes]]
     """The names are in lower case."""
     keep_alive: bool
+    """Whether another request may follow. Not after HTTP/1.0: its `keep-alive` need not be honoured (RFC 9112, 9.3)."""
     expects_continue: bool
 
 
@@ -46,9 +48,6 @@ class RequestReader:
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
-        self._parser = httptools.HttpRequestParser(self)
-        # The first request is answered even where others follow one that says `Connection: close`.
-        self._parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self.complete = False
         """Whether the request has been received to its end."""
         self.surplus = False
@@ -61,6 +60,14 @@ class RequestReader:
         """Bytes of the body to come; None: it is chunked."""
         self._overhead = 0
         """Bytes of a chunked body beyond its content and common framing."""
+
+    @cached_property
+    def _parser(self) -> httptools.HttpRequestParser:
+        # Made when it is needed: a connection without a request is to cost little.
+        parser = httptools.HttpRequestParser(self)
+        # The first request is answered even where others follow one that says `Connection: close`.
+        parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        return parser
 
     def read_head(self, head: bytes) -> RequestHead:
         """Read a whole head. Raises ChorusError."""
@@ -110,7 +117,7 @@ class RequestReader:
 
     def release(self) -> None:
         """End the reference from the parser to this reader and back."""
-        del self._parser
+        self.__dict__.pop("_parser", None)
 
     # The parser's events
 

@@ -14,9 +14,9 @@ from typing import Protocol
 from balancer.audio.buffers import AudioBuffer
 from balancer.audio.formats import AudioFormat
 from balancer.errors import (
-    AudioMemoryFullError,
     ChorusError,
     InvalidRequestError,
+    MemoryFullError,
     NotServingError,
     PoisonedError,
     QueueFullError,
@@ -218,7 +218,7 @@ class JobExecutor:
 
     async def _retry_later(self, job: Job, error: ChorusError) -> None:
         """Retry after a pause, unless the attempts are used up; a full queue or memory does not use them up."""
-        if job.attempts >= self._attempts and not isinstance(error, (QueueFullError, AudioMemoryFullError)):
+        if job.attempts >= self._attempts and not isinstance(error, (QueueFullError, MemoryFullError)):
             await self._fail(job, error)
             return
         pause = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2 ** (job.attempts - 1))

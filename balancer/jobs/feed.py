@@ -15,8 +15,6 @@ LOOK_INTERVAL_SECONDS = 0.25
 """Pause between two looks, unless there are new watchers."""
 MIN_PAUSE_SECONDS = 0.02
 """Pause between two looks at least; longer while looks take long, so that they take a fifth of the time at most."""
-WATCHERS_AT_A_TIME = 10
-"""Watchers that are told of a change before other requests have their turn."""
 RETRY_SECONDS = 10.0
 
 
@@ -100,12 +98,9 @@ class JobFeed:
                 failure = error
             took = loop.time() - started
             gone = JobNotFoundError("there is no such job; ended jobs are deleted after some days")
-            changed = 0
             for watcher in watchers:
-                changed += watcher.show(views.get(watcher.job_id, gone) if failure is None else failure)
-                if changed % WATCHERS_AT_A_TIME == WATCHERS_AT_A_TIME - 1:
-                    changed = 0
-                    await asyncio.sleep(0)
+                if watcher.show(views.get(watcher.job_id, gone) if failure is None else failure):
+                    await asyncio.sleep(0)  # other requests have their turn before the next watcher
             pause = max(MIN_PAUSE_SECONDS, 4 * took)
             await asyncio.sleep(pause)
             with suppress(TimeoutError):

@@ -75,6 +75,8 @@ WEBHOOK_LEASE_SECONDS = 60.0
 """A host that has claimed a webhook and recorded no attempt for so long is taken for dead."""
 MAX_COUNTED = 100
 """Queued jobs whose characters are summed one by one; where there are more, their average stands for the rest."""
+PIECE_BYTES = 2**20
+"""The audio of a job is fetched in pieces of this size."""
 SPOOL_SECONDS = 3600.0
 """How long this host keeps the audio of a job after a client has fetched it."""
 MAX_CLAIM_TRIES = 100
@@ -108,6 +110,7 @@ class RedisJobStore:
         self._claims: set[tuple[str, int]] = set()
         """The claims that this host holds, by job id and attempt."""
         self._renewal: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()
         self._upgraded = False
 
         def load(name: str) -> Script:
@@ -236,7 +239,8 @@ class RedisJobStore:
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
         done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
-        return await self._end(job, done, await self._pool.run(lambda: bytes(result.audio)))
+        async with self._sending:  # the audio of one job at a time: it is sent whole
+            return await self._end(job, done, await self._pool.run(lambda: bytes(result.audio)))
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
@@ -269,15 +273,25 @@ class RedisJobStore:
     async def audio(self, job: Job) -> Path | None:
         """See JobStore."""
         file = self._spooled(job)
-        if not file.exists():
-            audio = await self._execute(lambda redis: redis.get(f"{AUDIO}{job.id}"))
-            if audio is None:
-                return None
-            try:
-                await self._pool.run(lambda: _write(file, audio))
-            except OSError as error:
-                raise JobStoreError(f"the audio of jobs cannot be written to {self._spool}: {error}") from error
-        return file
+        try:
+            return file if await self._pool.run(file.exists) or await self._fetch(job, file) else None
+        except OSError as error:
+            raise JobStoreError(f"the audio of jobs cannot be written to {self._spool}: {error}") from error
+
+    async def _fetch(self, job: Job, file: Path) -> bool:
+        """Copy the audio of a job to a file, in pieces; False if there is none, or not all of it. Raises OSError."""
+        temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
+        size = 0
+        try:
+            while piece := await self._execute(partial(_piece, job_id=job.id, start=size)):
+                await self._pool.run(partial(_append, temporary, piece))
+                size += len(piece)
+            complete = size > 0 and job.size in (0, size)  # 0: the host that made it was of an earlier version
+            if complete:
+                await self._pool.run(partial(temporary.replace, file))
+            return complete
+        finally:
+            self._pool.start(partial(temporary.unlink, missing_ok=True))
 
     async def counts(self) -> dict[JobState, int]:
         """See JobStore."""
@@ -417,15 +431,16 @@ def _idempotency_key(caller_id: str, key: str) -> str:
     return f"{IDEMPOTENCY}{len(caller_id)}:{caller_id}:{key}"
 
 
-def _write(file: Path, audio: bytes) -> None:
+async def _piece(redis: Any, job_id: str, start: int) -> bytes:
+    """Up to PIECE_BYTES of the audio of a job; empty behind its end."""
+    piece: bytes = await redis.getrange(f"{AUDIO}{job_id}", start, start + PIECE_BYTES - 1)
+    return piece
+
+
+def _append(file: Path, piece: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(audio)
-        temporary.replace(file)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with file.open("ab") as output:
+        output.write(piece)
 
 
 def _remove_old(folder: Path, before: float) -> None:

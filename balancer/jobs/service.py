@@ -26,7 +26,7 @@ from balancer.jobs.store import MAX_DUE_SECONDS, IdempotencyError, JobStore, Job
 from balancer.requests.bodies import QueueBody
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
 
-JOBS_AT_A_TIME = 100
+JOBS_AT_A_TIME = 20
 """Jobs of a batch that are made before other requests have their turn."""
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""

@@ -342,21 +342,28 @@ class SqliteJobStore:
             characters += own
         return order
 
+    def _read_places(self, database: sqlite3.Connection, where: str, *values: object) -> dict[str, QueuedAhead]:
+        """What is ahead of the queued jobs of these rows. SQLite counts, so that other threads run meanwhile."""
+        rows = database.execute(
+            "SELECT id, ahead, total - characters FROM jobs JOIN (SELECT number, ROW_NUMBER() OVER line - 1 AS ahead, "  # noqa: S608 - constants
+            "SUM(characters) OVER line AS total FROM jobs WHERE state = 'queued' "
+            f"WINDOW line AS (ORDER BY turn, number ROWS UNBOUNDED PRECEDING)) USING (number) {where}",
+            values,
+        )
+        return {id_: QueuedAhead(ahead, characters) for id_, ahead, characters in rows}
+
     def _look(self, job_ids: Collection[str]) -> dict[str, tuple[Job, QueuedAhead]]:
         wanted = list(job_ids)
+        found: dict[str, tuple[Job, QueuedAhead]] = {}
         with self._database.transaction() as database:
-            jobs = [
-                job
-                for start in range(0, len(wanted), IDS_AT_A_TIME)
-                for job in self._jobs(
-                    database,
-                    f"WHERE id IN ({_marks(wanted[start : start + IDS_AT_A_TIME])})",
-                    *wanted[start : start + IDS_AT_A_TIME],
-                )
-            ]
-            queued = any(job.state is JobState.QUEUED for job in jobs)
-            order = self._read_order(database) if queued else {}
-        return {job.id: (job, order.get(job.id, QueuedAhead(0, 0))) for job in jobs}
+            for start in range(0, len(wanted), IDS_AT_A_TIME):
+                ids = wanted[start : start + IDS_AT_A_TIME]
+                where = f"WHERE id IN ({_marks(ids)})"
+                jobs = self._jobs(database, where, *ids)
+                queued = any(job.state is JobState.QUEUED for job in jobs)
+                order = self._read_places(database, where, *ids) if queued else {}
+                found |= {job.id: (job, order.get(job.id, QueuedAhead(0, 0))) for job in jobs}
+        return found
 
     def _claim(self) -> Job | None:
         if not self._runs_jobs():

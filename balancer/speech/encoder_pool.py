@@ -85,7 +85,7 @@ class EncoderPool:
     ) -> AudioBuffer:
         """The file, held for the caller of `place`. Cancelling this ends the encode, waiting or running.
 
-        Raises QueueFullError, AudioMemoryFullError.
+        Raises QueueFullError, MemoryFullError.
         """
         terms = replace(place.terms, deadline=None)  # whoever calls this ends it at the deadline
         line = self._lines[terms.priority]

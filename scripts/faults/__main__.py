@@ -1,6 +1,7 @@
 """The fault test: clients send requests while workers are killed and stopped, the disk fills up and clients hang up.
 
-Every answer must have the expected audio, to the last sample, and afterwards all invariants must hold.
+With `--attacks`, hostile clients are there, too. Every answer must have the expected audio, to the last sample, and
+afterwards all invariants must hold.
 """
 
 from __future__ import annotations
@@ -20,10 +21,18 @@ from rich.console import Console
 from rich.table import Table
 
 from balancer.host.topology import detect_topology
+from scripts.faults.attackers import Attackers
 from scripts.faults.clients import ClientResults, Clients, synthesize
 from scripts.faults.disk import small_disk
 from scripts.faults.faults import FaultInjector
-from scripts.faults.invariants import ResourceSnapshot, check_invariants, peak_memory, take_snapshot
+from scripts.faults.invariants import (
+    ATTACKED_MEMORY_GROWTH,
+    MAX_MEMORY_GROWTH,
+    ResourceSnapshot,
+    check_invariants,
+    peak_memory,
+    take_snapshot,
+)
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
 from scripts.support.check import Check
 from scripts.support.console import JsonOption, fail, report_progress, run_command
@@ -68,6 +77,8 @@ class FaultPlan:
     """Share of requests on which the client hangs up."""
     pause: tuple[float, float]
     """Minimum and maximum time between two faults."""
+    attacks: bool
+    """Whether hostile clients attack the server meanwhile."""
     seed: int
 
 
@@ -80,6 +91,8 @@ class FaultReport:
     """Number of injected faults by kind."""
     ready_workers_hit: int
     """Number of faults whose worker was ready."""
+    attacks: dict[str, int]
+    """What hostile clients tried, by kind."""
     disk_not_filled: str | None
     """The reason why the disk was not filled; None if it was."""
     metrics: dict[str, float]
@@ -118,6 +131,9 @@ def main(
         float, typer.Option(min=0, max=1, help="Share of requests on which the client hangs up.")
     ] = 0.1,
     pause: Annotated[str, typer.Option(help="Minimum and maximum seconds between two faults.")] = "3-6",
+    attacks: Annotated[
+        bool, typer.Option("--attacks", help="Let hostile clients attack the server meanwhile.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts, faults and hang-ups.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -138,6 +154,7 @@ def main(
         texts=texts,
         hang_ups=hang_ups,
         pause=_parse_pause(pause),
+        attacks=attacks,
         seed=seed,
     )
     try:
@@ -168,8 +185,9 @@ def run(plan: FaultPlan) -> FaultReport:
             injector = FaultInjector(
                 server, clients, run_dir, pause=plan.pause, fill_disk=not_mounted is None, seed=plan.seed
             )
-            asyncio.run(_run_with_faults(clients, injector, plan))
-            return _evaluate(server, run_dir, plan, clients.results, injector, not_mounted, before)
+            attackers = Attackers(int(server.url.rpartition(":")[2]))
+            asyncio.run(_run_with_faults(clients, injector, attackers, plan))
+            return _evaluate(server, run_dir, plan, clients.results, injector, attackers, not_mounted, before)
 
 
 async def _synthesize_references(server: Server, plan: FaultPlan) -> tuple[list[ReferenceUtterance], int]:
@@ -192,22 +210,26 @@ async def _synthesize_references(server: Server, plan: FaultPlan) -> tuple[list[
     return utterances, peak
 
 
-async def _run_with_faults(clients: Clients, injector: FaultInjector, plan: FaultPlan) -> None:
+async def _run_with_faults(clients: Clients, injector: FaultInjector, attackers: Attackers, plan: FaultPlan) -> None:
     async def enough() -> None:
         await asyncio.sleep(plan.duration)
         await clients.wait_for_requests(plan.min_requests)
         await injector.wait_for_worker_faults(plan.min_faults)
 
+    attacking = [asyncio.create_task(attackers.run())] if plan.attacks else []
     injecting = asyncio.create_task(injector.run())
     requesting = asyncio.create_task(clients.run(plan.clients))
     waiting = asyncio.create_task(enough())
-    await asyncio.wait([injecting, requesting, waiting], timeout=plan.max_duration, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(
+        [injecting, requesting, waiting, *attacking], timeout=plan.max_duration, return_when=asyncio.FIRST_COMPLETED
+    )
     waiting.cancel()
     clients.stop()
     await requesting
-    injecting.cancel()
-    with suppress(asyncio.CancelledError):
-        await injecting
+    for task in (injecting, *attacking):
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _evaluate(
@@ -216,11 +238,13 @@ def _evaluate(
     plan: FaultPlan,
     results: ClientResults,
     injector: FaultInjector,
+    attackers: Attackers,
     not_mounted: str | None,
     before: ResourceSnapshot,
 ) -> FaultReport:
     report_progress("waiting until the server is idle")
-    checks = check_invariants(server, before, workers=plan.workers, run_dir=run_dir)
+    growth = ATTACKED_MEMORY_GROWTH if plan.attacks else MAX_MEMORY_GROWTH
+    checks = check_invariants(server, before, workers=plan.workers, run_dir=run_dir, memory_growth=growth)
     report_progress("recognising a sample of the answers")
     sample = [
         word_errors(utterance.text, audio)
@@ -232,6 +256,7 @@ def _evaluate(
         results=results,
         faults=dict(injector.injected),
         ready_workers_hit=injector.ready_workers_hit,
+        attacks=dict(attackers.attacks),
         disk_not_filled=not_mounted,
         metrics=_metrics(server),
         checks=checks,
@@ -253,7 +278,7 @@ def _metrics(server: Server) -> dict[str, float]:
 def _print(report: FaultReport) -> None:
     results = report.results
     table = Table("", "", title="Fault test", title_justify="left", show_header=False)
-    for fault, count in sorted(report.faults.items()):
+    for fault, count in sorted((report.faults | report.attacks).items()):
         table.add_row(fault, str(count))
     if report.disk_not_filled:
         table.add_row("the disk was not filled", report.disk_not_filled)
@@ -291,6 +316,7 @@ def _as_json(plan: FaultPlan, report: FaultReport) -> dict[str, object]:
         "failures": dict(results.failures),
         "faults": report.faults,
         "ready_workers_hit": report.ready_workers_hit,
+        "attacks": report.attacks,
         "disk_not_filled": report.disk_not_filled,
         "metrics": report.metrics,
         "invariants": [asdict(check) for check in report.checks],

@@ -30,7 +30,7 @@ class AuthenticationMiddleware:
         if scope["type"] != "http" or not self._keys.key_required:
             await self._app(scope, receive, send)
             return
-        if (key := self._keys.find(_sent_key(scope))) is not None:
+        if (key := await self._keys.find_or_read(_sent_key(scope))) is not None:
             scope.setdefault("state", {})["caller"] = Caller(key.name, key)
             await self._app(scope, receive, send)
             return

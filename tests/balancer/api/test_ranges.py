@@ -1,8 +1,16 @@
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator
+from pathlib import Path
 
-from balancer.api.ranges import is_valid_range
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from balancer.api.ranges import RangeFileResponse, is_valid_range
 
 
 @pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "Bytes=1-2, 5-9", "bytes=-5", "bytes= 1-2 ,-3"])
@@ -28,3 +36,45 @@ def test_valid_ranges(value: str) -> None:
 )
 def test_ranges_that_are_ignored(value: str) -> None:
     assert not is_valid_range(value)
+
+
+@pytest.fixture
+async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    file = tmp_path / "digits"
+    file.write_bytes(b"0123456789")
+
+    def respond(_: Request) -> Response:
+        return RangeFileResponse(file, media_type="audio/wav")
+
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/", respond)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    ("value", "content_range", "content"),
+    [
+        ("bytes=2-4", "bytes 2-4/10", b"234"),
+        ("bytes=-3", "bytes 7-9/10", b"789"),
+        ("bytes=-10", "bytes 0-9/10", b"0123456789"),
+        ("bytes=-11", "bytes 0-9/10", b"0123456789"),
+        (f"bytes=-{'9' * 19}", "bytes 0-9/10", b"0123456789"),
+        ("bytes=8-99", "bytes 8-9/10", b"89"),
+        ("bytes=20-30, 2-4", "bytes 2-4/10", b"234"),
+    ],
+)
+async def test_what_of_a_file_is_sent(
+    client: httpx.AsyncClient, value: str, content_range: str, content: bytes
+) -> None:
+    response = await client.get("/", headers={"Range": value})
+    assert response.status_code == 206
+    assert response.headers["content-range"] == content_range
+    assert response.content == content
+
+
+@pytest.mark.parametrize("value", ["bytes=10-", "bytes=20-30", "bytes=-0", "bytes=10-, -0"])
+async def test_ranges_outside_of_the_file(client: httpx.AsyncClient, value: str) -> None:
+    response = await client.get("/", headers={"Range": value})
+    assert response.status_code == 416
+    assert response.headers["content-range"] == "bytes */10"
+    assert response.json()["error"]["code"]

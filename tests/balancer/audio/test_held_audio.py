@@ -9,7 +9,7 @@ import pytest
 
 from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer, PrefixedBuffer
 from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES, HeldAudio
-from balancer.errors import AudioMemoryFullError
+from balancer.errors import MemoryFullError
 from balancer.settings_groups import PROGRAM_MIB, MemorySettings
 
 MIB = 2**20
@@ -79,7 +79,7 @@ async def test_large_audio_goes_to_a_file(held: HeldAudio) -> None:
 async def test_past_the_share_of_memory_audio_goes_to_files_and_past_theirs_it_is_refused(held: HeldAudio) -> None:
     kept = [await held.hold(MemoryBuffer(bytes(MIB)), "greedy") for _ in range(64 // 4 + 256 // 4)]
     assert sum(audio.in_memory for audio in kept) == 64 // 4
-    with pytest.raises(AudioMemoryFullError):
+    with pytest.raises(MemoryFullError):
         await held.hold(MemoryBuffer(bytes(MIB)), "greedy")
     assert (await held.hold(MemoryBuffer(bytes(MIB)), "modest")).in_memory, "a caller's share is not all"
     kept.clear()

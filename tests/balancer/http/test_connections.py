@@ -13,7 +13,8 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.http.connections import MAX_CONNECTIONS, Connections, derived_maximum, share_of
+from balancer.http import connections
+from balancer.http.connections import CHECKED_PER_TURN, MAX_CONNECTIONS, Connections, derived_maximum, share_of
 from balancer.http.protocol import HttpProtocol
 from balancer.metrics import Metrics
 from balancer.settings_groups import HttpSettings
@@ -136,6 +137,7 @@ async def test_when_connections_are_to_close_every_response_says_so() -> None:
 
     connections = Connections(HttpSettings(), Metrics("hibari"), TrustedProxies(None))
     config = uvicorn.Config(app, log_config=None)
+    config.load()
     state = ServerState()
     listener = await asyncio.get_running_loop().create_server(
         lambda: HttpProtocol(connections, config, state, {}), "127.0.0.1", 0
@@ -153,3 +155,39 @@ async def test_when_connections_are_to_close_every_response_says_so() -> None:
             assert await reader.read() == b""
             writer.close()
             await writer.wait_closed()
+
+
+class Overdue:
+    """A connection that is overdue; its end is written down."""
+
+    address = ""
+    next_check = 0.0
+
+    def __init__(self, ended: list[Overdue]) -> None:
+        self._ended = ended
+
+    def close_after_response(self) -> None: ...
+
+    def can_give_way(self) -> bool:
+        return False
+
+    def give_way(self) -> None: ...
+
+    def refuse_place(self) -> None: ...
+
+    def end_if_overdue(self, now: float) -> None:
+        assert now
+        self._ended.append(self)
+
+
+async def test_a_turn_of_the_event_loop_ends_a_few_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 0.0)
+    opened, ended = Connections(HttpSettings(), Metrics("hibari"), TrustedProxies(None)), list[Overdue]()
+    for _ in range(100):
+        opened.add(Overdue(ended))
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL_SECONDS", 3600.0)
+    seen = 0
+    while len(ended) < 100:
+        await asyncio.sleep(0)
+        assert len(ended) <= seen + CHECKED_PER_TURN
+        seen = len(ended)

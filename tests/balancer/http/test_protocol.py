@@ -149,6 +149,13 @@ def test_http_1_0_needs_no_host(server: Server) -> None:
     assert (response.status, response.headers["connection"]) == (200, "close")
 
 
+def test_a_connection_is_closed_after_http_1_0(server: Server) -> None:
+    with connect(server.url) as connection:
+        connection.send(b"GET /ready HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        assert connection.response().headers["connection"] == "close"
+        assert connection.is_closed()
+
+
 def test_a_connection_that_asks_for_it_is_closed(server: Server) -> None:
     with connect(server.url) as connection:
         connection.send(READY + b"Connection: close\r\n\r\n")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from balancer.audio.buffers import MemoryBuffer
+from balancer.jobs import redis_store
 from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.store import JobStoreError, Result
@@ -77,3 +78,26 @@ async def test_a_read_only_redis_is_reported_once_and_not_as_gone(
         await store.add([job(1)])
         await store.aclose()
         await client.aclose()
+
+
+async def test_audio_is_fetched_in_pieces_and_only_whole(
+    redis: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "PIECE_BYTES", 1000)
+    redis.empty()
+    client = RedisClient(redis.url)
+    raw: Any = client.raw
+    store = RedisJobStore(client, tmp_path, lease=LEASE)
+    audio = bytes(range(256)) * 10
+    await store.add([job(1), job(2)])
+    for _ in range(2):
+        await store.finish(found(await store.claim()), Result(MemoryBuffer(audio), 1.0, "d"))
+    whole, part = found(await store.get("job-1")), found(await store.get("job-2"))
+    file = await store.audio(whole)
+    assert file is not None
+    assert file.read_bytes() == audio
+    assert await store.audio(whole) == file
+    await raw.set("chorus:job-audio:job-2", audio[:-1])
+    assert await store.audio(part) is None
+    await store.aclose()
+    await client.aclose()

@@ -77,6 +77,18 @@ async def test_places_in_a_long_queue(opened: Opened) -> None:
         assert await store.ahead(jobs_of("few", 1)[0]) == QueuedAhead(1, 10)
 
 
+async def test_a_look_sees_the_places_of_all_jobs(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add(many := jobs_of("many", 5))
+        await store.add(few := jobs_of("few", 2))
+        claim = found(await store.claim())
+        seen = await store.look([job.id for job in (*many, *few)] + ["unknown"])
+        assert seen.keys() == {job.id for job in (*many, *few)}
+        assert seen.pop(claim.id) == (claim, QueuedAhead(0, 0))
+        for job, ahead in seen.values():
+            assert ahead == await store.ahead(job)
+
+
 async def test_a_long_queue_is_not_read_at_each_look(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path)
     many = jobs_of("many", 2 * sqlite_store.MAX_COUNTED)

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.faults.attackers import CONNECTIONS, FLOODED, Attackers
 from scripts.faults.clients import ClientResults, Clients, synthesize
 from scripts.faults.disk import small_disk
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
@@ -127,3 +128,17 @@ async def test_a_client_that_hangs_up_is_no_failure(url: str) -> None:
     found = await results(url, "hang", hang_ups=1.0)
     assert (found.hung_up, found.requests) == (3, 3)
     assert not found.failures
+
+
+async def test_hostile_clients_change_no_answer(url: str) -> None:
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+        digest = audio_digest((await synthesize(http, ReferenceUtterance("Hello.", "short", 1))).content)
+    attackers = Attackers(int(url.rpartition(":")[2]))
+    attacking = asyncio.create_task(attackers.run())
+    found = await results(url, "Hello.", digest, requests=20)
+    while not attackers.attacks[FLOODED]:
+        await asyncio.sleep(0.01)
+    attacking.cancel()
+    await asyncio.wait([attacking])
+    assert attackers.attacks.keys() == {*CONNECTIONS, FLOODED}
+    assert (found.correct, found.requests) == (20, 20)
