@@ -57,19 +57,21 @@ def _seconds(match: re.Match[str]) -> str:
 RULES = (
     rule(r"\b(noon|midnight)\s?[-\u2013]\s?(?=\d)", r"\1 to ", needs=("noon", "midnight")),
     rule(
-        rf"(?<![\w:.])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
+        rf"(?<![\w:.$\u20ac\u00a3])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
         _of_half_day,
         at=At.numbers,
     ),
-    rule(r"(?<![\w:.])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":", at=At.numbers),
     rule(
-        rf"(?<![\w:.])({_CLOCK})\s?[-\u2013]\s?({_CLOCK})(?![\w:])",
+        r"(?<![\w:.$\u20ac\u00a3])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":", at=At.numbers
+    ),
+    rule(
+        rf"(?<![\w:.$\u20ac\u00a3])({_CLOCK})\s?[-\u2013]\s?({_CLOCK})(?![\w:])",
         lambda match: f"{_clock(match[1])} to {_clock(match[2])}",
         needs=":",
         at=At.numbers,
     ),
     rule(
-        rf"(?<![\w:.])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))",
+        rf"(?<![\w:.$\u20ac\u00a3])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))",
         lambda match: _clock(match[1]),
         needs=":",
         at=At.numbers,
