@@ -90,14 +90,15 @@ _PUNCTUATION = (
     rule(r"\s*[(\[{]\s*", ", ", needs="([{"),
     rule(r"\s*[)\]}](?=\s*[.,;:!?])", "", needs=")]}"),
     rule(r"\s*[)\]}]\s*", ", ", needs=")]}"),
+    rule(r"([,;:])(?:\s?[,;:])+", r"\1", needs=",;:"),
     rule(r"[\"|~^\\`*_#=+<>\u2022/]+", " ", needs='"|~^\\`*_#=+<>\u2022/'),
     rule(r"(?<![\w])'|'(?!\w)(?<![a-z]n')", " ", needs="'"),
     rule(r"(?<=[a-z]),(?=[A-Za-z])", ", ", needs=","),
     rule(r"(?<!\w)-+(?!\w)|(?<!\w)-(?=\w)|(?<=\w)-(?!\w)", " ", needs="-"),
     rule(r"\s+(?=[.,;:!?])", "", needs=tuple(f" {mark}" for mark in ".,;:!?")),
-    rule(r"[,;:]+(?=[.!?])", "", needs=",;:"),
-    rule(r"([.!?])[,;:.]+", r"\1", needs=",;:."),
     rule(r"([,;:])[,;:]+", r"\1", needs=",;:"),
+    rule(r"[,;:](?=[.!?])", "", needs=",;:"),
+    rule(r"([.!?])[,;:.]+", r"\1", needs=",;:."),
     rule(r"([.!?,;:])(?=[^\W\d_])", r"\1 "),
 )
 _SPACES = re.compile(r"[ \t\n]+")
@@ -106,7 +107,9 @@ _SPEAKABLE = re.compile(rf"[\w{MARKS}]")
 
 def punctuate(text: str) -> str:
     """`text` with the punctuation that the engines know: full stops, commas, colons, question and exclamation marks."""
-    paragraphs = apply(_PUNCTUATION, text.replace("\n\n", PARAGRAPH_MARK)).split(PARAGRAPH_MARK)
+    # Single spaces first: patterns that begin with white space would look through a long run again and again.
+    text = _SPACES.sub(" ", text.replace("\n\n", PARAGRAPH_MARK))
+    paragraphs = apply(_PUNCTUATION, text).split(PARAGRAPH_MARK)
     return "\n\n".join(_tidy(paragraph) for paragraph in paragraphs if _SPEAKABLE.search(paragraph))
 
 
