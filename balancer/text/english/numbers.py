@@ -209,7 +209,8 @@ RULES = (
     rule(r"([0-9]{1,40})-?(?=[^\W\d_])", lambda match: f"{integer(match[1])} ", at=At.numbers),
     rule(r"[0-9]{1,40}", lambda match: f" {integer(match[0])} ", at=At.numbers),
     rule(  # the sign of a time, a date, or whatever else has become words without it
-        rf"(?<![\w.)\]%\u00b0])([-\u00b1])(?=[$\u20ac\u00a3\u00a5]?\s?(?:the |[a-z]+ )?(?:{'|'.join(sorted(NUMBER_WORDS))})\b)",
+        rf"(?<![\w.)\]%\u00b0])([-\u00b1])"
+        rf"(?=[$\u20ac\u00a3\u00a5]?\s?(?:the |[a-z]+ )?(?:{'|'.join(sorted(NUMBER_WORDS))})\b)",
         lambda match: sign_words(match[1]),
         needs="-\u00b1",
         flags=re.IGNORECASE,

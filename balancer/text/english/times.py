@@ -7,6 +7,7 @@ import re
 from balancer.text.english.cardinals import cardinal, pair
 from balancer.text.english.rules import At, rule
 
+_NEW_SENTENCE = re.compile(r"\s(?!Mon|Tue|Wed|Thu|Fri|Sat|Sun|[A-Z]{2})[A-Z]")
 _HALF = r"(?P<half>[AaPp])(?:\.\s?[Mm]\.?|[Mm]\b\.?(?!\w))"
 _CLOCK = r"(?:[01]?[0-9]|2[0-4]):[0-5][0-9]"
 
@@ -44,8 +45,9 @@ def _full_stop(match: re.Match[str]) -> str:
     """The full stop of an abbreviation, where it ends a sentence, too."""
     if not match[0].endswith("."):
         return ""
-    following = match.string[match.end() : match.end() + 3]
-    return "." if not following.strip() or following[:1] == "\n" else ""
+    following = match.string[match.end() : match.end() + 12]
+    ends = not following.strip() or following.startswith("\n") or _NEW_SENTENCE.match(following)
+    return "." if ends else ""
 
 
 def _seconds(match: re.Match[str]) -> str:
