@@ -55,7 +55,7 @@ def test_a_text_that_is_not_normalized_reaches_the_worker_as_it_is(server: Serve
 def test_a_text_is_normalized_on_every_surface(server: Server, path: str) -> None:
     field = "input" if "input" in SURFACES[path] else "text"
     assert utterance_for(server, path, **{field: "## It costs **-$5**\n\n[laugh] OK?"}).text == (
-        "It costs minus five dollars.\n\nokay?"
+        "It costs minus five dollars.\n\nOkay?"
     )
 
 
