@@ -62,6 +62,12 @@ def corpus(characters: int) -> Iterator[str]:
         yield text[:limit]
 
 
+def prose(characters: int, texts: int) -> list[str]:
+    """So many texts of so many characters, of words and full stops alone."""
+    rng = random.Random("prose")
+    return [" ".join(_plain(rng) for _ in range(characters // 20))[:characters] for _ in range(texts)]
+
+
 def _passage(rng: random.Random) -> str:
     values = {name: _sentence(rng) for name in ("a", "b", "c")}
     return rng.choice(_FORMS).format(**values, title=rng.choice(_WORDS).title(), n=rng.randint(2, 900))
@@ -70,6 +76,10 @@ def _passage(rng: random.Random) -> str:
 def _sentence(rng: random.Random) -> str:
     if rng.random() < 0.3:
         return rng.choice(_FACTS).format(n=rng.randint(2, 900), d=rng.randint(10, 28), h=rng.randint(1, 12))
+    return _plain(rng)
+
+
+def _plain(rng: random.Random) -> str:
     words = [rng.choice(_WORDS) for _ in range(rng.randint(5, 18))]
     return f"{' '.join(words).capitalize()}."
 
@@ -88,7 +98,8 @@ def main(
     )
     for length in LENGTHS:
         texts = [text for text in corpus(length * repeats * len(LENGTHS) * 4) if len(text) == length][:repeats]
-        table.add_row(f"{length} characters", *_row(_timed(front_end, texts), length * len(texts)))
+        table.add_row(f"{length} characters of the corpus", *_row(_timed(front_end, texts), length * len(texts)))
+    table.add_row("300 characters of prose", *_row(_timed(front_end, prose(300, repeats)), 300 * repeats))
     size = round(mebibytes * MIB)
     texts = list(corpus(size))
     table.add_row(f"corpus of {size / MIB:g} MiB, {len(texts)} texts", *_row(_timed(front_end, texts), size))

@@ -132,7 +132,7 @@ BEFORE_NUMBERS = (
     rule(r"\u2116 ?", "number ", needs="\u2116"),
     rule(r"\u00a7\u00a7? ?(?=\d)", "section ", needs="\u00a7"),
     rule(
-        rf"(?<![\w.])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, at=At.numbers, abridges=True
+        rf"(?<![\w./])([0-9]+(?:[.,][0-9]+)?) ?({_alternatives(_UNITS)})\.(?![\w])", _unit, at=At.numbers, abridges=True
     ),
 )
 RULES = (
@@ -168,7 +168,7 @@ RULES = (
     ),
     rule(
         r"(?:(?<=^)|(?<=[A-Z] )|(?<=[A-Z][a-z]{2} )|(?<=[A-Z][a-z]{3} )|(?<=[A-Z][a-z]{4} )|(?<=[A-Z][a-z]{5} ))"
-        r"([A-Z])\.(?=\s[A-Z][a-z])",
+        r"([A-Z])\.(?<![AP] M\.)(?=\s[A-Z][a-z])",
         r"\1",
         at=At.capitals,
     ),

@@ -52,7 +52,7 @@ def spoken_name(name: str) -> str:
 def _piece(piece: str) -> str:
     if piece in _SYMBOLS:
         return _SYMBOLS[piece]
-    if piece.isdigit():
+    if piece.isdecimal():
         return integer(piece) if len(piece) < 5 else digit_by_digit(piece)
     if not piece.isalpha():
         return piece
@@ -137,13 +137,13 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        rf"(?<![\w@./-])(localhost|{_LABEL}(?:\.{_LABEL}){{1,5}}):([0-9]{{2,5}})(?![\w.:])(?<=[0-9])",
+        rf"(?<![\w@./-])(localhost|(?=[\w.-]{{0,200}}[A-Za-z]){_LABEL}(?:\.{_LABEL}){{1,5}}):([0-9]{{2,5}})(?![\w.:])(?<=[0-9])",
         _host_and_port,
         needs=re.compile(r"\w:\d{2}"),
     ),
     rule(
         rf"(?<![\w@./-])(?:{_LABEL}\.){{1,5}}(?:{'|'.join(_TOP_LEVEL)})\b(?![\w-]|\.[a-z]{{2}})(?:[/?]{_PATH}{{0,2000}})?",
-        lambda match: None if match[0][0].isdigit() and match[0][-1].isdigit() else _url(match),
+        lambda match: None if match[0][0].isdecimal() and match[0][-1].isdecimal() else _url(match),
         needs=_DOTTED,
         abridges=True,
     ),

@@ -25,10 +25,24 @@ NUMBER = (
 """A number without its sign: `1,234.5`, `10 000`, `10'000`, `1.234,50`, `27,50`, `.5`."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1000)
+def _below_thousand(number: int) -> str:
+    return str(num2words(number)).replace(" and ", " ")
+
+
 def cardinal(number: int) -> str:
-    """`1035`: one thousand thirty-five."""
-    return str(num2words(number)).replace(",", "").replace(" and ", " ")
+    """`1035`: one thousand thirty-five. `number` has at most MAX_CARDINAL_DIGITS digits.
+
+    num2words takes up to 0.1 ms for a number: it is asked for the groups of three digits, which repeat.
+    """
+    if number < 1000:
+        return _below_thousand(number)
+    words: list[str] = []
+    for scale in ("", " thousand", " million", " billion", " trillion"):
+        number, group = divmod(number, 1000)
+        if group:
+            words.insert(0, _below_thousand(group) + scale)
+    return " ".join(words)
 
 
 @lru_cache(maxsize=1024)

@@ -75,12 +75,19 @@ def _month_first(match: re.Match[str]) -> str | None:
     return date and date + last + (f", {year(int(match['year']))}" if match["year"] else "")
 
 
+def _full_stop(match: re.Match[str]) -> str:
+    """The full stop behind a month: it ends the sentence, or only the abbreviation."""
+    following = match.string[match.end() : match.end() + 2]
+    return "." if match["month"] in MONTHS or not following.strip() or following[-1:].isupper() else ""
+
+
 def _day_first(match: re.Match[str]) -> str | None:
     if not 1 <= int(match["day"]) <= 31:
         return None
     last = f" to the {ordinal(int(match['last']))}" if match["last"] else ""
     number = f" {year(int(match['year']))}" if match["year"] else ""
-    return f"the {ordinal(int(match['day']))}{last} of {_MONTH_NAMES[match['month']]}{number}"
+    stop = _full_stop(match) if match[0].endswith(".") else ""
+    return f"the {ordinal(int(match['day']))}{last} of {_MONTH_NAMES[match['month']]}{number}{stop}"
 
 
 def _month_and_year(match: re.Match[str]) -> str:

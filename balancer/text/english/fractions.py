@@ -59,7 +59,7 @@ def _vulgar(match: re.Match[str]) -> str:
     return said.replace(" and one ", " and a ") + _unit(match)
 
 
-_OPTIONAL_UNIT = rf"(?: ?(?P<unit>{SYMBOLS})(?![\w'^/\u00b2\u00b3]))?"
+_OPTIONAL_UNIT = rf"(?: ?(?P<unit>{SYMBOLS})(?![\w'^/\u00b2\u00b3])(?:\.(?=\s[a-z]))?)?"
 
 RULES = (
     rule(

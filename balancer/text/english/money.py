@@ -92,6 +92,7 @@ _SYMBOL = f"[{re.escape(''.join(SYMBOLS))}]"
 _BEFORE = rf"(?:(?:{'|'.join(sorted(map(re.escape, _PREFIXED), key=len, reverse=True))})|(?:R\$)|{_SYMBOL})"
 _SCALE = r"(?:[ -]?(?:thousand|million|billion|trillion|hundred|crore|lakh)\b|(?:k|K|mn|mio|mm|bn|tn|[MBTmb])(?![\w]))?"
 _CODE = rf"(?:{'|'.join(CODES)})"
+_LONG_CODE = rf"(?:{'|'.join(code for code in CODES if len(code) > 2)})"
 _PER = (
     r"(?P<per>\s?/\s?(?:year|yr|month|mo|week|wk|day|hour|hr|h|night|person|unit|item|user|seat|kg|lb|m\u00b2|m\u00b3|mile"
     r"|km|GB|kWh|minute|min|share|barrel)(?!\w))?"
@@ -196,7 +197,7 @@ RULES = (
         at=At.numbers,
     ),
     rule(
-        rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_CODE})\b{_PER}",
+        rf"{BOUNDARY}(?P<sign>{SIGN})(?P<number>{NUMBER})(?P<scale>{_SCALE})\s?(?P<currency>{_LONG_CODE})\b{_PER}",
         _amount,
         needs=tuple(CODES),
         at=At.numbers,

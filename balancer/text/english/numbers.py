@@ -16,6 +16,7 @@ from balancer.text.english.cardinals import (
 )
 from balancer.text.english.rules import At, rule
 from balancer.text.english.signs import BOUNDARY, SIGN, sign_words
+from balancer.text.guard import NUMBER_WORDS
 
 _SUPERSCRIPTS = "\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079\u207b\u207a"
 _SUBSCRIPTS = "\u2080\u2081\u2082\u2083\u2084\u2085\u2086\u2087\u2088\u2089"
@@ -207,4 +208,11 @@ RULES = (
     rule(r"(?<=[^\W\d_])-?([0-9]{1,40})", lambda match: f" {_behind_letters(match[1])}", at=At.numbers),
     rule(r"([0-9]{1,40})-?(?=[^\W\d_])", lambda match: f"{integer(match[1])} ", at=At.numbers),
     rule(r"[0-9]{1,40}", lambda match: f" {integer(match[0])} ", at=At.numbers),
+    rule(  # the sign of a time, a date, or whatever else has become words without it
+        rf"(?<![\w.)\]%\u00b0])([-\u00b1])"
+        rf"(?=[$\u20ac\u00a3\u00a5]?\s?(?:the |[a-z]+ )?(?:{'|'.join(sorted(NUMBER_WORDS))})\b)",
+        lambda match: sign_words(match[1]),
+        needs="-\u00b1",
+        flags=re.IGNORECASE,
+    ),
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from balancer.text.guard import is_complete
 
@@ -15,9 +16,6 @@ _DIGIT = re.compile(r"\d")
 _NUMERIC = re.compile("[\\d$\u00a2-\u00a5\u20a0-\u20cf]")
 _NUMBER_START = re.compile("[-+\u00b1.'(]{0,3}[0-9]+")
 _CAPITAL = re.compile("[A-Z\u00c0-\u00de]+")
-
-MAX_STRINGS = 8
-"""More strings than that are searched for by one pattern."""
 
 Needs = str | tuple[str, ...] | re.Pattern[str]
 
@@ -73,32 +71,40 @@ def rule(
     return Rule(re.compile(pattern, flags), words, characters, _quick_look(needs), at, abridges)
 
 
+@cache
 def _quick_look(needs: Needs) -> Callable[[str], bool] | None:
+    """The same function for rules with the same needs, so that `apply` looks once."""
     if isinstance(needs, re.Pattern):
         return lambda text: needs.search(text) is not None
     if isinstance(needs, tuple):
-        search = re.compile("|".join(map(re.escape, needs))).search if len(needs) > MAX_STRINGS else None
-        if search is not None:
-            return lambda text: search(text) is not None
-        return lambda text: any(needed in text for needed in needs)
+        return lambda text: any(map(text.__contains__, needs))
     return None
 
 
 def apply(rules: Iterable[Rule], text: str) -> str:
     """`text` after all rules, one after the other."""
     starts: dict[Callable[[str], list[int]], list[int]] = {}
+    looks: dict[Callable[[str], bool], bool] = {}
     characters = set(text)
     for each in rules:
         if each.characters is not None and characters.isdisjoint(each.characters):
             continue
-        at = each.at
-        if at is not None and at not in starts:
-            starts[at] = at(text)
-        if (at is None or starts[at]) and (each.holds is None or each.holds(text)):
-            changed = _apply(each, text, None if at is None else starts[at])
-            if changed != text:
-                text, characters = changed, set(changed)
-                starts.clear()
+        at, holds = each.at, each.holds
+        if at is not None:
+            if at not in starts:
+                starts[at] = at(text)
+            if not starts[at]:
+                continue
+        if holds is not None:
+            if holds not in looks:
+                looks[holds] = holds(text)
+            if not looks[holds]:
+                continue
+        changed = _apply(each, text, None if at is None else starts[at])
+        if changed != text:
+            text, characters = changed, set(changed)
+            starts.clear()
+            looks.clear()
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from balancer.text.english.cardinals import DIGIT_NAMES, integer
 from balancer.text.english.rules import At, apply, rule
 from balancer.text.marks import MARKS, PARAGRAPH_MARK
 
@@ -50,6 +51,17 @@ BEFORE_NUMBERS = (
         at=At.capitals,
         abridges=True,
     ),
+    rule(
+        r"(?<![\w.,$\u20ac\u00a3/-])([248])K\b",
+        lambda match: f"{DIGIT_NAMES[int(match[1])]} K",
+        needs="K",
+        at=At.numbers,
+    ),
+    rule(
+        r"(?<![\w.,$\u20ac\u00a3/-])([0-9]{1,4})([A-DF-H])(?= [A-Z][a-z])",
+        lambda match: f"{integer(match[1])} {match[2]}",
+        at=At.numbers,
+    ),
     rule(r"\b([BPC])2([BCP])\b", r"\1 to \2", needs="2", at=At.capitals, abridges=True),
 )
 RULES = (
@@ -88,16 +100,17 @@ _PUNCTUATION = (
     rule(r"\.\.\.", ". ", needs=("...",)),
     rule(r"[!?][!?1]{1,}(?!\w)", lambda match: "?" if "?" in match[0] else "!", needs="!?"),
     rule(r"\s*[(\[{]\s*", ", ", needs="([{"),
-    rule(r"\s*[)\]}](?=\s*[.,;:!?])", "", needs=")]}"),
+    rule(rf"\s*[)\]}}](?=\s*(?:[.,;:!?{PARAGRAPH_MARK}]|$))", "", needs=")]}"),
     rule(r"\s*[)\]}]\s*", ", ", needs=")]}"),
-    rule(r"[\"|~^\\`*_#=+<>\u2022/]+", " ", needs='"|~^\\`*_#=+<>\u2022/'),
+    rule(r"([,;:])(?:\s?[,;:])+", r"\1", needs=",;:"),
+    rule(r"[\"|~^\\`*_#=+<>\u2022/\u00a1\u00bf]+", " ", needs='"|~^\\`*_#=+<>\u2022/\u00a1\u00bf'),
     rule(r"(?<![\w])'|'(?!\w)(?<![a-z]n')", " ", needs="'"),
     rule(r"(?<=[a-z]),(?=[A-Za-z])", ", ", needs=","),
     rule(r"(?<!\w)-+(?!\w)|(?<!\w)-(?=\w)|(?<=\w)-(?!\w)", " ", needs="-"),
     rule(r"\s+(?=[.,;:!?])", "", needs=tuple(f" {mark}" for mark in ".,;:!?")),
-    rule(r"[,;:]+(?=[.!?])", "", needs=",;:"),
-    rule(r"([.!?])[,;:.]+", r"\1", needs=",;:."),
     rule(r"([,;:])[,;:]+", r"\1", needs=",;:"),
+    rule(r"[,;:](?=[.!?])", "", needs=",;:"),
+    rule(r"([.!?])[,;:.]+", r"\1", needs=",;:."),
     rule(r"([.!?,;:])(?=[^\W\d_])", r"\1 "),
 )
 _SPACES = re.compile(r"[ \t\n]+")
@@ -106,7 +119,9 @@ _SPEAKABLE = re.compile(rf"[\w{MARKS}]")
 
 def punctuate(text: str) -> str:
     """`text` with the punctuation that the engines know: full stops, commas, colons, question and exclamation marks."""
-    paragraphs = apply(_PUNCTUATION, text.replace("\n\n", PARAGRAPH_MARK)).split(PARAGRAPH_MARK)
+    # Single spaces first: patterns that begin with white space would look through a long run again and again.
+    text = _SPACES.sub(" ", text.replace("\n\n", PARAGRAPH_MARK))
+    paragraphs = apply(_PUNCTUATION, text).split(PARAGRAPH_MARK)
     return "\n\n".join(_tidy(paragraph) for paragraph in paragraphs if _SPEAKABLE.search(paragraph))
 
 

@@ -7,6 +7,7 @@ import re
 from balancer.text.english.cardinals import cardinal, pair
 from balancer.text.english.rules import At, rule
 
+_NEW_SENTENCE = re.compile(r"\s(?!Mon|Tue|Wed|Thu|Fri|Sat|Sun|[A-Z]{2})[A-Z]")
 _HALF = r"(?P<half>[AaPp])(?:\.\s?[Mm]\.?|[Mm]\b\.?(?!\w))"
 _CLOCK = r"(?:[01]?[0-9]|2[0-4]):[0-5][0-9]"
 
@@ -44,8 +45,9 @@ def _full_stop(match: re.Match[str]) -> str:
     """The full stop of an abbreviation, where it ends a sentence, too."""
     if not match[0].endswith("."):
         return ""
-    following = match.string[match.end() : match.end() + 3]
-    return "." if not following.strip() or following[:1] == "\n" else ""
+    following = match.string[match.end() : match.end() + 12]
+    ends = not following.strip() or following.startswith("\n") or _NEW_SENTENCE.match(following)
+    return "." if ends else ""
 
 
 def _seconds(match: re.Match[str]) -> str:
@@ -57,19 +59,21 @@ def _seconds(match: re.Match[str]) -> str:
 RULES = (
     rule(r"\b(noon|midnight)\s?[-\u2013]\s?(?=\d)", r"\1 to ", needs=("noon", "midnight")),
     rule(
-        rf"(?<![\w:.])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
+        rf"(?<![\w:.$\u20ac\u00a3])(?:(?P<first>[0-9]{{1,2}}(?::[0-5][0-9])?)\s?(?P<first_half>[AaPp]\.?[Mm]\.?)?\s?(?:[-\u2013]|to\b)\s?)?(?P<hour>1[0-2]|0?[0-9])(?:[:.](?P<minute>[0-5][0-9]))?\s?{_HALF}",
         _of_half_day,
         at=At.numbers,
     ),
-    rule(r"(?<![\w:.])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":", at=At.numbers),
     rule(
-        rf"(?<![\w:.])({_CLOCK})\s?[-\u2013]\s?({_CLOCK})(?![\w:])",
+        r"(?<![\w:.$\u20ac\u00a3])([0-9]{1,3}):([0-5][0-9]):([0-5][0-9])(?![\w:])", _seconds, needs=":", at=At.numbers
+    ),
+    rule(
+        rf"(?<![\w:.$\u20ac\u00a3])({_CLOCK})\s?[-\u2013]\s?({_CLOCK})(?![\w:])",
         lambda match: f"{_clock(match[1])} to {_clock(match[2])}",
         needs=":",
         at=At.numbers,
     ),
     rule(
-        rf"(?<![\w:.])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))",
+        rf"(?<![\w:.$\u20ac\u00a3])({_CLOCK})(?![\w:])(?!\s(?:ratio|scale|mix))",
         lambda match: _clock(match[1]),
         needs=":",
         at=At.numbers,

@@ -24,6 +24,13 @@ def _same(name: str) -> tuple[str, str]:
     return (name, name)
 
 
+_COMPASS = {"N": "north", "S": "south", "E": "east", "W": "west"}
+
+
+def _same_degrees(name: str) -> tuple[str, str]:
+    return (f"degree {name}", f"degrees {name}")
+
+
 def _bytes() -> dict[str, tuple[str, str]]:
     names = {}
     for letter, prefix in {"k": "kilo", "K": "kilo", "M": "mega", "G": "giga", "T": "tera", "P": "peta"}.items():
@@ -117,11 +124,8 @@ UNITS: dict[str, tuple[str, str]] = {
     "\u00b0F": ("degree Fahrenheit", "degrees Fahrenheit"),
     "\u00b0 C": ("degree Celsius", "degrees Celsius"),
     "\u00b0 F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    **{f"\u00b0{gap}{letter}": _same_degrees(name) for gap in ("", " ") for letter, name in _COMPASS.items()},
     "\u00b0K": ("kelvin", "kelvins"),
-    "\u00b0N": ("degree north", "degrees north"),
-    "\u00b0S": ("degree south", "degrees south"),
-    "\u00b0E": ("degree east", "degrees east"),
-    "\u00b0W": ("degree west", "degrees west"),
     "\u00b0": ("degree", "degrees"),
     "deg": ("degree", "degrees"),
     "degC": ("degree Celsius", "degrees Celsius"),
@@ -149,7 +153,7 @@ _PER_NAMES = {
     "hour": "hour", "sec": "second", "inch": "inch", "in": "inch",
 }  # fmt: skip
 _UNIT = (
-    rf"(?P<unit>(?<=\d)(?:{_PLAIN}|C|s)|(?<=\d) (?:{SYMBOLS})|\s?(?:sq|cu)\.? ?(?:ft|in|mi|yd|m|cm|km))"
+    rf"(?P<unit>(?<=\d)(?:{_PLAIN}|C|s|in)|(?<=\d) (?:{SYMBOLS})|\s?(?:sq|cu)\.? ?(?:ft|in|mi|yd|m|cm|km))"
     rf"(?:\s?/\s?(?P<per>{_PER}))?{_END}"
 )
 _AREA = rf"\s?(?P<unit>{_SQUARES})(?P<power>{_POWER})(?:\s?/\s?(?P<per>s|h|min))?(?!\w)"
@@ -239,6 +243,11 @@ RULES = (
         at=At.numbers,
     ),
     rule(rf"(?<![\w.]){_WHOLE}' ?([0-9]{{1,2}})(?:\"|'')", _feet, needs="'", at=At.numbers),
+    rule(
+        rf"(?<![\w.]){_WHOLE} ?(?:ft|feet|foot)\.? ?([0-9]{{1,2}}) ?in(?:ch(?:es)?)?\b",
+        lambda match: f"{number(match[1])} feet {number(match[2])} inches",
+        at=At.numbers,
+    ),
     rule(
         rf"(?<![\w.]){_WHOLE}' ?[x\u00d7] ?{_WHOLE}'",
         lambda match: f"{number(match[1])} feet by {number(match[2])} feet",

@@ -35,6 +35,7 @@ def check(model: type[BaseModel], wire: dict[str, Any]) -> None:
     [
         ("/v1/models", models.ModelList, {}),
         ("/v1/models/tts-1", models.Model, {}),
+        ("/v1/models/gpt-4o-mini-tts-2025-12-15", models.Model, {}),
         ("/v1/audio/voices", models.VoiceList, {}),
         ("/health", models.Health, {}),
         ("/ready", models.Readiness, {}),

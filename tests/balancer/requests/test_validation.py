@@ -164,6 +164,22 @@ def test_a_text_of_just_the_limit() -> None:
     assert accept(text="\U0001f600" * 9 + "a").text == "a"
 
 
+@pytest.mark.parametrize(
+    "model", [*OPENAI_MODELS, "tts-1-1106", "tts-1-hd-1106", "gpt-4o-mini-tts-2025-12-15", "parrot"]
+)
+def test_models_of_openai_are_accepted_with_a_date(model: str) -> None:
+    assert validator().knows_model(model)
+    assert accept(model=model).text == "Hello."
+
+
+@pytest.mark.parametrize(
+    "model", ["tts-1-", "tts-1-25", "gpt-4o-mini-tts-2025-12", "gpt-4o-2025-12-15", "parrot-2025-12-15"]
+)
+def test_no_other_dated_name_is_a_model(model: str) -> None:
+    with pytest.raises(ModelNotFoundError, match=model):
+        accept(model=model)
+
+
 # What is refused
 
 

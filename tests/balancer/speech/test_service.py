@@ -51,6 +51,15 @@ def test_the_second_request_is_a_hit(server: Server) -> None:
     assert 'chorus_cache_total{outcome="hit"}' in metrics
 
 
+def test_texts_that_say_the_same_share_their_audio(server: Server) -> None:
+    wait_until(lambda: tts(server, "It costs $5.").headers["x-cache"] == "hit")
+    before = synthesized(server)
+    assert tts(server, "It  costs **five&nbsp;dollars**.").headers["x-cache"] == "hit"
+    assert tts(server, "It costs five dollars.", normalize=False).headers["x-cache"] == "hit"
+    assert synthesized(server) == before
+    assert tts(server, "It costs $5.", normalize=False).headers["x-cache"] == "miss"
+
+
 def test_one_synthesis_serves_every_format_and_speed(server: Server) -> None:
     wait_until(lambda: tts(server, "Two.").headers["x-cache"] == "hit")
     before = synthesized(server)
