@@ -104,12 +104,10 @@ def test_a_parameter_of_another_engine_is_refused_with_those_there_are(turbo: Ch
     assert "engine 'turbo': temperature, top_p, top_k, repetition_penalty" in error["message"]
 
 
-def test_a_text_beyond_the_models_length_is_refused(turbo: Chorus) -> None:
-    answer = post_tts(turbo, "a" * 601)
-    assert answer.status_code == 400
-    error = answer.json()["error"]
-    assert (error["code"], error["param"]) == ("text_too_long", "text")
-    assert "text has 601 characters; engine 'turbo' speaks at most 600 in one utterance" in error["message"]
+def test_paragraphs_are_segments_of_one_answer(turbo: Chorus) -> None:
+    answer = post_tts(turbo, "This is the first paragraph.\n\nThis is the second paragraph.")
+    assert answer.headers["x-cache-segments"] == "0/2"
+    assert audio_seconds(answer.content) > 8
 
 
 def test_parameters_are_heard_and_whole_numbers_are_numbers(turbo: Chorus) -> None:
