@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from balancer.errors import InvalidRequestError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
@@ -11,6 +12,8 @@ from balancer.text.front_end import FrontEnd
 from balancer.text.scripts import ForeignScriptError
 from worker.cards import EngineCard
 
+MAX_KEPT_TEXTS = 512
+MAX_KEPT_CHARACTERS = 300
 MAX_GROWTH = 6
 """A text may say so many times the characters that a request may have. Numbers and symbols in words are longer."""
 
@@ -27,13 +30,22 @@ class TextPreparation:
     def _front_end(self) -> FrontEnd:
         return FrontEnd(self.card.tags)
 
+    @cached_property
+    def _prepared(self) -> Callable[[str, str], str]:
+        """What is said for a short text in a language, which is kept: many requests are for the same texts."""
+        return lru_cache(MAX_KEPT_TEXTS)(self._prepare)
+
+    def _prepare(self, text: str, language: str) -> str:
+        return self._front_end.prepare(text, language).plain
+
     def spoken(self, body: OpenAISpeechBody | TtsBody, language: str) -> str:
         """What the engine gets for the text of a body. Raises InvalidRequestError."""
         normalize = self.normalize if body.normalize is None else body.normalize
         if not normalize:
             return self._front_end.pass_through(body.spoken_text)
         try:
-            text = self._front_end.prepare(body.spoken_text, language).plain
+            short = len(body.spoken_text) <= MAX_KEPT_CHARACTERS
+            text = (self._prepared if short else self._prepare)(body.spoken_text, language)
         except ForeignScriptError as error:
             raise InvalidRequestError(
                 f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language "

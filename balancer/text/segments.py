@@ -23,6 +23,8 @@ _PARAGRAPHS = re.compile(r"\n\s*\n")
 _DASHES = "\u2013\u2014"
 _CLAUSE_END = re.compile(rf"(?:[,;:{_DASHES}][\"')\]\u201d\u2019]*\s+|\s+[-{_DASHES}]\s+|[\u3001\uff0c\uff1b\uff1a])")
 """What a clause ends with, and the blanks behind."""
+INNER_END = re.compile(r"[.!?\n].*\w", re.DOTALL)
+"""Where a sentence of ASCII characters might end before the end of the text."""
 _BLANKS = re.compile(r"\s+")
 VERY_SHORT = 0.25
 """The part of an engine's minimum below which a paragraph is not spoken alone."""
@@ -54,6 +56,8 @@ def split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     No segment is longer than `length.maximum`, where a wide character counts as WIDE_CHARACTER. A text that fits is not
     changed.
     """
+    if len(text) <= length.maximum and text.isascii() and not INNER_END.search(text):
+        return [Segment(text, Boundary.END)]
     language = re.split("[-_]", language, maxsplit=1)[0].lower()
     length = _scaled(length, text)
     segments: list[Segment] = []

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import sentencex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.text.segments import Boundary, Segment, split
+from balancer.text.segments import INNER_END, Boundary, Segment, split
 from worker.cards import SegmentLength
 
 SHORT = SegmentLength(minimum=8, maximum=60)
@@ -100,6 +101,12 @@ def test_a_wide_character_counts_as_three() -> None:
 @pytest.mark.parametrize("language", ["en", "en-GB", "pt_BR", "xx", ""])
 def test_any_language_tag_is_taken(language: str) -> None:
     assert len(texts("The first one is here. The second one is here, too.", language=language)) == 2
+
+
+@given(st.text(alphabet=st.sampled_from("ab .!?\n'\"),;1"), max_size=60))
+def test_where_no_sentence_can_end_none_does(text: str) -> None:
+    sentences = [sentence for sentence in sentencex.segment("en", text) if any(map(str.isalnum, sentence))]
+    assert len(sentences) <= 1 or INNER_END.search(text)
 
 
 @given(st.text(alphabet=st.sampled_from("ab ,.;!?\n\u2014\u3002\u4eca1'\""), max_size=400), st.integers(1, 80))
