@@ -28,8 +28,8 @@ from tests.end_to_end.conftest import (
 from tests.support.harness import wait_until
 from tests.support.tiny_models import TinyCheckpoint
 
-LONGEST = "a" * 600
-LONG = "a" * 100
+LONGEST = "abcdefghij" * 28
+LONG = "abcdefghij" * 10
 LONG_TOKENS = 450
 """Where its budget ends, and with it the decoding; the sound of so many takes a while."""
 

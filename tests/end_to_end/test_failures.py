@@ -16,7 +16,10 @@ from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import wait_until
 
 LAST_WORDS = "Please close the door behind you."
-LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " * 60 + LAST_WORDS
+ONE_UTTERANCE = "The quick brown fox jumps over the lazy dog near the river bank, " * 5 + LAST_WORDS
+"""One sentence, as long as the engine speaks in one utterance."""
+SENTENCES = 60
+LONG_TEXT = "The quick brown fox jumps over the lazy dog near the river bank. " * SENTENCES + LAST_WORDS
 
 
 @pytest.fixture
@@ -35,12 +38,12 @@ def busy_pid(chorus: Chorus) -> int | None:
 
 
 def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Chorus) -> None:
-    whole = speak(chorus, LONG_TEXT).raise_for_status().content
+    whole = speak(chorus, ONE_UTTERANCE).raise_for_status().content
     chorus.await_ready(2)
     before = {worker["pid"] for worker in chorus.workers()}
 
     with ThreadPoolExecutor(1) as client:
-        answer = client.submit(speak, chorus, LONG_TEXT)
+        answer = client.submit(speak, chorus, ONE_UTTERANCE)
         wait_until(lambda: busy_pid(chorus) is not None)
         killed = busy_pid(chorus)
         assert killed is not None
@@ -87,10 +90,10 @@ def test_with_no_worker_left_the_answer_is_a_clear_503(chorus: Chorus) -> None:
 
 
 def test_a_stopped_worker_is_noticed_and_its_utterance_runs_elsewhere(chorus: Chorus) -> None:
-    whole = speak(chorus, LONG_TEXT).raise_for_status().content
+    whole = speak(chorus, ONE_UTTERANCE).raise_for_status().content
     chorus.await_ready(2)
     with ThreadPoolExecutor(1) as client:
-        answer = client.submit(speak, chorus, LONG_TEXT)
+        answer = client.submit(speak, chorus, ONE_UTTERANCE)
         wait_until(lambda: busy_pid(chorus) is not None)
         stopped = busy_pid(chorus)
         assert stopped is not None
@@ -106,7 +109,7 @@ def test_a_client_that_leaves_frees_its_worker(chorus: Chorus) -> None:
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{chorus.url}/tts", json={"text": LONG_TEXT}, timeout=0.3)
     wait_until(lambda: not any(worker["in_flight"] for worker in chorus.workers()))
-    assert sum(worker["done"] for worker in chorus.workers()) == 0
+    assert sum(worker["done"] for worker in chorus.workers()) < SENTENCES
     assert speak(chorus, "The slot is free.").status_code == 200
 
 
