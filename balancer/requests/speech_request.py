@@ -11,6 +11,9 @@ from balancer.scheduling.priority import Priority
 from voices.registry import Voice
 from worker.contract import ParameterValue
 
+DEFAULT_LANGUAGE = "en"
+"""Language of a text whose request and voice name none, and of engines without a choice of languages."""
+
 
 @dataclass(frozen=True)
 class SpeechRequest:

@@ -13,7 +13,7 @@ from math import nan
 
 from balancer.errors import InvalidRequestError, ModelNotFoundError, QueueFullError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
-from balancer.requests.speech_request import SpeechRequest
+from balancer.requests.speech_request import DEFAULT_LANGUAGE, SpeechRequest
 from balancer.requests.text_preparation import TextPreparation
 from balancer.thread_pool import PoolFullError, ThreadPool
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice
@@ -37,8 +37,6 @@ VOICE_NOT_FOUND = "voice_not_found"
 """Code of the error."""
 
 _LANGUAGE = "language"
-DEFAULT_LANGUAGE = "en"
-"""Language of the engines that have no choice of languages."""
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
 """A language tag with optional subtags for script and region: `en`, `en-gb`, `pt_br`, `zh-hans-cn`."""
 

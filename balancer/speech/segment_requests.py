@@ -6,12 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from balancer.requests.speech_request import SpeechRequest
+from balancer.requests.speech_request import DEFAULT_LANGUAGE, SpeechRequest
 from balancer.settings_groups import PauseSettings
 from balancer.text.segments import Boundary, Segment, split
 from worker.cards import SegmentLength
-
-DEFAULT_LANGUAGE = "en"
 
 
 def segments_of(request: SpeechRequest, length: SegmentLength) -> list[Segment]:

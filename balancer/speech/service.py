@@ -192,13 +192,14 @@ class SpeechService:
         key = self._keys.file(pcm_key, request.speed, request.format, pauses)
 
         async def encode_pcm() -> CachedResult:
-            return await self._encode(await self._pcm(task), task)
+            return await self._encode(await self._pcm(task, pcm_key), task)
 
         return await self._cached(self._file_flights, key, task, encode_pcm)
 
-    async def _pcm(self, task: _Task) -> CachedResult:
+    async def _pcm(self, task: _Task, key: str | None = None) -> CachedResult:
+        """The PCM of a text; `key` is the text's cache key, if it is known."""
         if len(task.segments) == 1:
-            return await self._segment(task)
+            return await self._segment(task, key)
         spoken = await self._all_segments(task)
         pauses = pauses_between([segment for segment, _ in spoken], self._pauses)
         parts = [result.data for _, result in spoken]
@@ -208,11 +209,11 @@ class SpeechService:
         stats = _stats_of_all([result.stats for _, result in spoken if result.stats is not None])
         return CachedResult(data, duration(len(data), rate), CacheOutcome.of_segments(outcomes), stats, outcomes)
 
-    async def _segment(self, task: _Task) -> CachedResult:
-        """The PCM of a task of one segment."""
+    async def _segment(self, task: _Task, key: str | None = None) -> CachedResult:
+        """The PCM of a task of one segment; `key` is its cache key, if it is known."""
         if self._keys is None or not task.context.cache.writes:
             return await self._synthesize(task)
-        key = await self._keys.pcm(task.request, task.context.caller_id)
+        key = key or await self._keys.pcm(task.request, task.context.caller_id)
         return await self._cached(self._pcm_flights, key, task, lambda: self._synthesize(task))
 
     async def _all_segments(self, task: _Task) -> list[tuple[Segment, CachedResult]]:

@@ -15,7 +15,7 @@ from balancer.text import characters, lines, numerals, scripts
 from balancer.text.english import speech
 from balancer.text.marks import MARKS, PAUSE_MARKS, pause_seconds, tag_of
 from balancer.text.markup import brackets, entities, html, markdown
-from balancer.text.spoken_text import Span, SpokenText
+from balancer.text.spoken_text import PARAGRAPH, Span, SpokenText
 
 MAX_GROWTH = 30
 """The result has at most so many characters for each of the text's: a symbol such as `≥` grows most."""
@@ -51,7 +51,7 @@ class FrontEnd:
 
 def _spoken(text: str, tags: Sequence[str]) -> SpokenText:
     spans: list[Span] = []
-    paragraphs = [paragraph for paragraph in text.split("\n\n") if paragraph.strip()]
+    paragraphs = [paragraph for paragraph in text.split(PARAGRAPH) if paragraph.strip()]
     for number, paragraph in enumerate(paragraphs, start=1):
         pieces = _PAUSED.split(paragraph)
         for index in range(0, len(pieces), 2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.marks import MARKS
+from balancer.text.spoken_text import PARAGRAPH
 
 _WORD = re.compile(rf"[\w{MARKS}]")
 _DIVIDED = re.compile(
@@ -29,7 +30,7 @@ def join(text: str) -> str:
     text = "\n".join("" if _separates(line) else line for line in text.split("\n"))
     text = _DIVIDED.sub("", text)
     paragraphs = (_joined(paragraph) for paragraph in _PARAGRAPHS.split(text))
-    return "\n\n".join(filter(None, paragraphs))
+    return PARAGRAPH.join(filter(None, paragraphs))
 
 
 def _separates(line: str) -> bool:

@@ -15,10 +15,9 @@ from math import ceil
 
 import sentencex
 
+from balancer.text.spoken_text import PARAGRAPH
 from worker.cards import SegmentLength
 
-PARAGRAPH = "\n\n"
-"""Between two paragraphs of one segment."""
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _DASHES = "\u2013\u2014"
 _CLAUSE_END = re.compile(rf"(?:[,;:{_DASHES}][\"')\]\u201d\u2019]*\s+|\s+[-{_DASHES}]\s+|[\u3001\uff0c\uff1b\uff1a])")

@@ -25,7 +25,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from scripts.support.console import run_command
-from worker.cards import LANGUAGES
+from worker.cards import CARDS, LANGUAGES
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.engines.chatterbox.upstream.loading import vocoder_width
 
@@ -42,11 +42,7 @@ FULL_PROMPT_TOKENS = 250
 LOGIT_SCALE = 5
 """Factor on the weights of the speech head: it raises the standard deviation of the logits from about 0.6 to 3."""
 
-TAGS = (
-    "[angry]", "[fear]", "[surprised]", "[whispering]", "[advertisement]", "[dramatic]", "[narration]", "[crying]",
-    "[happy]", "[sarcastic]", "[clear throat]", "[sigh]", "[shush]", "[cough]", "[groan]", "[sniff]", "[gasp]",
-    "[chuckle]", "[laugh]",
-)  # fmt: skip
+TAGS = CARDS["turbo"].tags
 """Turbo's paralinguistic tags, one token each, after the 50,257 tokens of GPT-2."""
 
 _GPT2_TOKENS = 50_257

@@ -58,9 +58,9 @@ _WORDS = frozenset(
     SON SPY SUM SUN TAB TAG TAN TAP
     TAX TEA TEN THE TIE TIN TIP TOE TON TOO TOP TOY TRY TWO UGH USE VAN VET WAR WAS WAY WEB WET WHO WHY WIG WIN WON
     YES YET YOU ZIP ZOO HMM SHH WOW
-    YEP NAH LOL AHA BRR GRR DVR
+    YEP NAH AHA BRR GRR
     """.split()
-) - {"DVR", "LOL"}  # fmt: skip
+)  # fmt: skip
 """Short words: three capitals are an acronym otherwise."""
 
 _CAPITALS_TOGETHER = re.compile("[A-Z\u00c0-\u00de]{2}")

@@ -120,21 +120,21 @@ UNITS: dict[str, tuple[str, str]] = {
     "hp": _same("horsepower"),
     "kn": ("knot", "knots"),
     "K": ("kelvin", "kelvins"),
-    "\u00b0C": ("degree Celsius", "degrees Celsius"),
-    "\u00b0F": ("degree Fahrenheit", "degrees Fahrenheit"),
-    "\u00b0 C": ("degree Celsius", "degrees Celsius"),
-    "\u00b0 F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "\u00b0C": _same_degrees("Celsius"),
+    "\u00b0F": _same_degrees("Fahrenheit"),
+    "\u00b0 C": _same_degrees("Celsius"),
+    "\u00b0 F": _same_degrees("Fahrenheit"),
     **{f"\u00b0{gap}{letter}": _same_degrees(name) for gap in ("", " ") for letter, name in _COMPASS.items()},
     "\u00b0K": ("kelvin", "kelvins"),
     "\u00b0": ("degree", "degrees"),
     "deg": ("degree", "degrees"),
-    "degC": ("degree Celsius", "degrees Celsius"),
-    "degF": ("degree Fahrenheit", "degrees Fahrenheit"),
-    "F": ("degree Fahrenheit", "degrees Fahrenheit"),
+    "degC": _same_degrees("Celsius"),
+    "degF": _same_degrees("Fahrenheit"),
+    "F": _same_degrees("Fahrenheit"),
     "%": _same("percent"),
     "\u2030": _same("per mille"),
 }
-_ATTACHED_ONLY = {"C": ("degree Celsius", "degrees Celsius"), "s": UNITS["s"]}
+_ATTACHED_ONLY = {"C": _same_degrees("Celsius"), "s": UNITS["s"]}
 """Symbols that are words or names behind a space: grade 5 C."""
 _SPACED_ONLY = frozenset(["K", "m", "t", "MP"])
 """Symbols that mean thousand, million and the like next to the digits; metres and tons have a space."""
