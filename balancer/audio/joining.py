@@ -1,4 +1,4 @@
-"""Joins the PCM of a text's segments: their own silence at the joins gives way to the pauses between them.
+"""Joins the PCM of a text's segments: their own silence gives way to the pauses between and around them.
 
 PCM is signed 16-bit little-endian mono.
 """
@@ -21,19 +21,23 @@ MARGIN_SECONDS = 0.02
 
 
 def join(parts: Sequence[AudioBuffer], pauses: Sequence[float], sample_rate: int, output: IO[bytes]) -> None:
-    """Write all parts, with a pause in seconds behind each but the last. Blocks. Raises OSError, ValueError.
+    """Write all parts, with the pauses in seconds before, between and behind them. Blocks. Raises OSError, ValueError.
 
-    The beginning of the first part and the end of the last one stay as they are.
+    Where no pause is before the first part, its beginning stays as it is, and so does the end of the last one.
     """
-    if len(pauses) != len(parts) - 1:
-        raise ValueError(f"{len(parts)} parts have {len(parts) - 1} pauses between them, not {len(pauses)}")
+    if len(pauses) != len(parts) + 1:
+        raise ValueError(f"{len(parts)} parts have {len(parts) + 1} pauses around them, not {len(pauses)}")
+    silences = [bytes(round(pause * sample_rate) * SAMPLE_BYTES) for pause in pauses]
+    output.write(silences[0])
     for number, part in enumerate(parts):
         samples = np.frombuffer(bytes(part), "<i2")
         start, end = _loud(samples, margin=round(MARGIN_SECONDS * sample_rate))
-        last = number == len(parts) - 1
-        output.write(samples[0 if number == 0 else start : len(samples) if last else end].tobytes())
-        if not last:
-            output.write(bytes(round(pauses[number] * sample_rate) * SAMPLE_BYTES))
+        if number == 0 and not silences[0]:
+            start = 0
+        if number == len(parts) - 1 and not silences[-1]:
+            end = len(samples)
+        output.write(samples[start:end].tobytes())
+        output.write(silences[number + 1])
 
 
 def _loud(samples: NDArray[np.int16], *, margin: int) -> tuple[int, int]:

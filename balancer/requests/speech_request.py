@@ -8,6 +8,7 @@ from balancer.audio.formats import AudioFormat
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.log_fields import RequestLogFields
 from balancer.scheduling.priority import Priority
+from balancer.text.spoken_text import Pause
 from voices.registry import Voice
 from worker.contract import ParameterValue
 
@@ -20,7 +21,7 @@ class SpeechRequest:
     """A validated request for speech. `parameters` are those of the engine, `speed` is the tempo from 0.25 to 4."""
 
     text: str
-    """As the engine gets it: prepared by the text front end."""
+    """As it is to be said: prepared by the text front end."""
     voice: Voice
     parameters: dict[str, ParameterValue]
     seed: int
@@ -31,6 +32,10 @@ class SpeechRequest:
     priority: Priority = Priority.INTERACTIVE
     deadline_ms: float | None = None
     """Time limit in milliseconds from the request's arrival; None: no limit."""
+    language: str = DEFAULT_LANGUAGE
+    """Of the text."""
+    pauses: tuple[Pause, ...] = ()
+    """Silences that the text asks for."""
     characters: int = field(default=0, compare=False)
     """Length of the text as the client sent it, which rate limits count."""
     text_field: str = field(default="text", compare=False)

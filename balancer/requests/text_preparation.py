@@ -10,6 +10,7 @@ from balancer.errors import InvalidRequestError
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.text.front_end import FrontEnd
 from balancer.text.scripts import ForeignScriptError
+from balancer.text.spoken_text import Span, SpokenText
 from worker.cards import EngineCard
 
 MAX_KEPT_TEXTS = 512
@@ -31,21 +32,21 @@ class TextPreparation:
         return FrontEnd(self.card.tags)
 
     @cached_property
-    def _prepared(self) -> Callable[[str, str], str]:
+    def _prepared(self) -> Callable[[str, str], SpokenText]:
         """What is said for a short text in a language, which is kept: many requests are for the same texts."""
         return lru_cache(MAX_KEPT_TEXTS)(self._prepare)
 
-    def _prepare(self, text: str, language: str) -> str:
-        return self._front_end.prepare(text, language).plain
+    def _prepare(self, text: str, language: str) -> SpokenText:
+        return self._front_end.prepare(text, language)
 
-    def spoken(self, body: OpenAISpeechBody | TtsBody, language: str) -> str:
-        """What the engine gets for the text of a body. Raises InvalidRequestError."""
+    def spoken(self, body: OpenAISpeechBody | TtsBody, language: str) -> SpokenText:
+        """What is to be said for the text of a body. Raises InvalidRequestError."""
         normalize = self.normalize if body.normalize is None else body.normalize
         if not normalize:
-            return self._front_end.pass_through(body.spoken_text)
+            return SpokenText((Span(self._front_end.pass_through(body.spoken_text)),))
         try:
             short = len(body.spoken_text) <= MAX_KEPT_CHARACTERS
-            text = (self._prepared if short else self._prepare)(body.spoken_text, language)
+            spoken = (self._prepared if short else self._prepare)(body.spoken_text, language)
         except ForeignScriptError as error:
             raise InvalidRequestError(
                 f"{body.text_field} {error}; send a text in that language, or ask for an engine or a language "
@@ -53,14 +54,14 @@ class TextPreparation:
                 param=body.text_field,
                 code="unsupported_script",
             ) from error
-        if not text:
+        if not spoken.plain:
             raise InvalidRequestError(
                 f"{body.text_field} has nothing to speak: its markup and symbols say nothing",
                 param=body.text_field,
                 code="nothing_to_speak",
             )
-        self._check_length(body, text)
-        return text
+        self._check_length(body, spoken.plain)
+        return spoken
 
     def _check_length(self, body: OpenAISpeechBody | TtsBody, text: str) -> None:
         limit = MAX_GROWTH * self.max_characters

@@ -85,8 +85,12 @@ class RequestValidator:
         self._check_length(body)
         voice = self.voice_of(body)
         parameters = self._parameters(body, voice)
+        language = str(parameters.get(_LANGUAGE, DEFAULT_LANGUAGE))
+        spoken = self._preparation.spoken(body, language)
         return SpeechRequest(
-            text=self._preparation.spoken(body, str(parameters.get(_LANGUAGE, DEFAULT_LANGUAGE))),
+            text=spoken.plain,
+            language=language,
+            pauses=spoken.pauses,
             characters=len(body.spoken_text),
             text_field=body.text_field,
             voice=voice,

@@ -55,9 +55,14 @@ class CacheKeys:
         )
 
     @staticmethod
-    def file(pcm_key: str, speed: float, audio_format: AudioFormat, pauses: Sequence[float] = ()) -> str:
-        """The key of the file that is encoded from the PCM with key `pcm_key`, with these pauses between segments."""
-        return digest_of([pcm_key, speed, audio_format.value, *pauses])
+    def file(
+        pcm_key: str, speed: float, audio_format: AudioFormat, lengths: Sequence[int], pauses: Sequence[float]
+    ) -> str:
+        """The key of a file, which is encoded from segments of these lengths in characters, with these pauses.
+
+        `pcm_key` is the key of the PCM for the whole text.
+        """
+        return digest_of([pcm_key, speed, audio_format.value, [*lengths], [*pauses]])
 
     def _clip_digest(self, clip: Path) -> str:
         """SHA-256 of a reference clip, computed again when its file has changed."""

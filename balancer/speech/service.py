@@ -29,7 +29,7 @@ from balancer.settings_groups import PauseSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
-from balancer.speech.segment_requests import pauses_between, request_of, segments_of
+from balancer.speech.segment_requests import pauses_around, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
 from balancer.text.segments import Segment
 from worker.cards import EngineCard
@@ -187,9 +187,10 @@ class SpeechService:
         if is_pcm_copy(request.format, request.speed) or self._keys is None or not task.context.cache.writes:
             # A copy of the PCM is not stored twice.
             return await self._encode(await self._pcm(task), task)
-        pauses = pauses_between(task.segments, self._pauses)
+        pauses = pauses_around(task.segments, self._pauses)
         pcm_key = await self._keys.pcm(request, task.context.caller_id)
-        key = self._keys.file(pcm_key, request.speed, request.format, pauses)
+        lengths = [len(segment.text) for segment in task.segments]
+        key = self._keys.file(pcm_key, request.speed, request.format, lengths, pauses)
 
         async def encode_pcm() -> CachedResult:
             return await self._encode(await self._pcm(task, pcm_key), task)
@@ -198,10 +199,10 @@ class SpeechService:
 
     async def _pcm(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a text; `key` is the text's cache key, if it is known."""
-        if len(task.segments) == 1:
+        if len(task.segments) == 1 and not any(pauses_around(task.segments, self._pauses)):
             return await self._segment(task, key)
         spoken = await self._all_segments(task)
-        pauses = pauses_between([segment for segment, _ in spoken], self._pauses)
+        pauses = pauses_around([segment for segment, _ in spoken], self._pauses)
         parts = [result.data for _, result in spoken]
         rate = self._card.sample_rate
         data = await self._held.assemble(task.context.caller_id, partial(join, parts, pauses, rate))
@@ -222,7 +223,7 @@ class SpeechService:
         Raises InvalidRequestError if none can be spoken. If one fails, the others are cancelled.
         """
         if task.deadline is not None:
-            self._dispatcher.check_text(len(task.request.text), task.deadline)
+            self._dispatcher.check_text(await self._characters_to_speak(task), task.deadline)
         room = asyncio.Semaphore(max(1, self._dispatcher.slots))
         admitted = False
 
@@ -256,6 +257,16 @@ class SpeechService:
         if not spoken:
             raise next(result for result in results if isinstance(result, InvalidRequestError))
         return spoken
+
+    async def _characters_to_speak(self, task: _Task) -> int:
+        """Characters of the segments that are not in the cache."""
+        if self._keys is None or not task.context.cache.reads:
+            return len(task.request.text)
+        missing = 0
+        for number, segment in enumerate(task.segments):
+            key = await self._keys.pcm(request_of(segment, number, task.request), task.context.caller_id)
+            missing += 0 if await self._cache.get(key) else len(segment.text)
+        return missing
 
     async def _cached(
         self, flights: SingleFlight[CachedResult], key: str, task: _Task, compute: Callable[[], Awaitable[CachedResult]]

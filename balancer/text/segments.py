@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import ceil
 
 import sentencex
 
-from balancer.text.spoken_text import PARAGRAPH
+from balancer.text.spoken_text import MAX_COMMA_SECONDS, PARAGRAPH, Pause
 from worker.cards import SegmentLength
 
 _PARAGRAPHS = re.compile(r"\n\s*\n")
@@ -47,14 +47,48 @@ class Segment:
 
     text: str
     boundary: Boundary
+    silence: float | None = None
+    """Seconds of silence behind it that the text asks for; None: the usual pause after its boundary."""
+    leading_silence: float = 0.0
+    """Seconds of silence before it that the text asks for."""
 
 
-def split(text: str, language: str, length: SegmentLength) -> list[Segment]:
+def split(text: str, language: str, length: SegmentLength, pauses: Sequence[Pause] = ()) -> list[Segment]:
     """The segments of a text, in order, together all of its words; `language` is a tag such as `en` or `pt-BR`.
 
     No segment is longer than `length.maximum`, where a wide character counts as WIDE_CHARACTER. A text that fits is not
-    changed.
+    changed. `pauses` are silences that the text asks for, in order.
     """
+    if not pauses:
+        return _split(text, language, length)
+    segments: list[Segment] = []
+    leading = 0.0
+    for piece, pause in _pieces(text, pauses, VERY_SHORT * length.minimum):
+        if _is_spoken(piece):
+            segments += _split(piece.strip(), language, length)
+        if not segments:
+            leading += pause or 0.0
+        elif pause is not None:
+            segments[-1] = replace(segments[-1], silence=(segments[-1].silence or 0.0) + pause)
+    return [replace(segments[0], leading_silence=leading), *segments[1:]]
+
+
+def _pieces(text: str, pauses: Sequence[Pause], very_short: float) -> Iterator[tuple[str, float | None]]:
+    """The text between the pauses, and the seconds behind each piece; None behind the last.
+
+    A pause of a comma's length beside a very short piece is left to the engine.
+    """
+    start = 0
+    ends = [pause.position for pause in pauses[1:]] + [len(text)]
+    for pause, end in zip(pauses, ends, strict=False):
+        shortest = min(pause.position - start, end - pause.position)
+        if pause.seconds > MAX_COMMA_SECONDS or shortest >= very_short:
+            yield text[start : pause.position], pause.seconds
+            start = pause.position
+    yield text[start:], None
+
+
+def _split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     if len(text) <= length.maximum and text.isascii() and not INNER_END.search(text):
         return [Segment(text, Boundary.END)]
     language = re.split("[-_]", language, maxsplit=1)[0].lower()

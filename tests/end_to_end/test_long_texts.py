@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import wave
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from balancer.audio.joining import SILENCE
 from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus, synthesize
 from tests.support.harness import wait_until
@@ -13,6 +17,13 @@ from tests.support.harness import wait_until
 WORDS = ("harbour", "village", "station", "museum", "bakery", "orchard", "bridge", "valley", "castle", "island")
 TEXT = " ".join(f"The old {word} was painted green last summer." for word in WORDS) + "\n\nThat was all."
 SEED = 11
+
+
+def longest_silence(audio: bytes) -> float:
+    """Seconds of a wav file without a loud sample, at most."""
+    with wave.open(io.BytesIO(audio), "rb") as file:
+        samples = np.abs(np.frombuffer(file.readframes(file.getnframes()), "<i2").astype(int))
+        return int(np.diff(np.flatnonzero(samples > SILENCE)).max()) / file.getframerate()
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +34,13 @@ def spoken(chorus: Chorus) -> bytes:
 
 def test_every_word_is_heard(spoken: bytes) -> None:
     assert word_error_rate(TEXT, spoken) < 0.2
+
+
+def test_a_pause_is_heard_as_silence_of_its_length(chorus: Chorus) -> None:
+    text = "The harbour was calm. {} We left at noon."
+    silence = [longest_silence(synthesize(chorus, text.format(pause))) for pause in ("[pause 2s]", "")]
+    assert 2.0 <= silence[0] < 2.2
+    assert silence[1] < 1.0
 
 
 def test_one_worker_gives_the_same_bytes(spoken: bytes) -> None:

@@ -19,9 +19,9 @@ def pcm(*pieces: tuple[int, int]) -> MemoryBuffer:
     return MemoryBuffer(np.concatenate([np.full(count, level, "<i2") for count, level in pieces]).tobytes())
 
 
-def joined(*parts: MemoryBuffer, pauses: list[float]) -> list[int]:
+def joined(*parts: MemoryBuffer, pauses: list[float], before: float = 0.0, behind: float = 0.0) -> list[int]:
     output = io.BytesIO()
-    join(parts, pauses, RATE, output)
+    join(parts, [before, *pauses, behind], RATE, output)
     return [int(sample) for sample in np.frombuffer(output.getvalue(), "<i2")]
 
 
@@ -55,5 +55,13 @@ def test_an_empty_part_is_silent() -> None:
 
 
 def test_the_pauses_must_fit() -> None:
-    with pytest.raises(ValueError, match="2 parts have 1 pauses between them, not 2"):
+    with pytest.raises(ValueError, match="2 parts have 3 pauses around them, not 4"):
         joined(pcm((1, 1)), pcm((1, 1)), pauses=[0.1, 0.1])
+
+
+def test_silence_before_and_behind_all() -> None:
+    part = pcm((100, 0), (5, 9000), (100, 0))
+    silence = [0] * (100 + MARGIN)
+    assert joined(part, pauses=[], before=0.1, behind=0.1) == [*silence, *([9000] * 5), *silence]
+    assert joined(part, pauses=[], before=0.1) == [*silence, *([9000] * 5), *([0] * 100)]
+    assert joined(part, pauses=[], behind=0.1) == [*([0] * 100), *([9000] * 5), *silence]

@@ -28,7 +28,7 @@ def refusal(preparation: TextPreparation, body: TtsBody, language: str = "en") -
 def test_the_setting_counts_where_a_request_does_not_say() -> None:
     plain = replace(HIBARI, normalize=False)
     texts = [
-        preparation.spoken(TtsBody(text="It is $5.", normalize=normalize), "en")
+        preparation.spoken(TtsBody(text="It is $5.", normalize=normalize), "en").plain
         for preparation in (HIBARI, plain)
         for normalize in (None, True, False)
     ]
@@ -38,8 +38,8 @@ def test_the_setting_counts_where_a_request_does_not_say() -> None:
 
 def test_engines_get_the_tags_that_they_know() -> None:
     body = TtsBody(text="So [laugh] it is.")
-    assert TURBO.spoken(body, "en") == "So [laugh] it is."
-    assert HIBARI.spoken(body, "en") == "So it is."
+    assert TURBO.spoken(body, "en").plain == "So [laugh] it is."
+    assert HIBARI.spoken(body, "en").plain == "So it is."
 
 
 def test_a_text_in_another_script_is_refused_by_the_name_of_its_field() -> None:
@@ -49,7 +49,7 @@ def test_a_text_in_another_script_is_refused_by_the_name_of_its_field() -> None:
     with pytest.raises(InvalidRequestError, match="input is written in another script") as caught:
         HIBARI.spoken(openai, "en")
     assert caught.value.param == "input"
-    assert HIBARI.spoken(TtsBody(text="\u4f60\u597d"), "zh") == "\u4f60\u597d"
+    assert HIBARI.spoken(TtsBody(text="\u4f60\u597d"), "zh").plain == "\u4f60\u597d"
 
 
 def test_a_text_that_says_nothing_is_refused() -> None:
@@ -76,14 +76,14 @@ async def test_long_texts_are_prepared_like_short_ones() -> None:
 
 
 def test_an_engine_that_knows_tags_makes_them_alone_a_text() -> None:
-    assert TURBO.spoken(TtsBody(text="[laugh]"), "en") == "[laugh]"
+    assert TURBO.spoken(TtsBody(text="[laugh]"), "en").plain == "[laugh]"
     assert refusal(HIBARI, TtsBody(text="[laugh]")).code == "nothing_to_speak"
 
 
 def test_a_text_that_was_prepared_before_is_not_prepared_again(monkeypatch: pytest.MonkeyPatch) -> None:
     preparation = replace(HIBARI)
-    assert preparation.spoken(TtsBody(text="It costs $5."), "en") == "It costs five dollars."
+    assert preparation.spoken(TtsBody(text="It costs $5."), "en").plain == "It costs five dollars."
     monkeypatch.setattr(FrontEnd, "prepare", None)
-    assert preparation.spoken(TtsBody(text="It costs $5."), "en") == "It costs five dollars."
+    assert preparation.spoken(TtsBody(text="It costs $5."), "en").plain == "It costs five dollars."
     with pytest.raises(TypeError):
         preparation.spoken(TtsBody(text="It costs $5."), "de")

@@ -97,9 +97,15 @@ async def test_callers_share_keys_unless_each_has_its_own(keys: CacheKeys, tmp_p
     assert await pcm(apart, REQUEST, "alice") != await pcm(apart, REQUEST, "bob")
 
 
-def test_a_file_key_depends_on_speed_and_format() -> None:
-    found = {CacheKeys.file("a", speed, kind) for speed in (1.0, 2.0) for kind in (AudioFormat.MP3, AudioFormat.FLAC)}
-    assert len(found) == 4
+def test_a_file_key_depends_on_speed_format_segments_and_pauses() -> None:
+    found = {
+        CacheKeys.file("a", speed, kind, lengths, pauses)
+        for speed in (1.0, 2.0)
+        for kind in (AudioFormat.MP3, AudioFormat.FLAC)
+        for lengths in ([10, 20], [20, 10])
+        for pauses in ([0, 0.3, 0], [0, 0.3, 1.0])
+    }
+    assert len(found) == 16
 
 
 def test_a_fingerprint_depends_on_the_contents_of_files(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pytest
 from balancer.audio.formats import AudioFormat
 from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import PauseSettings
-from balancer.speech.segment_requests import pauses_between, request_of, segments_of
+from balancer.speech.segment_requests import pauses_around, request_of, segments_of
 from balancer.text.segments import Boundary, Segment
+from balancer.text.spoken_text import Pause
 from voices.registry import Voice
 from worker.cards import SegmentLength
-from worker.contract import ParameterValue
 
 REQUEST = SpeechRequest(
     "One. Two.", Voice(name="ada", engine="*"), {"temperature": 0.5}, 7, AudioFormat.MP3, 1.5, seeded=True
@@ -38,24 +38,33 @@ def test_a_seed_depends_on_the_requests_and_the_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "voice", "first"),
-    [
-        ({}, "de", "Das ist z.B. gut."),
-        ({}, "de-AT", "Das ist z.B. gut."),
-        ({"language": "de"}, "fr", "Das ist z.B. gut."),
-        ({"language": "fr"}, "de", "Das ist z."),
-    ],
+    ("language", "first"), [("de", "Das ist z.B. gut."), ("de-AT", "Das ist z.B. gut."), ("fr", "Das ist z.")]
 )
-def test_the_language_is_the_requests_then_the_voices(
-    parameters: dict[str, ParameterValue], voice: str, first: str
-) -> None:
-    text = "Das ist z.B. gut. Ja so."
-    request = replace(REQUEST, text=text, voice=Voice(name="ada", engine="*", language=voice), parameters=parameters)
+def test_sentences_end_by_the_rules_of_the_requests_language(language: str, first: str) -> None:
+    request = replace(REQUEST, text="Das ist z.B. gut. Ja so.", language=language)
     assert segments_of(request, SegmentLength(maximum=17))[0].text == first
+
+
+def test_a_pause_divides_segments() -> None:
+    request = replace(REQUEST, text="One, two.", pauses=(Pause(5, 1.5),))
+    first, second = segments_of(request, SegmentLength(maximum=100))
+    assert (first.text, first.silence) == ("One,", 1.5)
+    assert (second.text, second.silence) == ("two.", None)
+    assert request_of(second, 1, request).pauses == ()
 
 
 def test_pauses_follow_what_a_segment_ends_with() -> None:
     segments = [Segment("a", boundary) for boundary in Boundary]
     settings = PauseSettings(clause_pause_ms=100, sentence_pause_ms=200, paragraph_pause_ms=300)
-    assert pauses_between(segments, settings) == [0.1, 0.2, 0.3]
-    assert pauses_between(segments[:1], settings) == []
+    assert pauses_around(segments, settings) == [0.0, 0.1, 0.2, 0.3, 0.0]
+    assert pauses_around(segments[:1], settings) == [0.0, 0.0]
+
+
+def test_silence_that_the_text_asks_for_comes_before_the_settings() -> None:
+    segments = [
+        Segment("a", Boundary.SENTENCE, silence=2.0, leading_silence=1.0),
+        Segment("b", Boundary.PARAGRAPH),
+        Segment("c", Boundary.END, silence=3.0),
+    ]
+    assert pauses_around(segments, PauseSettings(paragraph_pause_ms=300)) == [1.0, 2.0, 0.3, 3.0]
+    assert pauses_around(segments[:2], PauseSettings(paragraph_pause_ms=300)) == [1.0, 2.0, 0.0]

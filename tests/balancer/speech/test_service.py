@@ -193,6 +193,22 @@ def test_a_request_with_a_deadline_uses_the_cache(server: Server) -> None:
     assert tts(server, "Ten.", deadline_ms=20_000).headers["x-cache"] == "hit"
 
 
+def test_a_deadline_counts_only_what_is_not_cached(server: Server) -> None:
+    text = "A sentence that is long enough for a segment. " * 40
+    wait_until(lambda: tts(server, text).headers["x-cache"] == "hit")
+    seconds = float(tts(server, text).headers["x-audio-seconds"])
+    late = server.client.post("/tts", json={"text": text, "seed": 5, "deadline_ms": 1000})
+    assert late.json()["error"]["code"] == "deadline_too_short"
+    assert tts(server, f"{text} New.", deadline_ms=1000).headers["x-cache"] == "partial"
+    assert seconds > 1
+
+
+@pytest.mark.parametrize("text", ["Wait for it.[pause {}s]", "Wait. [pause {}s] Now.", "[pause {}s] Wait."])
+def test_a_text_that_asks_for_a_pause_gets_it(server: Server, text: str) -> None:
+    long, short = [float(tts(server, text.format(pause)).headers["x-audio-seconds"]) for pause in (4, 1)]
+    assert long - short == pytest.approx(3, abs=0.01)
+
+
 def test_a_template_synthesizes_only_what_is_new(server: Server) -> None:
     rest = "Your order has shipped. Thank you for your trust."
     first = tts(server, f"Hello Ann. {rest}")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from balancer.text.front_end import MAX_GROWTH, FrontEnd
 from balancer.text.guard import NUMBER_WORDS
 from balancer.text.scripts import ForeignScriptError
+from balancer.text.spoken_text import Pause
 from tests.support.texts import TextCase, text_cases, words_of
 
 FRONT_END = FrontEnd()
@@ -128,6 +129,7 @@ def test_pauses_and_paragraphs_are_spans() -> None:
         ("Next", None, False),
     ]
     assert spoken.plain == "Wait. Go, on.\n\nNext"
+    assert spoken.pauses == (Pause(6, 1.5), Pause(10, 0.2))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer.text.segments import INNER_END, Boundary, Segment, split
+from balancer.text.spoken_text import Pause
 from worker.cards import SegmentLength
 
 SHORT = SegmentLength(minimum=8, maximum=60)
@@ -67,6 +68,27 @@ def test_sentences_are_joined_up_to_the_best_length() -> None:
 def test_a_very_short_paragraph_is_not_spoken_alone() -> None:
     text = "It costs minus five dollars.\n\nOkay?\n\n" + "A paragraph that is longer than a quarter of the minimum."
     assert texts(text + " x" * 150, LONG)[0] == "It costs minus five dollars.\n\nOkay?"
+
+
+def test_a_pause_of_the_text_divides_segments() -> None:
+    text = "We waited, then we went. Home."
+    pause = Segment("We waited,", END, silence=2.0)
+    assert split(text, "en", SHORT, [Pause(11, 2.0)]) == [pause, Segment("then we went. Home.", END)]
+    assert split(text, "en", SHORT, [Pause(11, 0.5), Pause(11, 1.5), Pause(len(text), 3.0)]) == [
+        pause,
+        Segment("then we went. Home.", END, silence=3.0),
+    ]
+
+
+def test_a_pause_at_the_beginning_is_before_the_first_segment() -> None:
+    pauses = [Pause(0, 1.0), Pause(4, 0.5)]
+    assert split("... Go. ...", "en", SHORT, pauses) == [Segment("Go. ...", END, leading_silence=1.5)]
+
+
+def test_words_too_few_to_be_spoken_alone_are_divided_by_a_long_pause_only() -> None:
+    text = "Well, " + "this is a sentence of some sixty characters, and it goes on here."
+    assert split(text, "en", LONG, [Pause(6, 0.2)]) == [Segment(text, END)]
+    assert [segment.text for segment in split(text, "en", LONG, [Pause(6, 0.4)])] == ["Well,", text[6:]]
 
 
 def test_a_template_has_its_name_in_a_segment_of_its_own() -> None:
