@@ -86,10 +86,12 @@ _MODIFIERS = ((0xFE00, 0xFE0F), (0x1F3FB, 0x1F3FF))
 _ENCLOSED = ((0x2460, 0x249B), (0x24EA, 0x24EA), (0x24F5, 0x24FE), (0x2776, 0x2793), (0x1F100, 0x1F10A))
 """Numbers within circles, brackets or before a full stop."""
 
+_LONG_BLANKS = re.compile(r"\s{65,}+")
+
 
 def mend(text: str, *, ideographic: bool = False) -> str:
     """`text` with its characters mended; an `ideographic` text keeps its own punctuation."""
-    text = _TERMINAL.sub("", _LINE_BREAKS.sub("\n", text))
+    text = _shorten_blanks(_TERMINAL.sub("", _LINE_BREAKS.sub("\n", text)))
     if text.isascii():
         return _ascii(_CONTROLS.sub("", text))
     text = _LINE_BREAKS.sub("\n", fix_text(text, _CONFIG)).replace("\u2029", "\n\n")
@@ -102,12 +104,17 @@ def mend(text: str, *, ideographic: bool = False) -> str:
     text = _STROKES.sub("", unicodedata.normalize("NFC", text))
     if _LOOK_ALIKE.search(text):
         text = _WORD.sub(_one_script, text)
-    return _ascii(text)
+    return _shorten_blanks(_ascii(text))
 
 
 def drop_controls(text: str) -> str:
     """`text` without control characters; other line breaks become line feeds."""
-    return _CONTROLS.sub("", _LINE_BREAKS.sub("\n", text))
+    return _CONTROLS.sub("", _shorten_blanks(_LINE_BREAKS.sub("\n", text)))
+
+
+def _shorten_blanks(text: str) -> str:
+    """`text` without long runs of white space, for which later stages would take a time that grows with its square."""
+    return _LONG_BLANKS.sub(lambda run: "\n\n" if run[0].count("\n") > 1 else "\n" if "\n" in run[0] else " ", text)
 
 
 def _ascii(text: str) -> str:

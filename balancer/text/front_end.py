@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
-from balancer.text import characters, lines, numerals, scripts
+from balancer.text import characters, chunks, lines, numerals, scripts
 from balancer.text.english import speech
 from balancer.text.marks import MARKS, PAUSE_MARKS, pause_seconds, tag_of
 from balancer.text.markup import brackets, entities, html, markdown
@@ -41,7 +42,9 @@ class FrontEnd:
         text = html.remove(brackets.take(text, self.tags))
         text = lines.join(markdown.render(text))
         text = scripts.keep_own(text, language)
-        text = speech.spell_out(text) if language == _ENGLISH else numerals.spell_out(text, language)
+        text = chunks.apply(
+            speech.spell_out if language == _ENGLISH else partial(numerals.spell_out, language=language), text
+        )
         return _spoken(text, self.tags)
 
     def pass_through(self, text: str) -> str:

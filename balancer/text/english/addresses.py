@@ -158,7 +158,9 @@ RULES = (
         needs="/",
     ),
     rule(
-        r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|\\\\[\w.\\+-]{1,200}[\w]", lambda match: spoken_name(match[0]), needs="\\"
+        r"\b[A-Za-z]:\\[\w .\\+-]{0,200}[\w]|(?<!\\)\\\\[\w.\\+-]{1,200}[\w]",
+        lambda match: spoken_name(match[0]),
+        needs="\\",
     ),
     rule(
         r"(?<![\w.])@(?=[A-Za-z_])([\w.-]{0,60}\w)",
