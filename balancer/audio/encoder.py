@@ -53,9 +53,20 @@ _CODECS = {
     AudioFormat.FLAC: _Codec("flac", "flac"),
 }
 
+_FLAC_RATIO = 0.7
+"""The part of speech's size that FLAC leaves, at most."""
+
 
 class EncodingAbandonedError(Exception):
     """Encoding stopped because `abandoned()` returned true."""
+
+
+def expected_bytes(seconds: float, sample_rate: int, audio_format: AudioFormat, speed: float) -> float:
+    """About the size of a file with so many seconds of speech at speed 1."""
+    codec = _CODECS.get(audio_format)
+    if codec is not None and "b" in codec.options:
+        return seconds / speed * int(codec.options["b"]) / 8
+    return seconds / speed * sample_rate * SAMPLE_BYTES * (_FLAC_RATIO if codec else 1.0)
 
 
 def is_pcm_copy(audio_format: AudioFormat, speed: float) -> bool:

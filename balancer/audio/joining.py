@@ -5,8 +5,11 @@ PCM is signed 16-bit little-endian mono.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from typing import IO
+from itertools import accumulate
+from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +28,86 @@ def join(parts: Sequence[AudioBuffer], pauses: Sequence[float], sample_rate: int
 
     Where no pause is before the first part, its beginning stays as it is, and so does the end of the last one.
     """
-    if len(pauses) != len(parts) + 1:
-        raise ValueError(f"{len(parts)} parts have {len(parts) + 1} pauses around them, not {len(pauses)}")
-    silences = [bytes(round(pause * sample_rate) * SAMPLE_BYTES) for pause in pauses]
+    _check_pauses(len(parts), pauses)
+    silences = [bytes(_pause_bytes(pause, sample_rate)) for pause in pauses]
     output.write(silences[0])
     for number, part in enumerate(parts):
         samples = np.frombuffer(bytes(part), "<i2")
-        start, end = _loud(samples, margin=round(MARGIN_SECONDS * sample_rate))
-        if number == 0 and not silences[0]:
-            start = 0
-        if number == len(parts) - 1 and not silences[-1]:
-            end = len(samples)
+        start, end = _kept(samples, number, pauses, sample_rate)
         output.write(samples[start:end].tobytes())
         output.write(silences[number + 1])
+
+
+class _Stretch(NamedTuple):
+    """Bytes of a file, or silence."""
+
+    file: Path | None
+    start: int
+    size: int
+
+
+class JoinedFiles(AudioBuffer):
+    """What `join` makes of parts in files, read from these as it is read: none of it is held in memory."""
+
+    in_memory = False
+
+    def __init__(self, files: Sequence[Path], pauses: Sequence[float], sample_rate: int) -> None:
+        """Reads each file once. Blocks. Raises OSError, ValueError."""
+        super().__init__()
+        _check_pauses(len(files), pauses)
+        self._stretches: list[_Stretch] = []
+        silences = [_Stretch(None, 0, _pause_bytes(pause, sample_rate)) for pause in pauses]
+        for number, file in enumerate(files):
+            samples = np.frombuffer(file.read_bytes(), "<i2")
+            start, end = _kept(samples, number, pauses, sample_rate)
+            self._stretches += silences[number], _Stretch(file, start * SAMPLE_BYTES, (end - start) * SAMPLE_BYTES)
+        self._stretches.append(silences[-1])
+        self._ends = list(accumulate(stretch.size for stretch in self._stretches))
+
+    def __len__(self) -> int:
+        """Size in bytes."""
+        return self._ends[-1]
+
+    def read(self, start: int, size: int) -> bytes:
+        """See AudioBuffer. Raises OSError also where a file is shorter than it was."""
+        end = min(start + size, len(self))
+        index, found = bisect_right(self._ends, start), bytearray()
+        while start + len(found) < end:
+            stretch = self._stretches[index]
+            skipped = start + len(found) - (self._ends[index] - stretch.size)
+            found += _read(stretch, skipped, min(stretch.size - skipped, end - start - len(found)))
+            index += 1
+        return bytes(found)
+
+
+def _read(stretch: _Stretch, skipped: int, size: int) -> bytes:
+    if stretch.file is None:
+        return bytes(size)
+    with stretch.file.open("rb") as file:
+        file.seek(stretch.start + skipped)
+        content = file.read(size)
+    if len(content) < size:
+        raise OSError(f"{stretch.file} ends {size - len(content)} bytes too early")
+    return content
+
+
+def _check_pauses(parts: int, pauses: Sequence[float]) -> None:
+    if len(pauses) != parts + 1:
+        raise ValueError(f"{parts} parts have {parts + 1} pauses around them, not {len(pauses)}")
+
+
+def _pause_bytes(pause: float, sample_rate: int) -> int:
+    return round(pause * sample_rate) * SAMPLE_BYTES
+
+
+def _kept(samples: NDArray[np.int16], number: int, pauses: Sequence[float], sample_rate: int) -> tuple[int, int]:
+    """The first and the last-plus-one sample that are kept of a part, between the pauses of its number and the next."""
+    start, end = _loud(samples, margin=round(MARGIN_SECONDS * sample_rate))
+    if number == 0 and not pauses[0]:
+        start = 0
+    if number == len(pauses) - 2 and not pauses[-1]:
+        end = len(samples)
+    return start, end
 
 
 def _loud(samples: NDArray[np.int16], *, margin: int) -> tuple[int, int]:

@@ -16,7 +16,14 @@ import pytest
 
 from balancer.audio import encoder
 from balancer.audio.buffers import MemoryBuffer
-from balancer.audio.encoder import MAX_SPEED, MIN_SPEED, EncodingAbandonedError, as_file, is_pcm_copy
+from balancer.audio.encoder import (
+    MAX_SPEED,
+    MIN_SPEED,
+    EncodingAbandonedError,
+    as_file,
+    expected_bytes,
+    is_pcm_copy,
+)
 from balancer.audio.formats import AudioFormat
 
 RATE = 24_000
@@ -281,6 +288,15 @@ def test_rate_that_is_not_positive_is_refused(rate: int) -> None:
         encode(tone(0.1), rate, AudioFormat.WAV)
     with pytest.raises(ValueError, match="rate"):
         duration(tone(0.1), rate)
+
+
+@pytest.mark.parametrize("audio_format", AudioFormat)
+@pytest.mark.parametrize("speed", [1.0, 2.0])
+def test_the_size_of_a_file_is_known_beforehand(audio_format: AudioFormat, speed: float) -> None:
+    noise = np.random.default_rng(1).normal(0, 300, 10 * RATE).astype("<i2").tobytes()
+    size = len(encode(noise, RATE, audio_format, speed))
+    assert size <= 1.1 * expected_bytes(10.0, RATE, audio_format, speed) + 1000
+    assert size >= 0.5 * expected_bytes(10.0, RATE, audio_format, speed)
 
 
 def test_duration_is_in_seconds() -> None:

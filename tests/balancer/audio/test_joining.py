@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from balancer.audio.buffers import MemoryBuffer
-from balancer.audio.joining import MARGIN_SECONDS, join
+from balancer.audio.joining import MARGIN_SECONDS, JoinedFiles, join
 
 RATE = 1000
 MARGIN = round(MARGIN_SECONDS * RATE)
@@ -65,3 +66,35 @@ def test_silence_before_and_behind_all() -> None:
     assert joined(part, pauses=[], before=0.1, behind=0.1) == [*silence, *([9000] * 5), *silence]
     assert joined(part, pauses=[], before=0.1) == [*silence, *([9000] * 5), *([0] * 100)]
     assert joined(part, pauses=[], behind=0.1) == [*([0] * 100), *([9000] * 5), *silence]
+
+
+@pytest.mark.parametrize(("before", "behind"), [(0.0, 0.0), (0.3, 0.2)])
+def test_joined_files_are_what_join_writes(tmp_path: Path, before: float, behind: float) -> None:
+    parts = [
+        pcm((100, 0), (50, 5000), (300, 20)),
+        pcm((500, 0)),
+        pcm((200, -30), (40, -5000), (70, 0)),
+        pcm((5, 9000), (90, 0)),
+    ]
+    files = [tmp_path / str(number) for number in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(bytes(part))
+    pauses = [before, 0.25, 0.0, 0.1, behind]
+    output = io.BytesIO()
+    join(parts, pauses, RATE, output)
+    whole = output.getvalue()
+    found = JoinedFiles(files, pauses, RATE)
+    assert bytes(found) == whole
+    for size in (1, 7, 512, 100_000):
+        assert b"".join(found.pieces(size)) == whole
+    assert found.read(len(whole) - 3, 100) == whole[-3:]
+    assert found.read(len(whole), 100) == b""
+
+
+def test_a_joined_file_that_has_become_shorter_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "one"
+    file.write_bytes(bytes(pcm((10, 9000))))
+    found = JoinedFiles([file], [0.0, 0.0], RATE)
+    file.write_bytes(b"")
+    with pytest.raises(OSError, match="ends 20 bytes too early"):
+        bytes(found)
