@@ -83,6 +83,17 @@ class Job(BaseModel):
     finished: UnixTime | None = None
     error: JobError | None = None
 
+    segments: Count | None = None
+    """How many segments the text is spoken in; None: it is spoken whole, or has not been begun."""
+    segments_done: Count = 0
+    """Finished segments."""
+    plan: str = ""
+    """Digest of what the segments are made of: only segments of one plan belong together."""
+    segments_before: Count = 0
+    """Segments that were finished when the latest run began."""
+    attempts_excused: Count = 0
+    """Attempts up to the last one in which a segment was finished, which do not count against the job."""
+
     format: str = ""
     seconds: Annotated[float | None, Field(ge=0, allow_inf_nan=False)] = None
     """Duration of the audio."""
@@ -107,13 +118,32 @@ class Job(BaseModel):
         """The caller whose turns, limits and idempotency keys these are: the API key's identity, or the address."""
         return self.caller if self.owner is None else self.owner
 
+    @property
+    def fruitless_attempts(self) -> int:
+        """Attempts since a segment was last finished, the present one included: a long job may outlive many crashes."""
+        return 1 if self.segments_done > self.segments_before else self.attempts - self.attempts_excused
+
     def claimed(self, now: float) -> Job:
         """Running since `now`; this counts as an attempt."""
         return self._with(state=JobState.RUNNING, attempts=self.attempts + 1, started=now)
 
+    def with_plan(self, plan: str, segments: int, done: int) -> Job:
+        """To be spoken in so many segments, of which `done` were finished by earlier attempts."""
+        excused = self.attempts - self.fruitless_attempts
+        return self._with(
+            plan=plan, segments=segments, segments_done=done, segments_before=done, attempts_excused=excused
+        )
+
+    def with_segments_done(self, done: int) -> Job:
+        """With so many segments finished."""
+        return self._with(segments_done=done)
+
     def done(self, now: float, *, seconds: float, digest: str, size: int) -> Job:
         """Done at `now`. `seconds` is the duration of the audio, `digest` its SHA-256, `size` its bytes."""
-        return self._ended(JobState.DONE, now, seconds=seconds, digest=digest, size=size, error=None)
+        segments_done = self.segments or 0
+        return self._ended(
+            JobState.DONE, now, seconds=seconds, digest=digest, size=size, segments_done=segments_done, error=None
+        )
 
     def failed(self, now: float, error: JobError) -> Job:
         """Failed at `now`, not to be retried."""
@@ -137,7 +167,11 @@ class Job(BaseModel):
 
     def requeued(self) -> Job:
         """Queued again with its attempts reset."""
-        return self._with(state=JobState.QUEUED, attempts=0, due=0.0, finished=None, error=None)
+        return self._with(
+            state=JobState.QUEUED,
+            **{"attempts": 0, "attempts_excused": 0, "due": 0.0, "finished": None, "error": None},
+            **{"plan": "", "segments": None, "segments_done": 0, "segments_before": 0},
+        )
 
     def after_webhook_attempt(self, *, due: float | None, error: str | None) -> Job:
         """After an attempt to deliver the webhook; the next one is due at `due`, None: there is none."""
@@ -168,8 +202,8 @@ class UnreadableJobError(ValueError):
     """What was stored is no job of this version; the message says why."""
 
 
-def read_job(job_id: str, content: str | bytes) -> Job:
-    """The job `job_id` from its JSON. Raises UnreadableJobError."""
+def read_job(job_id: str, content: str | bytes, segments_done: int = 0) -> Job:
+    """The job `job_id` from its JSON, with the number of segments that are kept for it. Raises UnreadableJobError."""
     try:
         job = Job.model_validate_json(content)
     except ValidationError as error:
@@ -178,7 +212,7 @@ def read_job(job_id: str, content: str | bytes) -> Job:
         raise UnreadableJobError(f"{where}: {fault['msg']}") from error
     if job.id != job_id:
         raise UnreadableJobError("id: it is the id of another job")
-    return job
+    return job if job.state.final else job.with_segments_done(segments_done)
 
 
 def stand_in(job_id: str, caller_id: str, now: float, reason: UnreadableJobError, **fields: Any) -> Job:

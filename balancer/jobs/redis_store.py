@@ -15,6 +15,7 @@ import asyncio
 import json
 import logging
 import secrets
+import shutil
 import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
@@ -22,9 +23,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
 from balancer.jobs.store import (
     ANY_ROOM,
+    LONG_CHARACTERS,
     MAX_DUE_SECONDS,
     MAX_WEBHOOK_DUE_SECONDS,
     DeliveryRoom,
@@ -43,8 +46,12 @@ log = logging.getLogger(__name__)
 JOB = "chorus:job:"
 AUDIO = "chorus:job-audio:"
 IDEMPOTENCY = "chorus:job-key:"
+AUDIO_PART = "chorus:job-audio-part:"
+"""Audio that is being sent. It expires, unless a transition makes it the audio of its job."""
 WEBHOOKS = "chorus:job-webhooks:"
 """Sorted sets, one for each caller: its jobs whose webhook is to be delivered, by the time when it is due."""
+SEGMENTS = "chorus:job-segments:"
+"""Hashes, one for each job that is spoken in segments: their PCM by number."""
 _KEYS = [
     "chorus:job-numbers",
     "chorus:job-counts",  # jobs in each state, bytes of all audio, the turn that jobs are claimed in now
@@ -62,8 +69,9 @@ _KEYS = [
     JOB,
     AUDIO,
     WEBHOOKS,
+    SEGMENTS,
 ]
-"""KEYS of every script, in the order in which `index.lua` numbers them; the last three are prefixes of keys."""
+"""KEYS of every script, in the order in which `index.lua` numbers them; the last four are prefixes of keys."""
 FAILED = _KEYS[6]
 COUNTS = _KEYS[1]
 
@@ -76,7 +84,9 @@ WEBHOOK_LEASE_SECONDS = 60.0
 MAX_COUNTED = 100
 """Queued jobs whose characters are summed one by one; where there are more, their average stands for the rest."""
 PIECE_BYTES = 2**20
-"""The audio of a job is fetched in pieces of this size."""
+"""The audio of a job is sent and fetched in pieces of this size."""
+PART_SECONDS = 600
+"""How long the pieces of a host that has died are kept."""
 SPOOL_SECONDS = 3600.0
 """How long this host keeps the audio of a job after a client has fetched it."""
 MAX_CLAIM_TRIES = 100
@@ -90,6 +100,9 @@ class RedisJobStore:
 
     A claim that is not renewed for `lease` seconds passes to another host.
     """
+
+    max_result_bytes = 512 * 2**20
+    """Redis's limit of a value."""
 
     def __init__(
         self,
@@ -120,6 +133,8 @@ class RedisJobStore:
         self._pick_script = load("pick")
         self._renew_script = load("renew")
         self._transition_script = load("transition")
+        self._begin_segments_script = load("begin_segments")
+        self._keep_segment_script = load("keep_segment")
         self._ahead_script = load("ahead")
         self._claim_webhooks_script = load("claim_webhooks")
         self._record_webhook_attempt_script = load("record_webhook_attempt")
@@ -156,14 +171,14 @@ class RedisJobStore:
 
     async def get(self, job_id: str) -> Job | None:
         """See JobStore."""
-        fields = ("content", "state", "attempts", "caller", "key")
-        content, state, attempts, caller, key = await self._execute(
+        fields = ("content", "state", "attempts", "caller", "key", "kept")
+        content, state, attempts, caller, key, kept = await self._execute(
             lambda redis: redis.hmget(f"{JOB}{job_id}", *fields)
         )
         if content is None and state is None:
             return None
         try:
-            return read_job(job_id, content or b"")
+            return read_job(job_id, content or b"", int(kept or 0))
         except UnreadableJobError as error:
             return await self._set_aside(job_id, content or b"", state, attempts, caller or b"", key or b"", error)
 
@@ -199,9 +214,9 @@ class RedisJobStore:
         """See JobStore."""
         contents = await self._execute(partial(_contents, job_ids=job_ids))
         jobs = []
-        for job_id, content in zip(job_ids, contents, strict=True):
+        for job_id, (content, kept) in zip(job_ids, contents, strict=True):
             try:
-                job = None if content is None else read_job(job_id, content)
+                job = None if content is None else read_job(job_id, content, int(kept or 0))
             except UnreadableJobError:
                 job = await self.get(job_id)  # which sets it aside
             if job is not None:
@@ -210,13 +225,16 @@ class RedisJobStore:
         ahead = dict(zip((job.id for job in queued), await self.ahead_all(queued), strict=True)) if queued else {}
         return {job.id: (job, ahead.get(job.id, QueuedAhead(0, 0))) for job in jobs}
 
-    async def claim(self) -> Job | None:
+    async def claim(self, without_long_of: Collection[str] | None = ()) -> Job | None:
         """See JobStore."""
         if not self._upgraded:
             await self._upgrade()
+        callers = json.dumps(None if without_long_of is None else dict.fromkeys(without_long_of, True))
         for _ in range(MAX_CLAIM_TRIES):
             now = self._clock()
-            picked = await self._run(self._pick_script, now, now + MAX_DUE_SECONDS, *self._audio_limits())
+            picked = await self._run(
+                self._pick_script, now, now + MAX_DUE_SECONDS, *self._audio_limits(), LONG_CHARACTERS, callers
+            )
             if picked is None:
                 return None
             job = await self.get(picked.decode())
@@ -239,8 +257,42 @@ class RedisJobStore:
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
         done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
-        async with self._sending:  # the audio of one job at a time: it is sent whole
-            return await self._end(job, done, await self._pool.run(lambda: bytes(result.audio)))
+        async with self._sending:  # the audio of one job at a time
+            part = await self._send(f"{AUDIO_PART}{job.id}:{job.attempts}", result.audio)
+            return await self._end(job, done, part)
+
+    async def _send(self, part: str, audio: AudioBuffer) -> str:
+        """Send audio to the key `part`, in pieces; returns the key, empty where there is no audio."""
+        await self._execute(lambda redis: redis.delete(part))
+        for start in range(0, len(audio), PIECE_BYTES):
+            piece = await self._pool.run(partial(audio.read, start, min(PIECE_BYTES, len(audio) - start)))
+            await self._execute(partial(_send_piece, part=part, start=start, piece=piece))
+        return part if len(audio) else ""
+
+    async def begin_segments(self, job: Job, plan: str, total: int) -> tuple[Job, Collection[int]] | None:
+        """See JobStore."""
+        kept = await self._execute(lambda redis: redis.hmget(f"{JOB}{job.id}", "plan", "kept"))
+        done = int(kept[1] or 0) if kept[0] == plan.encode() else 0
+        begun = job.with_plan(plan, total, done)
+        numbers = await self._run(self._begin_segments_script, job.id, job.attempts, plan, begun.model_dump_json())
+        return None if numbers is None else (begun, {int(number) for number in numbers})
+
+    async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
+        """See JobStore."""
+        content = await self._pool.run(lambda: bytes(audio))
+        return bool(await self._run(self._keep_segment_script, job.id, job.attempts, number, content))
+
+    async def segment_files(self, job: Job) -> Sequence[Path]:
+        """See JobStore: they are copies, in the spool."""
+        files = []
+        try:
+            for number in sorted(map(int, await self._execute(lambda redis: redis.hkeys(f"{SEGMENTS}{job.id}")))):
+                content = await self._execute(partial(_segment, job_id=job.id, number=number))
+                files.append(self._spooled_segments(job) / f"{number:06}")
+                await self._pool.run(partial(_write, files[-1], content))
+        except OSError as error:
+            raise JobStoreError(f"the segments of jobs cannot be written to {self._spool}: {error}") from error
+        return files
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobStore."""
@@ -375,25 +427,26 @@ class RedisJobStore:
 
     # Helpers.
 
-    async def _end(self, claimed: Job, job: Job, audio: bytes = b"") -> bool:
-        """Move a job out of its claim; False where the claim no longer holds."""
-        moved = await self._move(claimed, job, from_states=(JobState.RUNNING,), audio=audio)
+    async def _end(self, claimed: Job, job: Job, part: str = "") -> bool:
+        """Move a job out of its claim; False where the claim no longer holds. `part` is the key of its audio."""
+        moved = await self._move(claimed, job, from_states=(JobState.RUNNING,), part=part)
         self._claims.discard((claimed.id, claimed.attempts))
+        self._pool.start(partial(shutil.rmtree, self._spooled_segments(claimed), ignore_errors=True))
         return moved
 
-    async def _move(self, before: Job, after: Job, *, from_states: tuple[JobState, ...], audio: bytes = b"") -> bool:
+    async def _move(self, before: Job, after: Job, *, from_states: tuple[JobState, ...], part: str = "") -> bool:
         """Replace a job; False where it is in none of those states, or has been claimed again since `before`."""
-        return await self._transition(after, " ".join(from_states), before.attempts, audio=audio)
+        return await self._transition(after, " ".join(from_states), before.attempts, part=part)
 
     async def _transition(
-        self, after: Job, from_states: str, attempts: int | str, *, audio: bytes = b"", unreadable: bytes = b""
+        self, after: Job, from_states: str, attempts: int | str, *, part: str = "", unreadable: bytes = b""
     ) -> bool:
         moved = await self._run(
             self._transition_script,
             *(after.id, from_states, attempts),
             *(after.state.value, after.attempts, after.model_dump_json()),
             *(after.due, after.finished or 0, round(self._lease * 1000)),
-            *(audio, after.size, "" if after.webhook_due is None else after.webhook_due, unreadable),
+            *(part, after.size, "" if after.webhook_due is None else after.webhook_due, unreadable),
         )
         return bool(moved)
 
@@ -416,6 +469,9 @@ class RedisJobStore:
     def _spooled(self, job: Job) -> Path:
         return self._spool / f"{job.id}{job.suffix}"
 
+    def _spooled_segments(self, job: Job) -> Path:
+        return self._spool / f"{job.id}.segments"
+
     async def _run(self, script: Script, *arguments: Any) -> Any:
         return await self._execute(lambda _: script(_KEYS, arguments))
 
@@ -437,6 +493,22 @@ async def _piece(redis: Any, job_id: str, start: int) -> bytes:
     return piece
 
 
+async def _send_piece(redis: Any, part: str, start: int, piece: bytes) -> None:
+    pipeline = redis.pipeline(transaction=True)
+    pipeline.setrange(part, start, piece)  # not `append`: the client may send a command twice
+    pipeline.expire(part, PART_SECONDS)
+    await pipeline.execute()
+
+
+async def _segment(redis: Any, job_id: str, number: int) -> bytes:
+    return await redis.hget(f"{SEGMENTS}{job_id}", number) or b""
+
+
+def _write(file: Path, content: bytes) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file.write_bytes(content)
+
+
 def _append(file: Path, piece: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with file.open("ab") as output:
@@ -445,16 +517,19 @@ def _append(file: Path, piece: bytes) -> None:
 
 def _remove_old(folder: Path, before: float) -> None:
     with suppress(FileNotFoundError):
-        for file in folder.iterdir():
+        for entry in folder.iterdir():
             with suppress(FileNotFoundError):
-                if file.stat().st_mtime < before:
-                    file.unlink()
+                if entry.stat().st_mtime >= before:
+                    continue
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
 
 
-async def _contents(redis: Any, job_ids: Collection[str]) -> list[bytes | None]:
-    """The content of each of these jobs; None where there is none."""
+async def _contents(redis: Any, job_ids: Collection[str]) -> list[tuple[bytes | None, bytes | None]]:
+    """The content of each of these jobs, and how many segments are kept for it; None where there is none."""
     pipeline = redis.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hget(f"{JOB}{job_id}", "content")
-    contents: list[bytes | None] = await pipeline.execute()
-    return contents
+        pipeline.hmget(f"{JOB}{job_id}", "content", "kept")
+    return [(content, kept) for content, kept in await pipeline.execute()]

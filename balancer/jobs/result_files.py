@@ -23,20 +23,7 @@ class ResultFiles:
 
     def write(self, job: Job, audio: AudioBuffer) -> None:
         """Write the audio durably, so that the job's state may say that it is done."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = self.path(job)
-        temporary = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as output:
-                for piece in audio.pieces():
-                    output.write(piece)
-                output.flush()
-                os.fsync(output.fileno())
-            temporary.replace(file)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            raise
+        write_durably(self.path(job), audio)
 
     def delete(self, job: Job) -> None:
         """Delete the audio of a job, if there is any."""
@@ -48,3 +35,20 @@ class ResultFiles:
             with suppress(OSError):
                 return (self._folder / f"{job_id}.{audio_format.value}").stat().st_size
         return 0
+
+
+def write_durably(file: Path, audio: AudioBuffer) -> None:
+    """Write a file that is there whole or not at all, even if the power fails. Its folder is made. Raises OSError."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as output:
+            for piece in audio.pieces():
+                output.write(piece)
+            output.flush()
+            os.fsync(output.fileno())
+        temporary.replace(file)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise

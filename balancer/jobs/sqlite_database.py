@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 DATABASE = "jobs.sqlite3"
 BUSY_SECONDS = 5.0
 """How long a transaction waits for another process's."""
-VERSION = 1
-"""The schema's version, in `PRAGMA user_version`. 0 is the schema without turns, sizes and counts."""
+VERSION = 2
+"""The schema's version, in `PRAGMA user_version`. 0 had no turns, sizes and counts, 1 no segments."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -98,6 +98,32 @@ CREATE TRIGGER IF NOT EXISTS count_deleted AFTER DELETE ON jobs BEGIN
     DELETE FROM callers WHERE caller = OLD.caller AND kept = 0;
     UPDATE totals SET value = value - 1 WHERE name = OLD.state;
     UPDATE totals SET value = value - OLD.size WHERE name = 'size';
+END;
+"""
+
+# Segments that are kept for jobs that have not ended. Their sizes count like those of results.
+_SEGMENTS = """
+CREATE TABLE IF NOT EXISTS segments (
+    job TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    caller TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    PRIMARY KEY (job, number)
+) WITHOUT ROWID;
+CREATE TRIGGER IF NOT EXISTS count_kept AFTER INSERT ON segments BEGIN
+    UPDATE callers SET size = size + NEW.size WHERE caller = NEW.caller;
+    UPDATE totals SET value = value + NEW.size WHERE name = 'size';
+END;
+CREATE TRIGGER IF NOT EXISTS count_dropped AFTER DELETE ON segments BEGIN
+    UPDATE callers SET size = size - OLD.size WHERE caller = OLD.caller;
+    UPDATE totals SET value = value - OLD.size WHERE name = 'size';
+END;
+CREATE TRIGGER IF NOT EXISTS drop_segments_of_ended AFTER UPDATE OF state ON jobs
+WHEN NEW.state NOT IN ('queued', 'running') BEGIN
+    DELETE FROM segments WHERE job = NEW.id;
+END;
+CREATE TRIGGER IF NOT EXISTS drop_segments_of_deleted AFTER DELETE ON jobs BEGIN
+    DELETE FROM segments WHERE job = OLD.id;
 END;
 """
 
@@ -219,23 +245,28 @@ class JobDatabase:
         """Make the tables, or bring those of an earlier version to this one."""
         database.execute("BEGIN IMMEDIATE")
         try:
-            if database.execute("PRAGMA user_version").fetchone()[0] < VERSION:  # another process may have done it
-                _execute_all(database, _TABLE)
-                present = {name for _, name, *_ in database.execute("PRAGMA table_info(jobs)")}
-                for name, kind in _NEW_COLUMNS.items():
-                    if name not in present:
-                        database.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
-                _execute_all(database, _INDEXES + _COUNTS)
-                done = [id_ for (id_,) in database.execute("SELECT id FROM jobs WHERE state = 'done'")]
-                sizes = [(self._size_of(id_), id_) for id_ in done]
-                database.executemany("UPDATE jobs SET size = ? WHERE id = ?", sizes)
-                _execute_all(database, _UPGRADE)
-                database.execute(f"PRAGMA user_version = {VERSION}")
+            version = database.execute("PRAGMA user_version").fetchone()[0]
+            if version < 1:  # another process may have done it
+                self._add_counts(database)
+            _execute_all(database, _SEGMENTS)
+            database.execute(f"PRAGMA user_version = {max(version, VERSION)}")
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
+
+    def _add_counts(self, database: sqlite3.Connection) -> None:
+        _execute_all(database, _TABLE)
+        present = {name for _, name, *_ in database.execute("PRAGMA table_info(jobs)")}
+        for name, kind in _NEW_COLUMNS.items():
+            if name not in present:
+                database.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
+        _execute_all(database, _INDEXES + _COUNTS)
+        done = [id_ for (id_,) in database.execute("SELECT id FROM jobs WHERE state = 'done'")]
+        sizes = [(self._size_of(id_), id_) for id_ in done]
+        database.executemany("UPDATE jobs SET size = ? WHERE id = ?", sizes)
+        _execute_all(database, _UPGRADE)
 
 
 def _execute_all(database: sqlite3.Connection, script: str) -> None:

@@ -10,6 +10,7 @@ in now, and jobs are claimed by turn, and within a turn in their order of arriva
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 import threading
@@ -19,12 +20,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
 from balancer.jobs.result_files import ResultFiles
 from balancer.jobs.runner_lock import RunnerLock
+from balancer.jobs.segment_files import SegmentFiles
 from balancer.jobs.sqlite_database import JobDatabase
 from balancer.jobs.store import (
     ANY_ROOM,
+    LONG_CHARACTERS,
     MAX_DUE_SECONDS,
     MAX_WEBHOOK_DUE_SECONDS,
     DeliveryRoom,
@@ -61,11 +65,15 @@ T = TypeVar("T")
 class SqliteJobStore:
     """A JobStore in `folder`. `clock` gives Unix time."""
 
+    max_result_bytes = 2**32 - 2**10
+    """About the largest WAV file that can be."""
+
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time, limits: JobLimits | None = None) -> None:
         self._folder = folder
         self._clock = clock
         self._limits = limits or JobLimits()
         self._results = ResultFiles(folder / "results")
+        self._segments = SegmentFiles(folder / "segments")
         self._runner_lock = RunnerLock(folder)
         self._database = JobDatabase(folder, self._runner_lock.acquire, self._results.size)
         self._recovery = threading.Lock()
@@ -108,9 +116,46 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._in_thread(lambda: self._look(job_ids))
 
-    async def claim(self) -> Job | None:
+    async def claim(self, without_long_of: Collection[str] | None = ()) -> Job | None:
         """See JobStore."""
-        return await self._in_thread(self._claim)
+        return await self._in_thread(lambda: self._claim(without_long_of))
+
+    async def begin_segments(self, job: Job, plan: str, total: int) -> tuple[Job, Collection[int]] | None:
+        """See JobStore. What is kept are the files: the rows that count them are made anew."""
+
+        def begin() -> tuple[Job, Collection[int]] | None:
+            kept = self._segments.begin(job, plan)
+            begun = job.with_plan(plan, total, len(kept))
+            rows = [(job.id, number, job.caller_id, size) for number, size in kept.items()]
+
+            def count(database: sqlite3.Connection) -> None:
+                database.execute("DELETE FROM segments WHERE job = ?", (job.id,))
+                database.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", rows)
+
+            return (begun, kept.keys()) if self._replace(job, begun, count) else None
+
+        return await self._in_thread(begin)
+
+    async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
+        """See JobStore."""
+
+        def keep() -> bool:
+            self._segments.write(job, number, audio)
+            with self._database.transaction() as database:
+                claim = database.execute("SELECT state, attempts FROM jobs WHERE id = ?", (job.id,)).fetchone()
+                held = claim is None or claim == (JobState.RUNNING.value, job.attempts)  # None: see _replace
+                if held:
+                    row = (job.id, number, job.caller_id, len(audio))
+                    database.execute("INSERT OR IGNORE INTO segments VALUES (?, ?, ?, ?)", row)
+            if claim is not None and JobState(claim[0]).final:
+                self._segments.delete(job.id)
+            return held
+
+        return await self._in_thread(keep)
+
+    async def segment_files(self, job: Job) -> Sequence[Path]:
+        """See JobStore."""
+        return await self._in_thread(lambda: self._segments.files(job))
 
     async def finish(self, job: Job, result: Result) -> bool:
         """See JobStore."""
@@ -150,7 +195,8 @@ class SqliteJobStore:
                     return job
                 job = job.cancelled(self._clock())
                 _update(database, job)
-                return job
+            self._segments.delete(job_id)
+            return job
 
         return await self._in_thread(end)
 
@@ -365,20 +411,23 @@ class SqliteJobStore:
                 found |= {job.id: (job, order.get(job.id, QueuedAhead(0, 0))) for job in jobs}
         return found
 
-    def _claim(self) -> Job | None:
+    def _claim(self, without_long_of: Collection[str] | None) -> Job | None:
         if not self._runs_jobs():
             return None
         with self._database.transaction() as database:
             now = self._clock()
             limits = self._limits
             most, most_of_caller = (_MAX, _MAX) if limits.evicts else (limits.audio_bytes, limits.caller_audio_bytes)
+            longest = 0 if without_long_of is None else _MAX
+            busy = json.dumps(list(without_long_of or ()))
             while True:
                 row = database.execute(
                     "SELECT jobs.id, turn FROM jobs CROSS JOIN callers USING (caller) "
                     "WHERE state = 'queued' AND (due <= ?1 OR due > ?2) "
                     "AND (concurrency IS NULL OR running < concurrency) AND callers.size < ?3 "
-                    "AND (SELECT value FROM totals WHERE name = 'size') < ?4 ORDER BY turn, number LIMIT 1",
-                    (now, now + MAX_DUE_SECONDS, most_of_caller, most),
+                    "AND (SELECT value FROM totals WHERE name = 'size') < ?4 AND (characters <= ?5 OR characters <= ?6 "
+                    "AND caller NOT IN (SELECT value FROM json_each(?7))) ORDER BY turn, number LIMIT 1",
+                    (now, now + MAX_DUE_SECONDS, most_of_caller, most, LONG_CHARACTERS, longest, busy),
                 ).fetchone()
                 if row is None:
                     return None
@@ -404,19 +453,31 @@ class SqliteJobStore:
             return True
 
     def _recover(self) -> None:
-        """Queue the running jobs again: their process has died before it stored a result."""
+        """Queue the running jobs again: their process has died before it stored a result.
+
+        Segments that a process has left, and that no job goes on from, are deleted.
+        """
         with self._database.transaction() as database:
             orphans = [job for job in self._jobs(database, "WHERE state = 'running'") if not job.state.final]
             for job in orphans:
                 _update(database, job.orphaned())
+            unfinished = {id_ for (id_,) in database.execute("SELECT id FROM jobs WHERE state = 'queued'")}
+        if deleted := self._segments.delete_others(unfinished):
+            log.warning("deleted the segments of %d jobs that have ended", deleted)
         if orphans:
             log.warning("%d jobs are queued again: the process that ran them has died", len(orphans))
 
-    def _replace(self, claimed: Job, job: Job) -> bool:
-        """Store the changed `job`; False if the claim no longer holds.
+    def _replace(self, claimed: Job, job: Job, then: Callable[[sqlite3.Connection], None] = lambda _: None) -> bool:
+        """Store the changed `job`, and do `then` in one transaction; False if the claim no longer holds.
 
         A running job is never deleted, so one that is missing was lost with its database, and is written again.
         """
+        replaced = self._replace_in_database(claimed, job, then)
+        if replaced and job.state.final:
+            self._segments.delete(job.id)
+        return replaced
+
+    def _replace_in_database(self, claimed: Job, job: Job, then: Callable[[sqlite3.Connection], None]) -> bool:
         with self._database.transaction() as database:
             current = self._find(database, claimed.id)
             if current is None:
@@ -425,10 +486,12 @@ class SqliteJobStore:
                 marks = ", ".join("?" * len(values))
                 database.execute(f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})", values)  # noqa: S608
                 log.warning("job %s was missing in the database, and was written again", job.id)
+                then(database)
                 return True
             if current.state is not JobState.RUNNING or current.attempts != claimed.attempts:
                 return False
             _update(database, job)
+            then(database)
             return True
 
     async def _change(self, job: Job, change: Callable[[Job], Job]) -> None:
@@ -498,12 +561,13 @@ class SqliteJobStore:
 
     def _jobs(self, database: sqlite3.Connection, where: str, *values: object) -> list[Job]:
         """The jobs of these rows. Those that cannot be read are set aside: a failed job stands in for each."""
-        columns = "number, id, caller, attempts, idempotency_key, content"
+        kept = "(SELECT COUNT(*) FROM segments WHERE job = jobs.id)"
+        columns = f"number, id, caller, attempts, idempotency_key, content, {kept}"
         rows = database.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608 - constants of this module
         jobs = []
-        for number, id_, caller, attempts, idempotency_key, content in rows:
+        for number, id_, caller, attempts, idempotency_key, content, segments_done in rows:
             try:
-                job = read_job(id_, content)
+                job = read_job(id_, content, segments_done)
             except UnreadableJobError as error:
                 job = stand_in(
                     str(id_),

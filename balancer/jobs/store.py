@@ -11,6 +11,8 @@ from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.settings_groups import JobSettings
 
+LONG_CHARACTERS = 5000
+"""A job with more characters is a long one: it may take all slots for hours, segment by segment."""
 MAX_DUE_SECONDS = 3600.0
 """A job due later than this was delayed by another clock, as no pause is so long; it counts as due."""
 MAX_WEBHOOK_DUE_SECONDS = 2 * 86_400.0
@@ -140,6 +142,8 @@ class JobStore(Protocol):
 
     unreadable: int
     """How many jobs this process has set aside because they could not be read."""
+    max_result_bytes: int
+    """Size of the largest result that the store takes, whatever the limits."""
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         """Add jobs to the queue, all or none, and return them. They are durable once this returns.
@@ -164,12 +168,27 @@ class JobStore(Protocol):
         One look costs about as much for a thousand jobs as for one.
         """
 
-    async def claim(self) -> Job | None:
+    async def claim(self, without_long_of: Collection[str] | None = ()) -> Job | None:
         """Claim the next job that is due: its state is RUNNING and its attempts are incremented. None if none is due.
 
         No other host gets the job while the claim holds. A caller whose `concurrency` jobs run, or whose share of the
-        audio is full, is passed over.
+        audio is full, is passed over; so are the long jobs of the callers in `without_long_of`, None: of all.
         """
+
+    async def begin_segments(self, job: Job, plan: str, total: int) -> tuple[Job, Collection[int]] | None:
+        """Begin to speak a claimed job in `total` segments; returns the job, and the segments that are kept already.
+
+        They are numbered from 0. Segments of another plan are dropped. None if the claim no longer holds.
+        """
+
+    async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
+        """Keep the PCM of a segment until the job has ended, whatever happens; it may be empty.
+
+        It counts as audio of the caller. Returns False, and keeps nothing, if the claim no longer holds.
+        """
+
+    async def segment_files(self, job: Job) -> Sequence[Path]:
+        """Files with the kept segments of a claimed job, in their order. They are there until the job has ended."""
 
     async def finish(self, job: Job, result: Result) -> bool:
         """Set a claimed job to DONE. Returns False, and stores nothing, if the claim no longer holds."""

@@ -2,7 +2,7 @@
 local numbers, counts, turns, delayed, leases, final, failed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6],
     KEYS[7]
 local webhook_callers, queued_by, running_by, size_by, last_turns = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local job_prefix, audio_prefix, webhooks_prefix = KEYS[13], KEYS[14], KEYS[15]
+local job_prefix, audio_prefix, webhooks_prefix, segments_prefix = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 
 -- A place in the queue is the turn of the caller, and within a turn the order of arrival.
 local ARRIVALS = 1048576
@@ -30,6 +30,12 @@ end
 local function count_size(caller, by)
     add_to(counts, 'size', by)
     add_to(size_by, caller, by)
+end
+
+-- Whether a claim, given by its job and attempt, still holds.
+local function holds(id, attempts)
+    local state, current = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'attempts'))
+    return state == 'running' and current == attempts
 end
 
 -- The turn of a caller's next job.
@@ -62,7 +68,7 @@ local function delete(id)
     local job = job_prefix .. id
     local state, caller, size, key = unpack(redis.call('HMGET', job, 'state', 'caller', 'size', 'key'))
     leave(id)
-    redis.call('DEL', job, audio_prefix .. id)
+    redis.call('DEL', job, audio_prefix .. id, segments_prefix .. id)
     if key and key ~= '' then redis.call('DEL', key) end
     set_webhook(caller or '', id, '')
     if state then

@@ -1,7 +1,13 @@
 -- Returns the id of the job to be claimed next: one whose lease has run out, else the first in the order of turns whose
--- caller runs fewer jobs than it may and has room for their audio. Returns false if there is none.
+-- caller runs fewer jobs than it may and has room for their audio. Jobs of more than `max_characters` are passed over
+-- where their caller is in `without_long_of`, or that is null. Returns false if there is none.
 local now, latest = ARGV[1], ARGV[2]
 local max_size, max_own_size = tonumber(ARGV[3]), tonumber(ARGV[4])
+local max_characters, without_long_of = tonumber(ARGV[5]), cjson.decode(ARGV[6])
+
+local function too_long(caller, characters)
+    return tonumber(characters or 0) > max_characters and (without_long_of == cjson.null or without_long_of[caller])
+end
 
 local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', delayed, '(' .. latest, '+inf', 'LIMIT', 0, 100)) do
@@ -13,8 +19,12 @@ for _, id in ipairs(due) do
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', milliseconds(), 'LIMIT', 0, 100)) do
-    if redis.call('HGET', job_prefix .. id, 'state') == 'running' then return id end
-    redis.call('ZREM', leases, id)
+    local state, caller, characters = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'caller', 'characters'))
+    if state ~= 'running' then
+        redis.call('ZREM', leases, id)
+    elseif not too_long(caller or '', characters) then
+        return id
+    end
 end
 
 if tonumber(redis.call('HGET', counts, 'size') or 0) >= max_size then return false end
@@ -24,13 +34,13 @@ while callers_left > 0 do
     local ids = redis.call('ZRANGE', turns, first, first + STEP - 1)
     if #ids == 0 then return false end
     for _, id in ipairs(ids) do
-        local state, caller, concurrency = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'caller',
-            'concurrency'))
+        local state, caller, concurrency, characters = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'caller',
+            'concurrency', 'characters'))
         caller = caller or ''
         if state ~= 'queued' then
             redis.call('ZREM', turns, id)
             first = first - 1
-        elseif not passed_over[caller] then
+        elseif not passed_over[caller] and not too_long(caller, characters) then
             local running = tonumber(redis.call('HGET', running_by, caller) or 0)
             local size = tonumber(redis.call('HGET', size_by, caller) or 0)
             if running < (tonumber(concurrency) or math.huge) and size < max_own_size then return id end

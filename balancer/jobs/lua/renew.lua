@@ -4,6 +4,5 @@ local lease = tonumber(ARGV[1])
 local lease_end = milliseconds() + lease
 for first = 2, #ARGV, 2 do
     local id, attempts = ARGV[first], ARGV[first + 1]
-    local state, current = unpack(redis.call('HMGET', job_prefix .. id, 'state', 'attempts'))
-    if state == 'running' and current == attempts then redis.call('ZADD', leases, 'XX', lease_end, id) end
+    if holds(id, attempts) then redis.call('ZADD', leases, 'XX', lease_end, id) end
 end

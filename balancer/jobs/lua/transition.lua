@@ -4,7 +4,7 @@
 local id, expected_states, expected_attempts = ARGV[1], ARGV[2], ARGV[3]  -- the states are separated by spaces
 local state, attempts, content = ARGV[4], ARGV[5], ARGV[6]
 local due, finished, lease = ARGV[7], ARGV[8], ARGV[9]                    -- Unix seconds, 0: none; milliseconds
-local audio, size, webhook_due, unreadable = ARGV[10], tonumber(ARGV[11]), ARGV[12], ARGV[13]  -- '': none
+local part, size, webhook_due, unreadable = ARGV[10], tonumber(ARGV[11]), ARGV[12], ARGV[13]  -- '': none
 
 local job = job_prefix .. id
 local current, current_attempts, caller, at, concurrency = unpack(redis.call('HMGET', job, 'state', 'attempts', 'caller',
@@ -17,9 +17,18 @@ if state == 'running' then
     if current ~= 'running' and running >= (tonumber(concurrency) or math.huge) then return 0 end
 end
 
--- First, so that a full Redis refuses the audio before anything has changed, but no change without audio.
-if audio ~= '' then redis.call('SET', audio_prefix .. id, audio) end
+-- First: it fails, with nothing changed, if the audio that was sent has expired.
+if part ~= '' then
+    redis.call('RENAME', part, audio_prefix .. id)
+    redis.call('PERSIST', audio_prefix .. id)
+end
 leave(id)
+if state == 'queued' or state == 'running' then
+    size = tonumber(redis.call('HGET', job, 'size') or 0)  -- of its segments, which stay
+else
+    redis.call('DEL', segments_prefix .. id)
+    redis.call('HDEL', job, 'plan', 'kept')
+end
 if unreadable ~= '' then redis.call('HSET', job, 'unreadable', unreadable) end
 count_size(caller, size - tonumber(redis.call('HGET', job, 'size') or 0))
 redis.call('HSET', job, 'state', state, 'attempts', attempts, 'content', content, 'size', size)

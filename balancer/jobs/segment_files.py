@@ -1,0 +1,58 @@
+"""The finished segments of jobs that have not ended, as files: what a job goes on from after a crash.
+
+A job has a folder, in it a plan has one, and in it a segment has a file of PCM. A file is complete if it is there.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from balancer.audio.buffers import AudioBuffer
+from balancer.jobs.job import Job
+from balancer.jobs.result_files import write_durably
+
+SUFFIX = ".pcm"
+
+
+class SegmentFiles:
+    """Segments in `folder`. The methods block; they raise OSError."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self, job: Job, plan: str) -> dict[int, int]:
+        """The sizes of the segments that are kept for a plan, by number; those of other plans are deleted."""
+        with suppress(FileNotFoundError):
+            for other in (self._folder / job.id).iterdir():
+                if other.name != plan:
+                    shutil.rmtree(other)
+        return {int(file.stem): file.stat().st_size for file in self._files(job.id, plan)}
+
+    def write(self, job: Job, number: int, audio: AudioBuffer) -> None:
+        """Keep a segment of the job's plan durably."""
+        write_durably(self._folder / job.id / job.plan / f"{number:06}{SUFFIX}", audio)
+
+    def files(self, job: Job) -> list[Path]:
+        """The kept segments of the job's plan, in their order."""
+        return sorted(self._files(job.id, job.plan))
+
+    def delete(self, job_id: str) -> None:
+        """Delete the segments of a job, if there are any."""
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._folder / job_id)
+
+    def delete_others(self, job_ids: Collection[str]) -> int:
+        """Delete the segments of all jobs but these; returns of how many."""
+        try:
+            others = [folder.name for folder in self._folder.iterdir() if folder.name not in job_ids]
+        except FileNotFoundError:
+            return 0
+        for job_id in others:
+            self.delete(job_id)
+        return len(others)
+
+    def _files(self, job_id: str, plan: str) -> list[Path]:
+        return list((self._folder / job_id / plan).glob(f"[0-9]*{SUFFIX}"))

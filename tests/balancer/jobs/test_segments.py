@@ -1,0 +1,193 @@
+"""Both job stores keep the finished segments of jobs until these have ended, and count them as their callers' audio."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from balancer.audio.buffers import MemoryBuffer
+from balancer.jobs.job import Job, JobState
+from balancer.jobs.store import LONG_CHARACTERS, JobLimits, JobStore, Result
+from tests.support.clock import Clock
+from tests.support.jobs import ERROR, RESULT, Opened, found, job
+
+LONG = LONG_CHARACTERS + 1
+
+
+def pcm(number: int) -> MemoryBuffer:
+    return MemoryBuffer(bytes([number]) * (100 + number))
+
+
+async def begun(store: JobStore, *numbers: int, plan: str = "plan", total: int = 5) -> Job:
+    """A claimed job of `total` segments, of which these are kept."""
+    started = await store.begin_segments(found(await store.claim()), plan, total)
+    assert started is not None
+    for number in numbers:
+        assert await store.keep_segment(started[0], number, pcm(number))
+    return started[0]
+
+
+async def kept(store: JobStore, job: Job) -> list[bytes]:
+    return [file.read_bytes() for file in await store.segment_files(job)]
+
+
+async def test_segments_are_kept_in_their_order_and_counted(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        running = await begun(store, 3, 0, 4)
+        assert await kept(store, running) == [bytes(pcm(number)) for number in (0, 3, 4)]
+        assert await store.audio_bytes() == sum(len(pcm(number)) for number in (0, 3, 4))
+        view = found(await store.get("job-1"))
+        assert (view.segments, view.segments_done) == (5, 3)
+        assert (await store.look(["job-1"]))["job-1"][0] == view
+
+
+async def test_the_next_run_finds_what_earlier_ones_have_kept(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        await store.release(await begun(store, 0, 2))
+        waiting = found(await store.get("job-1"))
+        assert (waiting.state, waiting.segments, waiting.segments_done) == (JobState.QUEUED, 5, 2)
+        again, numbers = await store.begin_segments(found(await store.claim()), "plan", 5)
+        assert set(numbers) == {0, 2}
+        assert again.segments_done == 2
+        assert await store.keep_segment(again, 1, pcm(1))
+        assert len(await kept(store, again)) == 3
+
+
+async def test_a_segment_that_is_kept_twice_counts_once(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        await begun(store, 1, 1)
+        assert await store.audio_bytes() == len(pcm(1))
+        assert found(await store.get("job-1")).segments_done == 1
+
+
+async def test_an_empty_segment_is_kept(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        running = await begun(store)
+        assert await store.keep_segment(running, 0, MemoryBuffer(b""))
+        assert await kept(store, running) == [b""]
+        assert found(await store.get("job-1")).segments_done == 1
+
+
+async def test_segments_of_another_plan_are_dropped(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        await store.release(await begun(store, 0, 1))
+        running = await begun(store, 2, plan="other", total=3)
+        assert await kept(store, running) == [bytes(pcm(2))]
+        assert await store.audio_bytes() == len(pcm(2))
+        view = found(await store.get("job-1"))
+        assert (view.segments, view.segments_done) == (3, 1)
+
+
+async def finish(store: JobStore, job: Job) -> None:
+    assert await store.finish(job, RESULT)
+
+
+async def fail(store: JobStore, job: Job) -> None:
+    assert await store.fail(job, ERROR)
+
+
+async def cancel(store: JobStore, job: Job) -> None:
+    assert await store.cancel(job.id)
+
+
+@pytest.mark.parametrize(("end", "size"), [(finish, len(RESULT.audio)), (fail, 0), (cancel, 0)])
+async def test_segments_are_gone_when_their_job_has_ended(
+    opened: Opened, end: Callable[[JobStore, Job], Awaitable[None]], size: int
+) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        running = await begun(store, 0, 1, 2)
+        assert len(await kept(store, running)) == 3
+        await end(store, running)
+        assert await store.audio_bytes() == size
+        assert await kept(store, running) == []
+        assert not await store.keep_segment(running, 3, pcm(3))
+        assert await kept(store, running) == []
+        assert await store.begin_segments(running, "plan", 5) is None
+        await store.purge(2000.0)
+        assert await store.audio_bytes() == 0
+
+
+async def test_a_done_job_has_all_of_its_segments_done(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        await finish(store, await begun(store, 0, 1, 2, 3, 4))
+        view = found(await store.get("job-1"))
+        assert (view.state, view.segments, view.segments_done) == (JobState.DONE, 5, 5)
+
+
+async def test_a_claim_that_was_lost_keeps_nothing(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        first = await begun(store, 0)
+        await store.retry_later(first, ERROR, 0.0)
+        second = await begun(store, 1)
+        assert not await store.keep_segment(first, 2, pcm(2))
+        assert found(await store.get("job-1")).segments_done == 2
+        assert await store.begin_segments(first, "other", 5) is None
+        await finish(store, second)
+
+
+async def test_a_requeued_job_begins_anew(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        await fail(store, await begun(store, 0, 1))
+        requeued = found(await store.requeue("job-1"))
+        assert (requeued.segments, requeued.segments_done) == (None, 0)
+        _, numbers = await store.begin_segments(found(await store.claim()), "plan", 5)
+        assert set(numbers) == set()
+
+
+async def test_attempts_before_the_last_finished_segment_do_not_count(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        for expected in (1, 1, 1, 2, 3):
+            claimed = found(await store.claim())
+            assert claimed.fruitless_attempts == expected
+            running, numbers = await store.begin_segments(claimed, "plan", 5)
+            if len(numbers) < 2:
+                await store.keep_segment(running, len(numbers), pcm(0))
+            await store.retry_later(running, ERROR, 0.0)
+
+
+async def test_kept_segments_fill_their_callers_share(opened: Opened) -> None:
+    size = sum(len(pcm(number)) for number in range(3))
+    async with opened(limits=JobLimits(audio_bytes=2 * size, share=0.5)) as store:
+        await store.add([job(1), job(2)])
+        await store.add([job(3, caller="other")])
+        running = await begun(store, 0, 1, 2)
+        assert found(await store.claim()).id == "job-3"
+        assert await store.claim() is None, "the caller's second job waits for room"
+        await cancel(store, running)
+        assert found(await store.claim()).id == "job-2"
+
+
+async def test_long_jobs_of_some_callers_are_passed_over(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1, characters=LONG), job(2, characters=LONG), job(3)])
+        await store.add([job(4, caller="other", characters=LONG), job(5, caller="other", characters=LONG)])
+        assert found(await store.claim()).id == "job-1"
+        assert found(await store.claim(["someone"])).id == "job-4"
+        assert found(await store.claim(["someone", "other"])).id == "job-3"
+        assert await store.claim(["someone", "other"]) is None
+        assert await store.claim(None) is None
+        assert found(await store.claim(["other"])).id == "job-2"
+        assert found(await store.claim()).id == "job-5"
+
+
+async def test_a_large_result_is_stored_in_pieces(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balancer.jobs.redis_store.PIECE_BYTES", 1000)
+    audio = bytes(range(256)) * 20
+    async with opened(Clock()) as store:
+        await store.add([job(1)])
+        done = await begun(store, 0)
+        assert await store.finish(done, Result(MemoryBuffer(audio), 1.0, "digest"))
+        file: Any = await store.audio(found(await store.get("job-1")))
+        assert file.read_bytes() == audio
