@@ -42,6 +42,12 @@ def total_memory(memories: Sequence[ProcessMemory]) -> tuple[int, int]:
     return private, private + max(memory.shared for memory in memories)
 
 
+def resident_memory(process: psutil.Process) -> tuple[int, int]:
+    """Resident memory of a process, and the largest since its start."""
+    status = _kilobytes(_proc(process) / "status")
+    return status["VmRSS"] * 1024, status["VmHWM"] * 1024
+
+
 class MemoryWatch:
     """Samples the processes of a server and keeps the peak of each one's private memory."""
 
