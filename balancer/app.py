@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import Protocol
 
 from starlette.applications import Starlette
@@ -100,6 +101,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     validator = RequestValidator(
         card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters, settings.text.normalize
     )
+    job_validator = replace(validator, max_characters=limits.job_text_characters)
     held = HeldAudio(settings.memory)
     encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
     metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
@@ -121,10 +123,17 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     admission = Admission(
         _rate_limits(settings.rates, stores), _quota(settings.rates), metrics, timeout=limits.request_timeout
     )
-    executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
-    job_service = JobService(stores.jobs, dispatcher, executor, settings.jobs)
+    executor = JobExecutor(stores.jobs, speech, job_validator, dispatcher, metrics, settings.jobs)
+    job_service = JobService(
+        stores.jobs,
+        dispatcher,
+        executor,
+        settings.jobs,
+        sample_rate=card.sample_rate,
+        max_encoded_bytes=held.files.caller_limit,
+    )
     job_routes = queue.QueueRoutes(
-        job_service, validator, admission, held.memory, limits, settings.jobs, settings.server.public_url
+        job_service, job_validator, admission, held.memory, limits, settings.jobs, settings.server.public_url
     )
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)

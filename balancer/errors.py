@@ -10,7 +10,7 @@ ChorusError
 │   ├── ExpectationFailedError     417
 │   ├── RangeNotSatisfiableError   416
 │   ├── BodyTooLargeError          413
-│   ├── AudioTooLargeError         413  the audio is too large for a JSON response
+│   ├── AudioTooLargeError         413  the audio is too large for a JSON response, or for one job
 │   ├── UnsupportedMediaTypeError  415
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
@@ -146,7 +146,7 @@ class BodyTooLargeError(InvalidRequestError):
 
 
 class AudioTooLargeError(InvalidRequestError):
-    """The audio is too large for a JSON response; another endpoint returns it."""
+    """The audio is too large for a JSON response, which another endpoint returns, or for one job."""
 
     status = 413
     code = "audio_too_large"

@@ -404,7 +404,18 @@ class LimitSettings(SettingsGroup):
     max_text_characters: int = Field(
         5000, ge=1, le=1_000_000, description="Maximum length of a request's text in characters."
     )
-    max_body_bytes: int = Field(262_144, ge=1024, description="Maximum size of a request body in bytes.")
+    max_job_text_characters: int = Field(
+        200_000,
+        ge=1,
+        le=1_000_000,
+        description="Maximum length of a job's text in characters; never less than that of a request.",
+    )
+    max_body_bytes: int = Field(
+        262_144,
+        ge=1024,
+        description="Maximum size of a request body in bytes; `POST /queue` takes 6 more for each character that only "
+        "a job's text may have.",
+    )
     max_batch_bytes: int = Field(
         8_388_608, ge=1024, description="Maximum size of the body of `POST /queue/batch` in bytes."
     )
@@ -418,6 +429,16 @@ class LimitSettings(SettingsGroup):
         gt=0,
         description="Maximum duration of a request in seconds, waiting included; after that the answer is 504.",
     )
+
+    @property
+    def job_text_characters(self) -> int:
+        """Maximum length of a job's text in characters."""
+        return max(self.max_text_characters, self.max_job_text_characters)
+
+    @property
+    def job_body_bytes(self) -> int:
+        """Maximum size of the body of `POST /queue`: an escaped character of JSON has 6 bytes."""
+        return self.max_body_bytes + 6 * (self.job_text_characters - self.max_text_characters)
 
 
 class PauseSettings(SettingsGroup):
@@ -542,8 +563,8 @@ class JobSettings(SettingsGroup):
     jobs_mib: int = Field(
         4096,
         ge=1,
-        description="Maximum size in MiB of finished jobs' audio; past it `POST /queue` answers 503 and queued jobs "
-        "wait, unless `CHORUS_JOBS_WHEN_FULL` is `evict`. With Redis it must be well below its `maxmemory`.",
+        description="Maximum size in MiB of jobs' audio, finished segments included; past it jobs wait and new ones "
+        "get 503, unless `CHORUS_JOBS_WHEN_FULL` is `evict`. Keep it well below Redis's `maxmemory`.",
     )
     jobs_caller_share: float = Field(
         0.5,

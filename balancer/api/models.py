@@ -104,7 +104,19 @@ class JobStatus(JobReport):
 
     position: Annotated[int, Field(description="Place in the queue: 1 is next; 0 if the job is not queued.")]
     eta_seconds: Annotated[float, Field(description="Estimated seconds until the job is done.")]
-    progress: Annotated[float, Field(ge=0, le=1, description="Estimated share of the work that is done.")]
+    progress: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="Share of the work that is done: finished segments, or an estimate for a short text.",
+        ),
+    ]
+    segments: Annotated[
+        int | None,
+        Field(description="Segments that the text is spoken in; null until it is begun, and for a short text."),
+    ]
+    segments_done: Annotated[int, Field(description="Segments that are finished; a crash does not lose them.")]
 
     @classmethod
     def of_view(cls, view: JobStatusView, base_url: str) -> Self:
@@ -114,6 +126,8 @@ class JobStatus(JobReport):
             position=view.position,
             eta_seconds=round(view.eta_seconds, 2),
             progress=view.progress,
+            segments=view.job.segments,
+            segments_done=view.job.segments_done,
         )
 
 

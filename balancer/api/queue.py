@@ -83,12 +83,11 @@ class QueueRoutes:
 
     async def queue(self, request: Request) -> Response:
         """Queue one job."""
-        body = await read_json(request, QueueBody, self._limits.max_body_bytes, self._memory)
+        body = await read_json(request, QueueBody, self._limits.job_body_bytes, self._memory)
         key = request.headers.get(IDEMPOTENCY_HEADER)
         if body.idempotency_key is None and key is not None:
             body = validate_body(body.as_sent | {"idempotencyKey": key}, QueueBody)
-        await self._validator.validate_for_client(body)
-        self._job_service.check(body)
+        self._job_service.check(body, await self._validator.validate_for_client(body))
         (view,), limit_headers = await self._accept([body], request)
         receipt = JobReceipt.of(view, self._base_url(request))
         return JSONResponse(receipt, 202, limit_headers | {"Location": receipt.status_url})
@@ -126,10 +125,9 @@ class QueueRoutes:
     def _check_line(self, body: QueueBody) -> None:
         """Refuse a job now that would certainly fail later, in the thread that reads the lines.
 
-        Raises InvalidRequestError, ModelNotFoundError.
+        Raises InvalidRequestError, ModelNotFoundError, AudioTooLargeError.
         """
-        self._validator.validate_blocking(body)
-        self._job_service.check(body)
+        self._job_service.check(body, self._validator.validate_blocking(body))
 
     async def _accept(
         self, bodies: Sequence[QueueBody], request: Request

@@ -290,6 +290,10 @@ class Dispatcher:
         depths = self._scheduler.depths
         return (self._scheduler.free_slots > 0 and not any(depths.values())) or not depths[Priority.BATCH]
 
+    def audio_seconds(self, characters: int) -> float:
+        """Expected audio of a text with that many characters, in seconds."""
+        return self._costs.audio_seconds(characters)
+
     @property
     def characters_per_second(self) -> float:
         """Throughput of all ready workers; if there is none, the expected throughput of one."""

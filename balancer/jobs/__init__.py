@@ -6,9 +6,11 @@ sqlite_store      JobStore on this host: one SQLite file and a folder of results
 sqlite_database   the SQLite file, and its replacement where it was removed or is damaged
 runner_lock       the lock of the one process that runs the jobs of a folder
 result_files      the folder of results
+segment_files     the folder of finished segments of jobs that have not ended
 redis_store       JobStore for several hosts: sorted sets by turn and by lease, and Lua scripts in `lua/`
 service           accepts jobs, reports their status and cancels them; the API's routes call it
 report            the public description of a job, for status responses and webhooks
+kept_segments     one running job's segments, as the speech service keeps them in the store
 executor          runs queued jobs in idle slots, and retries failed ones
 webhooks          delivers notifications of ended jobs beside each other, and retries until they are accepted
 webhook_client    signs and sends one notification

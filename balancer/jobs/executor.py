@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from balancer.audio.buffers import AudioBuffer
 from balancer.audio.formats import AudioFormat
@@ -24,9 +24,11 @@ from balancer.errors import (
 )
 from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.job import Job, JobError, JobState
-from balancer.jobs.store import JobStore, JobStoreError, Result
+from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
+from balancer.jobs.store import LONG_CHARACTERS, JobStore, JobStoreError, Result
 from balancer.metrics import Metrics
 from balancer.requests.bodies import TtsBody
+from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.priority import Priority
@@ -35,6 +37,8 @@ from balancer.speech.service import SpeechService
 from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 POLL_INTERVAL_SECONDS = 0.5
 """Pause between two polls of the store for jobs that other hosts have added or that have come due."""
@@ -45,8 +49,12 @@ MIN_RETRY_SECONDS = 2.0
 MAX_RETRY_SECONDS = 300.0
 MAX_CRASHES_PER_ATTEMPT = 4
 """A job may be claimed this many times its attempts, as the crash of a process need not be the job's fault."""
+MAX_LONG_JOBS = 16
+"""Long jobs that run at once, each of another caller: their segments take turns."""
 MAX_STORE_SECONDS = 30.0
-"""How long the audio of a job is held in memory while the store does not take it. The job is queued again then."""
+"""How long the audio of a job is held while the store does not take it. The job is queued again then."""
+MIN_STORED_PER_SECOND = 2 * 2**20
+"""Bytes of audio that a store takes in a second, at least: a large result is waited for longer."""
 UNSTORED_RETRY_SECONDS = 60.0
 """Pause before a job runs again whose audio could not be stored."""
 GAUGE_INTERVAL_SECONDS = 2.0
@@ -88,6 +96,8 @@ class JobExecutor:
         self._retention_seconds = settings.retention_seconds
         self._pool = ThreadPool("job-digests", 1)
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._long: dict[str, KeptSegments] = {}
+        """Running jobs that are long, by id."""
         self._cancelled: set[str] = set()
         self._wake = asyncio.Event()
         self._failing = False
@@ -106,7 +116,7 @@ class JobExecutor:
             task.cancel()
 
     async def finish(self) -> None:
-        """Run no further jobs, wait for the running ones, and let another process claim the rest."""
+        """Run no further jobs and segments, wait for the running ones, and let another process claim the rest."""
         self._finishing = True
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         with suppress(JobStoreError):
@@ -129,19 +139,34 @@ class JobExecutor:
         """Start the next job if one is due and a slot is free; returns the seconds to wait before the next call."""
         if self._finishing:
             return POLL_INTERVAL_SECONDS
-        if not self._slots.room_for_batch or len(self._running) > self._slots.slots:
+        speaking = [kept.job.caller_id for kept in self._long.values() if kept.speaking]
+        if not self._room(beside=len(speaking)):
             return SLOT_POLL_INTERVAL_SECONDS
         try:
-            job = await self._store.claim()
+            # A caller's long jobs are spoken one after another: one takes all slots that others leave.
+            job = await self._store.claim(speaking if len(speaking) < MAX_LONG_JOBS else None)
         except JobStoreError as error:
             self._report_failure(error)
             return POLL_INTERVAL_SECONDS
         self._failing = False
         if job is None:
             return POLL_INTERVAL_SECONDS
-        self._running[job.id] = task = asyncio.create_task(self._execute(job))
+        kept = KeptSegments(job, self._store, self._until_answered, lambda: self._finishing)
+        if job.characters > LONG_CHARACTERS:
+            self._long[job.id] = kept
+        self._running[job.id] = task = asyncio.create_task(self._execute(kept))
         task.add_done_callback(lambda _: self._finished(job.id))
         return 0.0
+
+    def _room(self, *, beside: int) -> bool:
+        """Whether one more job may be claimed while so many long ones are spoken.
+
+        Segments of these are queued at all times, and callers take turns at the slots.
+        """
+        others = len(self._running) - beside
+        if beside:
+            return others < self._slots.slots
+        return self._slots.room_for_batch and others <= self._slots.slots
 
     async def _wait(self, seconds: float) -> None:
         """Wait for so long, or until a job is added or ends."""
@@ -151,6 +176,7 @@ class JobExecutor:
 
     def _finished(self, job_id: str) -> None:
         del self._running[job_id]
+        self._long.pop(job_id, None)
         self._cancelled.discard(job_id)
         self._wake.set()
 
@@ -159,38 +185,45 @@ class JobExecutor:
             self._failing = True
             log.error("jobs cannot be run: %s", error)
 
-    async def _execute(self, job: Job) -> None:
+    async def _execute(self, kept: KeptSegments) -> None:
         """Run a claimed job, and record its outcome in the store."""
-        if job.attempts > self._attempts * MAX_CRASHES_PER_ATTEMPT:
+        job = kept.job
+        if job.fruitless_attempts > self._attempts * MAX_CRASHES_PER_ATTEMPT:
             await self._fail(job, SynthesisError(f"the process that ran this job died {job.attempts - 1} times"))
             return
         try:
-            result = await self._synthesize(job)
+            result = await self._synthesize(kept)
         except asyncio.CancelledError:
             if job.id not in self._cancelled:  # the executor stops
                 with suppress(JobStoreError):  # the store queues the job again once this process has ended
-                    await self._store.release(job)
+                    await self._store.release(kept.job)
             raise
+        except ClaimLostError:
+            self._metrics.record_job_attempt("superseded")
         except NotServingError as error:  # not the fault of the job
             log.info("job %s released: %s", job.id, error)
-            await self._record(job, "released", lambda: self._release(job))
+            await self._record("released", lambda: self._release(kept.job))
         except (InvalidRequestError, PoisonedError) as error:
-            await self._fail(job, error)
+            await self._fail(kept.job, error)
         except ChorusError as error:
-            await self._retry_later(job, error)
+            await self._retry_later(kept.job, error)
         except Exception:
             log.exception("job %s: internal error", job.id)
-            await self._retry_later(job, ChorusError("internal error; the server's log has the details"))
+            await self._retry_later(kept.job, ChorusError("internal error; the server's log has the details"))
         else:
-            await self._finish(job, result)
+            await self._finish(kept.job, result)
 
-    async def _synthesize(self, job: Job) -> Result:
+    async def _synthesize(self, kept: KeptSegments) -> Result:
+        job = kept.job
         request = await self._validator.validate_for_client(TtsBody.model_validate(job.body))
         request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
-        context = RequestContext(
-            job.id, job.caller, job.caller_id, asyncio.get_running_loop().time(), waits_indefinitely=True
-        )
-        audio = await self._speech.synthesize(request, context)
+        if not request.seeded:  # the same in each attempt, of which each speaks a part of the text
+            request = replace(request, seed=int.from_bytes(sha256(job.id.encode()).digest()[:4], "big"))
+        # A long text would take the place of all else in the cache.
+        cache = CacheUse(reads=False, writes=False) if job.characters > LONG_CHARACTERS else CacheUse()
+        now = asyncio.get_running_loop().time()
+        context = RequestContext(job.id, job.caller, job.caller_id, now, cache=cache, waits_indefinitely=True)
+        audio = await self._speech.synthesize(request, context, kept)
         fields = {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()
         log.info("job %s synthesized", job.id, extra={"fields": fields})
         return Result(audio.data, audio.seconds, await self._pool.run(lambda: _digest_of(audio.data)))
@@ -198,14 +231,14 @@ class JobExecutor:
     async def _finish(self, job: Job, result: Result) -> None:
         """Store the audio. A job whose audio the store does not take for long is queued again."""
         try:
-            async with asyncio.timeout(MAX_STORE_SECONDS):
-                await self._record(job, "done", lambda: self._store.finish(job, result))
+            async with asyncio.timeout(MAX_STORE_SECONDS + len(result.audio) / MIN_STORED_PER_SECOND):
+                await self._record("done", lambda: self._store.finish(job, result))
         except TimeoutError:
             log.error("the audio of job %s cannot be stored; the job runs again", job.id)
             reason = JobError(code="jobs_unavailable", message="the audio could not be stored; the job runs again")
             due = time.time() + UNSTORED_RETRY_SECONDS
             # Not the fault of the job, which must not fail of it.
-            await self._record(job, "postponed", lambda: self._store.retry_later(job, reason, due, counts=False))
+            await self._record("postponed", lambda: self._store.retry_later(job, reason, due, counts=False))
 
     async def _release(self, job: Job) -> bool:
         await self._store.release(job)
@@ -214,30 +247,33 @@ class JobExecutor:
     async def _fail(self, job: Job, error: ChorusError) -> None:
         log.warning("job %s failed after %d attempts: %s", job.id, job.attempts, error)
         reason = JobError(code=error.code, message=error.message)
-        await self._record(job, "failed", lambda: self._store.fail(job, reason))
+        await self._record("failed", lambda: self._store.fail(job, reason))
 
     async def _retry_later(self, job: Job, error: ChorusError) -> None:
         """Retry after a pause, unless the attempts are used up; a full queue or memory does not use them up."""
-        if job.attempts >= self._attempts and not isinstance(error, (QueueFullError, MemoryFullError)):
+        attempts = job.fruitless_attempts
+        if attempts >= self._attempts and not isinstance(error, (QueueFullError, MemoryFullError)):
             await self._fail(job, error)
             return
-        pause = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2 ** (job.attempts - 1))
+        pause = min(MAX_RETRY_SECONDS, MIN_RETRY_SECONDS * 2 ** (attempts - 1))
         log.info("job %s is retried in %g s: %s", job.id, pause, error)
         reason = JobError(code=error.code, message=error.message)
         due = time.time() + pause
-        await self._record(job, "postponed", lambda: self._store.retry_later(job, reason, due))
+        await self._record("postponed", lambda: self._store.retry_later(job, reason, due))
 
-    async def _record(self, job: Job, outcome: str, transition: Callable[[], Awaitable[bool]]) -> None:
+    async def _record(self, outcome: str, transition: Callable[[], Awaitable[bool]]) -> None:
         """Apply a transition in the store. Retried until the store answers, or the job would stay running there."""
+        claim_held = await self._until_answered(transition)
+        self._metrics.record_job_attempt(outcome if claim_held else "superseded")
+
+    async def _until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The result of a call of the store, which is repeated until the store answers."""
         while True:
             try:
-                claim_held = await transition()
+                return await call()
             except JobStoreError as error:
                 self._report_failure(error)
                 await asyncio.sleep(POLL_INTERVAL_SECONDS)
-                continue
-            self._metrics.record_job_attempt(outcome if claim_held else "superseded")
-            return
 
     async def _maintain(self) -> None:
         """Purge old jobs, and update the metrics of stored jobs."""

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from balancer.audio.encoder import expected_bytes, is_pcm_copy
+from balancer.audio.formats import AudioFormat
 from balancer.errors import (
+    AudioTooLargeError,
     IdempotencyConflictError,
     InvalidRequestError,
     JobNotDoneError,
@@ -22,8 +25,17 @@ from balancer.errors import (
 )
 from balancer.jobs.job import Job, JobState, new_id
 from balancer.jobs.public_network import check_url
-from balancer.jobs.store import MAX_DUE_SECONDS, IdempotencyError, JobStore, JobStoreError, QueuedAhead, StoreFullError
+from balancer.jobs.store import (
+    MAX_DUE_SECONDS,
+    IdempotencyError,
+    JobLimits,
+    JobStore,
+    JobStoreError,
+    QueuedAhead,
+    StoreFullError,
+)
 from balancer.requests.bodies import QueueBody
+from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
 
 JOBS_AT_A_TIME = 20
@@ -42,6 +54,9 @@ class ThroughputSource(Protocol):
     @property
     def characters_per_second(self) -> float:
         """Characters that all workers together synthesize in one second."""
+
+    def audio_seconds(self, characters: int) -> float:
+        """Expected audio of a text with that many characters, in seconds."""
 
 
 class JobCanceller(Protocol):
@@ -89,7 +104,12 @@ class JobStatusView:
 
     @property
     def progress(self) -> float:
-        """Estimated share of the work that is done, from 0 to 1; 1 only once the job is done."""
+        """Share of the work that is done, from 0 to 1; 1 only once the job is done.
+
+        It is counted in segments, or estimated for a job of one.
+        """
+        if self.job.segments and not self.job.state.final:
+            return min(MAX_UNFINISHED_PROGRESS, round(self.job.segments_done / self.job.segments, 4))
         match self.job.state:
             case JobState.RUNNING:
                 elapsed = _elapsed(self.job)
@@ -108,16 +128,28 @@ class JobService:
         throughput: ThroughputSource,
         executor: JobCanceller,
         settings: JobSettings,
+        *,
+        sample_rate: int,
+        max_encoded_bytes: int,
     ) -> None:
+        """`sample_rate` is the engine's; one caller may have `max_encoded_bytes` of files under way."""
         self._store = store
         self._throughput = throughput
         self._executor = executor
+        self._sample_rate = sample_rate
+        self._max_kept_bytes = JobLimits.of(settings).caller_audio_bytes
+        self._max_bytes = min(self._max_kept_bytes, store.max_result_bytes)
+        self._max_encoded_bytes = max_encoded_bytes
         self._webhooks_enabled = settings.webhook_secret is not None
         self._allow_private = settings.webhook_private
         self._webhook_ports = settings.webhook_port_ranges
 
-    def check(self, body: QueueBody) -> None:
-        """Raise InvalidRequestError for a webhook that could not be delivered."""
+    def check(self, body: QueueBody, request: SpeechRequest) -> None:
+        """Raise InvalidRequestError for a webhook that could not be delivered, or a result that would be too large.
+
+        `request` is the valid request of the body.
+        """
+        self._check_size(request)
         if body.webhook is None:
             return
         if not self._webhooks_enabled:
@@ -129,6 +161,28 @@ class JobService:
             check_url(body.webhook, allow_private=self._allow_private, ports=self._webhook_ports)
         except ValueError as error:
             raise InvalidRequestError(f"webhook {error}", param="webhook") from error
+
+    def _check_size(self, request: SpeechRequest) -> None:
+        """Raise AudioTooLargeError if a job's audio would take more room than one caller may have."""
+        seconds = self._throughput.audio_seconds(len(request.text))
+        pcm = expected_bytes(seconds, self._sample_rate, AudioFormat.PCM, 1.0)
+        file = expected_bytes(seconds, self._sample_rate, request.format, request.speed)
+        limit = self._max_bytes
+        if not is_pcm_copy(request.format, request.speed):
+            limit = min(limit, self._max_encoded_bytes)
+        length, field = f"about {seconds / 3600:.1f} h of audio", request.text_field
+        if pcm > self._max_kept_bytes:
+            raise AudioTooLargeError(
+                f"{field} makes {length}, which takes {_mib(pcm)} while it is spoken; "
+                f"a job may take {_mib(self._max_kept_bytes)}: send it in parts",
+                param=field,
+            )
+        if file > limit:
+            raise AudioTooLargeError(
+                f"{field} makes {length}, {_mib(file)} as {request.format.value}; a job's file may have {_mib(limit)}: "
+                "send it in parts, or ask for opus or mp3",
+                param=field,
+            )
 
     async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
@@ -209,7 +263,9 @@ class JobService:
         match job.state:
             case JobState.QUEUED:
                 wait = min(MAX_DUE_SECONDS, max(0.0, job.due - time.time()))
-                return JobStatusView(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + job.characters))
+                return JobStatusView(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + _remaining(job)))
+            case JobState.RUNNING if job.segments:
+                return JobStatusView(job, 0, max(0.1, self._seconds(_remaining(job))))
             case JobState.RUNNING:
                 elapsed = _elapsed(job)
                 return JobStatusView(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
@@ -227,6 +283,10 @@ def unavailable(error: JobStoreError) -> JobsUnavailableError:
     )
 
 
+def _mib(size: float) -> str:
+    return f"{size / MIB:.0f} MiB"
+
+
 def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFullError:
     """The error for clients while there is no room. `seconds` is the time that their jobs would take."""
     whose = "your finished jobs hold" if error.own else "finished jobs hold"
@@ -238,6 +298,11 @@ def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFull
         whose = "of your jobs are queued" if error.own else "jobs are queued"
         message, retry_after = f"{error.used} {whose}, and the limit is {error.limit}; try again later", seconds
     return (JobShareFullError if error.own else JobsFullError)(message, retry_after=retry_after)
+
+
+def _remaining(job: Job) -> int:
+    """About the characters that are still to be spoken."""
+    return job.characters if not job.segments else job.characters * (job.segments - job.segments_done) // job.segments
 
 
 def _elapsed(job: Job) -> float:

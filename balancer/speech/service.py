@@ -2,25 +2,28 @@
 
 A text is spoken in segments, as many at once as there are slots. For each, a worker synthesizes PCM; the encoder makes
 a file of all, joined. A segment's PCM and the file are taken from the cache, or from an identical request that is
-already running, or else computed.
+already running, or else computed. The segments of a job are given to a keeper as they are finished, and the file is
+made of what it has kept.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
+from pathlib import Path
 
 from balancer.audio.buffers import AudioBuffer, MemoryBuffer
 from balancer.audio.encoder import as_file, duration, is_pcm_copy
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
-from balancer.audio.joining import join
+from balancer.audio.joining import JoinedFiles, join
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher
-from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
+from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError, NotServingError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
@@ -29,10 +32,13 @@ from balancer.settings_groups import PauseSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
+from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.segment_requests import pauses_around, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
 from balancer.text.segments import Segment
+from balancer.thread_pool import ThreadPool
 from worker.cards import EngineCard
+from worker.checkpoints.fingerprint import digest_of
 from worker.contract import SAMPLE_BYTES, Utterance
 
 UNSPEAKABLE = "unspeakable"
@@ -126,13 +132,17 @@ class SpeechService:
         self._cache = cache
         self._keys = keys
         self._log_text = log_text
+        self._pool = ThreadPool("kept-segments", 1)
         self._pcm_flights: SingleFlight[CachedResult] = SingleFlight()
         self._file_flights: SingleFlight[CachedResult] = SingleFlight()
 
-    async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
-        """Synthesize and encode.
+    async def synthesize(
+        self, request: SpeechRequest, context: RequestContext, keeper: SegmentKeeper | None = None
+    ) -> Audio:
+        """Synthesize and encode. `keeper` gets the segments of a text of several; those that it has are not spoken.
 
-        Raises ChorusError. Cancelling this cancels the utterance, unless another request shares it.
+        Raises ChorusError, OSError where kept segments cannot be read, and as the keeper. Cancelling this cancels the
+        utterance, unless another request shares it.
         """
         fields = context.log_fields
         fields.characters = len(request.text)
@@ -144,7 +154,15 @@ class SpeechService:
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
                 place = Place(Terms(context.caller_id, request.priority, deadline))
-                result = await self._result(_Task(request, context, place, segments_of(request, self._card.segments)))
+                if keeper is None:
+                    segments = segments_of(request, self._card.segments)
+                else:
+                    segments = await self._pool.run(lambda: segments_of(request, self._card.segments))
+                task = _Task(request, context, place, segments)
+                if keeper is None or len(segments) == 1:
+                    result = await self._result(task)
+                else:
+                    result = await self._encode(await self._kept(task, keeper), task)
         except InvalidRequestError as error:
             # The engine refused the text: validation cannot foresee this.
             self._metrics.record_refusal(error.code)
@@ -218,45 +236,120 @@ class SpeechService:
         return await self._cached(self._pcm_flights, key, task, lambda: self._synthesize(task))
 
     async def _all_segments(self, task: _Task) -> list[tuple[Segment, CachedResult]]:
-        """The segments that can be spoken, in order, with their PCM: at most as many are under way as there are slots.
+        """The segments that can be spoken, in order, with their PCM.
 
         Raises InvalidRequestError if none can be spoken. If one fails, the others are cancelled.
         """
         if task.deadline is not None:
             self._dispatcher.check_text(await self._characters_to_speak(task), task.deadline)
-        room = asyncio.Semaphore(max(1, self._dispatcher.slots))
+        results: dict[int, CachedResult | InvalidRequestError] = {}
+
+        async def take(number: int, result: CachedResult | InvalidRequestError) -> None:
+            results[number] = result
+
+        await self._speak(task, range(len(task.segments)), take)
+        spoken = [
+            (segment, result)
+            for number, segment in enumerate(task.segments)
+            if isinstance(result := results[number], CachedResult)
+        ]
+        if not spoken:
+            raise next(result for result in results.values() if isinstance(result, InvalidRequestError))
+        return spoken
+
+    async def _kept(self, task: _Task, keeper: SegmentKeeper) -> CachedResult:
+        """The PCM of a text, read from its kept segments. Those that are not kept yet are spoken first."""
+        silence = MemoryBuffer(b"")
+        spoken: list[CachedResult | InvalidRequestError] = []
+
+        async def keep(number: int, result: CachedResult | InvalidRequestError) -> None:
+            if isinstance(result, CachedResult):
+                await keeper.keep(number, result.data)
+                spoken.append(replace(result, data=silence))
+            else:
+                await keeper.keep(number, silence)
+                spoken.append(result)
+
+        total = len(task.segments)
+        kept = await keeper.begin(await self._plan(task), total)
+        missing = [number for number in range(total) if number not in kept]
+        await self._speak(task, missing, keep, lambda: keeper.stops)
+        if len(spoken) < len(missing):
+            left = len(missing) - len(spoken)
+            raise NotServingError(f"this server stops; {left} of {total} segments are left to be spoken")
+        files = await keeper.files()
+        data = await self._pool.run(lambda: self._joined(task.segments, files))
+        results = [result for result in spoken if isinstance(result, CachedResult)]
+        outcomes = tuple(result.outcome for result in results)
+        stats = _stats_of_all([result.stats for result in results if result.stats is not None])
+        outcome = CacheOutcome.of_segments(outcomes) if outcomes else CacheOutcome.MISS
+        return CachedResult(data, duration(len(data), self._card.sample_rate), outcome, stats, outcomes)
+
+    def _joined(self, segments: Sequence[Segment], files: Sequence[Path]) -> JoinedFiles:
+        """Kept segments, joined; blocks. Raises InvalidRequestError if none of them could be spoken."""
+        spoken = [(segment, file) for segment, file in zip(segments, files, strict=True) if file.stat().st_size]
+        if not spoken:
+            raise InvalidRequestError("nothing in the text can be spoken", code=UNSPEAKABLE)
+        pauses = pauses_around([segment for segment, _ in spoken], self._pauses)
+        return JoinedFiles([file for _, file in spoken], pauses, self._card.sample_rate)
+
+    async def _plan(self, task: _Task) -> str:
+        """A digest of all that determines the PCM of a task's segments, as far as it is known without a cache."""
+        request = task.request
+        if self._keys is not None:
+            voiced = await self._keys.pcm(request, task.context.caller_id)
+        else:
+            seed = request.seed if request.seeded else None
+            voiced = digest_of([self._card.name, request.voice.name, request.text, request.parameters, seed])
+        return digest_of([voiced, [segment.text for segment in task.segments]])
+
+    async def _speak(
+        self,
+        task: _Task,
+        numbers: Iterable[int],
+        take: Callable[[int, CachedResult | InvalidRequestError], Awaitable[None]],
+        stops: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Speak these segments, and give each to `take`, or the refusal of one that the engine cannot say.
+
+        At most as many are under way as there are slots. None is begun once `stops()`. If one fails, the others are
+        cancelled.
+        """
         admitted = False
 
-        async def speak(number: int, segment: Segment) -> CachedResult | InvalidRequestError:
+        async def speak(number: int) -> None:
             nonlocal admitted
-            async with room:
-                place = Place(replace(task.place.terms, admitted=admitted))
-                request = request_of(segment, number, task.request)
-                try:
-                    with task.place.followed_by(place.improve):
-                        result = await self._segment(_Task(request, task.context, place, [segment]))
-                except InvalidRequestError as error:
-                    if error.code != UNSPEAKABLE:
-                        raise
-                    return error  # the others may be spoken
+            place = Place(replace(task.place.terms, admitted=admitted))
+            segment = task.segments[number]
+            request = request_of(segment, number, task.request)
+            try:
+                with task.place.followed_by(place.improve):
+                    result = await self._segment(_Task(request, task.context, place, [segment]))
+            except InvalidRequestError as error:
+                if error.code != UNSPEAKABLE:
+                    raise
+                await take(number, error)  # the others may be spoken
+            else:
                 admitted = True
-                return result
+                await take(number, result)
 
-        speaking = [asyncio.create_task(speak(*numbered)) for numbered in enumerate(task.segments)]
+        waiting = iter(numbers)
+        speaking: set[asyncio.Task[None]] = set()
         try:
-            results = await asyncio.gather(*speaking)
+            while True:
+                # The slots may become more meanwhile: a text may take hours.
+                room = 0 if stops() else max(1, self._dispatcher.slots) - len(speaking)
+                speaking |= {asyncio.create_task(speak(number)) for number in islice(waiting, max(0, room))}
+                if not speaking:
+                    return
+                ended, _ = await asyncio.wait(speaking, return_when=asyncio.FIRST_COMPLETED)
+                for one in ended:
+                    one.result()
+                    speaking.remove(one)
         finally:
             for one in speaking:
                 one.cancel()
             await asyncio.gather(*speaking, return_exceptions=True)
-        spoken = [
-            (segment, result)
-            for segment, result in zip(task.segments, results, strict=True)
-            if isinstance(result, CachedResult)
-        ]
-        if not spoken:
-            raise next(result for result in results if isinstance(result, InvalidRequestError))
-        return spoken
 
     async def _characters_to_speak(self, task: _Task) -> int:
         """Characters of the segments that are not in the cache."""

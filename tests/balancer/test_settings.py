@@ -300,6 +300,7 @@ def _numbers(least: float, most: float = 1e9) -> st.SearchStrategy[float]:
             "run_dir": _paths(),
             "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
             "max_text_characters": st.integers(1, 1_000_000),
+            "max_job_text_characters": st.integers(1, 1_000_000),
             "max_body_bytes": st.integers(1024),
             "queue_limit": st.integers(1),
             "request_timeout": _numbers(1e-9) | st.just(float("inf")),

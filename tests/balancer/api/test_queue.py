@@ -64,6 +64,52 @@ def test_a_job_is_queued_synthesized_and_fetched(server: Server) -> None:
     assert done["duration"] == pytest.approx((len(audio.content) - 44) / 48_000, abs=0.001)
 
 
+def test_the_status_counts_the_segments_of_a_text(server: Server) -> None:
+    job = queue(server, text="The first one is here.\n\nslow\n\nThe last one is here.", normalize=False)
+    wait_until(lambda: status(server, job)["segmentsDone"] == 1)
+    running = status(server, job)
+    assert (running["state"], running["segments"], running["progress"]) == (
+        "running",
+        3,
+        pytest.approx(1 / 3, abs=0.001),
+    )
+    (server.stub.path.parent / "go").touch()
+    done = ended(server, job)
+    assert (done["state"], done["segments"], done["segmentsDone"], done["progress"]) == ("done", 3, 3, 1)
+    (server.stub.path.parent / "go").unlink()
+    short = ended(server, queue(server))
+    assert (short["segments"], short["segmentsDone"]) == (None, 0)
+
+
+def test_a_job_leaves_out_segments_that_cannot_be_spoken_unless_all_are(server: Server) -> None:
+    done = ended(server, queue(server, text="unspeakable\n\nThis can be spoken.", normalize=False))
+    assert (done["state"], done["segments"], done["duration"]) == (
+        "done",
+        2,
+        pytest.approx(100_000 / 48_000, abs=0.001),
+    )
+    failed = ended(server, queue(server, text="unspeakable\n\nunspeakable", normalize=False))
+    assert (failed["state"], failed["error"]["code"]) == ("failed", "unspeakable")
+
+
+def test_a_jobs_text_may_be_longer_than_a_requests() -> None:
+    long = "Hello there. " * 4000
+    with serve_stub(jobs_mib=200) as server:
+        assert server.client.post("/tts", json={"text": long}).json()["error"]["code"] == "text_too_long"
+        refused = server.client.post("/queue", json={"text": long})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (413, "audio_too_large")
+        assert "a job may take 100 MiB: send it in parts" in refused.json()["error"]["message"]
+        slow = server.client.post("/queue", json={"text": long[:15_000], "speed": 0.25})
+        assert slow.status_code == 413
+        assert "ask for opus or mp3" in slow.json()["error"]["message"]
+        assert server.client.post("/queue", json={"text": long[:15_000], "format": "opus"}).status_code == 202
+        # Escaped, as other clients send it: the body is larger than an answer's may be.
+        escaped = json.dumps({"text": "\u00e4h " * 60_000, "normalize": False})
+        refused = server.client.post("/queue", content=escaped, headers={"Content-Type": "application/json"})
+        assert refused.json()["error"]["code"] == "audio_too_large"
+        assert server.client.post("/queue", json={"text": "a" * 200_001}).json()["error"]["code"] == "text_too_long"
+
+
 def test_formats_and_parameters_are_those_of_tts(server: Server) -> None:
     done = ended(server, queue(server, format="mp3", seed=3))
     audio = server.client.get(done["audioUrl"])

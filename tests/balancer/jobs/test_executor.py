@@ -12,32 +12,52 @@ import pytest
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.formats import AudioFormat
-from balancer.errors import NotServingError, PoisonedError, QueueFullError
+from balancer.errors import NotServingError, PoisonedError, QueueFullError, SynthesisError
 from balancer.jobs import executor as module
 from balancer.jobs.executor import MAX_CRASHES_PER_ATTEMPT, JobExecutor
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.store import LONG_CHARACTERS
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
 from balancer.settings_groups import JobSettings
+from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.service import Audio, SpeechService
 from tests.support.harness import ROOT, TIMEOUT
 from voices.registry import Registry
 from worker.cards import CARDS
 
 ATTEMPTS = 3
+PCM = MemoryBuffer(b"pcm")
 
 
 class Speech:
-    """Stub of the speech service: a text such as `nobody 2` raises that error for the first two attempts."""
+    """Stub of the speech service: a text such as `nobody 2` raises that error for the first two attempts.
+
+    The text `segments 9` has nine segments, of which each attempt speaks one and fails; `hold` speaks one of two, and
+    waits until it is to stop.
+    """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, RequestContext]] = []
+        self.seeds: set[int] = set()
 
-    async def synthesize(self, request: SpeechRequest, context: RequestContext) -> Audio:
+    async def synthesize(self, request: SpeechRequest, context: RequestContext, keeper: SegmentKeeper) -> Audio:
         self.requests.append((request.text, context))
+        self.seeds.add(request.seed)
         name, _, times = request.text.partition(" ")
+        if name == "segments":
+            kept = await keeper.begin("plan", int(times))
+            await keeper.keep(len(kept), PCM)
+            if len(kept) + 1 < int(times):
+                raise SynthesisError("one segment failed")
+        if name == "hold":
+            await keeper.begin("plan", 2)
+            await keeper.keep(0, PCM)
+            while not keeper.stops:
+                await asyncio.sleep(0.005)
+            raise NotServingError("it stops")
         failures = {"full": QueueFullError, "poison": PoisonedError, "nobody": NotServingError, "defect": KeyError}
         if name in failures and self.attempts(request.text) <= int(times):
             raise failures[name]("as the text says")
@@ -92,6 +112,11 @@ async def ended(store: SqliteJobStore, text: str, **changes: Any) -> Job:
         "format": "wav",
     }
     (job,) = await store.add([Job(id=text.replace(" ", "-"), **(fields | changes))])
+    return await end_of(store, job)
+
+
+async def end_of(store: SqliteJobStore, job: Job) -> Job:
+    """A job as it is when it has ended."""
     async with asyncio.timeout(TIMEOUT):
         while (now := await store.get(job.id)) is not None and not now.state.final:
             await asyncio.sleep(0.005)
@@ -176,3 +201,53 @@ async def test_a_job_whose_audio_cannot_be_stored_is_queued_again(
     results.unlink()
     job = await added
     assert (job.state, job.attempts) == (JobState.DONE, 1)
+
+
+async def test_a_job_that_makes_progress_outlives_more_failures_than_attempts(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    job = await ended(store, "segments 7")
+    assert (job.state, job.attempts, job.segments_done) == (JobState.DONE, 7, 7)
+    assert len(speech.seeds) == 1, "a random seed is the same in every attempt"
+
+
+async def until_held(store: SqliteJobStore, *jobs: Job) -> None:
+    """Wait until each of these jobs has kept a segment."""
+    async with asyncio.timeout(TIMEOUT):
+        for job in jobs:
+            while (now := await store.get(job.id)) is None or not now.segments_done:
+                await asyncio.sleep(0.005)
+
+
+def held(name: str, **changes: Any) -> Job:
+    fields: dict[str, Any] = {"caller": "shop", "body": {"text": "hold"}, "created": 0.0, "format": "wav"}
+    return Job(id=name, **(fields | {"characters": LONG_CHARACTERS + 1} | changes))
+
+
+async def test_a_running_job_stops_between_two_segments_when_another_process_takes_over(
+    store: SqliteJobStore, running: Running
+) -> None:
+    executor, _ = running
+    (job,) = await store.add([held("one")])
+    await until_held(store, job)
+    await executor.finish()
+    now = await store.get("one")
+    assert now is not None
+    assert (now.state, now.attempts, now.segments_done) == (JobState.QUEUED, 0, 1)
+
+
+async def test_a_callers_long_jobs_run_one_after_another_and_leave_room_for_others(
+    store: SqliteJobStore, running: Running
+) -> None:
+    executor, _ = running
+    await store.add([held("one"), held("two")])
+    await store.add([held("other", caller="another")])
+    await until_held(store, held("one"), held("other"))
+    assert (await ended(store, "Short.")).state is JobState.DONE, "of the same caller"
+    assert (await ended(store, "Brief.", caller="third")).state is JobState.DONE
+    waiting = await store.get("two")
+    assert waiting is not None
+    assert waiting.state is JobState.QUEUED
+    await store.cancel("one")
+    executor.cancel("one")
+    await until_held(store, held("two"))

@@ -1,0 +1,174 @@
+"""A long text is spoken as one job: every process is killed twice on the way, and each segment is spoken once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from redis import Redis
+
+from balancer.text.segments import split
+from scripts.support.recogniser import word_error_rate
+from tests.end_to_end.conftest import Chorus, start_chorus, synthesize
+from tests.support.harness import TIMEOUT, wait_until
+from tests.support.redis_server import start_redis
+from tests.support.webhook_receiver import start_webhook_receiver
+from worker.cards import CARDS
+
+THINGS = ("ferry", "garden", "violin", "library", "mountain", "river", "kitchen", "window", "market", "teacher")
+PLACES = ("harbour", "village", "station", "museum")
+TEXT = " ".join(
+    f"The {thing} near the old {place} was painted {colour} by the people of the town in the last days of summer, "
+    "before the first rain of the year came down from the hills."
+    for place, colour in zip(PLACES, ("green", "yellow", "white", "brown"), strict=True)
+    for thing in THINGS
+)
+SEGMENTS = [segment.text for segment in split(TEXT, "en", CARDS["hibari"].segments)]
+KILLS = (8, 22)
+"""Finished segments at which everything is killed."""
+SECRET = "whsec_" + "A" * 32
+SETTINGS: dict[str, Any] = {
+    "log_format": "json",
+    "log_text": "true",
+    "max_text_characters": 2000,
+    "webhook_secret": SECRET,
+    "webhook_private": True,
+}
+OPTIONS = ("--workers", "2", "--threads", "1")
+
+
+def kill_all(chorus: Chorus) -> None:
+    """All at once, the supervisor first: nobody says goodbye."""
+    processes = [psutil.Process(chorus.process.pid), *chorus.children()]
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    chorus.process.wait()
+    psutil.wait_procs(processes[1:], timeout=10)
+
+
+def queue(chorus: Chorus, **fields: object) -> str:
+    body = {"text": TEXT, "seed": 5, "normalize": False} | fields
+    answer = httpx.post(f"{chorus.url}/queue", json=body, timeout=TIMEOUT)
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["requestId"])
+
+
+def status(chorus: Chorus, job_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{chorus.url}/status/{job_id}", timeout=TIMEOUT).raise_for_status().json()
+    return found
+
+
+def await_done(chorus: Chorus, job_id: str) -> bytes:
+    wait_until(lambda: status(chorus, job_id)["state"] in ("done", "failed"), timeout=180)
+    assert status(chorus, job_id)["state"] == "done", status(chorus, job_id)
+    return httpx.get(f"{chorus.url}/audio/{job_id}", timeout=TIMEOUT).raise_for_status().content
+
+
+def spoken(log: str) -> Counter[str]:
+    """How often each text was spoken to its end, by the workers' log lines."""
+    texts: Counter[str] = Counter()
+    for line in log.splitlines():
+        if '"utterance ok"' in line:
+            texts[json.loads(line)["text"]] += 1
+    return texts
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> bytes:
+    """The audio of TEXT, of a job that nothing happened to."""
+    with start_chorus(*OPTIONS, **SETTINGS) as chorus:
+        return await_done(chorus, queue(chorus))
+
+
+def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturbed: bytes) -> None:
+    assert len(SEGMENTS) == len(set(SEGMENTS)) == 40
+    data = tmp_path / "data"
+    job_id = "none"
+
+    def kept() -> set[str]:
+        return {SEGMENTS[int(file.stem)] for file in (data / "jobs" / "segments").glob(f"{job_id}/*/[0-9]*.pcm")}
+
+    with start_webhook_receiver() as receiver:
+        for kill in KILLS:
+            before = kept()
+            with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
+                job_id = queue(chorus, webhook=receiver.url) if job_id == "none" else job_id
+                wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= kill, timeout=120)  # noqa: B023
+                kill_all(chorus)
+                texts = spoken(chorus.log.read_text())
+            assert set(texts.values()) == {1}
+            assert texts.keys().isdisjoint(before), "a segment that is kept is not spoken again"
+            assert len(kept()) >= kill
+        before = kept()
+        with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
+            resumed = status(chorus, job_id)
+            assert resumed["state"] in ("queued", "running")
+            assert (resumed["segments"], resumed["segmentsDone"] >= len(before)) == (len(SEGMENTS), True)
+            assert 0.5 < resumed["progress"] < 1
+            audio = await_done(chorus, job_id)
+            done = status(chorus, job_id)
+            assert (done["segments"], done["segmentsDone"], done["progress"]) == (40, 40, 1)
+            assert spoken(chorus.log.read_text()) == Counter(set(SEGMENTS) - before)
+            assert chorus.metric("chorus_worker_utterances_total") == len(SEGMENTS) - len(before)
+            wait_until(lambda: len(receiver.received) == 1)
+            assert not (data / "jobs" / "segments" / job_id).exists()
+        assert len(receiver.received) == 1
+    assert hashlib.sha256(audio).hexdigest() == hashlib.sha256(undisturbed).hexdigest()
+    assert word_error_rate(TEXT, audio) < 0.2
+
+
+def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed: bytes) -> None:
+    with start_redis() as server:
+        settings = SETTINGS | {"redis_url": server.url}
+        with start_chorus(*OPTIONS, data_dir=tmp_path / "one", cache_dir=tmp_path / "cache", **settings) as chorus:
+            job_id = queue(chorus)
+            wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= KILLS[0], timeout=120)
+            kill_all(chorus)
+        with Redis.from_url(server.url) as redis:
+            before = redis.hlen(f"chorus:job-segments:{job_id}")
+        assert before >= KILLS[0]
+        with start_chorus(*OPTIONS, data_dir=tmp_path / "two", cache_dir=tmp_path / "other", **settings) as chorus:
+            assert await_done(chorus, job_id) == undisturbed
+            assert chorus.metric("chorus_worker_utterances_total") == len(SEGMENTS) - before
+
+
+def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cancelled(tmp_path: Path) -> None:
+    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
+        job_id, second = queue(chorus), queue(chorus, seed=6)
+        wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
+        short = await_done(chorus, queue(chorus, text="A short job."))
+        assert synthesize(chorus, "A request.")
+        assert status(chorus, job_id)["state"] == "running"
+        assert httpx.delete(f"{chorus.url}/queue/{second}").json()["segments"] is None
+        assert httpx.delete(f"{chorus.url}/queue/{job_id}").json()["state"] == "cancelled"
+        wait_until(lambda: chorus.health()["freeSlots"] == 2 and chorus.health()["queueDepth"] == 0)
+        assert list((tmp_path / "jobs" / "segments").iterdir()) == []
+        wait_until(lambda: chorus.metric("chorus_jobs_audio_bytes") == len(short))
+
+
+def test_a_stopped_server_leaves_a_long_job_to_the_next(tmp_path: Path, undisturbed: bytes) -> None:
+    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
+        job_id = queue(chorus)
+        wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
+    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
+        assert status(chorus, job_id)["segmentsDone"] >= 3
+        assert await_done(chorus, job_id) == undisturbed
+        assert status(chorus, job_id)["attempts"] == 1
+
+
+def test_texts_that_are_too_long_and_results_that_are_too_large_are_refused_at_once(tmp_path: Path) -> None:
+    with start_chorus(*OPTIONS, data_dir=tmp_path, jobs_mib=100, **SETTINGS) as chorus:
+        answer = httpx.post(f"{chorus.url}/tts", json={"text": TEXT})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_too_long")
+        for text, code in (("Too long. " * 20_001, "text_too_long"), ("Hello there. " * 4000, "audio_too_large")):
+            answer = httpx.post(f"{chorus.url}/queue", json={"text": text}, timeout=TIMEOUT)
+            assert answer.json()["error"]["code"] == code, answer.text
+            assert "parts" in answer.text or code == "text_too_long"
