@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from math import ceil, log2
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import av
 import av.filter
 import numpy as np
 
+from balancer.audio.aac_frames import fill, frame_bytes
 from balancer.audio.buffers import AudioBuffer, PrefixedBuffer
 from balancer.audio.formats import AudioFormat
 from worker.contract import SAMPLE_BYTES
@@ -41,15 +42,31 @@ class _Codec:
     options: Mapping[str, str] = field(default_factory=dict)
     min_samples: int = 0
     """Shorter audio is padded with silence to this length: players do not recognise a file with too few frames."""
+    min_rate: int = 0
+    """Lowest sample rate in Hz that is encoded."""
+    strict_bit_rate: int | None = None
+    """Bits per second of an AAC encoder that keeps its bit rate in each frame: the frames are filled to one size."""
 
+
+_AAC_BIT_RATE = 80_000
+"""In bits per second: as close to the source as 64,000 are with frames of different sizes."""
 
 # The encoders share the cores with the models. On speech at 24 kHz, higher compression levels took up to four times as
 # long and came no closer to the source.
 _CODECS = {
     AudioFormat.MP3: _Codec("mp3", "libmp3lame", {"b": "96000", "compression_level": "7"}, min_samples=1),
     AudioFormat.OPUS: _Codec("opus", "libopus", {"b": "48000", "compression_level": "5"}, min_samples=1),
-    # ADTS has no file header: players recognise it by three consecutive frames of 1024 samples. The encoder adds one.
-    AudioFormat.AAC: _Codec("adts", "aac", {"b": "64000", "aac_coder": "fast"}, min_samples=2048),
+    # ADTS has no file header: players recognise it by three consecutive frames of 1024 samples. They play all of them,
+    # the one that the encoder adds first and the padding of the last, too: 21 to 43 ms at 48 kHz, twice as much at 24.
+    # With bt=0 no frame is larger than the bit rate allows.
+    AudioFormat.AAC: _Codec(
+        "adts",
+        "aac",
+        {"b": str(_AAC_BIT_RATE), "aac_coder": "fast", "bt": "0"},
+        min_samples=2048,
+        min_rate=48_000,
+        strict_bit_rate=_AAC_BIT_RATE,
+    ),
     AudioFormat.FLAC: _Codec("flac", "flac"),
 }
 
@@ -236,11 +253,21 @@ def _encode_with(codec: _Codec, seconds: Iterator[bytes], sample_rate: int, outp
     # `output` is seekable, so that lengths known only at the end (LAME tag, STREAMINFO) can be written into the header.
     # Without bitexact, an Ogg stream gets a random serial number.
     with av.open(output, "w", format=codec.muxer, options={"fflags": "+bitexact"}) as container:
-        rate = _encoder_rate(codec.encoder, sample_rate)
+        rate = _encoder_rate(codec.encoder, max(sample_rate, codec.min_rate))
         stream = container.add_stream(codec.encoder, rate=rate, options=dict(codec.options), layout="mono")
-        for frame in _frames(seconds, sample_rate):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))  # flush
+        size = 0 if codec.strict_bit_rate is None else frame_bytes(codec.strict_bit_rate, rate)
+        for frame in chain(_frames(seconds, sample_rate), [None]):  # the last flushes
+            container.mux([_filled(packet, size) for packet in stream.encode(frame)])
+
+
+def _filled(packet: av.Packet[Any], size: int) -> av.Packet[Any]:
+    """The packet, or a longer one of `size` bytes."""
+    if packet.size >= size:
+        return packet
+    filled = av.Packet(fill(bytes(packet), size))
+    filled.stream, filled.time_base, filled.pts, filled.dts = packet.stream, packet.time_base, packet.pts, packet.dts
+    filled.duration = packet.duration
+    return filled
 
 
 def _encoder_rate(encoder: str, sample_rate: int) -> int:

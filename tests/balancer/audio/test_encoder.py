@@ -8,8 +8,10 @@ import re
 import subprocess
 import wave
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -31,9 +33,9 @@ SPEEDS = (0.25, 0.5, 0.8, 1.5, 2.0, 3.0, 4.0)
 EXACT = (AudioFormat.WAV, AudioFormat.PCM, AudioFormat.FLAC)
 LOSSY = (AudioFormat.MP3, AudioFormat.OPUS, AudioFormat.AAC)
 
-AAC_FRAME = 1024
-"""Samples. ADTS cannot say how much of its frames is padding, so a decoder plays all of it: one frame that primes the
-encoder, then the source padded to whole frames."""
+AAC_FRAME = 1024 * RATE // 48_000
+"""Samples of a frame, which is encoded at 48 kHz. ADTS cannot say how much of its frames is padding, so a decoder plays
+all of it: one frame that primes the encoder, then the source padded to whole frames."""
 
 
 def tone(seconds: float, rate: int = RATE, hertz: float = 440.0) -> bytes:
@@ -117,6 +119,37 @@ def test_aac_is_longer_by_its_padding_only(seconds: float) -> None:
     assert AAC_FRAME <= added < 2 * AAC_FRAME
 
 
+def phrases(seconds: float) -> bytes:
+    """Tones of a second, each softer than the last, with pauses; silence first, as before speech."""
+    times = np.arange(round(seconds * RATE)) / RATE
+    loudness = np.where(times % 1 < 0.2, 0, 16_000 / (1 + times % 7))
+    noise = np.random.default_rng(2).normal(0, 0.2, len(times))
+    pcm: bytes = (
+        (loudness * (np.sin(2 * np.pi * 180 * times) * 0.6 + noise)).clip(-(2**15), 2**15 - 1).astype("<i2").tobytes()
+    )
+    return pcm
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 5.0, 60.0])
+@pytest.mark.parametrize("audio_format", [AudioFormat.WAV, AudioFormat.FLAC, *LOSSY])
+def test_players_show_the_length(tmp_path: Path, audio_format: AudioFormat, seconds: float) -> None:
+    path = tmp_path / f"speech{audio_format.suffix}"
+    path.write_bytes(encode(phrases(seconds), RATE, audio_format))
+    with av.open(path) as container:
+        assert container.duration is not None
+        shown = container.duration / av.time_base
+    assert shown == pytest.approx(seconds, abs=0.05)
+    assert duration(decode(path.read_bytes(), audio_format), RATE) == pytest.approx(seconds, abs=0.05)
+
+
+def test_aac_has_a_constant_bit_rate() -> None:
+    file = encode(phrases(5.0), RATE, AudioFormat.AAC)
+    size = int.from_bytes(file[3:6], "big") >> 5 & 2**13 - 1
+    assert len(file) % size == 0
+    headers = {file[place : place + 7] for place in range(0, len(file), size)}
+    assert len(headers) == 1
+
+
 @pytest.mark.parametrize("speed", [1.0, *SPEEDS])
 @pytest.mark.parametrize("audio_format", AudioFormat)
 def test_pitch_stays_and_duration_scales(audio_format: AudioFormat, speed: float) -> None:
@@ -134,8 +167,7 @@ def test_pitch_stays_and_duration_scales(audio_format: AudioFormat, speed: float
 @pytest.mark.parametrize("audio_format", [AudioFormat.WAV, AudioFormat.FLAC, *LOSSY])
 def test_other_engine_rates_keep_pitch_and_duration(audio_format: AudioFormat, rate: int) -> None:
     played = decode(encode(tone(1.5, rate), rate, audio_format), audio_format)
-    # AAC frames are longer in time at lower rates; elsewhere only resampling to RATE rounds.
-    padding = 2 * AAC_FRAME / rate if audio_format is AudioFormat.AAC else 0
+    padding = 2 * AAC_FRAME / RATE if audio_format is AudioFormat.AAC else 0  # elsewhere resampling rounds
     assert -0.001 <= duration(played, RATE) - 1.5 <= padding + 0.001
     assert peak_hertz(played) == pytest.approx(440, abs=1)
 
