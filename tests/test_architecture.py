@@ -67,7 +67,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("voices.voice_editor", "voices.watched_registry"),
     ("voices.registry",),
     ("voices.clips", "voices.conditionals_cache"),
-    ("voices.file_thread", "voices.regular_files"),
+    ("voices.downmix", "voices.file_thread", "voices.names", "voices.regular_files"),
     ("worker.checkpoints",),
     ("worker.options",),
     ("worker.contract", "worker.cards"),

@@ -15,15 +15,24 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from voices.downmix import MAX_CHANNELS, Downmix, Mono, Planes
 from voices.regular_files import MAX_CLIP_BYTES, check_regular_file
 
-Planes = NDArray[np.float32]
-"""Samples of shape (channels, samples), in [-1, 1] unless the recording goes beyond."""
-
-SUFFIXES = {"wav": ".wav", "mp3": ".mp3", "flac": ".flac", "ogg": ".ogg", "mov": ".m4a"}
+SUFFIXES = {
+    "wav": ".wav",
+    "mp3": ".mp3",
+    "flac": ".flac",
+    "ogg": ".ogg",
+    "mov": ".m4a",
+    "aac": ".aac",
+    "matroska": ".webm",
+    "aiff": ".aiff",
+    "caf": ".caf",
+    "asf": ".wma",
+}
 """Accepted containers by their names in ffmpeg, each with its file name suffix. None of them refers to other files, as
 a playlist does."""
-KINDS = "wav, mp3, flac, ogg (Vorbis or Opus) or m4a"
+KINDS = "wav, mp3, flac, ogg (Vorbis or Opus), m4a, aac, webm, aiff, caf or wma"
 
 MIN_SPEECH_SECONDS = 5.0
 """The engines refuse clips with less speech, or clone them badly."""
@@ -49,8 +58,13 @@ FRAME_SECONDS = 0.03
 """Length of the frames that are classified as speech or not."""
 DYNAMIC_DB = 30.0
 """A frame is speech if its level is at most this much below that of the loudest second of the clip."""
+MIN_CONTRAST_DB = 5.0
+"""Speech without any pause, of the embedded voice, has 9 dB; speech in white noise 7 dB if the noise is 10 dB softer,
+and 3.6 dB if it is 5 dB softer; noise alone has 0 to 3.5 dB, by its colour."""
+MAX_CANCELLED_DB = 12.0
+"""Sound on one rear channel only loses 9 dB, on the left or right one 6 dB."""
 
-_EXACT_LENGTH = ("flac", "mov")
+_EXACT_LENGTH = ("flac", "mov", "aiff")
 """Containers whose header states the exact length; in the others it is an estimate, or derived from the file's size."""
 _TOLERANCE_SECONDS = 0.1
 """The stated length may or may not include the encoder's padding."""
@@ -66,8 +80,9 @@ class Clip:
 
     Speech is detected by energy alone: the clip is cut into frames of FRAME_SECONDS, and a frame counts as speech if
     its level is above SILENCE_DBFS and at most DYNAMIC_DB below the quietest of the loudest frames that make up one
-    second, wherever they lie. Pauses do not count and a click does not mask the rest, but music or steady noise passes
-    as speech.
+    second, wherever they lie; in a clip of less than two seconds of sound, the louder half of it. Pauses do not count
+    and a click does not mask the rest, but music passes as speech; steady noise does, too, but has no contrast. Several
+    channels are mixed to one first, as by the engines.
     """
 
     suffix: str
@@ -86,6 +101,10 @@ class Clip:
     """Maximum magnitude in any channel; 1 is full scale."""
     clipped: float
     """Share of samples that are clipped in any channel, in [0, 1]."""
+    contrast: float
+    """By how many dB the softest tenth of the speech lies below its level: gaps between syllables, or noise in them."""
+    cancelled: float
+    """By how many dB the mix of the channels is softer than the loudest of them."""
 
 
 def inspect(path: Path) -> Clip:
@@ -106,24 +125,14 @@ def inspect(path: Path) -> Clip:
 def faults(clip: Clip) -> tuple[str, ...]:
     """Returns every defect that keeps a clip from being cloned well, each with its remedy."""
     found = []
-    if clip.level == -inf:
-        found.append("it is silent: record it again, with the microphone on")
-    elif clip.speech_seconds < MIN_SPEECH_SECONDS:
-        found.append(
-            f"it has {clip.speech_seconds:.1f} s of speech, and at least {MIN_SPEECH_SECONDS:g} s are needed: "
-            f"record 10 to {USED_SECONDS:g} s"
-        )
-    elif clip.used_speech_seconds < MIN_SPEECH_SECONDS:
-        found.append(
-            f"only its first {USED_SECONDS:g} s are used; they have {clip.used_speech_seconds:.1f} s of speech, and at "
-            f"least {MIN_SPEECH_SECONDS:g} s are needed: cut off what comes before the speech"
-        )
+    if (fault := _fault_of_speech(clip)) is not None:
+        found.append(fault)
     if clip.seconds >= MAX_ANALYSED_SECONDS:
         found.append(
             f"it lasts {MAX_ANALYSED_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are "
             "used: cut it to these"
         )
-    if -inf < clip.level < MIN_SPEECH_DBFS:
+    if -inf < clip.level < MIN_SPEECH_DBFS and clip.cancelled <= MAX_CANCELLED_DB:
         found.append(
             f"it is too quiet, {clip.level:.0f} dBFS, and at least {MIN_SPEECH_DBFS:g} dBFS are needed: "
             "record it again, closer to the microphone"
@@ -138,6 +147,42 @@ def faults(clip: Clip) -> tuple[str, ...]:
             "at 24000 Hz or more (resampling does not restore what is missing)"
         )
     return tuple(found)
+
+
+def _fault_of_speech(clip: Clip) -> str | None:
+    """What keeps the engines from hearing enough speech, if anything: the first cause, which makes others follow."""
+    if clip.cancelled > MAX_CANCELLED_DB:
+        return (
+            "its channels cancel each other when they are mixed, since one has the opposite sign of another: "
+            "save one of them alone, as mono"
+        )
+    if clip.level == -inf:
+        return "it is silent: record it again, with the microphone on"
+    if clip.speech_seconds >= MIN_SPEECH_SECONDS and clip.level >= MIN_SPEECH_DBFS and clip.contrast < MIN_CONTRAST_DB:
+        return (
+            f"it is mostly noise, or a steady sound, whose loud and soft parts differ by {clip.contrast:.0f} dB, and "
+            f"those of speech by at least {MIN_CONTRAST_DB:g} dB: record it again, in a quiet room"
+        )
+    return _fault_of_length(clip)
+
+
+def _fault_of_length(clip: Clip) -> str | None:
+    if clip.seconds < MIN_SPEECH_SECONDS:
+        return (
+            f"it is too short, {clip.seconds:.1f} s with {clip.speech_seconds:.1f} s of speech, and at least "
+            f"{MIN_SPEECH_SECONDS:g} s of speech are needed: record 10 to {USED_SECONDS:g} s"
+        )
+    if clip.speech_seconds < MIN_SPEECH_SECONDS:
+        return (
+            f"it has {clip.speech_seconds:.1f} s of speech, and at least {MIN_SPEECH_SECONDS:g} s are needed: "
+            f"record 10 to {USED_SECONDS:g} s"
+        )
+    if clip.used_speech_seconds < MIN_SPEECH_SECONDS:
+        return (
+            f"only its first {USED_SECONDS:g} s are used; they have {clip.used_speech_seconds:.1f} s of speech, and at "
+            f"least {MIN_SPEECH_SECONDS:g} s are needed: cut off what comes before the speech"
+        )
+    return None
 
 
 def notes(clip: Clip) -> tuple[str, ...]:
@@ -155,18 +200,14 @@ def _measure(path: Path) -> Clip:
         if not container.streams.audio:
             raise ClipError(f"{path} has no audio stream: it must be a whole file of {KINDS}")
         meter: _Meter | None = None
-        to_float = av.AudioResampler(format="fltp")  # keeps sample rate and channels
+        downmix = Downmix()
         for frame in container.decode(audio=0):
             shape = (frame.sample_rate, frame.layout.name)
             if meter is None:
                 meter, first = _Meter(frame.sample_rate), shape
             if shape != first:
                 raise ClipError(f"{path} changes its sample rate or channels midway: save it again with one of each")
-            for converted in to_float.resample(frame):
-                planes = converted.to_ndarray().astype(np.float32, copy=False)
-                if not np.isfinite(planes).all():
-                    raise ClipError(f"{path} is damaged: some of its samples are not finite numbers")
-                meter.add(planes)
+            _add_frame(meter, downmix, frame, path)
             if meter.seconds >= MAX_ANALYSED_SECONDS:
                 break
         declared = (container.duration or 0) / av.time_base if kind in _EXACT_LENGTH else 0.0
@@ -180,6 +221,15 @@ def _measure(path: Path) -> Clip:
     return meter.clip(SUFFIXES[kind])
 
 
+def _add_frame(meter: _Meter, downmix: Downmix, frame: av.AudioFrame, path: Path) -> None:
+    if frame.layout.nb_channels > MAX_CHANNELS:
+        raise ClipError(f"{path} has {frame.layout.nb_channels} channels: save it as mono")
+    for planes, mix in downmix.mix(frame):
+        if not np.isfinite(planes).all():
+            raise ClipError(f"{path} is damaged: some of its samples are not finite numbers")
+        meter.add(planes, mix)
+
+
 class _Meter:
     """Measures sound block by block, without keeping it."""
 
@@ -189,6 +239,8 @@ class _Meter:
         self._size = max(round(rate * FRAME_SECONDS), 1)
         self._remainder = np.empty(0)
         self._energies: list[NDArray[np.float64]] = []
+        self._channel_energies: NDArray[np.float64] = np.zeros(1)
+        self._mix_energy = 0.0
         self._peak = 0.0
         self._clipped = 0
 
@@ -197,31 +249,46 @@ class _Meter:
         """Duration of the sound that was added."""
         return self.samples / self.rate
 
-    def add(self, planes: Planes) -> None:
-        """Adds the next block."""
+    def add(self, planes: Planes, mix: Mono) -> None:
+        """Adds the next block: the channels, and their mix."""
         magnitude = np.abs(planes).max(axis=0)
         self.samples += len(magnitude)
         self._peak = max(self._peak, float(magnitude.max(initial=0.0)))
         self._clipped += int(np.count_nonzero(magnitude >= FULL_SCALE))
-        mono = np.concatenate([self._remainder, planes.mean(axis=0, dtype=np.float64)])
-        whole = len(mono) // self._size * self._size
         # Variance instead of mean square: a constant offset is not sound.
+        self._channel_energies = self._channel_energies + len(mix) * planes.var(axis=1, dtype=np.float64)
+        self._mix_energy += len(mix) * float(mix.var(dtype=np.float64))
+        mono = np.concatenate([self._remainder, mix])
+        whole = len(mono) // self._size * self._size
         self._energies.append(mono[:whole].reshape(-1, self._size).var(axis=1))
         self._remainder = mono[whole:]
 
     def clip(self, suffix: str) -> Clip:
         """Returns the measurements."""
         energies = np.concatenate(self._energies)
-        second = round(1 / FRAME_SECONDS)
-        loud = np.sort(energies)[-second:].min(initial=np.inf)
-        is_speech = energies > max(loud * 10 ** (-DYNAMIC_DB / 10), 10 ** (SILENCE_DBFS / 10))
+        silence = 10 ** (SILENCE_DBFS / 10)
+        audible = np.sort(energies[energies > silence])
+        second = min(round(1 / FRAME_SECONDS), (len(audible) + 1) // 2)
+        loud = float(audible[-second]) if len(audible) else inf
+        is_speech = energies > max(loud * 10 ** (-DYNAMIC_DB / 10), silence)
+        speech = energies[is_speech]
+        level = float(np.minimum(speech, loud).mean()) if len(speech) else 0.0
         return Clip(
             suffix=suffix,
             sample_rate=self.rate,
             seconds=min(self.seconds, MAX_ANALYSED_SECONDS),
             speech_seconds=float(is_speech.sum() * FRAME_SECONDS),
             used_speech_seconds=float(is_speech[: round(USED_SECONDS / FRAME_SECONDS)].sum() * FRAME_SECONDS),
-            level=10 * log10(np.minimum(energies, loud)[is_speech].mean()) if is_speech.any() else -inf,
+            level=_decibels(level, 1.0),
             peak=self._peak,
             clipped=self._clipped / self.samples,
+            contrast=_decibels(level, float(np.quantile(speech, 0.1))) if len(speech) else 0.0,
+            cancelled=_decibels(float(self._channel_energies.max()), self._mix_energy),
         )
+
+
+def _decibels(power: float, reference: float) -> float:
+    """How many dB a power lies above another; silence lies -inf above sound, and 0 above silence."""
+    if not power:
+        return -inf if reference else 0.0
+    return 10 * log10(power / reference) if reference else inf

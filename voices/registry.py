@@ -1,4 +1,4 @@
-"""The registry of voices: reads `<folder>/<name>/voice.toml`, checks it, and resolves names and aliases.
+"""The registry of voices: reads the voice.toml of each voice's folder, checks it, and resolves names and aliases.
 
 The balancer uses it to check the voice of a request, the workers to find the reference clip. The name in a request is
 only looked up in a dictionary, never joined to a path.
@@ -13,16 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from voices.names import folder_name, free_name, name_key, voice_name
 from voices.regular_files import MAX_CLIP_BYTES, MAX_DESCRIPTION_BYTES, check_regular_file, read_regular_file
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+Name = Annotated[str, BeforeValidator(lambda name: voice_name(name) if isinstance(name, str) else name)]
 
 ANY_ENGINE = "*"
 
@@ -96,6 +98,11 @@ class Voice(BaseModel):
             )
         return self
 
+    @property
+    def folder_name(self) -> str:
+        """Name of the voice's folder in the folder of voices."""
+        return folder_name(self.name)
+
     def fits(self, engine: str, *, clones_voices: bool) -> bool:
         """Whether the engine of that name can speak with this voice."""
         if self.reference is not None:
@@ -112,23 +119,33 @@ class Registry:
     problems: dict[str, str] = field(default_factory=dict)
     """Errors by name of the voice's folder. Such a voice is left out; the others remain usable."""
 
+    @cached_property
+    def _by_key(self) -> dict[str, Voice]:
+        """The voices by what is compared of their names and aliases."""
+        return {name_key(name): voice for voice in self for name in (*voice.aliases, voice.name)}
+
     @classmethod
     def load(cls, folder: Path) -> Registry:
         """Reads every voice in `folder`. Raises VoiceError only if the folder itself cannot be read."""
-        folders = _folders(folder)
+        folders = sorted(_folders(folder))
+        read: dict[str, Voice] = {}
         registry = cls(voices={}, folder=folder)
-        # A folder's name is reserved for its own voice, even while that is broken: no other voice may take it.
-        owners = {own.name: own.name for own in folders}
-        for file in sorted(own / "voice.toml" for own in folders):
+        for own in folders:
             try:
-                voice = _read(file)
-                for alias in voice.aliases:
-                    if owners.get(alias, voice.name) != voice.name:
-                        raise VoiceError(f"{file}: {alias!r} is already the name or alias of voice {owners[alias]!r}")
+                read[own.name] = _read(own / "voice.toml")
             except VoiceError as error:
-                registry.problems[file.parent.name] = str(error)
+                registry.problems[own.name] = str(error)
+        # A folder's name is reserved for its own voice, even while that is broken: no other voice may take it.
+        owners = {own.name: read[own.name].name if own.name in read else own.name for own in folders}
+        for name, voice in read.items():
+            aliases = {folder_name(alias): alias for alias in voice.aliases}
+            if taken := [alias for key, alias in aliases.items() if owners.get(key, voice.name) != voice.name]:
+                registry.problems[name] = (
+                    f"{folder / name / 'voice.toml'}: {taken[0]!r} is already the name or alias of voice "
+                    f"{owners[folder_name(taken[0])]!r}; {free_name(taken[0], owners)!r} is free"
+                )
                 continue
-            owners |= dict.fromkeys(voice.aliases, voice.name)
+            owners |= dict.fromkeys(aliases, voice.name)
             registry.voices[voice.name] = voice
         return registry
 
@@ -143,18 +160,15 @@ class Registry:
 
     def resolve(self, name: str) -> Voice:
         """Returns the voice with that name or alias. Raises UnknownVoiceError."""
-        if name in self.voices:
-            return self.voices[name]
-        for voice in self.voices.values():
-            if name in voice.aliases:
-                return voice
-        raise UnknownVoiceError(name, self.names, self.problems.get(name))
+        if (voice := self.voices.get(name) or self._by_key.get(name_key(name))) is not None:
+            return voice
+        raise UnknownVoiceError(name, self.names, self.problems.get(folder_name(name)))
 
     def reference(self, voice: Voice) -> Path:
         """Returns the path of the voice's reference clip. Raises VoiceError if the voice is built in."""
         if voice.reference is None:
             raise VoiceError(f"voice {voice.name!r} has no reference clip")
-        return self.folder / voice.name / voice.reference
+        return self.folder / voice.folder_name / voice.reference
 
 
 class LiveRegistry:
@@ -288,7 +302,10 @@ def _folders(folder: Path) -> list[Path]:
 
 def describe_errors(error: ValidationError) -> str:
     """Returns the errors in a voice's description, field by field."""
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'voice.toml'}: {fault['msg']}" for fault in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, fault['loc'])) or 'voice.toml'}: {fault['msg'].removeprefix('Value error, ')}"
+        for fault in error.errors()
+    )
 
 
 def _read(file: Path) -> Voice:
@@ -299,8 +316,11 @@ def _read(file: Path) -> Voice:
         raise VoiceError(f"{file}: {describe_errors(error)}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise VoiceError(f"{file}: {error}") from error
-    if voice.name != file.parent.name:
-        raise VoiceError(f"{file}: name is {voice.name!r} but the folder is {file.parent.name!r}; make them equal")
+    if voice.folder_name != file.parent.name:
+        raise VoiceError(
+            f"{file}: name is {voice.name!r}, and the folder is {file.parent.name!r}; rename the folder to "
+            f"{voice.folder_name!r}, or give the voice its name"
+        )
     if voice.reference is not None:
         _check_clip(file, voice.reference)
     return voice

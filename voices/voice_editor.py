@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from voices import clips
 from voices.clips import ClipError
+from voices.names import folder_name, free_name
 from voices.registry import Consent, Registry, Voice, VoiceError, describe_errors
 from voices.regular_files import MAX_CLIP_BYTES, read_regular_file
 
@@ -62,11 +63,12 @@ def add(
     voice = voice.model_copy(update={"reference": f"reference{measured.suffix}"})
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            new_folder = Path(scratch) / name
+            new_folder = Path(scratch) / voice.folder_name
             _write(new_folder, voice, clip)
+            own = folder / voice.folder_name
             # rename fails if another process has added a voice of that name meanwhile.
-            with _replaced(folder / name) if replace else nullcontext():
-                new_folder.rename(folder / name)
+            with _replaced(own) if replace else nullcontext():
+                new_folder.rename(own)
     except UnicodeEncodeError as error:
         raise VoiceError(f"voice {name!r} cannot be added: its description must be UTF-8") from error
     except OSError as error:
@@ -75,35 +77,50 @@ def add(
 
 
 def remove(folder: Path, name: str) -> None:
-    """Deletes a voice and its clip. Raises VoiceError if `check_removable` does, or if deleting fails."""
-    check_removable(folder, name)
+    """Deletes a voice and its clip. Raises VoiceError if `removable_folder` does, or if deleting fails."""
+    own = removable_folder(folder, name)
     try:
-        with _replaced(folder / name):
+        with _replaced(own):
             pass
     except OSError as error:
         raise VoiceError(f"cannot remove voice {name!r} from {folder}: {error.strerror}") from error
 
 
-def check_removable(folder: Path, name: str) -> None:
-    """Raises VoiceError if no voice, usable or broken, has that name, or if the server needs it."""
-    registry = Registry.load(folder)
-    names = sorted({*registry.voices, *registry.problems})
-    if name not in names:
-        raise VoiceError(f"there is no voice {name!r}; there are: {', '.join(names) or 'none at all'}")
-    if name == REQUIRED_VOICE:
+def removable_folder(folder: Path, name: str) -> Path:
+    """Returns the folder of the voice, usable or broken, of that name; a broken one may have that of its folder.
+
+    Raises VoiceError if there is none, or if the server needs it.
+    """
+    names = _names_by_folder(Registry.load(folder))
+    own = name if name in names else folder_name(name)
+    if own not in names:
+        raise VoiceError(f"there is no voice {name!r}; there are: {', '.join(sorted(names.values())) or 'none at all'}")
+    if own == REQUIRED_VOICE:
         raise VoiceError(f"voice {REQUIRED_VOICE!r} cannot be removed: it is the voice of requests that name none")
+    return folder / own
+
+
+def _names_by_folder(registry: Registry) -> dict[str, str]:
+    """Names of all voices by their folders' names; a broken voice has its folder's name."""
+    return {own: own for own in registry.problems} | {voice.folder_name: voice.name for voice in registry}
 
 
 def _check_names(voice: Voice, registry: Registry, *, replace: bool) -> None:
     """Raises VoiceError if another voice has the name or an alias: the registry would leave out one of the two."""
-    owners = {alias: other.name for other in registry for alias in other.aliases}
-    owners |= {name: name for name in (*registry.voices, *registry.problems)}
-    if owners.get(voice.name) == voice.name and not replace:
-        raise VoiceError(f"there is a voice {voice.name!r} already; use --replace to replace it")
+    folders = _names_by_folder(registry)
+    aliases = {folder_name(alias): other.folder_name for other in registry for alias in other.aliases}
+    owners = aliases | {own: own for own in folders}
+    own = voice.folder_name
+    if own in folders and not replace:
+        raise VoiceError(
+            f"there is a voice {folders[own]!r} already; use --replace to replace it, or another name, such as "
+            f"{free_name(voice.name, owners)!r}"
+        )
     for name in (voice.name, *voice.aliases):
-        if (owner := owners.get(name, voice.name)) != voice.name:
+        if (owner := owners.get(folder_name(name), own)) != own:
             raise VoiceError(
-                f"{name!r} is a name or alias of voice {owner!r} already; choose another, or change that voice"
+                f"{name!r} is a name or alias of voice {folders[owner]!r} already; choose another, such as "
+                f"{free_name(name, owners)!r}, or change that voice"
             )
 
 
@@ -114,7 +131,7 @@ def _write(own: Path, voice: Voice, clip: Path) -> None:
     description_fields = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
     (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
     if problems := Registry.load(own.parent).problems:
-        raise VoiceError(problems[voice.name])
+        raise VoiceError(problems[own.name])
 
 
 @contextmanager

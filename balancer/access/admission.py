@@ -16,6 +16,7 @@ from balancer.errors import ChorusError, NotAllowedError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.priority import Priority
+from voices.names import name_key
 
 
 class Admission:
@@ -84,7 +85,10 @@ class Admission:
 
 def _check_voices(caller: Caller, voices: Collection[str]) -> None:
     allowed = None if caller.key is None else caller.key.voices
-    if allowed is not None and (forbidden := sorted(set(voices).difference(allowed))):
+    if allowed is None or not (others := set(voices).difference(allowed)):
+        return
+    keys = set(map(name_key, allowed))
+    if forbidden := sorted(voice for voice in others if name_key(voice) not in keys):
         raise NotAllowedError(
             f"your API key does not allow voice {forbidden[0]!r}; it allows: {', '.join(allowed)}",
             param="voice",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, update_keys
@@ -37,7 +39,10 @@ def add(
     interval_seconds: Annotated[int | None, typer.Option(min=1, help="Minimum seconds between two requests.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Maximum requests in flight at once.")] = None,
     voices: Annotated[
-        str | None, typer.Option(help="Voices that its requests may use, separated by commas; default: all.")
+        str | None,
+        typer.Option(
+            help="Voices that its requests may use, separated by commas (a name with one in quotes); default: all."
+        ),
     ] = None,
 ) -> None:
     """Add a key and print it. It is shown only once: the file holds just its digest.
@@ -56,7 +61,7 @@ def add(
             characters_per_day=characters_per_day,
             interval_seconds=interval_seconds,
             concurrency=concurrency,
-            voices=None if voices is None else tuple(part.strip() for part in voices.split(",") if part.strip()),
+            voices=None if voices is None else _listed(voices),
         )
     except ValidationError as error:
         fail(f"{error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}", EXIT_REFUSED)
@@ -94,9 +99,8 @@ def list_keys(
         limits = ", ".join(
             f"{name} {row[name]}" for name in row if name not in ("name", "created", "priority", "voices")
         )
-        table.add_row(
-            row["name"], row.get("created", ""), row["priority"], limits, ", ".join(row.get("voices", ["any"]))
-        )
+        voices = escape(", ".join(row.get("voices", ["any"])))
+        table.add_row(row["name"], row.get("created", ""), row["priority"], limits, voices)
     Console().print(table)
 
 
@@ -113,6 +117,12 @@ def revoke(name: Annotated[str, typer.Argument(help="Name of the key, as `chorus
 
     _update(without)
     tell(f"revoked key {name!r}")
+
+
+def _listed(names: str) -> tuple[str, ...]:
+    """The names of a list with commas; those in quotes may have commas themselves."""
+    rows = csv.reader(names.splitlines(), skipinitialspace=True)
+    return tuple(name for row in rows for part in row if (name := part.strip()))
 
 
 def _file() -> Path:

@@ -22,6 +22,7 @@ from balancer.settings import Settings, SettingsError
 from voices import clips, voice_editor
 from voices.clips import Clip, ClipError
 from voices.conditionals_cache import clip_digest, delete_cached
+from voices.names import folder_name
 from voices.registry import POLL_INTERVAL_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS
 
@@ -40,14 +41,15 @@ def voices(context: typer.Context, url: Url = LOCAL_URL, api_key: ApiKey = "") -
         return
     table = Table("voice", "language", "aliases", "description")
     for voice in request("GET", url, "/v1/audio/voices", api_key).json()["data"]:
-        aliases, description = ", ".join(voice["aliases"]), escape(voice["description"])
-        table.add_row(voice["name"], voice["language"], aliases, description)
+        table.add_row(
+            *map(escape, (voice["name"], voice["language"], ", ".join(voice["aliases"]), voice["description"]))
+        )
     Console().print(table)
 
 
 @app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="Name of the voice: lower-case letters, digits, - and _.")],
+    name: Annotated[str, typer.Argument(help="Name of the voice: any line of text.")],
     clip: Annotated[Path, typer.Argument(help=f"Recording of 10 to 15 s of speech: {clips.KINDS}.")],
     *,
     consent: Annotated[
@@ -76,7 +78,7 @@ def add(
     with _reporting_errors():
         settings = Settings.load(voices_dir=voices_dir)
         folder = settings.storage.voices_dir
-        old_clips = _clip_digests(folder / name) if replace else ()
+        old_clips = _clip_digests(folder / folder_name(name)) if replace else ()
         voice = voice_editor.add(
             folder,
             name,
@@ -88,7 +90,7 @@ def add(
             aliases=tuple(alias or ()),
             replace=replace,
         )
-        measured = clips.inspect(folder / voice.name / str(voice.reference))
+        measured = clips.inspect(folder / voice.folder_name / str(voice.reference))
         _delete_conditionals(settings.storage.cache_dir, old_clips)
     tell(f"voice {voice.name}: {_describe_clip(measured)}")
     for note in clips.notes(measured):
@@ -106,12 +108,12 @@ def remove(
     with _reporting_errors():
         settings = Settings.load(voices_dir=voices_dir)
         folder = settings.storage.voices_dir
-        voice_editor.check_removable(folder, name)
+        own = voice_editor.removable_folder(folder, name)
         if not yes:
             if not sys.stdin.isatty():
                 fail(f"deleting voice {name!r} cannot be undone, and there is no terminal to ask on: add --yes")
-            typer.confirm(f"Delete voice {name!r} and its recording in {folder / name}?", abort=True, err=True)
-        old_clips = _clip_digests(folder / name)
+            typer.confirm(f"Delete voice {name!r} and its recording in {own}?", abort=True, err=True)
+        old_clips = _clip_digests(own)
         voice_editor.remove(folder, name)
         _delete_conditionals(settings.storage.cache_dir, old_clips)
     tell(f"deleted voice {name}")
@@ -130,7 +132,7 @@ def show(
         registry = Registry.load(_folder(voices_dir))
         voice = registry.resolve(name)
     rows = _voice_rows(voice) | {
-        "folder": str(registry.folder / voice.name),
+        "folder": str(registry.folder / voice.folder_name),
         "supported by": _supporting_engines(voice),
     }
     defects: tuple[str, ...] = ()

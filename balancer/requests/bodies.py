@@ -19,6 +19,7 @@ from pydantic import (
 
 from balancer.audio.formats import AudioFormat
 from balancer.scheduling.priority import Priority
+from voices.names import name_key
 
 DEFAULT_VOICE = "default"
 
@@ -171,7 +172,8 @@ class TtsBody(_Body):
     @field_validator("voice")
     @classmethod
     def _one_voice(cls, voice: str | None, others: ValidationInfo) -> str | None:
-        if voice is not None and others.data.get("character") not in (None, voice):
+        character = others.data.get("character")
+        if voice is not None and character is not None and name_key(character) != name_key(voice):
             raise ValueError("differs from character; send only one of them")
         return voice
 

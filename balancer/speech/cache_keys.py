@@ -40,7 +40,7 @@ class CacheKeys:
         It waits for the folder of voices if the voice has a reference clip, and for nothing else.
         """
         reference = request.voice.reference
-        clip = None if reference is None else self._voices / request.voice.name / reference
+        clip = None if reference is None else self._voices / request.voice.folder_name / reference
         return digest_of(
             [
                 self._engine,

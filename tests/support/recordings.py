@@ -13,10 +13,16 @@ RATE = 24_000
 
 
 def speech(seconds: float, *, peak: float = 0.3, rate: int = RATE) -> NDArray[np.float32]:
-    """The overtones of a voice without a pause, all of which counts as speech: float32 mono at `rate`."""
+    """The overtones of a voice in syllables, without a pause: all counts as speech. float32 mono at `rate`."""
     time = np.arange(round(seconds * rate)) / rate
     voice = sum(np.sin(2 * np.pi * 120 * overtone * time) / overtone for overtone in range(1, 20))
-    return np.asarray(peak * voice / np.abs(voice).max(), np.float32)
+    syllables = np.where(time % 0.24 < 0.18, 1.0, 0.1)
+    return np.asarray(peak * syllables * voice / np.abs(voice).max(), np.float32)
+
+
+def noise(seconds: float, *, level: float = 0.05, rate: int = RATE) -> NDArray[np.float32]:
+    """White noise of this RMS: float32 mono at `rate`."""
+    return np.random.default_rng(0).normal(0, level, round(seconds * rate)).astype(np.float32)
 
 
 def silence(seconds: float, *, rate: int = RATE) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.support.recordings import RATE, record, silence, speech
+from tests.support.recordings import RATE, noise, record, silence, speech
 from voices import clips
 from voices.clips import Clip, ClipError
 
@@ -28,6 +28,8 @@ GOOD = Clip(
     level=-25.0,
     peak=0.5,
     clipped=0.0,
+    contrast=15.0,
+    cancelled=0.0,
 )
 
 KINDS: dict[str, tuple[str, ...]] = {
@@ -35,6 +37,15 @@ KINDS: dict[str, tuple[str, ...]] = {
     "clip.mp3": (),
     "clip.flac": (),
     "clip.m4a": (),
+    "alac.m4a": ("-c:a", "alac"),
+    "clip.aac": (),
+    "opus.webm": ("-c:a", "libopus"),
+    "vorbis.webm": ("-c:a", "libvorbis"),
+    "clip.aiff": (),
+    "bits24.aiff": ("-c:a", "pcm_s24be"),
+    "clip.caf": (),
+    "alac.caf": ("-c:a", "alac"),
+    "clip.wma": (),
     "vorbis.ogg": ("-c:a", "libvorbis"),
     "opus.ogg": ("-c:a", "libopus"),
     "float.wav": ("-c:a", "pcm_f32le"),
@@ -60,7 +71,7 @@ def test_every_format_is_measured(tmp_path: Path, name: str, options: tuple[str,
     path = record(tmp_path / name, speech(4), silence(2), speech(3), options=options)
     clip = clips.inspect(path)
     assert clip.suffix == path.suffix
-    assert clip.sample_rate == (48_000 if name == "opus.ogg" else RATE)
+    assert clip.sample_rate == (48_000 if name.startswith("opus") else RATE)
     assert clip.seconds == pytest.approx(9, abs=0.1)
     assert clip.speech_seconds == pytest.approx(7, abs=0.2)
     assert clip.used_speech_seconds == clip.speech_seconds
@@ -69,6 +80,8 @@ def test_every_format_is_measured(tmp_path: Path, name: str, options: tuple[str,
     assert clip.level == pytest.approx(20 * np.log10(speech(4).std()) - softer, abs=0.5)
     assert clip.peak == pytest.approx(0.3 * 10 ** (-softer / 20), abs=0.1)
     assert clip.clipped == 0
+    assert clip.cancelled == pytest.approx(0, abs=0.01)
+    assert 15 < clip.contrast < 22
     assert clips.faults(clip) == clips.notes(clip) == ()
 
 
@@ -98,13 +111,12 @@ def test_clipping_is_counted_in_any_channel(tmp_path: Path) -> None:
 def test_a_click_does_not_mask_the_speech(tmp_path: Path) -> None:
     click = np.full(240, 0.98, np.float32)
     click[::2] *= -1
-    quiet = speech(8, peak=0.02)
+    quiet = speech(8, peak=0.05)
     assert clips.inspect(record(tmp_path / "clip.wav", quiet, click)).speech_seconds == pytest.approx(8, abs=0.1)
 
 
 def test_soft_noise_in_the_pauses_is_no_speech(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).normal(0, 0.001, 5 * RATE).astype(np.float32)
-    clip = clips.inspect(record(tmp_path / "clip.wav", speech(6), noise))
+    clip = clips.inspect(record(tmp_path / "clip.wav", speech(6), noise(5, level=0.001)))
     assert clip.speech_seconds == pytest.approx(6, abs=0.1)
 
 
@@ -201,7 +213,7 @@ def test_files_that_are_not_audio(tmp_path: Path, content: bytes, suffix: str) -
     assert "cannot be decoded: it must be a whole file of wav, mp3, flac" in refused(path)
 
 
-@pytest.mark.parametrize(("name", "options"), [("clip.webm", ("-c:a", "libopus")), ("clip.aac", ()), ("clip.avi", ())])
+@pytest.mark.parametrize(("name", "options"), [("clip.avi", ()), ("clip.au", ()), ("clip.mka", ("-f", "mpegts"))])
 def test_audio_of_other_formats(tmp_path: Path, name: str, options: tuple[str, ...]) -> None:
     assert "cannot be decoded" in refused(record(tmp_path / name, speech(6), options=options))
 
@@ -274,7 +286,89 @@ def test_damage_is_reported_or_harmless(tmp_path_factory: pytest.TempPathFactory
     assert all(np.isfinite([clip.seconds, clip.speech_seconds, clip.peak, clip.clipped]))
 
 
+# Channels
+
+
+def channels(path: Path, sources: str, *sounds: NDArray[np.float32]) -> Clip:
+    """The clip of a sound whose channels ffmpeg's filter `pan` makes of the one."""
+    return clips.inspect(record(path, *sounds, options=("-af", f"pan={sources}")))
+
+
+@pytest.mark.parametrize("name", ["clip.wav", "clip.flac", "clip.m4a", "clip.ogg", "clip.webm"])
+def test_speech_in_the_centre_of_surround_sound_is_as_loud_as_in_both_of_two_channels(
+    tmp_path: Path, name: str
+) -> None:
+    clip = channels(tmp_path / name, "5.1|FC=c0", speech(6))
+    assert clip.level == pytest.approx(20 * np.log10(speech(6).std()) - 3, abs=0.5)
+    assert clips.faults(clip) == ()
+
+
+@pytest.mark.parametrize(("sources", "softer"), [("5.1|FL=c0", 6), ("quad|BL=c0", 9), ("stereo|c1=c0", 6)])
+def test_speech_on_one_channel_is_not_cancelled(tmp_path: Path, sources: str, softer: float) -> None:
+    clip = channels(tmp_path / "clip.wav", sources, speech(6))
+    assert clip.cancelled == pytest.approx(softer, abs=0.1)
+    assert clips.faults(clip) == ()
+
+
+@pytest.mark.parametrize("sources", ["stereo|c0=c0|c1=-1*c0", "stereo|c0=c0|c1=-0.8*c0", "5.1|FL=c0|FR=-1*c0"])
+def test_channels_that_cancel_each_other(tmp_path: Path, sources: str) -> None:
+    (only_fault,) = clips.faults(channels(tmp_path / "clip.wav", sources, speech(6)))
+    assert only_fault.startswith("its channels cancel each other when they are mixed, ")
+
+
+def test_silence_of_two_channels_is_silence(tmp_path: Path) -> None:
+    clip = channels(tmp_path / "clip.wav", "stereo|c0=c0|c1=-1*c0", silence(6))
+    assert clips.faults(clip) == ("it is silent: record it again, with the microphone on",)
+
+
+def test_a_wide_stereo_sound_is_not_cancelled(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.wav", speech(6), options=("-af", "aecho=1:1:7:0.9,pan=stereo|c0=c0|c1=-0.3*c0"))
+    assert clips.faults(clips.inspect(path)) == ()
+
+
+def test_many_channels_are_refused(tmp_path: Path) -> None:
+    path = record(tmp_path / "clip.wav", speech(6), options=("-af", "pan=16c|c0=c0"))
+    assert refused(path) == f"{path} has 16 channels: save it as mono"
+
+
 # Faults and notes
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 0.9, 2.0, 4.5])
+def test_a_short_clip_of_normal_level_is_too_short_and_not_too_quiet(tmp_path: Path, seconds: float) -> None:
+    clip = clips.inspect(record(tmp_path / "clip.wav", speech(seconds)))
+    assert clip.level == pytest.approx(20 * np.log10(speech(4).std()), abs=3)
+    (only_fault,) = clips.faults(clip)
+    assert only_fault.startswith(f"it is too short, {seconds:.1f} s with ")
+
+
+def test_a_word_between_silences_is_too_little_speech_and_not_too_quiet(tmp_path: Path) -> None:
+    clip = clips.inspect(record(tmp_path / "clip.wav", silence(4), speech(0.3), silence(4)))
+    (only_fault,) = clips.faults(clip)
+    assert only_fault.startswith("it has 0.3 s of speech, and at least 5 s are needed")
+
+
+def test_noise_is_no_speech(tmp_path: Path) -> None:
+    colours = ("white", "pink", "brown")
+    for colour in colours:
+        options = ("-f", "lavfi", "-i", f"anoisesrc=color={colour}:amplitude=0.3:duration=8:seed=1", "-map", "1")
+        clip = clips.inspect(record(tmp_path / f"{colour}.wav", silence(1), options=options))
+        (only_fault,) = clips.faults(clip)
+        assert only_fault.startswith("it is mostly noise, or a steady sound, whose loud and soft parts differ by ")
+
+
+@pytest.mark.parametrize("hertz", [50, 440])
+def test_a_steady_tone_is_no_speech(tmp_path: Path, hertz: float) -> None:
+    tone = 0.2 * np.sin(2 * np.pi * hertz * np.arange(8 * RATE) / RATE)
+    (only_fault,) = clips.faults(clips.inspect(record(tmp_path / "clip.wav", tone.astype(np.float32))))
+    assert only_fault.startswith("it is mostly noise")
+
+
+@pytest.mark.parametrize(("decibels", "fault"), [(20, False), (10, False), (0, True)])
+def test_speech_in_noise(tmp_path: Path, decibels: float, fault: bool) -> None:
+    clean = speech(8)
+    noisy = clean + noise(8, level=float(clean.std()) * 10 ** (-decibels / 20))
+    assert bool(clips.faults(clips.inspect(record(tmp_path / "clip.wav", noisy)))) is fault
 
 
 def fault(**measured: float) -> str:
@@ -289,6 +383,12 @@ def test_a_good_clip_has_no_faults() -> None:
 @pytest.mark.parametrize(
     ("measured", "message"),
     [
+        (
+            {"seconds": 3.0, "speech_seconds": 2.5, "used_speech_seconds": 2.5},
+            "it is too short, 3.0 s with 2.5 s of speech, and at least 5 s of speech are needed: ",
+        ),
+        ({"cancelled": 20.0, "level": -60.0, "contrast": 1.0}, "its channels cancel each other when they are mixed, "),
+        ({"contrast": 2.0}, "it is mostly noise, or a steady sound, whose loud and soft parts differ by 2 dB, "),
         (
             {"speech_seconds": 4.96, "used_speech_seconds": 4.96},
             "it has 5.0 s of speech, and at least 5 s are needed: ",
@@ -316,6 +416,8 @@ def test_each_fault_with_its_remedy(measured: dict[str, float], message: str) ->
         {"level": -40.0},
         {"clipped": 0.001},
         {"sample_rate": 16_000},
+        {"contrast": 5.0},
+        {"cancelled": 12.0},
     ],
 )
 def test_just_good_enough(measured: dict[str, float]) -> None:
@@ -327,7 +429,7 @@ def test_all_faults_at_once(tmp_path: Path) -> None:
     path = record(tmp_path / "clip.wav", speech(2, peak=0.01, rate=8000), crackle, rate=8000)
     faults = clips.faults(clips.inspect(path))
     assert [sentence.split(",")[0] for sentence in faults] == [
-        "it has 2.0 s of speech",
+        "it is too short",
         "it is too quiet",
         "it is clipped",
         "its sample rate is 8000 Hz",

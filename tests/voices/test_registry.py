@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import unicodedata
 from datetime import date
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from tests.support.clock import Clock
 from tests.support.harness import ROOT
 from voices import registry as module
+from voices.names import folder_name
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice, VoiceError
 
 SHIPPED = ROOT / "voices"
@@ -120,8 +122,8 @@ def test_an_empty_folder(tmp_path: Path) -> None:
         ('engine = "*"\nvolume = 3\n', "volume: Extra inputs"),
         ('engine = "*"\n[consent]\ngiven_by = "A"\ngiven_on = 2026-01-31\nuntil = 1\n', "consent.until: Extra inputs"),
         ('engine = "*"\nlanguage = "English"\n', "language: "),
-        ('engine = "*"\naliases = ["../x"]\n', "aliases.0: "),
-        ('engine = "*"\naliases = ["Alloy"]\n', "aliases.0: "),
+        ('engine = "*"\naliases = [" "]\n', "aliases.0: is empty; 'narrator' would do"),
+        ('engine = "*"\naliases = ["al", "a\\tl"]\n', "aliases.1: has a control character (U+0009)"),
         ('engine = "*"\naliases = "alloy"\n', "aliases: "),
         ('engine = "*"\nparameters = {warmth = [1]}\n', "parameters.warmth"),
         ("", "exactly one of `engine`"),
@@ -160,16 +162,11 @@ def test_a_reference_is_a_plain_file_name(tmp_path: Path, reference: str) -> Non
     assert "reference: String should match pattern" in problem(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["bob", "ALICE"])
-def test_the_name_is_the_folders(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "remedy"), [("bob", "'bob'"), ("Alice M", "'alice-m-"), ("../alice", "'alice-")])
+def test_a_name_that_is_not_the_folders_says_so(tmp_path: Path, name: str, remedy: str) -> None:
     add(tmp_path, "alice", named=name)
-    assert problem(tmp_path)
+    assert f"name is {name!r}, and the folder is 'alice'; rename the folder to {remedy}" in problem(tmp_path)
     assert Registry.load(tmp_path).names == ()
-
-
-def test_a_name_that_is_not_the_folders_says_so(tmp_path: Path) -> None:
-    add(tmp_path, "alice", named="bob")
-    assert "name is 'bob' but the folder is 'alice'; make them equal" in problem(tmp_path)
 
 
 def test_a_folder_without_a_description(tmp_path: Path) -> None:
@@ -269,13 +266,42 @@ def test_an_alias_twice_or_of_ones_own_is_harmless(tmp_path: Path) -> None:
 # Lookups
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "alice/", "./alice", "Alice", "alice ", "", "voice.toml", "\x00"])
+@pytest.mark.parametrize("name", ["../../etc/passwd", "alice/", "./alice", "ali ce", "", "voice.toml", "\x00"])
 def test_a_name_is_only_looked_up(tmp_path: Path, name: str) -> None:
     add(tmp_path, "alice")
     add(tmp_path, "bob")
     with pytest.raises(UnknownVoiceError) as refused:
         Registry.load(tmp_path).resolve(name)
     assert str(refused.value) == f"there is no voice {name!r}; there are: alice, bob"
+
+
+@pytest.mark.parametrize("name", ["J. R. R. O'Neil-Smith", "Zoë", "日本", "../x", "a/b", "ALICE", "Ünï 🙂"])
+def test_a_name_is_any_printable_line(tmp_path: Path, name: str) -> None:
+    own = add(tmp_path, folder_name(name), 'aliases = ["Some One"]\n' + CLONED, named=name)
+    (own / "clip.wav").touch()
+    registry = Registry.load(tmp_path)
+    assert registry.names == (name,)
+    spellings = (name, f"  {name}\n", name.upper(), name.swapcase(), unicodedata.normalize("NFD", name))
+    assert {registry.resolve(spelling).name for spelling in spellings} == {name}
+    assert registry.resolve(" SOME   one").name == name
+    assert registry.reference(registry.resolve(name)) == own / "clip.wav"
+    assert own.parent == tmp_path
+
+
+def test_names_and_aliases_that_differ_in_case_clash(tmp_path: Path) -> None:
+    add(tmp_path, "alice", 'engine = "*"\naliases = ["Zoë"]\n', named="Alice")
+    add(tmp_path, "bob", 'engine = "*"\naliases = ["ZOË "]\n')
+    add(tmp_path, "carl", 'engine = "*"\naliases = ["ALICE"]\n')
+    registry = Registry.load(tmp_path)
+    assert registry.names == ("Alice",)
+    assert "'ZOË' is already the name or alias of voice 'Alice'; 'ZOË 2' is free" in registry.problems["bob"]
+    assert "'ALICE' is already the name or alias of voice 'Alice'; 'ALICE 2' is free" in registry.problems["carl"]
+
+
+def test_the_error_of_a_broken_voice_is_found_by_its_name(tmp_path: Path) -> None:
+    add(tmp_path, folder_name("Zoë"), "volume = 3\n", named="Zoë")
+    with pytest.raises(UnknownVoiceError, match=r"voice 'ZOË' cannot be used: .*volume: Extra inputs"):
+        Registry.load(tmp_path).resolve("ZOË")
 
 
 def test_the_error_of_a_broken_voice_says_what_is_wrong(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -119,12 +120,23 @@ def test_any_description_is_written_unchanged(tmp_path_factory: pytest.TempPathF
     ("name", "options", "message"),
     [
         ("ada", {"synthetic": False}, "needs the speaker's consent on record"),
-        ("Ada", {}, "voice 'Ada' cannot be added: name: String should match"),
-        ("../ada", {}, "voice '../ada' cannot be added: name: String should match"),
-        (".ada", {}, "name: String should match"),
-        ("", {}, "name: String should match"),
+        ("", {}, "voice '' cannot be added: name: is empty; 'narrator' would do"),
+        ("a\nda", {}, "name: has a control character (U+000A), and must be one printable line; 'a da' would do"),
+        ("ada" * 40, {}, "name: has 120 characters, and may have 100; 'adaada"),
+        (
+            "ada\udce9",
+            {},
+            "name: has a byte that is not UTF-8 (U+DCE9), and must be one printable line; 'ada' would do",
+        ),
+        (
+            "DEFAULT",
+            {},
+            "there is a voice 'default' already; use --replace to replace it, or another name, such as 'DEFA",
+        ),
+        (" Alloy", {}, "'Alloy' is a name or alias of voice 'default' already; choose another, such as 'Alloy 2', or"),
+        ("alloy", {"aliases": ("alloy-2",)}, "such as 'alloy-2', or"),
         ("ada", {"language": "English"}, "language: String should match"),
-        ("ada", {"aliases": ("Al",)}, "aliases.0: String should match"),
+        ("ada", {"aliases": ("a", "\u200b")}, "aliases.1: has an invisible character (U+200B)"),
         ("ada", {"description": "\udce9"}, "must be UTF-8"),
         ("default", {}, "there is a voice 'default' already"),
         ("alloy", {}, "'alloy' is a name or alias of voice 'default' already"),
@@ -147,7 +159,7 @@ def test_all_defects_of_the_clip_are_reported_at_once(folder: Path, tmp_path: Pa
     lines = refused(folder, "ada", bad).splitlines()
     assert lines[0] == f"{bad} cannot be a reference clip:"
     assert [line.split(",")[0] for line in lines[1:]] == [
-        "  - it has 1.0 s of speech",
+        "  - it is too short",
         "  - it is too quiet",
         "  - its sample rate is 8000 Hz",
     ]
@@ -296,6 +308,33 @@ def test_the_old_voice_is_never_deleted_before_the_new_one_is_there(
     assert (old / "reference.wav").read_bytes() == clip.read_bytes()
 
 
+# Names
+
+NAMES = ["J. R. R. O'Neil-Smith", "Zoë", "日本", "../ada", "..", ".", "a/b", "CON", "~root", "a\\b", "🙂"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_any_printable_line(folder: Path, clip: Path, other_clip: Path, name: str) -> None:
+    before, around = content(folder), set(folder.parent.iterdir())
+    assert voice_editor.add(folder, f"  {name} ", clip, synthetic=True, aliases=("Ål  b",)).name == name
+    assert Registry.load(folder).resolve("ål B").name == name
+    (own,) = {path.name for path in folder.iterdir()} - {"default"}
+    assert re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", own)
+    assert set(folder.parent.iterdir()) == around
+    assert f"there is a voice {name!r} already; use --replace" in refused(folder, name.upper(), clip)
+    voice_editor.add(folder, name.upper(), other_clip, synthetic=True, replace=True)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([own, "default"])
+    voice_editor.remove(folder, name)
+    assert content(folder) == before
+
+
+def test_names_that_look_alike_have_folders_of_their_own(folder: Path, clip: Path) -> None:
+    names = ("Zoe", "Zoë", "Zoe!", "Zoe.", "zoe ?", "日本", "日 本")
+    for name in names:
+        voice_editor.add(folder, name, clip, synthetic=True)
+    assert set(Registry.load(folder).names) == {"default", *names}
+
+
 # Removing
 
 
@@ -321,7 +360,7 @@ def test_a_voice_that_is_a_link_is_removed_without_its_target(folder: Path, tmp_
     assert (elsewhere / "voice.toml").exists()
 
 
-@pytest.mark.parametrize("name", ["bob", "alloy", "", ".", "..", "../voices/ada", "ada/", "Ada", ".new-x"])
+@pytest.mark.parametrize("name", ["bob", "alloy", "", ".", "..", "../voices/ada", "ada/", "A da", ".new-x"])
 def test_only_a_voice_can_be_removed(folder: Path, clip: Path, name: str) -> None:
     voice_editor.add(folder, "ada", clip, synthetic=True)
     (folder / ".new-x").mkdir()

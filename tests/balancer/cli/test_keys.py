@@ -68,3 +68,9 @@ def test_a_damaged_file_is_not_overwritten(file: Path) -> None:
     assert failed.exit_code == 1
     assert "cannot be read" in failed.stderr
     assert file.read_text() == "{"
+
+
+def test_voices_of_a_key_may_have_commas_in_quotes(file: Path) -> None:
+    assert run("add", "shop", "--voices", '"Smith, Zoë", ada,').exit_code == 0
+    (key,) = read_keys(file)
+    assert key.voices == ("Smith, Zoë", "ada")

@@ -87,7 +87,7 @@ def test_add(folder: Path, clip: str) -> None:
     )
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.splitlines() == [
-        "voice ada: 6.0 s, 6.0 s of it speech, at 24000 Hz, -16 dBFS, peak 0.30, 0.00% clipped",
+        "voice ada: 6.0 s, 6.0 s of it speech, at 24000 Hz, -18 dBFS, peak 0.30, 0.00% clipped",
         "a running server offers it within 1 s; supported by: chatterbox, turbo, nano, multilingual, multilingual-v3",
     ]
     ada = Registry.load(folder).resolve("countess")
@@ -127,7 +127,7 @@ def test_all_defects_of_a_recording_are_reported(folder: Path, tmp_path: Path) -
     assert result.exit_code == 1
     assert [line.split(",")[0] for line in result.stderr.splitlines()] == [
         f"chorus: {bad} cannot be a reference clip:",
-        "  - it has 2.0 s of speech",
+        "  - it is too short",
         "  - it is too quiet",
         "  - its sample rate is 8000 Hz",
     ]
@@ -160,7 +160,7 @@ def test_a_device_is_no_recording(folder: Path, tmp_path: Path, device: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["Ada"], "voice 'Ada' cannot be added: name: "),
+        ([" "], "voice ' ' cannot be added: name: is empty; 'narrator' would do"),
         (["default"], "there is a voice 'default' already; use --replace"),
         (["alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--alias", "alloy"], "'alloy' is a name or alias of voice 'default' already"),
@@ -221,6 +221,19 @@ def test_an_invalid_setting(clip: str) -> None:
     assert result.stderr.startswith("chorus: CHORUS_PROT is no setting")
 
 
+def test_a_name_with_capitals_spaces_and_accents(folder: Path, clip: str) -> None:
+    assert run("add", "Zoë [b]O'Neil[/]", clip, *ADA, "--alias", "[red]Zo").exit_code == 0
+    shown = run("show", "ZOË [B]o'neil[/]")
+    assert shown.exit_code == 0
+    assert "Zoë [b]O'Neil[/]" in shown.stdout
+    with serve_stub(engine="turbo", voices_dir=folder) as server:
+        listed = run("--url", server.url).stdout
+    assert "Zoë [b]O'Neil[/]" in listed
+    assert "[red]Zo" in listed
+    assert run("remove", "zoë [b]o'neil[/]", "--yes").exit_code == 0
+    assert names(folder) == ["default"]
+
+
 # show
 
 
@@ -243,7 +256,7 @@ def test_show(folder: Path, clip: str) -> None:
         "consent's note": "The letter is in the safe",
         "folder": str(folder / "ada"),
         "supported by": "chatterbox, turbo, nano, multilingual, multilingual-v3",
-        "sound": "6.0 s, 6.0 s of it speech, at 24000 Hz, -16 dBFS, peak 0.30, 0.00% clipped",
+        "sound": "6.0 s, 6.0 s of it speech, at 24000 Hz, -18 dBFS, peak 0.30, 0.00% clipped",
     }
 
 
@@ -260,7 +273,9 @@ def test_show_a_recording_with_defects(folder: Path, clip: str, tmp_path: Path) 
     record(reference, speech(2))
     short = run("show", "ada")
     assert short.exit_code == 1
-    assert short.stderr.startswith("chorus: the recording of voice 'ada':\n  - it has 2.0 s of speech")
+    assert short.stderr.startswith(
+        "chorus: the recording of voice 'ada':\n  - it is too short, 2.0 s with 2.0 s of speech"
+    )
     assert "at 24000 Hz" in short.stdout
     reference.write_text("hello")
     damaged = run("show", "ada")

@@ -41,6 +41,7 @@ def test_openais_custom_voices_have_an_id() -> None:
         ({"voice": "ash", "character": "ash"}, ("voice", "ash")),
         ({"voice": "ash", "character": None}, ("voice", "ash")),
         ({"voice": None, "character": "ash"}, ("character", "ash")),
+        ({"voice": "Zoë", "character": " ZOË"}, ("voice", "Zoë")),
         ({"voice": None, "character": None}, ("character", "default")),
     ],
 )

@@ -78,7 +78,7 @@ def test_both_surfaces_end_in_the_same_request() -> None:
     assert validator().validate(OpenAISpeechBody.model_validate(openai)) == accept(voice="polly", format="wav", seed=1)
 
 
-@pytest.mark.parametrize("name", ["alloy", "ash", "default"])
+@pytest.mark.parametrize("name", ["alloy", "ash", "default", "Alloy", " DEFAULT ", "\uff21sh"])
 def test_an_alias_is_the_voice(name: str) -> None:
     assert accept(voice=name).voice.name == "default"
 

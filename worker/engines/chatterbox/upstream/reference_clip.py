@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from voices.clips import SUFFIXES, ClipError, inspect
+from voices.downmix import Downmix
 from worker.engines.base import Samples, VoiceUnusableError
 
 MAX_SECONDS = 60.0
@@ -22,11 +23,11 @@ def read_clip(path: Path) -> tuple[Samples, int]:
         with av.open(
             path, "r", options={"format_whitelist": ",".join(SUFFIXES)}, metadata_errors="ignore"
         ) as container:
-            resampler = av.AudioResampler(format="flt", layout="mono", rate=clip.sample_rate)
+            downmix = Downmix()
             chunks: list[Samples] = []
             remaining = int(MAX_SECONDS * clip.sample_rate)
             for frame in container.decode(audio=0):
-                chunks += (mono.to_ndarray()[0] for mono in resampler.resample(frame))
+                chunks += (mono for _, mono in downmix.mix(frame))
                 remaining -= frame.samples
                 if remaining <= 0:
                     break
