@@ -17,8 +17,7 @@ _BULLET = re.compile(r"^[ \t]*(?:\u2022[ \t]*|[*+-][ \t]+)")
 MIN_SEPARATOR_CHARACTERS = 3
 MIN_WRAPPED_CHARACTERS = 40
 """A line that is shorter, without punctuation at its end and before a capital or digit, was not wrapped: it is a line
-of
-an address, a verse or a list."""
+of an address, a verse or a list."""
 
 _ENDS = tuple(".!?:;,-\u2013\u2014\u2026")
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from num2words import num2words
+from num2words import CONVERTER_CLASSES, num2words
+
+_DANISH = "da" if "da" in CONVERTER_CLASSES else "dk"
+"""Versions of the library differ in this name."""
 
 LANGUAGES = {
-    "ar": "ar", "da": "dk", "de": "de", "es": "es", "fi": "fi", "fr": "fr", "he": "he", "it": "it", "ko": "ko",
+    "ar": "ar", "da": _DANISH, "de": "de", "es": "es", "fi": "fi", "fr": "fr", "he": "he", "it": "it", "ko": "ko",
     "nl": "nl", "no": "no",
     "pl": "pl", "pt": "pt", "ru": "ru", "sv": "sv", "tr": "tr",
 }  # fmt: skip

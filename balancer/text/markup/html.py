@@ -1,8 +1,7 @@
 """HTML and SSML: tags go, and what they mean for speech stays: breaks, pauses, list items, cells, spoken substitutes.
 
 A text is not a document: it may have a `<` of its own anywhere. So a tag is only what is written as one, with
-attributes
-that have values; code within backticks keeps what it has.
+attributes that have values; code within backticks keeps what it has.
 """
 
 from __future__ import annotations
@@ -123,8 +122,9 @@ class _Remover:
         elif closes and name == self._replaced:
             self._replaced = None
         elif name == "say-as":
-            self._spelled = not closes and attributes.get("interpret-as") in ("characters", "spell-out")
+            self._spelled = False  # for the space
             self._add(" ")
+            self._spelled = not closes and attributes.get("interpret-as") in ("characters", "spell-out")
         else:
             self._add(_sound(name, closes, attributes))
 
