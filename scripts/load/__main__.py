@@ -19,10 +19,23 @@ from scripts.load.arrivals import poisson
 from scripts.load.client import ServerNotReadyError, SpeechClient
 from scripts.load.driver import Driver, LoadLimits, RequestRecord
 from scripts.load.report import print_tables, summarise, write_json
-from scripts.load.texts import NUMBER_COUNT, TextLines, TextMix, TextSource, generate_texts
+from scripts.load.texts import (
+    NAME_COUNT,
+    NAME_PLACE,
+    NUMBER_COUNT,
+    Text,
+    TextLines,
+    TextMix,
+    TextSource,
+    generate_texts,
+    template_texts,
+)
 from scripts.support.console import report_progress, run_command, stderr
 
 DEFAULT_CONCURRENCY = 4
+TURNS = 2
+"""Of each side, when two are compared."""
+WITH_CACHE, WITHOUT_CACHE = "with the cache", "without the cache"
 EXIT_FAILURES = 1
 EXIT_NOT_READY = 3
 
@@ -42,6 +55,8 @@ class LoadPlan:
     """Seconds after which no request is sent."""
     texts: Path | None
     """File with one text per line; None: the built-in mix."""
+    template: str | None
+    """A text with NAME, of which each request has another; None: other texts."""
     repeat: float
     """Share of requests that repeat an earlier text."""
     seed: int
@@ -88,6 +103,13 @@ def main(
             help="File with one text per line. Default: a mix of 60 % one sentence, 30 % four, 10 % twenty sentences.",
         ),
     ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="A text such as 'Hello NAME. Your order has shipped.': each request has another name. The server is "
+            f"measured with its cache and without it, by turns, {TURNS} of each.",
+        ),
+    ] = None,
     repeat: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of requests that repeat an earlier text; all others are unique."),
@@ -110,9 +132,9 @@ def main(
     """
     if concurrency and rate is not None:
         raise typer.BadParameter("--concurrency (closed loop) and --rate (open loop) exclude each other")
-    for option, value in (("--rate", rate), ("--duration", duration), ("--timeout", timeout)):
-        if value is not None and not 0 < value < float("inf"):
-            raise typer.BadParameter(f"{option} must be more than 0")
+    _check_positive({"--rate": rate, "--duration": duration, "--timeout": timeout})
+    if template is not None:
+        _check_template(template, requests, others=(rate, texts, repeat or None, json_file))
     if json_file and not json_file.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json_file.parent} for --json")
     if records and not json_file:
@@ -125,6 +147,7 @@ def main(
         requests=requests,
         duration=duration,
         texts=texts,
+        template=template,
         repeat=repeat,
         seed=seed,
         voice=voice,
@@ -133,6 +156,9 @@ def main(
     )
     source = TextLines(_read_texts(texts)) if texts else TextMix(seed)
     _raise_open_file_limit()
+    if template is not None:
+        _compare(plan, template, api_key)
+        return
     try:
         driver = asyncio.run(run(plan, source, api_key))
     except ServerNotReadyError as reason:
@@ -145,6 +171,48 @@ def main(
         write_json(json_file, plan.settings(), summary, driver.records if records else None)
     if summary.failed:
         raise typer.Exit(EXIT_FAILURES)
+
+
+def _compare(plan: LoadPlan, template: str, api_key: str | None) -> None:
+    """Measure texts of a template with the cache and without, and print both."""
+    try:
+        drivers = asyncio.run(run_by_turns(plan, template_texts(template), api_key))
+    except ServerNotReadyError as reason:
+        report_progress(f"loadtest: {reason}")
+        raise typer.Exit(EXIT_NOT_READY) from None
+    failed = 0
+    for title, turns in drivers.items():
+        records = [record for driver in turns for record in driver.records]
+        abandoned = sum(driver.outstanding for driver in turns)
+        summary = summarise(records, seconds=sum(driver.seconds for driver in turns), abandoned=abandoned)
+        print_tables(summary, f"{plan}, {title}", Console())
+        failed += summary.failed
+    if failed:
+        raise typer.Exit(EXIT_FAILURES)
+
+
+async def run_by_turns(plan: LoadPlan, texts: Iterator[Text], api_key: str | None) -> dict[str, list[Driver]]:
+    """Carry out the plan with the cache and without; the drivers of each, one per turn. Raises ServerNotReadyError."""
+    drivers: dict[str, list[Driver]] = {WITH_CACHE: [], WITHOUT_CACHE: []}
+    per_turn = LoadLimits(plan.requests // TURNS, plan.duration)
+    with _progress(len(drivers) * per_turn.requests * TURNS) as on_record:
+        for turn in range(TURNS):
+            # The order alternates, so that a machine that heats up or gets busy favours none.
+            for side in drivers if turn % 2 == 0 else reversed(drivers):
+                async with SpeechClient(
+                    plan.url,
+                    voice=plan.voice,
+                    audio_format=plan.format,
+                    api_key=api_key,
+                    timeout=plan.timeout,
+                    use_cache=side == WITH_CACHE,
+                ) as client:
+                    await client.check_ready()
+                    driver = Driver(client.synthesize, texts, per_turn, on_record)
+                    _stop_on_interrupt(driver)
+                    await driver.closed(plan.concurrency or DEFAULT_CONCURRENCY)
+                drivers[side].append(driver)
+    return drivers
 
 
 async def run(plan: LoadPlan, source: TextSource, api_key: str | None) -> Driver:
@@ -197,6 +265,22 @@ def _stop_on_interrupt(driver: Driver) -> None:
         driver.stop()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop)
+
+
+def _check_positive(options: dict[str, float | None]) -> None:
+    for option, value in options.items():
+        if value is not None and not 0 < value < float("inf"):
+            raise typer.BadParameter(f"{option} must be more than 0")
+
+
+def _check_template(template: str, requests: int, *, others: tuple[object, ...]) -> None:
+    """Raises BadParameter if the template cannot be used, or not with the other options."""
+    if NAME_PLACE not in template:
+        raise typer.BadParameter(f"--template needs {NAME_PLACE}, in whose place the names go")
+    if any(other is not None for other in others):
+        raise typer.BadParameter("--template goes without --rate, --texts, --repeat and --json")
+    if requests % TURNS or 2 * requests > NAME_COUNT:
+        raise typer.BadParameter(f"--template needs --requests to be a multiple of {TURNS}, up to {NAME_COUNT // 2}")
 
 
 def _checked_url(url: str) -> str:

@@ -31,6 +31,26 @@ class BadAudioError(ValueError):
 
 
 @dataclass(frozen=True)
+class SegmentCount:
+    """The segments of a text."""
+
+    total: int
+    cached: int
+    """Segments that were not spoken for this request."""
+
+    @property
+    def spoken(self) -> int:
+        """Segments that were spoken for this request."""
+        return self.total - self.cached
+
+    @classmethod
+    def of(cls, headers: httpx.Headers) -> Self | None:
+        """The count in the header `X-Cache-Segments`, such as `2/3`; None without it."""
+        found = re.fullmatch(r"(\d+)/(\d+)", headers.get("x-cache-segments", ""))
+        return cls(total=int(found[2]), cached=int(found[1])) if found else None
+
+
+@dataclass(frozen=True)
 class SpeechResult:
     """The result of one request."""
 
@@ -38,6 +58,8 @@ class SpeechResult:
     """The kind of failure; None if the answer is complete audio."""
     audio_seconds: float | None = None
     """The length of the audio; None if neither the format nor a header states it."""
+    segments: SegmentCount | None = None
+    """None if the server does not state it."""
 
 
 class SpeechClient:
@@ -55,11 +77,15 @@ class SpeechClient:
         audio_format: str,
         api_key: str | None,
         timeout: float,
+        use_cache: bool = True,
     ) -> None:
+        """Without `use_cache`, the server neither takes audio from its cache nor puts any there."""
         self._url = url
         self._settings = {"format": audio_format} | ({"voice": voice} if voice else {})
         self._timeout = timeout
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        if not use_cache:
+            self._headers["Cache-Control"] = "no-store"
         self._tls = httpx.create_ssl_context()
         self._idle: list[httpx.AsyncClient] = []
 
@@ -100,7 +126,8 @@ class SpeechClient:
         if response.status_code != 200:
             return SpeechResult(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
         try:
-            return SpeechResult(None, audio_seconds(self._settings["format"], response.headers, response.content))
+            seconds = audio_seconds(self._settings["format"], response.headers, response.content)
+            return SpeechResult(None, seconds, SegmentCount.of(response.headers))
         except BadAudioError:
             return SpeechResult("bad audio")
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from scripts.load.client import SpeechResult
+from scripts.load.client import SegmentCount, SpeechResult
 from scripts.load.texts import Text
 
 
@@ -33,6 +33,7 @@ class RequestRecord:
     repeated: bool
     error: str | None
     audio_seconds: float | None
+    segments: SegmentCount | None = None
 
 
 class Driver:
@@ -138,6 +139,7 @@ class Driver:
             repeated=text.repeated,
             error=answer.error,
             audio_seconds=answer.audio_seconds,
+            segments=answer.segments,
         )
         self.records.append(record)
         self._on_record(record)

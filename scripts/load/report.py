@@ -61,6 +61,10 @@ class LoadSummary:
     audio_seconds: float | None
     """The length of all audio; None if any answer does not state its length."""
     audio_seconds_per_second: float | None
+    segments_spoken: int | None
+    """Segments of all texts that were spoken; None if any answer does not state it."""
+    segments_cached: int | None
+    """Segments of all texts that came from the cache, or were under way for another request; as above."""
     lag: Percentiles | None
     """How late this client sent its requests: if it is not small beside the latency, the client was the bottleneck."""
 
@@ -76,6 +80,8 @@ def summarise(records: Sequence[RequestRecord], *, seconds: float, abandoned: in
     }
     lengths = [record.audio_seconds for record in succeeded if record.audio_seconds is not None]
     audio_seconds = sum(lengths) if succeeded and len(lengths) == len(succeeded) else None
+    segments = [record.segments for record in succeeded if record.segments is not None]
+    counted = bool(segments) and len(segments) == len(succeeded)
     return LoadSummary(
         seconds=seconds,
         requests=len(records) + abandoned,
@@ -89,6 +95,8 @@ def summarise(records: Sequence[RequestRecord], *, seconds: float, abandoned: in
         requests_per_minute=60 * len(succeeded) / seconds,
         audio_seconds=audio_seconds,
         audio_seconds_per_second=None if audio_seconds is None else audio_seconds / seconds,
+        segments_spoken=sum(count.spoken for count in segments) if counted else None,
+        segments_cached=sum(count.cached for count in segments) if counted else None,
         lag=Percentiles.of([record.lag for record in records]),
     )
 
@@ -117,6 +125,9 @@ def _totals(summary: LoadSummary) -> Table:
     table.add_row("requests per minute", f"{summary.requests_per_minute:.1f}")
     if summary.audio_seconds_per_second is not None:
         table.add_row("audio seconds per second", f"{summary.audio_seconds_per_second:.2f}")
+    if summary.segments_spoken is not None:
+        table.add_row("segments spoken", str(summary.segments_spoken))
+        table.add_row("segments from the cache", str(summary.segments_cached))
     if summary.lag:
         table.add_row("lag of the client, p99, ms", f"{1000 * summary.lag.p99:.0f}")
     return table

@@ -91,6 +91,22 @@ def generate_texts(source: TextSource, *, seed: int, repeat: float, first_number
         yield text
 
 
+NAME_PLACE = "NAME"
+"""What a template has in the place of a name."""
+
+
+def template_texts(template: str, seed: int | None = None) -> Iterator[Text]:
+    """The template with one name after another in the place of NAME: as many texts as NAME_COUNT, all different.
+
+    With a seed, always in the same order.
+    """
+    rng = random.Random() if seed is None else random.Random(f"names {seed}")
+    names = [f"{given} {family}" for given in GIVEN_NAMES for family in FAMILY_NAMES]
+    rng.shuffle(names)
+    for name in names:
+        yield Text(template.replace(NAME_PLACE, name), None)
+
+
 NUMBER_COUNT = 100**3
 """The count of numbers that `spell_number` writes differently."""
 
@@ -158,3 +174,19 @@ SENTENCES = (
     "It took the whole village to pull the cart out of the ditch.",
     "What a relief it was to hear your voice on the telephone!",
 )
+
+GIVEN_NAMES = tuple(
+    """
+    Ada Agnes Alan Albert Alice Anna Arthur Barbara Bruno Clara Conrad Daniel David Dora Edgar Edith Edward Ella Emil
+    Emma Eric Ernest Esther Eva Felix Flora Frances Frank George Grace Hannah Harold Harriet Helen Henry Hugo Ida Irene
+    Isaac Ivan Jack Jacob James Jane Joan John Julia Karl Laura Leo Lewis Linda Louis Lucy Mabel Margaret Mark Martha
+    """.split()
+)
+FAMILY_NAMES = tuple(
+    """
+    Abbot Archer Baker Barlow Bishop Brook Carter Chandler Clark Cook Cooper Dale Dyer Farmer Fisher Ford Foster Gardner
+    Glover Grant Hale Hill Hunter Lake Mason Miller Palmer Parker Porter Potter Rivers Sawyer Shepherd Smith Stone Swan
+    Taylor Turner Wade Walker Wells West Wood Wright
+    """.split()
+)
+NAME_COUNT = len(GIVEN_NAMES) * len(FAMILY_NAMES)

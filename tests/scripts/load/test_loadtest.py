@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from scripts.load import arrivals, client, texts
+from tests.support.harness import serve_stub
 
 ROOT = Path(__file__).parents[3]
 LOADTEST = str(ROOT / "scripts" / "loadtest")
@@ -125,6 +126,14 @@ def test_repeated_texts_have_their_share_and_occurred_before() -> None:
         assert text.repeated == (text.content in earlier)
         earlier.add(text.content)
     assert sum(text.repeated for text in given) == pytest.approx(6_000, rel=0.05)
+
+
+def test_each_text_of_a_template_has_another_name() -> None:
+    given = [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=1)]
+    assert len(set(given)) == len(given) == texts.NAME_COUNT
+    assert given == [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=1)]
+    assert given != [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=2)]
+    assert all(re.fullmatch(r"Hello (\w+ \w+)\. Bye, \1\.", text) for text in given)
 
 
 def test_runs_with_one_seed_have_equal_sentences_but_no_text_in_common() -> None:
@@ -386,11 +395,31 @@ def test_a_server_that_is_not_ready(serve: Serve, tmp_path: Path) -> None:
         ("--repeat", "1.5"),
         ("--texts", os.devnull),
         ("--url", "ftp://127.0.0.1"),
+        ("--template", "Hello."),
+        ("--template", "Hello NAME."),
         ("--url", "http://user:secret@127.0.0.1"),
     ],
 )
 def test_invalid_options_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert Result(tmp_path, "http://127.0.0.1:1", *options).process.returncode == 2
+
+
+def test_a_template_is_measured_with_the_cache_and_without_by_turns(tmp_path: Path) -> None:
+    with serve_stub(cache_dir=tmp_path, cache_mib=10) as server:
+        done = subprocess.run(
+            [LOADTEST, "--url", server.url, "--template", "Hello NAME. Your order has shipped.", "--requests", "8",
+             "--concurrency", "1"],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = re.findall(r"(segments spoken|segments from the cache|requests) +│ +(\d+)", done.stdout)
+    assert counts == [
+        *(("requests", "8"), ("segments spoken", "9"), ("segments from the cache", "7")),
+        *(("requests", "8"), ("segments spoken", "16"), ("segments from the cache", "0")),
+    ]
 
 
 def test_the_launcher_says_how_to_make_a_missing_environment(tmp_path: Path) -> None:
