@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.host",),
     # The serving process.
     ("balancer.__main__",),
+    ("balancer.process",),
     ("balancer.app", "balancer.serving"),
     ("balancer.http",),
     ("balancer.api.middleware",),
@@ -208,5 +209,5 @@ def test_no_engine_or_numerical_runtime_is_loaded_by_the_balancer() -> None:
 
 
 def test_the_serving_process_loads_no_command_line() -> None:
-    loaded = loaded_by("import balancer.__main__")
+    loaded = loaded_by("import balancer.process")
     assert {name for name in loaded if name.startswith(NOT_IN_THE_SERVING_PROCESS)} == set()

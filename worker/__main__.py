@@ -5,6 +5,7 @@ Confines itself to its CPUs first and imports everything else after that, numpy 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -21,6 +22,8 @@ under which they do so into HOME. They read them when they load."""
 
 def main() -> None:
     """Read the command line, confine the process, serve until SIGTERM."""
+    # Imports and the model make a million objects, none of them garbage. `serve` resumes the collections.
+    gc.disable()
     close_inherited()
     os.environ.update(NO_TELEMETRY)
     options = WorkerOptions.from_argv(sys.argv[1:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -67,7 +68,12 @@ def serve(options: WorkerOptions, history: CrashHistory, *, failed_seconds: floa
         if options.engine.batched is not None:
             for remark in precision_remarks(options.engine.precision, detect_processor()):
                 log.info("%s", remark)
-        return load(options.engine)
+        try:
+            return load(options.engine)
+        finally:
+            # No later collection looks at what libraries and model consist of, which would take half a second each.
+            gc.freeze()
+            gc.enable()
 
     crashes = history.read()
     logging.getLogger().addHandler(history.logging())

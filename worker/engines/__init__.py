@@ -34,6 +34,10 @@ def load(options: EngineOptions) -> Engine:
     limit_primitive_cache(MAX_CACHED_CONVOLUTIONS if options.batched is None else MAX_CACHED_BLOCKS)
     disk_cache.enable(options.cache_dir)
     limit_torch(options.threads)
+    # First of upstream's libraries: its own lazy imports read the source of all functions that are running, of which
+    # there are hundreds once upstream imports it.
+    import librosa.core.audio  # noqa: F401, PLC0415
+
     if options.batched is None:
         from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 

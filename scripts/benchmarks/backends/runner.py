@@ -5,6 +5,7 @@ No numerical library is imported before its process is confined.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import time
@@ -183,6 +184,8 @@ def _serve(pipe: Connection, task: StepTask, backend: Backend, cpus: tuple[int, 
     """Answer requests: (workload, size) with the times of steps, (workload, None) with the output's difference."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
     confine(cpus, len(cpus))
+    # As in a worker, see `worker.server`: it neither delays the imports nor disturbs a step.
+    gc.disable()
     from scripts.benchmarks.backends import implementations  # noqa: PLC0415 - loads numerical libraries
 
     @cache
