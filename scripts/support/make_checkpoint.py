@@ -1,8 +1,8 @@
 """Writes a checkpoint of random weights with the file layout of a Chatterbox model.
 
 The upstream classes initialise the weights, so that whatever loads a trained checkpoint loads these. A full-size
-checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind and a narrow vocoder) is fast
-enough for tests. The audio is noise.
+checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind, a narrow flow and vocoder)
+is fast enough for tests. The audio is noise.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ from torch import Tensor, nn
 from scripts.support.console import run_command
 from worker.cards import CARDS, LANGUAGES
 from worker.checkpoints.catalogue import CHECKPOINTS
-from worker.engines.chatterbox.upstream.loading import vocoder_width
+from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_widths
 
 TINY_LAYERS = 2
 ALIGNED_LAYERS = 14
-"""Layers of a tiny Multilingual: its alignment guard reads attention heads of layers 9, 12 and 13."""
+"""Layers of a tiny Multilingual with an alignment guard, which reads attention heads of layers 9, 12 and 13."""
 VOCODER_CHANNELS = 512
 TINY_VOCODER_CHANNELS = 128
 """Its stages then have 64, 32 and 16 channels; int8 needs multiples of 16."""
+ESTIMATOR_CHANNELS = 256
+TINY_ESTIMATOR_CHANNELS = 64
 TINY_PROMPT_TOKENS = 25
 """Length of the built-in voice of a tiny checkpoint, 25 tokens per second; the work of S3Gen grows with it."""
 FULL_PROMPT_TOKENS = 250
@@ -118,7 +120,7 @@ def _t3(engine: str, *, tiny: bool) -> nn.Module:
         backbone = "GPT2_medium"
     else:
         hp = T3Config.english_only() if engine == "chatterbox" else T3Config.multilingual()
-        layers = TINY_LAYERS if engine == "chatterbox" else ALIGNED_LAYERS
+        layers = ALIGNED_LAYERS if VARIANTS[engine].guarded else TINY_LAYERS
         # The width stays: upstream hard-codes it in parts of this model.
         overrides = {"num_hidden_layers": layers, "intermediate_size": 128} if tiny else {}
         backbone = "Llama_520M"
@@ -134,15 +136,18 @@ def _t3(engine: str, *, tiny: bool) -> nn.Module:
 
 
 def _s3gen(*, meanflow: bool, tiny: bool) -> nn.Module:
-    with vocoder_width(TINY_VOCODER_CHANNELS if tiny else VOCODER_CHANNELS):
+    vocoder, estimator = VOCODER_CHANNELS, ESTIMATOR_CHANNELS
+    if tiny:
+        vocoder, estimator = TINY_VOCODER_CHANNELS, TINY_ESTIMATOR_CHANNELS
+    with s3gen_widths(vocoder=vocoder, estimator=estimator):
         model = S3Gen(meanflow=meanflow)
     if tiny:
-        estimator = model.flow.decoder.estimator
+        repeating = model.flow.decoder.estimator
         repeated = [model.tokenizer.encoder.blocks, model.flow.encoder.encoders, model.flow.encoder.up_encoders]
         repeated += [
-            block[1] for part in (estimator.down_blocks, estimator.mid_blocks, estimator.up_blocks) for block in part
+            block[1] for part in (repeating.down_blocks, repeating.mid_blocks, repeating.up_blocks) for block in part
         ]
-        for modules in (*repeated, estimator.mid_blocks):
+        for modules in (*repeated, repeating.mid_blocks):
             del modules[TINY_LAYERS:]
     return model
 

@@ -40,6 +40,9 @@ HEAD_WIDTH = 64
 VOCODER_WIDTH = "mel2wav.conv_pre.bias"
 """A tensor of S3Gen with as many numbers as its vocoder has channels."""
 
+ESTIMATOR_WIDTH = "flow.decoder.estimator.final_block.block.0.bias"
+"""A tensor of S3Gen with as many numbers as its flow's estimator has channels."""
+
 _TURBO_TEXT_TOKENS = 50_276
 
 
@@ -147,7 +150,8 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
 def _s3gen(variant: ModelVariant, folder: Path) -> nn.Module:
     file = "s3gen_meanflow.safetensors" if variant.turbo else "s3gen.safetensors"
     state = _read_tensors(folder / ("s3gen.pt" if variant.multilingual else file))
-    with _no_initialisation(), vocoder_width(len(state[VOCODER_WIDTH])):
+    widths = s3gen_widths(vocoder=len(state[VOCODER_WIDTH]), estimator=len(state[ESTIMATOR_WIDTH]))
+    with _no_initialisation(), widths:
         model = S3Gen(meanflow=variant.turbo)
     _trim_layers(model, state)
     # Like upstream, accept an Original's file without the tensors that the constructor computes, and with others.
@@ -203,14 +207,19 @@ def _assign_weights(model: nn.Module, state: StateDict, *, optional: Iterable[st
 
 
 @contextmanager
-def vocoder_width(channels: int) -> Iterator[None]:
-    """A block in which a new S3Gen has a vocoder of so many channels: upstream's constructor has a fixed number."""
-    generator = _s3gen_module.HiFTGenerator
-    _s3gen_module.HiFTGenerator = partial(generator, base_channels=channels)
+def s3gen_widths(*, vocoder: int, estimator: int) -> Iterator[None]:
+    """A block in which the parts of a new S3Gen have so many channels: upstream's constructor has fixed numbers."""
+    generator, decoder = _s3gen_module.HiFTGenerator, _s3gen_module.ConditionalDecoder
+
+    def narrow_decoder(**arguments: Any) -> nn.Module:
+        return decoder(**arguments | {"channels": [estimator]})
+
+    _s3gen_module.HiFTGenerator = partial(generator, base_channels=vocoder)
+    _s3gen_module.ConditionalDecoder = narrow_decoder
     try:
         yield
     finally:
-        _s3gen_module.HiFTGenerator = generator
+        _s3gen_module.HiFTGenerator, _s3gen_module.ConditionalDecoder = generator, decoder
 
 
 def _trim_layers(model: nn.Module, state: StateDict) -> None:

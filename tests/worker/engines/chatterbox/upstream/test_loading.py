@@ -66,7 +66,7 @@ def test_every_engine_loads(tiny_checkpoint: TinyCheckpoint, engine: str) -> Non
             assert any(parameter.data_ptr() in place for place in ranges), f"{name} is a copy"
     backbone = model.t3.tfmr
     layers = backbone.h if VARIANTS[engine].turbo else backbone.layers
-    assert len(layers) == (14 if VARIANTS[engine].multilingual else 2)
+    assert len(layers) == (14 if VARIANTS[engine].guarded else 2)
     assert model.t3.hp.is_multilingual == (engine in GUARDED)
 
 
