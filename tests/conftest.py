@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ settings.load_profile("chorus")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Until all tests are collected: libraries and tests are millions of objects, none of them garbage.
+    gc.disable()
     if not hasattr(config, "workerinput"):
         shared_folder.create()
     # Before any kernel is imported: those that a test compiles are there for all others.
@@ -32,6 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Whole files go to the processes of a run in this order: the longest ones first, so that all end together.
     items.sort(key=lambda item: not any(folder in item.path.parents for folder in LONGEST))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
