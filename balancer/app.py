@@ -323,7 +323,7 @@ def _cache_keys(settings: Settings) -> CacheKeys:
         notes=settings.storage.cache_dir / "weights.json",
     )
     return CacheKeys(
-        settings.engine_options().label(),
+        settings.engine_options().audio_label(),
         weights_fingerprint,
         settings.storage.voices_dir,
         per_caller=settings.storage.cache_scope == "caller",

@@ -127,6 +127,8 @@ class Settings(BaseModel):
             runtime=engine.runtime,
             precision=engine.precision,
             prompt_seconds=engine.prompt_seconds,
+            retakes=engine.retakes,
+            trim_end=engine.trim_end,
             slots=slots or self.layout.slots or 1,
             threads=threads,
         )

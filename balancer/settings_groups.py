@@ -273,6 +273,16 @@ class EngineSettings(SettingsGroup):
         description="Seconds from the end of a voice's reference clip that condition the batched runtime's S3Gen "
         "decoder: fewer decode faster, but the voice resembles the speaker less; listen before you change it.",
     )
+    retakes: int = Field(
+        2,
+        ge=0,
+        le=10,
+        description="Further takes of an utterance with other seeds, at most, where a Chatterbox model missed its end, "
+        "stopped far too soon, fell silent or repeated a sound; 0: none.",
+    )
+    trim_end: bool = Field(
+        True, description="Whether silence and noise behind the last word of a Chatterbox engine's audio are trimmed."
+    )
 
     @field_validator("engine")
     @classmethod

@@ -47,6 +47,8 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
             progress=runner.progress,
             speed=runner.speed,
             stage_seconds=runner.stage_seconds,
+            retakes=dict(runner.retakes),
+            flawed=dict(runner.flawed),
             voices_prepared=runner.voices_prepared[:MAX_VOICES_REPORTED],
             resident_bytes=memory.rss,
             shared_bytes=memory.shared,

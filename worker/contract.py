@@ -69,7 +69,10 @@ class Utterance(_Message):
     """Always set: an utterance that is retried after a worker's death must give the same audio."""
     parameters: dict[str, ParameterValue] = {}
     token_budget: int | None = None
-    """Maximum number of tokens that the engine may generate; None: the engine decides."""
+    """Maximum number of tokens that the engine may generate; None: the engine decides. An utterance with a budget of
+    its own measures the engine: its audio is neither judged nor trimmed."""
+    time_limit: Annotated[float, Field(gt=0)] | None = None
+    """Seconds after which nobody waits for the audio: no further take is begun that would hardly end by then."""
     request_id: str = ""
     """Id of the client's request, for the logs of balancer and worker."""
 
@@ -116,6 +119,10 @@ class WorkerState(_Message):
     """Average number of audio seconds made per second of work; None before the first utterance."""
     stage_seconds: dict[Word, Amount] = {}
     """Seconds that the model's thread has spent in each stage of synthesis; empty if the engine does not measure."""
+    retakes: dict[Word, Count] = {}
+    """Takes that were discarded since the start, by what was wrong with them."""
+    flawed: dict[Word, Count] = {}
+    """Utterances whose audio is flawed after all takes, by what is wrong with it."""
     voices_prepared: tuple[str, ...]
     resident_bytes: Count
     shared_bytes: Count = 0
@@ -147,6 +154,10 @@ class EndOfUtterance(_Message):
     """Id of the utterance, so that a late answer is not taken for that of another utterance."""
     samples: Count
     compute_seconds: Amount
+    retakes: Count = 0
+    """Takes that were discarded before the audio's."""
+    flaw: Annotated[str, Field(max_length=100)] | None = None
+    """What is wrong with the audio, as far as the engine can tell, such as `cut`."""
 
 
 class UtteranceError(_Message):

@@ -3,8 +3,8 @@
 `chorus serve` (through supervisord.conf), `chorus calibrate` and the tests all start workers with `WorkerOptions.argv`.
 
 A new setting of the engines touches three places: the balancer's settings (a field of `EngineSettings`, which
-`Settings.engine_options` passes on), `EngineOptions` (a field, its argument, and `label` if it changes the audio), and
-the engine that uses it.
+`Settings.engine_options` passes on), `EngineOptions` (a field, its argument, and `label` or `audio_label` if it changes
+the audio), and the engine that uses it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,10 @@ class EngineOptions:
     precision: Precision = Precision.FP32
     prompt_seconds: int = MAX_PROMPT_SECONDS
     """Seconds of a voice's reference clip that condition the batched runtime's S3Gen, at most."""
+    retakes: int = 0
+    """Further takes of an utterance, at most, where the model of a Chatterbox engine failed on it."""
+    trim_end: bool = False
+    """Whether a Chatterbox engine trims what follows the last word of its audio."""
     slots: int = 1
     """Utterances at once."""
     threads: int = 1
@@ -53,14 +57,21 @@ class EngineOptions:
         return card if self.batched is None else card.model_copy(update={"speed": self.batched.speed})
 
     def label(self) -> str:
-        """All of the options that change the audio, as operators read them: `turbo, batched, int8`, or `hibari`.
+        """The options that change the arithmetic, as operators read them: `turbo, batched, int8`, or `hibari`.
 
-        The keys of the audio cache and of calibrations contain it: a label that changes invalidates both.
+        The keys of calibrations contain it: a label that changes invalidates them.
         """
         if CARDS[self.engine].batched is None:
             return self.engine
         prompts = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
         return f"{self.engine}, {self.runtime}, {self.precision}{prompts}"
+
+    def audio_label(self) -> str:
+        """The label, with the options that change the audio but not the arithmetic: for the keys of the audio cache."""
+        if CARDS[self.engine].batched is None:
+            return self.label()
+        retakes = f", {self.retakes} retakes" if self.retakes else ""
+        return f"{self.label()}{retakes}{', end trimmed' if self.trim_end else ''}"
 
     def unsupported_reason(self, processor: Processor | None = None) -> str | None:
         """Why the engine, or the processor if one is given, does not support these options, and the alternatives.
@@ -107,6 +118,10 @@ class EngineOptions:
             default=MAX_PROMPT_SECONDS,
             help="seconds of a voice's reference clip that condition the decoder, at most",
         )
+        parser.add_argument(
+            "--retakes", type=int, default=0, help="further takes of an utterance on which the model failed, at most"
+        )
+        parser.add_argument("--trim-end", action="store_true", help="trim what follows the last word of the audio")
         parser.add_argument("--slots", type=int, default=1, help="utterances at once")
         parser.add_argument("--threads", type=_threads, default=1, help="compute threads of the model")
 

@@ -13,7 +13,8 @@ import queue
 import threading
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +36,7 @@ from worker.engines.base import (
     CancelledError,
     Engine,
     ModelUnavailableError,
+    Report,
     Samples,
     UnspeakableError,
     VoiceSource,
@@ -109,7 +111,7 @@ class _Synthesis:
     """A run on the model's thread."""
 
     run: Run
-    chunks: Iterator[Samples]
+    chunks: Generator[Samples, None, Report]
     started: float = field(default_factory=time.perf_counter)
     samples: int = 0
     """Samples made so far."""
@@ -148,6 +150,10 @@ class Runner:
         self.done = 0
         self.progress = 0
         self.speed: float | None = None
+        self.retakes: Counter[str] = Counter()
+        """Discarded takes by their flaw."""
+        self.flawed: Counter[str] = Counter()
+        """Utterances whose last take was bad, by its flaw."""
 
     def start(self) -> None:
         """Start the model's thread. Called once, on the event loop."""
@@ -312,10 +318,15 @@ class Runner:
             engine.prepare(source)
             self._prepared[source.voice.name] = source
 
-    def _chunks(self, engine: Engine, run: Run) -> Iterator[Samples]:
+    def _chunks(self, engine: Engine, run: Run) -> Generator[Samples, None, Report]:
         run.cancellation.check()
         self._prepare(engine, run.source)
-        for chunk in engine.synthesize(run.utterance, run.source, run.cancellation):
+        chunks = iter(engine.synthesize(run.utterance, run.source, run.cancellation))
+        while True:
+            try:
+                chunk = next(chunks)
+            except StopIteration as end:
+                return end.value or Report()
             yield chunk
             run.cancellation.check()
 
@@ -323,6 +334,7 @@ class Runner:
         """Make the next chunk; returns whether the utterance goes on."""
         run = synthesis.run
         outcome, error = "ok", None
+        report = Report()
         utterance_id = run.utterance.id
         try:
             chunk = next(synthesis.chunks)
@@ -330,8 +342,8 @@ class Runner:
                 synthesis.samples += len(chunk)
                 self._call_on_loop(run.put_audio, to_pcm(chunk))
             return True
-        except StopIteration:
-            pass
+        except StopIteration as end:
+            report = end.value
         except CancelledError:
             outcome = "cancelled"
         except UnspeakableError as unspeakable:
@@ -350,7 +362,7 @@ class Runner:
         audio_seconds = synthesis.samples / engine.card.sample_rate
         self._log(run, outcome, seconds, audio_seconds)
         if outcome == "ok":
-            self._call_on_loop(self._finish, run, synthesis.samples, seconds, audio_seconds / seconds)
+            self._call_on_loop(self._finish, run, synthesis.samples, seconds, audio_seconds / seconds, report)
         else:
             self._call_on_loop(self._close, run, error)
         return False
@@ -397,11 +409,20 @@ class Runner:
         self.phase, self.reason = Phase.FAILED, reason
         self._settled.set()
 
-    def _finish(self, run: Run, samples: int, seconds: float, speed: float) -> None:
+    def _finish(self, run: Run, samples: int, seconds: float, speed: float, report: Report) -> None:
         self.done += 1
+        self.retakes.update(report.discarded)
+        if report.flaw is not None:
+            self.flawed[report.flaw] += 1
         self.speed = speed if self.speed is None else self.speed + SPEED_SMOOTHING * (speed - self.speed)
         self._release(run)
-        end = EndOfUtterance(id=run.utterance.id, samples=samples, compute_seconds=seconds)
+        end = EndOfUtterance(
+            id=run.utterance.id,
+            samples=samples,
+            compute_seconds=seconds,
+            retakes=len(report.discarded),
+            flaw=report.flaw,
+        )
         run.put(FrameKind.END, end.model_dump_json().encode())
 
     def _close(self, run: Run, error: UtteranceError | None) -> None:

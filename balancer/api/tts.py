@@ -48,8 +48,9 @@ def routes(
                 f"the audio has {len(audio.data)} bytes, and JSON contains at most {max_json_audio} of them here; "
                 "send the same request to POST /tts, which returns the audio itself"
             )
+        headers = {**cache_headers(audio), **take_headers(audio), **limit_headers}
         content = TtsJson.of(audio, character=character, request_id=request.state.request_id)
-        return JsonAudioResponse(held, audio.data, content, headers={**cache_headers(audio), **limit_headers})
+        return JsonAudioResponse(held, audio.data, content, headers=headers)
 
     tts = audio_endpoint(TtsBody, speech, validator, admission, held, max_body_bytes)
     return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
@@ -87,9 +88,24 @@ def cache_headers(audio: Audio) -> dict[str, str]:
     return headers
 
 
+def take_headers(audio: Audio) -> dict[str, str]:
+    """How many takes the model discarded, and what is wrong with the audio; empty if it spoke well at once."""
+    headers = {}
+    if audio.retakes:
+        headers["X-Retakes"] = str(audio.retakes)
+    if audio.flaws:
+        headers["X-Flaws"] = ", ".join(sorted(audio.flaws))
+    return headers
+
+
 def audio_response(held: HeldAudio, audio: Audio, limit_headers: Mapping[str, str]) -> Response:
     """The audio as the body; its duration, its source and the caller's rate limits in headers."""
-    headers = {"X-Audio-Seconds": f"{audio.seconds:.3f}", **cache_headers(audio), **limit_headers}
+    headers = {
+        "X-Audio-Seconds": f"{audio.seconds:.3f}",
+        **cache_headers(audio),
+        **take_headers(audio),
+        **limit_headers,
+    }
     if audio.data.in_memory and len(audio.data) <= PIECE_BYTES:
         return Response(bytes(audio.data), media_type=audio.format.media_type, headers=headers)
     return BufferResponse(held, audio.data, media_type=audio.format.media_type, headers=headers)

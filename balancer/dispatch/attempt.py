@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from balancer.fleet.fleet import WorkerProcess
@@ -12,6 +13,9 @@ from worker.contract import Utterance
 
 MIN_HEDGE_SECONDS = 0.05
 """Below it, estimates that are slightly too short would have every utterance synthesized twice."""
+
+MIN_TIME_LIMIT = 0.001
+"""Seconds that a worker is given for an utterance whose deadline is over: no further take fits into them."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ class Attempt:
 
         Raises AttemptExpiredError, WorkerLostError, WorkerFullError, UtteranceRefusedError.
         """
-        utterance = self.utterance
-        if utterance.id != self.utterance_id:
-            utterance = utterance.model_copy(update={"id": self.utterance_id})
+        deadline = self.queued.terms.deadline
+        remaining = self.limit if deadline is None else deadline - asyncio.get_running_loop().time()
+        own = {"id": self.utterance_id, "time_limit": max(MIN_TIME_LIMIT, min(self.limit, remaining))}
+        utterance = self.utterance.model_copy(update=own)
         try:
             async with RunningTimeout(self.limit):
                 return await self.process.client.synthesize(utterance, sample_rate=self.process.state.sample_rate)

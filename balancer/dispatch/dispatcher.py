@@ -102,9 +102,8 @@ class Dispatcher:
             else:
                 self._learn(winner, result)
                 self._ejector.record_success(winner)
-                return SynthesisResult(
-                    result.pcm,
-                    result.compute_seconds,
+                return replace(
+                    result,
                     queue_seconds=queue_seconds,
                     attempts=queued.attempt_id.number + 1,
                     worker=winner.process.index,

@@ -92,7 +92,7 @@ class UtteranceRefusedError(Exception):
 
 @dataclass(frozen=True)
 class SynthesisResult:
-    """A complete utterance. The worker's client sets the first two fields, the dispatcher the others."""
+    """A complete utterance. The dispatcher sets what concerns queue and attempts, the worker's client the rest."""
 
     pcm: bytes
     """Signed 16-bit little-endian mono at the engine's sample rate."""
@@ -103,6 +103,10 @@ class SynthesisResult:
     attempts: int = 1
     worker: int | None = None
     """Index of the worker."""
+    retakes: int = 0
+    """Takes that the worker discarded before this one."""
+    flaw: str | None = None
+    """What is wrong with the audio, as far as the worker can tell."""
 
     @property
     def samples(self) -> int:
@@ -258,7 +262,7 @@ class _SynthesisResponse:
                         odd=True,
                         accepted=True,
                     )
-                return SynthesisResult(pcm, end.compute_seconds)
+                return SynthesisResult(pcm, end.compute_seconds, retakes=end.retakes, flaw=end.flaw)
             case UtteranceError() as error:
                 raise _refused(error)
         raise WorkerLostError("the audio ended without its closing frame", odd=True, accepted=True)

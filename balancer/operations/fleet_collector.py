@@ -51,6 +51,12 @@ class FleetCollector(Collector):
         done = CounterMetricFamily(
             "chorus_worker_utterances", "Utterances completed by the process.", labels=["worker"]
         )
+        retakes = CounterMetricFamily(
+            "chorus_worker_retakes", "Takes that the process discarded, by what was wrong.", labels=["worker", "flaw"]
+        )
+        flawed = CounterMetricFamily(
+            "chorus_worker_flawed", "Utterances without a good take, by what is wrong.", labels=["worker", "flaw"]
+        )
         for view in views:
             if view.state is None:
                 continue
@@ -59,12 +65,15 @@ class FleetCollector(Collector):
             shared.add_metric(worker, state.shared_bytes)
             in_flight.add_metric(worker, len(state.in_flight))
             done.add_metric(worker, state.done)
+            for family, counts in ((retakes, state.retakes), (flawed, state.flawed)):
+                for flaw, number in counts.items():
+                    family.add_metric([*worker, flaw], number)
             if state.speed is not None:
                 speed.add_metric(worker, state.speed)
             if (usage := self._cpu.usage(state.pid)) is not None:
                 cpu.add_metric(worker, usage.seconds)
                 cpu_ratio.add_metric(worker, usage.cores)
-        yield from (resident, shared, speed, in_flight, cpu_ratio, cpu, done)
+        yield from (resident, shared, speed, in_flight, cpu_ratio, cpu, done, retakes, flawed)
 
 
 def _gauge(name: str, description: str) -> GaugeMetricFamily:

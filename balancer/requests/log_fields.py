@@ -25,6 +25,10 @@ class RequestLogFields:
     """Seconds in the queue."""
     compute_seconds: float | None = None
     """Seconds of work that the worker reports."""
+    retakes: int | None = None
+    """Takes that workers discarded, if any."""
+    flaws: list[str] | None = None
+    """What is wrong with the audio, if anything."""
     cache: str | None = None
     """Source of the audio: `hit`, `miss` or `coalesced`."""
     audio_seconds: float | None = None

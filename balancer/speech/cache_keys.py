@@ -22,8 +22,9 @@ from worker.checkpoints.fingerprint import digest_of
 class CacheKeys:
     """The cache keys of one engine.
 
-    `engine` is its name with the options that change its audio, as `EngineOptions.label` names them. `fingerprint`
-    identifies its weights and code. `voices` is the folder of the voices. With `per_caller`, callers share no entries.
+    `engine` is its name with the options that change its audio, as `EngineOptions.audio_label` names them.
+    `fingerprint` identifies its weights and code. `voices` is the folder of the voices. With `per_caller`, callers
+    share no entries.
     """
 
     def __init__(self, engine: str, fingerprint: str, voices: Path, *, per_caller: bool = False) -> None:

@@ -60,6 +60,10 @@ class Audio:
     outcome: CacheOutcome = CacheOutcome.MISS
     segments: tuple[CacheOutcome, ...] = ()
     """The outcome of each segment; empty for a file that was not made for this request."""
+    retakes: int = 0
+    """Takes that workers discarded for this request."""
+    flaws: frozenset[str] = frozenset()
+    """What is wrong with segments of which no take was good, as far as the workers can tell."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class SynthesisStats:
     attempts: int
     queue_seconds: float
     compute_seconds: float
+    retakes: int = 0
+    """Takes that the worker discarded."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class CachedResult:
     """None if no worker synthesized it for this request."""
     segments: tuple[CacheOutcome, ...] = ()
     """The outcomes of the segments that were joined for it."""
+    flaws: frozenset[str] = frozenset()
+    """What is wrong with it, as far as the workers can tell; the cache never keeps flawed audio."""
 
 
 @dataclass(frozen=True)
@@ -183,13 +191,16 @@ class SpeechService:
             fields.attempts = result.stats.attempts
             fields.waited = round(result.stats.queue_seconds, 4)
             fields.compute_seconds = round(result.stats.compute_seconds, 4)
+            fields.retakes = result.stats.retakes or None
+        fields.flaws = sorted(result.flaws) or None
         fields.cache = result.outcome.value
         fields.audio_seconds = round(result.seconds, 3)
         self._metrics.record_cache_outcome(result.outcome.value)
         self._metrics.record_audio(result.seconds)
         seconds = result.seconds / request.speed
         rate = self._card.sample_rate
-        return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments)
+        retakes = 0 if result.stats is None else result.stats.retakes
+        return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments, retakes, result.flaws)
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""
@@ -226,7 +237,9 @@ class SpeechService:
         data = await self._held.assemble(task.context.caller_id, partial(join, parts, pauses, rate))
         outcomes = tuple(result.outcome for _, result in spoken)
         stats = _stats_of_all([result.stats for _, result in spoken if result.stats is not None])
-        return CachedResult(data, duration(len(data), rate), CacheOutcome.of_segments(outcomes), stats, outcomes)
+        flaws = frozenset[str]().union(*(result.flaws for _, result in spoken))
+        outcome = CacheOutcome.of_segments(outcomes)
+        return CachedResult(data, duration(len(data), rate), outcome, stats, outcomes, flaws)
 
     async def _segment(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a task of one segment; `key` is its cache key, if it is known."""
@@ -391,11 +404,17 @@ class SpeechService:
             return result
         result, joined = await flights.do(flight_key, get_or_compute, store, task.place)
         if joined and result.outcome is CacheOutcome.MISS:
-            return CachedResult(result.data, result.seconds, CacheOutcome.COALESCED)
+            return CachedResult(result.data, result.seconds, CacheOutcome.COALESCED, flaws=result.flaws)
         return result
 
     def _worth_storing(self, result: CachedResult) -> bool:
-        """Whether the cache keeps this: not a large file at a slow speed, which is soon made again from its PCM."""
+        """Whether the cache keeps this.
+
+        Not a large file at a slow speed, which is soon made again from its PCM, nor flawed audio: the next request may
+        have better luck.
+        """
+        if result.flaws:
+            return False
         pcm_bytes = result.seconds * self._card.sample_rate * SAMPLE_BYTES
         return len(result.data) <= max(MAX_STRETCHED_BYTES, 1.01 * pcm_bytes)
 
@@ -413,10 +432,17 @@ class SpeechService:
         )
         with task.place.followed_by(partial(self._dispatcher.improve, utterance.id)):
             synthesis = await self._dispatcher.synthesize(utterance, task.place.terms)
-        stats = SynthesisStats(synthesis.worker, synthesis.attempts, synthesis.queue_seconds, synthesis.compute_seconds)
+        stats = SynthesisStats(
+            synthesis.worker,
+            synthesis.attempts,
+            synthesis.queue_seconds,
+            synthesis.compute_seconds,
+            synthesis.retakes,
+        )
+        flaws = frozenset[str]() if synthesis.flaw is None else frozenset({synthesis.flaw})
         seconds = duration(len(synthesis.pcm), self._card.sample_rate)
         pcm = await self._held.hold(MemoryBuffer(synthesis.pcm), task.context.caller_id)
-        return CachedResult(pcm, seconds, CacheOutcome.MISS, stats)
+        return CachedResult(pcm, seconds, CacheOutcome.MISS, stats, flaws=flaws)
 
     async def _encode(self, pcm: CachedResult, task: _Task) -> CachedResult:
         request, rate = task.request, self._card.sample_rate
@@ -430,7 +456,7 @@ class SpeechService:
                 wasted = 0.0 if pcm.stats is None else pcm.stats.compute_seconds
                 self._metrics.record_wasted_seconds("cancelled", wasted)
                 raise
-        return CachedResult(data, pcm.seconds, pcm.outcome, pcm.stats, pcm.segments)
+        return replace(pcm, data=data)
 
 
 def _stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
@@ -442,4 +468,5 @@ def _stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
         attempts=max(one.attempts for one in stats),
         queue_seconds=min(one.queue_seconds for one in stats),
         compute_seconds=sum(one.compute_seconds for one in stats),
+        retakes=sum(one.retakes for one in stats),
     )

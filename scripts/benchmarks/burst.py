@@ -19,8 +19,9 @@ from scripts.support.noise import machine_cpu_seconds
 from scripts.support.servers import Server
 from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 
-MIN_TOKENS = token_budget("a")
-"""Speech tokens of the shortest text."""
+MIN_TOKENS = token_budget("aa")
+"""Speech tokens of the shortest text: a letter that stands alone is a word, which takes more."""
+_LETTER_TOKENS = token_budget("aaa") - MIN_TOKENS
 
 AUDIO_TOLERANCE_SECONDS = 0.001
 """Two servers' audio of one text may differ by this length."""
@@ -75,7 +76,7 @@ def varied_texts(count: int, tokens: int, first: int = 0) -> list[str]:
 
 def _varied_tokens(index: int, tokens: int) -> int:
     letters = (index + 1) // 2 * (1 if index % 2 else -1)
-    return max(MIN_TOKENS, min(MAX_TOKENS, tokens + letters * (MIN_TOKENS - token_budget(""))))
+    return max(MIN_TOKENS, min(MAX_TOKENS, tokens + letters * _LETTER_TOKENS))
 
 
 def _text(first_sentence: int, tokens: int) -> str:
@@ -85,7 +86,9 @@ def _text(first_sentence: int, tokens: int) -> str:
     while token_budget(text) < min(tokens, MAX_TOKENS):
         text += " " + next(sentences)
     while token_budget(text) > tokens:
-        text = text[:-1].rstrip()
+        text = text[:-1].rstrip(" .,")
+    while token_budget(fuller := text + ("a" if text else "aa")) <= tokens:
+        text = fuller
     return text
 
 

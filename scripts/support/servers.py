@@ -149,6 +149,9 @@ def start_chorus(
         "cache_dir": folder / "cache",
         "data_dir": folder / "data",
         "cache_mib": 0,  # every request is to be synthesized
+        # Random weights never end a text: each would be taken thrice. Lengths are compared with untrimmed audio.
+        "retakes": 0,
+        "trim_end": False,
         "stop_seconds": STOP_SECONDS,
     } | dict(settings)
 

@@ -125,7 +125,13 @@ class StubWorker:
             if text == "truncate":
                 return
             self._done += 1
-            end = EndOfUtterance(id=utterance.id, samples=self._audio_bytes // 2, compute_seconds=0.0)
+            end = EndOfUtterance(
+                id=utterance.id,
+                samples=self._audio_bytes // 2,
+                compute_seconds=0.0,
+                retakes={"retaken": 1, "flawed": 2}.get(text, 0),
+                flaw="cut" if text == "flawed" else None,
+            )
             yield encode_frame(FrameKind.END, end.model_dump_json().encode())
         finally:
             self._in_flight.remove(utterance.id)

@@ -30,6 +30,8 @@ engine_options = st.builds(
     runtime=st.sampled_from(Runtime),
     precision=st.sampled_from(Precision),
     prompt_seconds=st.integers(2, MAX_PROMPT_SECONDS),
+    retakes=st.integers(0, 10),
+    trim_end=st.booleans(),
     slots=counts,
     threads=counts,
 )
@@ -85,14 +87,28 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"engine": "hibari"}, "hibari"),
         ({"engine": "hibari", "runtime": Runtime.STOCK}, "hibari"),
         ({"engine": "turbo"}, "turbo, batched, fp32"),
+        ({"engine": "turbo", "retakes": 2, "trim_end": True}, "turbo, batched, fp32"),
         ({"engine": "turbo", "slots": 8, "threads": 2, "model_dir": CACHE}, "turbo, batched, fp32"),
         ({"engine": "nano", "runtime": Runtime.STOCK}, "nano, stock, fp32"),
         ({"engine": "turbo", "precision": Precision.INT8}, "turbo, batched, int8"),
         ({"engine": "turbo", "prompt_seconds": 4}, "turbo, batched, fp32, prompts of 4 s"),
     ],
 )
-def test_the_label_names_what_changes_the_audio(options: dict[str, Any], label: str) -> None:
+def test_the_label_names_what_changes_the_arithmetic(options: dict[str, Any], label: str) -> None:
     assert EngineOptions(cache_dir=CACHE, **options).label() == label
+
+
+@pytest.mark.parametrize(
+    ("options", "label"),
+    [
+        ({"engine": "hibari", "retakes": 2, "trim_end": True}, "hibari"),
+        ({"engine": "turbo"}, "turbo, batched, fp32"),
+        ({"engine": "turbo", "retakes": 2, "trim_end": True}, "turbo, batched, fp32, 2 retakes, end trimmed"),
+        ({"engine": "nano", "runtime": Runtime.STOCK, "trim_end": True}, "nano, stock, fp32, end trimmed"),
+    ],
+)
+def test_the_label_of_the_audio_names_what_else_changes_it(options: dict[str, Any], label: str) -> None:
+    assert EngineOptions(cache_dir=CACHE, **options).audio_label() == label
 
 
 def test_the_processor_counts_only_where_one_is_given() -> None:

@@ -34,6 +34,7 @@ from worker.engines.base import (
     Cancellation,
     Engine,
     ModelUnavailableError,
+    Report,
     Samples,
     VoiceSource,
     VoiceUnusableError,
@@ -164,6 +165,27 @@ async def test_a_whole_utterance(runner: Runner) -> None:
     assert not runner.in_flight
     assert runner.done == 1
     assert runner.progress >= 3
+
+
+class JudgingEngine(HeldEngine):
+    """Discards a take of every utterance but `1`, and hands out a bad one of `3`."""
+
+    def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
+        yield from super().synthesize(utterance, source, cancellation)
+        discarded = () if utterance.text == "1" else ("loop",)
+        return Report(discarded, "cut" if utterance.text == "3" else None)
+
+
+async def test_takes_are_told_in_the_closing_frame_and_counted(voices: LiveRegistry) -> None:
+    async with started(JudgingEngine(), voices) as runner:
+        told = []
+        for text in ("1", "2", "3", "3"):
+            _, payload = (await collect(runner.submit(utterance(text))))[-1]
+            end = EndOfUtterance.model_validate_json(payload)
+            told.append((end.retakes, end.flaw))
+        assert told == [(0, None), (1, None), (1, "cut"), (1, "cut")]
+        assert runner.retakes == {"loop": 3}
+        assert runner.flawed == {"cut": 2}
 
 
 async def test_audio_comes_as_it_is_made(runner: Runner, engine: HeldEngine) -> None:

@@ -41,7 +41,7 @@ def load(options: EngineOptions) -> Engine:
     if options.batched is None:
         from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
 
-        return StockEngine(name, checkpoint, options.cache_dir)
+        return StockEngine(name, checkpoint, options.cache_dir, retakes=options.retakes, trim_end=options.trim_end)
     from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
 
     return BatchedEngine(options, checkpoint)

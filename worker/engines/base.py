@@ -78,6 +78,16 @@ class VoiceSource:
     """Identifies the version of the clip: another clip at the same path has another fingerprint."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """How a model did on an utterance, of which it may have made several takes."""
+
+    discarded: tuple[str, ...] = ()
+    """What was wrong with each take that was discarded, such as `loop`."""
+    flaw: str | None = None
+    """What is wrong with the take that was handed out, as far as the engine can tell."""
+
+
 class Engine(Protocol):
     """One loaded model."""
 
@@ -103,5 +113,5 @@ class Engine(Protocol):
         """Synthesise one utterance, yielding chunks of audio as they are made.
 
         The same utterance always gives the same samples. Raises UnspeakableError, or CancelledError soon after
-        `cancellation` is requested.
+        `cancellation` is requested. An engine that judges what its model made returns a Report from its generator.
         """

@@ -45,6 +45,14 @@ def test_a_request_past_its_deadline_is_cancelled(
     wait_until(lambda: not running(server))
 
 
+@pytest.mark.parametrize(("headers", "most"), [({}, 30.0), ({"X-Deadline-Ms": "20000"}, 20.0)])
+def test_the_worker_knows_when_nobody_waits_any_more(server: Server, headers: dict[str, str], most: float) -> None:
+    assert tts(server, "Hello.", headers).status_code == 200
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), base_url="http://worker") as worker:
+        limit = worker.get("/last-utterance").json()["time_limit"]
+    assert most - 10 < limit <= most
+
+
 def test_an_unreachable_deadline_is_refused_at_once() -> None:
     with serve_stub(sjf_window=0) as server, ThreadPoolExecutor(11) as clients:
         first = clients.submit(tts, server, "slow")

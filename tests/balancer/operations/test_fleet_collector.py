@@ -46,6 +46,8 @@ def view(index: int, phase: WorkerPhase = WorkerPhase.READY, **changed: object) 
         "speed": 12.5,
         "resident_bytes": 300,
         "shared_bytes": 100,
+        "retakes": {"cut": 3, "loop": 1},
+        "flawed": {"cut": 1},
         "cpu_seconds": 1e6,
     }
     return WorkerView(index, phase, None, worker_state(**(fields | changed)))
@@ -100,6 +102,9 @@ def test_what_a_worker_reports() -> None:
     assert samples["chorus_worker_in_flight", "3"] == 2
     assert samples["chorus_worker_utterances_total", "3"] == 7
     assert samples["chorus_worker_speed", "3"] == 12.5
+    assert samples["chorus_worker_retakes_total", "cut", "3"] == 3
+    assert samples["chorus_worker_retakes_total", "loop", "3"] == 1
+    assert samples["chorus_worker_flawed_total", "cut", "3"] == 1
 
 
 def test_cpu_is_what_the_kernel_counts_not_what_the_worker_reports() -> None:

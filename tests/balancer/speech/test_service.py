@@ -90,6 +90,27 @@ def test_no_store_neither_reads_nor_writes_the_cache(server: Server) -> None:
     assert synthesized(server) == before + 1
 
 
+def test_takes_that_were_discarded_are_told_once(server: Server) -> None:
+    first = tts(server, "retaken")
+    assert (first.headers["x-cache"], first.headers["x-retakes"]) == ("miss", "1")
+    assert "x-flaws" not in first.headers
+    wait_until(lambda: tts(server, "retaken").headers["x-cache"] == "hit")
+    assert "x-retakes" not in tts(server, "retaken").headers
+    assert "x-retakes" not in tts(server, "A good take.").headers
+
+
+@pytest.mark.parametrize("audio_format", ["wav", "mp3"])
+def test_flawed_audio_is_told_and_not_cached(server: Server, audio_format: str) -> None:
+    for _ in range(2):
+        flawed = tts(server, "flawed", format=audio_format)
+        assert [flawed.headers[name] for name in ("x-cache", "x-retakes", "x-flaws")] == ["miss", "2", "cut"]
+    in_json = server.client.post("/tts-json", json={"text": "flawed"})
+    assert in_json.headers["x-flaws"] == "cut"
+    for segments in ("miss", "partial"):
+        joined = tts(server, "A sentence that is good, spoken alone.\n\nflawed", format=audio_format, seed=5)
+        assert [joined.headers[name] for name in ("x-cache", "x-retakes", "x-flaws")] == [segments, "2", "cut"]
+
+
 def test_no_cache_synthesizes_anew_and_stores(server: Server) -> None:
     wait_until(lambda: tts(server, "Five.").headers["x-cache"] == "hit")
     before = synthesized(server)

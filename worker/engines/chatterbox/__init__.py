@@ -2,7 +2,9 @@
 
 stock            an engine for one utterance at a time, by upstream's own `generate`
 batched          an engine for several utterances at once, with the same weights and the same results
-token_budget     the most speech tokens that a text may take
+takes            what makes a generation bad, and how often it is taken again
+token_budget     the most and the fewest speech tokens that a text may take
+trailing_audio   trims what a model adds behind the last word
 cooperative      long computations as generators
 upstream         everything that touches the upstream package: loading, patches, conditionals
 t3               text tokens to speech tokens

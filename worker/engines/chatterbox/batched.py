@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,16 @@ from torch import Tensor
 
 from worker.cards import CARDS, EngineCard, Parameter
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, ModelUnavailableError, Samples, UnspeakableError, VoiceSource
+from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.t3.voice_prefix import PrefixKey, VoicePrefixCache
+from worker.engines.chatterbox.takes import Takes
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
+from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
@@ -49,7 +51,8 @@ NO_SAMPLES: Samples = np.empty(0, np.float32)
 class BatchedEngine:
     """Synthesises up to `options.slots` utterances at once; the caller advances their generators in turn.
 
-    An utterance's audio does not depend on the other utterances.
+    An utterance's audio does not depend on the other utterances. A bad take of it is discarded as soon as its tokens
+    show it, and taken again in the same slot.
 
     While any utterance's audio is being made, no tokens are decoded. That utterance holds a slot which the next one
     waits for, and a decode step, which takes about as long for one utterance as for eight, is best made when all slots
@@ -64,13 +67,15 @@ class BatchedEngine:
         self.loaded = LoadedModel(options.engine, checkpoint, options.cache_dir)
         self._slots = options.slots
         self._prompt_seconds = options.prompt_seconds
+        self._retakes = options.retakes
+        self._trimmer = TrailingAudioTrimmer() if options.trim_end else None
         upstream = self.loaded.upstream
         with torch.inference_mode():
             self._decoder = Decoder(upstream.t3, slots=options.slots, length=MAX_POSITIONS, precision=options.precision)
             self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer)
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
-        self._s3gen_queue: deque[Sequence] = deque()
-        """Utterances whose tokens are complete; S3Gen works on the first."""
+        self._s3gen_queue: deque[Sampler] = deque()
+        """The tokens of utterances that have all of them; S3Gen works on the first."""
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     @property
@@ -103,50 +108,73 @@ class BatchedEngine:
             with torch.inference_mode(), self.loaded.timer("decode"):
                 self._prefixes.precompute(PrefixKey(source.voice.name, self._default_exaggeration))
 
-    def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
+    def synthesize(
+        self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
+    ) -> Generator[Samples, None, Report]:
         """Synthesise the text and yield its audio as one chunk, after NO_SAMPLES for every step before."""
         # No context manager may span a `yield`: other utterances run in between.
-        sequence = self._add(utterance, source)
+        takes = Takes(utterance, self._retakes)
+        while True:
+            sampler = yield from self._decode(utterance, source, takes, cancellation)
+            if takes.discard():
+                continue
+            samples = yield from self._make_audio(sampler, utterance, source, takes, cancellation)
+            if samples is not None:
+                break
+        trim_heap()
+        yield samples
+        return takes.finish()
+
+    def _decode(
+        self, utterance: Utterance, source: VoiceSource, takes: Takes, cancellation: Cancellation
+    ) -> Generator[Samples, None, Sampler]:
+        """Draw the tokens of one take, in a slot that is free again afterwards, and judge them."""
+        sequence = self._add(utterance, source, takes.seed)
+        sampler = sequence.sampler
         try:
-            while not sequence.sampler.finished:
+            while not sampler.finished and not takes.spoiled(sampler.tokens):
                 cancellation.check()
                 self._advance(sequence)
                 yield NO_SAMPLES
         finally:
             self._decoder.finish(sequence)
-        if sequence.sampler.cut_short:
-            log.warning("stopped after %d speech tokens: the model did not end by itself", len(sequence.sampler.tokens))
-        steps = self._s3gen_steps(sequence.sampler, source)
+        takes.judge_tokens(sampler.sounds, cut=sampler.cut_short)
+        return sampler
+
+    def _make_audio(
+        self, sampler: Sampler, utterance: Utterance, source: VoiceSource, takes: Takes, cancellation: Cancellation
+    ) -> Generator[Samples, None, Samples | None]:
+        """The trimmed and watermarked audio of one take's tokens; None if it is discarded for another take."""
+        steps = self._s3gen_steps(sampler, source)
         samples: Samples | None = None
-        self._s3gen_queue.append(sequence)
+        self._s3gen_queue.append(sampler)
         try:
             while samples is None:
                 cancellation.check()
-                if self._s3gen_queue[0] is sequence:
+                if self._s3gen_queue[0] is sampler:
                     samples = self._next_step(steps)
                 yield NO_SAMPLES
-            watermarked = self._watermark(samples)
+            takes.judge_audio(samples, self.card.sample_rate)
+            return None if takes.discard() else self._watermark(self._trim(samples, utterance))
         finally:
-            self._s3gen_queue.remove(sequence)
-        trim_heap()
-        yield watermarked
+            self._s3gen_queue.remove(sampler)
 
-    def _add(self, utterance: Utterance, source: VoiceSource) -> Sequence:
+    def _add(self, utterance: Utterance, source: VoiceSource, seed: int) -> Sequence:
         arguments: dict[str, Any] = dict(self.loaded.arguments(utterance, source))
         language, exaggeration = arguments.pop("language_id", None), arguments.pop("exaggeration", None)
         with torch.inference_mode():
             with patches.muted():
                 text = text_tokens(self.loaded.upstream, self.loaded.variant, utterance.text, language)
             prefix = self._prefixes.get(PrefixKey(source.voice.name, exaggeration))
-            return self._decoder.add(prefix, text, self._sampler(utterance, prefix, text, arguments))
+            budget = self.loaded.token_budget(utterance)
+            return self._decoder.add(prefix, text, self._sampler(seed, budget, prefix, text, arguments))
 
-    def _sampler(self, utterance: Utterance, prefix: VoicePrefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
-        budget = self.loaded.token_budget(utterance)
+    def _sampler(self, seed: int, budget: int, prefix: VoicePrefix, text: Tensor, arguments: dict[str, Any]) -> Sampler:
         if self.loaded.variant.turbo:
-            return Gpt2Sampler(seed=utterance.seed, budget=budget, **arguments)
+            return Gpt2Sampler(seed=seed, budget=budget, **arguments)
         guarded = self.loaded.variant.guarded and len(text) >= MIN_TEXT_TOKENS
         guard = AlignmentGuard(start=prefix.count, text=len(text), stop=STOP) if guarded else None
-        return LlamaSampler(seed=utterance.seed, budget=budget, guard=guard, **arguments)
+        return LlamaSampler(seed=seed, budget=budget, guard=guard, **arguments)
 
     @property
     def _default_exaggeration(self) -> float | None:
@@ -178,6 +206,12 @@ class BatchedEngine:
             samples: Samples = end.value
             return samples
         return None
+
+    def _trim(self, samples: Samples, utterance: Utterance) -> Samples:
+        if self._trimmer is None:
+            return samples
+        with self.loaded.timer("trim"):
+            return self._trimmer.trim(samples, self.card.sample_rate, utterance)
 
     def _watermark(self, samples: Samples) -> Samples:
         upstream = self.loaded.upstream

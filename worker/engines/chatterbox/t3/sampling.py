@@ -49,6 +49,11 @@ class Sampler(ABC):
         return self.finished and len(self.tokens) == self.max_tokens and self.tokens[-1] != STOP
 
     @property
+    def sounds(self) -> list[int]:
+        """The drawn tokens that have a sound."""
+        return [token for token in self.tokens if token < START]
+
+    @property
     @abstractmethod
     def s3gen_tokens(self) -> list[int]:
         """The tokens that S3Gen turns into audio."""
@@ -96,7 +101,7 @@ class Gpt2Sampler(Sampler):
     @property
     def s3gen_tokens(self) -> list[int]:
         """The tokens that have a sound, followed by the silence that upstream appends."""
-        return [token for token in self.tokens if token < START] + [S3GEN_SIL] * 3
+        return self.sounds + [S3GEN_SIL] * 3
 
     def _scores(self, logits: Tensor) -> Tensor | None:
         # Upstream's repetition penalty sees the start token for the first draw only.

@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,22 +32,26 @@ Step = TypeVar("Step")
 
 @dataclass
 class DecodeLimit:
-    """Ends upstream's decode loop at the token budget or when its utterance is cancelled."""
+    """Ends upstream's decode loop at the token budget, when its utterance is cancelled, or where `stopped` says so."""
 
     cancellation: Cancellation
     budget: int
+    stopped: Callable[[], bool] = lambda: False
+    """Called before each iteration."""
     tokens: int = 0
     """Tokens made so far."""
+    reached: bool = False
+    """Whether the loop ended without the model's having ended it: at the budget, at upstream's own, or by `stopped`."""
 
     def apply(self, loop: Iterable[Step]) -> Iterator[Step]:
         """The iterations of `loop` up to the budget. Raises CancelledError."""
         for step in loop:
             self.cancellation.check()
-            if self.tokens >= self.budget:
-                log.warning("stopped after %d speech tokens: the model did not end by itself", self.tokens)
-                return
+            if self.tokens >= self.budget or self.stopped():
+                break
             self.tokens += 1
-            yield step
+            yield step  # upstream leaves its loop here, when the model ends
+        self.reached = True
 
 
 @contextmanager
