@@ -99,15 +99,15 @@ def test_takes_that_were_discarded_are_told_once(server: Server) -> None:
     assert "x-retakes" not in tts(server, "A good take.").headers
 
 
-@pytest.mark.parametrize("audio_format", ["wav", "mp3"])
-def test_flawed_audio_is_told_and_not_cached(server: Server, audio_format: str) -> None:
+@pytest.mark.parametrize(("audio_format", "seed"), [("wav", 5), ("mp3", 6)])
+def test_flawed_audio_is_told_and_not_cached(server: Server, audio_format: str, seed: int) -> None:
     for _ in range(2):
         flawed = tts(server, "flawed", format=audio_format)
         assert [flawed.headers[name] for name in ("x-cache", "x-retakes", "x-flaws")] == ["miss", "2", "cut"]
     in_json = server.client.post("/tts-json", json={"text": "flawed"})
     assert in_json.headers["x-flaws"] == "cut"
     for segments in ("miss", "partial"):
-        joined = tts(server, "A sentence that is good, spoken alone.\n\nflawed", format=audio_format, seed=5)
+        joined = tts(server, "A sentence that is good, spoken alone.\n\nflawed", format=audio_format, seed=seed)
         assert [joined.headers[name] for name in ("x-cache", "x-retakes", "x-flaws")] == [segments, "2", "cut"]
 
 
