@@ -81,13 +81,15 @@ def _varied_tokens(index: int, tokens: int) -> int:
 
 def _text(first_sentence: int, tokens: int) -> str:
     """A text of at most `tokens` speech tokens, and of hardly fewer."""
+    most = min(tokens, MAX_TOKENS)
     sentences = islice(cycle(SENTENCES), first_sentence, None)
     text = next(sentences)
-    while token_budget(text) < min(tokens, MAX_TOKENS):
+    while token_budget(text) < most:
         text += " " + next(sentences)
-    while token_budget(text) > tokens:
+    while token_budget(text) > most:
         text = text[:-1].rstrip(" .,")
-    while token_budget(fuller := text + ("a" if text else "aa")) <= tokens:
+    # The last word, of which a part is gone, is filled up.
+    while token_budget(text) < most and token_budget(fuller := text + ("a" if text else "aa")) <= most:
         text = fuller
     return text
 

@@ -15,6 +15,7 @@ from tests.support import stock as stock_support
 from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN, CountedCancellation, StockEngine
 from tests.support.tiny_models import TinyCheckpoint
+from worker.contract import Utterance
 from worker.engines.base import Cancellation, CancelledError, Report, Samples
 from worker.engines.chatterbox import takes
 from worker.engines.chatterbox.batched import BatchedEngine
@@ -191,6 +192,26 @@ def test_silent_audio_is_taken_again(engine: Engine, monkeypatch: pytest.MonkeyP
     assert report == Report(("silent",))
     monkeypatch.setattr(takes, "is_silent", lambda *_: False)
     assert np.array_equal(speak(engine, seed=script.seeds[1])[0], samples)
+
+
+class HalvingTrimmer:
+    """Trims half of every utterance."""
+
+    trimmed: Samples
+
+    def trim(self, samples: Samples, sample_rate: int, request: Utterance) -> Samples:
+        assert (sample_rate, request.text) == (24_000, TEXT)
+        self.trimmed = samples[: len(samples) // 2].copy()
+        return self.trimmed.copy()
+
+
+def test_the_end_is_trimmed_before_the_watermark(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    scripted(engine, monkeypatch, GOOD)
+    trimmer = HalvingTrimmer()
+    monkeypatch.setattr(engine, "_trimmer", trimmer)
+    samples, _ = speak(engine)
+    assert samples.shape == trimmer.trimmed.shape
+    assert 0 < np.abs(samples - trimmer.trimmed).max() < 0.1, "the watermark is in the audio that is left"
 
 
 def test_an_utterance_with_a_budget_of_its_own_is_taken_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
