@@ -32,16 +32,27 @@ def test_a_limited_loop_has_the_steps_of_the_loop() -> None:
     assert limit.tokens == 3
 
 
-def test_a_loop_ends_with_the_budget(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_loop_ends_with_the_budget() -> None:
     limit = DecodeLimit(Cancellation(), budget=4)
     assert list(limit.apply(range(1000))) == [0, 1, 2, 3]
     assert limit.tokens == 4
-    assert "stopped after 4 speech tokens" in caplog.text
+    assert limit.reached
 
 
-def test_a_loop_as_long_as_the_budget_ended_by_itself(caplog: pytest.LogCaptureFixture) -> None:
-    assert len(list(DecodeLimit(Cancellation(), budget=4).apply(range(4)))) == 4
-    assert caplog.text == ""
+def test_a_loop_ends_where_it_is_stopped() -> None:
+    limit = DecodeLimit(Cancellation(), budget=10, stopped=lambda: limit.tokens == 3)
+    assert list(limit.apply(range(1000))) == [0, 1, 2]
+    assert limit.reached
+
+
+def test_a_loop_that_the_model_leaves_has_reached_no_limit() -> None:
+    limit = DecodeLimit(Cancellation(), budget=4)
+    for step in limit.apply(range(4)):
+        if step == 3:
+            break
+    assert not limit.reached
+    assert len(list(limit.apply(range(4)))) == 0
+    assert limit.reached
 
 
 def test_a_loop_is_cancelled_between_tokens() -> None:
