@@ -77,7 +77,9 @@ class Metrics:
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
         self.jobs_unreadable = self._counter("jobs_unreadable", "Stored jobs that could not be read and have failed.")()
         self.jobs_audio_bytes = Gauge(
-            "chorus_jobs_audio_bytes", "Size of the audio of finished jobs in the store.", registry=self.registry
+            "chorus_jobs_audio_bytes",
+            "Size of the audio of jobs in the store, with what is reserved for running ones.",
+            registry=self.registry,
         )
         self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
         # Set at each scrape by a function that the composition root gives them.

@@ -573,7 +573,7 @@ class JobSettings(SettingsGroup):
     jobs_mib: int = Field(
         4096,
         ge=1,
-        description="Maximum size in MiB of jobs' audio, finished segments included; past it jobs wait and new ones "
+        description="MiB of jobs' audio, with what running ones are expected to make; past it jobs wait and new ones "
         "get 503, unless `CHORUS_JOBS_WHEN_FULL` is `evict`. Keep it well below Redis's `maxmemory`.",
     )
     jobs_caller_share: float = Field(

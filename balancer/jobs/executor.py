@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from balancer.audio.buffers import AudioBuffer
 from balancer.audio.formats import AudioFormat
 from balancer.errors import (
+    AudioTooLargeError,
     ChorusError,
     InvalidRequestError,
     MemoryFullError,
@@ -25,14 +26,14 @@ from balancer.errors import (
 from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
-from balancer.jobs.store import LONG_CHARACTERS, JobStore, JobStoreError, Result
+from balancer.jobs.store import LONG_CHARACTERS, JobStore, JobStoreError, Result, StoreFullError
 from balancer.metrics import Metrics
 from balancer.requests.bodies import TtsBody
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.priority import Priority
-from balancer.settings_groups import JobSettings
+from balancer.settings_groups import MIB, JobSettings
 from balancer.speech.service import SpeechService
 from balancer.thread_pool import ThreadPool
 
@@ -190,7 +191,11 @@ class JobExecutor:
         job = kept.job
         if job.fruitless_attempts > self._attempts * MAX_CRASHES_PER_ATTEMPT:
             await self._fail(job, SynthesisError(f"the process that ran this job died {job.attempts - 1} times"))
-            return
+        else:
+            await self._attempt(kept)
+
+    async def _attempt(self, kept: KeptSegments) -> None:
+        job = kept.job
         try:
             result = await self._synthesize(kept)
         except asyncio.CancelledError:
@@ -200,6 +205,8 @@ class JobExecutor:
             raise
         except ClaimLostError:
             self._metrics.record_job_attempt("superseded")
+        except StoreFullError as full:
+            await self._wait_for_room(kept.job, full)
         except NotServingError as error:  # not the fault of the job
             log.info("job %s released: %s", job.id, error)
             await self._record("released", lambda: self._release(kept.job))
@@ -229,7 +236,7 @@ class JobExecutor:
         return Result(audio.data, audio.seconds, await self._pool.run(lambda: _digest_of(audio.data)))
 
     async def _finish(self, job: Job, result: Result) -> None:
-        """Store the audio. A job whose audio the store does not take for long is queued again."""
+        """Store the audio. A job whose audio the store does not take for long, or has no room for, is queued again."""
         try:
             async with asyncio.timeout(MAX_STORE_SECONDS + len(result.audio) / MIN_STORED_PER_SECOND):
                 await self._record("done", lambda: self._store.finish(job, result))
@@ -239,6 +246,24 @@ class JobExecutor:
             due = time.time() + UNSTORED_RETRY_SECONDS
             # Not the fault of the job, which must not fail of it.
             await self._record("postponed", lambda: self._store.retry_later(job, reason, due, counts=False))
+        except StoreFullError as full:
+            await self._wait_for_room(job, full)
+
+    async def _wait_for_room(self, job: Job, full: StoreFullError) -> None:
+        """Queue a job again that needs more room than was reserved for it. It is claimed once there is enough.
+
+        It is begun anew then: two jobs that keep their segments while they wait could wait for each other.
+        """
+        if full.needed > full.limit:
+            found, limit = f"{full.needed / MIB:.1f} MiB", f"{full.limit / MIB:.1f} MiB"
+            await self._fail(job, AudioTooLargeError(f"its audio has {found}, and the limit of a caller is {limit}"))
+            return
+        log.info("job %s waits for room for %.1f MiB of audio, and runs again then", job.id, full.needed / MIB)
+        reason = JobError(code="jobs_full", message="there was no room for its audio; the job runs again once there is")
+        # What is left of it takes as much as what was spoken so far, with the segment that has no room.
+        expected = full.needed * max(job.segments or 0, job.segments_done + 1) // (job.segments_done + 1)
+        anew, due = job.expecting(expected).without_segments(), time.time()
+        await self._record("postponed", lambda: self._store.retry_later(anew, reason, due, counts=False))
 
     async def _release(self, job: Job) -> bool:
         await self._store.release(job)

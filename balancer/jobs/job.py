@@ -100,7 +100,9 @@ class Job(BaseModel):
     digest: str | None = None
     """SHA-256 of the audio file."""
     size: Count = 0
-    """Size of the audio file in bytes."""
+    """Size of the audio file in bytes; of a running job, the bytes that are reserved for its segments and its file."""
+    expected_size: Count = 0
+    """Bytes that its segments, or else its file, are expected to take up; 0: unknown."""
 
     webhook: str | None = None
     webhook_attempts: Count = 0
@@ -123,9 +125,17 @@ class Job(BaseModel):
         """Attempts since a segment was last finished, the present one included: a long job may outlive many crashes."""
         return 1 if self.segments_done > self.segments_before else self.attempts - self.attempts_excused
 
-    def claimed(self, now: float) -> Job:
-        """Running since `now`; this counts as an attempt."""
-        return self._with(state=JobState.RUNNING, attempts=self.attempts + 1, started=now)
+    def claimed(self, now: float, reserved: int = 0) -> Job:
+        """Running since `now`, with `reserved` bytes for its audio; this counts as an attempt."""
+        return self._with(state=JobState.RUNNING, attempts=self.attempts + 1, started=now, size=reserved)
+
+    def expecting(self, size: int) -> Job:
+        """With audio that is expected to take up `size` bytes."""
+        return self._with(expected_size=size)
+
+    def reserving(self, size: int) -> Job:
+        """With `size` bytes reserved for its audio."""
+        return self._with(size=size)
 
     def with_plan(self, plan: str, segments: int, done: int) -> Job:
         """To be spoken in so many segments, of which `done` were finished by earlier attempts."""
@@ -138,6 +148,10 @@ class Job(BaseModel):
         """With so many segments finished."""
         return self._with(segments_done=done)
 
+    def without_segments(self) -> Job:
+        """To be begun anew. The attempts that are excused stay so."""
+        return self._with(attempts_excused=self.attempts - self.fruitless_attempts, **_UNBEGUN)
+
     def done(self, now: float, *, seconds: float, digest: str, size: int) -> Job:
         """Done at `now`. `seconds` is the duration of the audio, `digest` its SHA-256, `size` its bytes."""
         segments_done = self.segments or 0
@@ -147,30 +161,28 @@ class Job(BaseModel):
 
     def failed(self, now: float, error: JobError) -> Job:
         """Failed at `now`, not to be retried."""
-        return self._ended(JobState.FAILED, now, error=error)
+        return self._ended(JobState.FAILED, now, error=error, size=0)
 
     def cancelled(self, now: float) -> Job:
         """Cancelled at `now`."""
-        return self._ended(JobState.CANCELLED, now)
+        return self._ended(JobState.CANCELLED, now, size=0)
 
     def queued_for_retry(self, error: JobError, due: float, *, counts: bool = True) -> Job:
         """Queued again, not to be claimed before `due`, after an attempt that failed, and that may not count."""
-        return self._with(state=JobState.QUEUED, error=error, due=due, attempts=self.attempts - (not counts))
+        return self._queued(error=error, due=due, attempts=self.attempts - (not counts))
 
     def released(self) -> Job:
         """Queued again; the claim does not count as an attempt."""
-        return self._with(state=JobState.QUEUED, attempts=self.attempts - 1, due=0.0)
+        return self._queued(attempts=self.attempts - 1, due=0.0)
 
     def orphaned(self) -> Job:
         """Queued again: the process that claimed it has died."""
-        return self._with(state=JobState.QUEUED)
+        return self._queued()
 
     def requeued(self) -> Job:
         """Queued again with its attempts reset."""
-        return self._with(
-            state=JobState.QUEUED,
-            **{"attempts": 0, "attempts_excused": 0, "due": 0.0, "finished": None, "error": None},
-            **{"plan": "", "segments": None, "segments_done": 0, "segments_before": 0},
+        return self._queued(
+            **{"attempts": 0, "attempts_excused": 0, "due": 0.0, "finished": None, "error": None}, **_UNBEGUN
         )
 
     def after_webhook_attempt(self, *, due: float | None, error: str | None) -> Job:
@@ -180,6 +192,9 @@ class Job(BaseModel):
     def with_webhook_due(self, due: float) -> Job:
         """With its webhook to be delivered at `due`; nothing counts as an attempt."""
         return self._with(webhook_due=due)
+
+    def _queued(self, **changes: Any) -> Job:
+        return self._with(state=JobState.QUEUED, size=0, **changes)
 
     def _ended(self, state: JobState, now: float, **changes: Any) -> Job:
         return self._with(state=state, finished=now, webhook_due=None if self.webhook is None else now, **changes)
@@ -191,6 +206,10 @@ class Job(BaseModel):
     def suffix(self) -> str:
         """Suffix of the audio file's name, such as `.wav`."""
         return f".{self.format}"
+
+
+_UNBEGUN: dict[str, Any] = {"plan": "", "segments": None, "segments_done": 0, "segments_before": 0}
+"""The fields of a job of which no segment is begun."""
 
 
 def new_id() -> str:

@@ -25,9 +25,9 @@ class Patience(Protocol):
 
 
 class KeptSegments:
-    """A SegmentKeeper for a claimed job. The methods raise ClaimLostError; `until_answered` calls the store.
+    """A SegmentKeeper for a claimed job. The methods raise ClaimLostError, `keep` also StoreFullError.
 
-    `stops` says whether this process is to begin no further segment.
+    `until_answered` calls the store; `stops` says whether this process is to begin no further segment.
     """
 
     def __init__(self, job: Job, store: JobStore, until_answered: Patience, stops: Callable[[], bool]) -> None:

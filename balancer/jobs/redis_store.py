@@ -153,13 +153,12 @@ class RedisJobStore:
             key = "" if job.idempotency_key is None else _idempotency_key(caller, job.idempotency_key)
             concurrency = "" if job.concurrency is None else job.concurrency
             arguments += [job.id, key, job.request_digest, job.model_dump_json(), job.characters, concurrency]
-            arguments += [job.webhook or ""]
+            arguments += [job.webhook or "", job.expected_size]
         kind, *answer = await self._run(self._add_script, *arguments)
         if kind == b"conflict":
             raise IdempotencyError
         if kind == b"full":
-            audio, own, used, limit = map(int, answer)
-            raise StoreFullError(used, limit, audio=bool(audio), own=bool(own))
+            raise _full(answer)
         own_jobs = {job.id: job for job in jobs}
         added = [own_jobs.get(id_) or await self.get(id_) for id_ in (id_.decode() for id_ in answer)]
         return [job for job in added if job is not None]
@@ -240,8 +239,11 @@ class RedisJobStore:
             job = await self.get(picked.decode())
             if job is None or job.state.final:
                 continue
-            running = job.claimed(now)
-            if await self._move(job, running, from_states=(JobState.QUEUED, JobState.RUNNING)):
+            running = job.claimed(now, self._limits.reserved(job.expected_size))
+            moved = False
+            with suppress(StoreFullError):  # another host has taken the room
+                moved = await self._move(job, running, from_states=(JobState.QUEUED, JobState.RUNNING))
+            if moved:
                 self._claims.add((running.id, running.attempts))
                 self._ensure_renewal()
                 return running
@@ -280,7 +282,11 @@ class RedisJobStore:
     async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
         """See JobStore."""
         content = await self._pool.run(lambda: bytes(audio))
-        return bool(await self._run(self._keep_segment_script, job.id, job.attempts, number, content))
+        limits = self._audio_limits()
+        kept, *full = await self._run(self._keep_segment_script, job.id, job.attempts, number, content, *limits)
+        if full:
+            raise _full(full)
+        return bool(kept)
 
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """See JobStore: they are copies, in the spool."""
@@ -441,13 +447,16 @@ class RedisJobStore:
     async def _transition(
         self, after: Job, from_states: str, attempts: int | str, *, part: str = "", unreadable: bytes = b""
     ) -> bool:
-        moved = await self._run(
+        moved, *full = await self._run(
             self._transition_script,
             *(after.id, from_states, attempts),
             *(after.state.value, after.attempts, after.model_dump_json()),
             *(after.due, after.finished or 0, round(self._lease * 1000)),
             *(part, after.size, "" if after.webhook_due is None else after.webhook_due, unreadable),
+            *(after.plan, after.expected_size, *self._audio_limits()),
         )
+        if full:
+            raise _full(full)
         return bool(moved)
 
     async def _jobs(self, ids: Sequence[bytes]) -> list[Job]:
@@ -480,6 +489,11 @@ class RedisJobStore:
             return await self._redis.execute(work)
         except RedisUnavailableError as error:
             raise JobStoreError(str(error)) from error
+
+
+def _full(answer: Sequence[bytes | int]) -> StoreFullError:
+    audio, own, used, limit, needed = map(int, answer)
+    return StoreFullError(used, limit, needed, audio=bool(audio), own=bool(own))
 
 
 def _idempotency_key(caller_id: str, key: str) -> str:

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Protocol
 
@@ -120,7 +121,10 @@ class JobStatusView:
 
 
 class JobService:
-    """Accepts jobs while the store has room, reports their status, cancels and deletes them."""
+    """Accepts jobs while the store has room, reports their status, cancels and deletes them.
+
+    `sample_rate` is the engine's, in Hz.
+    """
 
     def __init__(
         self,
@@ -165,8 +169,7 @@ class JobService:
     def _check_size(self, request: SpeechRequest) -> None:
         """Raise AudioTooLargeError if a job's audio would take more room than one caller may have."""
         seconds = self._throughput.audio_seconds(len(request.text))
-        pcm = expected_bytes(seconds, self._sample_rate, AudioFormat.PCM, 1.0)
-        file = expected_bytes(seconds, self._sample_rate, request.format, request.speed)
+        pcm, file = self._sizes(seconds, request.format, request.speed)
         limit = self._max_bytes
         if not is_pcm_copy(request.format, request.speed):
             limit = min(limit, self._max_encoded_bytes)
@@ -191,7 +194,7 @@ class JobService:
         """
         jobs = []
         for body in bodies:
-            jobs.append(_job(body, client))
+            jobs.append(_job(body, client).expecting(self._expected_size(body)))
             if len(jobs) % JOBS_AT_A_TIME == 0:
                 await asyncio.sleep(0)
         try:
@@ -271,6 +274,16 @@ class JobService:
                 return JobStatusView(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
         return JobStatusView(job, 0, 0.0)
 
+    def _sizes(self, seconds: float, audio_format: AudioFormat, speed: float) -> tuple[float, float]:
+        """Expected bytes of a job's segments, and of its file."""
+        pcm = expected_bytes(seconds, self._sample_rate, AudioFormat.PCM, 1.0)
+        return pcm, expected_bytes(seconds, self._sample_rate, audio_format, speed)
+
+    def _expected_size(self, body: QueueBody) -> int:
+        """Bytes that a job is expected to take up: those of its segments until it is done, or of its file then."""
+        seconds = self._throughput.audio_seconds(len(body.spoken_text))
+        return ceil(max(self._sizes(seconds, body.audio_format, body.speed)))
+
     def _seconds(self, characters: int) -> float:
         return characters / self._throughput.characters_per_second
 
@@ -289,11 +302,13 @@ def _mib(size: float) -> str:
 
 def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFullError:
     """The error for clients while there is no room. `seconds` is the time that their jobs would take."""
-    whose = "your finished jobs hold" if error.own else "finished jobs hold"
+    whose = "your jobs take" if error.own else "jobs take"
     if error.audio:
         used, limit = f"{error.used / MIB:.0f} MiB of audio", f"{error.limit / MIB:.0f} MiB"
         advice = "delete some with DELETE /queue/{id}, or try again when they have expired"
-        message, retry_after = f"{whose} {used}, and the limit is {limit}; {advice}", FULL_RETRY_SECONDS
+        needed = f"{_mib(error.needed)} more" if error.needed > MIB else "more"
+        message = f"{whose} {used}, {needed} would be needed, and the limit is {limit}; {advice}"
+        retry_after = FULL_RETRY_SECONDS
     else:
         whose = "of your jobs are queued" if error.own else "jobs are queued"
         message, retry_after = f"{error.used} {whose}, and the limit is {error.limit}; try again later", seconds

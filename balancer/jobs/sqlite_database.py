@@ -20,7 +20,7 @@ DATABASE = "jobs.sqlite3"
 BUSY_SECONDS = 5.0
 """How long a transaction waits for another process's."""
 VERSION = 2
-"""The schema's version, in `PRAGMA user_version`. 0 had no turns, sizes and counts, 1 no segments."""
+"""The schema's version, in `PRAGMA user_version`. 0 had no turns, sizes, counts, 1 no segments, expected sizes."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -46,8 +46,10 @@ _NEW_COLUMNS = {
     "size": "INTEGER NOT NULL DEFAULT 0",
     "webhook": "TEXT",
     "unreadable": "TEXT",  # content that could not be read, where `content` stands in for it
+    "expected_size": "INTEGER NOT NULL DEFAULT 0",
+    "kept_size": "INTEGER NOT NULL DEFAULT 0",  # of all of a job's segments; triggers keep it
 }
-"""Columns that came with version 1. An earlier version of the balancer leaves them at their defaults."""
+"""Columns that came after version 0. An earlier version of the balancer leaves them at their defaults."""
 
 _INDEXES = """
 CREATE UNIQUE INDEX IF NOT EXISTS by_idempotency_key ON jobs (caller, idempotency_key)
@@ -62,7 +64,8 @@ DROP INDEX IF EXISTS by_webhook;
 """
 
 # What each caller's jobs take up, and how many there are in each state. Triggers keep it, so that no query counts rows
-# and every version and process that changes a job counts alike.
+# and every version and process that changes a job counts alike. What is kept of a job is a part of what is reserved for
+# it, so the larger of the two counts.
 _COUNTS = """
 CREATE TABLE IF NOT EXISTS callers (
     caller TEXT PRIMARY KEY,
@@ -74,49 +77,51 @@ CREATE TABLE IF NOT EXISTS callers (
 CREATE TABLE IF NOT EXISTS totals (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 INSERT OR IGNORE INTO totals VALUES ('turn', 0), ('size', 0);
 
-CREATE TRIGGER IF NOT EXISTS count_added AFTER INSERT ON jobs BEGIN
+DROP TRIGGER IF EXISTS count_added;
+CREATE TRIGGER count_added AFTER INSERT ON jobs BEGIN
     INSERT OR IGNORE INTO callers VALUES (NEW.caller, 0, 0, 0, 0);
     UPDATE callers SET kept = kept + 1, queued = queued + (NEW.state = 'queued'),
-        running = running + (NEW.state = 'running'), size = size + NEW.size WHERE caller = NEW.caller;
-    INSERT OR IGNORE INTO totals VALUES (NEW.state, 0);
-    UPDATE totals SET value = value + 1 WHERE name = NEW.state;
-    UPDATE totals SET value = value + NEW.size WHERE name = 'size';
-END;
-CREATE TRIGGER IF NOT EXISTS count_changed AFTER UPDATE ON jobs
-WHEN OLD.state <> NEW.state OR OLD.size <> NEW.size BEGIN
-    UPDATE callers SET queued = queued + (NEW.state = 'queued') - (OLD.state = 'queued'),
-        running = running + (NEW.state = 'running') - (OLD.state = 'running'), size = size + NEW.size - OLD.size
+        running = running + (NEW.state = 'running'), size = size + MAX(NEW.size, NEW.kept_size)
         WHERE caller = NEW.caller;
     INSERT OR IGNORE INTO totals VALUES (NEW.state, 0);
+    UPDATE totals SET value = value + 1 WHERE name = NEW.state;
+    UPDATE totals SET value = value + MAX(NEW.size, NEW.kept_size) WHERE name = 'size';
+END;
+DROP TRIGGER IF EXISTS count_changed;
+CREATE TRIGGER count_changed AFTER UPDATE ON jobs
+WHEN OLD.state <> NEW.state OR MAX(OLD.size, OLD.kept_size) <> MAX(NEW.size, NEW.kept_size) BEGIN
+    UPDATE callers SET queued = queued + (NEW.state = 'queued') - (OLD.state = 'queued'),
+        running = running + (NEW.state = 'running') - (OLD.state = 'running'),
+        size = size + MAX(NEW.size, NEW.kept_size) - MAX(OLD.size, OLD.kept_size) WHERE caller = NEW.caller;
+    INSERT OR IGNORE INTO totals VALUES (NEW.state, 0);
     UPDATE totals SET value = value - 1 WHERE name = OLD.state;
     UPDATE totals SET value = value + 1 WHERE name = NEW.state;
-    UPDATE totals SET value = value + NEW.size - OLD.size WHERE name = 'size';
+    UPDATE totals SET value = value + MAX(NEW.size, NEW.kept_size) - MAX(OLD.size, OLD.kept_size) WHERE name = 'size';
 END;
-CREATE TRIGGER IF NOT EXISTS count_deleted AFTER DELETE ON jobs BEGIN
+DROP TRIGGER IF EXISTS count_deleted;
+CREATE TRIGGER count_deleted AFTER DELETE ON jobs BEGIN
     UPDATE callers SET kept = kept - 1, queued = queued - (OLD.state = 'queued'),
-        running = running - (OLD.state = 'running'), size = size - OLD.size WHERE caller = OLD.caller;
+        running = running - (OLD.state = 'running'), size = size - MAX(OLD.size, OLD.kept_size)
+        WHERE caller = OLD.caller;
     DELETE FROM callers WHERE caller = OLD.caller AND kept = 0;
     UPDATE totals SET value = value - 1 WHERE name = OLD.state;
-    UPDATE totals SET value = value - OLD.size WHERE name = 'size';
+    UPDATE totals SET value = value - MAX(OLD.size, OLD.kept_size) WHERE name = 'size';
 END;
 """
 
-# Segments that are kept for jobs that have not ended. Their sizes count like those of results.
+# Segments that are kept for jobs that have not ended.
 _SEGMENTS = """
 CREATE TABLE IF NOT EXISTS segments (
     job TEXT NOT NULL,
     number INTEGER NOT NULL,
-    caller TEXT NOT NULL,
     size INTEGER NOT NULL,
     PRIMARY KEY (job, number)
 ) WITHOUT ROWID;
 CREATE TRIGGER IF NOT EXISTS count_kept AFTER INSERT ON segments BEGIN
-    UPDATE callers SET size = size + NEW.size WHERE caller = NEW.caller;
-    UPDATE totals SET value = value + NEW.size WHERE name = 'size';
+    UPDATE jobs SET kept_size = kept_size + NEW.size WHERE id = NEW.job;
 END;
 CREATE TRIGGER IF NOT EXISTS count_dropped AFTER DELETE ON segments BEGIN
-    UPDATE callers SET size = size - OLD.size WHERE caller = OLD.caller;
-    UPDATE totals SET value = value - OLD.size WHERE name = 'size';
+    UPDATE jobs SET kept_size = kept_size - OLD.size WHERE id = OLD.job;
 END;
 CREATE TRIGGER IF NOT EXISTS drop_segments_of_ended AFTER UPDATE OF state ON jobs
 WHEN NEW.state NOT IN ('queued', 'running') BEGIN
@@ -141,7 +146,7 @@ INSERT INTO totals SELECT 'size', COALESCE(SUM(size), 0) FROM jobs;
 
 _COLUMNS = (
     "id, state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, content, turn, concurrency, "
-    "size, webhook, unreadable"
+    "size, webhook, unreadable, expected_size"
 )
 
 _Identity = tuple[int, int]
@@ -245,24 +250,27 @@ class JobDatabase:
         """Make the tables, or bring those of an earlier version to this one."""
         database.execute("BEGIN IMMEDIATE")
         try:
-            version = database.execute("PRAGMA user_version").fetchone()[0]
-            if version < 1:  # another process may have done it
-                self._add_counts(database)
-            _execute_all(database, _SEGMENTS)
-            database.execute(f"PRAGMA user_version = {max(version, VERSION)}")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version < VERSION:  # another process may have done it
+                _execute_all(database, _TABLE)
+                self._add_columns(database)
+                _execute_all(database, _INDEXES + _SEGMENTS + _COUNTS)
+                if version < 1:
+                    self._add_counts(database)
+                database.execute(f"PRAGMA user_version = {VERSION}")
             database.execute("COMMIT")
         except BaseException:
             if database.in_transaction:
                 database.execute("ROLLBACK")
             raise
 
-    def _add_counts(self, database: sqlite3.Connection) -> None:
-        _execute_all(database, _TABLE)
+    def _add_columns(self, database: sqlite3.Connection) -> None:
         present = {name for _, name, *_ in database.execute("PRAGMA table_info(jobs)")}
         for name, kind in _NEW_COLUMNS.items():
             if name not in present:
                 database.execute(f"ALTER TABLE jobs ADD COLUMN {name} {kind}")
-        _execute_all(database, _INDEXES + _COUNTS)
+
+    def _add_counts(self, database: sqlite3.Connection) -> None:
         done = [id_ for (id_,) in database.execute("SELECT id FROM jobs WHERE state = 'done'")]
         sizes = [(self._size_of(id_), id_) for id_ in done]
         database.executemany("UPDATE jobs SET size = ? WHERE id = ?", sizes)

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -126,30 +127,31 @@ class SqliteJobStore:
         def begin() -> tuple[Job, Collection[int]] | None:
             kept = self._segments.begin(job, plan)
             begun = job.with_plan(plan, total, len(kept))
-            rows = [(job.id, number, job.caller_id, size) for number, size in kept.items()]
+            rows = [(job.id, number, size) for number, size in kept.items()]
 
             def count(database: sqlite3.Connection) -> None:
                 database.execute("DELETE FROM segments WHERE job = ?", (job.id,))
-                database.executemany("INSERT INTO segments VALUES (?, ?, ?, ?)", rows)
+                database.executemany("INSERT INTO segments VALUES (?, ?, ?)", rows)
 
             return (begun, kept.keys()) if self._replace(job, begun, count) else None
 
         return await self._in_thread(begin)
 
     async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
-        """See JobStore."""
+        """See JobStore. It is counted before it is written; the next run counts what was written."""
 
         def keep() -> bool:
+            if not self._count_segment(job, number, len(audio)):
+                return False
             self._segments.write(job, number, audio)
             with self._database.transaction() as database:
-                claim = database.execute("SELECT state, attempts FROM jobs WHERE id = ?", (job.id,)).fetchone()
-                held = claim is None or claim == (JobState.RUNNING.value, job.attempts)  # None: see _replace
-                if held:
-                    row = (job.id, number, job.caller_id, len(audio))
-                    database.execute("INSERT OR IGNORE INTO segments VALUES (?, ?, ?, ?)", row)
-            if claim is not None and JobState(claim[0]).final:
+                claim = _read_claim(database, job)
+                counted = database.execute("SELECT 1 FROM segments WHERE job = ? LIMIT 1", (job.id,)).fetchone()
+            if claim is None or claim.held:
+                return True
+            if not claim.running and counted is None:  # the job has ended meanwhile, or is to be begun anew
                 self._segments.delete(job.id)
-            return held
+            return False
 
         return await self._in_thread(keep)
 
@@ -161,6 +163,7 @@ class SqliteJobStore:
         """See JobStore."""
 
         def end() -> bool:
+            self._reserve(job, len(result.audio))
             self._results.write(job, result.audio)
             done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
             if self._replace(job, done):
@@ -339,7 +342,8 @@ class SqliteJobStore:
         caller = jobs[0].caller_id
         with self._database.transaction() as database:
             turn = _next_turn(database, caller)
-            added, new = [], 0
+            added: list[Job] = []
+            new, smallest = 0, _MAX
             for job in jobs:
                 earlier = self._find_earlier(database, job)
                 if earlier is None:
@@ -347,13 +351,13 @@ class SqliteJobStore:
                     values = (job.id, turn + new, job.concurrency, job.webhook, *_changing(job))
                     marks = ", ".join("?" * len(values))
                     database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)  # noqa: S608 - constants
-                    new += 1
+                    new, smallest = new + 1, min(smallest, job.expected_size)
                 elif earlier.request_digest != job.request_digest:
                     raise IdempotencyError(job.idempotency_key)
                 added.append(earlier or job)
             used = self._usage(database, caller)  # the new jobs are counted in it already
             before = Usage(used.queued - new, used.audio_bytes, used.caller_queued - new, used.caller_audio_bytes)
-            before.check_room(new, self._limits)
+            before.check_room(new, smallest, self._limits)
         return added
 
     def _usage(self, database: sqlite3.Connection, caller: str) -> Usage:
@@ -420,13 +424,15 @@ class SqliteJobStore:
             most, most_of_caller = (_MAX, _MAX) if limits.evicts else (limits.audio_bytes, limits.caller_audio_bytes)
             longest = 0 if without_long_of is None else _MAX
             busy = json.dumps(list(without_long_of or ()))
+            more = "MAX(1, MIN(MAX(expected_size, kept_size), ?3)) - kept_size"
             while True:
                 row = database.execute(
-                    "SELECT jobs.id, turn FROM jobs CROSS JOIN callers USING (caller) "
+                    "SELECT jobs.id, turn FROM jobs CROSS JOIN callers USING (caller) "  # noqa: S608 - constants
                     "WHERE state = 'queued' AND (due <= ?1 OR due > ?2) "
-                    "AND (concurrency IS NULL OR running < concurrency) AND callers.size < ?3 "
-                    "AND (SELECT value FROM totals WHERE name = 'size') < ?4 AND (characters <= ?5 OR characters <= ?6 "
-                    "AND caller NOT IN (SELECT value FROM json_each(?7))) ORDER BY turn, number LIMIT 1",
+                    f"AND (concurrency IS NULL OR running < concurrency) AND callers.size + {more} <= ?3 "
+                    f"AND (SELECT value FROM totals WHERE name = 'size') + {more} <= ?4 "
+                    "AND (characters <= ?5 OR characters <= ?6 AND caller NOT IN (SELECT value FROM json_each(?7))) "
+                    "ORDER BY turn, number LIMIT 1",
                     (now, now + MAX_DUE_SECONDS, most_of_caller, most, LONG_CHARACTERS, longest, busy),
                 ).fetchone()
                 if row is None:
@@ -437,7 +443,7 @@ class SqliteJobStore:
                     if job is not None:
                         _update(database, job)
                     continue
-                job = job.claimed(now)
+                job = job.claimed(now, limits.reserved(job.expected_size))
                 _update(database, job)
                 database.execute("UPDATE totals SET value = MAX(value, ?) WHERE name = 'turn'", (turn,))
                 return job
@@ -467,13 +473,35 @@ class SqliteJobStore:
         if orphans:
             log.warning("%d jobs are queued again: the process that ran them has died", len(orphans))
 
+    def _count_segment(self, claimed: Job, number: int, size: int) -> bool:
+        """Count a segment of `size` bytes, once; False if the claim no longer holds. Raises StoreFullError."""
+        with self._database.transaction() as database:
+            claim = _read_claim(database, claimed)
+            if claim is None:
+                return True  # see _replace; the next run counts it
+            if not claim.held:
+                return False
+            row = (claimed.id, number, size)
+            added = database.execute("INSERT OR IGNORE INTO segments VALUES (?, ?, ?)", row).rowcount
+            if added and (kept_size := claim.kept_size + size) > claim.counted:
+                self._usage(database, claimed.caller_id).check_audio(kept_size, self._limits, kept_size)
+            return True
+
+    def _reserve(self, claimed: Job, size: int) -> None:
+        """Reserve room for the audio of a claimed job, where it is larger than expected. Raises StoreFullError."""
+        with self._database.transaction() as database:
+            claim = _read_claim(database, claimed)
+            if claim is not None and claim.held and size > claim.counted:
+                self._usage(database, claimed.caller_id).check_audio(size, self._limits, claim.counted)
+                _update(database, claimed.reserving(size))
+
     def _replace(self, claimed: Job, job: Job, then: Callable[[sqlite3.Connection], None] = lambda _: None) -> bool:
         """Store the changed `job`, and do `then` in one transaction; False if the claim no longer holds.
 
         A running job is never deleted, so one that is missing was lost with its database, and is written again.
         """
         replaced = self._replace_in_database(claimed, job, then)
-        if replaced and job.state.final:
+        if replaced and (job.state.final or not job.plan):
             self._segments.delete(job.id)
         return replaced
 
@@ -491,6 +519,8 @@ class SqliteJobStore:
             if current.state is not JobState.RUNNING or current.attempts != claimed.attempts:
                 return False
             _update(database, job)
+            if not job.plan:
+                database.execute("DELETE FROM segments WHERE job = ?", (job.id,))
             then(database)
             return True
 
@@ -585,6 +615,29 @@ class SqliteJobStore:
         return jobs
 
 
+@dataclass(frozen=True)
+class _Claim:
+    """What a row says of a claim: whether it holds, and what counts as the job's audio."""
+
+    held: bool
+    running: bool
+    reserved: int
+    kept_size: int
+
+    @property
+    def counted(self) -> int:
+        return max(self.reserved, self.kept_size)
+
+
+def _read_claim(database: sqlite3.Connection, claimed: Job) -> _Claim | None:
+    """The row of a claimed job; None if there is none."""
+    row = database.execute(
+        "SELECT state = 'running' AND attempts = ?, state = 'running', size, kept_size FROM jobs WHERE id = ?",
+        (claimed.attempts, claimed.id),
+    ).fetchone()
+    return None if row is None else _Claim(bool(row[0]), bool(row[1]), row[2], row[3])
+
+
 def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
@@ -615,7 +668,9 @@ def _update(database: sqlite3.Connection, job: Job) -> None:
     database.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*_changing(job), job.id))  # noqa: S608 - constants
 
 
-_CHANGING = "state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, size, content"
+_CHANGING = (
+    "state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, size, expected_size, content"
+)
 
 
 def _changing(job: Job) -> tuple[object, ...]:
@@ -630,5 +685,6 @@ def _changing(job: Job) -> tuple[object, ...]:
         job.finished,
         job.webhook_due,
         job.size,
+        job.expected_size,
         job.model_dump_json(),
     )

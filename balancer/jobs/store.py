@@ -28,12 +28,13 @@ class IdempotencyError(Exception):
 
 
 class StoreFullError(Exception):
-    """There is no room for new jobs: `used` of `limit` is taken, of queued jobs or of bytes of finished audio."""
+    """There is no room for `needed` queued jobs or bytes of audio: `used` of `limit` is taken."""
 
-    def __init__(self, used: int, limit: int, *, audio: bool, own: bool) -> None:
+    def __init__(self, used: int, limit: int, needed: int, *, audio: bool, own: bool) -> None:
         super().__init__(f"{used} of {limit}")
         self.used = used
         self.limit = limit
+        self.needed = needed
         self.audio = audio
         """Whether bytes of audio are full, rather than queued jobs."""
         self.own = own
@@ -46,7 +47,8 @@ class JobLimits:
 
     queued: int = 2**53
     audio_bytes: int = 2**53
-    """Bytes of finished jobs' audio. Past it jobs are neither accepted nor claimed, unless `evicts`."""
+    """Bytes of finished jobs' audio, of what is reserved for running ones, and of interrupted ones' segments. Past it
+    jobs are neither accepted nor claimed, unless `evicts`."""
     share: float = 1.0
     evicts: bool = False
     """Whether the oldest finished jobs are deleted to make room."""
@@ -65,8 +67,12 @@ class JobLimits:
 
     @property
     def caller_audio_bytes(self) -> int:
-        """Bytes of one caller's finished audio."""
+        """Bytes of one caller's audio."""
         return max(1, int(self.audio_bytes * self.share))
+
+    def reserved(self, expected_size: int) -> int:
+        """Bytes that are reserved for a running job's audio: an expectation too large must not keep it from running."""
+        return min(expected_size, self.caller_audio_bytes)
 
 
 @dataclass(frozen=True)
@@ -78,21 +84,34 @@ class Usage:
     caller_queued: int
     caller_audio_bytes: int
 
-    def check_room(self, new: int, limits: JobLimits) -> None:
-        """Raise StoreFullError if `new` more jobs of the caller exceed the limits."""
+    def check_room(self, new: int, expected_size: int, limits: JobLimits) -> None:
+        """Raise StoreFullError if `new` more jobs of the caller exceed the limits.
+
+        There must be room for audio of `expected_size`, that of the smallest one: the others may wait for theirs.
+        """
         if new == 0:
             return
-        shared = limits.share < 1  # else a caller's part is the whole
+        shared = limits.share < 1
         if shared and self.caller_queued + new > limits.caller_queued:
-            raise StoreFullError(self.caller_queued, limits.caller_queued, audio=False, own=True)
+            raise StoreFullError(self.caller_queued, limits.caller_queued, new, audio=False, own=True)
         if self.queued + new > limits.queued:
-            raise StoreFullError(self.queued, limits.queued, audio=False, own=False)
+            raise StoreFullError(self.queued, limits.queued, new, audio=False, own=False)
+        self.check_audio(limits.reserved(expected_size), limits)
+
+    def check_audio(self, size: int, limits: JobLimits, counted: int = 0) -> None:
+        """Raise StoreFullError if the caller's audio exceeds the limits with `size` bytes where `counted` were.
+
+        Where the limits are reached without it, there is no room for audio of no size, either.
+        """
         if limits.evicts:
             return
-        if shared and self.caller_audio_bytes >= limits.caller_audio_bytes:
-            raise StoreFullError(self.caller_audio_bytes, limits.caller_audio_bytes, audio=True, own=True)
-        if self.audio_bytes >= limits.audio_bytes:
-            raise StoreFullError(self.audio_bytes, limits.audio_bytes, audio=True, own=False)
+        size = max(1, size)
+        used, used_by_caller = self.audio_bytes - counted, self.caller_audio_bytes - counted
+        shared = limits.share < 1  # else a caller's part is the whole
+        if shared and used_by_caller + size > limits.caller_audio_bytes:
+            raise StoreFullError(used_by_caller, limits.caller_audio_bytes, size, audio=True, own=True)
+        if used + size > limits.audio_bytes:
+            raise StoreFullError(used, limits.audio_bytes, size, audio=True, own=False)
 
 
 @dataclass(frozen=True)
@@ -172,7 +191,8 @@ class JobStore(Protocol):
         """Claim the next job that is due: its state is RUNNING and its attempts are incremented. None if none is due.
 
         No other host gets the job while the claim holds. A caller whose `concurrency` jobs run, or whose share of the
-        audio is full, is passed over; so are the long jobs of the callers in `without_long_of`, None: of all.
+        audio has no room for what the job is expected to make, is passed over; so are the long jobs of the callers in
+        `without_long_of`, None: of all. That room is reserved for the job.
         """
 
     async def begin_segments(self, job: Job, plan: str, total: int) -> tuple[Job, Collection[int]] | None:
@@ -184,14 +204,18 @@ class JobStore(Protocol):
     async def keep_segment(self, job: Job, number: int, audio: AudioBuffer) -> bool:
         """Keep the PCM of a segment until the job has ended, whatever happens; it may be empty.
 
-        It counts as audio of the caller. Returns False, and keeps nothing, if the claim no longer holds.
+        It takes up the room that is reserved for the job. Raises StoreFullError if the job needs more, and there is no
+        room. Returns False, and keeps nothing, if the claim no longer holds.
         """
 
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """Files with the kept segments of a claimed job, in their order. They are there until the job has ended."""
 
     async def finish(self, job: Job, result: Result) -> bool:
-        """Set a claimed job to DONE. Returns False, and stores nothing, if the claim no longer holds."""
+        """Set a claimed job to DONE. Returns False, and stores nothing, if the claim no longer holds.
+
+        Raises StoreFullError if there is no room for the audio.
+        """
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """Set a claimed job to FAILED. Returns False if the claim no longer holds."""
@@ -199,7 +223,7 @@ class JobStore(Protocol):
     async def retry_later(self, job: Job, error: JobError, due: float, *, counts: bool = True) -> bool:
         """Queue a claimed job again, not to be claimed before `due`. Returns False if the claim no longer holds.
 
-        The claim counts as an attempt, unless `counts` is false.
+        The claim counts as an attempt, unless `counts` is false. The segments of a job without a plan are dropped.
         """
 
     async def release(self, job: Job) -> None:
@@ -218,7 +242,7 @@ class JobStore(Protocol):
         """The number of jobs in each state."""
 
     async def audio_bytes(self) -> int:
-        """Size of the audio of all finished jobs."""
+        """Size of the audio of all finished jobs, with what is reserved for running ones."""
 
     async def failed(self, limit: int) -> list[Job]:
         """The jobs that failed last, the latest first."""

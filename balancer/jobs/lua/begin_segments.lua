@@ -4,11 +4,11 @@ local id, attempts, plan, content = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 
 if not holds(id, attempts) then return false end
 local job = job_prefix .. id
-local caller, current, size = unpack(redis.call('HMGET', job, 'caller', 'plan', 'size'))
+local caller, current, reserved = unpack(redis.call('HMGET', job, 'caller', 'plan', 'reserved'))
 if current ~= plan then
     redis.call('DEL', segments_prefix .. id)
-    count_size(caller or '', -(tonumber(size) or 0))
-    redis.call('HSET', job, 'size', 0, 'kept', 0)
+    set_size(id, caller or '', tonumber(reserved or 0), 0)
+    redis.call('HSET', job, 'kept', 0)
 end
 redis.call('HSET', job, 'plan', plan, 'content', content)
 return redis.call('HKEYS', segments_prefix .. id)

@@ -38,6 +38,28 @@ local function holds(id, attempts)
     return state == 'running' and current == attempts
 end
 
+-- Records what is reserved for a job's audio, or its size, and how much of it is kept in segments. These are part of what
+-- is reserved, so the larger of the two counts: the field `size`.
+local function set_size(id, caller, reserved, kept_size)
+    local job = job_prefix .. id
+    local size = math.max(reserved, kept_size)
+    count_size(caller, size - tonumber(redis.call('HGET', job, 'size') or 0))
+    redis.call('HSET', job, 'size', size, 'reserved', reserved, 'kept_size', kept_size)
+end
+
+-- Whether audio of a caller, with `more` bytes where `counted` were, exceeds the limits, or these are reached: false, or
+-- {1, whether its own share is full, used, limit, more}. Where a caller's part is the whole, it is the whole that is full.
+local function check_audio(caller, more, counted, max_size, max_own_size)
+    local size = tonumber(redis.call('HGET', counts, 'size') or 0) - counted
+    local own_size = tonumber(redis.call('HGET', size_by, caller) or 0) - counted
+    more = math.max(1, more)
+    if max_own_size < max_size and own_size + more > max_own_size then
+        return {1, 1, own_size, max_own_size, more}
+    end
+    if size + more > max_size then return {1, 0, size, max_size, more} end
+    return false
+end
+
 -- The turn of a caller's next job.
 local function next_turn(caller)
     local turn = math.max(tonumber(redis.call('HGET', counts, 'turn') or 0),

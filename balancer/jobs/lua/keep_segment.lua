@@ -1,12 +1,20 @@
--- Keeps the audio of a segment of a claimed job, and returns 1; returns 0 if the claim no longer holds.
+-- Keeps the audio of a segment of a claimed job, and returns {1}; returns {0} if the claim no longer holds, or
+-- {0, 1, whether the caller's own share is full, used, limit, needed} if the job needs more than was reserved for it, and
+-- there is no room.
 local id, attempts, number, audio = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local max_size, max_own_size = tonumber(ARGV[5]), tonumber(ARGV[6])
 
-if not holds(id, attempts) then return 0 end
--- First, so that a full Redis refuses it before anything has changed.
-if redis.call('HSET', segments_prefix .. id, number, audio) == 1 then
-    local job = job_prefix .. id
-    redis.call('HINCRBY', job, 'size', #audio)
-    redis.call('HINCRBY', job, 'kept', 1)
-    count_size(redis.call('HGET', job, 'caller') or '', #audio)
+if not holds(id, attempts) then return {0} end
+if redis.call('HEXISTS', segments_prefix .. id, number) == 1 then return {1} end
+local job = job_prefix .. id
+local caller, counted, reserved, kept_size = unpack(redis.call('HMGET', job, 'caller', 'size', 'reserved', 'kept_size'))
+caller, counted, kept_size = caller or '', tonumber(counted or 0), tonumber(kept_size or 0) + #audio
+if kept_size > counted then
+    local full = check_audio(caller, kept_size, counted, max_size, max_own_size)
+    if full then return {0, unpack(full)} end
 end
-return 1
+-- First, so that a full Redis refuses it before anything has changed.
+redis.call('HSET', segments_prefix .. id, number, audio)
+redis.call('HINCRBY', job, 'kept', 1)
+set_size(id, caller, tonumber(reserved or 0), kept_size)
+return {1}

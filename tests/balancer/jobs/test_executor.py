@@ -17,7 +17,7 @@ from balancer.jobs import executor as module
 from balancer.jobs.executor import MAX_CRASHES_PER_ATTEMPT, JobExecutor
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import LONG_CHARACTERS
+from balancer.jobs.store import LONG_CHARACTERS, JobLimits
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
@@ -52,6 +52,10 @@ class Speech:
             await keeper.keep(len(kept), PCM)
             if len(kept) + 1 < int(times):
                 raise SynthesisError("one segment failed")
+        if name == "growing":
+            kept = await keeper.begin("plan", int(times))
+            for number in range(int(times)):
+                await keeper.keep(number, PCM)
         if name == "hold":
             await keeper.begin("plan", 2)
             await keeper.keep(0, PCM)
@@ -75,8 +79,13 @@ class Slots:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[SqliteJobStore]:
-    store = SqliteJobStore(tmp_path)
+def limits() -> JobLimits:
+    return JobLimits()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, limits: JobLimits) -> AsyncIterator[SqliteJobStore]:
+    store = SqliteJobStore(tmp_path, limits=limits)
     yield store
     await store.aclose()
 
@@ -185,6 +194,47 @@ async def test_a_job_fails_if_its_voice_no_longer_exists(store: SqliteJobStore, 
     job = await ended(store, "Hello.", body={"text": "Hello.", "character": "gone"})
     assert job.error is not None
     assert job.error.code == "voice_not_found"
+
+
+@pytest.mark.parametrize("limits", [JobLimits(audio_bytes=16, share=0.5)])
+async def test_a_job_whose_audio_has_no_room_waits_for_it(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    first = await ended(store, "First.")
+    waiting = asyncio.create_task(ended(store, "Second."))
+    async with asyncio.timeout(TIMEOUT):
+        while (job := await store.get("Second.")) is None or job.error is None:
+            await asyncio.sleep(0.005)
+    assert (job.state, job.attempts, job.expected_size, job.error.code) == (JobState.QUEUED, 0, 5, "jobs_full")
+    assert speech.attempts("Second.") == 1
+    await store.delete(first.id)
+    assert (await waiting).state is JobState.DONE
+    assert speech.attempts("Second.") == 2
+
+
+@pytest.mark.parametrize("limits", [JobLimits(audio_bytes=8, share=0.5)])
+async def test_a_job_whose_audio_exceeds_the_callers_share_fails(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    job = await ended(store, "Hello.")
+    assert job.error is not None
+    assert (job.state, job.error.code, speech.attempts("Hello.")) == (JobState.FAILED, "audio_too_large", 1)
+
+
+@pytest.mark.parametrize("limits", [JobLimits(audio_bytes=24, share=0.5)])
+async def test_a_job_whose_segments_have_no_room_is_begun_anew_when_there_is(
+    store: SqliteJobStore, speech: Speech, running: Running
+) -> None:
+    first = await ended(store, "First.")
+    waiting = asyncio.create_task(ended(store, "growing 4"))
+    async with asyncio.timeout(TIMEOUT):
+        while (job := await store.get("growing-4")) is None or job.error is None:
+            await asyncio.sleep(0.005)
+    assert (job.state, job.attempts, job.expected_size, job.error.code) == (JobState.QUEUED, 0, 12, "jobs_full")
+    assert (job.segments, job.segments_done, await store.audio_bytes()) == (None, 0, 5)
+    await store.delete(first.id)
+    assert (await waiting).state is JobState.DONE
+    assert speech.attempts("growing 4") == 2
 
 
 async def test_a_job_whose_audio_cannot_be_stored_is_queued_again(

@@ -7,7 +7,7 @@ import pytest
 from balancer.jobs.job import JobState
 from balancer.jobs.store import JobLimits, JobStore, StoreFullError
 from tests.support.clock import Clock
-from tests.support.jobs import RESULT, Opened, found, job
+from tests.support.jobs import ERROR, RESULT, Opened, found, job
 
 SIZE = len(RESULT.audio)
 
@@ -73,6 +73,63 @@ async def test_a_caller_whose_audio_fills_its_share_waits(opened: Opened) -> Non
         assert await store.audio(deleted) is None
         assert await store.audio_bytes() == 2 * SIZE
         assert await finish_next(store) == "job-2"
+
+
+async def test_room_for_expected_audio_is_reserved_while_a_job_runs(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
+        await store.add([job(number, expected_size=SIZE) for number in range(4)])
+        first, second = found(await store.claim()), found(await store.claim())
+        assert await store.claim() is None, "two of SIZE are reserved, which is the caller's share"
+        assert await store.audio_bytes() == 2 * SIZE
+        await store.add([job(10, caller="other", expected_size=SIZE)])
+        assert await finish_next(store) == "job-10"
+        await store.release(second)
+        assert await store.audio_bytes() == 2 * SIZE, "what was reserved is given back"
+        assert await store.finish(first, RESULT)
+        assert await finish_next(store) == "job-1"
+        assert await store.claim() is None
+
+
+async def test_audio_that_is_larger_than_expected_is_not_stored_without_room(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
+        await store.add([job(number, expected_size=1) for number in range(3)])
+        running = [found(await store.claim()) for _ in range(3)]
+        assert await store.finish(running[0], RESULT)
+        with pytest.raises(StoreFullError) as full:
+            await store.finish(running[1], RESULT)
+        assert (full.value.own, full.value.audio, full.value.limit) == (True, True, 2 * SIZE)
+        assert await store.retry_later(running[1].expecting(SIZE), ERROR, 0.0, counts=False)
+        assert await store.audio(running[1]) is None
+        assert await store.claim() is None, "it waits until there is room for all of its audio"
+        assert await store.fail(running[2], ERROR)
+        again = found(await store.claim())
+        assert (again.id, again.attempts) == ("job-1", 1)
+        assert await store.finish(again, RESULT)
+        assert await store.audio_bytes() == 2 * SIZE
+
+
+async def test_a_job_that_fits_goes_before_an_earlier_one_that_does_not(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=2 * SIZE)) as store:
+        await store.add([job(1), job(2, expected_size=2 * SIZE), job(3, expected_size=SIZE)])
+        await finish_next(store)
+        assert await finish_next(store) == "job-3"
+
+
+async def test_an_expectation_above_the_share_keeps_no_job_from_running(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
+        await store.add([job(1, expected_size=100 * SIZE)])
+        assert await finish_next(store) == "job-1"
+        assert await store.audio_bytes() == SIZE
+
+
+async def test_a_job_is_refused_without_room_for_what_it_is_expected_to_make(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
+        await store.add([job(1)])
+        await finish_next(store)
+        with pytest.raises(StoreFullError) as full:
+            await store.add([job(2, expected_size=2 * SIZE)])
+        assert (full.value.own, full.value.audio) == (True, True)
+        await store.add([job(3, expected_size=2 * SIZE), job(4, expected_size=SIZE)])
 
 
 async def test_audio_of_all_callers_is_bounded(opened: Opened) -> None:

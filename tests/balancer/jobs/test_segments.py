@@ -9,7 +9,7 @@ import pytest
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import Job, JobState
-from balancer.jobs.store import LONG_CHARACTERS, JobLimits, JobStore, Result
+from balancer.jobs.store import LONG_CHARACTERS, JobLimits, JobStore, Result, StoreFullError
 from tests.support.clock import Clock
 from tests.support.jobs import ERROR, RESULT, Opened, found, job
 
@@ -167,6 +167,55 @@ async def test_kept_segments_fill_their_callers_share(opened: Opened) -> None:
         assert await store.claim() is None, "the caller's second job waits for room"
         await cancel(store, running)
         assert found(await store.claim()).id == "job-2"
+
+
+async def test_kept_segments_are_part_of_what_is_reserved(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=2000, share=0.5)) as store:
+        await store.add([job(1, expected_size=250), job(2, expected_size=800)])
+        running = await begun(store, 0, 1)
+        assert await store.audio_bytes() == 250
+        assert await store.claim() is None, "250 are reserved, and there is no room for 800 beside them"
+        assert await store.keep_segment(running, 2, pcm(2))
+        assert await store.audio_bytes() == 303, "the segments need more than was reserved"
+        await store.release(running)
+        assert await store.audio_bytes() == 303, "the segments stay"
+        again = await begun(store)
+        assert again.id == "job-1", "its own segments leave room for it"
+        assert await store.audio_bytes() == 303
+        await finish(store, again)
+        assert await store.audio_bytes() == len(RESULT.audio)
+        assert found(await store.claim()).id == "job-2"
+
+
+async def test_a_segment_for_which_there_is_no_room_is_not_kept(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=1000, share=0.5)) as store:
+        await store.add([job(1, expected_size=250), job(2, expected_size=250)])
+        first, second = await begun(store, 0, 1), await begun(store, 0, 1)
+        with pytest.raises(StoreFullError) as full:
+            await store.keep_segment(first, 2, pcm(2))
+        assert (full.value.own, full.value.audio) == (True, True)
+        assert (full.value.used, full.value.limit, full.value.needed) == (250, 500, 303)
+        assert await store.keep_segment(first, 1, pcm(1)), "it is kept already"
+        assert len(await kept(store, first)) == 2
+        assert await store.audio_bytes() == 500
+        await finish(store, second)
+        assert await store.keep_segment(first, 2, pcm(2))
+        assert await store.audio_bytes() == 303 + len(RESULT.audio)
+
+
+async def test_a_job_that_is_begun_anew_gives_its_segments_back(opened: Opened) -> None:
+    async with opened(limits=JobLimits(audio_bytes=1000, share=0.5)) as store:
+        await store.add([job(1, expected_size=250)])
+        running = await begun(store, 0, 1)
+        anew = running.expecting(400).without_segments()
+        assert await store.retry_later(anew, ERROR, 0.0, counts=False)
+        assert await store.audio_bytes() == 0
+        waiting = found(await store.get("job-1"))
+        assert (waiting.segments, waiting.segments_done, waiting.fruitless_attempts) == (None, 0, 0)
+        again, numbers = await store.begin_segments(found(await store.claim()), "plan", 5)
+        assert set(numbers) == set()
+        assert await kept(store, again) == []
+        assert await store.audio_bytes() == 400
 
 
 async def test_long_jobs_of_some_callers_are_passed_over(opened: Opened) -> None:

@@ -107,6 +107,41 @@ CREATE INDEX by_state ON jobs (state, number);
 """
 
 
+_VERSION_1 = """
+DROP TABLE segments;
+DROP TRIGGER drop_segments_of_ended;
+DROP TRIGGER drop_segments_of_deleted;
+DROP TRIGGER count_added;
+DROP TRIGGER count_deleted;
+DROP TRIGGER count_changed;
+CREATE TRIGGER count_changed AFTER UPDATE ON jobs WHEN OLD.size <> NEW.size BEGIN
+    UPDATE totals SET value = value + NEW.size - OLD.size WHERE name = 'size';
+END;
+ALTER TABLE jobs DROP COLUMN expected_size;
+ALTER TABLE jobs DROP COLUMN kept_size;
+PRAGMA user_version = 1;
+"""
+
+
+async def test_jobs_of_version_1_keep_their_turns(tmp_path: Path) -> None:
+    store = SqliteJobStore(tmp_path)
+    await store.add([job(1), job(2, caller="other"), job(3)])
+    assert found(await store.claim()).id == "job-1"
+    await store.aclose()
+    database = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    turns = database.execute("SELECT id, turn FROM jobs").fetchall()
+    database.executescript(_VERSION_1)
+    store = SqliteJobStore(tmp_path)
+    await store.add([job(4, expected_size=7)])
+    assert database.execute("SELECT id, turn FROM jobs WHERE expected_size = 0").fetchall() == turns
+    begun = await store.begin_segments(found(await store.claim()), "plan", 2)
+    assert begun is not None
+    assert await store.keep_segment(begun[0], 0, RESULT.audio)
+    assert await store.audio_bytes() == len(RESULT.audio)
+    database.close()
+    await store.aclose()
+
+
 async def test_jobs_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     database = sqlite3.connect(tmp_path / DATABASE)
     database.executescript(_EARLIER_SCHEMA)
