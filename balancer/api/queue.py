@@ -96,13 +96,13 @@ class QueueRoutes:
         """Queue many jobs, all or none."""
         async with self._batches.read(request, QueueBody, self._check_line) as bodies:
             views, limit_headers = await self._accept(bodies, request)
-        base_url = self._base_url(request)
+            base_url = self._base_url(request)
 
-        def response() -> Response:
-            receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
-            return JSONResponse(receipts, 202, limit_headers)
+            def response() -> Response:
+                receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
+                return JSONResponse(receipts, 202, limit_headers)
 
-        return await self._batches.run(response)
+            return await self._batches.run(response)
 
     async def status(self, request: Request) -> Response:
         """The status of a job: once, or as a stream of events."""

@@ -35,6 +35,11 @@ CLIENT_WATCH = "chorus.client_watch"
 LINES_AT_A_TIME = 500
 """Lines of a batch that are parsed before another batch has its turn."""
 
+PARSED_BYTES = 4
+"""Bytes of memory that a body of JSON lines takes for each of its own until its jobs are stored, at most."""
+LINE_BYTES = 5 * 1024
+"""Bytes that each line takes besides, however short it is."""
+
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
 MEMORY_RETRY_SECONDS = 5.0
@@ -61,7 +66,7 @@ async def read_json(request: Request, schema: type[Body], limit: int, memory: Bu
 class JsonLinesReader:
     """Reads bodies of JSON lines, of at most `max_bytes` and `max_lines`, in a thread of its own.
 
-    `memory` counts the bodies.
+    `memory` counts the bodies, and what is made of them.
     """
 
     def __init__(self, memory: Budget, *, max_bytes: int, max_lines: int) -> None:
@@ -76,7 +81,7 @@ class JsonLinesReader:
     ) -> AsyncIterator[list[Body]]:
         """The lines, each validated as `schema` and by `check`; empty lines are skipped.
 
-        The body is counted until the end of the block.
+        The body and its lines are counted until the end of the block.
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
@@ -86,14 +91,14 @@ class JsonLinesReader:
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
             )
         with _BodyMemory(self._memory, caller_of(request).identity) as taken:
-            content = await _read_body(request, self._max_bytes, taken)
-            yield await self._validated(content, schema, check)
+            content = (await _read_body(request, self._max_bytes, taken)).rstrip()
+            # A line of a body that is too long costs memory and time, even if it is refused.
+            if (line_ends := content.count(b"\n")) >= self._max_lines:
+                raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
+            taken.take((PARSED_BYTES - 1) * len(content) + LINE_BYTES * (line_ends + 1))
+            yield await self._validated(content.split(b"\n"), schema, check)
 
-    async def _validated(self, content: bytes, schema: type[Body], check: Callable[[Body], None]) -> list[Body]:
-        # A line of a body that is too long costs memory and time, even if it is refused.
-        if content.rstrip().count(b"\n") >= self._max_lines:
-            raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
-        lines = content.split(b"\n")
+    async def _validated(self, lines: list[bytes], schema: type[Body], check: Callable[[Body], None]) -> list[Body]:
         bodies: list[Body] = []
 
         def parse(first: int) -> None:

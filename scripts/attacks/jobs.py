@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 
 from scripts.attacks.attack import Attack, Checks, Criteria
 from scripts.attacks.target import BYSTANDER_KEY, ChorusPlan, Target, eventually
 from scripts.attacks.texts import long_text, new_text
-from scripts.attacks.wire import ATTACKER, Answer
+from scripts.attacks.wire import ATTACKER, Answer, attackers
 from scripts.support.check import Check
 
 TURN_SECONDS = 15.0
 """Time within which a short job is done, however many another caller has queued before."""
+LINES = 9500
+SENDERS = 3
+"""Batches that are sent at a time."""
+TINY_SENDERS = 60
+TINY_SECONDS = 90.0
 LIMITED = ("carol", "--requests-per-minute", "2")
 SERIAL = ("dave", "--concurrency", "1")
 
@@ -32,6 +38,36 @@ async def job_turns(target: Target) -> Checks:
         Check("the batch of 2,000", str(queued.status), holds=True),
         Check(f"another caller's job is done (at most {TURN_SECONDS:g} s)", seconds, done),
     ]
+
+
+async def batches_of_lines(target: Target) -> Checks:
+    """Batches of 9,500 lines, from several addresses at a time: the first fills the queue, the others are refused."""
+    bodies = [{"text": long_text(300, number)} for number in range(LINES)]
+    statuses: Counter[int] = Counter()
+    until = time.monotonic() + target.duration
+
+    async def send(source: str) -> None:
+        while time.monotonic() < until:
+            statuses[(await target.queue(*bodies, source=source)).status] += 1
+
+    await asyncio.gather(*map(send, attackers(SENDERS)))
+    listed = ", ".join(f"{count} times {status}" for status, count in statuses.items())
+    return [Check("the batches", listed, set(statuses) <= {202, 429, 503})]
+
+
+async def batches_of_tiny_lines(target: Target) -> Checks:
+    """Batches whose lines are as short as can be, from many addresses at a time: each line takes memory, too."""
+    body = b'{"text":"a"}\n' * LINES
+    headers = (("Content-Type", "application/x-ndjson"),)
+    answers = await asyncio.gather(
+        *(
+            target.ask("POST", "/queue/batch", body, headers=headers, source=source, timeout=TINY_SECONDS)
+            for source in attackers(TINY_SENDERS)
+        )
+    )
+    statuses = Counter(answer.status for answer in answers)
+    listed = ", ".join(f"{count} times {status}" for status, count in statuses.items())
+    return [Check(f"{TINY_SENDERS} batches of {len(body)} bytes", listed, set(statuses) <= {202, 429, 503})]
 
 
 async def job_limits(target: Target) -> Checks:
@@ -77,6 +113,22 @@ ATTACKS = (
         "2,000 jobs of one caller before one of another",
         job_turns,
         criteria=Criteria(idle=False),
+    ),
+    Attack(
+        "batch-lines",
+        "batches of 9,500 lines, one after another",
+        batches_of_lines,
+        ChorusPlan({"jobs_caller_share": 1}),
+        Criteria(idle=False),
+        max_seconds=90,
+    ),
+    Attack(
+        "batch-memory",
+        "60 batches of 9,500 tiny lines at once",
+        batches_of_tiny_lines,
+        ChorusPlan({"jobs_caller_share": 1}),
+        Criteria(idle=False),
+        max_seconds=120,
     ),
     Attack(
         "job-limits",

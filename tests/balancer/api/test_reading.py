@@ -9,9 +9,10 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 
-from balancer.api.reading import CLIENT_WATCH, WhileConnected, read_json
+from balancer.api.reading import CLIENT_WATCH, LINE_BYTES, PARSED_BYTES, JsonLinesReader, WhileConnected, read_json
 from balancer.api.responses import ClientGoneError
 from balancer.audio.held_audio import Budget
+from balancer.errors import MemoryFullError
 from balancer.requests.bodies import TtsBody
 from balancer.settings_groups import MIB
 from tests.support.harness import Server, serve_stub, wait_until
@@ -56,6 +57,27 @@ async def test_a_body_that_fails_at_its_beginning_has_no_memory_to_give_back() -
     with pytest.raises(ClientDisconnect):
         await read_json(request, TtsBody, 100, memory)
     assert not memory.taken
+
+
+async def test_the_lines_of_a_batch_are_counted_with_what_is_made_of_them() -> None:
+    body = b'{"text":"a"}\n' * 100
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    headers, client = [(b"content-type", b"application/x-ndjson")], ("192.0.2.1", 1)
+    request = Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive)
+    memory = Budget(100 * LINE_BYTES + PARSED_BYTES * len(body), 1.0)
+    reader = JsonLinesReader(memory, max_bytes=MIB, max_lines=1000)
+    async with reader.read(request, TtsBody) as bodies:
+        assert len(bodies) == 100
+        assert memory.taken > 100 * LINE_BYTES
+    assert not memory.taken
+    memory.take("another", 10)
+    with pytest.raises(MemoryFullError):
+        async with reader.read(Request(request.scope, receive), TtsBody):
+            pass
+    reader.close()
 
 
 class Client:
