@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 import socket
+import sys
 import time
 from types import FrameType
 
@@ -16,6 +17,10 @@ import uvicorn
 from balancer.http.connections import Connections
 from balancer.lifecycle import Lifecycle
 from balancer.listening_sockets import refuse
+
+SWITCH_SECONDS = 0.0005
+"""How long another thread may keep the interpreter while the event loop wants it, a tenth of Python's default. One
+request wants it a dozen times, and each time a thread that reads a batch or prepares a text may have it."""
 
 
 class _CutOff(logging.Filter):
@@ -61,6 +66,7 @@ class Server(uvicorn.Server):
         # What has been loaded stays, so garbage collection leaves it out: it would take a tenth of a second each time.
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(SWITCH_SECONDS)
         await super().startup(sockets)
         self._lifecycle.accepting.set()
 

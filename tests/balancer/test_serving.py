@@ -5,11 +5,16 @@ from __future__ import annotations
 import resource
 import socket
 import time
+from pathlib import Path
+from unittest.mock import AsyncMock
 
 import httpx
 import psutil
 import pytest
 
+from balancer.__main__ import create_server
+from balancer.serving import SWITCH_SECONDS
+from balancer.settings import Settings, variable
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 
 ASSET = "/docs/assets/swagger-editor-bundle.js"
@@ -32,6 +37,18 @@ def connect_and_never_read(server: Server, path: str = ASSET) -> socket.socket:
     client.connect(address(server))
     client.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
     return client
+
+
+async def test_no_thread_keeps_the_event_loop_from_the_interpreter_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {variable(name): str(tmp_path / name) for name in ("data_dir", "cache_dir", "run_dir")}
+    intervals: list[float] = []
+    monkeypatch.setattr("sys.setswitchinterval", intervals.append)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("uvicorn.Server.startup", AsyncMock())
+    await create_server(Settings.load(folders), []).startup()
+    assert intervals == [SWITCH_SECONDS]
 
 
 def test_before_it_stops_it_says_so_for_a_while_and_serves_everything() -> None:
