@@ -42,6 +42,7 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
+from balancer.jobs.public_network import ReceiverRules
 from balancer.jobs.service import JobService
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
@@ -265,7 +266,7 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
     if jobs.webhook_secret is None:
         return []
     secret = jobs.webhook_secret.get_secret_value()
-    client = WebhookClient(secret, allow_private=jobs.webhook_private, ports=jobs.webhook_port_ranges)
+    client = WebhookClient(secret, ReceiverRules.of(jobs))
     webhooks = Webhooks(stores.jobs, metrics, client)
     return [BackgroundTask("webhooks", webhooks.run)]
 

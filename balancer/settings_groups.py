@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 from base64 import b64decode
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -57,6 +57,8 @@ AbsolutePath = Annotated[Path, AfterValidator(_make_absolute)]
 
 DAY_SECONDS = 86_400.0
 MIB = 2**20
+NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
+"""Lengths that a prefix of NAT64 may have (RFC 6052, 2.2)."""
 PROGRAM_MIB = 384
 """Memory of the balancer without the audio that it counts: the program, connections, and what is being synthesized,
 encoded and read."""
@@ -549,6 +551,19 @@ class RateLimitSettings(SettingsGroup):
     )
 
 
+def _parse_nat64(prefixes: str) -> tuple[IPv6Network, ...]:
+    parsed = []
+    for part in filter(None, map(str.strip, prefixes.split(","))):
+        try:
+            network = IPv6Network(part)
+        except ValueError as error:
+            raise ValueError("must be IPv6 prefixes, separated by commas") from error
+        if network.prefixlen not in NAT64_LENGTHS:
+            raise ValueError(f"a prefix of NAT64 has a length of {', '.join(map(str, NAT64_LENGTHS))}")
+        parsed.append(network)
+    return tuple(parsed)
+
+
 def _parse_ports(ports: str) -> tuple[range, ...]:
     parsed = []
     for part in ports.split(","):
@@ -606,6 +621,12 @@ class JobSettings(SettingsGroup):
         description="Ports that webhooks may be sent to: numbers and ranges, separated by commas.",
     )
 
+    webhook_nat64: str = Field(
+        "",
+        description="Prefixes of this network's own NAT64, such as `2001:db8:64::/96`, separated by commas: webhooks "
+        "reach no private IPv4 address through them.",
+    )
+
     @property
     def jobs_bytes(self) -> int:
         """`jobs_mib` in bytes."""
@@ -615,6 +636,17 @@ class JobSettings(SettingsGroup):
     def webhook_port_ranges(self) -> tuple[range, ...]:
         """`webhook_ports`, parsed."""
         return _parse_ports(self.webhook_ports)
+
+    @property
+    def webhook_nat64_networks(self) -> tuple[IPv6Network, ...]:
+        """`webhook_nat64`, parsed."""
+        return _parse_nat64(self.webhook_nat64)
+
+    @field_validator("webhook_nat64")
+    @classmethod
+    def _are_prefixes(cls, prefixes: str) -> str:
+        _parse_nat64(prefixes)
+        return prefixes
 
     @field_validator("webhook_ports")
     @classmethod

@@ -7,6 +7,7 @@ https://www.iana.org/assignments/iana-ipv4-special-registry, https://www.iana.or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _SPECIAL_IPV4 = tuple(
@@ -52,14 +53,23 @@ _IPV4_IN_IPV6 = (
 not among them: its translator may lead anywhere."""
 
 
-def is_public(address: str) -> bool:
+def is_public(address: str, nat64: Sequence[IPv6Network] = ()) -> bool:
     """Whether an IP address is a public unicast address. Raises ValueError if it is no IP address.
 
-    An IPv4 address that is reached through an IPv6 one decides for it.
+    An IPv4 address that is reached through an IPv6 one decides for it; `nat64` are the prefixes of this network's own
+    translators.
     """
     ip = ip_address(address.partition("%")[0])
     if isinstance(ip, IPv6Address):
-        if not any(ip in network for network in _IPV4_IN_IPV6):
+        prefix = next((network for network in (*_IPV4_IN_IPV6, *nat64) if ip in network), None)
+        if prefix is None:
             return ip in _GLOBAL_UNICAST and not any(ip in network for network in _SPECIAL_IPV6)
-        ip = IPv4Address(int(ip) & 0xFFFFFFFF)
+        ip = _embedded(ip, prefix)
     return not any(ip in network for network in _SPECIAL_IPV4)
+
+
+def _embedded(ip: IPv6Address, prefix: IPv6Network) -> IPv4Address:
+    """The IPv4 address behind the prefix. Bits 64 to 71 are left out (RFC 6052, 2.2)."""
+    bits = f"{int(ip):0128b}"
+    behind = bits[96:] if prefix.prefixlen == 96 else bits[prefix.prefixlen : 64] + bits[72:]
+    return IPv4Address(int(behind[:32], 2))

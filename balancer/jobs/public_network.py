@@ -13,12 +13,15 @@ import ssl
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from ipaddress import IPv6Network
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpcore
 
 from balancer.jobs.public_addresses import is_public
+from balancer.settings_groups import JobSettings
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 
@@ -41,7 +44,23 @@ class LocalFaultError(httpcore.ConnectError):
     """The host of this server could not open a connection: it has no descriptor, port or memory left for one."""
 
 
-def check_url(url: str, *, allow_private: bool, ports: Sequence[range] = ANY_PORT) -> None:
+@dataclass(frozen=True)
+class ReceiverRules:
+    """Which receivers webhooks are sent to."""
+
+    allow_private: bool = False
+    """Whether to addresses of private networks."""
+    ports: Sequence[range] = ANY_PORT
+    nat64: Sequence[IPv6Network] = ()
+    """Prefixes of this network's NAT64 translators."""
+
+    @classmethod
+    def of(cls, settings: JobSettings) -> Self:
+        """The rules that the operator has set."""
+        return cls(settings.webhook_private, settings.webhook_port_ranges, settings.webhook_nat64_networks)
+
+
+def check_url(url: str, rules: ReceiverRules) -> None:
     """Check the URL of a webhook when it is accepted. Raises ValueError, whose message follows the field's name."""
     try:
         parts = urlsplit(url)
@@ -54,23 +73,22 @@ def check_url(url: str, *, allow_private: bool, ports: Sequence[range] = ANY_POR
         raise ValueError("must not contain a user or password; the signature authenticates the sender")
     if port is None:
         port = 443 if parts.scheme == "https" else 80
-    if not any(port in allowed for allowed in ports):
+    if not any(port in allowed for allowed in rules.ports):
         raise ValueError(f"must not use port {port}, which this server does not connect to")
     try:
-        public = is_public(host)
+        public = is_public(host, rules.nat64)
     except ValueError:
         name = host.rstrip(".").lower()
         public = name != "localhost" and not name.endswith(".localhost")
-    if not public and not allow_private:
+    if not public and not rules.allow_private:
         raise ValueError("must be at a public address")
 
 
 class PublicNetwork(httpcore.AsyncNetworkBackend):
     """Network backend of an HTTP client. It connects to a name only if all of its addresses are public."""
 
-    def __init__(self, *, allow_private: bool = False, ports: Sequence[range] = ANY_PORT) -> None:
-        self._allow_private = allow_private
-        self._ports = ports
+    def __init__(self, rules: ReceiverRules) -> None:
+        self._rules = rules
         self._network = httpcore.AnyIOBackend()
         self._lookup: asyncio.Future[list[str] | Exception] | None = None
 
@@ -86,12 +104,13 @@ class PublicNetwork(httpcore.AsyncNetworkBackend):
 
         Raises PrivateAddressError, LocalFaultError, ConnectError, ConnectTimeout.
         """
-        if not any(port in allowed for allowed in self._ports):
+        if not any(port in allowed for allowed in self._rules.ports):
             raise PrivateAddressError(f"webhooks are not sent to port {port}")
         try:
             async with asyncio.timeout(timeout):
                 addresses = await self._resolve(host, port)
-                if not self._allow_private and (private := [ip for ip in addresses if not is_public(ip)]):
+                private = [ip for ip in addresses if not is_public(ip, self._rules.nat64)]
+                if private and not self._rules.allow_private:
                     raise PrivateAddressError(f"{host} resolves to {private[0]}, which is not a public address")
                 return await self._connect(host, addresses, port, local_address, socket_options)
         except TimeoutError as error:

@@ -25,7 +25,7 @@ from balancer.errors import (
     JobsUnavailableError,
 )
 from balancer.jobs.job import Job, JobState, new_id
-from balancer.jobs.public_network import check_url
+from balancer.jobs.public_network import ReceiverRules, check_url
 from balancer.jobs.store import (
     MAX_DUE_SECONDS,
     IdempotencyError,
@@ -145,8 +145,7 @@ class JobService:
         self._max_bytes = min(self._max_kept_bytes, store.max_result_bytes)
         self._max_encoded_bytes = max_encoded_bytes
         self._webhooks_enabled = settings.webhook_secret is not None
-        self._allow_private = settings.webhook_private
-        self._webhook_ports = settings.webhook_port_ranges
+        self._receivers = ReceiverRules.of(settings)
 
     def check(self, body: QueueBody, request: SpeechRequest) -> None:
         """Raise InvalidRequestError for a webhook that could not be delivered, or a result that would be too large.
@@ -162,7 +161,7 @@ class JobService:
                 param="webhook",
             )
         try:
-            check_url(body.webhook, allow_private=self._allow_private, ports=self._webhook_ports)
+            check_url(body.webhook, self._receivers)
         except ValueError as error:
             raise InvalidRequestError(f"webhook {error}", param="webhook") from error
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import httpcore
 from standardwebhooks.webhooks import Webhook
 
 from balancer.jobs.job import Job
-from balancer.jobs.public_network import ANY_PORT, LocalFaultError, PublicNetwork
+from balancer.jobs.public_network import LocalFaultError, PublicNetwork, ReceiverRules
 from balancer.jobs.report import JobReport
 
 TIMEOUT_SECONDS = 10.0
@@ -36,15 +35,11 @@ class NotSentError(Exception):
 
 
 class WebhookClient:
-    """Signs with `secret`, the key in base64 with or without the prefix `whsec_`.
+    """Signs with `secret`, the key in base64 with or without the prefix `whsec_`; `rules` say what receivers may be."""
 
-    `allow_private` permits receivers in private networks, `ports` are those that receivers may have.
-    """
-
-    def __init__(self, secret: str, *, allow_private: bool = False, ports: Sequence[range] = ANY_PORT) -> None:
+    def __init__(self, secret: str, rules: ReceiverRules) -> None:
         self._signer = Webhook(secret)
-        self._allow_private = allow_private
-        self._ports = ports
+        self._rules = rules
         # Loading the certificates takes milliseconds, so it is done once.
         self._tls = httpcore.default_ssl_context()
 
@@ -65,7 +60,7 @@ class WebhookClient:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": self._signer.sign(message_id, now, body),
         }
-        network = PublicNetwork(allow_private=self._allow_private, ports=self._ports)
+        network = PublicNetwork(self._rules)
         error = await self._attempt(network, job.webhook or "", headers, body.encode())
         await network.lookup_ended()  # the thread of a slow lookup counts as part of the delivery
         return error

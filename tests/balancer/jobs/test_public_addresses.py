@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from ipaddress import IPv6Address, IPv6Network
+
 import pytest
 
 from balancer.jobs.public_addresses import is_public
@@ -77,3 +79,29 @@ def test_public_addresses(address: str) -> None:
 )
 def test_special_addresses_in_every_notation(address: str) -> None:
     assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "address"),
+    [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+    ],
+)
+def test_the_ipv4_address_behind_a_prefix_of_nat64_decides(prefix: str, address: str) -> None:
+    """The examples of RFC 6052, 2.4: the address is 192.0.2.33, which is not public."""
+    network = IPv6Network(prefix)
+    public = IPv6Address(int(IPv6Address(address)) ^ (0xC0 ^ 0x08) << _shift(network))
+    assert not is_public(address, [network])
+    assert is_public(str(public), [network])
+
+
+def _shift(network: IPv6Network) -> int:
+    """The place of the first octet of the IPv4 address: 192 becomes 8, which is public."""
+    if network.prefixlen == 64:
+        return 48
+    return 120 - network.prefixlen if network.prefixlen < 64 else 24

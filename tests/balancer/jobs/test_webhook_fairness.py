@@ -13,7 +13,7 @@ import pytest
 
 from balancer.jobs import webhook_client, webhooks
 from balancer.jobs.job import Job, JobState
-from balancer.jobs.public_network import MAX_ANSWER_BYTES
+from balancer.jobs.public_network import MAX_ANSWER_BYTES, ReceiverRules
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import DeliveryRoom
 from balancer.jobs.webhook_client import NotSentError, WebhookClient
@@ -77,7 +77,7 @@ async def answers_without_end(writer: asyncio.StreamWriter) -> None:
 @asynccontextmanager
 async def delivering(folder: Path) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
-    client = WebhookClient(SECRET, allow_private=True)
+    client = WebhookClient(SECRET, ReceiverRules(allow_private=True))
     delivery = asyncio.create_task(Webhooks(store, Metrics("hibari"), client).run())
     yield store
     delivery.cancel()
@@ -138,7 +138,7 @@ def ended(url: str) -> Job:
 async def test_an_endless_answer_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_client, "TIMEOUT_SECONDS", TIMEOUT)
     async with receiving(answers_without_end) as endless:
-        error = await WebhookClient(SECRET, allow_private=True).send(ended(endless.url))
+        error = await WebhookClient(SECRET, ReceiverRules(allow_private=True)).send(ended(endless.url))
     assert error == f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
 
 
@@ -156,7 +156,7 @@ def no_descriptors_left() -> Iterator[None]:
 
 
 async def test_a_delivery_that_this_host_cannot_make_is_no_failure_of_the_receiver() -> None:
-    client = WebhookClient(SECRET, allow_private=True)
+    client = WebhookClient(SECRET, ReceiverRules(allow_private=True))
     async with receiving(accepts) as good:
         with no_descriptors_left(), pytest.raises(NotSentError, match="Too many open files"):
             await client.send(ended(good.url))

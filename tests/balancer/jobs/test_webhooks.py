@@ -14,6 +14,7 @@ from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs import webhooks
 from balancer.jobs.job import Job, JobState
+from balancer.jobs.public_network import ReceiverRules
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import Result
 from balancer.jobs.webhook_client import WebhookClient
@@ -35,7 +36,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
     delivery = asyncio.create_task(
-        Webhooks(store, Metrics("hibari"), WebhookClient(SECRET, allow_private=allow_private)).run()
+        Webhooks(store, Metrics("hibari"), WebhookClient(SECRET, ReceiverRules(allow_private))).run()
     )
     yield store
     delivery.cancel()
