@@ -1,8 +1,10 @@
 """`python -m balancer.launch.watchdog FOLDER SECONDS`: kills a balancer whose event loop stands still.
 
-supervisord runs it as an event listener (http://supervisord.org/events.html) and sends it an event every five seconds;
-it sees a balancer as running even where that is stopped or deadlocked, and starts it anew once it is killed. The worker
-has a watchdog of its own, for its model.
+Where none runs for some ticks, the stand-in answers in its place.
+
+supervisord runs this as an event listener (http://supervisord.org/events.html) and sends it an event every five
+seconds; it sees a balancer as running even where that is stopped or deadlocked, and starts it anew once it is killed.
+The worker has a watchdog of its own, for its model.
 """
 
 from __future__ import annotations
@@ -16,11 +18,15 @@ from math import ceil
 from pathlib import Path
 from typing import TextIO
 
+from balancer.launch.stand_in import StandIn
+from balancer.listening_sockets import take_over
 from balancer.operations.heartbeat import read_beats
 from worker.descriptors import close_inherited
 
 TICK_SECONDS = 5
 """Interval of supervisord's TICK_5 events."""
+MAX_ABSENT_TICKS = 2
+"""Ticks in a row without a balancer after which the stand-in answers: a start takes less time."""
 
 
 class Watchdog:
@@ -44,8 +50,11 @@ class Watchdog:
         return [pid for pid, ticks in self._silent_ticks.items() if ticks == self._max_ticks]
 
 
-def run(folder: Path, watchdog: Watchdog | None, events: TextIO, answers: TextIO) -> None:
-    """Answer supervisord's events until it closes `events`; without a watchdog, only answer."""
+def run(
+    folder: Path, watchdog: Watchdog | None, events: TextIO, answers: TextIO, stand_in: StandIn | None = None
+) -> None:
+    """Answer supervisord's events until it closes `events`; without a watchdog, no balancer is killed."""
+    absent_ticks = 0
     while True:
         answers.write("READY\n")
         answers.flush()
@@ -55,15 +64,30 @@ def run(folder: Path, watchdog: Watchdog | None, events: TextIO, answers: TextIO
         events.read(int(dict(token.split(":", 1) for token in header.split())["len"]))
         for pid in watchdog.tick(read_beats(folder)) if watchdog is not None else []:
             _kill(pid)
+        absent_ticks = 0 if runs(folder) else absent_ticks + 1
+        if stand_in is not None and absent_ticks >= MAX_ABSENT_TICKS:
+            stand_in.start()
         _notify_systemd()
         answers.write("RESULT 2\nOK")
         answers.flush()
 
 
+def runs(folder: Path) -> bool:
+    """Whether a process with a heartbeat in `folder` runs."""
+    return any(_is_balancer(pid) for pid in read_beats(folder))
+
+
+def _is_balancer(pid: int) -> bool:
+    """Whether the process runs, and no other program has its number by now."""
+    try:
+        return b"balancer" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
 def _kill(pid: int) -> None:
-    with suppress(OSError):  # it has ended
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if b"balancer" in command:  # no other program has its number by now
+    if _is_balancer(pid):
+        with suppress(OSError):  # it has just ended
             os.kill(pid, signal.SIGKILL)
             sys.stderr.write(f"watchdog: the event loop of the balancer (pid {pid}) stands still: killed it\n")
             sys.stderr.flush()
@@ -79,9 +103,11 @@ def _notify_systemd() -> None:
 
 def main() -> None:
     """Watch the balancers whose heartbeats are in the folder."""
-    close_inherited()
+    listeners = take_over(os.environ)
+    close_inherited(keep=[listener.fileno() for listener in listeners])
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
-    run(folder, Watchdog(seconds) if seconds else None, sys.stdin, sys.stdout)
+    stand_in = StandIn(listeners, lambda: runs(folder))
+    run(folder, Watchdog(seconds) if seconds else None, sys.stdin, sys.stdout, stand_in)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from balancer.launch.stand_in import StandIn
 from balancer.launch.watchdog import Watchdog, run
 from balancer.operations import heartbeat
 
@@ -65,3 +66,21 @@ def test_systemd_is_told_that_supervisord_is_alive(run_dir: Path, monkeypatch: p
         monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
         run(run_dir, None, io.StringIO(TICK), io.StringIO())
         assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
+
+
+def test_the_stand_in_answers_once_no_balancer_has_run_for_two_ticks(tmp_path: Path) -> None:
+    ticks: list[int] = []
+
+    class Recorder(StandIn):
+        def start(self) -> None:
+            ticks.append(answers.getvalue().count("OK"))
+
+    answers = io.StringIO()
+    run(tmp_path, None, io.StringIO(3 * TICK), answers, Recorder([], lambda: False))
+    assert ticks == [1, 2]
+    ticks.clear()
+    with subprocess.Popen([sys.executable, "-c", "input()", "balancer"], stdin=subprocess.PIPE) as balancer:
+        (tmp_path / f"balancer{heartbeat.SUFFIX}").write_bytes(balancer.pid.to_bytes(8, sys.byteorder) + bytes(8))
+        run(tmp_path, None, io.StringIO(3 * TICK), io.StringIO(), Recorder([], lambda: False))
+        balancer.communicate(b"\n")
+    assert ticks == []
