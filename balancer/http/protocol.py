@@ -13,8 +13,9 @@ import socket
 import struct
 import weakref
 from enum import Enum, auto
+from functools import cached_property
 from math import inf
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
@@ -93,12 +94,11 @@ class HttpProtocol(HttpToolsProtocol):
         self.address = ""
         self.next_check = 0.0
         self._connections = connections
-        self._settings = settings = connections.settings
-        self._reader = RequestReader(settings)
+        self._settings = connections.settings
+        self._reader = RequestReader(self._settings)
         self._phase = Phase.WAITING
         self._deadline = inf
         """When this phase has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
-        self._body_deadline = TransferDeadline(settings.body_seconds, settings.min_bytes_per_second)
         self._buffer = bytearray()
         """An incomplete head; or what came behind the head that waits, or behind a request that runs."""
         self._head = b""
@@ -113,19 +113,35 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, if there is room for another connection."""
+        # In a burst of connections all others wait for this: what a request needs is made with the first one.
         self.connections.add(self)
         self.transport = transport
-        self.flow = FlowControl(transport)
         if (peer := transport.get_extra_info("peername")) is not None:  # else it has left already
             self.client = peer[:2]
             self.address = peer[0]
-        if (own := transport.get_extra_info("sockname")) is not None:
-            self.server = own[:2]
-        self._socket: socket.socket | None = transport.get_extra_info("socket")
-        self._response_watch = ResponseWatch(self._socket, self._settings)
-        self._response_transport = ResponseTransport(transport, self._close)
         self._deadline = self.loop.time() + self._settings.head_seconds
         self._connections.add(self)
+
+    @cached_property
+    def flow(self) -> FlowControl:  # type: ignore[override]
+        """Pauses reading where the client sends too much, and writing where it reads too little."""
+        return FlowControl(self.transport)
+
+    @cached_property
+    def _socket(self) -> socket.socket | None:
+        return cast("socket.socket | None", self.transport.get_extra_info("socket"))
+
+    @cached_property
+    def _response_watch(self) -> ResponseWatch:
+        return ResponseWatch(self._socket, self._settings)
+
+    @cached_property
+    def _response_transport(self) -> ResponseTransport:
+        return ResponseTransport(self.transport, self._close)
+
+    @cached_property
+    def _body_deadline(self) -> TransferDeadline:
+        return TransferDeadline(self._settings.body_seconds, self._settings.min_bytes_per_second)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that runs, in its turn: what it does then takes as long as a new one."""
@@ -200,6 +216,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start(self, head: RequestHead) -> None:
         """Start the application."""
+        if not self._answered and (own := self.transport.get_extra_info("sockname")) is not None:
+            self.server = own[:2]
         self._answered = True
         self.on_message_begin()  # makes the scope
         self.scope["http_version"] = head.http_version
@@ -350,6 +368,9 @@ class HttpProtocol(HttpToolsProtocol):
             if self._response_watch.is_overdue(unsent, now):
                 self._cut()
             return
+        if self._phase in (Phase.WAITING, Phase.HEAD) and not self._answered:
+            self._end_or_check_later(now)
+            return
         self._response_watch.all_sent()
         if self.flow.read_paused:
             # The end of a connection that is not read from is seen in its state only.
@@ -361,7 +382,11 @@ class HttpProtocol(HttpToolsProtocol):
             if now > self._body_deadline.at and not self.cycle.response_started:
                 self._connections.count("slow_body", summarize=False)
                 self._give_up_body(RequestTimeoutError("the body did not arrive in time"))
-        elif now > self._deadline:
+        else:
+            self._end_or_check_later(now)
+
+    def _end_or_check_later(self, now: float) -> None:
+        if now > self._deadline:
             self._end_overdue()
         elif self._phase in (Phase.WAITING, Phase.HEAD):
             self.next_check = self._deadline
