@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from starlette.requests import Request
@@ -19,10 +20,10 @@ from starlette.types import Receive, Scope, Send
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
-from balancer.api.models import Error, JobReceipt, JobReceipts, JobStatus
+from balancer.api.models import Error, JobReceipt, JobStatus
 from balancer.api.ranges import RangeFileResponse
 from balancer.api.reading import JsonLinesReader, WhileConnected, read_json, validate_body
-from balancer.api.responses import ClientGoneError, JSONResponse, json_object
+from balancer.api.responses import ClientGoneError, JSONResponse, json_object, to_json
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import Budget
 from balancer.errors import ChorusError
@@ -96,13 +97,8 @@ class QueueRoutes:
         """Queue many jobs, all or none."""
         async with self._batches.read(request, QueueBody, self._check_line) as bodies:
             views, limit_headers = await self._accept(bodies, request)
-            base_url = self._base_url(request)
-
-            def response() -> Response:
-                receipts = JobReceipts(jobs=[JobReceipt.of(view, base_url) for view in views])
-                return JSONResponse(receipts, 202, limit_headers)
-
-            return await self._batches.run(response)
+            content = await self._batches.run(partial(_receipts, views, self._base_url(request)))
+        return Response(content, 202, limit_headers, JSONResponse.media_type)
 
     async def status(self, request: Request) -> Response:
         """The status of a job: once, or as a stream of events."""
@@ -197,6 +193,15 @@ class EventStreamResponse(StreamingResponse):
             return
         except ChorusError as error:
             yield f"event: error\ndata: {json.dumps(json_object(Error.of(error).error))}\n\n"
+
+
+def _receipts(views: list[JobStatusView], base_url: str) -> bytes:
+    """A JobReceipts. Each view is let go at once: thousands in one step would keep all threads from the interpreter."""
+    views.reverse()
+    receipts = []
+    while views:
+        receipts.append(to_json(JobReceipt.of(views.pop(), base_url)))
+    return b'{"jobs":[' + b",".join(receipts) + b"]}"
 
 
 def _file(request: Request, job: Job, file: Path) -> Response:

@@ -96,10 +96,17 @@ class JsonLinesReader:
             if (line_ends := content.count(b"\n")) >= self._max_lines:
                 raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
             taken.take((PARSED_BYTES - 1) * len(content) + LINE_BYTES * (line_ends + 1))
-            yield await self._validated(content.split(b"\n"), schema, check)
+            bodies: list[Body] = []
+            try:
+                await self._validate(content.split(b"\n"), schema, check, bodies)
+                yield bodies
+            finally:
+                self._pool.start(partial(_let_go, bodies))
 
-    async def _validated(self, lines: list[bytes], schema: type[Body], check: Callable[[Body], None]) -> list[Body]:
-        bodies: list[Body] = []
+    async def _validate(
+        self, lines: list[bytes], schema: type[Body], check: Callable[[Body], None], bodies: list[Body]
+    ) -> None:
+        """Fill `bodies`."""
 
         def parse(first: int) -> None:
             for number, line in enumerate(lines[first : first + LINES_AT_A_TIME], start=first + 1):
@@ -115,7 +122,6 @@ class JsonLinesReader:
             await self.run(partial(parse, first))
         if not bodies:
             raise InvalidRequestError("the body is empty; send one JSON object per line")
-        return bodies
 
     async def run(self, work: Callable[[], T]) -> T:
         """The result of `work` on a whole batch, which takes too long for the event loop."""
@@ -124,6 +130,12 @@ class JsonLinesReader:
     def close(self) -> None:
         """End the thread; does not wait for it."""
         self._pool.close()
+
+
+def _let_go(items: list[Any]) -> None:
+    """Empty a list one by one: thousands of objects at once would keep all threads from the interpreter."""
+    while items:
+        items.pop()
 
 
 def validate_body(value: Any, schema: type[Body]) -> Body:

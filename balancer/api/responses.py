@@ -29,10 +29,15 @@ class JSONResponse(Response):
     media_type = "application/json"
 
     def render(self, content: BaseModel | Mapping[str, Any]) -> bytes:
-        """`content` as ASCII JSON. Raises ValueError on NaN and infinity."""
-        if isinstance(content, BaseModel):
-            content = json_object(content)
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        """See `to_json`."""
+        return to_json(content)
+
+
+def to_json(content: BaseModel | Mapping[str, Any]) -> bytes:
+    """`content` as ASCII JSON. Raises ValueError on NaN and infinity."""
+    if isinstance(content, BaseModel):
+        content = json_object(content)
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 def json_object(model: BaseModel) -> dict[str, Any]:

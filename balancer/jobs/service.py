@@ -209,7 +209,12 @@ class JobService:
             ) from error
         except JobStoreError as error:
             raise unavailable(error) from error
-        return [self._view(job, before) for job, before in zip(added, ahead, strict=True)]
+        views = []
+        for job, before in zip(added, ahead, strict=True):
+            views.append(self._view(job, before))
+            if len(views) % JOBS_AT_A_TIME == 0:
+                await asyncio.sleep(0)
+        return views
 
     async def status(self, job_id: str, client: Client) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""

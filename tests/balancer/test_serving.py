@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from balancer.__main__ import create_server
-from balancer.serving import SWITCH_SECONDS
+from balancer.serving import COLLECTION_THRESHOLDS, SWITCH_SECONDS
 from balancer.settings import Settings, variable
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 
@@ -39,16 +39,17 @@ def connect_and_never_read(server: Server, path: str = ASSET) -> socket.socket:
     return client
 
 
-async def test_no_thread_keeps_the_event_loop_from_the_interpreter_for_long(
+async def test_neither_threads_nor_garbage_keep_the_event_loop_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folders = {variable(name): str(tmp_path / name) for name in ("data_dir", "cache_dir", "run_dir")}
     intervals: list[float] = []
     monkeypatch.setattr("sys.setswitchinterval", intervals.append)
     monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda *thresholds: intervals.extend(thresholds))
     monkeypatch.setattr("uvicorn.Server.startup", AsyncMock())
     await create_server(Settings.load(folders), []).startup()
-    assert intervals == [SWITCH_SECONDS]
+    assert intervals == [*COLLECTION_THRESHOLDS, SWITCH_SECONDS]
 
 
 def test_before_it_stops_it_says_so_for_a_while_and_serves_everything() -> None:
