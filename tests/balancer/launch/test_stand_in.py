@@ -38,6 +38,18 @@ def test_it_answers_until_a_balancer_serves(listener: socket.socket) -> None:
         accepted.close()
 
 
+def test_a_client_that_has_left_is_no_error(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(listener.getsockname(), TIMEOUT) as client:
+        client.sendall(b"GET /ready HTTP/1.1\r\n\r\n")
+    serving = threading.Event()
+    stand_in = StandIn([listener], serving.is_set)
+    stand_in.start()
+    assert httpx.get(url(listener), timeout=TIMEOUT).status_code == 503
+    serving.set()
+    wait_until(lambda: not stand_in.running)
+    assert not caplog.records
+
+
 def test_it_closes_with_the_port_and_does_not_open_it_again(listener: socket.socket) -> None:
     stand_in = StandIn([listener], lambda: False)
     stand_in.start()
