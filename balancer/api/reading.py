@@ -39,11 +39,15 @@ PARSED_BYTES = 4
 """Bytes of memory that a body of JSON lines takes for each of its own until its jobs are stored, at most."""
 LINE_BYTES = 5 * 1024
 """Bytes that each line takes besides, however short it is."""
+MAX_PARSED_SHARE = 0.5
+"""Part of the memory that batches may take: the rest is for audio, which would else lie in files."""
 
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
 MEMORY_RETRY_SECONDS = 5.0
 """When a body that was refused for want of room may be sent again."""
+
+_ALL_CALLERS = "all"
 
 MAX_QUOTED_NAME = 100
 """Characters of an unknown field's name that an error message quotes. No known field has a longer name."""
@@ -71,6 +75,7 @@ class JsonLinesReader:
 
     def __init__(self, memory: Budget, *, max_bytes: int, max_lines: int) -> None:
         self._memory = memory
+        self._parsed = Budget(memory.limit, MAX_PARSED_SHARE)
         self._max_bytes = max_bytes
         self._max_lines = max_lines
         self._pool = ThreadPool("batches", 1)
@@ -90,12 +95,17 @@ class JsonLinesReader:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
             )
-        with _BodyMemory(self._memory, caller_of(request).identity) as taken:
+        with (
+            _BodyMemory(self._memory, caller_of(request).identity) as taken,
+            _BodyMemory(self._parsed, _ALL_CALLERS) as parsed,
+        ):
             content = (await _read_body(request, self._max_bytes, taken)).rstrip()
             # A line of a body that is too long costs memory and time, even if it is refused.
             if (line_ends := content.count(b"\n")) >= self._max_lines:
                 raise BodyTooLargeError(f"the body has more than {self._max_lines} lines; send several batches")
-            taken.take((PARSED_BYTES - 1) * len(content) + LINE_BYTES * (line_ends + 1))
+            size = (PARSED_BYTES - 1) * len(content) + LINE_BYTES * (line_ends + 1)
+            parsed.take(size)
+            taken.take(size)
             bodies: list[Body] = []
             try:
                 await self._validate(content.split(b"\n"), schema, check, bodies)

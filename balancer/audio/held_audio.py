@@ -36,6 +36,11 @@ class Budget:
         self._taken = 0
 
     @property
+    def limit(self) -> int:
+        """Bytes that all callers may hold together."""
+        return self._limit
+
+    @property
     def caller_limit(self) -> int:
         """Bytes that one caller may hold."""
         return self._caller_limit

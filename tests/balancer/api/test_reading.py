@@ -67,16 +67,38 @@ async def test_the_lines_of_a_batch_are_counted_with_what_is_made_of_them() -> N
 
     headers, client = [(b"content-type", b"application/x-ndjson")], ("192.0.2.1", 1)
     request = Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive)
-    memory = Budget(100 * LINE_BYTES + PARSED_BYTES * len(body), 1.0)
+    memory = Budget(2 * (100 * LINE_BYTES + PARSED_BYTES * len(body)), 1.0)
     reader = JsonLinesReader(memory, max_bytes=MIB, max_lines=1000)
     async with reader.read(request, TtsBody) as bodies:
         assert len(bodies) == 100
         assert memory.taken > 100 * LINE_BYTES
     assert not memory.taken
-    memory.take("another", 10)
+    memory.take("another", memory.limit // 2 + 10)
     with pytest.raises(MemoryFullError):
         async with reader.read(Request(request.scope, receive), TtsBody):
             pass
+    reader.close()
+
+
+async def test_batches_leave_half_of_the_memory_to_audio() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"text":"a"}\n' * 30, "more_body": False}
+
+    def request(caller: str) -> Request:
+        headers = [(b"content-type", b"application/x-ndjson")]
+        return Request({"type": "http", "headers": headers, "client": (caller, 1), "state": {}}, receive)
+
+    memory = Budget(100 * LINE_BYTES, 1.0)
+    reader = JsonLinesReader(memory, max_bytes=MIB, max_lines=1000)
+    async with reader.read(request("192.0.2.1"), TtsBody):
+        with pytest.raises(MemoryFullError):
+            async with reader.read(request("192.0.2.2"), TtsBody):
+                pass
+        assert memory.take("192.0.2.2", 50 * LINE_BYTES)
+        memory.give_back("192.0.2.2", 50 * LINE_BYTES)
+    async with reader.read(request("192.0.2.2"), TtsBody):
+        pass
+    assert not memory.taken
     reader.close()
 
 
