@@ -29,8 +29,8 @@ tenth of a second for the objects of a large batch. Its defaults are 700, 10 and
 
 
 ACCEPTS_PER_TURN = 4
-"""Connections of one socket that a turn of the event loop accepts. libuv accepts one for each descriptor that it watches,
-so it watches each socket under so many: everybody behind a burst of clients waits until that is accepted."""
+"""Connections of one socket that a turn of the event loop accepts. libuv accepts one for each descriptor that it
+watches, so it watches each socket under so many: everybody behind a burst of clients waits until that is accepted."""
 
 
 class _CutOff(logging.Filter):

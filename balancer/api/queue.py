@@ -38,6 +38,9 @@ MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not
 wait for it."""
 
+MAX_STATUS_EVENTS = 1000
+"""Jobs whose latest event is kept for further streams."""
+
 IDEMPOTENCY_HEADER = "idempotency-key"
 
 NO_STORE = {"Cache-Control": "no-store"}
@@ -66,6 +69,7 @@ class QueueRoutes:
         self._limits = limits
         self._public_url = public_url
         self._feed = JobFeed(job_service, jobs)
+        self._status_events = StatusEvents()
         self._batches = JsonLinesReader(memory, max_bytes=limits.max_batch_bytes, max_lines=limits.max_batch_lines)
 
     def close(self) -> None:
@@ -104,7 +108,7 @@ class QueueRoutes:
         """The status of a job: once, or as a stream of events."""
         job_id, client = request.path_params["id"], self._client(request)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return EventStreamResponse(self._feed, self._job_service, job_id, client)
+            return EventStreamResponse(self._feed, self._status_events, self._job_service, job_id, client)
         view = await self._job_service.status(job_id, client)
         return JSONResponse(JobStatus.of_view(view, client.base_url), headers=NO_STORE)
 
@@ -154,12 +158,33 @@ class QueueRoutes:
         return (self._public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
 
+class StatusEvents:
+    """The event that tells of a view of a job, made once for all streams of the job."""
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, str], tuple[JobStatusView, str]] = {}
+
+    def of(self, view: JobStatusView, base_url: str) -> str:
+        """The event, for clients that reach this server at `base_url`."""
+        key = view.job.id, base_url
+        latest = self._latest.get(key)
+        if latest is None or latest[0] is not view:
+            if len(self._latest) >= MAX_STATUS_EVENTS:
+                self._latest.clear()
+            status = json_object(JobStatus.of_view(view, base_url))
+            self._latest[key] = latest = view, f"event: status\ndata: {json.dumps(status)}\n\n"
+        return latest[1]
+
+
 class EventStreamResponse(StreamingResponse):
     """Server-sent events: the status at once and at each change, until the job has ended or the time is up."""
 
-    def __init__(self, feed: JobFeed, job_service: JobService, job_id: str, client: Client) -> None:
+    def __init__(
+        self, feed: JobFeed, status_events: StatusEvents, job_service: JobService, job_id: str, client: Client
+    ) -> None:
         super().__init__((), media_type="text/event-stream", headers=NO_STORE)
         self._feed = feed
+        self._status_events = status_events
         self._job_service = job_service
         self._job_id = job_id
         self._client = client
@@ -181,10 +206,10 @@ class EventStreamResponse(StreamingResponse):
         last = None
         try:
             while True:
-                status = json_object(JobStatus.of_view(view, self._client.base_url))
-                if status != last:
-                    last = status
-                    yield f"event: status\ndata: {json.dumps(status)}\n\n"
+                event = self._status_events.of(view, self._client.base_url)
+                if event != last:
+                    last = event
+                    yield event
                 if view.job.state.final:
                     return
                 async with asyncio.timeout_at(until):

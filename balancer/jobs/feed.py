@@ -86,14 +86,17 @@ class JobFeed:
 
     async def _look_while_watched(self) -> None:
         loop = asyncio.get_running_loop()
+        views: dict[str, JobStatusView] = {}
         while watchers := list(self._watchers):
             self._new_watcher.clear()
             started = loop.time()
             job_ids = {watcher.job_id for watcher in watchers}
             failure: ChorusError | None = None
-            views: dict[str, JobStatusView] = {}
+            before = views
             try:
-                views = await self._job_service.look(job_ids)
+                found = await self._job_service.look(job_ids)
+                # An equal view stays the same object, so that it is compared, and told of, once for all watchers.
+                views = {id_: before[id_] if view == before.get(id_) else view for id_, view in found.items()}
             except ChorusError as error:
                 failure = error
             took = loop.time() - started

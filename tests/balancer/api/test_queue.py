@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 
+from balancer.api.queue import StatusEvents
+from balancer.jobs.service import JobStatusView
 from tests.support.harness import Server, serve_stub, wait_until
+from tests.support.jobs import job as stored_job
 
 SECRET = "whsec_" + "A" * 32
 
@@ -264,6 +268,17 @@ def test_an_unknown_job_is_404_everywhere(server: Server) -> None:
     for method, path in (("GET", "/status/x"), ("GET", "/audio/x"), ("DELETE", "/queue/x")):
         response = server.client.request(method, path)
         assert (response.status_code, response.json()["error"]["code"]) == (404, "job_not_found")
+
+
+def test_an_event_is_made_once_for_all_streams_of_a_job() -> None:
+    events = StatusEvents()
+    view = JobStatusView(stored_job(1), 3, 2.5)
+    event = events.of(view, OTHER_URL)
+    assert event.startswith("event: status\ndata: {")
+    assert '"position": 3' in event
+    assert events.of(view, OTHER_URL) is event
+    assert events.of(view, "http://elsewhere") != event
+    assert '"position": 2' in events.of(replace(view, position=2), OTHER_URL)
 
 
 def test_the_status_as_server_sent_events(server: Server) -> None:
