@@ -12,7 +12,7 @@ import httpx
 import psutil
 import pytest
 
-from balancer.__main__ import create_server
+from balancer.process import create_server
 from balancer.serving import COLLECTION_THRESHOLDS, SWITCH_SECONDS
 from balancer.settings import Settings, variable
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
