@@ -16,9 +16,10 @@ from functools import partial
 from typing import IO
 
 from balancer.audio.buffers import AudioBuffer
-from balancer.audio.encoder import duration, encode
+from balancer.audio.encoder import encode
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
+from balancer.audio.pcm import duration
 from balancer.errors import QueueFullError
 from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority

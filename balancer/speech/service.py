@@ -17,10 +17,11 @@ from itertools import islice
 from pathlib import Path
 
 from balancer.audio.buffers import AudioBuffer, MemoryBuffer
-from balancer.audio.encoder import as_file, duration, is_pcm_copy
+from balancer.audio.encoder import as_file, is_pcm_copy
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.joining import JoinedFiles, join
+from balancer.audio.pcm import duration
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError, NotServingError

@@ -17,16 +17,11 @@ import numpy as np
 import pytest
 
 from balancer.audio import encoder
+from balancer.audio import pcm as pcm_module
 from balancer.audio.buffers import MemoryBuffer
-from balancer.audio.encoder import (
-    MAX_SPEED,
-    MIN_SPEED,
-    EncodingAbandonedError,
-    as_file,
-    expected_bytes,
-    is_pcm_copy,
-)
+from balancer.audio.encoder import EncodingAbandonedError, as_file, is_pcm_copy
 from balancer.audio.formats import AudioFormat
+from balancer.audio.tempo import MAX_SPEED, MIN_SPEED
 
 RATE = 24_000
 SPEEDS = (0.25, 0.5, 0.8, 1.5, 2.0, 3.0, 4.0)
@@ -52,12 +47,8 @@ def encode(pcm: bytes, rate: int, audio_format: AudioFormat, speed: float = 1.0)
     return output.getvalue()
 
 
-def change_tempo(pcm: bytes, rate: int, speed: float) -> bytes:
-    return b"".join(encoder.change_tempo(MemoryBuffer(pcm), rate, speed))
-
-
 def duration(pcm: bytes, rate: int) -> float:
-    return encoder.duration(len(pcm), rate)
+    return pcm_module.duration(len(pcm), rate)
 
 
 def samples(pcm: bytes) -> int:
@@ -89,13 +80,6 @@ def peak_hertz(pcm: bytes) -> float:
 def loudness(pcm: bytes) -> float:
     """Root mean square, in steps of the 16-bit scale."""
     return float(np.sqrt(np.mean(np.frombuffer(pcm, "<i2").astype(float) ** 2)))
-
-
-def energy_near(hertz: float, pcm: bytes, rate: int) -> float:
-    """Energy within 20 % of `hertz`, in squared 16-bit steps, summed over samples."""
-    signal = np.frombuffer(pcm, "<i2").astype(float)
-    near = np.abs(np.fft.rfftfreq(len(signal), 1 / rate) - hertz) < hertz / 5
-    return float(2 * np.sum(np.abs(np.fft.rfft(signal)[near]) ** 2) / len(signal))
 
 
 @pytest.mark.parametrize("audio_format", EXACT)
@@ -214,43 +198,6 @@ def test_mp3_header_has_the_number_of_frames_and_the_delay() -> None:
     assert delay == 576
 
 
-@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 25_000, 48_000])
-@pytest.mark.parametrize("speed", [MIN_SPEED, 0.3, 0.7, 0.999, 1.001, 1.99, 2.01, 3.0, MAX_SPEED])
-def test_tempo_scales_to_the_sample(speed: float, rate: int) -> None:
-    pcm = tone(1.0, rate)
-    assert samples(change_tempo(pcm, rate, speed)) == round(samples(pcm) / speed)
-
-
-# Blending windows shifts sounds by some milliseconds, which matters more the shorter the tail becomes: hence up to
-# double speed only. At 25 kHz the windows are the longest.
-@pytest.mark.parametrize("rate", [24_000, 25_000, 44_100])
-@pytest.mark.parametrize("speed", [MIN_SPEED, 0.5, 0.8, 1.5, 2.0])
-def test_tempo_keeps_the_tail(speed: float, rate: int) -> None:
-    tail = tone(0.05, rate, hertz=1_500)
-    changed = change_tempo(tone(0.95, rate) + tail, rate, speed)
-    assert energy_near(1_500, changed, rate) > 0.7 * energy_near(1_500, tail, rate) / speed
-
-
-def test_tempo_does_not_skip_sounds() -> None:
-    # Clicks of 10 ms. A single filter at 4 times the speed skips almost half of them; two at twice the speed
-    # occasionally weaken one that falls between two windows.
-    click = 16_000 * np.sin(np.arange(240) / 2)
-    noise = np.random.default_rng(1).normal(0, 30, RATE)
-    places = range(0, RATE, 250)
-    audible = 0
-    for place in places:
-        signal = noise.copy()
-        signal[place : place + len(click)] += click
-        changed = change_tempo(signal.astype("<i2").tobytes(), RATE, 4.0)
-        audible += np.abs(np.frombuffer(changed, "<i2")).max() > 2_000
-    assert audible > 0.9 * len(places)
-
-
-def test_at_speed_one_the_samples_stay() -> None:
-    pcm = tone(2.5)
-    assert change_tempo(pcm, RATE, 1.0) == pcm
-
-
 @pytest.mark.parametrize("audio_format", [AudioFormat.WAV, AudioFormat.PCM])
 def test_a_file_that_is_the_pcm_is_made_without_encoding(audio_format: AudioFormat) -> None:
     assert is_pcm_copy(audio_format, 1.0)
@@ -302,39 +249,18 @@ def test_threads_encode_concurrently() -> None:
 def test_speed_out_of_range_is_refused(speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         encode(tone(0.1), RATE, AudioFormat.WAV, speed)
-    with pytest.raises(ValueError, match="speed"):
-        change_tempo(tone(0.1), RATE, speed)
 
 
 @pytest.mark.parametrize("audio_format", AudioFormat)
 def test_half_a_sample_is_refused(audio_format: AudioFormat) -> None:
     with pytest.raises(ValueError, match="sample"):
         encode(b"\0\0\0", RATE, audio_format)
-    with pytest.raises(ValueError, match="sample"):
-        duration(b"\0\0\0", RATE)
 
 
 @pytest.mark.parametrize("rate", [0, -24_000])
 def test_rate_that_is_not_positive_is_refused(rate: int) -> None:
     with pytest.raises(ValueError, match="rate"):
         encode(tone(0.1), rate, AudioFormat.WAV)
-    with pytest.raises(ValueError, match="rate"):
-        duration(tone(0.1), rate)
-
-
-@pytest.mark.parametrize("audio_format", AudioFormat)
-@pytest.mark.parametrize("speed", [1.0, 2.0])
-def test_the_size_of_a_file_is_known_beforehand(audio_format: AudioFormat, speed: float) -> None:
-    noise = np.random.default_rng(1).normal(0, 300, 10 * RATE).astype("<i2").tobytes()
-    size = len(encode(noise, RATE, audio_format, speed))
-    assert size <= 1.1 * expected_bytes(10.0, RATE, audio_format, speed) + 1000
-    assert size >= 0.5 * expected_bytes(10.0, RATE, audio_format, speed)
-
-
-def test_duration_is_in_seconds() -> None:
-    assert duration(b"", RATE) == 0
-    assert duration(tone(1.5), RATE) == 1.5
-    assert duration(tone(1.5, 44_100), 44_100) == 1.5
 
 
 @pytest.mark.parametrize(

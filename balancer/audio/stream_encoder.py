@@ -1,0 +1,69 @@
+"""Encodes PCM as an audio stream, which players play from its first bytes on, while the PCM is made."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from balancer.audio.codecs import CODECS, Muxer
+from balancer.audio.encoder import UNKNOWN_BYTES, wav_header
+from balancer.audio.formats import AudioFormat
+from balancer.audio.tempo import Tempo, size_at
+from worker.contract import SAMPLE_BYTES
+
+
+class _Collected:
+    """An output that cannot be sought in."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def write(self, data: bytes, /) -> None:
+        self._data += data
+
+    def take(self) -> bytes:
+        """What was written since the last call."""
+        data = bytes(self._data)
+        self._data.clear()
+        return data
+
+
+class StreamEncoder:
+    """One stream. It blocks and is CPU-bound: call it off the event loop, from one thread at a time.
+
+    Raises ValueError if the rate is not positive, or the speed is out of range.
+    """
+
+    def __init__(self, sample_rate: int, audio_format: AudioFormat, speed: float) -> None:
+        size_at(0, sample_rate, speed)
+        self._sample_rate = sample_rate
+        self._tempo = None if speed == 1 else Tempo(sample_rate, speed)
+        self._output = _Collected()
+        self._codec = CODECS.get(audio_format)
+        self._muxing = ExitStack()
+        self._muxer = (
+            None if self._codec is None else self._muxing.enter_context(Muxer(self._codec, sample_rate, self._output))
+        )
+        if audio_format is AudioFormat.WAV:
+            self._output.write(wav_header(UNKNOWN_BYTES, sample_rate))
+        self._size = 0
+
+    def feed(self, pcm: bytes) -> bytes:
+        """The bytes of the stream that are ready once `pcm` has been added."""
+        self._add(pcm if self._tempo is None else self._tempo.feed(pcm))
+        return self._output.take()
+
+    def finish(self) -> bytes:
+        """The rest of the stream."""
+        if self._tempo is not None:
+            self._add(self._tempo.finish())
+        if self._codec is not None:
+            self._add(bytes(max(0, self._codec.min_samples * SAMPLE_BYTES - self._size)))
+        self._muxing.close()
+        return self._output.take()
+
+    def _add(self, pcm: bytes) -> None:
+        self._size += len(pcm)
+        if self._muxer is None:
+            self._output.write(pcm)
+        else:
+            self._muxer.add(pcm)
