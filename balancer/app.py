@@ -115,6 +115,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         card,
         timeout=limits.request_timeout,
         pauses=settings.pauses,
+        streams=settings.streams,
         held=held,
         encoders=encoders,
         cache=BestEffortCache(stores.audio, metrics),

@@ -73,6 +73,9 @@ class Metrics:
         )
         self._cache = self._counter("cache", "Speech requests answered, by the source of their audio.", "outcome")
         self.cache_errors = self._counter("cache_errors", "Failed reads and writes of the audio cache.")()
+        self.streams = self._gauge("streams", "Answers that are being sent while they are made.")
+        self._stream_gaps = self._counter("stream_gaps", "Times that a stream's listener had nothing to play.")
+        self._stream_gap_seconds = self._counter("stream_gap_seconds", "Seconds that streams' listeners had to wait.")
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
         self.jobs_unreadable = self._counter("jobs_unreadable", "Stored jobs that could not be read and have failed.")()
@@ -151,6 +154,12 @@ class Metrics:
     def record_cache_outcome(self, outcome: str) -> None:
         """Record the source of a speech request's audio: `hit`, `miss` or `coalesced`."""
         self._cache(outcome).inc()
+
+    def record_stream_gap(self, seconds: float) -> None:
+        """Record how long a stream's listener had nothing to play; 0: no gap."""
+        if seconds:
+            self._stream_gaps().inc()
+            self._stream_gap_seconds().inc(seconds)
 
     def record_job_attempt(self, outcome: str) -> None:
         """Record the end of an attempt at a job: `done`, `failed`, `postponed`, `released`, `superseded`."""

@@ -34,6 +34,7 @@ from balancer.settings_groups import (
     ServerSettings,
     SettingsGroup,
     StorageSettings,
+    StreamSettings,
     TextSettings,
 )
 from worker.options import EngineOptions
@@ -76,6 +77,7 @@ class Settings(BaseModel):
     text: TextSettings = Field(default_factory=TextSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     pauses: PauseSettings = Field(default_factory=PauseSettings)
+    streams: StreamSettings = Field(default_factory=StreamSettings)
     memory: MemorySettings = Field(default_factory=MemorySettings)
     rates: RateLimitSettings = Field(default_factory=RateLimitSettings)
     jobs: JobSettings = Field(default_factory=JobSettings)

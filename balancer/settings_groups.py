@@ -465,6 +465,20 @@ class PauseSettings(SettingsGroup):
     paragraph_pause_ms: int = Field(700, ge=0, le=10_000, description="Silence in ms after a paragraph.")
 
 
+class StreamSettings(SettingsGroup):
+    """Answers that are sent while they are made."""
+
+    title = "Streams"
+
+    stream_ahead_seconds: float = Field(
+        60.0,
+        gt=0,
+        le=3600,
+        description="Seconds of audio that are made ahead of what a stream's client has read; then its next segments "
+        "wait.",
+    )
+
+
 class MemorySettings(SettingsGroup):
     """How much audio may be under way, and who encodes it."""
 

@@ -13,7 +13,7 @@ from balancer.jobs.job import JobState
 from balancer.jobs.report import JobReport, status_url
 from balancer.jobs.service import JobStatusView
 from balancer.requests.cache_control import CacheOutcome
-from balancer.speech.service import Audio
+from balancer.speech.results import Audio
 
 _CAMEL_CASE = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -68,6 +68,28 @@ class TtsJson(BaseModel):
             cached=audio.outcome is CacheOutcome.HIT,
             request_id=request_id,
         )
+
+
+class SpeechAudioDelta(BaseModel):
+    """An event of a stream: the next piece of its audio."""
+
+    type: Literal["speech.audio.delta"]
+    audio: Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+class SpeechUsage(BaseModel):
+    """What a stream cost, in OpenAI's fields."""
+
+    input_tokens: Annotated[int, Field(description="Characters of the text.")]
+    output_tokens: Annotated[int, Field(description="25 for each second of audio.")]
+    total_tokens: int
+
+
+class SpeechAudioDone(BaseModel):
+    """The last event of a stream that is complete."""
+
+    type: Literal["speech.audio.done"]
+    usage: SpeechUsage
 
 
 class JobReceipt(BaseModel):

@@ -279,6 +279,9 @@ class ClientWatch(Protocol):
     def watch(self, on_gone: Callable[[], None] | None) -> None:
         """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer."""
 
+    def abort(self) -> None:
+        """Break the connection off, so that the client does not take a part of a response for the whole."""
+
 
 class WhileConnected:
     """Cancels its block when the client closes the connection, and raises ClientGoneError then.

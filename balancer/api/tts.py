@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,13 +14,17 @@ from balancer.access.caller import caller_of
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
 from balancer.api.reading import WhileConnected, read_json, request_context
+from balancer.api.streams import EventsResponse, StreamResponse
 from balancer.audio.buffers import PIECE_BYTES
 from balancer.audio.held_audio import HeldAudio
-from balancer.errors import AudioTooLargeError
-from balancer.requests.bodies import OpenAISpeechBody, TtsBody
+from balancer.errors import AudioTooLargeError, InvalidRequestError
+from balancer.requests.bodies import OpenAISpeechBody, StreamFormat, TtsBody
 from balancer.requests.cache_control import CacheOutcome
+from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
-from balancer.speech.service import Audio, SpeechService
+from balancer.speech.audio_stream import AudioStream
+from balancer.speech.results import Audio
+from balancer.speech.service import SpeechService
 
 
 def routes(
@@ -36,6 +41,8 @@ def routes(
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
         body = await read_json(request, TtsBody, max_body_bytes, held.memory)
+        if body.stream:
+            raise InvalidRequestError("JSON contains whole audio only; send the same to POST /tts", param="stream")
         speech_request = await validator.validate_for_client(body)
         _, character = body.chosen_voice
         async with (
@@ -70,11 +77,32 @@ def audio_endpoint(
         context = request_context(request)
         body = await read_json(request, body_type, max_body_bytes, held.memory)
         speech_request = await validator.validate_for_client(body)
+        if body.stream or body.stream_format is StreamFormat.SSE:
+            return await streamed(request, body, speech_request, context)
         async with (
             WhileConnected(request),
             admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
             return audio_response(held, await speech.synthesize(admitted, context), limit_headers)
+
+    async def streamed(
+        request: Request, body: OpenAISpeechBody | TtsBody, speech_request: SpeechRequest, context: RequestContext
+    ) -> Response:
+        async with AsyncExitStack() as resources:
+            await resources.enter_async_context(WhileConnected(request))
+            admitted, limit_headers = await resources.enter_async_context(
+                admission.admit_speech(caller_of(request), speech_request, context)
+            )
+            audio = await (speech.stream if body.stream else speech.synthesize)(admitted, context)
+            characters = len(body.spoken_text)
+            if isinstance(audio, AudioStream):
+                resources.push_async_callback(audio.aclose)
+                return StreamResponse(
+                    audio, resources.pop_all(), body.stream_format, characters=characters, headers=limit_headers
+                )
+            if body.stream_format is StreamFormat.SSE:
+                return EventsResponse(held, audio, characters=characters, headers=limit_headers)
+            return audio_response(held, audio, limit_headers)
 
     return endpoint
 

@@ -17,8 +17,8 @@ from balancer.audio.pcm import check
 from balancer.audio.tempo import change_tempo, size_at
 from worker.contract import SAMPLE_BYTES
 
-UNKNOWN_BYTES = 2**32 - 1 - 36
-"""Size of the PCM of a WAV file whose length is not known: players play it to its end."""
+_UNKNOWN_BYTES = 2**32 - 1
+"""Stands in a header where the size is not known: players play such a file to its end."""
 
 _FLAC_RATIO = 0.7
 """The part of speech's size that FLAC leaves, at most."""
@@ -76,11 +76,12 @@ def encode(
         muxer.add(bytes(max(0, codec.min_samples * SAMPLE_BYTES - size)))
 
 
-def wav_header(size: int, sample_rate: int) -> bytes:
-    """The header of a WAV file with `size` bytes of PCM."""
+def wav_header(size: int | None, sample_rate: int) -> bytes:
+    """The header of a WAV file with `size` bytes of PCM; None: it is not known."""
     chunk = struct.pack("<HHIIHH", 1, 1, sample_rate, sample_rate * SAMPLE_BYTES, SAMPLE_BYTES, 8 * SAMPLE_BYTES)
-    head = struct.pack("<4sI4s4sI", b"RIFF", 36 + size, b"WAVE", b"fmt ", len(chunk))
-    return head + chunk + struct.pack("<4sI", b"data", size)
+    riff_size, data_size = (_UNKNOWN_BYTES, _UNKNOWN_BYTES) if size is None else (36 + size, size)
+    head = struct.pack("<4sI4s4sI", b"RIFF", riff_size, b"WAVE", b"fmt ", len(chunk))
+    return head + chunk + struct.pack("<4sI", b"data", data_size)
 
 
 def _seconds_of(pcm: AudioBuffer, sample_rate: int, abandoned: Callable[[], bool]) -> Iterator[bytes]:

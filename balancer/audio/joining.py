@@ -23,19 +23,41 @@ MARGIN_SECONDS = 0.02
 """What is kept of the silence: the faint beginning and end of a sound."""
 
 
-def join(parts: Sequence[AudioBuffer], pauses: Sequence[float], sample_rate: int, output: IO[bytes]) -> None:
-    """Write all parts, with the pauses in seconds before, between and behind them. Blocks. Raises OSError, ValueError.
+class Joiner:
+    """Joins parts that come one after the other."""
 
-    Where no pause is before the first part, its beginning stays as it is, and so does the end of the last one.
+    def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
+        self._tail: bytes | None = None
+        """The silence at the end of the part before; None: there is none."""
+
+    def add(self, pcm: bytes, pause: float) -> bytes:
+        """What the next part adds; `pause` is the one before it, in seconds.
+
+        Where no pause is before the first part, its beginning stays as it is.
+        """
+        samples = np.frombuffer(pcm, "<i2")
+        start, end = _loud(samples, margin=round(MARGIN_SECONDS * self._sample_rate))
+        if self._tail is None and not pause:
+            start = 0
+        self._tail = samples[end:].tobytes()
+        return bytes(_pause_bytes(pause, self._sample_rate)) + samples[start:end].tobytes()
+
+    def finish(self, pause: float) -> bytes:
+        """What comes last: the pause behind all parts, or the end of the last one, which then stays as it is."""
+        return bytes(_pause_bytes(pause, self._sample_rate)) if pause else self._tail or b""
+
+
+def join(parts: Sequence[AudioBuffer], pauses: Sequence[float], sample_rate: int, output: IO[bytes]) -> None:
+    """Write all parts, with the pauses in seconds before, between and behind them. Blocks.
+
+    Raises OSError, ValueError.
     """
     _check_pauses(len(parts), pauses)
-    silences = [bytes(_pause_bytes(pause, sample_rate)) for pause in pauses]
-    output.write(silences[0])
-    for number, part in enumerate(parts):
-        samples = np.frombuffer(bytes(part), "<i2")
-        start, end = _kept(samples, number, pauses, sample_rate)
-        output.write(samples[start:end].tobytes())
-        output.write(silences[number + 1])
+    joiner = Joiner(sample_rate)
+    for part, pause in zip(parts, pauses[:-1], strict=True):
+        output.write(joiner.add(bytes(part), pause))
+    output.write(joiner.finish(pauses[-1]))
 
 
 class _Stretch(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from balancer.audio.codecs import CODECS, Muxer
-from balancer.audio.encoder import UNKNOWN_BYTES, wav_header
+from balancer.audio.encoder import wav_header
 from balancer.audio.formats import AudioFormat
 from balancer.audio.tempo import Tempo, size_at
 from worker.contract import SAMPLE_BYTES
@@ -44,7 +44,7 @@ class StreamEncoder:
             None if self._codec is None else self._muxing.enter_context(Muxer(self._codec, sample_rate, self._output))
         )
         if audio_format is AudioFormat.WAV:
-            self._output.write(wav_header(UNKNOWN_BYTES, sample_rate))
+            self._output.write(wav_header(None, sample_rate))
         self._size = 0
 
     def feed(self, pcm: bytes) -> bytes:

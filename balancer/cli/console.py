@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
 import httpx
@@ -42,21 +44,46 @@ def request(
     Ends the command if no server answers or the status is not in `accepted`. Raises BadParameter if the URL, the text
     or the API key cannot be sent.
     """
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    with _errors_told(url):
+        response = httpx.request(method, url.rstrip("/") + path, headers=_headers(api_key), json=json, timeout=None)
+    if response.status_code not in accepted:
+        fail(_error_message(response))
+    return response
+
+
+@contextmanager
+def streamed(method: str, url: str, path: str, api_key: str, *, json: object = None) -> Iterator[Iterator[bytes]]:
+    """The pieces of a response's body as they come. Ends the command as `request`, and if the response breaks off."""
+    with (
+        _errors_told(url),
+        httpx.stream(method, url.rstrip("/") + path, headers=_headers(api_key), json=json, timeout=None) as response,
+    ):
+        if response.status_code != 200:
+            response.read()
+            fail(_error_message(response))
+        yield response.iter_raw()
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+@contextmanager
+def _errors_told(url: str) -> Iterator[None]:
+    """A block with a request to the server at `url`."""
     try:
-        response = httpx.request(method, url.rstrip("/") + path, headers=headers, json=json, timeout=None)
+        yield
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise typer.BadParameter(f"--url {url!r} is not a URL such as {LOCAL_URL}: {error}") from error
     except (UnicodeEncodeError, httpx.LocalProtocolError) as error:
         raise typer.BadParameter("the text must be UTF-8, and an API key printable ASCII") from error
+    except httpx.RemoteProtocolError as error:
+        fail(f"{url} broke its answer off ({error}); its log says why")
     except httpx.HTTPError as error:
         fail(
             f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",
             EXIT_UNREACHABLE,
         )
-    if response.status_code not in accepted:
-        fail(_error_message(response))
-    return response
 
 
 def _error_message(response: httpx.Response) -> str:

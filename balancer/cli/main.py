@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from rich.table import Table
 
 from balancer.audio.formats import AudioFormat
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
-from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, tell
+from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, streamed, tell
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cli.status_table import status_table
@@ -38,6 +39,9 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 POLL_INTERVAL_SECONDS = 1.0
 """Interval at which `chorus status` refreshes its table."""
+
+STANDARD_OUTPUT = 1
+"""Its file descriptor."""
 
 app = typer.Typer(
     help="Text to speech at scale from ordinary CPU hosts.",
@@ -173,7 +177,7 @@ def say(
     url: Url = LOCAL_URL,
     api_key: ApiKey = "",
 ) -> None:
-    """Synthesize a text with a running server, into a file or a pipe."""
+    """Synthesize a text with a running server, into a file, or into a pipe while it is made."""
     input_text = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
     output_format = audio_format or _format_of(output)
     target = output or (Path(f"speech.{output_format}") if sys.stdout.isatty() else None)
@@ -188,20 +192,36 @@ def say(
         transient=True,
         disable=not messages.is_terminal,
     )
+    if target is None:
+        # A file that is played later is to have its length in its header.
+        body["stream"] = not stat.S_ISREG(os.fstat(STANDARD_OUTPUT).st_mode)
+        with indicator:
+            _pass_on(indicator, len(input_text), streamed("POST", url, "/tts", api_key, json=body))
+        return
     with indicator:
         indicator.add_task(f"synthesizing {len(input_text)} characters")
         response = request("POST", url, "/tts", api_key, json=body)
     try:
-        if target is None:
-            sys.stdout.buffer.write(response.content)
-            sys.stdout.buffer.flush()
-            return
         target.write_bytes(response.content)
-    except BrokenPipeError:
-        raise  # the reader of the pipe has closed it
     except OSError as error:
-        fail(f"cannot write {target or 'to standard output'}: {error.strerror}")
+        fail(f"cannot write {target}: {error.strerror}")
     tell(f"{target}: {float(response.headers['X-Audio-Seconds']):.1f} s of {output_format.value}")
+
+
+def _pass_on(indicator: Progress, characters: int, answer: AbstractContextManager[Iterator[bytes]]) -> None:
+    """Pass audio on to standard output as it comes."""
+    task, size = indicator.add_task(f"synthesizing {characters} characters"), 0
+    with answer as pieces:
+        for piece in pieces:
+            size += len(piece)
+            try:
+                sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+            except BrokenPipeError:
+                raise  # the reader of the pipe has closed it
+            except OSError as error:
+                fail(f"cannot write to standard output: {error.strerror}")
+            indicator.update(task, description=f"synthesizing {characters} characters: {size / 1000:,.0f} kB")
 
 
 @app.command()

@@ -53,6 +53,11 @@ class Exchange(RequestResponseCycle):
         if self._on_gone is not None:
             self._on_gone()
 
+    def abort(self) -> None:
+        """Break the connection off: what was sent of a response without a length is not its end."""
+        self.disconnected = True
+        self.transport.close()
+
     async def receive(self) -> ASGIReceiveEvent:
         """The next event of the request. Raises the fault of its body."""
         message = await super().receive()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Annotated, Any, ClassVar, Literal
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -67,6 +68,14 @@ def _by_id(value: object) -> object:
     if value.keys() != {"id"}:
         raise ValueError('must be a name, or an object {"id": name}')
     return value["id"]
+
+
+class StreamFormat(StrEnum):
+    """What an answer consists of."""
+
+    AUDIO = "audio"
+    SSE = "sse"
+    """Server-sent events, with the audio in base64."""
 
 
 Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_printable)]
@@ -140,7 +149,13 @@ class OpenAISpeechBody(_Body):
         BeforeValidator(_readable),
         Field(description="How to speak, for OpenAI's clients. Accepted, and not followed by any engine yet."),
     ] = None
-    stream_format: Annotated[Literal["audio"], Field(description="The response body is the audio.")] = "audio"
+    stream: Annotated[
+        bool, Field(description="Whether the audio of a text of several segments is sent while it is made.")
+    ] = True
+    stream_format: Annotated[
+        StreamFormat,
+        Field(strict=False, description="`audio`: the response body is the audio; `sse`: events with pieces of it."),
+    ] = StreamFormat.AUDIO
 
     @property
     def spoken_text(self) -> str:
@@ -168,6 +183,10 @@ class TtsBody(_Body):
     voice: Annotated[Line | None, Field(description="An alternative to `character`; send only one of them.")] = None
     model: Annotated[Line | None, Field(description="Name of the running engine, or of one of OpenAI's models.")] = None
     format: Format = AudioFormat.WAV
+    stream: Annotated[
+        bool, Field(description="Whether `POST /tts` sends the audio of a text of several segments while it is made.")
+    ] = False
+    stream_format: ClassVar[StreamFormat] = StreamFormat.AUDIO
 
     @field_validator("voice")
     @classmethod
@@ -208,6 +227,13 @@ class QueueBody(TtsBody):
         Line | None,
         Field(alias="idempotencyKey", description="A second request with the same key returns the first job."),
     ] = None
+
+    @field_validator("stream")
+    @classmethod
+    def _whole(cls, stream: bool) -> bool:
+        if stream:
+            raise ValueError("a job is made whole; leave it out, or send the text to POST /tts")
+        return stream
 
     @property
     def as_sent(self) -> dict[str, Any]:

@@ -11,9 +11,10 @@ import asyncio
 import itertools
 import os
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import IO
+from typing import IO, TypeVar
 
 from balancer.audio.buffers import AudioBuffer
 from balancer.audio.encoder import encode
@@ -27,6 +28,8 @@ from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Ter
 from balancer.scheduling.scheduler import BATCH_TURN
 from balancer.speech.place import Place
 from balancer.thread_pool import ThreadPool
+
+T = TypeVar("T")
 
 SLICE_SECONDS = 0.25
 """Time after which a running encode lets another one go before it."""
@@ -88,21 +91,45 @@ class EncoderPool:
 
         Raises QueueFullError, MemoryFullError.
         """
+        seconds = duration(len(pcm), sample_rate) / min(1.0, speed)
+
+        def write(job: _Encode, loop: asyncio.AbstractEventLoop) -> AudioBuffer:
+            fill = partial(self._encode, job, pcm, sample_rate, audio_format, speed, loop)
+            return self._held.write(place.terms.caller, fill)
+
+        return await self._in_turn(write, seconds, place)
+
+    async def run(self, work: Callable[[], T], seconds: float, place: Place, *, begun: bool) -> T:
+        """The result of `work`, which encodes so many seconds of audio in a thread. Cancelling this leaves it running.
+
+        Raises QueueFullError, unless the stream that the audio belongs to has begun.
+        """
+        return await self._in_turn(lambda _, __: work(), seconds, place, begun=begun)
+
+    async def _in_turn(
+        self,
+        turn: Callable[[_Encode, asyncio.AbstractEventLoop], T],
+        audio_seconds: float,
+        place: Place,
+        *,
+        begun: bool = False,
+    ) -> T:
+        """The result of `turn`, which is called in a thread once its turn has come."""
         terms = replace(place.terms, deadline=None)  # whoever calls this ends it at the deadline
         line = self._lines[terms.priority]
-        if len(line) >= self._limit:
+        if len(line) >= self._limit and not begun:
             raise QueueFullError(f"{len(line)} files wait to be encoded; try again later", retry_after=RETRY_SECONDS)
-        seconds = duration(len(pcm), sample_rate) / SPEED / min(1.0, speed)
+        seconds = audio_seconds / SPEED
         job = _Encode(QueuedUtterance(AttemptId(str(next(self._ids))), seconds, terms), seconds, self._now())
         self._encodes[job.queued.attempt_id] = job
         self._add(job)
         self._fill()
-        work: asyncio.Future[AudioBuffer] | None = None
+        work: asyncio.Future[T] | None = None
         try:
             with place.followed_by(partial(self._improve, job)):
                 await job.may_start
-            fill = partial(self._encode, job, pcm, sample_rate, audio_format, speed, asyncio.get_running_loop())
-            work = asyncio.ensure_future(self._pool.run(lambda: self._held.write(terms.caller, fill)))
+            loop = asyncio.get_running_loop()
+            work = asyncio.ensure_future(self._pool.run(lambda: turn(job, loop)))
             work.add_done_callback(partial(self._ended, job))
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -223,7 +250,7 @@ class EncoderPool:
             self._add(job)
         self._fill()
 
-    def _ended(self, job: _Encode, _: asyncio.Future[AudioBuffer]) -> None:
+    def _ended(self, job: _Encode, _: object) -> None:
         """The thread is done with an encode."""
         self._started -= 1
         self._remove(job)

@@ -8,13 +8,17 @@ from dataclasses import replace
 
 from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import PauseSettings
-from balancer.text.segments import Boundary, Segment, split
+from balancer.text.segments import Boundary, Segment, shorten_first, split
 from worker.cards import SegmentLength
 
+SOON_CHARACTERS = 80
+"""Length of the first segment of a text that is to be heard soon, at most, where its sentences and clauses allow it."""
 
-def segments_of(request: SpeechRequest, length: SegmentLength) -> list[Segment]:
-    """The segments of a request's text."""
-    return split(request.text, request.language, length, request.pauses)
+
+def segments_of(request: SpeechRequest, length: SegmentLength, *, begins_soon: bool = False) -> list[Segment]:
+    """The segments of a request's text. With `begins_soon`, the first one is short."""
+    segments = split(request.text, request.language, length, request.pauses)
+    return shorten_first(segments, request.language, length, SOON_CHARACTERS) if begins_soon else segments
 
 
 def request_of(segment: Segment, number: int, request: SpeechRequest) -> SpeechRequest:
@@ -28,14 +32,18 @@ def pauses_around(segments: Sequence[Segment], settings: PauseSettings) -> list[
 
     What the text asks for comes before the settings.
     """
-    milliseconds = {
-        Boundary.CLAUSE: settings.clause_pause_ms,
-        Boundary.SENTENCE: settings.sentence_pause_ms,
-        Boundary.PARAGRAPH: settings.paragraph_pause_ms,
-        Boundary.END: settings.sentence_pause_ms,
-    }
-    pauses = [
-        milliseconds[segment.boundary] / 1000 if segment.silence is None else segment.silence for segment in segments
-    ]
-    pauses[-1] = segments[-1].silence or 0.0
-    return [segments[0].leading_silence, *pauses]
+    between = [pause_behind(segment, settings) for segment in segments[:-1]]
+    return [segments[0].leading_silence, *between, segments[-1].silence or 0.0]
+
+
+def pause_behind(segment: Segment, settings: PauseSettings) -> float:
+    """The silence between a segment and the next, in seconds."""
+    if segment.silence is not None:
+        return segment.silence
+    match segment.boundary:
+        case Boundary.CLAUSE:
+            return settings.clause_pause_ms / 1000
+        case Boundary.PARAGRAPH:
+            return settings.paragraph_pause_ms / 1000
+        case _:
+            return settings.sentence_pause_ms / 1000

@@ -16,9 +16,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from balancer.audio.buffers import AudioBuffer, MemoryBuffer
+from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.encoder import as_file, is_pcm_copy
-from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.joining import JoinedFiles, join
 from balancer.audio.pcm import duration
@@ -29,10 +28,12 @@ from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.queued_utterance import Terms
-from balancer.settings_groups import PauseSettings
+from balancer.settings_groups import PauseSettings, StreamSettings
+from balancer.speech.audio_stream import AudioStream
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
+from balancer.speech.results import Audio, CachedResult, SynthesisStats, stats_of_all
 from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.segment_requests import pauses_around, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
@@ -46,54 +47,6 @@ UNSPEAKABLE = "unspeakable"
 """Code of the engine's refusal of a text that it cannot say."""
 MAX_STRETCHED_BYTES = 16 * 2**20
 """A file that is larger than its PCM is cached up to this size."""
-
-
-@dataclass(frozen=True)
-class Audio:
-    """A finished audio file."""
-
-    data: AudioBuffer
-    format: AudioFormat
-    sample_rate: int
-    """Of the engine, in Hz."""
-    seconds: float
-    """Duration, after the tempo change."""
-    outcome: CacheOutcome = CacheOutcome.MISS
-    segments: tuple[CacheOutcome, ...] = ()
-    """The outcome of each segment; empty for a file that was not made for this request."""
-    retakes: int = 0
-    """Takes that workers discarded for this request."""
-    flaws: frozenset[str] = frozenset()
-    """What is wrong with segments of which no take was good, as far as the workers can tell."""
-
-
-@dataclass(frozen=True)
-class SynthesisStats:
-    """The cost of synthesizing one utterance."""
-
-    worker: int | None
-    """Index of the worker."""
-    attempts: int
-    queue_seconds: float
-    compute_seconds: float
-    retakes: int = 0
-    """Takes that the worker discarded."""
-
-
-@dataclass(frozen=True)
-class CachedResult:
-    """PCM or a file, as the cache stores it."""
-
-    data: AudioBuffer
-    seconds: float
-    """Duration at speed 1."""
-    outcome: CacheOutcome
-    stats: SynthesisStats | None = None
-    """None if no worker synthesized it for this request."""
-    segments: tuple[CacheOutcome, ...] = ()
-    """The outcomes of the segments that were joined for it."""
-    flaws: frozenset[str] = frozenset()
-    """What is wrong with it, as far as the workers can tell; the cache never keeps flawed audio."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +78,7 @@ class SpeechService:
         *,
         timeout: float,
         pauses: PauseSettings,
+        streams: StreamSettings,
         held: HeldAudio,
         encoders: EncoderPool,
         cache: BestEffortCache,
@@ -136,6 +90,7 @@ class SpeechService:
         self._card = card
         self._timeout = timeout
         self._pauses = pauses
+        self._streams = streams
         self._held = held
         self._encoders = encoders
         self._cache = cache
@@ -153,12 +108,7 @@ class SpeechService:
         Raises ChorusError, OSError where kept segments cannot be read, and as the keeper. Cancelling this cancels the
         utterance, unless another request shares it.
         """
-        fields = context.log_fields
-        fields.characters = len(request.text)
-        fields.voice = request.voice.name
-        fields.caller = context.caller
-        if self._log_text:
-            fields.text = request.text
+        self._log(request, context)
         limit, deadline = self._limit(request, context)
         try:
             async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
@@ -172,21 +122,72 @@ class SpeechService:
                     result = await self._result(task)
                 else:
                     result = await self._encode(await self._kept(task, keeper), task)
-        except InvalidRequestError as error:
-            # The engine refused the text: validation cannot foresee this.
-            self._metrics.record_refusal(error.code)
-            raise error.with_param(error.param or request.text_field) from error
-        except ChorusError as error:
-            self._metrics.record_refusal(error.code)
+        except (ChorusError, TimeoutError) as error:
+            raise self._refusal(error, request, limit) from error
+        self._record(result, context)
+        seconds = result.seconds / request.speed
+        rate = self._card.sample_rate
+        retakes = 0 if result.stats is None else result.stats.retakes
+        return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments, retakes, result.flaws)
+
+    async def stream(self, request: SpeechRequest, context: RequestContext) -> Audio | AudioStream:
+        """The audio as it is made, from its first piece on; or whole, if it is one segment or cached.
+
+        A stream is to be closed. Raises ChorusError.
+        """
+        segments = segments_of(request, self._card.segments, begins_soon=True)
+        if len(segments) == 1 or await self._is_cached(request, context):
+            return await self.synthesize(request, context)
+        self._log(request, context)
+        limit, deadline = self._limit(request, context)
+        task = _Task(request, context, Place(Terms(context.caller_id, request.priority, deadline)), segments)
+        stream = AudioStream(
+            segments,
+            partial(self._speak, task, range(len(segments))),
+            request,
+            task.place,
+            sample_rate=self._card.sample_rate,
+            pauses=self._pauses,
+            settings=self._streams,
+            timeout=self._timeout if limit is None else limit,
+            held=self._held,
+            encoders=self._encoders,
+            metrics=self._metrics,
+            on_end=partial(self._record, context=context),
+        )
+        try:
+            if deadline is not None:
+                self._dispatcher.check_text(await self._characters_to_speak(task), deadline)
+            async with asyncio.timeout_at(None if limit is None else context.arrived + limit):
+                await stream.begin()
+        except (ChorusError, TimeoutError) as error:
+            await stream.aclose()
+            raise self._refusal(error, request, limit) from error
+        except BaseException:
+            await stream.aclose()
             raise
-        except TimeoutError as error:
-            if limit is None:
-                raise
-            late = DeadlineExceededError(
-                f"the audio was not complete within {limit:g} s; send a shorter text or a later deadline"
-            )
-            self._metrics.record_refusal(late.code)
-            raise late from error
+        return stream
+
+    async def _is_cached(self, request: SpeechRequest, context: RequestContext) -> bool:
+        """Whether the cache has the file of the whole text."""
+        if self._keys is None or not context.cache.reads or is_pcm_copy(request.format, request.speed):
+            return False
+        segments = segments_of(request, self._card.segments)
+        pcm_key = await self._keys.pcm(request, context.caller_id)
+        return await self._cache.get(self._file_key(pcm_key, request, segments)) is not None
+
+    def _log(self, request: SpeechRequest, context: RequestContext) -> None:
+        """Set the log fields of a request that arrives."""
+        fields = context.log_fields
+        fields.characters = len(request.text)
+        fields.voice = request.voice.name
+        fields.caller = context.caller
+        if self._log_text:
+            fields.text = request.text
+
+    def _record(self, result: CachedResult, context: RequestContext) -> None:
+        """Set the log fields and count the metrics of a request that is answered."""
+        fields = context.log_fields
         if result.stats is not None:
             fields.worker = result.stats.worker
             fields.attempts = result.stats.attempts
@@ -198,10 +199,22 @@ class SpeechService:
         fields.audio_seconds = round(result.seconds, 3)
         self._metrics.record_cache_outcome(result.outcome.value)
         self._metrics.record_audio(result.seconds)
-        seconds = result.seconds / request.speed
-        rate = self._card.sample_rate
-        retakes = 0 if result.stats is None else result.stats.retakes
-        return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments, retakes, result.flaws)
+
+    def _refusal(self, error: ChorusError | TimeoutError, request: SpeechRequest, limit: float | None) -> Exception:
+        """The error of a request that fails, which is counted."""
+        if isinstance(error, TimeoutError):
+            if limit is None:
+                return error
+            refusal: ChorusError = DeadlineExceededError(
+                f"the audio was not complete within {limit:g} s; send a shorter text or a later deadline"
+            )
+        elif isinstance(error, InvalidRequestError):
+            # The engine refused the text: validation cannot foresee this.
+            refusal = error.with_param(error.param or request.text_field)
+        else:
+            refusal = error
+        self._metrics.record_refusal(refusal.code)
+        return refusal
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""
@@ -217,15 +230,18 @@ class SpeechService:
         if is_pcm_copy(request.format, request.speed) or self._keys is None or not task.context.cache.writes:
             # A copy of the PCM is not stored twice.
             return await self._encode(await self._pcm(task), task)
-        pauses = pauses_around(task.segments, self._pauses)
         pcm_key = await self._keys.pcm(request, task.context.caller_id)
-        lengths = [len(segment.text) for segment in task.segments]
-        key = self._keys.file(pcm_key, request.speed, request.format, lengths, pauses)
+        key = self._file_key(pcm_key, request, task.segments)
 
         async def encode_pcm() -> CachedResult:
             return await self._encode(await self._pcm(task, pcm_key), task)
 
         return await self._cached(self._file_flights, key, task, encode_pcm)
+
+    def _file_key(self, pcm_key: str, request: SpeechRequest, segments: Sequence[Segment]) -> str:
+        """The cache key of the file for a whole text; `pcm_key` is that of its PCM."""
+        lengths = [len(segment.text) for segment in segments]
+        return CacheKeys.file(pcm_key, request.speed, request.format, lengths, pauses_around(segments, self._pauses))
 
     async def _pcm(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a text; `key` is the text's cache key, if it is known."""
@@ -237,7 +253,7 @@ class SpeechService:
         rate = self._card.sample_rate
         data = await self._held.assemble(task.context.caller_id, partial(join, parts, pauses, rate))
         outcomes = tuple(result.outcome for _, result in spoken)
-        stats = _stats_of_all([result.stats for _, result in spoken if result.stats is not None])
+        stats = stats_of_all([result.stats for _, result in spoken if result.stats is not None])
         flaws = frozenset[str]().union(*(result.flaws for _, result in spoken))
         outcome = CacheOutcome.of_segments(outcomes)
         return CachedResult(data, duration(len(data), rate), outcome, stats, outcomes, flaws)
@@ -295,7 +311,7 @@ class SpeechService:
         data = await self._pool.run(lambda: self._joined(task.segments, files))
         results = [result for result in spoken if isinstance(result, CachedResult)]
         outcomes = tuple(result.outcome for result in results)
-        stats = _stats_of_all([result.stats for result in results if result.stats is not None])
+        stats = stats_of_all([result.stats for result in results if result.stats is not None])
         outcome = CacheOutcome.of_segments(outcomes) if outcomes else CacheOutcome.MISS
         return CachedResult(data, duration(len(data), self._card.sample_rate), outcome, stats, outcomes)
 
@@ -458,16 +474,3 @@ class SpeechService:
                 self._metrics.record_wasted_seconds("cancelled", wasted)
                 raise
         return replace(pcm, data=data)
-
-
-def _stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
-    """The cost of several utterances: the worker is that of the first, the wait that before the first began."""
-    if not stats:
-        return None
-    return SynthesisStats(
-        worker=stats[0].worker,
-        attempts=max(one.attempts for one in stats),
-        queue_seconds=min(one.queue_seconds for one in stats),
-        compute_seconds=sum(one.compute_seconds for one in stats),
-        retakes=sum(one.retakes for one in stats),
-    )

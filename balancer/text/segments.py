@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import accumulate
 from math import ceil
 
 import sentencex
@@ -73,6 +74,28 @@ def split(text: str, language: str, length: SegmentLength, pauses: Sequence[Paus
     return [replace(segments[0], leading_silence=leading), *segments[1:]]
 
 
+def shorten_first(segments: Sequence[Segment], language: str, length: SegmentLength, maximum: int) -> list[Segment]:
+    """The same segments, where one that is longer than `maximum` characters and comes first is cut in two.
+
+    It is cut at the end of a sentence, else of a clause; where it has none that leaves enough to be spoken alone on
+    both sides, it stays whole.
+    """
+    first, rest = segments[0], segments[1:]
+    limits = _scaled(SegmentLength(minimum=max(1, ceil(VERY_SHORT * length.minimum)), maximum=maximum), first.text)
+    if len(first.text) <= limits.maximum:
+        return [first, *rest]
+    sentence_ends = accumulate(map(len, sentencex.segment(_primary(language), first.text)))
+    clause_ends = (match.end() for match in _CLAUSE_END.finditer(first.text))
+    for ends, boundary in ((sentence_ends, Boundary.SENTENCE), (clause_ends, Boundary.CLAUSE)):
+        fitting = [
+            end for end in ends if limits.minimum <= end <= limits.maximum and len(first.text) - end >= limits.minimum
+        ]
+        if fitting:
+            begin = replace(first, text=first.text[: fitting[-1]].rstrip(), boundary=boundary, silence=None)
+            return [begin, replace(first, text=first.text[fitting[-1] :].lstrip(), leading_silence=0.0), *rest]
+    return [first, *rest]
+
+
 def _pieces(text: str, pauses: Sequence[Pause], very_short: float) -> Iterator[tuple[str, float | None]]:
     """The text between the pauses, and the seconds behind each piece; None behind the last.
 
@@ -91,7 +114,7 @@ def _pieces(text: str, pauses: Sequence[Pause], very_short: float) -> Iterator[t
 def _split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     if len(text) <= length.maximum and text.isascii() and not INNER_END.search(text):
         return [Segment(text, Boundary.END)]
-    language = re.split("[-_]", language, maxsplit=1)[0].lower()
+    language = _primary(language)
     length = _scaled(length, text)
     segments: list[Segment] = []
     for paragraph in _PARAGRAPHS.split(text):
@@ -105,6 +128,11 @@ def _split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     if len(segments) <= 1 and len(text) <= length.maximum:
         return [Segment(text, Boundary.END)]
     return [*segments[:-1], Segment(segments[-1].text, Boundary.END)]
+
+
+def _primary(language: str) -> str:
+    """The language of a tag, without script and region."""
+    return re.split("[-_]", language, maxsplit=1)[0].lower()
 
 
 def _scaled(length: SegmentLength, text: str) -> SegmentLength:

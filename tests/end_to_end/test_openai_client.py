@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Literal
 
@@ -54,6 +56,31 @@ def test_the_answer_can_be_streamed_to_a_file(client: openai.OpenAI, tmp_path_fa
     with client.audio.speech.with_streaming_response.create(model="hibari", voice="default", input=SENTENCE) as answer:
         answer.stream_to_file(file)
     assert word_error_rate(SENTENCE, file.read_bytes()) <= 0.1
+
+
+SENTENCES = f"{SENTENCE} The weather was fine. Nobody answered the telephone in the morning."
+
+
+def test_a_long_text_is_streamed(client: openai.OpenAI) -> None:
+    with client.audio.speech.with_streaming_response.create(
+        model="tts-1", voice="alloy", input=SENTENCES, response_format="mp3", extra_body={"seed": 5}
+    ) as answer:
+        assert answer.headers["transfer-encoding"] == "chunked"
+        pieces = [piece for piece in answer.iter_bytes() if piece]
+    assert len(pieces) > 1
+    assert word_error_rate(SENTENCES, b"".join(pieces)) <= 0.15
+
+
+@pytest.mark.parametrize("text", [SENTENCE, SENTENCES])
+def test_events_carry_the_audio(client: openai.OpenAI, text: str) -> None:
+    with client.audio.speech.with_streaming_response.create(
+        model="gpt-4o-mini-tts", voice="alloy", input=text, response_format="mp3", stream_format="sse"
+    ) as answer:
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
+    *deltas, done = events
+    audio = b"".join(base64.b64decode(delta["audio"]) for delta in deltas if delta["type"] == "speech.audio.delta")
+    assert done["type"] == "speech.audio.done"
+    assert word_error_rate(text, audio) <= 0.15
 
 
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from balancer.audio.buffers import MemoryBuffer
-from balancer.audio.joining import MARGIN_SECONDS, JoinedFiles, join
+from balancer.audio.joining import MARGIN_SECONDS, JoinedFiles, Joiner, join
 
 RATE = 1000
 MARGIN = round(MARGIN_SECONDS * RATE)
@@ -53,6 +53,15 @@ def test_a_silent_part_in_between_leaves_its_pauses() -> None:
 
 def test_an_empty_part_is_silent() -> None:
     assert joined(pcm((2, 9000)), MemoryBuffer(b""), pauses=[0.01]) == [9000, 9000, *([0] * 10)]
+
+
+def test_parts_that_come_one_by_one_are_joined_alike() -> None:
+    parts = [pcm((100, 0), (5, 9000), (100, 0)), pcm((50, 0)), pcm((3, 0), (5, -9000), (200, 0))]
+    joiner = Joiner(RATE)
+    pieces = [joiner.add(bytes(part), pause) for part, pause in zip(parts, (0.0, 0.1, 0.2), strict=True)]
+    output = io.BytesIO()
+    join(parts, [0.0, 0.1, 0.2, 0.0], RATE, output)
+    assert b"".join(pieces) + joiner.finish(0.0) == output.getvalue()
 
 
 def test_the_pauses_must_fit() -> None:

@@ -66,7 +66,7 @@ def test_the_shortest_stream_is_playable(audio_format: AudioFormat) -> None:
 def test_a_wav_stream_says_that_its_length_is_not_known() -> None:
     head = stream(speech_like(0.1), AudioFormat.WAV)[0][:44]
     assert head[:4] == b"RIFF"
-    assert head[36:44] == b"data" + (2**32 - 37).to_bytes(4, "little")
+    assert head[36:44] == b"data\xff\xff\xff\xff"
 
 
 @pytest.mark.parametrize("speed", [0.1, 5.0])

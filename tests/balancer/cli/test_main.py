@@ -225,6 +225,26 @@ def test_audio_of_any_format_goes_into_a_pipe(server: Server) -> None:
     assert answer.stdout.startswith(b"ID3")
 
 
+SENTENCES = "This is the first sentence of a text. This is the second one."
+
+
+def test_a_long_text_goes_into_a_pipe_while_it_is_made_and_into_a_file_whole(server: Server, tmp_path: Path) -> None:
+    answer = start("say", SENTENCES, url=server.url)
+    assert (answer.returncode, answer.stderr) == (0, b"")
+    assert answer.stdout[40:44] == b"\xff\xff\xff\xff"
+    with (tmp_path / "whole.wav").open("wb") as file:
+        assert start("say", SENTENCES, url=server.url, stdout=file).returncode == 0
+    whole = (tmp_path / "whole.wav").read_bytes()
+    assert seconds(whole) > SECONDS
+    assert whole[44:] == answer.stdout[44:]
+
+
+def test_an_answer_that_breaks_off_is_an_error(server: Server) -> None:
+    answer = start("say", "The first paragraph is here.\n\nfail", url=server.url)
+    assert answer.returncode == 1
+    assert b"broke its answer off" in answer.stderr
+
+
 @pytest.mark.parametrize("text", [b"caf\xe9", b"-"])
 def test_text_that_is_not_utf8_is_a_wrong_command_line(server: Server, text: bytes) -> None:
     answer = start("say", text, url=server.url, stdin=b"caf\xe9")

@@ -22,8 +22,9 @@ from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
 from balancer.settings_groups import JobSettings
+from balancer.speech.results import Audio
 from balancer.speech.segment_keeper import SegmentKeeper
-from balancer.speech.service import Audio, SpeechService
+from balancer.speech.service import SpeechService
 from tests.support.harness import ROOT, TIMEOUT
 from voices.registry import Registry
 from worker.cards import CARDS

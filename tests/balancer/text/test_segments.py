@@ -7,7 +7,7 @@ import sentencex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.text.segments import INNER_END, Boundary, Segment, split
+from balancer.text.segments import INNER_END, Boundary, Segment, shorten_first, split
 from balancer.text.spoken_text import Pause
 from worker.cards import SegmentLength
 
@@ -89,6 +89,31 @@ def test_words_too_few_to_be_spoken_alone_are_divided_by_a_long_pause_only() -> 
     text = "Well, " + "this is a sentence of some sixty characters, and it goes on here."
     assert split(text, "en", LONG, [Pause(6, 0.2)]) == [Segment(text, END)]
     assert [segment.text for segment in split(text, "en", LONG, [Pause(6, 0.4)])] == ["Well,", text[6:]]
+
+
+def shortened(text: str, length: SegmentLength = LONG) -> list[tuple[str, Boundary]]:
+    segments = shorten_first(split(text, "en", length), "en", length, 80)
+    return [(segment.text, segment.boundary) for segment in segments]
+
+
+def test_the_first_segment_of_what_is_to_be_heard_soon_is_a_sentence_or_a_clause() -> None:
+    sentence = "The rain had stopped by noon. "
+    long = "We left the harbour in the early morning, when others were still asleep, and rowed over to the island."
+    assert shortened(sentence * 3 + long)[0] == ((sentence * 2).strip(), SENTENCE)
+    assert shortened(long + " " + long)[0] == (long.split(" and", maxsplit=1)[0], CLAUSE)
+
+
+def test_a_first_segment_without_a_place_to_cut_stays_whole() -> None:
+    words = "We left the harbour in the early morning when the others were still asleep and rowed to the island."
+    assert shortened(words) == [(words, END)]
+    assert shortened("So it is, " + words.replace(",", "")) == [("So it is, " + words, END)], "too short to be alone"
+
+
+def test_a_first_segment_that_is_cut_keeps_its_silences() -> None:
+    text = "The rain had stopped by noon, and so we went. " * 2
+    first, second = shorten_first([Segment(text.strip(), END, 2.0, 1.0)], "en", LONG, 80)
+    assert (first.leading_silence, first.silence) == (1.0, None)
+    assert (second.leading_silence, second.silence) == (0.0, 2.0)
 
 
 def test_a_template_has_its_name_in_a_segment_of_its_own() -> None:

@@ -1,0 +1,66 @@
+"""The finished segments of a streamed text: they come in any order, and are sent in theirs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class SegmentBuffer(Generic[T]):
+    """Whoever adds a segment waits while more than `max_ahead` seconds of audio are finished and not sent.
+
+    So a client that does not read has few segments made. The next one to be sent is never waited for: segments are
+    begun in order, and each is there before its adder waits.
+    """
+
+    def __init__(self, max_ahead: float) -> None:
+        self._max_ahead = max_ahead
+        self._finished: dict[int, tuple[T, float]] = {}
+        self._next = 0
+        self._unsent = 0.0
+        self._taken = 0.0
+        """Length of the segment that was taken last, until it has been sent."""
+        self._error: BaseException | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def unsent(self) -> float:
+        """Seconds of audio that are finished and not sent."""
+        return self._unsent
+
+    async def add(self, number: int, segment: T, seconds: float) -> None:
+        """Add segment `number`, which lasts so long, and wait until another may be made."""
+        self._finished[number] = segment, seconds
+        self._unsent += seconds
+        self._notify()
+        while self._unsent > self._max_ahead:
+            await self._changed.wait()
+
+    def fail(self, error: BaseException) -> None:
+        """There will be no further segments."""
+        self._error = error
+        self._notify()
+
+    async def take(self) -> T:
+        """The next segment in order. Raises the error, if there is none."""
+        while self._next not in self._finished:
+            if self._error is not None:
+                raise self._error
+            await self._changed.wait()
+        segment, seconds = self._finished.pop(self._next)
+        self._next += 1
+        self._taken = seconds
+        return segment
+
+    def sent(self) -> None:
+        """The segment that was taken last has been sent."""
+        self._unsent -= self._taken
+        self._taken = 0.0
+        self._notify()
+
+    def _notify(self) -> None:
+        """Wake everyone who waits."""
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,167 @@
+"""Whole answers against streamed ones: the first sound, the throughput, and how long listeners have nothing to play."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Annotated
+
+import httpx
+import typer
+
+from balancer.speech.playout_clock import PlayoutClock
+from scripts.load.texts import SENTENCES
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.markdown import machine, plural, table
+from scripts.support.servers import WITHOUT_TIMEOUTS, ServerError, interrupt_on_signals, start_chorus
+from worker.cards import CARDS
+from worker.contract import SAMPLE_BYTES
+
+WHOLE, STREAMED = "whole", "streamed"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One answer. Times are in seconds since its request was sent."""
+
+    first_sound: float
+    end: float
+    audio_seconds: float
+    gaps: int
+    gap_seconds: float
+
+
+@dataclass(frozen=True)
+class Run:
+    """The answers to listeners who asked at the same time."""
+
+    side: str
+    listeners: int
+    seconds: float
+    heard: Sequence[Heard]
+
+    @property
+    def throughput(self) -> float:
+        """Seconds of audio per second."""
+        return sum(answer.audio_seconds for answer in self.heard) / self.seconds
+
+
+def text_of(number: int, sentences: int) -> str:
+    """A text of so many sentences; different numbers have different ones."""
+    chosen = [SENTENCES[(number + index) % len(SENTENCES)] for index in range(sentences)]
+    return f"Text number {number}. " + " ".join(chosen)
+
+
+async def listen(client: httpx.AsyncClient, text: str, *, stream: bool, sample_rate: int) -> Heard:
+    """Ask for a text as PCM, and hear it as it comes."""
+    body = {"text": text, "format": "pcm", "stream": stream}
+    clock, first, size = PlayoutClock(), None, 0
+    began = time.monotonic()
+    async with client.stream("POST", "/tts", json=body, headers={"Cache-Control": "no-store"}) as response:
+        response.raise_for_status()
+        async for piece in response.aiter_raw():
+            now = time.monotonic() - began
+            first = now if first is None else first
+            clock.sent(len(piece) / SAMPLE_BYTES / sample_rate, now)
+            size += len(piece)
+    end = time.monotonic() - began
+    seconds = size / SAMPLE_BYTES / sample_rate
+    return Heard(end if first is None else first, end, seconds, clock.gaps, clock.gap_seconds)
+
+
+async def run_once(url: str, side: str, listeners: int, sentences: int, first_text: int, sample_rate: int) -> Run:
+    """Have `listeners` ask at once, each for a text of its own."""
+    async with httpx.AsyncClient(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None)) as client:
+        began = time.monotonic()
+        heard = await asyncio.gather(
+            *(
+                listen(client, text_of(first_text + n, sentences), stream=side == STREAMED, sample_rate=sample_rate)
+                for n in range(listeners)
+            )
+        )
+        return Run(side, listeners, time.monotonic() - began, heard)
+
+
+def main(
+    *,
+    engine: Annotated[str, typer.Option(help="Engine of the workers.")] = "hibari",
+    model_dir: Annotated[Path | None, typer.Option(exists=True, help="Folder of the engine's weights.")] = None,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    slots: Annotated[int, typer.Option(min=1, help="Slots of a worker.")] = 1,
+    precision: Annotated[str, typer.Option(help="Precision of a Chatterbox engine.")] = "fp32",
+    listeners: Annotated[list[int] | None, typer.Option(min=1, help="Listeners at once; may be repeated.")] = None,
+    sentences: Annotated[int, typer.Option(min=1, help="Sentences of a text.")] = 20,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each side, which take turns.")] = 3,
+) -> None:
+    """Measure whole and streamed answers of one server, by turns."""
+    interrupt_on_signals()
+    settings: dict[str, object] = {"cache_mib": 0, "slots": slots, **WITHOUT_TIMEOUTS}
+    if model_dir is not None:
+        settings |= {"model_dir": model_dir, "precision": precision}
+    runs: list[Run] = []
+    with tempfile.TemporaryDirectory(prefix="chorus-streaming-") as folder:
+        try:
+            with start_chorus(
+                "chorus", engine=engine, workers=workers, folder=Path(folder), settings=settings
+            ) as server:
+                first_text = 0
+                for count in listeners or [1, 4, 16]:
+                    for number in range(rounds):
+                        for side in (WHOLE, STREAMED) if number % 2 else (STREAMED, WHOLE):
+                            report_progress(f"{side}, {plural(count, 'listener')}, round {number + 1} of {rounds}")
+                            rate = CARDS[engine].sample_rate
+                            runs.append(asyncio.run(run_once(server.url, side, count, sentences, first_text, rate)))
+                            first_text += count
+        except (ServerError, httpx.HTTPError) as error:
+            fail("scripts/bench_streaming", error)
+    typer.echo(f"{machine()}\n{engine}, {plural(workers, 'worker')}, texts of {plural(sentences, 'sentence')}\n")
+    typer.echo(report(runs))
+
+
+def report(runs: Sequence[Run]) -> str:
+    """A table with a row for each side and number of listeners."""
+    rows = []
+    for count in sorted({run.listeners for run in runs}):
+        whole = [run for run in runs if run.listeners == count and run.side == WHOLE]
+        whole_end = median(answer.end for run in whole for answer in run.heard)
+        for side in (WHOLE, STREAMED):
+            chosen = [run for run in runs if run.listeners == count and run.side == side]
+            answers = [answer for run in chosen for answer in run.heard]
+            first = median(answer.first_sound for answer in answers)
+            speed = median(run.throughput for run in chosen)
+            rows.append(
+                (
+                    str(count),
+                    side,
+                    f"{first:.2f}",
+                    f"{first / whole_end:.3f}",
+                    f"{median(answer.end for answer in answers):.2f}",
+                    f"{speed:.2f}",
+                    f"{speed / median(run.throughput for run in whole):.2f}",
+                    f"{mean(answer.gaps for answer in answers):.1f}",
+                    f"{mean(answer.gap_seconds for answer in answers):.2f}",
+                )
+            )
+    return table(
+        [
+            "listeners",
+            "answer",
+            "first sound, s",
+            "of the whole's time",
+            "end, s",
+            "audio s/s",
+            "of whole",
+            "gaps",
+            "gap s",
+        ],
+        rows,
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, "scripts/bench_streaming")

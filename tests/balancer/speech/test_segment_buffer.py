@@ -1,0 +1,64 @@
+"""Segments come in any order, are taken in theirs, and are not made far ahead of what is sent."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from balancer.errors import SynthesisError
+from balancer.speech.segment_buffer import SegmentBuffer
+
+
+async def settle() -> None:
+    """Let every task run until it waits."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_segments_are_taken_in_order() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    taking = [asyncio.create_task(buffer.take()) for _ in range(1)]
+    await buffer.add(1, "b", 1.0)
+    await settle()
+    assert not taking[0].done()
+    await buffer.add(0, "a", 1.0)
+    assert await taking[0] == "a"
+    assert await buffer.take() == "b"
+
+
+async def test_whoever_adds_waits_until_enough_has_been_sent() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    await buffer.add(0, "a", 6.0)
+    adding = [asyncio.create_task(buffer.add(number, "", 6.0)) for number in (2, 1)]
+    await settle()
+    assert not any(task.done() for task in adding)
+    assert buffer.unsent == 18.0
+    assert await buffer.take() == "a"
+    await settle()
+    assert not any(task.done() for task in adding), "it has been taken, but not sent"
+    buffer.sent()
+    await settle()
+    assert not any(task.done() for task in adding)
+    await buffer.take()
+    buffer.sent()
+    await asyncio.gather(*adding)
+    assert buffer.unsent == 6.0
+
+
+async def test_what_is_finished_is_taken_before_an_error_is_raised() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    await buffer.add(0, "a", 1.0)
+    buffer.fail(SynthesisError("no"))
+    assert await buffer.take() == "a"
+    with pytest.raises(SynthesisError, match="no"):
+        await buffer.take()
+
+
+async def test_an_error_reaches_who_waits() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    taking = asyncio.create_task(buffer.take())
+    await settle()
+    buffer.fail(SynthesisError("no"))
+    with pytest.raises(SynthesisError):
+        await taking
