@@ -119,7 +119,7 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
             assert spoken(chorus.log.read_text()) == Counter(set(SEGMENTS) - before)
             assert chorus.metric("chorus_worker_utterances_total") == len(SEGMENTS) - len(before)
             wait_until(lambda: len(receiver.received) == 1)
-            assert not (data / "jobs" / "segments" / job_id).exists()
+            wait_until(lambda: not (data / "jobs" / "segments" / job_id).exists())
         assert len(receiver.received) == 1
     assert hashlib.sha256(audio).hexdigest() == hashlib.sha256(undisturbed).hexdigest()
     assert word_error_rate(TEXT, audio) < 0.2
@@ -150,7 +150,7 @@ def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cance
         assert httpx.delete(f"{chorus.url}/queue/{second}").json()["segments"] is None
         assert httpx.delete(f"{chorus.url}/queue/{job_id}").json()["state"] == "cancelled"
         wait_until(lambda: chorus.health()["freeSlots"] == 2 and chorus.health()["queueDepth"] == 0)
-        assert list((tmp_path / "jobs" / "segments").iterdir()) == []
+        wait_until(lambda: not list((tmp_path / "jobs" / "segments").iterdir()))
         wait_until(lambda: chorus.metric("chorus_jobs_audio_bytes") == len(short))
 
 
