@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -170,7 +170,9 @@ async def test_a_whole_utterance(runner: Runner) -> None:
 class JudgingEngine(HeldEngine):
     """Discards a take of every utterance but `1`, and hands out a bad one of `3`."""
 
-    def synthesize(self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation) -> Iterator[Samples]:
+    def synthesize(
+        self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
+    ) -> Generator[Samples, None, Report]:
         yield from super().synthesize(utterance, source, cancellation)
         discarded = () if utterance.text == "1" else ("loop",)
         return Report(discarded, "cut" if utterance.text == "3" else None)

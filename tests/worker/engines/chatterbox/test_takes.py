@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.real_worker import utterance
-from worker.engines.base import Report
+from worker.engines.base import Report, Samples
 from worker.engines.chatterbox.takes import (
     LOOP_TOKENS,
     MAX_LOOP_PERIOD,
@@ -34,8 +34,8 @@ def speech(count: int) -> list[int]:
 GOOD = speech(60)
 
 
-def takes(retakes: int = 2, **fields: object) -> Takes:
-    return Takes(utterance(TEXT, seed=7, **fields), retakes)
+def takes(retakes: int = 2, *, token_budget: int | None = None) -> Takes:
+    return Takes(utterance(TEXT, seed=7, token_budget=token_budget), retakes)
 
 
 # Seeds
@@ -167,8 +167,9 @@ def test_a_take_that_was_given_up_is_discarded_though_time_has_passed() -> None:
 # Audio
 
 
-def tone(seconds: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    return np.sin(np.arange(round(seconds * RATE)) / 20, dtype=np.float32) / 10
+def tone(seconds: float) -> Samples:
+    samples: Samples = np.sin(np.arange(round(seconds * RATE)) / 20, dtype=np.float32) / 10
+    return samples
 
 
 def test_near_zero_audio_is_silent() -> None:
