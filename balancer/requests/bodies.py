@@ -155,6 +155,7 @@ class OpenAISpeechBody(_Body):
     stream_format: Annotated[
         StreamFormat,
         Field(strict=False, description="`audio`: the response body is the audio; `sse`: events with pieces of it."),
+        BeforeValidator(_printable),
     ] = StreamFormat.AUDIO
 
     @property

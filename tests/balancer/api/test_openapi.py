@@ -166,7 +166,7 @@ def test_get_operations_respond_as_described(document: dict[str, Any], client: h
 
 # The bodies
 
-COMMON_FIELDS = {"priority", "deadline_ms", "normalize"}
+COMMON_FIELDS = {"priority", "deadline_ms", "normalize", "stream"}
 
 
 @pytest.mark.parametrize(

@@ -304,7 +304,7 @@ def test_a_parameter_that_this_engine_lacks() -> None:
     error = refuse(exaggeration=0.5)
     assert error.message == (
         "unknown field 'exaggeration'; this request takes speed, seed, priority, deadline_ms, normalize, text, "
-        "character, voice, model, format, "
+        "character, voice, model, format, stream, "
         "and the parameters of engine 'parrot': temperature, top_k"
     )
     assert (error.param, error.code) == ("exaggeration", "unknown_parameter")
