@@ -111,9 +111,11 @@ def connect_tcp(port: int) -> socket.socket:
 
 @contextmanager
 def start_balancer(
-    folder: Path, *, stubs: int, core: int, settings: Mapping[str, object]
+    folder: Path, *, stubs: int, core: int, settings: Mapping[str, object], speaking_seconds: float = 0
 ) -> Iterator[tuple[Server, int]]:
     """Run a balancer on one core with stub workers, until the end of the block. Raises ServerError.
+
+    A stub speaks for `speaking_seconds` and then answers all of its audio.
 
     All files go to `folder`, where the sockets of the stubs are `run/worker-N.sock`. Gives the balancer and its port.
     """
@@ -131,7 +133,7 @@ def start_balancer(
     with ExitStack() as processes:
         for index in range(stubs):
             log = folder / f"stub-{index}.log"
-            processes.enter_context(running(_stub_command(run_dir, index), log=log, cwd=REPOSITORY))
+            processes.enter_context(running(_stub_command(run_dir, index, speaking_seconds), log=log, cwd=REPOSITORY))
         server = processes.enter_context(
             running_server(
                 "balancer",
@@ -145,7 +147,8 @@ def start_balancer(
         yield server, port
 
 
-def _stub_command(folder: Path, index: int) -> list[str]:
-    """The command of a stub worker that answers AUDIO_BYTES of silence at once."""
+def _stub_command(folder: Path, index: int, speaking_seconds: float) -> list[str]:
+    """The command of a stub worker that answers AUDIO_BYTES of silence."""
     options = ["--folder", folder, "--audio-bytes", AUDIO_BYTES, "--index", index]
+    options += ["--speaking-seconds", speaking_seconds]
     return [sys.executable, "-m", "scripts.support.stub_worker", *map(str, options)]

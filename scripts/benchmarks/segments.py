@@ -1,7 +1,8 @@
 """A text of twenty sentences on one idle worker and on two, by turns in one run; the audio must be the same bytes.
 
-Both servers run the embedded voice, one thread and one core per worker, without a cache. While one works the other is
-idle, and the CPU time of the idle one and of other programs is measured.
+Both servers run the embedded voice, one thread and one core per worker, without a cache; or, with --stub-seconds,
+workers that answer silence after a fixed time for each segment: what is lost then is the balancer's. While one works
+the other is idle, and the CPU time of the idle one and of other programs is measured.
 """
 
 from __future__ import annotations
@@ -9,9 +10,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from scripts.benchmarks.minimal_client import start_balancer
 from scripts.load.client import BadAudioError, wav_seconds
 from scripts.load.texts import SENTENCES
 from scripts.support.console import fail, report_progress, run_command
@@ -46,6 +47,9 @@ class Answer:
 def main(
     sentences: Annotated[int, typer.Option(min=2, max=len(SENTENCES), help="Sentences of the text.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which both have a turn.")] = 10,
+    stub_seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds for each segment of stub workers, instead of the voice.")
+    ] = None,
 ) -> None:
     """Measure how much sooner two idle workers have spoken one text than one, and that its audio is the same."""
     interrupt_on_signals()
@@ -54,45 +58,46 @@ def main(
     text = " ".join(SENTENCES[:sentences])
     try:
         with tempfile.TemporaryDirectory(prefix="chorus-bench-") as name, ExitStack() as stack:
-            servers = [
-                stack.enter_context(
-                    start_chorus(
-                        f"{workers}-workers",
-                        engine=ENGINE,
-                        workers=workers,
-                        folder=_made(Path(name) / str(workers)),
-                        settings=WITHOUT_TIMEOUTS,
-                    )
-                )
+            servers = {
+                workers: stack.enter_context(_start(workers, Path(name) / str(workers), stub_seconds))
                 for workers in WORKERS
-            ]
-            for server in servers:
+            }
+            for server in servers.values():
                 _ask(server, text, seed=0)  # what is done once, at the first text
-            answers = dict(_take_turns(servers, text, rounds))
+            answers = _take_turns(servers, text, rounds)
     except (ServerError, BadAudioError) as error:
         fail("bench_segments", error)
-    _report(servers, answers, text)
+    _report(answers, text)
 
 
-def _made(folder: Path) -> Path:
+def _start(workers: int, folder: Path, stub_seconds: float | None) -> AbstractContextManager[Server]:
     folder.mkdir()
-    return folder
+    if stub_seconds is not None:
+        return _start_stubs(workers, folder, stub_seconds)
+    return start_chorus(f"{workers}-workers", engine=ENGINE, workers=workers, folder=folder, settings=WITHOUT_TIMEOUTS)
 
 
-def _take_turns(servers: list[Server], text: str, rounds: int) -> Iterator[tuple[str, list[Answer]]]:
-    answers: defaultdict[str, list[Answer]] = defaultdict(list)
+@contextmanager
+def _start_stubs(workers: int, folder: Path, seconds: float) -> Iterator[Server]:
+    core, settings = min(os.sched_getaffinity(0)), WITHOUT_TIMEOUTS | {"cache_mib": 0}
+    with start_balancer(folder, stubs=workers, core=core, settings=settings, speaking_seconds=seconds) as (server, _):
+        yield server
+
+
+def _take_turns(servers: Mapping[int, Server], text: str, rounds: int) -> dict[int, list[Answer]]:
+    answers: dict[int, list[Answer]] = {workers: [] for workers in servers}
     for number in range(rounds):
         # The order alternates, so that a machine that heats up or gets busy favours none.
-        for server in servers if number % 2 == 0 else reversed(servers):
-            answers[server.name].append(answer := _ask(server, text, seed=number))
+        for workers in servers if number % 2 == 0 else reversed(list(servers)):
+            answers[workers].append(answer := _ask(servers[workers], text, seed=number))
             report_progress(
-                f"round {number + 1} of {rounds}, {server.name}: {answer.seconds:.3f} s; other programs used "
+                f"round {number + 1} of {rounds}, workers: {workers}, {answer.seconds:.3f} s; other programs used "
                 f"{answer.others_cpu:.2f} cores"
             )
-        one, other = (answers[server.name][-1] for server in servers)
+        one, other = (answers[workers][-1] for workers in WORKERS)
         if one.audio != other.audio:
-            raise servers[1].failure(f"it made other audio of the text than {servers[0].name}")
-    yield from answers.items()
+            raise servers[WORKERS[1]].failure("its audio of the text is not that of one worker")
+    return answers
 
 
 def _ask(server: Server, text: str, *, seed: int) -> Answer:
@@ -106,9 +111,9 @@ def _ask(server: Server, text: str, *, seed: int) -> Answer:
     return Answer(seconds, response.content, max(0.0, others) / seconds)
 
 
-def _report(servers: list[Server], answers: dict[str, list[Answer]], text: str) -> None:
-    one, two = ([answer.seconds for answer in answers[server.name]] for server in servers)
-    audio = wav_seconds(answers[servers[0].name][0].audio)
+def _report(answers: Mapping[int, list[Answer]], text: str) -> None:
+    one, two = ([answer.seconds for answer in answers[workers]] for workers in WORKERS)
+    audio = wav_seconds(answers[WORKERS[0]][0].audio)
     table = Table(
         "workers", "median s", "min s", "max s", title=f"{len(text)} characters, {audio:.1f} s of audio, equal bytes"
     )

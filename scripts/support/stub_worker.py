@@ -50,13 +50,14 @@ SAMPLE_RATE = 24_000
 
 
 class StubWorker:
-    """Answers each utterance with `audio_bytes` of silence, 16-bit mono PCM at SAMPLE_RATE."""
+    """Answers each utterance, after `speaking_seconds`, with `audio_bytes` of silence: 16-bit mono at SAMPLE_RATE."""
 
-    def __init__(self, index: int, folder: Path, audio_bytes: int, phase: Phase) -> None:
+    def __init__(self, index: int, folder: Path, audio_bytes: int, phase: Phase, speaking_seconds: float = 0) -> None:
         self._index = index
         self._folder = folder
         self._audio_bytes = audio_bytes
         self._phase = phase
+        self._speaking_seconds = speaking_seconds
         self._in_flight: list[str] = []
         self._refused: set[str] = set()
         self._done = 0
@@ -112,6 +113,8 @@ class StubWorker:
         text = utterance.text
         try:
             await self._wait(text)
+            if self._speaking_seconds:
+                await asyncio.sleep(self._speaking_seconds)
             if text == "unspeakable" or self._fails_on(text):
                 code = "unspeakable" if text == "unspeakable" else "internal"
                 error = UtteranceError(id=utterance.id, code=code, message=f"the stub was told to {text}")
@@ -180,8 +183,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--audio-bytes", type=int, default=100_000)
     parser.add_argument("--phase", type=Phase, default=Phase.READY)
+    parser.add_argument("--speaking-seconds", type=float, default=0.0)
     arguments = parser.parse_args()
-    stub = StubWorker(arguments.index, arguments.folder, arguments.audio_bytes, arguments.phase)
+    stub = StubWorker(
+        arguments.index, arguments.folder, arguments.audio_bytes, arguments.phase, arguments.speaking_seconds
+    )
     server = uvicorn.Server(uvicorn.Config(stub.app, log_level="warning", timeout_keep_alive=3600))
     asyncio.run(server.serve(sockets=[listen(arguments.folder / f"worker-{arguments.index}.sock")]))
 

@@ -11,8 +11,9 @@ from tests.support.bench import TIMEOUT, bench
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="it needs a core for each of two workers")
-def test_both_servers_have_their_turns_and_make_the_same_audio() -> None:
-    with bench("segments", "--sentences", "2", "--rounds", "2") as program:
+@pytest.mark.parametrize("options", [(), ("--stub-seconds", "0.01")], ids=["voice", "stub"])
+def test_both_servers_have_their_turns_and_make_the_same_audio(options: tuple[str, ...]) -> None:
+    with bench("segments", "--sentences", "2", "--rounds", "2", *options) as program:
         process = program.start()
         output, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
