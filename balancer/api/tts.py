@@ -77,7 +77,7 @@ def audio_endpoint(
         context = request_context(request)
         body = await read_json(request, body_type, max_body_bytes, held.memory)
         speech_request = await validator.validate_for_client(body)
-        if body.stream or body.stream_format is StreamFormat.SSE:
+        if (body.stream and can_stream(request)) or body.stream_format is StreamFormat.SSE:
             return await streamed(request, body, speech_request, context)
         async with (
             WhileConnected(request),
@@ -93,7 +93,8 @@ def audio_endpoint(
             admitted, limit_headers = await resources.enter_async_context(
                 admission.admit_speech(caller_of(request), speech_request, context)
             )
-            audio = await (speech.stream if body.stream else speech.synthesize)(admitted, context)
+            make = speech.stream if body.stream and can_stream(request) else speech.synthesize
+            audio = await make(admitted, context)
             characters = len(body.spoken_text)
             if isinstance(audio, AudioStream):
                 resources.push_async_callback(audio.aclose)
@@ -105,6 +106,11 @@ def audio_endpoint(
             return audio_response(held, audio, limit_headers)
 
     return endpoint
+
+
+def can_stream(request: Request) -> bool:
+    """Whether the client would notice that a response without a length breaks off: HTTP/1.0 has no chunks."""
+    return bool(request.scope["http_version"] != "1.0")
 
 
 def cache_headers(audio: Audio) -> dict[str, str]:

@@ -89,7 +89,7 @@ def test_health_without_a_worker_process(server: Server) -> None:
 
 def test_health_reports_the_state_of_a_worker() -> None:
     reported = models.WorkerProcessReport.model_fields.keys() - {"cpu_cores"}
-    assert WorkerState.model_fields.keys() - reported == {"progress", "voices_prepared"}
+    assert WorkerState.model_fields.keys() - reported == {"progress", "voices_prepared", "retakes", "flawed"}
     assert reported <= WorkerState.model_fields.keys()
 
 

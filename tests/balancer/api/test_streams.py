@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.harness import Server, serve_stub, wait_until
+from tests.support.raw_http import ask
 
 FIRST = "The first paragraph is here."
 LAST = "The last one comes later."
@@ -151,6 +152,15 @@ def test_json_and_jobs_are_not_streamed(server: Server) -> None:
     for path in ("/tts-json", "/queue"):
         response = server.client.post(path, json={"text": text(LAST), "stream": True})
         assert (response.status_code, response.json()["error"]["param"]) == (400, "stream")
+
+
+def test_http_1_0_has_no_streams(server: Server) -> None:
+    body = json.dumps({"text": text("For an old client."), "stream": True})
+    head = f"POST /tts HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    answer = ask(server.url, (head + body).encode())
+    assert answer.status == 200
+    assert int(answer.headers["content-length"]) == len(answer.body)
+    assert "transfer-encoding" not in answer.headers
 
 
 def test_a_deadline_applies_to_the_whole(server: Server) -> None:
