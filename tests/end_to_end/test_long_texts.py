@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import numpy as np
 import pytest
 
 from balancer.audio.joining import SILENCE
 from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus, synthesize
-from tests.support.harness import wait_until
+from tests.support.harness import TIMEOUT, wait_until
 
 WORDS = ("harbour", "village", "station", "museum", "bakery", "orchard", "bridge", "valley", "castle", "island")
 TEXT = " ".join(f"The old {word} was painted green last summer." for word in WORDS) + "\n\nThat was all."
@@ -56,3 +58,20 @@ def test_a_worker_that_dies_costs_its_segment_only_time(chorus: Chorus, spoken: 
         wait_until(lambda: any(worker["in_flight"] for worker in chorus.workers()))
         next(child for child in chorus.children() if "worker" in child.cmdline()).kill()
         assert answer.result() == spoken
+
+
+def test_a_worker_that_dies_in_mid_stream_costs_no_sound(chorus: Chorus) -> None:
+    chorus.await_ready(2)
+    undisturbed = b"".join(stream(chorus, TEXT))
+    pieces = stream(chorus, TEXT)
+    first = next(pieces)
+    next(child for child in chorus.children() if "worker" in child.cmdline()).kill()
+    assert first + b"".join(pieces) == undisturbed
+
+
+def stream(chorus: Chorus, text: str) -> Iterator[bytes]:
+    """The audio, piece by piece as it is made."""
+    body = {"text": text, "seed": SEED, "format": "mp3", "stream": True}
+    with httpx.stream("POST", f"{chorus.url}/tts", json=body, timeout=TIMEOUT) as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        yield from response.iter_raw()
