@@ -76,7 +76,11 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
         },
         "paths": {
             "/v1/audio/speech": {
-                "post": _speech("Synthesize speech, as OpenAI's API does", OpenAISpeechBody, _audio())
+                "post": _speech(
+                    "Synthesize speech, as OpenAI's API does",
+                    OpenAISpeechBody,
+                    _audio() | {"text/event-stream": {}},
+                )
             },
             "/tts": {"post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio())},
             "/tts-json": {

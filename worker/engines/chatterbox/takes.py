@@ -70,6 +70,7 @@ class Takes:
         self._discarded: list[Flaw] = []
         self._flaw: Flaw | None = None
         self._given_up = False
+        self._last_logged = False
 
     @property
     def seed(self) -> int:
@@ -98,6 +99,8 @@ class Takes:
             self._flaw = Flaw.SHORT
         elif len(tokens) - tokens.count(SILENCE) < self._fewest:
             self._flaw = Flaw.SILENT
+        if self._flaw is not None and len(self._discarded) >= self._retakes:
+            self._log_last()
 
     def judge_audio(self, samples: Samples, sample_rate: int) -> None:
         """Judge a take by its audio, which no tokens may have foretold."""
@@ -118,9 +121,13 @@ class Takes:
 
     def finish(self) -> Report:
         """The takes that were discarded, and what is wrong with the one that is handed out, which the log has, too."""
-        if self._flaw is not None:
-            self._log_flaw("and the last: it is handed out")
+        if self._flaw is not None and not self._last_logged:
+            self._log_last()
         return Report(tuple(self._discarded), self._flaw)
+
+    def _log_last(self) -> None:
+        self._last_logged = True
+        self._log_flaw("and the last: it is handed out")
 
     def _log_flaw(self, consequence: str) -> None:
         ids = {"utterance": self.utterance.id, "request": self.utterance.request_id}
