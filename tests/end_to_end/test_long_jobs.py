@@ -106,7 +106,7 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
                 texts = spoken(chorus.log.read_text())
             assert set(texts.values()) == {1}
             assert texts.keys().isdisjoint(before), "a segment that is kept is not spoken again"
-            assert len(kept()) >= kill
+            assert len(kept()) >= kill - 2, "each worker may have had one that was counted, and not yet written"
         before = kept()
         with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
             resumed = status(chorus, job_id)
