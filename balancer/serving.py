@@ -28,11 +28,6 @@ COLLECTION_THRESHOLDS = (10_000, 10, 20)
 tenth of a second for the objects of a large batch. Its defaults are 700, 10 and 10."""
 
 
-ACCEPTS_PER_TURN = 4
-"""Connections of one socket that a turn of the event loop accepts. libuv accepts one for each descriptor that it
-watches, so it watches each socket under so many: everybody behind a burst of clients waits until that is accepted."""
-
-
 class _CutOff(logging.Filter):
     """Leaves out the tracebacks of connections that were cut at the end of the grace period: one line says so."""
 
@@ -68,7 +63,7 @@ class Server(uvicorn.Server):
     def serve_until_stopped(self) -> None:
         """Blocks until the server has stopped."""
         # uvicorn closes the sockets that it is given; the originals are needed to refuse connections.
-        self.run(sockets=[listener.dup() for listener in self._listeners for _ in range(ACCEPTS_PER_TURN)])
+        self.run(sockets=[listener.dup() for listener in self._listeners])
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 STARTS_PER_TURN = 1
 """Requests that are started in one turn of the event loop."""
-ACCEPTS_PER_START = 8
-"""Turns that accept connections before a request is started. The kernel hands connections out in their order, so
+ACCEPTS_PER_START = 16
+"""Turns that accept a connection each before a request is started. The kernel hands connections out in their order, so
 a new client waits until those before it are accepted: that must not wait for the requests of each."""
 
 
@@ -25,7 +25,7 @@ class Turns:
         """By share of the client, the next one first."""
         self._allowed = STARTS_PER_TURN
         self._accepts = 0
-        """Turns since requests were started last, each of which has accepted connections."""
+        """Turns since requests were started last, each of which has accepted a connection."""
         self._accepted = False
         self._scheduled = False
 
