@@ -88,10 +88,16 @@ def _text(first_sentence: int, tokens: int) -> str:
         text += " " + next(sentences)
     while token_budget(text) > most:
         text = text[:-1].rstrip(" .,")
-    # The last word, of which a part is gone, is filled up.
-    while token_budget(text) < most and token_budget(fuller := text + ("a" if text else "aa")) <= most:
+    # The last word, of which a part is gone, is filled up, not with one letter over and over: nobody says that.
+    while token_budget(text) < most and token_budget(fuller := text + _next_letter(text)) <= most:
         text = fuller
     return text
+
+
+def _next_letter(text: str) -> str:
+    if not text:
+        return "na"
+    return "n" if text.endswith("a") else "a"
 
 
 def similar_utterances(count: int, tokens: int, round_number: int) -> list[BurstUtterance]:
