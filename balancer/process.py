@@ -66,7 +66,9 @@ def serve() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # uvicorn raises SIGTERM again after its last steps: the exit code is to be 0 then, and no thread is waited for.
     signal.signal(signal.SIGTERM, lambda *_: end_process(0))
-    gc.enable()  # the server leaves out what has been loaded by then
+    # Modules and settings stay: no later collection is to look at them, while all requests wait.
+    gc.freeze()
+    gc.enable()
     server.serve_until_stopped()
 
 
