@@ -133,6 +133,11 @@ def environment(**settings: object) -> dict[str, str]:
     return others | {variable(name): str(value) for name, value in settings.items()}
 
 
+def await_banner(server: Server) -> None:
+    """Wait until the log has the last line that a balancer writes at its start."""
+    wait_until(lambda: "Ctrl-C stops the server.\n\n" in server.log.read_text())
+
+
 def wait_until(condition: Callable[[], bool], *, timeout: float = TIMEOUT) -> None:
     """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds."""
     processes.wait_until(condition, timeout=timeout, poll_interval=POLL_INTERVAL_SECONDS)

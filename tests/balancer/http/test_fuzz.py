@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.harness import Server, serve_stub
+from tests.support.harness import Server, await_banner, serve_stub
 from tests.support.raw_http import BODY, RawConnection, connect
 
 EXAMPLES = int(os.environ.get("HTTP_FUZZ_EXAMPLES", "300"))
@@ -141,6 +141,7 @@ def messages(draw: st.DrawFn) -> bytes:
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serve_stub() as running:
+        await_banner(running)
         yield running
 
 

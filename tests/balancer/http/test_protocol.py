@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from tests.support.harness import Server, serve_stub, wait_until
+from tests.support.harness import Server, await_banner, serve_stub, wait_until
 from tests.support.raw_http import BODY, READY, TTS, ask, chunked, connect, with_body
 
 MIB = 2**20
@@ -17,6 +17,7 @@ MIB = 2**20
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with serve_stub() as running:
+        await_banner(running)
         yield running
 
 
