@@ -71,6 +71,8 @@ def split(text: str, language: str, length: SegmentLength, pauses: Sequence[Paus
             leading += pause or 0.0
         elif pause is not None:
             segments[-1] = replace(segments[-1], silence=(segments[-1].silence or 0.0) + pause)
+    if not segments:  # nothing of it is spoken, which is for the engine to say
+        return _split(text, language, length)
     return [replace(segments[0], leading_silence=leading), *segments[1:]]
 
 

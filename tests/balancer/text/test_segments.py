@@ -85,6 +85,10 @@ def test_a_pause_at_the_beginning_is_before_the_first_segment() -> None:
     assert split("... Go. ...", "en", SHORT, pauses) == [Segment("Go. ...", END, leading_silence=1.5)]
 
 
+def test_pauses_among_nothing_that_is_spoken_leave_one_segment() -> None:
+    assert split("...", "en", SHORT, [Pause(0, 1.0), Pause(3, 1.0)]) == [Segment("...", END)]
+
+
 def test_words_too_few_to_be_spoken_alone_are_divided_by_a_long_pause_only() -> None:
     text = "Well, " + "this is a sentence of some sixty characters, and it goes on here."
     assert split(text, "en", LONG, [Pause(6, 0.2)]) == [Segment(text, END)]
