@@ -15,13 +15,12 @@ from balancer.audio.pcm import duration
 from balancer.audio.stream_encoder import StreamEncoder
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Metrics
-from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.playout_clock import PlayoutClock
-from balancer.speech.results import CachedResult, stats_of_all
+from balancer.speech.results import CachedResult, joined_result
 from balancer.speech.segment_buffer import SegmentBuffer
 from balancer.speech.segment_requests import pause_behind
 from balancer.text.segments import Segment
@@ -158,12 +157,4 @@ class AudioStream:
 
     def _result(self) -> CachedResult:
         """All that was spoken, without its audio."""
-        outcomes = tuple(result.outcome for result in self._results)
-        return CachedResult(
-            MemoryBuffer(b""),
-            self.seconds * self._speed,
-            CacheOutcome.of_segments(outcomes),
-            stats_of_all([result.stats for result in self._results if result.stats is not None]),
-            outcomes,
-            frozenset[str]().union(*(result.flaws for result in self._results)),
-        )
+        return joined_result(MemoryBuffer(b""), self.seconds * self._speed, self._results)

@@ -58,7 +58,20 @@ class CachedResult:
     """What is wrong with it, as far as the workers can tell; the cache never keeps flawed audio."""
 
 
-def stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
+def joined_result(data: AudioBuffer, seconds: float, spoken: Sequence[CachedResult]) -> CachedResult:
+    """The result of a text whose segments have these results; `data` and `seconds` are those of the whole."""
+    outcomes = tuple(result.outcome for result in spoken)
+    return CachedResult(
+        data,
+        seconds,
+        CacheOutcome.of_segments(outcomes) if outcomes else CacheOutcome.MISS,
+        _stats_of_all([result.stats for result in spoken if result.stats is not None]),
+        outcomes,
+        frozenset[str]().union(*(result.flaws for result in spoken)),
+    )
+
+
+def _stats_of_all(stats: Sequence[SynthesisStats]) -> SynthesisStats | None:
     """The cost of several utterances: the worker is that of the first, the wait that before the first began."""
     if not stats:
         return None

@@ -15,10 +15,14 @@ SOON_CHARACTERS = 80
 """Length of the first segment of a text that is to be heard soon, at most, where its sentences and clauses allow it."""
 
 
-def segments_of(request: SpeechRequest, length: SegmentLength, *, begins_soon: bool = False) -> list[Segment]:
-    """The segments of a request's text. With `begins_soon`, the first one is short."""
-    segments = split(request.text, request.language, length, request.pauses)
-    return shorten_first(segments, request.language, length, SOON_CHARACTERS) if begins_soon else segments
+def segments_of(request: SpeechRequest, length: SegmentLength) -> list[Segment]:
+    """The segments of a request's text."""
+    return split(request.text, request.language, length, request.pauses)
+
+
+def begin_soon(segments: Sequence[Segment], request: SpeechRequest, length: SegmentLength) -> list[Segment]:
+    """The same segments of a request's text, with a short one first."""
+    return shorten_first(segments, request.language, length, SOON_CHARACTERS)
 
 
 def request_of(segment: Segment, number: int, request: SpeechRequest) -> SpeechRequest:

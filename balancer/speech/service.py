@@ -33,9 +33,9 @@ from balancer.speech.audio_stream import AudioStream
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
-from balancer.speech.results import Audio, CachedResult, SynthesisStats, stats_of_all
+from balancer.speech.results import Audio, CachedResult, SynthesisStats, joined_result
 from balancer.speech.segment_keeper import SegmentKeeper
-from balancer.speech.segment_requests import pauses_around, request_of, segments_of
+from balancer.speech.segment_requests import begin_soon, pauses_around, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
 from balancer.text.segments import Segment
 from balancer.thread_pool import ThreadPool
@@ -135,8 +135,9 @@ class SpeechService:
 
         A stream is to be closed. Raises ChorusError.
         """
-        segments = segments_of(request, self._card.segments, begins_soon=True)
-        if len(segments) == 1 or await self._is_cached(request, context):
+        whole = segments_of(request, self._card.segments)
+        segments = begin_soon(whole, request, self._card.segments)
+        if len(segments) == 1 or await self._is_cached(request, context, whole):
             return await self.synthesize(request, context)
         self._log(request, context)
         limit, deadline = self._limit(request, context)
@@ -168,11 +169,10 @@ class SpeechService:
             raise
         return stream
 
-    async def _is_cached(self, request: SpeechRequest, context: RequestContext) -> bool:
+    async def _is_cached(self, request: SpeechRequest, context: RequestContext, segments: Sequence[Segment]) -> bool:
         """Whether the cache has the file of the whole text."""
         if self._keys is None or not context.cache.reads or is_pcm_copy(request.format, request.speed):
             return False
-        segments = segments_of(request, self._card.segments)
         pcm_key = await self._keys.pcm(request, context.caller_id)
         return await self._cache.get(self._file_key(pcm_key, request, segments)) is not None
 
@@ -252,11 +252,7 @@ class SpeechService:
         parts = [result.data for _, result in spoken]
         rate = self._card.sample_rate
         data = await self._held.assemble(task.context.caller_id, partial(join, parts, pauses, rate))
-        outcomes = tuple(result.outcome for _, result in spoken)
-        stats = stats_of_all([result.stats for _, result in spoken if result.stats is not None])
-        flaws = frozenset[str]().union(*(result.flaws for _, result in spoken))
-        outcome = CacheOutcome.of_segments(outcomes)
-        return CachedResult(data, duration(len(data), rate), outcome, stats, outcomes, flaws)
+        return joined_result(data, duration(len(data), rate), [result for _, result in spoken])
 
     async def _segment(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a task of one segment; `key` is its cache key, if it is known."""
@@ -310,10 +306,7 @@ class SpeechService:
         files = await keeper.files()
         data = await self._pool.run(lambda: self._joined(task.segments, files))
         results = [result for result in spoken if isinstance(result, CachedResult)]
-        outcomes = tuple(result.outcome for result in results)
-        stats = stats_of_all([result.stats for result in results if result.stats is not None])
-        outcome = CacheOutcome.of_segments(outcomes) if outcomes else CacheOutcome.MISS
-        return CachedResult(data, duration(len(data), self._card.sample_rate), outcome, stats, outcomes)
+        return joined_result(data, duration(len(data), self._card.sample_rate), results)
 
     def _joined(self, segments: Sequence[Segment], files: Sequence[Path]) -> JoinedFiles:
         """Kept segments, joined; blocks. Raises InvalidRequestError if none of them could be spoken."""
