@@ -191,6 +191,17 @@ def _compare(plan: LoadPlan, template: str, api_key: str | None) -> None:
         raise typer.Exit(EXIT_FAILURES)
 
 
+def _client(plan: LoadPlan, api_key: str | None, *, use_cache: bool = True) -> SpeechClient:
+    return SpeechClient(
+        plan.url,
+        voice=plan.voice,
+        audio_format=plan.format,
+        api_key=api_key,
+        timeout=plan.timeout,
+        use_cache=use_cache,
+    )
+
+
 async def run_by_turns(plan: LoadPlan, texts: Iterator[Text], api_key: str | None) -> dict[str, list[Driver]]:
     """Carry out the plan with the cache and without; the drivers of each, one per turn. Raises ServerNotReadyError."""
     drivers: dict[str, list[Driver]] = {WITH_CACHE: [], WITHOUT_CACHE: []}
@@ -199,14 +210,7 @@ async def run_by_turns(plan: LoadPlan, texts: Iterator[Text], api_key: str | Non
         for turn in range(TURNS):
             # The order alternates, so that a machine that heats up or gets busy favours none.
             for side in drivers if turn % 2 == 0 else reversed(drivers):
-                async with SpeechClient(
-                    plan.url,
-                    voice=plan.voice,
-                    audio_format=plan.format,
-                    api_key=api_key,
-                    timeout=plan.timeout,
-                    use_cache=side == WITH_CACHE,
-                ) as client:
+                async with _client(plan, api_key, use_cache=side == WITH_CACHE) as client:
                     await client.check_ready()
                     driver = Driver(client.synthesize, texts, per_turn, on_record)
                     _stop_on_interrupt(driver)
@@ -219,13 +223,7 @@ async def run(plan: LoadPlan, source: TextSource, api_key: str | None) -> Driver
     """Carry out the plan; the driver that is returned has the records. Raises ServerNotReadyError."""
     first_number = random.SystemRandom().randrange(NUMBER_COUNT)
     texts = generate_texts(source, seed=plan.seed, repeat=plan.repeat, first_number=first_number)
-    async with SpeechClient(
-        plan.url,
-        voice=plan.voice,
-        audio_format=plan.format,
-        api_key=api_key,
-        timeout=plan.timeout,
-    ) as client:
+    async with _client(plan, api_key) as client:
         await client.check_ready()
         with _progress(plan.requests) as on_record:
             driver = Driver(client.synthesize, texts, LoadLimits(plan.requests, plan.duration), on_record)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -174,6 +176,15 @@ def synthesize(chorus: Chorus, text: str = "Hi.", **fields: object) -> bytes:
 
 def post_tts(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
     return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": 7} | fields, timeout=MODEL_TIMEOUT)
+
+
+def kill_all(chorus: Chorus) -> None:
+    """End every process of a server, all at once, the supervisor first: nobody says goodbye."""
+    processes = [psutil.Process(chorus.process.pid), *chorus.children()]
+    for process in processes:
+        os.kill(process.pid, signal.SIGKILL)
+    chorus.process.wait()
+    psutil.wait_procs(processes[1:], timeout=10)
 
 
 def run_concurrently(*calls: Callable[[], Answer]) -> list[Answer]:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import Chorus, start_chorus
+from tests.end_to_end.conftest import kill_all, start_chorus
 from tests.support.harness import wait_until
 from tests.support.webhook_receiver import start_webhook_receiver
 
@@ -30,15 +29,6 @@ SECRET = "whsec_" + "A" * 32
 def text(number: int) -> str:
     thing, place = THINGS[number % 10], PLACES[number // 10 % 10]
     return f"The {thing} near the old {place} was painted {'green' if number < 100 else 'yellow'} last summer."
-
-
-def kill_all(chorus: Chorus) -> None:
-    """All at once, the supervisor first: nobody says goodbye."""
-    processes = [psutil.Process(chorus.process.pid), *chorus.children()]
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-    chorus.process.wait()
-    psutil.wait_procs(processes[1:], timeout=10)
 
 
 def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:

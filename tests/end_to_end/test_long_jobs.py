@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from redis import Redis
 
 from balancer.text.segments import split
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import Chorus, start_chorus, synthesize
+from tests.end_to_end.conftest import Chorus, kill_all, start_chorus, synthesize
 from tests.support.harness import TIMEOUT, wait_until
 from tests.support.redis_server import start_redis
 from tests.support.webhook_receiver import start_webhook_receiver
@@ -43,15 +40,6 @@ SETTINGS: dict[str, Any] = {
     "webhook_private": True,
 }
 OPTIONS = ("--workers", "2", "--threads", "1")
-
-
-def kill_all(chorus: Chorus) -> None:
-    """All at once, the supervisor first: nobody says goodbye."""
-    processes = [psutil.Process(chorus.process.pid), *chorus.children()]
-    for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
-    chorus.process.wait()
-    psutil.wait_procs(processes[1:], timeout=10)
 
 
 def queue(chorus: Chorus, **fields: object) -> str:
