@@ -73,6 +73,12 @@ class Utterance(_Message):
     its own measures the engine: its audio is neither judged nor trimmed."""
     time_limit: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which nobody waits for the audio: no further take is begun that would hardly end by then."""
+    playout_deadline: Annotated[float, Field(ge=0)] | None = None
+    """Seconds from its arrival after which a listener, who plays the audio while it is made, has nothing to play; 0 if
+    nothing is heard yet. None: nobody listens before the audio is complete."""
+    first_piece_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Speech tokens after which an engine that can hands out a first piece of the audio, before it has the rest. It
+    decides the samples, so a retry keeps it. None: the audio is made in one go."""
     request_id: str = ""
     """Id of the client's request, for the logs of balancer and worker."""
 
