@@ -38,7 +38,7 @@ choose_pytorch() {
     fi
     if pytorch_is_installed; then return; fi
     NEEDED_MB=$needed
-    DURATION="about five minutes"
+    DURATION="two to five minutes"
     PYTORCH_NOTE="$note"
 }
 

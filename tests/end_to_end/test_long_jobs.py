@@ -23,13 +23,14 @@ from worker.cards import CARDS
 THINGS = ("ferry", "garden", "violin", "library", "mountain", "river", "kitchen", "window", "market", "teacher")
 PLACES = ("harbour", "village", "station", "museum")
 TEXT = " ".join(
-    f"The {thing} near the old {place} was painted {colour} by the people of the town in the last days of summer, "
-    "before the first rain of the year came down from the hills."
+    f"The {thing} near the old {place} was painted {colour}."
     for place, colour in zip(PLACES, ("green", "yellow", "white", "brown"), strict=True)
     for thing in THINGS
 )
+LONGER = f"{TEXT} " * 10
+"""Of a job that does not end by itself within a test."""
 SEGMENTS = [segment.text for segment in split(TEXT, "en", CARDS["hibari"].segments)]
-KILLS = (8, 22)
+KILLS = (8, 24)
 """Finished segments at which everything is killed."""
 SECRET = "whsec_" + "A" * 32
 SETTINGS: dict[str, Any] = {
@@ -130,7 +131,7 @@ def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed
 
 def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cancelled(tmp_path: Path) -> None:
     with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
-        job_id, second = queue(chorus), queue(chorus, seed=6)
+        job_id, second = queue(chorus, text=LONGER), queue(chorus, text=LONGER, seed=6)
         wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
         short = await_done(chorus, queue(chorus, text="A short job."))
         assert synthesize(chorus, "A request.")

@@ -27,6 +27,12 @@ case "$*" in
         chmod +x "$dir/bin/chorus"
         echo "command = $0 -m venv $dir" >"$dir/pyvenv.cfg"
         echo "venv" >>"$STUB_CALLS" ;;
+    *"-m pip install"*" uv") exit "${STUB_NO_UV:-1}" ;;
+    *"-m pip config list"*) printf '%b' "${STUB_PIP_CONFIG:-}" ;;
+    *"-m uv pip install"*)
+        words="$*"
+        echo "uv ${words#*unsafe-best-match }" >>"$STUB_CALLS"
+        exit "${STUB_UV_EXIT:-0}" ;;
     *"-m pip install"*)
         index=""
         if [[ $* =~ --extra-index-url\\ ([^ ]+) ]]; then index="${BASH_REMATCH[1]}"; fi

@@ -112,6 +112,34 @@ class TestInterrupted:
         assert machine.recorded_calls() == ["venv", "."]
 
 
+class TestUv:
+    def test_it_installs_where_it_is_to_be_had(self, machine: Machine) -> None:
+        assert machine.ensure("test", STUB_NO_UV="0").returncode == 0
+        assert machine.recorded_calls() == ["venv", "uv --editable .[test]"]
+        assert (machine.venv / ".stamp").exists()
+
+    def test_it_takes_packages_from_pips_index_within_its_constraints(self, machine: Machine) -> None:
+        config = (
+            "global.index-url='https://mirror/simple'\\n"
+            ":env:.extra-index-url='file:///copies'\\n"
+            "global.timeout='180'\\n"
+            "install.constraint='/etc/limits.txt'\\n"
+        )
+        machine.ensure(STUB_NO_UV="0", STUB_PIP_CONFIG=config)
+        assert machine.recorded_calls()[-1] == (
+            "uv --index-url https://mirror/simple --constraint /etc/limits.txt --editable ."
+        )
+
+    def test_pip_installs_what_it_cannot(self, machine: Machine) -> None:
+        assert machine.ensure(STUB_NO_UV="0", STUB_UV_EXIT="2").returncode == 0
+        assert machine.recorded_calls() == ["venv", "uv --editable .", "."]
+
+    def test_pip_explains_what_neither_can(self, machine: Machine) -> None:
+        failed = machine.ensure(STUB_NO_UV="0", STUB_UV_EXIT="2", STUB_PIP_EXIT="7", STUB_PIP_SAYS="ERROR: no such")
+        assert failed.returncode == 7
+        assert "ERROR: no such" in failed.stderr
+
+
 class TestUnusable:
     def test_a_moved_repository(self, machine: Machine) -> None:
         machine.ensure("test")

@@ -62,7 +62,7 @@ class TestChoice:
         assert installed.returncode == 0
         assert installed.stderr.splitlines() == [
             "Creating .venv",
-            "Installing Chorus (first run only; about five minutes)",
+            "Installing Chorus (first run only; two to five minutes)",
             f"PyTorch comes from its index of CPU builds, {index}: about 1 GB.",
         ]
         assert machine.recorded_calls() == ["venv", f"from {index} .[chatterbox]"]
@@ -71,7 +71,7 @@ class TestChoice:
         assert "PyTorch" not in machine.ensure("test").stderr
         assert machine.recorded_calls() == ["venv", ".[test]"]
         updated = machine.ensure("chatterbox")
-        assert "Updating .venv (pyproject.toml or the required extras changed; about five minutes)" in updated.stderr
+        assert "Updating .venv (pyproject.toml or the required extras changed; two to five minutes)" in updated.stderr
         assert machine.recorded_calls() == [f"from {index} .[chatterbox,test]"]
 
     @pytest.mark.parametrize("missing", ["torch", "torchaudio"])
