@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
 
@@ -23,6 +23,18 @@ MAX_WAITING = 1000
 
 class PoolFullError(OSError):
     """Too many calls wait for the pool already; the message names it."""
+
+
+class Run(Protocol):
+    """How work that may take long is called: in a thread, or at once."""
+
+    async def __call__(self, work: Callable[[], T]) -> T:
+        """The result of `work`."""
+
+
+async def run_at_once(work: Callable[[], T]) -> T:
+    """The result of work that takes no longer than the event loop can wait."""
+    return work()
 
 
 class ThreadPool:

@@ -33,6 +33,7 @@ from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody
 from balancer.requests.validation import RequestValidator
 from balancer.settings_groups import JobSettings, LimitSettings
+from balancer.thread_pool import run_at_once
 
 MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not
@@ -138,12 +139,12 @@ class QueueRoutes:
             voices = {self._validator.voice_of(body).name for body in bodies}
             return sum(len(body.spoken_text) for body in bodies), voices
 
-        # Of one job at once: only thousands take long.
-        characters, voices = sum_up() if len(bodies) == 1 else await self._batches.run(sum_up)
+        run = run_at_once if len(bodies) == 1 else self._batches.run  # only thousands take long
+        characters, voices = await run(sum_up)
         caller = caller_of(request)
         admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
         async with WhileConnected(request), admitted as limit_headers:
-            return await self._job_service.accept(bodies, self._client(request)), limit_headers
+            return await self._job_service.accept(bodies, self._client(request), run), limit_headers
 
     def _client(self, request: Request) -> Client:
         caller = caller_of(request)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from balancer.audio.encoder import expected_bytes, is_pcm_copy
 from balancer.audio.formats import AudioFormat
@@ -38,9 +38,13 @@ from balancer.jobs.store import (
 from balancer.requests.bodies import QueueBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
+from balancer.thread_pool import Run, run_at_once
 
-JOBS_AT_A_TIME = 20
-"""Jobs of a batch that are made before other requests have their turn."""
+A = TypeVar("A")
+B = TypeVar("B")
+
+JOBS_AT_A_TIME = 500
+"""Jobs of a batch that are made before another batch has its turn."""
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
 
@@ -186,16 +190,21 @@ class JobService:
                 param=field,
             )
 
-    async def accept(self, bodies: Sequence[QueueBody], client: Client) -> list[JobStatusView]:
+    async def accept(self, bodies: Sequence[QueueBody], client: Client, run: Run = run_at_once) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
+
+        `run` does what takes long for many jobs, in parts.
 
         Raises JobShareFullError, JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
-        jobs = []
-        for body in bodies:
-            jobs.append(_job(body, client).expecting(self._expected_size(body)))
-            if len(jobs) % JOBS_AT_A_TIME == 0:
-                await asyncio.sleep(0)
+
+        def make(part: Sequence[QueueBody]) -> list[Job]:
+            return [_job(body, client).expecting(self._expected_size(body)) for body in part]
+
+        def view(part: Sequence[tuple[Job, QueuedAhead]]) -> list[JobStatusView]:
+            return [self._view(job, before) for job, before in part]
+
+        jobs = await _in_parts(make, bodies, run)
         try:
             added = await self._store.add(jobs)
             self._executor.wake()
@@ -209,12 +218,7 @@ class JobService:
             ) from error
         except JobStoreError as error:
             raise unavailable(error) from error
-        views = []
-        for job, before in zip(added, ahead, strict=True):
-            views.append(self._view(job, before))
-            if len(views) % JOBS_AT_A_TIME == 0:
-                await asyncio.sleep(0)
-        return views
+        return await _in_parts(view, list(zip(added, ahead, strict=True)), run)
 
     async def status(self, job_id: str, client: Client) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""
@@ -317,6 +321,14 @@ def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFull
         whose = "of your jobs are queued" if error.own else "jobs are queued"
         message, retry_after = f"{error.used} {whose}, and the limit is {error.limit}; try again later", seconds
     return (JobShareFullError if error.own else JobsFullError)(message, retry_after=retry_after)
+
+
+async def _in_parts(work: Callable[[Sequence[A]], list[B]], items: Sequence[A], run: Run) -> list[B]:
+    """What `work` makes of the items."""
+    made: list[B] = []
+    for first in range(0, len(items), JOBS_AT_A_TIME):
+        made += await run(partial(work, items[first : first + JOBS_AT_A_TIME]))
+    return made
 
 
 def _remaining(job: Job) -> int:

@@ -28,7 +28,7 @@ SECRET = "whsec_" + "A" * 32
 
 def text(number: int) -> str:
     thing, place = THINGS[number % 10], PLACES[number // 10 % 10]
-    return f"The {thing} near the old {place} was painted {'green' if number < 100 else 'yellow'} last summer."
+    return f"The {thing} near the old {place} was {'green' if number < 100 else 'yellow'}."
 
 
 def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ TIMEOUT = 600
 def test_no_request_fails_under_faults(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = (
-        *(f"--duration={SECONDS}", f"--max-duration={MAX_SECONDS}", "--min-requests=80", "--min-faults=4"),
-        *("--texts=20", "--workers=2", f"--json={file}"),
+        *(f"--duration={SECONDS}", f"--max-duration={MAX_SECONDS}", "--min-requests=70", "--min-faults=4"),
+        *("--texts=12", "--workers=2", f"--json={file}"),
     )
     command = [str(ROOT / "scripts/chaos"), *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False)
