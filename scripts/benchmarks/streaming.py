@@ -1,11 +1,16 @@
-"""Whole answers against streamed ones: the first sound, the throughput, and how long listeners have nothing to play."""
+"""Whole answers against streamed ones: the first sound, the throughput, and how long listeners have nothing to play.
+
+A second server does as Kokoro-FastAPI does: it streams sentence after sentence from one model, which has all the cores.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -22,7 +27,7 @@ from scripts.support.servers import WITHOUT_TIMEOUTS, ServerError, interrupt_on_
 from worker.cards import CARDS
 from worker.contract import SAMPLE_BYTES
 
-WHOLE, STREAMED = "whole", "streamed"
+WHOLE, STREAMED, ONE_MODEL = "whole", "streamed", "streamed by one model"
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ async def run_once(url: str, side: str, listeners: int, sentences: int, first_te
         began = time.monotonic()
         heard = await asyncio.gather(
             *(
-                listen(client, text_of(first_text + n, sentences), stream=side == STREAMED, sample_rate=sample_rate)
+                listen(client, text_of(first_text + n, sentences), stream=side != WHOLE, sample_rate=sample_rate)
                 for n in range(listeners)
             )
         )
@@ -97,8 +102,9 @@ def main(
     listeners: Annotated[list[int] | None, typer.Option(min=1, help="Listeners at once; may be repeated.")] = None,
     sentences: Annotated[int, typer.Option(min=1, help="Sentences of a text.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each side, which take turns.")] = 3,
+    one_model: Annotated[bool, typer.Option(help="Measure a server of one model, too.")] = True,
 ) -> None:
-    """Measure whole and streamed answers of one server, by turns."""
+    """Measure whole and streamed answers of one server, and streamed ones of a server of one model, by turns."""
     interrupt_on_signals()
     settings: dict[str, object] = {"cache_mib": 0, "slots": slots, **WITHOUT_TIMEOUTS}
     if model_dir is not None:
@@ -106,16 +112,25 @@ def main(
     runs: list[Run] = []
     with tempfile.TemporaryDirectory(prefix="chorus-streaming-") as folder:
         try:
-            with start_chorus(
-                "chorus", engine=engine, workers=workers, folder=Path(folder), settings=settings
-            ) as server:
+            with ExitStack() as servers:
+                server = servers.enter_context(
+                    start_chorus("chorus", engine=engine, workers=workers, folder=Path(folder), settings=settings)
+                )
+                urls = {WHOLE: server.url, STREAMED: server.url}
+                if one_model:
+                    (alone := Path(folder) / "one").mkdir()
+                    cores, options = len(os.sched_getaffinity(0)), settings | {"slots": 1}
+                    server = servers.enter_context(
+                        start_chorus("one", engine=engine, workers=1, threads=cores, folder=alone, settings=options)
+                    )
+                    urls[ONE_MODEL] = server.url
                 first_text = 0
                 for count in listeners or [1, 4, 16]:
                     for number in range(rounds):
-                        for side in (WHOLE, STREAMED) if number % 2 else (STREAMED, WHOLE):
+                        for side in list(urls) if number % 2 else reversed(urls):
                             report_progress(f"{side}, {plural(count, 'listener')}, round {number + 1} of {rounds}")
                             rate = CARDS[engine].sample_rate
-                            runs.append(asyncio.run(run_once(server.url, side, count, sentences, first_text, rate)))
+                            runs.append(asyncio.run(run_once(urls[side], side, count, sentences, first_text, rate)))
                             first_text += count
         except (ServerError, httpx.HTTPError) as error:
             fail("scripts/bench_streaming", error)
@@ -129,7 +144,7 @@ def report(runs: Sequence[Run]) -> str:
     for count in sorted({run.listeners for run in runs}):
         whole = [run for run in runs if run.listeners == count and run.side == WHOLE]
         whole_end = median(answer.end for run in whole for answer in run.heard)
-        for side in (WHOLE, STREAMED):
+        for side in dict.fromkeys((WHOLE, *sorted(run.side for run in runs))):
             chosen = [run for run in runs if run.listeners == count and run.side == side]
             answers = [answer for run in chosen for answer in run.heard]
             first = median(answer.first_sound for answer in answers)

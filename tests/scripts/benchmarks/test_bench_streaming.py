@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from scripts.benchmarks.streaming import STREAMED, WHOLE, Heard, Run, report, text_of
+from scripts.benchmarks.streaming import ONE_MODEL, STREAMED, WHOLE, Heard, Run, report, text_of
 from tests.support.bench import TIMEOUT, bench
 
 
@@ -22,12 +22,12 @@ def test_a_row_compares_a_side_with_whole_answers() -> None:
     ]
 
 
-def test_both_sides_are_measured() -> None:
+def test_all_sides_are_measured() -> None:
     with bench("streaming", "--listeners", "2", "--rounds", "1", "--sentences", "3") as program:
         process = program.start()
         output, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages
         assert program.leftovers() == []
-    rows = re.findall(r"\| 2 \| (whole|streamed) \| ([\d.]+) ", output)
-    assert [side for side, _ in rows] == [WHOLE, STREAMED]
+    rows = re.findall(r"\| 2 \| (whole|streamed|streamed by one model) \| ([\d.]+) ", output)
+    assert [side for side, _ in rows] == [WHOLE, STREAMED, ONE_MODEL]
     assert all(float(first) > 0 for _, first in rows)
