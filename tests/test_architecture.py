@@ -61,7 +61,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("worker.engines.chatterbox.stock",),
     ("worker.engines.chatterbox.t3", "worker.engines.chatterbox.s3gen"),
     ("worker.engines.chatterbox.upstream", "worker.engines.chatterbox.layers"),
-    ("worker.engines.chatterbox.takes", "worker.engines.chatterbox.trailing_audio"),
+    (
+        "worker.engines.chatterbox.first_piece",
+        "worker.engines.chatterbox.takes",
+        "worker.engines.chatterbox.trailing_audio",
+        "worker.engines.chatterbox.work_order",
+    ),
     ("worker.engines.chatterbox.token_budget", "worker.engines.chatterbox.cooperative"),
     ("worker.engines.chatterbox.kernels",),
     ("worker.engines.chatterbox.kernels.simd",),

@@ -3,15 +3,18 @@
 T3 decodes the tokens of all utterances together (see `t3.decoder`); what precedes every text of a voice is computed
 once. S3Gen then turns each utterance's tokens into audio, one utterance after the other, in cooperative steps (see
 `s3gen.synthesizer`). An utterance can be cancelled between any two steps.
+
+An utterance that asks for it gets a first piece of its audio while its further tokens are not drawn yet. `work_order`
+says what is done first.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -21,18 +24,20 @@ from torch import Tensor
 from worker.cards import CARDS, EngineCard, Parameter
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
-from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
+from worker.engines.chatterbox.first_piece import crossfade, tokens_of_first_piece
+from worker.engines.chatterbox.s3gen.synthesizer import LOOKAHEAD_TOKENS, FirstPiece, Synthesizer
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.t3.voice_prefix import PrefixKey, VoicePrefixCache
-from worker.engines.chatterbox.takes import Takes
+from worker.engines.chatterbox.takes import Takes, first_piece_seed
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
 from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
+from worker.engines.chatterbox.work_order import Work, WorkOrder
 from worker.memory import trim_heap
 from worker.options import EngineOptions
 
@@ -44,8 +49,32 @@ MAX_TEXT_TOKENS = 1024
 MAX_POSITIONS = MAX_TEXT_TOKENS + MAX_START_POSITIONS + MAX_TOKENS
 """Positions of an utterance behind its voice prefix, at most."""
 
+Result = TypeVar("Result")
+
 NO_SAMPLES: Samples = np.empty(0, np.float32)
 """Yielded by an utterance that has no audio yet, to let the others take their step."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """The first piece of an utterance, which has been handed out."""
+
+    piece: FirstPiece
+    voice: dict[str, Tensor]
+    ending: Samples
+    """The watermarked audio after it, which fades into the rest."""
+
+
+@dataclass
+class _Utterance:
+    """An utterance on its way through the engine."""
+
+    request: Utterance
+    source: VoiceSource
+    cancellation: Cancellation
+    takes: Takes
+    work: Work
+    sent: _Sent | None = None
 
 
 class BatchedEngine:
@@ -54,9 +83,9 @@ class BatchedEngine:
     An utterance's audio does not depend on the other utterances. A bad take of it is discarded as soon as its tokens
     show it, and taken again in the same slot.
 
-    While any utterance's audio is being made, no tokens are decoded. That utterance holds a slot which the next one
-    waits for, and a decode step, which takes about as long for one utterance as for eight, is best made when all slots
-    decode.
+    While any utterance's audio is being made, no tokens are decoded, unless a listener waits for them. That utterance
+    holds a slot which the next one waits for, and a decode step, which takes about as long for one utterance as for
+    eight, is best made when all slots decode.
 
     `checkpoint` is the folder of the weights, which `worker.engines.load` has found and checked.
     """
@@ -74,8 +103,7 @@ class BatchedEngine:
             self._decoder = Decoder(upstream.t3, slots=options.slots, length=MAX_POSITIONS, precision=options.precision)
             self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer)
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
-        self._s3gen_queue: deque[Sampler] = deque()
-        """The tokens of utterances that have all of them; S3Gen works on the first."""
+        self._order = WorkOrder()
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     @property
@@ -102,7 +130,7 @@ class BatchedEngine:
         """Load or compute a voice's conditionals. Raises VoiceUnusableError."""
         self.loaded.prepare(source)
         self._prefixes.discard(source.voice.name)
-        if self._decoder.idle and not self._s3gen_queue:
+        if self._decoder.idle and not self._order.s3gen_queue:
             # While no utterance is in flight, as at the start. Otherwise the decoder computes the prefix in chunks,
             # together with the voice's first utterance.
             with torch.inference_mode(), self.loaded.timer("decode"):
@@ -111,53 +139,103 @@ class BatchedEngine:
     def synthesize(
         self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
     ) -> Generator[Samples, None, Report]:
-        """Synthesise the text and yield its audio as one chunk, after NO_SAMPLES for every step before."""
+        """Synthesise the text and yield its audio, after NO_SAMPLES for every step before.
+
+        It is one chunk, or two where a first piece is handed out.
+        """
         # No context manager may span a `yield`: other utterances run in between.
         takes = Takes(utterance, self._retakes)
+        current = _Utterance(utterance, source, cancellation, takes, self._order.arrive(utterance))
         while True:
-            sampler = yield from self._decode(utterance, source, takes, cancellation)
+            sampler = yield from self._decode(current)
             if takes.discard():
                 continue
-            samples = yield from self._make_audio(sampler, utterance, source, takes, cancellation)
+            samples = yield from self._make_audio(sampler, current)
             if samples is not None:
                 break
         trim_heap()
         yield samples
         return takes.finish()
 
-    def _decode(
-        self, utterance: Utterance, source: VoiceSource, takes: Takes, cancellation: Cancellation
-    ) -> Generator[Samples, None, Sampler]:
-        """Draw the tokens of one take, in a slot that is free again afterwards, and judge them."""
-        sequence = self._add(utterance, source, takes.seed)
+    def _decode(self, current: _Utterance) -> Generator[Samples, None, Sampler]:
+        """Draw the tokens of one take, in a slot that is free again afterwards, and judge them.
+
+        Yields the first piece, if there is one.
+        """
+        takes, work = current.takes, current.work
+        sequence = self._add(current.request, current.source, takes.seed)
         sampler = sequence.sampler
+        first = tokens_of_first_piece(current.request, sampler.max_tokens, LOOKAHEAD_TOKENS)
+        self._order.begin_decode(work)
         try:
             while not sampler.finished and not takes.spoiled(sampler.tokens):
-                cancellation.check()
-                self._advance(sequence)
+                if first is not None and len(sampler.speech) >= first:
+                    tokens, first = sampler.speech[:first], None
+                    if takes.hand_out_first_piece(tokens):
+                        yield from self._make_first_piece(tokens, current)
+                current.cancellation.check()
+                if self._order.decode_is_next:
+                    self._advance(sequence)
                 yield NO_SAMPLES
         finally:
+            self._order.end_decode(work)
             self._decoder.finish(sequence)
         takes.judge_tokens(sampler.sounds, cut=sampler.cut_short)
         return sampler
 
-    def _make_audio(
-        self, sampler: Sampler, utterance: Utterance, source: VoiceSource, takes: Takes, cancellation: Cancellation
-    ) -> Generator[Samples, None, Samples | None]:
-        """The trimmed and watermarked audio of one take's tokens; None if it is discarded for another take."""
-        steps = self._s3gen_steps(sampler, source)
-        samples: Samples | None = None
-        self._s3gen_queue.append(sampler)
+    def _make_first_piece(self, tokens: list[int], current: _Utterance) -> Generator[Samples, None, None]:
+        voice = self._voice(current.source)
+        steps = self._s3gen.first_piece_steps(tokens, voice, first_piece_seed(current.takes.seed))
+        piece = yield from self._run_s3gen(steps, current)
+        marked = self._watermark(piece.wave)
+        current.sent = _Sent(piece, voice, marked[piece.count :])
+        self._order.sent(current.work, piece.count / self.card.sample_rate)
+        yield marked[: piece.count]
+
+    def _make_audio(self, sampler: Sampler, current: _Utterance) -> Generator[Samples, None, Samples | None]:
+        """The trimmed and watermarked audio of one take's tokens; None if it is discarded for another take.
+
+        After a first piece, it is the rest of the audio.
+        """
+        if current.sent is not None:
+            samples = yield from self._make_rest(current.sent, sampler, current)
+            return samples
+        if not sampler.s3gen_tokens:
+            raise UnspeakableError("the model produced no sound for this text")
+        tokens = torch.tensor(sampler.s3gen_tokens)
+        steps = self._s3gen.steps(tokens, self._voice(current.source), sampler.generator)
+        samples = yield from self._run_s3gen(steps, current)
+        current.takes.judge_audio(samples, self.card.sample_rate)
+        return None if current.takes.discard() else self._watermark(self._trim(samples, current.request))
+
+    def _make_rest(self, sent: _Sent, sampler: Sampler, current: _Utterance) -> Generator[Samples, None, Samples]:
+        piece = sent.piece
+        tokens = sampler.s3gen_tokens_after(piece.tokens)
+        steps = self._s3gen.rest_steps(piece, tokens, sent.voice)
+        rest = yield from self._run_s3gen(steps, current)
+        whole = np.concatenate([piece.wave[: piece.count], rest.wave[rest.start :]])
+        current.takes.judge_audio(whole, self.card.sample_rate)
+        trimmed = self._trim(whole, current.request, sent=piece.count)[piece.count :]
+        # What precedes the rest is watermarked with it, so that the watermark, too, goes on where the piece ends.
+        marked = self._watermark(np.concatenate([rest.wave[: rest.start], trimmed]))
+        return crossfade(sent.ending, marked[rest.start :])
+
+    def _run_s3gen(self, steps: Generator[None, None, Result], current: _Utterance) -> Generator[Samples, None, Result]:
+        """Run S3Gen's steps for an utterance whenever it is next; returns their result."""
+        self._order.begin_s3gen(current.work)
         try:
-            while samples is None:
-                cancellation.check()
-                if self._s3gen_queue[0] is sampler:
-                    samples = self._next_step(steps)
+            while True:
+                current.cancellation.check()
+                if self._order.s3gen_is_next(current.work):
+                    try:
+                        with torch.inference_mode():
+                            next(steps)
+                    except StopIteration as end:
+                        result: Result = end.value
+                        return result
                 yield NO_SAMPLES
-            takes.judge_audio(samples, self.card.sample_rate)
-            return None if takes.discard() else self._watermark(self._trim(samples, utterance))
         finally:
-            self._s3gen_queue.remove(sampler)
+            self._order.end_s3gen(current.work)
 
     def _add(self, utterance: Utterance, source: VoiceSource, seed: int) -> Sequence:
         arguments: dict[str, Any] = dict(self.loaded.arguments(utterance, source))
@@ -188,30 +266,18 @@ class BatchedEngine:
         return conditionals
 
     def _advance(self, sequence: Sequence) -> None:
-        if not self._s3gen_queue:
-            with torch.inference_mode(), self.loaded.timer("decode"):
-                self._decoder.advance(sequence)
+        with torch.inference_mode(), self.loaded.timer("decode"):
+            self._decoder.advance(sequence)
 
-    def _s3gen_steps(self, sampler: Sampler, source: VoiceSource) -> Generator[None, None, Samples]:
-        if not sampler.s3gen_tokens:
-            raise UnspeakableError("the model produced no sound for this text")
-        voice = shorten_prompt(self.loaded.conditionals(source.voice.name).gen, self._prompt_seconds)
-        return self._s3gen.steps(torch.tensor(sampler.s3gen_tokens), voice, sampler.generator)
+    def _voice(self, source: VoiceSource) -> dict[str, Tensor]:
+        voice: dict[str, Tensor] = shorten_prompt(self.loaded.conditionals(source.voice.name).gen, self._prompt_seconds)
+        return voice
 
-    def _next_step(self, steps: Generator[None, None, Samples]) -> Samples | None:
-        try:
-            with torch.inference_mode():
-                next(steps)
-        except StopIteration as end:
-            samples: Samples = end.value
-            return samples
-        return None
-
-    def _trim(self, samples: Samples, utterance: Utterance) -> Samples:
+    def _trim(self, samples: Samples, utterance: Utterance, *, sent: int = 0) -> Samples:
         if self._trimmer is None:
             return samples
         with self.loaded.timer("trim"):
-            return self._trimmer.trim(samples, self.card.sample_rate, utterance)
+            return self._trimmer.trim(samples, self.card.sample_rate, utterance, sent=sent)
 
     def _watermark(self, samples: Samples) -> Samples:
         upstream = self.loaded.upstream

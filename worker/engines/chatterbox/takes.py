@@ -5,6 +5,9 @@ seed it seldom does so twice. A take is judged while its tokens are drawn, so th
 The last take is handed out even if it is bad, with the reason.
 
 The first take has the utterance's own seed. The seed of every further one follows from that and from its number.
+
+Once a first piece of a take's audio is handed out, no other take can follow it. So none is handed out while the tokens
+so far are no sign of speech.
 """
 
 from __future__ import annotations
@@ -102,6 +105,13 @@ class Takes:
         if self._flaw is not None and len(self._discarded) >= self._retakes:
             self._log_last()
 
+    def hand_out_first_piece(self, tokens: Sequence[int]) -> bool:
+        """Whether a first piece may be made of the tokens so far; if so, the take is the last."""
+        if self._judged and len(set(tokens)) <= MAX_LOOP_VALUES:
+            return False
+        self._retakes = len(self._discarded)
+        return True
+
     def judge_audio(self, samples: Samples, sample_rate: int) -> None:
         """Judge a take by its audio, which no tokens may have foretold."""
         if self._judged and self._flaw is None and is_silent(samples, sample_rate, self._fewest / TOKENS_PER_SECOND):
@@ -144,6 +154,11 @@ class Takes:
 def take_seed(seed: int, take: int) -> int:
     """The seed of an utterance's take, of which the first is number 0 and has the utterance's own."""
     return seed if take == 0 else int(np.random.SeedSequence((seed, take)).generate_state(1)[0])
+
+
+def first_piece_seed(seed: int) -> int:
+    """The seed of the noise of a take whose audio is made in pieces, by the seed of the take."""
+    return int(np.random.SeedSequence((seed, 0)).generate_state(1)[0])
 
 
 def loop_in(tokens: Sequence[int]) -> Flaw | None:

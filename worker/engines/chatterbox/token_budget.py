@@ -1,4 +1,4 @@
-"""The most and the fewest speech tokens that a text may take; pure.
+"""The most and the fewest speech tokens that a text may take, and how many it likely takes; pure.
 
 A model that misses the end of its text would go on to upstream's limit of 1,000 tokens: 40 seconds of noise, for which
 its slot stays occupied. One that ends after a few tokens has not said the text.
@@ -30,6 +30,9 @@ _FEWEST_PER_LETTER = 0.5
 _FEWEST_PER_WIDE_LETTER = 1.0
 """25 Chinese or Japanese syllables per second: twice as fast as the fastest speech."""
 
+_ORDINARY = 3
+"""Ordinary speech takes so many times the fewest tokens: 17 letters, or 8 Chinese syllables, per second."""
+
 _APOSTROPHES = "'\u2019"
 _TAG = re.compile(r"\[[^\]]*\]")
 
@@ -46,6 +49,11 @@ def min_tokens(text: str) -> int:
     Punctuation, symbols and tags such as `[laugh]` count as nothing.
     """
     return max(1, int(sum(map(_fewest_tokens, _TAG.sub("", text)))))
+
+
+def likely_tokens(text: str) -> int:
+    """The speech tokens that ordinary, rather fast speech takes for `text`."""
+    return _ORDINARY * min_tokens(text)
 
 
 def _most_tokens(before: str, character: str, after: str) -> int:

@@ -43,8 +43,10 @@ class TrailingAudioTrimmer:
         options.inter_op_num_threads = options.intra_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(str(_model_file()), options, providers=["CPUExecutionProvider"])
 
-    def trim(self, samples: Samples, sample_rate: int, utterance: Utterance) -> Samples:
+    def trim(self, samples: Samples, sample_rate: int, utterance: Utterance, *, sent: int = 0) -> Samples:
         """The audio up to a moment behind its last speech, faded out; all of it where there is little behind that.
+
+        `sent` samples have been handed out already: they stay as they are, and the fade follows them.
 
         Audio without speech stays as it is, and so does that of a text that ends with a sound, such as `[laugh]`, and
         that of an utterance with a token budget of its own, which measures the engine.
@@ -54,11 +56,11 @@ class TrailingAudioTrimmer:
         end = self.speech_end(samples, sample_rate)
         if end is None:
             return samples
-        kept = end + round(MARGIN_SECONDS * sample_rate)
+        fade = round(FADE_SECONDS * sample_rate)
+        kept = max(end + round(MARGIN_SECONDS * sample_rate), sent + fade)
         if len(samples) - kept < MIN_TRIMMED_SECONDS * sample_rate:
             return samples
         trimmed = samples[:kept].copy()
-        fade = round(FADE_SECONDS * sample_rate)
         trimmed[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
         return trimmed
 

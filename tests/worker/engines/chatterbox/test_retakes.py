@@ -115,7 +115,7 @@ def retakes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     if isinstance(engine, BatchedEngine):
         assert engine._decoder.free_slots == batched_support.SLOTS
-        assert not engine._s3gen_queue
+        assert not engine._order.s3gen_queue
 
 
 @pytest.fixture
@@ -199,7 +199,7 @@ class HalvingTrimmer:
 
     trimmed: Samples
 
-    def trim(self, samples: Samples, sample_rate: int, request: Utterance) -> Samples:
+    def trim(self, samples: Samples, sample_rate: int, request: Utterance, *, sent: int = 0) -> Samples:
         assert (sample_rate, request.text) == (24_000, TEXT)
         self.trimmed = samples[: len(samples) // 2].copy()
         return self.trimmed.copy()

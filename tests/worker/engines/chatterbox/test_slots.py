@@ -43,7 +43,7 @@ def nothing_is_left_over(batched: BatchedEngine) -> Iterator[None]:
     yield
     assert batched._decoder.free_slots == SLOTS
     assert batched._decoder.idle
-    assert not batched._s3gen_queue
+    assert not batched._order.s3gen_queue
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_s3gen_goes_first_and_takes_one_utterance_at_a_time(batched: BatchedEngi
     expected = [all_samples(begin(batched, seed=seed)) for seed in (1, 2)]
     first, second, decoding = begin(batched, seed=1), begin(batched, seed=2), begin(batched, seed=3, budget=60)
     chunks: list[Samples] = []
-    while len(batched._s3gen_queue) < 2:
+    while len(batched._order.s3gen_queue) < 2:
         chunks.append(next(first))
         next(second)
         next(decoding)
@@ -156,7 +156,7 @@ def test_an_utterance_in_the_s3gen_queue_can_be_cancelled(batched: BatchedEngine
     first, waiting = begin(batched), begin(batched, seed=2, cancellation=cancellation)
     last = begin(batched, budget=BUDGET - 1)
     chunks: list[Samples] = []
-    while len(batched._s3gen_queue) < 3:
+    while len(batched._order.s3gen_queue) < 3:
         chunks.append(next(first))
         next(waiting)
         next(last)

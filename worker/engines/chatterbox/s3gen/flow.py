@@ -49,19 +49,35 @@ class Flow:
         own_noise = None
         if self._mean_flow:
             own_noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
+        prompt_tokens: int = voice["prompt_token"].shape[1]
+        noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * (prompt_tokens + len(tokens)), generator=generator)
+        if own_noise is not None:
+            noise[:, :, -own_noise.shape[2] :] = own_noise
+        mel = yield from self.steps_from(noise[0].t(), tokens, voice)
+        return mel
+
+    def noise(self, tokens: Tensor, voice: dict[str, Tensor], seed: int) -> Tensor:
+        """Noise for the prompt and `tokens`, (frames, bands), of which each token's own follows from the seed alone.
+
+        The noise of more tokens begins with the noise of fewer.
+        """
+        count = voice["prompt_token"].shape[1] + len(tokens)
+        generator = torch.Generator().manual_seed(seed)
+        # One draw for each token: a single draw's numbers would depend on how many there are.
+        return torch.cat([torch.randn(FRAMES_PER_TOKEN, BANDS, generator=generator) for _ in range(count)])
+
+    def steps_from(self, noise: Tensor, tokens: Tensor, voice: dict[str, Tensor]) -> CooperativeSteps:
+        """The mel spectrogram of `tokens`, (tokens,), from given noise for the prompt and them: (frames, bands)."""
         tokens = torch.cat([voice["prompt_token"][0].long(), tokens])
         encoded = yield from self._encoder.steps(F.embedding(tokens, self._token_embeddings))
         mu = self._encoder_projection(encoded).float()
-        noise = torch.randn(1, BANDS, len(mu), generator=generator)
-        if own_noise is not None:
-            noise[:, :, -own_noise.shape[2] :] = own_noise
         prompt_frames = voice["prompt_feat"].shape[1]
         prompt = torch.zeros_like(mu)
         prompt[:prompt_frames] = voice["prompt_feat"][0]
         speaker = self._speaker_projection(F.normalize(voice["embedding"], dim=1)).expand(len(mu), -1)
         condition = torch.cat([mu, speaker, prompt], -1)
         integrate = self._integrate_mean_flow if self._mean_flow else self._integrate_guided
-        states = yield from integrate(noise[0].t(), condition)
+        states = yield from integrate(noise, condition)
         return states[prompt_frames:].contiguous()
 
     def _integrate_mean_flow(self, states: Tensor, condition: Tensor) -> CooperativeSteps:

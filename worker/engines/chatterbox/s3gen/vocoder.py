@@ -14,7 +14,11 @@ from worker.engines.chatterbox.cooperative import CooperativeSteps
 from worker.engines.chatterbox.kernels.activations import Snake
 from worker.engines.chatterbox.layers.convolution import convolution, transposed_convolution
 from worker.engines.chatterbox.layers.onednn import Layer
+from worker.engines.chatterbox.s3gen.excitation import Excitation
 from worker.precision import Precision
+
+REACH_FRAMES = 16
+"""Frames to either side of one that its samples depend on, at most."""
 
 
 class Vocoder:
@@ -22,6 +26,7 @@ class Vocoder:
 
     def __init__(self, vocoder: Any, precision: Precision) -> None:
         self._upstream = vocoder
+        self.samples_per_frame = int(vocoder.f0_upsamp.scale_factor)
         # Pitch predictor and last convolution stay in fp32: they are a few percent of the work, and their errors are
         # audible as pitch and phase.
         self._pitch_layers = [_convolution(layer, Precision.FP32) for layer in vocoder.f0_predictor.condnet[::2]]
@@ -47,7 +52,21 @@ class Vocoder:
         Draws from `generator` the noise that upstream draws.
         """
         with _global_generator(generator):
-            source = self._source(self._frequencies(mel))
+            pitch = self._upstream.f0_upsamp(self.frequencies(mel)[None, None])
+            excitation = self._upstream.m_source(pitch.transpose(1, 2))[0][0, :, 0]
+        wave = yield from self.piece_steps(mel, excitation)
+        return wave
+
+    def begin_excitation(self, seed: int) -> Excitation:
+        """The excitation signal of an utterance that is made in pieces."""
+        return Excitation(self._upstream.m_source, self.samples_per_frame, seed)
+
+    def piece_steps(self, mel: Tensor, excitation: Tensor) -> CooperativeSteps:
+        """The wave of `mel` for an excitation signal: float32 (frames, bands), (samples,) → (samples,).
+
+        Where REACH_FRAMES precede a sample, and follow it, it is the same as for the whole spectrogram.
+        """
+        source = self._source(excitation)
         yield
         states = self._first_conv(mel[None])
         for stage in self._stages:
@@ -59,17 +78,16 @@ class Vocoder:
         limit = self._upstream.audio_limit
         return torch.clamp(wave, -limit, limit)[0]
 
-    def _frequencies(self, mel: Tensor) -> Tensor:
-        """The pitch of each frame in Hz: (1, 1, frames)."""
+    def frequencies(self, mel: Tensor) -> Tensor:
+        """The pitch of each frame in Hz: float32 (frames, bands) → (frames,)."""
         states = mel[None]
         for layer in self._pitch_layers:
             states = F.elu(layer(states))
-        return torch.abs(self._upstream.f0_predictor.classifier(states)).transpose(1, 2)
+        return torch.abs(self._upstream.f0_predictor.classifier(states))[0, :, 0]
 
-    def _source(self, frequencies: Tensor) -> Tensor:
-        """The spectrum of the excitation signal, harmonics of the pitch plus noise: (1, time, channels)."""
-        sines, _, _ = self._upstream.m_source(self._upstream.f0_upsamp(frequencies).transpose(1, 2))
-        real, imaginary = self._upstream._stft(sines[:, :, 0])
+    def _source(self, excitation: Tensor) -> Tensor:
+        """The spectrum of an excitation signal: (samples,) → (1, time, channels)."""
+        real, imaginary = self._upstream._stft(excitation[None])
         return torch.cat([real, imaginary], 1).transpose(1, 2).contiguous()
 
 

@@ -54,9 +54,20 @@ class Sampler(ABC):
         return [token for token in self.tokens if token < START]
 
     @property
-    @abstractmethod
+    def speech(self) -> list[int]:
+        """The drawn tokens that S3Gen turns into audio."""
+        return self.sounds
+
+    @property
     def s3gen_tokens(self) -> list[int]:
-        """The tokens that S3Gen turns into audio."""
+        """All tokens that S3Gen turns into audio, once they are drawn."""
+        return self.speech
+
+    def s3gen_tokens_after(self, first: list[int]) -> list[int]:
+        """The same, where S3Gen has turned the `first` ones into audio before the others were drawn."""
+        tokens = self.s3gen_tokens
+        # A start token that was drawn after those would leave them out.
+        return tokens if tokens[: len(first)] == first else self.sounds
 
     def draw(self, logits: Tensor) -> None:
         """Draw the next token, or finish.
@@ -101,7 +112,7 @@ class Gpt2Sampler(Sampler):
     @property
     def s3gen_tokens(self) -> list[int]:
         """The tokens that have a sound, followed by the silence that upstream appends."""
-        return self.sounds + [S3GEN_SIL] * 3
+        return self.speech + [S3GEN_SIL] * 3
 
     def _scores(self, logits: Tensor) -> Tensor | None:
         # Upstream's repetition penalty sees the start token for the first draw only.
@@ -141,7 +152,7 @@ class LlamaSampler(Sampler):
         self._warpers.append(TopKTopPWarper(top_k=0, top_p=top_p))
 
     @property
-    def s3gen_tokens(self) -> list[int]:
+    def speech(self) -> list[int]:
         """The tokens that have a sound; only those after the start token, if the model drew one."""
         start = self.tokens.index(START) + 1 if START in self.tokens else 0
         return [token for token in self.tokens[start:] if token < START]
