@@ -9,9 +9,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from scripts.support.servers import read_state
 from tests.end_to_end.conftest import Chorus, Home, start_model
 from tests.support.harness import TIMEOUT, wait_until
+from tests.support.real_worker import utterance
 from tests.support.tiny_models import TinyCheckpoint
+from worker.contract import SAMPLE_BYTES, FrameDecoder, FrameKind
 
 SLOTS = 3
 TEXTS = [f"Text number {number}." for number in range(9)]
@@ -60,6 +63,25 @@ def test_a_client_that_leaves_frees_its_slot(batched: Chorus) -> None:
             httpx.post(f"{batched.url}/tts", json={"text": "A longer text. " * 20}, timeout=0.3)
     wait_until(lambda: batched.workers()[0]["in_flight"] == 0)
     assert speak(batched, TEXTS[0])
+
+
+def test_a_worker_sends_a_first_piece_before_it_has_the_rest(batched: Chorus) -> None:
+    [path] = batched.run_dir.glob("worker-*.sock")
+    spoken = utterance(
+        "A longer text. " * 20, "early", token_budget=800, first_piece_tokens=25, playout_deadline=0.0
+    ).model_dump_json()
+    transport = httpx.HTTPTransport(uds=str(path))
+    with (
+        httpx.Client(transport=transport, base_url="http://worker", timeout=TIMEOUT) as client,
+        client.stream("POST", "/synthesize", content=spoken) as answer,
+    ):
+        decoder, chunks = FrameDecoder(), answer.iter_raw()
+        frames: list[tuple[FrameKind, bytes]] = []
+        while not frames:
+            frames = decoder.feed(next(chunks))
+        assert read_state(path, timeout=TIMEOUT).in_flight == ("early",)
+        assert [(kind, len(payload)) for kind, payload in frames] == [(FrameKind.PCM, 25 * 960 * SAMPLE_BYTES)]
+    wait_until(lambda: not read_state(path, timeout=TIMEOUT).in_flight)
 
 
 def test_a_killed_worker_costs_nothing_but_time(batched: Chorus) -> None:

@@ -49,6 +49,9 @@ MAX_TEXT_TOKENS = 1024
 MAX_POSITIONS = MAX_TEXT_TOKENS + MAX_START_POSITIONS + MAX_TOKENS
 """Positions of an utterance behind its voice prefix, at most."""
 
+WATERMARK_FRAME = 240
+"""Samples of a frame of the watermark."""
+
 Result = TypeVar("Result")
 
 NO_SAMPLES: Samples = np.empty(0, np.float32)
@@ -216,9 +219,11 @@ class BatchedEngine:
         whole = np.concatenate([piece.wave[: piece.count], rest.wave[rest.start :]])
         current.takes.judge_audio(whole, self.card.sample_rate)
         trimmed = self._trim(whole, current.request, sent=piece.count)[piece.count :]
-        # What precedes the rest is watermarked with it, so that the watermark, too, goes on where the piece ends.
-        marked = self._watermark(np.concatenate([rest.wave[: rest.start], trimmed]))
-        return crossfade(sent.ending, marked[rest.start :])
+        # What precedes the rest is watermarked with it, so that the watermark goes on, too, where the piece ends. What
+        # does not fill its last frame would be dropped.
+        audio = np.concatenate([rest.wave[: rest.start], trimmed, np.zeros(WATERMARK_FRAME, np.float32)])
+        marked = self._watermark(audio)[rest.start : rest.start + len(trimmed)]
+        return crossfade(sent.ending, marked)
 
     def _run_s3gen(self, steps: Generator[None, None, Result], current: _Utterance) -> Generator[Samples, None, Result]:
         """Run S3Gen's steps for an utterance whenever it is next; returns their result."""

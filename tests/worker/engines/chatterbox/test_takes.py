@@ -12,10 +12,12 @@ from worker.engines.base import Report, Samples
 from worker.engines.chatterbox.takes import (
     LOOP_TOKENS,
     MAX_LOOP_PERIOD,
+    MAX_LOOP_VALUES,
     SILENCE,
     TAKE_SHARE,
     Flaw,
     Takes,
+    first_piece_seed,
     is_silent,
     loop_in,
     take_seed,
@@ -135,8 +137,26 @@ def test_without_retakes_a_bad_take_is_reported(caplog: pytest.LogCaptureFixture
     assert [record.getMessage() for record in caplog.records] == ["take 1 is bad (cut) and the last: it is handed out"]
 
 
+def test_a_take_whose_first_piece_is_handed_out_is_the_last() -> None:
+    bad = takes(retakes=2)
+    bad.judge_tokens(GOOD, cut=True)
+    assert bad.discard()
+    assert not bad.hand_out_first_piece([SILENCE, *range(MAX_LOOP_VALUES - 1)] * 7), "that is no speech"
+    assert bad.hand_out_first_piece(GOOD[:28])
+    assert not bad.spoiled([17] * LOOP_TOKENS)
+    bad.judge_tokens(GOOD, cut=True)
+    assert not bad.discard()
+    assert bad.finish() == Report((Flaw.CUT,), Flaw.CUT)
+
+
+def test_noise_has_a_seed_of_its_own() -> None:
+    assert first_piece_seed(7) == first_piece_seed(7)
+    assert len({7, first_piece_seed(7), first_piece_seed(8), *(take_seed(7, take) for take in range(1, 9))}) == 11
+
+
 def test_an_utterance_with_a_budget_of_its_own_is_not_judged() -> None:
     measured = takes(token_budget=8)
+    assert measured.hand_out_first_piece([17] * 4)
     assert not measured.spoiled([17] * LOOP_TOKENS)
     measured.judge_tokens([17] * 8, cut=True)
     measured.judge_audio(np.zeros(100, np.float32), RATE)

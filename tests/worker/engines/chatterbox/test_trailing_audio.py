@@ -42,6 +42,16 @@ def test_what_follows_the_voice_is_trimmed_and_the_voice_is_not(
     assert np.all(np.abs(trimmed[-fade:]) <= np.abs(whole[len(trimmed) - fade : len(trimmed)]))
 
 
+def test_what_was_sent_is_left_and_the_fade_follows_it(trimmer: TrailingAudioTrimmer, spoken: Samples) -> None:
+    whole = with_tail(spoken, TAILS["silence"])
+    sent, fade = len(spoken) + RATE // 2, round(FADE_SECONDS * RATE)
+    trimmed = trimmer.trim(whole, RATE, utterance(), sent=sent)
+    assert len(trimmed) == sent + fade
+    assert np.array_equal(trimmed[:sent], whole[:sent])
+    early = trimmer.trim(whole, RATE, utterance(), sent=RATE // 10)
+    assert np.array_equal(early, trimmer.trim(whole, RATE, utterance()))
+
+
 def test_a_voice_with_little_behind_it_stays_as_it_is(trimmer: TrailingAudioTrimmer, spoken: Samples) -> None:
     assert trimmer.trim(spoken, RATE, utterance()) is spoken
     short = np.concatenate([spoken, np.zeros(round(MARGIN_SECONDS * RATE), np.float32)])

@@ -89,6 +89,16 @@ def test_tokens_without_sound_are_not_passed_to_s3gen() -> None:
     assert draw_all(llama(), STOP).s3gen_tokens == []
 
 
+def test_a_start_token_after_a_first_piece_leaves_nothing_out() -> None:
+    late = draw_all(llama(), 5, 6, START, 7, STOP)
+    assert late.s3gen_tokens == [7]
+    assert late.s3gen_tokens_after([5, 6]) == [5, 6, 7]
+    early = draw_all(llama(), 5, START, 6, 7, STOP)
+    assert early.s3gen_tokens_after([6]) == early.s3gen_tokens == [6, 7]
+    turbo = draw_all(gpt2(), 5, 6, STOP)
+    assert turbo.s3gen_tokens_after([5]) == turbo.s3gen_tokens
+
+
 def test_turbo_ends_where_no_token_is_left() -> None:
     sampler = draw_all(gpt2(), 5)
     sampler.draw(torch.full((1, VOCABULARY), -torch.inf))

@@ -1,0 +1,203 @@
+"""First pieces against whole utterances: the time to the first sound, and what streaming costs in throughput.
+
+One engine with random weights, in this process, driven as a worker drives it; the sides take turns. One utterance alone
+gives the time of the first sound; then several at once, with new ones in slots that become free, give the throughput.
+The token budget alone decides how long an utterance is, so both sides make the same amount of audio. The texts are
+shorter than their audio: a checkpoint of random weights takes each letter for a token, where trained ones take three.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from scripts.load.texts import SENTENCES
+from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
+from scripts.support.console import fail, report_progress, run_command
+from scripts.support.markdown import machine, median_text, plural, table
+from scripts.support.noise import machine_cpu_seconds
+from scripts.support.servers import interrupt_on_signals
+from voices.registry import Voice
+from worker.cards import MAX_PROMPT_SECONDS
+from worker.checkpoints.catalogue import CheckpointError
+from worker.contract import Utterance
+from worker.engines import load
+from worker.engines.base import Cancellation, Engine, Samples, VoiceSource
+from worker.options import EngineOptions
+from worker.precision import Precision
+
+WHOLE, PIECES = "whole", "first piece"
+SIDES = (WHOLE, PIECES)
+VOICE = VoiceSource(Voice(name="default", engine="*"), None)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance. Times are in seconds since its slot was given to it."""
+
+    first_sound: float
+    end: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """Utterances of one side."""
+
+    side: str
+    seconds: float
+    heard: Sequence[Heard]
+    others_cpu: float
+    """Cores that other programs used."""
+
+    def speed(self, sample_rate: int) -> float:
+        """Seconds of audio per second."""
+        return sum(each.samples for each in self.heard) / sample_rate / self.seconds
+
+
+@dataclass
+class _Active:
+    chunks: Iterator[Samples]
+    began: float
+    first_sound: float | None = None
+    samples: int = 0
+
+
+def utterances(side: str, tokens: Sequence[int], first_piece_tokens: int) -> list[Utterance]:
+    """An utterance for each number of tokens, with a sentence each."""
+    streamed = {"playout_deadline": 0.0, "first_piece_tokens": first_piece_tokens} if side == PIECES else {}
+    return [
+        Utterance.model_validate(
+            {
+                "id": str(number),
+                "text": SENTENCES[number % len(SENTENCES)],
+                "voice": VOICE.voice.name,
+                "seed": number,
+                "token_budget": count,
+            }
+            | streamed
+        )
+        for number, count in enumerate(tokens)
+    ]
+
+
+def drive(engine: Engine, spoken: Sequence[Utterance]) -> list[Heard]:
+    """Advance utterances in turn, as the worker's runner does, each as soon as a slot is free."""
+    waiting, heard = list(spoken), list[Heard]()
+    active: list[_Active] = []
+    while waiting or active:
+        while waiting and len(active) < engine.slots:
+            chunks = iter(engine.synthesize(waiting.pop(0), VOICE, Cancellation()))
+            active.append(_Active(chunks, time.perf_counter()))
+        for each in list(active):
+            try:
+                chunk = next(each.chunks)
+            except StopIteration:
+                active.remove(each)
+                end = time.perf_counter() - each.began
+                heard.append(Heard(end if each.first_sound is None else each.first_sound, end, each.samples))
+                continue
+            if len(chunk):
+                each.samples += len(chunk)
+                if each.first_sound is None:
+                    each.first_sound = time.perf_counter() - each.began
+    return heard
+
+
+def run_side(engine: Engine, side: str, tokens: Sequence[int], first_piece_tokens: int) -> Run:
+    """Make one side's utterances."""
+    cpu, own, began = machine_cpu_seconds(), time.process_time(), time.perf_counter()
+    heard = drive(engine, utterances(side, tokens, first_piece_tokens))
+    seconds = time.perf_counter() - began
+    others = machine_cpu_seconds() - cpu - (time.process_time() - own)
+    return Run(side, seconds, heard, max(0.0, others) / seconds)
+
+
+def main(  # noqa: PLR0917 - each is an option
+    engine: Annotated[str, typer.Option(help="A Chatterbox engine.")] = "turbo",
+    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="Utterances at once.")] = 8,
+    precision: Annotated[Precision, typer.Option(help="Precision of the engine.")] = Precision.FP32,
+    prompt_seconds: Annotated[
+        int, typer.Option(min=2, max=MAX_PROMPT_SECONDS, help="Seconds of the reference clip, at most.")
+    ] = MAX_PROMPT_SECONDS,
+    tokens: Annotated[int, typer.Option(min=60, max=1000, help="Speech tokens of the utterance that is alone.")] = 150,
+    first_piece_tokens: Annotated[int, typer.Option(min=1, help="Speech tokens of a first piece.")] = 25,
+    alone: Annotated[bool, typer.Option(help="Measure one utterance alone.")] = True,
+    several: Annotated[
+        int, typer.Option(min=0, help="Utterances for the throughput, of half as many to all tokens; 0: none.")
+    ] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which both sides have a turn.")] = 2,
+    checkpoints: CheckpointsOption = None,
+) -> None:
+    """Measure first pieces against whole utterances; prints Markdown."""
+    interrupt_on_signals()
+    counts = [tokens - number * (tokens // 2) // max(1, several - 1) for number in range(several)]
+    bursts = [burst for burst, wanted in (([tokens], alone), (counts, several)) if wanted]
+    runs: list[tuple[list[int], Run]] = []
+    try:
+        with checkpoint_home(checkpoints) as home, tempfile.TemporaryDirectory(prefix="chorus-bench-") as cache:
+            # As a worker's threads, those of a model do not spin while they wait.
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+            options = EngineOptions(
+                engine,
+                Path(cache),
+                model_dir=ensure_checkpoint(engine, size, home),
+                precision=precision,
+                prompt_seconds=prompt_seconds,
+                slots=slots,
+                threads=threads,
+            )
+            loaded = load(options)
+            loaded.prepare(VOICE)
+            run_side(loaded, PIECES, [60], min(30, first_piece_tokens))  # what is compiled or allocated once
+            for number in range(rounds):
+                for side in SIDES if number % 2 == 0 else reversed(SIDES):
+                    for burst in bursts:
+                        report_progress(f"round {number + 1} of {rounds}: {side}, {plural(len(burst), 'utterance')}")
+                        runs.append((burst, run_side(loaded, side, burst, first_piece_tokens)))
+    except CheckpointError as error:
+        fail("scripts/bench_first_piece", error)
+    typer.echo(
+        f"{machine('torch', 'chatterbox-tts')}; random weights\n{engine}, {precision}, {plural(threads, 'thread')}, "
+        f"{plural(slots, 'slot')}, first pieces of {first_piece_tokens} tokens"
+    )
+    for burst in bursts:
+        typer.echo(f"\n{plural(len(burst), 'utterance')} of {burst[-1]} to {burst[0]} tokens at once:\n")
+        typer.echo(report([run for other, run in runs if other is burst], loaded.card.sample_rate))
+
+
+def report(runs: Sequence[Run], sample_rate: int) -> str:
+    """A table with a row for each side."""
+    ends = {side: median(each.end for run in runs if run.side == side for each in run.heard) for side in SIDES}
+    speeds = {side: [run.speed(sample_rate) for run in runs if run.side == side] for side in SIDES}
+    rows = []
+    for side in SIDES:
+        firsts = [each.first_sound for run in runs if run.side == side for each in run.heard]
+        rows.append(
+            (
+                side,
+                f"{median(firsts):.2f}",
+                f"{median(firsts) / ends[WHOLE]:.3f}",
+                f"{ends[side]:.2f}",
+                median_text(speeds[side], 3),
+                f"{median(speeds[side]) / median(speeds[WHOLE]):.3f}",
+                f"{max(run.others_cpu for run in runs if run.side == side):.2f}",
+            )
+        )
+    return table(
+        ["side", "first sound, s", "of the whole's end", "end, s", "audio s/s", "of whole", "others' cores"], rows
+    )
+
+
+if __name__ == "__main__":
+    run_command(main, "scripts/bench_first_piece")
