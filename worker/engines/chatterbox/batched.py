@@ -169,13 +169,22 @@ class BatchedEngine:
         sequence = self._add(current.request, current.source, takes.seed)
         sampler = sequence.sampler
         first = tokens_of_first_piece(current.request, sampler.max_tokens, LOOKAHEAD_TOKENS)
+        seen, spoiled = 0, False
         self._order.begin_decode(work)
         try:
-            while not sampler.finished and not takes.spoiled(sampler.tokens):
-                if first is not None and len(sampler.speech) >= first:
-                    tokens, first = sampler.speech[:first], None
-                    if takes.hand_out_first_piece(tokens):
-                        yield from self._make_first_piece(tokens, current)
+            while True:
+                # Another utterance's step may have drawn a token meanwhile: each is looked at, as if it were alone.
+                while seen < len(sampler.tokens) and not spoiled:
+                    seen += 1
+                    drawn = sampler.tokens[:seen]
+                    ended = sampler.finished and seen == len(sampler.tokens)
+                    spoiled = not ended and takes.spoiled(drawn)
+                    if first is not None and not spoiled and len(speech := sampler.speech_in(drawn)) >= first:
+                        first = None
+                        if takes.hand_out_first_piece(speech):
+                            yield from self._make_first_piece(speech, current)
+                if spoiled or sampler.finished:
+                    break
                 current.cancellation.check()
                 if self._order.decode_is_next:
                     self._advance(sequence)

@@ -21,7 +21,7 @@ from worker.engines.chatterbox import first_piece, takes
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.first_piece import CROSSFADE_SAMPLES, crossfade, tokens_of_first_piece
-from worker.engines.chatterbox.t3.sampling import STOP
+from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler
 from worker.engines.chatterbox.takes import SILENCE
 from worker.engines.chatterbox.token_budget import likely_tokens, token_budget
 from worker.engines.chatterbox.upstream import patches
@@ -226,6 +226,26 @@ def test_a_take_that_ends_before_a_first_piece_is_made_whole(
     expected = all_samples(speak(turbo, request(first=None)))
     [found] = pieces(speak(turbo, request()))
     assert np.array_equal(found, expected)
+
+
+def test_a_take_that_ends_just_after_a_first_piece_has_one_whatever_joins(
+    turbo: BatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An utterance that joins draws the other's next token, its last, before the piece is begun."""
+    script = [*range(100, 100 + FIRST + LOOKAHEAD), STOP]
+    monkeypatch.setattr(Gpt2Sampler, "draw", lambda sampler, _: sampler._append(script[len(sampler.tokens)]))
+    alone = pieces(speak(turbo, request()))
+    assert len(alone) == 2
+    chunks = speak(turbo, request())
+    next(chunks)
+    [sequence] = turbo._decoder._sequences
+    while sequence.sampler.tokens != script[:-1]:
+        assert not len(next(chunks))
+    joining = begin(turbo, seed=9)
+    next(joining)
+    assert sequence.sampler.tokens == script
+    joining.close()  # type: ignore[attr-defined]
+    assert all(np.array_equal(one, other) for one, other in zip(pieces(chunks), alone, strict=True))
 
 
 def test_a_text_that_is_too_short_is_made_whole(turbo: BatchedEngine) -> None:

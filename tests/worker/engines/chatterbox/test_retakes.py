@@ -19,7 +19,7 @@ from worker.contract import Utterance
 from worker.engines.base import Cancellation, CancelledError, Report, Samples
 from worker.engines.chatterbox import takes
 from worker.engines.chatterbox.batched import BatchedEngine
-from worker.engines.chatterbox.t3.sampling import START, STOP
+from worker.engines.chatterbox.t3.sampling import START, STOP, Gpt2Sampler, LlamaSampler, Sampler
 from worker.engines.chatterbox.takes import SILENCE, SOUNDS, take_seed
 from worker.engines.chatterbox.token_budget import token_budget
 
@@ -227,6 +227,37 @@ def test_a_further_take_is_cancelled_like_the_first(engine: Engine, monkeypatch:
         speak(engine, cancellation=cancellation)
     assert cancellation.checks == 10
     assert script.seeds == [SEED, take_seed(SEED, 1)]
+
+
+def test_a_loop_is_found_though_another_utterances_step_drew_the_token_after_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone, the take is given up before that token is drawn."""
+    if not isinstance(engine, BatchedEngine):
+        return
+    loop = [11, 12, 13, 14] * (LOOP_TOKENS // 4)
+    draws: list[Sampler] = []
+
+    def draw(sampler: Sampler, _: torch.Tensor) -> None:
+        if sampler not in draws:
+            draws.append(sampler)
+        script = [*loop, 300] if sampler is draws[0] else GOOD
+        sampler._append(script[len(sampler.tokens)])
+
+    for kind in (Gpt2Sampler, LlamaSampler):
+        monkeypatch.setattr(kind, "draw", draw)
+    chunks = engine.synthesize(utterance(TEXT, seed=SEED), BUILT_IN, Cancellation())
+    next(chunks)
+    [sequence] = engine._decoder._sequences
+    while sequence.sampler.tokens != loop:
+        next(chunks)
+    joining = batched_support.begin(engine, seed=9)
+    next(joining)
+    assert sequence.sampler.tokens == [*loop, 300]
+    joining.close()  # type: ignore[attr-defined]
+    next(chunks)
+    assert sequence not in engine._decoder._sequences, "the next take has begun"
+    chunks.close()
 
 
 def test_another_utterance_in_flight_is_not_disturbed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,15 +53,14 @@ class Sampler(ABC):
         """The drawn tokens that have a sound."""
         return [token for token in self.tokens if token < START]
 
-    @property
-    def speech(self) -> list[int]:
-        """The drawn tokens that S3Gen turns into audio."""
-        return self.sounds
+    def speech_in(self, tokens: Sequence[int]) -> list[int]:
+        """Those of `tokens`, drawn from the beginning on, that S3Gen turns into audio."""
+        return [token for token in tokens if token < START]
 
     @property
     def s3gen_tokens(self) -> list[int]:
-        """All tokens that S3Gen turns into audio, once they are drawn."""
-        return self.speech
+        """The tokens that S3Gen turns into audio, once all are drawn."""
+        return self.speech_in(self.tokens)
 
     def s3gen_tokens_after(self, first: list[int]) -> list[int]:
         """The same, where S3Gen has turned the `first` ones into audio before the others were drawn."""
@@ -112,7 +111,7 @@ class Gpt2Sampler(Sampler):
     @property
     def s3gen_tokens(self) -> list[int]:
         """The tokens that have a sound, followed by the silence that upstream appends."""
-        return self.speech + [S3GEN_SIL] * 3
+        return self.sounds + [S3GEN_SIL] * 3
 
     def _scores(self, logits: Tensor) -> Tensor | None:
         # Upstream's repetition penalty sees the start token for the first draw only.
@@ -151,11 +150,9 @@ class LlamaSampler(Sampler):
             self._warpers.append(MinPLogitsWarper(min_p))
         self._warpers.append(TopKTopPWarper(top_k=0, top_p=top_p))
 
-    @property
-    def speech(self) -> list[int]:
+    def speech_in(self, tokens: Sequence[int]) -> list[int]:
         """The tokens that have a sound; only those after the start token, if the model drew one."""
-        start = self.tokens.index(START) + 1 if START in self.tokens else 0
-        return [token for token in self.tokens[start:] if token < START]
+        return super().speech_in(tokens[tokens.index(START) + 1 :] if START in tokens else tokens)
 
     def _scores(self, logits: Tensor) -> Tensor:
         history = self._history[:, : len(self.tokens) + 1]
