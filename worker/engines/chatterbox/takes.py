@@ -6,8 +6,8 @@ The last take is handed out even if it is bad, with the reason.
 
 The first take has the utterance's own seed. The seed of every further one follows from that and from its number.
 
-Once a first piece of a take's audio is handed out, no other take can follow it. So none is handed out while the tokens
-so far are no sign of speech.
+Once a first piece of the first take's audio is handed out, no other take can follow it. So none is handed out if the
+tokens so far are no sign of speech.
 """
 
 from __future__ import annotations
@@ -106,10 +106,14 @@ class Takes:
             self._log_last()
 
     def hand_out_first_piece(self, tokens: Sequence[int]) -> bool:
-        """Whether a first piece may be made of the tokens so far; if so, the take is the last."""
-        if self._judged and len(set(tokens)) <= MAX_LOOP_VALUES:
+        """Whether a first piece may be made of the tokens so far; if so, no take follows.
+
+        Only the first take may have one: whether there is a second depends on the time that is left, and an utterance
+        that is retried must begin as it did before.
+        """
+        if self._discarded or (self._judged and len(set(tokens)) <= MAX_LOOP_VALUES):
             return False
-        self._retakes = len(self._discarded)
+        self._retakes = 0
         return True
 
     def judge_audio(self, samples: Samples, sample_rate: int) -> None:

@@ -139,14 +139,19 @@ def test_without_retakes_a_bad_take_is_reported(caplog: pytest.LogCaptureFixture
 
 def test_a_take_whose_first_piece_is_handed_out_is_the_last() -> None:
     bad = takes(retakes=2)
-    bad.judge_tokens(GOOD, cut=True)
-    assert bad.discard()
     assert not bad.hand_out_first_piece([SILENCE, *range(MAX_LOOP_VALUES - 1)] * 7), "that is no speech"
     assert bad.hand_out_first_piece(GOOD[:28])
     assert not bad.spoiled([17] * LOOP_TOKENS)
     bad.judge_tokens(GOOD, cut=True)
     assert not bad.discard()
-    assert bad.finish() == Report((Flaw.CUT,), Flaw.CUT)
+    assert bad.finish() == Report((), Flaw.CUT)
+
+
+def test_only_the_first_take_has_a_first_piece() -> None:
+    bad = takes(retakes=2)
+    bad.judge_tokens(GOOD, cut=True)
+    assert bad.discard()
+    assert not bad.hand_out_first_piece(GOOD[:28])
 
 
 def test_noise_has_a_seed_of_its_own() -> None:
