@@ -42,6 +42,7 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
+from balancer.jobs.job_stream import JobStreams
 from balancer.jobs.public_network import ReceiverRules
 from balancer.jobs.service import JobService
 from balancer.jobs.webhook_client import WebhookClient
@@ -134,8 +135,25 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         sample_rate=card.sample_rate,
         max_encoded_bytes=held.files.caller_limit,
     )
+    job_streams = JobStreams(
+        stores.jobs,
+        speech,
+        job_validator,
+        held,
+        encoders,
+        metrics,
+        sample_rate=card.sample_rate,
+        pauses=settings.pauses,
+    )
     job_routes = queue.QueueRoutes(
-        job_service, job_validator, admission, held.memory, limits, settings.jobs, settings.server.public_url
+        job_service,
+        job_validator,
+        admission,
+        held.memory,
+        limits,
+        settings.jobs,
+        job_streams,
+        settings.server.public_url,
     )
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)

@@ -618,10 +618,15 @@ class JobSettings(SettingsGroup):
         "there is room, `evict` deletes the oldest finished jobs.",
     )
     event_streams: int = Field(
-        1000, ge=1, description="Maximum number of event streams of `GET /status` at once; above it the answer is 503."
+        1000,
+        ge=1,
+        description="Maximum number of event streams of `GET /status` and of listeners to jobs at once; "
+        "above it the answer is 503.",
     )
     event_streams_per_caller: int = Field(
-        100, ge=1, description="Maximum number of event streams of one caller at once; above it the answer is 429."
+        100,
+        ge=1,
+        description="Maximum number of event streams and listeners of one caller at once; above it the answer is 429.",
     )
     job_attempts: int = Field(5, ge=1, description="Number of attempts after which a job has failed.")
     job_days: float = Field(7.0, gt=0, description="Days for which a finished job and its audio are kept.")

@@ -139,6 +139,14 @@ class JobStatus(JobReport):
         Field(description="Segments that the text is spoken in; null until it is begun, and for a short text."),
     ]
     segments_done: Annotated[int, Field(description="Segments that are finished; a crash does not lose them.")]
+    seconds_done: Annotated[float, Field(description="Seconds of audio that are finished, about.")]
+    seconds_playable: Annotated[
+        float, Field(description="Seconds of them from the beginning on, without a gap: they can be listened to.")
+    ]
+    stream_url: Annotated[
+        str | None,
+        Field(description="Where the audio can be listened to while it is made; null until its beginning is finished."),
+    ]
 
     @classmethod
     def of_view(cls, view: JobStatusView, base_url: str) -> Self:
@@ -150,6 +158,9 @@ class JobStatus(JobReport):
             progress=view.progress,
             segments=view.job.segments,
             segments_done=view.job.segments_done,
+            seconds_done=round(view.seconds_done, 3),
+            seconds_playable=round(view.seconds_playable, 3),
+            stream_url=f"{base_url}/audio/{view.job.id}?stream=true" if view.seconds_playable else None,
         )
 
 

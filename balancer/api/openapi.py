@@ -192,6 +192,15 @@ def _job(summary: str, content: dict[str, Any]) -> dict[str, Any]:
 
 def _download() -> dict[str, Any]:
     operation = _job("The audio of a job that is done, whole or in ranges", _audio())
+    description = "Whether the audio of a job that is not done comes as it is made, without a length."
+    stream = {
+        "name": "stream",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "boolean"},
+        "description": description,
+    }
+    operation["parameters"] = [*operation["parameters"], stream]
     operation["responses"] |= {
         "206": {"description": "The requested ranges"},
         "304": {"description": "The client has it already"},

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 
@@ -22,15 +22,17 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobStatus
 from balancer.api.ranges import RangeFileResponse
-from balancer.api.reading import JsonLinesReader, WhileConnected, read_json, validate_body
+from balancer.api.reading import JsonLinesReader, WhileConnected, can_stream, read_json, validate_body
 from balancer.api.responses import ClientGoneError, JSONResponse, json_object, to_json
+from balancer.api.streams import StreamResponse
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import Budget
-from balancer.errors import ChorusError
+from balancer.errors import ChorusError, InvalidRequestError, JobNotDoneError
 from balancer.jobs.feed import JobFeed, Watcher
 from balancer.jobs.job import Job
+from balancer.jobs.job_stream import JobStreams
 from balancer.jobs.service import Client, JobService, JobStatusView
-from balancer.requests.bodies import QueueBody
+from balancer.requests.bodies import QueueBody, StreamFormat
 from balancer.requests.validation import RequestValidator
 from balancer.settings_groups import JobSettings, LimitSettings
 from balancer.thread_pool import run_at_once
@@ -45,6 +47,7 @@ MAX_STATUS_EVENTS = 1000
 IDEMPOTENCY_HEADER = "idempotency-key"
 
 NO_STORE = {"Cache-Control": "no-store"}
+NO_STORE_NOR_TRANSFORM = {"Cache-Control": "no-store, no-transform"}
 
 
 class QueueRoutes:
@@ -61,9 +64,11 @@ class QueueRoutes:
         memory: Budget,
         limits: LimitSettings,
         jobs: JobSettings,
+        job_streams: JobStreams,
         public_url: str | None = None,
     ) -> None:
         self._job_service = job_service
+        self._job_streams = job_streams
         self._validator = validator
         self._admission = admission
         self._memory = memory
@@ -76,6 +81,7 @@ class QueueRoutes:
     def close(self) -> None:
         """End the threads; does not wait for them."""
         self._batches.close()
+        self._job_streams.close()
 
     def routes(self) -> list[Route]:
         """The routes, for Starlette."""
@@ -114,8 +120,43 @@ class QueueRoutes:
         return JSONResponse(JobStatus.of_view(view, client.base_url), headers=NO_STORE)
 
     async def audio(self, request: Request) -> Response:
-        """The audio of a job that is done."""
-        return _file(request, *await self._job_service.audio(request.path_params["id"], self._client(request)))
+        """The audio of a job that is done; with `stream=true`, that of any job, from its beginning on."""
+        job_id, client = request.path_params["id"], self._client(request)
+        if _wants_stream(request) and can_stream(request):
+            response = await self._stream(request, job_id, client)
+            if response is not None:
+                return response
+        return _file(request, *await self._job_service.audio(job_id, client))
+
+    async def _stream(self, request: Request, job_id: str, client: Client) -> Response | None:
+        """The audio of a job that has not ended, as it is made; None once the job has ended.
+
+        Waits until its beginning is finished. Raises JobNotDoneError if that takes too long.
+        """
+        async with AsyncExitStack() as resources:
+            await resources.enter_async_context(WhileConnected(request))
+            watcher = resources.enter_context(self._feed.watch(job_id, client.caller))
+            try:
+                async with asyncio.timeout(self._limits.request_timeout):
+                    job = await self._playable(watcher, client)
+            except TimeoutError as error:
+                raise JobNotDoneError("the beginning of the job is not finished yet; try again later") from error
+            if job.state.final:
+                return None
+            stream = await self._job_streams.open(job, watcher, caller_of(request).identity)
+            resources.push_async_callback(stream.aclose)
+            headers = NO_STORE_NOR_TRANSFORM | {"Content-Disposition": f'inline; filename="{job.id}{job.suffix}"'}
+            return StreamResponse(
+                stream, resources.pop_all(), StreamFormat.AUDIO, characters=job.characters, headers=headers
+            )
+
+    async def _playable(self, watcher: Watcher, client: Client) -> Job:
+        """The job, once its beginning is finished or it has ended."""
+        while True:
+            job = (await watcher.change()).job
+            self._job_service.check_visible(job, client)
+            if job.state.final or job.playable_bytes:
+                return job
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job, or delete one that has ended."""
@@ -219,6 +260,14 @@ class EventStreamResponse(StreamingResponse):
             return
         except ChorusError as error:
             yield f"event: error\ndata: {json.dumps(json_object(Error.of(error).error))}\n\n"
+
+
+def _wants_stream(request: Request) -> bool:
+    """Whether the query has `stream=true`. Raises InvalidRequestError for anything but `true` and `false`."""
+    value = request.query_params.get("stream", "false")
+    if value not in ("true", "false"):
+        raise InvalidRequestError("stream is true or false", param="stream")
+    return value == "true"
 
 
 def _receipts(views: list[JobStatusView], base_url: str) -> bytes:

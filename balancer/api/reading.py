@@ -53,6 +53,11 @@ MAX_QUOTED_NAME = 100
 """Characters of an unknown field's name that an error message quotes. No known field has a longer name."""
 
 
+def can_stream(request: Request) -> bool:
+    """Whether the client would notice that a response without a length breaks off: HTTP/1.0 has no chunks."""
+    return bool(request.scope["http_version"] != "1.0")
+
+
 async def read_json(request: Request, schema: type[Body], limit: int, memory: Budget) -> Body:
     """The JSON body, validated as `schema`. At most `limit` bytes are read, which `memory` counts meanwhile.
 

@@ -7,6 +7,7 @@ import logging
 from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
+from typing import Protocol
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -14,10 +15,10 @@ from starlette.types import Receive, Scope, Send
 from balancer.api.models import Error, SpeechAudioDelta, SpeechAudioDone, SpeechUsage
 from balancer.api.reading import CLIENT_WATCH
 from balancer.api.responses import ClientGoneError, json_object
+from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.errors import ChorusError
 from balancer.requests.bodies import StreamFormat
-from balancer.speech.audio_stream import AudioStream
 from balancer.speech.results import Audio
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,17 @@ NOT_BUFFERED = {"X-Accel-Buffering": "no", "Cache-Control": "no-transform"}
 """Headers by which proxies, such as nginx, pass each piece on as it comes."""
 
 
+class Stream(Protocol):
+    """An asynchronous iterator of the pieces of one audio stream. Raises ChorusError."""
+
+    format: AudioFormat
+    seconds: float
+    """Length of the audio that has been sent."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The pieces."""
+
+
 class StreamResponse(Response):
     """The audio as it is made, or events with it. The end of the response ends `resources`.
 
@@ -40,7 +52,7 @@ class StreamResponse(Response):
 
     def __init__(
         self,
-        stream: AudioStream,
+        stream: Stream,
         resources: AsyncExitStack,
         stream_format: StreamFormat,
         *,
@@ -49,7 +61,7 @@ class StreamResponse(Response):
     ) -> None:
         events = stream_format is StreamFormat.SSE
         media_type = "text/event-stream" if events else stream.format.media_type
-        super().__init__(media_type=media_type, headers={**headers, **NOT_BUFFERED})
+        super().__init__(media_type=media_type, headers={**NOT_BUFFERED, **headers})
         del self.headers["content-length"]
         self._stream = stream
         self._resources = resources
@@ -66,6 +78,9 @@ class StreamResponse(Response):
             pass  # nobody is left to be told
 
     async def _send_all(self, scope: Scope, send: Send) -> None:
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         try:
             async for piece in self._stream:
                 for part in _events_of(piece) if self._events else (piece,):

@@ -13,7 +13,7 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
-from balancer.api.reading import WhileConnected, read_json, request_context
+from balancer.api.reading import WhileConnected, can_stream, read_json, request_context
 from balancer.api.streams import EventsResponse, StreamResponse
 from balancer.audio.buffers import PIECE_BYTES
 from balancer.audio.held_audio import HeldAudio
@@ -106,11 +106,6 @@ def audio_endpoint(
             return audio_response(held, audio, limit_headers)
 
     return endpoint
-
-
-def can_stream(request: Request) -> bool:
-    """Whether the client would notice that a response without a length breaks off: HTTP/1.0 has no chunks."""
-    return bool(request.scope["http_version"] != "1.0")
 
 
 def cache_headers(audio: Audio) -> dict[str, str]:

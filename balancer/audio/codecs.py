@@ -59,21 +59,26 @@ CODECS = {
 }
 
 
-_STREAM_OPTIONS = {"mp3": {"write_xing": "0"}, "opus": {"page_duration": "200000"}}
-"""Options of muxers for streams: no header with a length; pages of 0.2 s."""
+_STREAM_OPTIONS = {"mp3": {"write_xing": "0"}}
+"""Options of muxers for streams: no header with a length."""
+_SHORT_PAGES = {"opus": {"page_duration": "200000"}}
+"""Pages of 0.2 s, as a listener waits for a whole page; those of files have a second."""
 
 
 class Muxer:
     """Encodes PCM, piece by piece, into a file. The end of the block ends the file.
 
     If `output` is seekable, lengths that are known at the end only (LAME tag, STREAMINFO) are written into its header.
+    Behind the header, a stream has the bytes of the file, unless it has `short_pages`.
     """
 
-    def __init__(self, codec: Codec, sample_rate: int, output: Output) -> None:
+    def __init__(self, codec: Codec, sample_rate: int, output: Output, *, short_pages: bool = False) -> None:
         # Without bitexact, an Ogg stream gets a random serial number.
         options = {"fflags": "+bitexact"}
         if not hasattr(output, "seek"):
             options |= {"flush_packets": "1", **_STREAM_OPTIONS.get(codec.muxer, {})}
+        if short_pages:
+            options |= _SHORT_PAGES.get(codec.muxer, {})
         self._container = av.open(output, "w", format=codec.muxer, options=options)
         rate = _encoder_rate(codec.encoder, max(sample_rate, codec.min_rate))
         self._stream = self._container.add_stream(codec.encoder, rate=rate, options=dict(codec.options), layout="mono")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from io import BytesIO
 
+from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.codecs import CODECS, Muxer
-from balancer.audio.encoder import wav_header
+from balancer.audio.encoder import encode, wav_header
 from balancer.audio.formats import AudioFormat
 from balancer.audio.tempo import Tempo, size_at
 from worker.contract import SAMPLE_BYTES
+
+MAX_HEADER_BYTES = 64
+"""No header of a stream is longer."""
 
 
 class _Collected:
@@ -30,19 +35,21 @@ class _Collected:
 class StreamEncoder:
     """One stream. It blocks and is CPU-bound: call it off the event loop, from one thread at a time.
 
-    Raises ValueError if the rate is not positive, or the speed is out of range.
+    Without `short_pages`, by which a listener to the first words waits less, it has behind its header the very bytes of
+    the file with the same audio. Raises ValueError if the rate is not positive, or the speed is out of range.
     """
 
-    def __init__(self, sample_rate: int, audio_format: AudioFormat, speed: float) -> None:
+    def __init__(self, sample_rate: int, audio_format: AudioFormat, speed: float, *, short_pages: bool = True) -> None:
         size_at(0, sample_rate, speed)
         self._sample_rate = sample_rate
         self._tempo = None if speed == 1 else Tempo(sample_rate, speed)
         self._output = _Collected()
         self._codec = CODECS.get(audio_format)
         self._muxing = ExitStack()
-        self._muxer = (
-            None if self._codec is None else self._muxing.enter_context(Muxer(self._codec, sample_rate, self._output))
-        )
+        self._muxer: Muxer | None = None
+        if self._codec is not None:
+            muxer = Muxer(self._codec, sample_rate, self._output, short_pages=short_pages)
+            self._muxer = self._muxing.enter_context(muxer)
         if audio_format is AudioFormat.WAV:
             self._output.write(wav_header(None, sample_rate))
         self._size = 0
@@ -67,3 +74,11 @@ class StreamEncoder:
             self._output.write(pcm)
         else:
             self._muxer.add(pcm)
+
+
+def longer_header(sample_rate: int, audio_format: AudioFormat, speed: float) -> int:
+    """Bytes by which the header of a file is longer than that of a stream without short pages."""
+    file = BytesIO()
+    encode(MemoryBuffer(b""), sample_rate, audio_format, speed, file)
+    stream = StreamEncoder(sample_rate, audio_format, speed, short_pages=False).finish()
+    return len(file.getvalue()) - len(stream)

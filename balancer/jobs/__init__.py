@@ -10,6 +10,8 @@ segment_files     the folder of finished segments of jobs that have not ended
 redis_store       JobStore for several hosts: sorted sets by turn and by lease, and Lua scripts in `lua/`
 service           accepts jobs, reports their status and cancels them; the API's routes call it
 report            the public description of a job, for status responses and webhooks
+job_request       the speech request of a job
+job_stream        the audio of a job as a stream, for those who listen while it is made
 kept_segments     one running job's segments, as the speech service keeps them in the store
 executor          runs queued jobs in idle slots, and retries failed ones
 webhooks          delivers notifications of ended jobs beside each other, and retries until they are accepted

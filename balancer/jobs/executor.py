@@ -7,12 +7,10 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol, TypeVar
 
 from balancer.audio.buffers import AudioBuffer
-from balancer.audio.formats import AudioFormat
 from balancer.errors import (
     AudioTooLargeError,
     ChorusError,
@@ -25,14 +23,13 @@ from balancer.errors import (
 )
 from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.job import Job, JobError, JobState
+from balancer.jobs.job_request import request_of
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
 from balancer.jobs.store import LONG_CHARACTERS, JobStore, JobStoreError, Result, StoreFullError
 from balancer.metrics import Metrics
-from balancer.requests.bodies import TtsBody
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
-from balancer.scheduling.priority import Priority
 from balancer.settings_groups import MIB, JobSettings
 from balancer.speech.service import SpeechService
 from balancer.thread_pool import ThreadPool
@@ -222,10 +219,7 @@ class JobExecutor:
 
     async def _synthesize(self, kept: KeptSegments) -> Result:
         job = kept.job
-        request = await self._validator.validate_for_client(TtsBody.model_validate(job.body))
-        request = replace(request, priority=Priority.BATCH, format=AudioFormat(job.format), deadline_ms=None)
-        if not request.seeded:  # the same in each attempt, of which each speaks a part of the text
-            request = replace(request, seed=int.from_bytes(sha256(job.id.encode()).digest()[:4], "big"))
+        request = await request_of(job, self._validator)
         # A long text would take the place of all else in the cache.
         cache = CacheUse(reads=False, writes=False) if job.characters > LONG_CHARACTERS else CacheUse()
         now = asyncio.get_running_loop().time()

@@ -1,4 +1,4 @@
-"""The feed of event streams: one look at the store for all of them together, however many clients watch."""
+"""The feed of event streams, and of those who listen to jobs: one look at the store for all, however many watch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -35,6 +35,19 @@ class JobState(StrEnum):
     def final(self) -> bool:
         """Whether the job has ended: only a requeue changes its state."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+class KeptCounts(NamedTuple):
+    """What a store keeps of a job that has not ended: segments and bytes of their PCM."""
+
+    segments: int = 0
+    bytes: int = 0
+    playable: int = 0
+    """Segments from the first one on, none of which is missing."""
+    playable_bytes: int = 0
+
+
+NOTHING_KEPT = KeptCounts()
 
 
 class JobError(BaseModel):
@@ -87,6 +100,12 @@ class Job(BaseModel):
     """How many segments the text is spoken in; None: it is spoken whole, or has not been begun."""
     segments_done: Count = 0
     """Finished segments."""
+    segment_bytes: Count = 0
+    """Bytes of PCM of the finished segments of a job that has not ended."""
+    playable_segments: Count = 0
+    """Finished segments from the first one on, none of which is missing."""
+    playable_bytes: Count = 0
+    """Bytes of their PCM."""
     plan: str = ""
     """Digest of what the segments are made of: only segments of one plan belong together."""
     segments_before: Count = 0
@@ -148,6 +167,15 @@ class Job(BaseModel):
         """With so many segments finished."""
         return self._with(segments_done=done)
 
+    def keeping(self, kept: KeptCounts) -> Job:
+        """With these segments finished."""
+        return self._with(
+            segments_done=kept.segments,
+            segment_bytes=kept.bytes,
+            playable_segments=kept.playable,
+            playable_bytes=kept.playable_bytes,
+        )
+
     def without_segments(self) -> Job:
         """To be begun anew. The attempts that are excused stay so."""
         return self._with(attempts_excused=self.attempts - self.fruitless_attempts, **_UNBEGUN)
@@ -197,7 +225,8 @@ class Job(BaseModel):
         return self._with(state=JobState.QUEUED, size=0, **changes)
 
     def _ended(self, state: JobState, now: float, **changes: Any) -> Job:
-        return self._with(state=state, finished=now, webhook_due=None if self.webhook is None else now, **changes)
+        webhook_due = None if self.webhook is None else now
+        return self._with(state=state, finished=now, webhook_due=webhook_due, **_NO_SEGMENTS, **changes)
 
     def _with(self, **changes: Any) -> Job:
         return self.model_copy(update=changes)
@@ -208,7 +237,8 @@ class Job(BaseModel):
         return f".{self.format}"
 
 
-_UNBEGUN: dict[str, Any] = {"plan": "", "segments": None, "segments_done": 0, "segments_before": 0}
+_NO_SEGMENTS: dict[str, Any] = {"segment_bytes": 0, "playable_segments": 0, "playable_bytes": 0}
+_UNBEGUN: dict[str, Any] = _NO_SEGMENTS | {"plan": "", "segments": None, "segments_done": 0, "segments_before": 0}
 """The fields of a job of which no segment is begun."""
 
 
@@ -221,8 +251,8 @@ class UnreadableJobError(ValueError):
     """What was stored is no job of this version; the message says why."""
 
 
-def read_job(job_id: str, content: str | bytes, segments_done: int = 0) -> Job:
-    """The job `job_id` from its JSON, with the number of segments that are kept for it. Raises UnreadableJobError."""
+def read_job(job_id: str, content: str | bytes, kept: KeptCounts = NOTHING_KEPT) -> Job:
+    """The job `job_id` from its JSON, with the segments that are kept for it. Raises UnreadableJobError."""
     try:
         job = Job.model_validate_json(content)
     except ValidationError as error:
@@ -231,7 +261,7 @@ def read_job(job_id: str, content: str | bytes, segments_done: int = 0) -> Job:
         raise UnreadableJobError(f"{where}: {fault['msg']}") from error
     if job.id != job_id:
         raise UnreadableJobError("id: it is the id of another job")
-    return job if job.state.final else job.with_segments_done(segments_done)
+    return job if job.state.final else job.keeping(kept)
 
 
 def stand_in(job_id: str, caller_id: str, now: float, reason: UnreadableJobError, **fields: Any) -> Job:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from balancer.audio.buffers import AudioBuffer
-from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
+from balancer.jobs.job import Job, JobError, JobState, KeptCounts, UnreadableJobError, read_job, stand_in
 from balancer.jobs.store import (
     ANY_ROOM,
     LONG_CHARACTERS,
@@ -74,6 +74,9 @@ _KEYS = [
 """KEYS of every script, in the order in which `index.lua` numbers them; the last four are prefixes of keys."""
 FAILED = _KEYS[6]
 COUNTS = _KEYS[1]
+
+_KEPT = ("kept", "kept_size", "playable", "playable_size")
+"""Fields of a job's hash with its KeptCounts."""
 
 EARLIER_KEYS = ("chorus:jobs", "chorus:jobs-queued", "chorus:job-webhooks")
 """Stream, queue and webhooks of an earlier version, whose jobs are taken over."""
@@ -170,14 +173,14 @@ class RedisJobStore:
 
     async def get(self, job_id: str) -> Job | None:
         """See JobStore."""
-        fields = ("content", "state", "attempts", "caller", "key", "kept")
-        content, state, attempts, caller, key, kept = await self._execute(
+        fields = ("content", "state", "attempts", "caller", "key", *_KEPT)
+        content, state, attempts, caller, key, *kept = await self._execute(
             lambda redis: redis.hmget(f"{JOB}{job_id}", *fields)
         )
         if content is None and state is None:
             return None
         try:
-            return read_job(job_id, content or b"", int(kept or 0))
+            return read_job(job_id, content or b"", _kept(kept))
         except UnreadableJobError as error:
             return await self._set_aside(job_id, content or b"", state, attempts, caller or b"", key or b"", error)
 
@@ -213,9 +216,9 @@ class RedisJobStore:
         """See JobStore."""
         contents = await self._execute(partial(_contents, job_ids=job_ids))
         jobs = []
-        for job_id, (content, kept) in zip(job_ids, contents, strict=True):
+        for job_id, (content, *kept) in zip(job_ids, contents, strict=True):
             try:
-                job = None if content is None else read_job(job_id, content, int(kept or 0))
+                job = None if content is None else read_job(job_id, content, _kept(kept))
             except UnreadableJobError:
                 job = await self.get(job_id)  # which sets it aside
             if job is not None:
@@ -287,6 +290,11 @@ class RedisJobStore:
         if full:
             raise _full(full)
         return bool(kept)
+
+    async def segment(self, job: Job, number: int) -> bytes | None:
+        """See JobStore."""
+        plan, content = await self._execute(partial(_segment_and_plan, job_id=job.id, number=number))
+        return content if plan == job.plan.encode() else None
 
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """See JobStore: they are copies, in the spool."""
@@ -518,6 +526,15 @@ async def _segment(redis: Any, job_id: str, number: int) -> bytes:
     return await redis.hget(f"{SEGMENTS}{job_id}", number) or b""
 
 
+async def _segment_and_plan(redis: Any, job_id: str, number: int) -> tuple[bytes | None, bytes | None]:
+    """The plan that a job's segments are of, and one of them; None where there is none."""
+    pipeline = redis.pipeline(transaction=True)
+    pipeline.hget(f"{JOB}{job_id}", "plan")
+    pipeline.hget(f"{SEGMENTS}{job_id}", number)
+    plan, content = await pipeline.execute()
+    return plan, content
+
+
 def _write(file: Path, content: bytes) -> None:
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     file.write_bytes(content)
@@ -541,9 +558,14 @@ def _remove_old(folder: Path, before: float) -> None:
                     entry.unlink()
 
 
-async def _contents(redis: Any, job_ids: Collection[str]) -> list[tuple[bytes | None, bytes | None]]:
-    """The content of each of these jobs, and how many segments are kept for it; None where there is none."""
+def _kept(fields: Sequence[bytes | None]) -> KeptCounts:
+    return KeptCounts(*(int(field or 0) for field in fields))
+
+
+async def _contents(redis: Any, job_ids: Collection[str]) -> list[list[bytes | None]]:
+    """The content of each of these jobs, and its fields _KEPT; None where there is none."""
     pipeline = redis.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hmget(f"{JOB}{job_id}", "content", "kept")
-    return [(content, kept) for content, kept in await pipeline.execute()]
+        pipeline.hmget(f"{JOB}{job_id}", "content", *_KEPT)
+    found: list[list[bytes | None]] = await pipeline.execute()
+    return found

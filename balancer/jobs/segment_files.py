@@ -33,7 +33,14 @@ class SegmentFiles:
 
     def write(self, job: Job, number: int, audio: AudioBuffer) -> None:
         """Keep a segment of the job's plan durably."""
-        write_durably(self._folder / job.id / job.plan / f"{number:06}{SUFFIX}", audio)
+        write_durably(self._file(job, number), audio)
+
+    def read(self, job: Job, number: int) -> bytes | None:
+        """A segment of the job's plan; None if it is not kept."""
+        try:
+            return self._file(job, number).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def files(self, job: Job) -> list[Path]:
         """The kept segments of the job's plan, in their order."""
@@ -53,6 +60,9 @@ class SegmentFiles:
         for job_id in others:
             self.delete(job_id)
         return len(others)
+
+    def _file(self, job: Job, number: int) -> Path:
+        return self._folder / job.id / job.plan / f"{number:06}{SUFFIX}"
 
     def _files(self, job_id: str, plan: str) -> list[Path]:
         return list((self._folder / job_id / plan).glob(f"[0-9]*{SUFFIX}"))

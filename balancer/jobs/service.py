@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from balancer.audio.encoder import expected_bytes, is_pcm_copy
 from balancer.audio.formats import AudioFormat
+from balancer.audio.pcm import duration
 from balancer.errors import (
     AudioTooLargeError,
     IdempotencyConflictError,
@@ -106,6 +107,10 @@ class JobStatusView:
     """Place in the queue, 1 is next; 0: not queued."""
     eta_seconds: float
     """Estimated time until the job is done."""
+    seconds_done: float = 0.0
+    """About the audio of the finished segments, or of the job that is done, in seconds."""
+    seconds_playable: float = 0.0
+    """The part of it from the beginning on in which nothing is missing: it can be listened to."""
 
     @property
     def progress(self) -> float:
@@ -271,16 +276,26 @@ class JobService:
         return await self._store.ahead(job) if job.state is JobState.QUEUED else QueuedAhead(0, 0)
 
     def _view(self, job: Job, ahead: QueuedAhead) -> JobStatusView:
+        position = ahead.jobs + 1 if job.state is JobState.QUEUED else 0
+        if job.state is JobState.DONE:
+            done = playable = job.seconds or 0.0
+        else:
+            speed = job.body.get("speed") or 1.0
+            done, playable = (
+                duration(size, self._sample_rate) / speed for size in (job.segment_bytes, job.playable_bytes)
+            )
+        return JobStatusView(job, position, self._eta_seconds(job, ahead), done, playable)
+
+    def _eta_seconds(self, job: Job, ahead: QueuedAhead) -> float:
         match job.state:
             case JobState.QUEUED:
                 wait = min(MAX_DUE_SECONDS, max(0.0, job.due - time.time()))
-                return JobStatusView(job, ahead.jobs + 1, wait + self._seconds(ahead.characters + _remaining(job)))
+                return wait + self._seconds(ahead.characters + _remaining(job))
             case JobState.RUNNING if job.segments:
-                return JobStatusView(job, 0, max(0.1, self._seconds(_remaining(job))))
+                return max(0.1, self._seconds(_remaining(job)))
             case JobState.RUNNING:
-                elapsed = _elapsed(job)
-                return JobStatusView(job, 0, max(0.1, self._seconds(job.characters) - elapsed))
-        return JobStatusView(job, 0, 0.0)
+                return max(0.1, self._seconds(job.characters) - _elapsed(job))
+        return 0.0
 
     def _sizes(self, seconds: float, audio_format: AudioFormat, speed: float) -> tuple[float, float]:
         """Expected bytes of a job's segments, and of its file."""
@@ -296,7 +311,7 @@ class JobService:
         return characters / self._throughput.characters_per_second
 
 
-def unavailable(error: JobStoreError) -> JobsUnavailableError:
+def unavailable(error: JobStoreError | OSError) -> JobsUnavailableError:
     """The error for clients while the store cannot be used."""
     return JobsUnavailableError(
         f"jobs cannot be accepted or looked up at the moment ({error}); accepted jobs are not lost",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from balancer.audio.buffers import AudioBuffer
-from balancer.jobs.job import Job, JobError, JobState, UnreadableJobError, read_job, stand_in
+from balancer.jobs.job import Job, JobError, JobState, KeptCounts, UnreadableJobError, read_job, stand_in
 from balancer.jobs.result_files import ResultFiles
 from balancer.jobs.runner_lock import RunnerLock
 from balancer.jobs.segment_files import SegmentFiles
@@ -154,6 +154,10 @@ class SqliteJobStore:
             return False
 
         return await self._in_thread(keep)
+
+    async def segment(self, job: Job, number: int) -> bytes | None:
+        """See JobStore. One that was counted a moment ago may still have to be written."""
+        return await self._in_thread(lambda: self._segments.read(job, number))
 
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """See JobStore."""
@@ -591,13 +595,12 @@ class SqliteJobStore:
 
     def _jobs(self, database: sqlite3.Connection, where: str, *values: object) -> list[Job]:
         """The jobs of these rows. Those that cannot be read are set aside: a failed job stands in for each."""
-        kept = "(SELECT COUNT(*) FROM segments WHERE job = jobs.id)"
-        columns = f"number, id, caller, attempts, idempotency_key, content, {kept}"
+        columns = f"number, id, caller, attempts, idempotency_key, content, {_KEPT}"
         rows = database.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()  # noqa: S608 - constants of this module
         jobs = []
-        for number, id_, caller, attempts, idempotency_key, content, segments_done in rows:
+        for number, id_, caller, attempts, idempotency_key, content, kept in rows:
             try:
-                job = read_job(id_, content, segments_done)
+                job = read_job(id_, content, KeptCounts(*json.loads(kept)))
             except UnreadableJobError as error:
                 job = stand_in(
                     str(id_),
@@ -667,6 +670,14 @@ def _update(database: sqlite3.Connection, job: Job) -> None:
     changes = ", ".join(f"{name} = ?" for name in _CHANGING.split(", "))
     database.execute(f"UPDATE jobs SET {changes} WHERE id = ?", (*_changing(job), job.id))  # noqa: S608 - constants
 
+
+# KeptCounts as JSON. A segment is playable if as many come before it as its number says. Few jobs have segments.
+_KEPT = (
+    "CASE WHEN EXISTS (SELECT 1 FROM segments WHERE job = jobs.id) THEN "
+    "(SELECT json_array(COUNT(*), SUM(size), SUM(number = place), SUM(size * (number = place))) FROM "
+    "(SELECT number, size, ROW_NUMBER() OVER (ORDER BY number) - 1 AS place FROM segments WHERE job = jobs.id)) "
+    "ELSE '[]' END"
+)
 
 _CHANGING = (
     "state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, size, expected_size, content"

@@ -208,6 +208,9 @@ class JobStore(Protocol):
         room. Returns False, and keeps nothing, if the claim no longer holds.
         """
 
+    async def segment(self, job: Job, number: int) -> bytes | None:
+        """The PCM of a segment of the job's plan, whether its claim holds or not; None if it is not kept."""
+
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """Files with the kept segments of a claimed job, in their order. They are there until the job has ended."""
 

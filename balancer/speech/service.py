@@ -130,6 +130,12 @@ class SpeechService:
         retakes = 0 if result.stats is None else result.stats.retakes
         return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments, retakes, result.flaws)
 
+    async def plan(self, request: SpeechRequest, context: RequestContext) -> tuple[Sequence[Segment], str]:
+        """The segments of a text that is given to a keeper, and the plan that they are kept by."""
+        segments = await self._pool.run(lambda: segments_of(request, self._card.segments))
+        task = _Task(request, context, Place(Terms(context.caller_id, request.priority, None)), segments)
+        return segments, await self._plan(task)
+
     async def stream(self, request: SpeechRequest, context: RequestContext) -> Audio | AudioStream:
         """The audio as it is made, from its first piece on; or whole, if it is one segment or cached.
 

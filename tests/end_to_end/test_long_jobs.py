@@ -30,6 +30,7 @@ TEXT = " ".join(
 LONGER = f"{TEXT} " * 10
 """Of a job that does not end by itself within a test."""
 SEGMENTS = [segment.text for segment in split(TEXT, "en", CARDS["hibari"].segments)]
+WAV_HEADER_BYTES = 44
 KILLS = (8, 24)
 """Finished segments at which everything is killed."""
 SECRET = "whsec_" + "A" * 32
@@ -59,6 +60,13 @@ def await_done(chorus: Chorus, job_id: str) -> bytes:
     wait_until(lambda: status(chorus, job_id)["state"] in ("done", "failed"), timeout=180)
     assert status(chorus, job_id)["state"] == "done", status(chorus, job_id)
     return httpx.get(f"{chorus.url}/audio/{job_id}", timeout=TIMEOUT).raise_for_status().content
+
+
+def listen(chorus: Chorus, job_id: str) -> bytes:
+    """The audio of a job that is being made, to its end."""
+    with httpx.stream("GET", f"{chorus.url}/audio/{job_id}?stream=true", timeout=180) as response:
+        assert response.raise_for_status().headers["transfer-encoding"] == "chunked"
+        return b"".join(response.iter_raw())
 
 
 def spoken(log: str) -> Counter[str]:
@@ -126,6 +134,7 @@ def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed
             before = redis.hlen(f"chorus:job-segments:{job_id}")
         assert before >= KILLS[0]
         with start_chorus(*OPTIONS, data_dir=tmp_path / "two", cache_dir=tmp_path / "other", **settings) as chorus:
+            assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]
             assert await_done(chorus, job_id) == undisturbed
             wait_until(lambda: chorus.metric("chorus_worker_utterances_total") == len(SEGMENTS) - before)
 
@@ -150,6 +159,7 @@ def test_a_stopped_server_leaves_a_long_job_to_the_next(tmp_path: Path, undistur
         wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
     with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
         assert status(chorus, job_id)["segmentsDone"] >= 3
+        assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]
         assert await_done(chorus, job_id) == undisturbed
         assert status(chorus, job_id)["attempts"] == 1
 

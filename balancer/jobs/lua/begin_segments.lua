@@ -8,7 +8,7 @@ local caller, current, reserved = unpack(redis.call('HMGET', job, 'caller', 'pla
 if current ~= plan then
     redis.call('DEL', segments_prefix .. id)
     set_size(id, caller or '', tonumber(reserved or 0), 0)
-    redis.call('HSET', job, 'kept', 0)
+    redis.call('HSET', job, 'kept', 0, 'playable', 0, 'playable_size', 0)
 end
 redis.call('HSET', job, 'plan', plan, 'content', content)
 return redis.call('HKEYS', segments_prefix .. id)

@@ -16,5 +16,13 @@ end
 -- First, so that a full Redis refuses it before anything has changed.
 redis.call('HSET', segments_prefix .. id, number, audio)
 redis.call('HINCRBY', job, 'kept', 1)
+-- From the first segment on, none of these is missing.
+local playable, playable_size = unpack(redis.call('HMGET', job, 'playable', 'playable_size'))
+playable, playable_size = tonumber(playable or 0), tonumber(playable_size or 0)
+while redis.call('HEXISTS', segments_prefix .. id, playable) == 1 do
+    playable_size = playable_size + redis.call('HSTRLEN', segments_prefix .. id, playable)
+    playable = playable + 1
+end
+redis.call('HSET', job, 'playable', playable, 'playable_size', playable_size)
 set_size(id, caller, tonumber(reserved or 0), kept_size)
 return {1}

@@ -39,7 +39,7 @@ end
 leave(id)
 if plan == '' or state ~= 'queued' and state ~= 'running' then
     redis.call('DEL', segments_prefix .. id)
-    redis.call('HDEL', job, 'plan', 'kept')
+    redis.call('HDEL', job, 'plan', 'kept', 'playable', 'playable_size')
     kept_size = 0
 end
 if unreadable ~= '' then redis.call('HSET', job, 'unreadable', unreadable) end

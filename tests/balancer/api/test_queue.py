@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from balancer.api.queue import StatusEvents
 from balancer.jobs.service import JobStatusView
 from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.jobs import job as stored_job
+from tests.support.raw_http import ask
 
 SECRET = "whsec_" + "A" * 32
 
@@ -83,6 +85,84 @@ def test_the_status_counts_the_segments_of_a_text(server: Server) -> None:
     (server.stub.path.parent / "go").unlink()
     short = ended(server, queue(server))
     assert (short["segments"], short["segmentsDone"]) == (None, 0)
+
+
+@pytest.fixture
+def go(server: Server) -> Iterator[Path]:
+    """The file that lets slow texts go on, as long as it is there."""
+    file = server.stub.path.parent / "go"
+    yield file
+    file.unlink(missing_ok=True)
+
+
+PARAGRAPHS = "The first one is here.\n\nslow\n\nThe last one is here."
+"""A text of which the second segment waits for the file `go`."""
+
+
+def begun(server: Server, **body: Any) -> dict[str, Any]:
+    """A job of PARAGRAPHS whose beginning is finished."""
+    job = queue(server, text=PARAGRAPHS, normalize=False, **body)
+    wait_until(lambda: bool(status(server, job)["streamUrl"]))
+    return status(server, job)
+
+
+def test_a_job_is_listened_to_while_it_is_made(server: Server, go: Path) -> None:
+    job = begun(server)
+    assert (job["secondsDone"], job["secondsPlayable"]) == (2.083, 2.083)
+    assert server.client.get(f"/audio/{job['requestId']}").status_code == 409, "as ever, where no stream is asked for"
+    head = server.client.head(job["streamUrl"])
+    assert (head.status_code, head.headers["content-type"]) == (200, "audio/wav")
+    with server.client.stream("GET", job["streamUrl"]) as response:
+        assert (response.status_code, response.headers["transfer-encoding"]) == (200, "chunked")
+        assert response.headers["cache-control"] == "no-store, no-transform"
+        assert response.headers["content-disposition"].endswith('.wav"')
+        pieces = response.iter_raw()
+        heard = next(pieces)
+        assert heard[:4] == b"RIFF"
+        go.touch()
+        heard += b"".join(pieces)
+    done = ended(server, job)
+    assert done["secondsDone"] == done["secondsPlayable"] == done["duration"]
+    file = server.client.get(done["audioUrl"])
+    assert heard[44:] == file.content[44:]
+    finished = server.client.get(done["streamUrl"])
+    assert finished.content == file.content
+    for header in ("content-length", "etag", "accept-ranges"):
+        assert finished.headers[header] == file.headers[header]
+
+
+def test_a_listener_to_a_job_that_ends_without_audio_is_broken_off(server: Server) -> None:
+    job = begun(server)
+
+    def listen() -> None:
+        with server.client.stream("GET", job["streamUrl"]) as response:
+            for _ in response.iter_raw():
+                server.client.delete(f"/queue/{job['requestId']}")
+
+    with pytest.raises(httpx.RemoteProtocolError, match="incomplete"):
+        listen()
+    assert server.client.get(job["streamUrl"]).status_code == 409
+    wait_until(lambda: "a stream was broken off: the job is cancelled" in server.log.read_text())
+
+
+def test_a_listener_who_leaves_changes_nothing(server: Server, go: Path) -> None:
+    job = begun(server)
+    with server.client.stream("GET", job["streamUrl"]) as response:
+        assert next(response.iter_raw())
+    go.touch()
+    assert ended(server, job)["state"] == "done"
+    assert "Traceback" not in server.log.read_text()
+
+
+def test_what_cannot_be_streamed(server: Server, go: Path) -> None:
+    job = begun(server)
+    path = f"/audio/{job['requestId']}?stream="
+    assert server.client.get(f"{path}yes").json()["error"]["param"] == "stream"
+    assert ask(server.url, f"GET {path}true HTTP/1.0\r\n\r\n".encode()).status == 409, "it knows no chunks"
+    assert server.client.get("/audio/unknown?stream=true").status_code == 404
+    go.touch()
+    short = ended(server, queue(server))
+    assert server.client.get(short["streamUrl"]).content[:4] == b"RIFF"
 
 
 def test_a_job_leaves_out_segments_that_cannot_be_spoken_unless_all_are(server: Server) -> None:
@@ -187,7 +267,8 @@ def test_invalid_batches(server: Server, content: bytes, media_type: str, status
 
 
 def test_batches_and_event_streams_are_limited() -> None:
-    with serve_stub(max_batch_lines=3, event_streams_per_caller=2, event_streams=2) as server, ExitStack() as streams:
+    limits = {"max_batch_lines": 3, "event_streams_per_caller": 2, "event_streams": 2, "request_timeout": 1}
+    with serve_stub(**limits) as server, ExitStack() as streams:
         lines = b"\n".join([b'{"text": "slow"}'] * 3)
         headers = {"Content-Type": "application/x-ndjson"}
         accepted = server.client.post("/queue/batch", content=lines, headers=headers)
@@ -202,8 +283,12 @@ def test_batches_and_event_streams_are_limited() -> None:
         refused = server.client.get(url, headers=events)
         assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_streams")
         assert "retry-after" in refused.headers
+        listener = url.replace("status", "audio") + "?stream=true"
+        assert server.client.get(listener).status_code == 429
         second.__exit__(None, None, None)
         wait_until(lambda: _opens(server, url))
+        waited = server.client.get(listener)
+        assert (waited.status_code, waited.json()["error"]["code"]) == (409, "job_not_done")
 
 
 def _opens(server: Server, url: str) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import subprocess
+from io import BytesIO
+from itertools import pairwise
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from balancer.audio.buffers import MemoryBuffer
+from balancer.audio.encoder import encode
 from balancer.audio.formats import AudioFormat
-from balancer.audio.stream_encoder import StreamEncoder
+from balancer.audio.stream_encoder import MAX_HEADER_BYTES, StreamEncoder, longer_header
 
 RATE = 24_000
 RAW = {AudioFormat.PCM: ["-f", "s16le", "-ar", str(RATE), "-ac", "1"]}
@@ -73,3 +77,16 @@ def test_a_wav_stream_says_that_its_length_is_not_known() -> None:
 def test_speed_out_of_range_is_refused(speed: float) -> None:
     with pytest.raises(ValueError, match="speed"):
         StreamEncoder(RATE, AudioFormat.MP3, speed)
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.5])
+@pytest.mark.parametrize("audio_format", AudioFormat)
+def test_without_short_pages_a_stream_has_the_bytes_of_the_file(audio_format: AudioFormat, speed: float) -> None:
+    pcm = speech_like(3.0)
+    encoder = StreamEncoder(RATE, audio_format, speed, short_pages=False)
+    cuts = [0, 2, 2, 50_000, 51_234, len(pcm)]
+    streamed = b"".join(encoder.feed(pcm[start:end]) for start, end in pairwise(cuts)) + encoder.finish()
+    file = BytesIO()
+    encode(MemoryBuffer(pcm), RATE, audio_format, speed, file)
+    longer = longer_header(RATE, audio_format, speed)
+    assert streamed[MAX_HEADER_BYTES:] == file.getvalue()[MAX_HEADER_BYTES + longer :]

@@ -240,3 +240,30 @@ async def test_a_large_result_is_stored_in_pieces(opened: Opened, monkeypatch: p
         assert await store.finish(done, Result(MemoryBuffer(audio), 1.0, "digest"))
         file: Any = await store.audio(found(await store.get("job-1")))
         assert file.read_bytes() == audio
+
+
+async def test_what_is_playable_has_no_gap(opened: Opened) -> None:
+    async with opened() as store:
+        await store.add([job(1)])
+        running = await begun(store, 1, 3)
+
+        async def playable() -> tuple[int, int, int]:
+            view = found(await store.get("job-1"))
+            assert (await store.look(["job-1"]))["job-1"][0] == view
+            return view.segment_bytes, view.playable_segments, view.playable_bytes
+
+        assert await playable() == (101 + 103, 0, 0)
+        await store.keep_segment(running, 0, pcm(0))
+        assert await playable() == (100 + 101 + 103, 2, 100 + 101)
+        await store.keep_segment(running, 2, pcm(2))
+        assert await playable() == (100 + 101 + 102 + 103, 4, 100 + 101 + 102 + 103)
+        assert await store.segment(running, 2) == bytes(pcm(2))
+        assert await store.segment(running, 4) is None
+        other, _ = await store.begin_segments(running, "other", 5)
+        assert await playable() == (0, 0, 0)
+        assert await store.segment(running, 2) is None
+        await store.keep_segment(other, 0, MemoryBuffer(b""))
+        assert await store.segment(other, 0) == b""
+        assert await store.segment(running, 0) is None, "it is another plan's"
+        await finish(store, other)
+        assert await playable() == (0, 0, 0)
