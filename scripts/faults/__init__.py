@@ -5,5 +5,6 @@ clients      the clients, and what they received
 faults       kills and stops workers, fills the disk
 disk         a small disk for the run directory
 invariants   what must hold when all clients and faults have ended
+streams      `scripts/chaos --streams`: listeners to streams, while workers are killed
 long_job     `scripts/long_job`: a chapter as one job, while everything is killed on the way
 """

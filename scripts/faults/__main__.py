@@ -1,7 +1,7 @@
 """The fault test: clients send requests while workers are killed and stopped, the disk fills up and clients hang up.
 
 With `--attacks`, hostile clients are there, too. Every answer must have the expected audio, to the last sample, and
-afterwards all invariants must hold.
+afterwards all invariants must hold. With `--streams`, the clients are listeners to streams (see `streams`).
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from scripts.faults.invariants import (
     peak_memory,
     take_snapshot,
 )
+from scripts.faults.streams import StreamPlan
+from scripts.faults.streams import run as run_streams
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
 from scripts.support.check import Check
 from scripts.support.console import JsonOption, fail, report_progress, run_command
@@ -134,15 +136,25 @@ def main(
     attacks: Annotated[
         bool, typer.Option("--attacks", help="Let hostile clients attack the server meanwhile.")
     ] = False,
+    streams: Annotated[
+        bool, typer.Option("--streams", help="Hear streams instead, while workers are killed; see --listeners.")
+    ] = False,
+    listeners: Annotated[int, typer.Option(min=1, help="Listeners at once, with --streams.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts, faults and hang-ups.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
     """Start a server, inject faults under load, and check that no request and no resource is lost.
 
+    With --streams, only --duration, --workers, --pause, --listeners, --seed and --json apply.
+
     Exit code: 0 passed, 1 a request failed or an invariant does not hold, 2 wrong usage.
     """
     interrupt_on_signals()
     worker_count = workers or max(2, len(detect_topology().cores))
+    if streams:
+        stream_plan = StreamPlan(duration, listeners, worker_count, _parse_pause(pause), seed)
+        _hear_streams(stream_plan, json_file)
+        return
     plan = FaultPlan(
         duration=duration,
         max_duration=max_duration or 2 * duration,
@@ -303,6 +315,24 @@ def _print(report: FaultReport) -> None:
     for check in report.checks:
         table.add_row(check.name, check.value, style=None if check.holds else "red")
     Console().print(table)
+
+
+def _hear_streams(plan: StreamPlan, json_file: Path | None) -> None:
+    """Run the fault test of streams, and print its table."""
+    try:
+        report = run_streams(plan)
+    except ServerError as error:
+        fail("chaos", error)
+    table = Table("", "", title="Fault test of streams", title_justify="left", show_header=False)
+    for check in report.checks:
+        table.add_row(check.name, check.value, style=None if check.holds else "red")
+    table.add_row("chorus_retries_total", f"{report.retries:g}")
+    Console().print(table)
+    if json_file is not None:
+        content = {"plan": asdict(plan), "passed": report.passed, "checks": [asdict(check) for check in report.checks]}
+        json_file.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    if not report.passed:
+        raise typer.Exit(1)
 
 
 def _as_json(plan: FaultPlan, report: FaultReport) -> dict[str, object]:
