@@ -23,6 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scripts.benchmarks.balancer_comparison",
         "scripts.benchmarks.engine",
         "scripts.benchmarks.workers",
+        "scripts.clients",
+        "scripts.clients.programs",
     ),
     ("scripts.benchmarks",),
     ("scripts.load",),
