@@ -66,7 +66,7 @@ async def test_a_stream_is_compared_with_its_twin(url: str) -> None:
 
 async def test_a_stream_that_breaks_off_is_a_failure(url: str) -> None:
     twin = await undisturbed(url)
-    broken = await heard(url, replace(twin, text="The first paragraph is here.\n\nfail"))
+    broken = await heard(url, replace(twin, text=f"{TEXT}\n\nfail"))
     assert broken.failures == Counter({"RemoteProtocolError": 1})
     assert (await heard(url, replace(twin, text="fail\n\nfail"))).failures == Counter({"status 500": 1})
 

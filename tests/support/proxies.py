@@ -1,0 +1,74 @@
+"""nginx and HAProxy in front of a server, with the configurations in `deploy/`."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from balancer.host.processes import await_ready, free_port, running
+from tests.support.harness import ROOT, TIMEOUT
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/sbin"
+
+_NGINX = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {deployed}
+}}
+"""
+
+
+@contextmanager
+def start_nginx(server: str, folder: Path) -> Iterator[str]:
+    """Run nginx in front of the server at a URL, in `folder`; gives its own URL."""
+    port = free_port()
+    deployed = _deployed("nginx.conf", server).replace("listen 8080", f"listen 127.0.0.1:{port}")
+    configuration = folder / "nginx.conf"
+    configuration.write_text(_NGINX.format(folder=folder, deployed=deployed))
+    command: list[str | Path] = [_program("nginx"), "-p", folder, "-e", folder / "nginx.log", "-c", configuration]
+    with _proxy(command, port, folder / "nginx.out") as url:
+        yield url
+
+
+@contextmanager
+def start_haproxy(server: str, folder: Path) -> Iterator[str]:
+    """Run HAProxy in front of the server at a URL, in `folder`; gives its own URL."""
+    port = free_port()
+    configuration = folder / "haproxy.cfg"
+    configuration.write_text(_deployed("haproxy.cfg", server).replace("bind :8080", f"bind 127.0.0.1:{port}"))
+    with _proxy([_program("haproxy"), "-db", "-f", configuration], port, folder / "haproxy.out") as url:
+        yield url
+
+
+def _deployed(name: str, server: str) -> str:
+    return (ROOT / "deploy" / name).read_text().replace("127.0.0.1:5000", urlsplit(server).netloc)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
+    assert path is not None, f"{name} is not installed"
+    return path
+
+
+@contextmanager
+def _proxy(command: list[str | Path], port: int, log: Path) -> Iterator[str]:
+    def listens() -> bool:
+        with socket.socket() as client:
+            return client.connect_ex(("127.0.0.1", port)) == 0
+
+    with running(command, log=log) as process:
+        await_ready(process, listens, timeout=TIMEOUT, poll_interval=0.01)
+        yield f"http://127.0.0.1:{port}"
