@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
+import imageio_ffmpeg
 import openai
 import pytest
 
 from scripts.support.recogniser import audio_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus
+from tests.support.harness import wait_until
 
 SENTENCE = "The president spoke to the nation last night."
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -69,6 +73,40 @@ def test_a_long_text_is_streamed(client: openai.OpenAI) -> None:
         pieces = [piece for piece in answer.iter_bytes() if piece]
     assert len(pieces) > 1
     assert word_error_rate(SENTENCES, b"".join(pieces)) <= 0.15
+
+
+BEGINNING = {"wav": 2**17}
+"""Bytes that ffmpeg wants to see first: in a WAV it looks for other formats in disguise. Else one piece will do."""
+
+
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav"])
+def test_ffmpeg_plays_what_comes_through_a_pipe_before_the_end_is_there(
+    client: openai.OpenAI, audio_format: Format, tmp_path: Path
+) -> None:
+    heard = tmp_path / "heard.pcm"
+    source = ["-probesize", "8192", "-i", "pipe:0"]
+    target = ["-f", "s16le", "-ar", "24000", "-ac", "1", "-flush_packets", "1", str(heard)]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", *source, *target]
+    with (
+        client.audio.speech.with_streaming_response.create(
+            model="tts-1", voice="alloy", input=SENTENCES, response_format=audio_format
+        ) as answer,
+        subprocess.Popen(command, stdin=subprocess.PIPE) as player,
+    ):
+        assert player.stdin is not None
+        pieces = (piece for piece in answer.iter_bytes() if piece)
+        sent = 0
+        while sent <= BEGINNING.get(audio_format, 0):
+            sent += player.stdin.write(next(pieces))
+        player.stdin.flush()
+        try:
+            # A tenth of a second, while nothing more has come to it.
+            wait_until(lambda: heard.exists() and heard.stat().st_size >= 4800)
+        finally:
+            for piece in pieces:
+                player.stdin.write(piece)
+            player.stdin.close()
+    assert heard.stat().st_size / 48_000 > 5
 
 
 @pytest.mark.parametrize("text", [SENTENCE, SENTENCES])

@@ -29,3 +29,22 @@ def test_queue_status_audio(chorus: Chorus, tmp_path: Path) -> None:
     status = node("queue.mjs", chorus.url, TEXT, str(tmp_path / "audio.wav"))
     assert (status["state"], status["userId"], status["progress"]) == ("done", "user-1", 1)
     assert word_error_rate(TEXT, (tmp_path / "audio.wav").read_bytes()) < 0.3
+
+
+SENTENCES = f"{TEXT} The president spoke to the nation last night. Nobody answered the telephone in the morning."
+
+
+def test_speech_is_read_while_it_is_made(chorus: Chorus, tmp_path: Path) -> None:
+    answer = node("stream.mjs", chorus.url, SENTENCES, str(tmp_path / "audio.mp3"))
+    assert answer["length"] is None
+    assert answer["pieces"] > 1
+    assert word_error_rate(SENTENCES, (tmp_path / "audio.mp3").read_bytes()) < 0.3
+
+
+def test_a_job_is_listened_to_while_its_events_tell_how_far_it_is(chorus: Chorus, tmp_path: Path) -> None:
+    answer = node("listen.mjs", chorus.url, SENTENCES, str(tmp_path / "audio.mp3"))
+    assert answer["last"]["state"] == "done"
+    assert answer["last"]["secondsPlayable"] == answer["last"]["duration"]
+    assert answer["streamable"] >= 1
+    assert answer["rising"]
+    assert word_error_rate(SENTENCES, (tmp_path / "audio.mp3").read_bytes()) < 0.3
