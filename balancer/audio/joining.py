@@ -21,31 +21,56 @@ SILENCE = 104
 """The largest sample that counts as silence: -50 dB of full scale."""
 MARGIN_SECONDS = 0.02
 """What is kept of the silence: the faint beginning and end of a sound."""
+_NONE = np.empty(0, np.int16)
 
 
 class Joiner:
-    """Joins parts that come one after the other."""
+    """Joins parts that come one after the other, each whole or in pieces: the result is the same."""
 
     def __init__(self, sample_rate: int) -> None:
         self._sample_rate = sample_rate
-        self._tail: bytes | None = None
-        """The silence at the end of the part before; None: there is none."""
+        self._margin = round(MARGIN_SECONDS * sample_rate)
+        self._begun = False
+        """Whether there was a part."""
+        self._keeps_start = False
+        """Whether the silence at the beginning of the part stays."""
+        self._sounds = False
+        """Whether the part has not been all silence so far."""
+        self._kept_back: NDArray[np.int16] = _NONE
+        """The silence at the end of the part, of which it turns out later whether it is within it."""
+        self._margin_left = 0
+        """Samples of the margin that the next piece begins with."""
 
-    def add(self, pcm: bytes, pause: float) -> bytes:
-        """What the next part adds; `pause` is the one before it, in seconds.
+    def begin(self, pause: float) -> bytes:
+        """What the beginning of the next part adds: the pause before it, in seconds.
 
         Where no pause is before the first part, its beginning stays as it is.
         """
-        samples = np.frombuffer(pcm, "<i2")
-        start, end = _loud(samples, margin=round(MARGIN_SECONDS * self._sample_rate))
-        if self._tail is None and not pause:
-            start = 0
-        self._tail = samples[end:].tobytes()
-        return bytes(_pause_bytes(pause, self._sample_rate)) + samples[start:end].tobytes()
+        self._keeps_start = not self._begun and not pause
+        self._begun, self._sounds = True, False
+        self._kept_back, self._margin_left = _NONE, 0
+        return bytes(_pause_bytes(pause, self._sample_rate))
+
+    def feed(self, pcm: bytes) -> bytes:
+        """What a piece of the part adds; it may be cut anywhere between two samples."""
+        piece = np.frombuffer(pcm, "<i2")
+        samples, before = np.concatenate([self._kept_back, piece]), len(self._kept_back)
+        start, end = 0, self._margin_left
+        if len(loud := _loud_samples(piece)):
+            if not self._sounds and not self._keeps_start:
+                start = max(0, before + int(loud[0]) - self._margin)
+            end = before + int(loud[-1]) + 1 + self._margin
+            self._sounds = True
+        self._kept_back, self._margin_left = samples[end:].copy(), max(0, end - len(samples))
+        return bytes(samples[start:end])
+
+    def add(self, pcm: bytes, pause: float) -> bytes:
+        """What the next part adds, whole; `pause` is the one before it, in seconds."""
+        return self.begin(pause) + self.feed(pcm)
 
     def finish(self, pause: float) -> bytes:
         """What comes last: the pause behind all parts, or the end of the last one, which then stays as it is."""
-        return bytes(_pause_bytes(pause, self._sample_rate)) if pause else self._tail or b""
+        return bytes(_pause_bytes(pause, self._sample_rate)) if pause else self._kept_back.tobytes()
 
 
 def join(parts: Sequence[AudioBuffer], pauses: Sequence[float], sample_rate: int, output: IO[bytes]) -> None:
@@ -134,7 +159,12 @@ def _kept(samples: NDArray[np.int16], number: int, pauses: Sequence[float], samp
 
 def _loud(samples: NDArray[np.int16], *, margin: int) -> tuple[int, int]:
     """The first and the last-plus-one sample that is no silence, with the margin; (0, 0) where all is silence."""
-    loud = np.flatnonzero((samples > SILENCE) | (samples < -SILENCE))
+    loud = _loud_samples(samples)
     if not len(loud):
         return 0, 0
     return max(0, int(loud[0]) - margin), min(len(samples), int(loud[-1]) + 1 + margin)
+
+
+def _loud_samples(samples: NDArray[np.int16]) -> NDArray[np.intp]:
+    """The places of the samples that are no silence."""
+    return np.flatnonzero((samples > SILENCE) | (samples < -SILENCE))

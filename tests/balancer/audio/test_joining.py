@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.joining import MARGIN_SECONDS, JoinedFiles, Joiner, join
@@ -62,6 +64,31 @@ def test_parts_that_come_one_by_one_are_joined_alike() -> None:
     output = io.BytesIO()
     join(parts, [0.0, 0.1, 0.2, 0.0], RATE, output)
     assert b"".join(pieces) + joiner.finish(0.0) == output.getvalue()
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 60), st.sampled_from([0, 20, 9000])), max_size=4), min_size=1, max_size=3
+    ),
+    st.sampled_from([0.0, 0.1]),
+    st.integers(1, 90),
+)
+def test_parts_in_pieces_are_joined_alike(parts: list[list[tuple[int, int]]], pause: float, size: int) -> None:
+    whole, pieces = Joiner(RATE), Joiner(RATE)
+    for part in parts:
+        samples = bytes(pcm((0, 0), *part))
+        found = pieces.begin(pause)
+        for start in range(0, len(samples), 2 * size):
+            found += pieces.feed(samples[start : start + 2 * size])
+        assert found == whole.add(samples, pause)
+    assert pieces.finish(0.0) == whole.finish(0.0)
+
+
+def test_a_sound_is_handed_on_at_once_and_silence_once_it_is_within_the_part() -> None:
+    joiner = Joiner(RATE)
+    assert len(joiner.begin(0.0) + joiner.feed(bytes(pcm((50, 9000), (100, 0))))) == 2 * (50 + MARGIN)
+    assert len(joiner.feed(bytes(pcm((100, 0))))) == 0
+    assert len(joiner.feed(bytes(pcm((10, 9000))))) == 2 * (200 - MARGIN + 10)
 
 
 def test_the_pauses_must_fit() -> None:
