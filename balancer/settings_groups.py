@@ -477,6 +477,13 @@ class StreamSettings(SettingsGroup):
         description="Seconds of audio that are made ahead of what a stream's client has read; then its next segments "
         "wait.",
     )
+    stream_first_tokens: int = Field(
+        25,
+        ge=0,
+        le=1000,
+        description="Speech tokens (25 a second) after which a stream's first audio is made, before the rest of its "
+        "segment, by an engine that can; 0: the first segment is made in one go.",
+    )
 
 
 class MemorySettings(SettingsGroup):

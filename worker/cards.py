@@ -97,6 +97,8 @@ class EngineCard(_Card):
     """Prior for the duration of a text's audio, in seconds per character."""
     speed: float
     """Prior for one worker's speed on one thread: audio seconds per second."""
+    early_audio: bool = False
+    """Whether it hands out a first piece of an utterance's audio before it has the rest: its batched runtime can."""
 
     def parameter(self, name: str) -> Parameter | Choice | None:
         """Returns the parameter of that name, or None if the engine has none."""

@@ -52,9 +52,11 @@ class EngineOptions:
 
     @property
     def card(self) -> EngineCard:
-        """The engine's card, with the speed that is expected of the runtime."""
+        """The engine's card, with what the runtime can do and the speed that is expected of it."""
         card = CARDS[self.engine]
-        return card if self.batched is None else card.model_copy(update={"speed": self.batched.speed})
+        if self.batched is None:
+            return card
+        return card.model_copy(update={"speed": self.batched.speed, "early_audio": True})
 
     def label(self) -> str:
         """The options that change the arithmetic, as operators read them: `turbo, batched, int8`, or `hibari`.

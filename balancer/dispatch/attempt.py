@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from balancer.dispatch.early_audio import AttemptAudio, EarlyAudio
 from balancer.fleet.fleet import WorkerProcess
 from balancer.fleet.running_clock import RunningTimeout
 from balancer.fleet.worker_client import SynthesisResult
@@ -54,6 +55,8 @@ class Attempt:
     """Time limit in seconds, in which the balancer's own delays do not count."""
     failed_on: list[str]
     """The workers that have failed on this utterance, in all of its attempts, which share the list."""
+    early: EarlyAudio | None
+    """What hands on the audio while it is made, for all of the utterance's attempts; None: nobody wants it early."""
     cancelled_as: str = "cancelled"
     """The reason in `chorus_wasted_seconds_total` if the attempt is cancelled."""
 
@@ -70,14 +73,29 @@ class Attempt:
     async def run(self) -> SynthesisResult:
         """Synthesize the utterance. Cancelling the call cancels the utterance in the worker.
 
-        Raises AttemptExpiredError, WorkerLostError, WorkerFullError, UtteranceRefusedError.
+        Raises AttemptExpiredError, WorkerLostError, WorkerFullError, UtteranceRefusedError, AudioDivergedError.
         """
-        deadline = self.queued.terms.deadline
-        remaining = self.limit if deadline is None else deadline - asyncio.get_running_loop().time()
-        own = {"id": self.utterance_id, "time_limit": max(MIN_TIME_LIMIT, min(self.limit, remaining))}
-        utterance = self.utterance.model_copy(update=own)
+        client, sample_rate = self.process.client, self.process.state.sample_rate
+        utterance = self._own_utterance(asyncio.get_running_loop().time())
         try:
             async with RunningTimeout(self.limit):
-                return await self.process.client.synthesize(utterance, sample_rate=self.process.state.sample_rate)
+                if self.early is None:
+                    return await client.synthesize(utterance, sample_rate=sample_rate)
+                audio = AttemptAudio(self.early)
+                result = await client.synthesize(utterance, sample_rate=sample_rate, on_pcm=audio.add)
+                audio.finish()
+                return result
         except TimeoutError as error:
             raise AttemptExpiredError(f"not finished within {self.limit:.0f} s") from error
+
+    def _own_utterance(self, now: float) -> Utterance:
+        """The utterance as this attempt gives it to the worker."""
+        terms = self.queued.terms
+        remaining = self.limit if terms.deadline is None else terms.deadline - now
+        own: dict[str, object] = {
+            "id": self.utterance_id,
+            "time_limit": max(MIN_TIME_LIMIT, min(self.limit, remaining)),
+        }
+        if terms.playout_deadline is not None:
+            own["playout_deadline"] = max(0.0, terms.playout_deadline - now)
+        return self.utterance.model_copy(update=own)

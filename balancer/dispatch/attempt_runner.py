@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Callable
 
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
+from balancer.dispatch.early_audio import AudioDivergedError
 from balancer.fleet.fleet import Fleet
 from balancer.fleet.worker_client import SynthesisResult, UtteranceRefusedError, WorkerFullError, WorkerLostError
 from balancer.metrics import Metrics
@@ -99,6 +100,9 @@ class AttemptRunner:
             outcome = "expired"
             self._settle_later(attempt, started, "attempt_timeout")
             self._record_failure(attempt, "timeout")
+            raise
+        except AudioDivergedError:
+            self._settle_later(attempt, started, "diverged")
             raise
         except WorkerFullError:
             outcome = "refused"

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
 from balancer.dispatch.attempt_runner import AttemptRunner
+from balancer.dispatch.early_audio import AudioDivergedError, EarlyAudio
 from balancer.dispatch.outlier_detection import OutlierDetector
 from balancer.dispatch.retry_policy import RetryDecision, RetryPolicy
 from balancer.dispatch.worker_ejector import WorkerEjector
@@ -71,8 +72,10 @@ class Dispatcher:
         self.draining = False
         """Whether this host wants no new clients: `/ready` says so, but requests are still served."""
 
-    async def synthesize(self, utterance: Utterance, terms: Terms) -> SynthesisResult:
+    async def synthesize(self, utterance: Utterance, terms: Terms, early: EarlyAudio | None = None) -> SynthesisResult:
         """Synthesize an utterance. Cancelling the call cancels the utterance, queued or running.
+
+        `early` hands on its audio while it is made: the result begins with all that was handed on.
 
         Raises QueueFullError, DeadlineTooShortError, DeadlineUnreachableError, NotServingError, PoisonedError,
         SynthesisError, InvalidRequestError.
@@ -86,13 +89,15 @@ class Dispatcher:
         failed_on: list[str] = []
         while True:
             started = self._now()
-            attempt = await self._acquire_slot(queued, utterance, failed_on)
+            attempt = await self._acquire_slot(queued, utterance, failed_on, early)
             queue_seconds += self._now() - started
             try:
                 result, winner = await self._runner.await_result(attempt)
             except UtteranceRefusedError as error:
                 strikes.append(attempt.process.name)
                 self._check_failure_retry(attempt, error, strikes)
+            except AudioDivergedError as error:
+                raise SynthesisError("the rest of the audio does not fit what was sent of it already") from error
             except WorkerFullError:
                 pass  # neither the utterance nor the worker is at fault
             except (WorkerLostError, AttemptExpiredError) as error:
@@ -161,7 +166,9 @@ class Dispatcher:
 
     # Slots.
 
-    async def _acquire_slot(self, queued: QueuedUtterance, utterance: Utterance, failed_on: list[str]) -> Attempt:
+    async def _acquire_slot(
+        self, queued: QueuedUtterance, utterance: Utterance, failed_on: list[str], early: EarlyAudio | None
+    ) -> Attempt:
         """Wait in the queue for a slot."""
         started = self._now()
         assigned: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
@@ -179,7 +186,7 @@ class Dispatcher:
         finally:
             del self._waiting[queued.attempt_id]
         self._metrics.record_queue_wait(self._now() - started)
-        return self._attempt(queued, utterance, process, failed_on)
+        return self._attempt(queued, utterance, process, failed_on, early)
 
     def _acquire_hedge(self, attempt: Attempt) -> Attempt | None:
         """A second attempt at the same utterance, if another worker is idle and no utterance is queued."""
@@ -188,14 +195,20 @@ class Dispatcher:
         if assignment is None:
             return None
         self._metrics.hedges.inc()
-        return self._attempt(hedge, attempt.utterance, self._processes[assignment.worker], attempt.failed_on)
+        process = self._processes[assignment.worker]
+        return self._attempt(hedge, attempt.utterance, process, attempt.failed_on, attempt.early)
 
     def _attempt(
-        self, queued: QueuedUtterance, utterance: Utterance, process: WorkerProcess, failed_on: list[str]
+        self,
+        queued: QueuedUtterance,
+        utterance: Utterance,
+        process: WorkerProcess,
+        failed_on: list[str],
+        early: EarlyAudio | None,
     ) -> Attempt:
         expected = queued.audio_seconds / self._costs.speed(process.name)
         limit = self._timeouts.limit(expected)
-        return Attempt(queued, utterance, process, expected=expected, limit=limit, failed_on=failed_on)
+        return Attempt(queued, utterance, process, expected=expected, limit=limit, failed_on=failed_on, early=early)
 
     def _dispatch_ready(self) -> None:
         """Give free slots to queued utterances."""

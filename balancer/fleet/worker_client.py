@@ -138,14 +138,21 @@ class WorkerClient:
         """Ask the worker to finish its utterances and exit. Raises WorkerLostError."""
         await self._request("POST", "/drain")
 
-    async def synthesize(self, utterance: Utterance, *, sample_rate: int = MAX_SAMPLE_RATE) -> SynthesisResult:
+    async def synthesize(
+        self,
+        utterance: Utterance,
+        *,
+        sample_rate: int = MAX_SAMPLE_RATE,
+        on_pcm: Callable[[bytes], None] | None = None,
+    ) -> SynthesisResult:
         """Synthesize the utterance. Cancelling the call closes the connection, which cancels it in the worker.
 
-        `sample_rate` is the engine's, in Hz: with the text's length it bounds the audio.
+        `sample_rate` is the engine's, in Hz: with the text's length it bounds the audio. `on_pcm` is called with each
+        piece of audio as it comes, whole samples all of them.
 
-        Raises WorkerLostError, WorkerFullError, UtteranceRefusedError.
+        Raises WorkerLostError, WorkerFullError, UtteranceRefusedError, and as `on_pcm`.
         """
-        response = _SynthesisResponse(utterance.id, max_pcm_bytes(len(utterance.text), sample_rate))
+        response = _SynthesisResponse(utterance.id, max_pcm_bytes(len(utterance.text), sample_rate), on_pcm)
         try:
             await self._http.request("POST", "/synthesize", utterance.model_dump_json().encode(), response)
             return response.result()
@@ -207,6 +214,7 @@ class _SynthesisResponse:
 
     utterance_id: str
     max_pcm_bytes: int
+    on_pcm: Callable[[bytes], None] | None
     accepted: bool = False
     _decoder: FrameDecoder = field(default_factory=FrameDecoder)
     _pcm: bytes | bytearray = b""
@@ -237,6 +245,10 @@ class _SynthesisResponse:
             raise ContractError("a frame without audio, of which there may be any number")
         if len(self._pcm) + len(pcm) > self.max_pcm_bytes:
             raise ContractError(f"it is longer than any speech of the text, {self.max_pcm_bytes} bytes")
+        if self.on_pcm is not None:
+            if len(pcm) % SAMPLE_BYTES:
+                raise ContractError("a frame of audio ends within a sample")
+            self.on_pcm(pcm)
         if not self._pcm:
             self._pcm = pcm
             return

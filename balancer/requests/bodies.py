@@ -150,7 +150,7 @@ class OpenAISpeechBody(_Body):
         Field(description="How to speak, for OpenAI's clients. Accepted, and not followed by any engine yet."),
     ] = None
     stream: Annotated[
-        bool, Field(description="Whether the audio of a text of several segments is sent while it is made.")
+        bool, Field(description="Whether the audio is sent while it is made, where it is made in several pieces.")
     ] = True
     stream_format: Annotated[
         StreamFormat,
@@ -185,7 +185,7 @@ class TtsBody(_Body):
     model: Annotated[Line | None, Field(description="Name of the running engine, or of one of OpenAI's models.")] = None
     format: Format = AudioFormat.WAV
     stream: Annotated[
-        bool, Field(description="Whether `POST /tts` sends the audio of a text of several segments while it is made.")
+        bool, Field(description="Whether `POST /tts` sends the audio while it is made, if it is made in pieces.")
     ] = False
     stream_format: ClassVar[StreamFormat] = StreamFormat.AUDIO
 

@@ -34,13 +34,15 @@ class AttemptId(NamedTuple):
 
 @dataclass(frozen=True)
 class Terms:
-    """How an utterance is scheduled. Callers take turns; `deadline` is on the event loop's clock, in seconds."""
+    """How an utterance is scheduled. Callers take turns; deadlines are on the event loop's clock, in seconds."""
 
     caller: str = ""
     priority: Priority = Priority.INTERACTIVE
     deadline: float | None = None
     admitted: bool = False
     """Whether the queue takes it even when it is full, since a part of its request has been synthesized already."""
+    playout_deadline: float | None = None
+    """When a listener, who plays the audio while it is made, has nothing left to play; None: nobody listens yet."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from balancer.audio.buffers import MemoryBuffer
@@ -25,21 +25,29 @@ from balancer.speech.segment_buffer import SegmentBuffer
 from balancer.speech.segment_requests import pause_behind
 from balancer.text.segments import Segment
 
-Take = Callable[[int, CachedResult | InvalidRequestError], Awaitable[None]]
-"""Called with each segment's number and its PCM, or the refusal of one that the engine cannot say."""
+
+@dataclass
+class _Position:
+    """How far a stream has been sent."""
+
+    segment: int = 0
+    size: int = 0
+    """Bytes of the segment's PCM."""
 
 
 class AudioStream:
     """An asynchronous iterator of the pieces of one audio stream. `begin` waits for the first; it is to be closed.
 
-    `speak` speaks the segments. After the first piece, the next one has `timeout` seconds each time. `on_end` is called
-    once all has been sent.
+    `speak` speaks the segments, and gives them to `hear` and `take`; `lengths` are the seconds that they are expected
+    to last. After the first piece, the next one has `timeout` seconds each time. `on_end` is called once all has been
+    sent.
     """
 
     def __init__(
         self,
         segments: Sequence[Segment],
-        speak: Callable[[Take], Awaitable[None]],
+        speak: Callable[[AudioStream], Awaitable[None]],
+        lengths: Sequence[float],
         request: SpeechRequest,
         place: Place,
         *,
@@ -58,6 +66,9 @@ class AudioStream:
         """Length of the audio that has been sent, after the tempo change."""
         self._segments = segments
         self._speak = speak
+        self._lengths = list(lengths)
+        """Seconds of each segment, before any tempo change, as expected until it is finished."""
+        self._position = _Position()
         self._speed = request.speed
         self._place = place
         self._pauses = pauses
@@ -108,41 +119,77 @@ class AudioStream:
             self._speaking = None
         await self._pieces.aclose()
 
+    def hear(self, number: int, pcm: bytes) -> None:
+        """Give the stream a piece of a segment that is being made."""
+        self._buffer.extend(number, pcm)
+
+    async def take(self, number: int, result: CachedResult | InvalidRequestError) -> None:
+        """Give the stream a segment's PCM, or the refusal of one that the engine cannot say.
+
+        Waits until another segment may be made.
+        """
+        self._lengths[number] = seconds = result.seconds if isinstance(result, CachedResult) else 0.0
+        await self._buffer.add(number, result, seconds)
+
+    def playout_deadline(self, number: int) -> float:
+        """When the listener will have played all that comes before a segment, as far as it can be foreseen now.
+
+        On the event loop's clock. The pauses between segments are left out.
+        """
+        now = asyncio.get_running_loop().time()
+        unsent = sum(self._lengths[self._position.segment : number]) - duration(self._position.size, self.sample_rate)
+        return now + self._clock.ahead(now) + max(0.0, unsent) / self._speed
+
     async def _speak_all(self) -> None:
         try:
-            await self._speak(self._take)
+            await self._speak(self)
         except ChorusError as error:
             self._buffer.fail(error)
-
-    async def _take(self, number: int, result: CachedResult | InvalidRequestError) -> None:
-        await self._buffer.add(number, result, result.seconds if isinstance(result, CachedResult) else 0.0)
 
     async def _make(self) -> AsyncGenerator[bytes, None]:
         joiner = Joiner(self.sample_rate)
         encoder = StreamEncoder(self.sample_rate, self.format, self._speed)
-        before: Segment | None = None
+        last: Segment | None = None
         refusal: InvalidRequestError | None = None
-        for segment in self._segments:
-            result = await self._buffer.take()
-            if isinstance(result, InvalidRequestError):
-                refusal = result
-                continue
-            pause = segment.leading_silence if before is None else pause_behind(before, self._pauses)
-            before = segment
-            samples = await self._held.read(result.data, 0, len(result.data))
-            pcm = joiner.add(samples, pause)
-            self._results.append(replace(result, data=MemoryBuffer(b"")))
-            del result, samples
-            if piece := await self._encode(partial(encoder.feed, pcm), pcm):
-                yield piece
-            self._buffer.sent()
-        if before is None:
+        for number, segment in enumerate(self._segments):
+            self._position = _Position(number)
+            while not isinstance(taken := await self._buffer.take(), InvalidRequestError):
+                finished = isinstance(taken, CachedResult)
+                pcm = b"" if segment is last else joiner.begin(self._opening(segment, last))
+                pcm += joiner.feed(await self._samples(taken))
+                last = segment
+                del taken  # a client that does not read holds no more than this piece
+                if (pcm or finished) and (piece := await self._encode(partial(encoder.feed, pcm), pcm)):
+                    yield piece
+                if finished:
+                    self._buffer.sent()
+                    break
+            else:
+                if segment is last:
+                    raise taken  # a part of it has been sent
+                refusal = taken
+        if last is None:
             assert refusal is not None  # noqa: S101 - a text has segments
             raise refusal
-        pcm = joiner.finish(before.silence or 0.0)
+        pcm = joiner.finish(last.silence or 0.0)
         if piece := await self._encode(lambda: encoder.feed(pcm) + encoder.finish(), pcm):
             yield piece
         self._on_end(self._result())
+
+    def _opening(self, segment: Segment, last: Segment | None) -> float:
+        """The pause before a segment in seconds; `last` is the one before it."""
+        return segment.leading_silence if last is None else pause_behind(last, self._pauses)
+
+    async def _samples(self, taken: bytes | CachedResult) -> bytes:
+        """The PCM of a piece, or what is left of a finished segment behind its pieces."""
+        if isinstance(taken, bytes):
+            samples = taken
+        else:
+            self._results.append(replace(taken, data=MemoryBuffer(b"")))
+            start = self._position.size
+            samples = await self._held.read(taken.data, start, len(taken.data) - start)
+        self._position.size += len(samples)
+        return samples
 
     async def _encode(self, work: Callable[[], bytes], pcm: bytes) -> bytes:
         seconds = duration(len(pcm), self.sample_rate)
@@ -152,7 +199,8 @@ class AudioStream:
             piece = await self._encoders.run(work, seconds / min(1.0, self._speed), self._place, begun=self.seconds > 0)
         played = seconds / self._speed
         self.seconds += played
-        self._metrics.record_stream_gap(self._clock.sent(played, asyncio.get_running_loop().time()))
+        if played:  # a file's header is not heard
+            self._metrics.record_stream_gap(self._clock.sent(played, asyncio.get_running_loop().time()))
         return piece
 
     def _result(self) -> CachedResult:

@@ -35,8 +35,10 @@ class CacheKeys:
         self._clips: dict[Path, tuple[tuple[int, ...], str]] = {}
         self._files = FileThread("clips")
 
-    async def pcm(self, request: SpeechRequest, caller: str) -> str:
+    async def pcm(self, request: SpeechRequest, caller: str, first_piece_tokens: int | None = None) -> str:
         """The key of the PCM for a request. All requests without a seed share one key: any seed satisfies them.
+
+        So does any first piece; with a seed, `first_piece_tokens`, which decides the samples, gives another key.
 
         It waits for the folder of voices if the voice has a reference clip, and for nothing else.
         """
@@ -52,6 +54,7 @@ class CacheKeys:
                 request.parameters,
                 request.seed if request.seeded else None,
                 *([caller] if self._per_caller else []),
+                *([{"first_piece": first_piece_tokens}] if request.seeded and first_piece_tokens else []),
             ]
         )
 

@@ -1,8 +1,9 @@
-"""The finished segments of a streamed text: they come in any order, and are sent in theirs."""
+"""The segments of a streamed text: they come in any order, whole or in pieces, and are sent in theirs."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict, deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +19,8 @@ class SegmentBuffer(Generic[T]):
     def __init__(self, max_ahead: float) -> None:
         self._max_ahead = max_ahead
         self._finished: dict[int, tuple[T, float]] = {}
+        self._pieces: defaultdict[int, deque[bytes]] = defaultdict(deque)
+        """Of the segments that are being made."""
         self._next = 0
         self._unsent = 0.0
         self._taken = 0.0
@@ -30,8 +33,18 @@ class SegmentBuffer(Generic[T]):
         """Seconds of audio that are finished and not sent."""
         return self._unsent
 
+    def extend(self, number: int, piece: bytes) -> None:
+        """Add a piece of segment `number`, which is being made."""
+        self._pieces[number].append(piece)
+        if number == self._next:
+            self._notify()
+
     async def add(self, number: int, segment: T, seconds: float) -> None:
-        """Add segment `number`, which lasts so long, and wait until another may be made."""
+        """Add segment `number`, which lasts so long, and wait until another may be made.
+
+        Its pieces that were not taken are dropped: the segment has them.
+        """
+        self._pieces.pop(number, None)
         self._finished[number] = segment, seconds
         self._unsent += seconds
         self._notify()
@@ -43,9 +56,14 @@ class SegmentBuffer(Generic[T]):
         self._error = error
         self._notify()
 
-    async def take(self) -> T:
-        """The next segment in order. Raises the error, if there is none."""
+    async def take(self) -> bytes | T:
+        """A further piece of the next segment in order, or that segment once it is finished.
+
+        Raises the error, if there is neither.
+        """
         while self._next not in self._finished:
+            if pieces := self._pieces.get(self._next):
+                return pieces.popleft()
             if self._error is not None:
                 raise self._error
             await self._changed.wait()

@@ -13,7 +13,6 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 from balancer.audio.buffers import MemoryBuffer
@@ -23,6 +22,7 @@ from balancer.audio.joining import JoinedFiles, join
 from balancer.audio.pcm import duration
 from balancer.cache.best_effort import BestEffortCache
 from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.early_audio import EarlyAudio
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError, NotServingError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
@@ -31,6 +31,7 @@ from balancer.scheduling.queued_utterance import Terms
 from balancer.settings_groups import PauseSettings, StreamSettings
 from balancer.speech.audio_stream import AudioStream
 from balancer.speech.cache_keys import CacheKeys
+from balancer.speech.concurrent_segments import speak_all
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.results import Audio, CachedResult, SynthesisStats, joined_result
@@ -57,6 +58,24 @@ class _Task:
     context: RequestContext
     place: Place
     segments: Sequence[Segment]
+    first_piece_tokens: int | None = None
+    """Speech tokens after which the audio's first piece is made, in its first segment; None: no piece is wanted."""
+    early: EarlyAudio | None = None
+    """Hands on the PCM of a single segment while it is made."""
+
+    @property
+    def one_utterance(self) -> bool:
+        """Whether the text is one segment, with no silence around it."""
+        first = self.segments[0]
+        return len(self.segments) == 1 and not first.leading_silence and not first.silence
+
+    def request_of(self, number: int) -> SpeechRequest:
+        """The request for a segment."""
+        return self.request if self.one_utterance else request_of(self.segments[number], number, self.request)
+
+    def first_piece_of(self, number: int) -> int | None:
+        """`first_piece_tokens` of a segment."""
+        return self.first_piece_tokens if number == 0 else None
 
     @property
     def deadline(self) -> float | None:
@@ -96,6 +115,7 @@ class SpeechService:
         self._cache = cache
         self._keys = keys
         self._log_text = log_text
+        self._first_piece_tokens = (streams.stream_first_tokens or None) if card.early_audio else None
         self._pool = ThreadPool("kept-segments", 1)
         self._pcm_flights: SingleFlight[CachedResult] = SingleFlight()
         self._file_flights: SingleFlight[CachedResult] = SingleFlight()
@@ -108,6 +128,15 @@ class SpeechService:
         Raises ChorusError, OSError where kept segments cannot be read, and as the keeper. Cancelling this cancels the
         utterance, unless another request shares it.
         """
+        return await self._whole(request, context, keeper, None)
+
+    async def _whole(
+        self,
+        request: SpeechRequest,
+        context: RequestContext,
+        keeper: SegmentKeeper | None,
+        first_piece_tokens: int | None,
+    ) -> Audio:
         self._log(request, context)
         limit, deadline = self._limit(request, context)
         try:
@@ -117,7 +146,7 @@ class SpeechService:
                     segments = segments_of(request, self._card.segments)
                 else:
                     segments = await self._pool.run(lambda: segments_of(request, self._card.segments))
-                task = _Task(request, context, place, segments)
+                task = _Task(request, context, place, segments, first_piece_tokens)
                 if keeper is None or len(segments) == 1:
                     result = await self._result(task)
                 else:
@@ -137,20 +166,22 @@ class SpeechService:
         return segments, await self._plan(task)
 
     async def stream(self, request: SpeechRequest, context: RequestContext) -> Audio | AudioStream:
-        """The audio as it is made, from its first piece on; or whole, if it is one segment or cached.
+        """The audio as it is made, from its first piece on; or whole, if it is cached, or one segment made in one go.
 
         A stream is to be closed. Raises ChorusError.
         """
         whole = segments_of(request, self._card.segments)
         segments = begin_soon(whole, request, self._card.segments)
-        if len(segments) == 1 or await self._is_cached(request, context, whole):
-            return await self.synthesize(request, context)
-        self._log(request, context)
         limit, deadline = self._limit(request, context)
-        task = _Task(request, context, Place(Terms(context.caller_id, request.priority, deadline)), segments)
+        place = Place(Terms(context.caller_id, request.priority, deadline))
+        task = _Task(request, context, place, segments, self._first_piece_tokens)
+        if (len(segments) == 1 and self._first_piece_tokens is None) or await self._is_cached(task, whole):
+            return await self._whole(request, context, None, task.first_piece_tokens if task.one_utterance else None)
+        self._log(request, context)
         stream = AudioStream(
             segments,
-            partial(self._speak, task, range(len(segments))),
+            partial(self._speak_to, task),
+            [self._dispatcher.audio_seconds(len(segment.text)) for segment in segments],
             request,
             task.place,
             sample_rate=self._card.sample_rate,
@@ -175,11 +206,16 @@ class SpeechService:
             raise
         return stream
 
-    async def _is_cached(self, request: SpeechRequest, context: RequestContext, segments: Sequence[Segment]) -> bool:
-        """Whether the cache has the file of the whole text."""
-        if self._keys is None or not context.cache.reads or is_pcm_copy(request.format, request.speed):
+    async def _is_cached(self, task: _Task, segments: Sequence[Segment]) -> bool:
+        """Whether the cache has the file of the whole text, which has these segments, or of a single one its PCM."""
+        request = task.request
+        if self._keys is None or not task.context.cache.reads:
             return False
-        pcm_key = await self._keys.pcm(request, context.caller_id)
+        if task.one_utterance:
+            return await self._cache.get(await self._pcm_key(task, self._keys)) is not None
+        if is_pcm_copy(request.format, request.speed):
+            return False
+        pcm_key = await self._keys.pcm(request, task.context.caller_id)
         return await self._cache.get(self._file_key(pcm_key, request, segments)) is not None
 
     def _log(self, request: SpeechRequest, context: RequestContext) -> None:
@@ -236,7 +272,7 @@ class SpeechService:
         if is_pcm_copy(request.format, request.speed) or self._keys is None or not task.context.cache.writes:
             # A copy of the PCM is not stored twice.
             return await self._encode(await self._pcm(task), task)
-        pcm_key = await self._keys.pcm(request, task.context.caller_id)
+        pcm_key = await self._pcm_key(task, self._keys)
         key = self._file_key(pcm_key, request, task.segments)
 
         async def encode_pcm() -> CachedResult:
@@ -251,7 +287,7 @@ class SpeechService:
 
     async def _pcm(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a text; `key` is the text's cache key, if it is known."""
-        if len(task.segments) == 1 and not any(pauses_around(task.segments, self._pauses)):
+        if task.one_utterance:
             return await self._segment(task, key)
         spoken = await self._all_segments(task)
         pauses = pauses_around([segment for segment, _ in spoken], self._pauses)
@@ -264,7 +300,7 @@ class SpeechService:
         """The PCM of a task of one segment; `key` is its cache key, if it is known."""
         if self._keys is None or not task.context.cache.writes:
             return await self._synthesize(task)
-        key = key or await self._keys.pcm(task.request, task.context.caller_id)
+        key = key or await self._pcm_key(task, self._keys)
         return await self._cached(self._pcm_flights, key, task, lambda: self._synthesize(task))
 
     async def _all_segments(self, task: _Task) -> list[tuple[Segment, CachedResult]]:
@@ -338,6 +374,7 @@ class SpeechService:
         numbers: Iterable[int],
         take: Callable[[int, CachedResult | InvalidRequestError], Awaitable[None]],
         stops: Callable[[], bool] = lambda: False,
+        stream: AudioStream | None = None,
     ) -> None:
         """Speak these segments, and give each to `take`, or the refusal of one that the engine cannot say.
 
@@ -348,12 +385,11 @@ class SpeechService:
 
         async def speak(number: int) -> None:
             nonlocal admitted
-            place = Place(replace(task.place.terms, admitted=admitted))
-            segment = task.segments[number]
-            request = request_of(segment, number, task.request)
+            playout_deadline = None if stream is None else stream.playout_deadline(number)
+            place = Place(replace(task.place.terms, admitted=admitted, playout_deadline=playout_deadline))
             try:
                 with task.place.followed_by(place.improve):
-                    result = await self._segment(_Task(request, task.context, place, [segment]))
+                    result = await self._segment(self._segment_task(task, number, place, stream))
             except InvalidRequestError as error:
                 if error.code != UNSPEAKABLE:
                     raise
@@ -362,23 +398,18 @@ class SpeechService:
                 admitted = True
                 await take(number, result)
 
-        waiting = iter(numbers)
-        speaking: set[asyncio.Task[None]] = set()
-        try:
-            while True:
-                # The slots may become more meanwhile: a text may take hours.
-                room = 0 if stops() else max(1, self._dispatcher.slots) - len(speaking)
-                speaking |= {asyncio.create_task(speak(number)) for number in islice(waiting, max(0, room))}
-                if not speaking:
-                    return
-                ended, _ = await asyncio.wait(speaking, return_when=asyncio.FIRST_COMPLETED)
-                for one in ended:
-                    one.result()
-                    speaking.remove(one)
-        finally:
-            for one in speaking:
-                one.cancel()
-            await asyncio.gather(*speaking, return_exceptions=True)
+        await speak_all(numbers, speak, lambda: self._dispatcher.slots, stops)
+
+    async def _speak_to(self, task: _Task, stream: AudioStream) -> None:
+        """Speak all segments to a stream, which gets each while it is made, if the engine can."""
+        await self._speak(task, range(len(task.segments)), stream.take, stream=stream)
+
+    def _segment_task(self, task: _Task, number: int, place: Place, stream: AudioStream | None) -> _Task:
+        early = None
+        if stream is not None and task.first_piece_tokens is not None:
+            early = EarlyAudio(partial(stream.hear, number))
+        first_piece_tokens = task.first_piece_of(number)
+        return _Task(task.request_of(number), task.context, place, [task.segments[number]], first_piece_tokens, early)
 
     async def _characters_to_speak(self, task: _Task) -> int:
         """Characters of the segments that are not in the cache."""
@@ -386,7 +417,8 @@ class SpeechService:
             return len(task.request.text)
         missing = 0
         for number, segment in enumerate(task.segments):
-            key = await self._keys.pcm(request_of(segment, number, task.request), task.context.caller_id)
+            request, first_piece_tokens = task.request_of(number), task.first_piece_of(number)
+            key = await self._keys.pcm(request, task.context.caller_id, first_piece_tokens)
             missing += 0 if await self._cache.get(key) else len(segment.text)
         return missing
 
@@ -418,7 +450,7 @@ class SpeechService:
             result = await get_or_compute()
             await store(result)
             return result
-        result, joined = await flights.do(flight_key, get_or_compute, store, task.place)
+        result, joined = await flights.do(flight_key, get_or_compute, store, task.place, task.early)
         if joined and result.outcome is CacheOutcome.MISS:
             return CachedResult(result.data, result.seconds, CacheOutcome.COALESCED, flaws=result.flaws)
         return result
@@ -434,6 +466,10 @@ class SpeechService:
         pcm_bytes = result.seconds * self._card.sample_rate * SAMPLE_BYTES
         return len(result.data) <= max(MAX_STRETCHED_BYTES, 1.01 * pcm_bytes)
 
+    async def _pcm_key(self, task: _Task, keys: CacheKeys) -> str:
+        """The cache key of a task's PCM."""
+        return await keys.pcm(task.request, task.context.caller_id, task.first_piece_tokens)
+
     # The work itself
 
     async def _synthesize(self, task: _Task) -> CachedResult:
@@ -444,10 +480,11 @@ class SpeechService:
             voice=request.voice.name,
             seed=request.seed,
             parameters=request.parameters,
+            first_piece_tokens=task.first_piece_tokens,
             request_id=task.context.request_id,
         )
         with task.place.followed_by(partial(self._dispatcher.improve, utterance.id)):
-            synthesis = await self._dispatcher.synthesize(utterance, task.place.terms)
+            synthesis = await self._dispatcher.synthesize(utterance, task.place.terms, task.early)
         stats = SynthesisStats(
             synthesis.worker,
             synthesis.attempts,

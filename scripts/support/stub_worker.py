@@ -14,6 +14,15 @@ Certain texts make it misbehave, so that a test can cause failures that are rare
 - `full`: the first attempt is refused with 429; the file `refused` appears in the folder
 - `slow`: the response begins when a file named `go` appears in the folder
 
+An utterance with `first_piece_tokens` is answered with sound instead of silence, and its first piece comes in a frame
+of its own. Behind it, certain texts make the worker misbehave:
+
+- `wait within`: the rest comes when a file named `go` appears in the folder
+- `differ in a hedge`: the same, and the audio of a hedge is another
+- `die within`: the process ends by SIGKILL
+- `die within once`, `differ`, `shorten`: the same, unless another stub in the same folder has done so before. Then the
+  audio is the same, another one, or ends within the first piece
+
 After `POST /drain` it finishes its utterances, refuses others and ends with code 0, as a real worker does.
 `GET /last-utterance` answers the newest utterance as it was received.
 """
@@ -36,6 +45,7 @@ from starlette.routing import Route
 
 from worker.contract import (
     MAX_PCM_FRAME_BYTES,
+    SAMPLE_BYTES,
     EndOfUtterance,
     FrameKind,
     Phase,
@@ -120,8 +130,12 @@ class StubWorker:
                 error = UtteranceError(id=utterance.id, code=code, message=f"the stub was told to {text}")
                 yield encode_frame(FrameKind.ERROR, error.model_dump_json().encode())
                 return
-            for start in range(0, self._audio_bytes, MAX_PCM_FRAME_BYTES):
-                yield encode_frame(FrameKind.PCM, bytes(min(MAX_PCM_FRAME_BYTES, self._audio_bytes - start)))
+            audio, first_bytes = self._audio(utterance)
+            if first_bytes:
+                yield encode_frame(FrameKind.PCM, audio[:first_bytes])
+                await self._misbehave_within(text)
+            for start in range(first_bytes, len(audio), MAX_PCM_FRAME_BYTES):
+                yield encode_frame(FrameKind.PCM, audio[start : start + MAX_PCM_FRAME_BYTES])
             if text == "die" or (text == "die once" and _first(self._folder / "died")):
                 await asyncio.sleep(0)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -130,7 +144,7 @@ class StubWorker:
             self._done += 1
             end = EndOfUtterance(
                 id=utterance.id,
-                samples=self._audio_bytes // 2,
+                samples=len(audio) // SAMPLE_BYTES,
                 compute_seconds=0.0,
                 retakes={"retaken": 1, "flawed": 2}.get(text, 0),
                 flaw="cut" if text == "flawed" else None,
@@ -140,6 +154,26 @@ class StubWorker:
             self._in_flight.remove(utterance.id)
             self._schedule_exit_if_idle()
 
+    def _audio(self, utterance: Utterance) -> tuple[bytes, int]:
+        """The audio, and the size of its first piece; 0: there is none."""
+        if utterance.first_piece_tokens is None:
+            return bytes(self._audio_bytes), 0
+        again = (self._folder / "died").exists()
+        hedge = utterance.id.endswith("+")
+        differs = (utterance.text == "differ in a hedge" and hedge) or (utterance.text == "differ" and again)
+        sound = b"\x00\x10" if differs else b"\x00\x20"
+        first_bytes = min(self._audio_bytes, utterance.first_piece_tokens * SAMPLE_RATE // 25 * SAMPLE_BYTES)
+        size = first_bytes // 2 if utterance.text == "shorten" and again else self._audio_bytes
+        return (sound * (size // SAMPLE_BYTES + 1))[:size], min(size, first_bytes)
+
+    async def _misbehave_within(self, text: str) -> None:
+        if text in ("wait within", "differ in a hedge"):
+            await self._go()
+        once = text in ("die within once", "differ", "shorten")
+        if text == "die within" or (once and _first(self._folder / "died")):
+            await asyncio.sleep(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
     def _fails_on(self, text: str) -> bool:
         if text == "fail once":
             return _first(self._folder / "failed")
@@ -148,7 +182,11 @@ class StubWorker:
     async def _wait(self, text: str) -> None:
         if text == "hang" or (text == "hang once" and _first(self._folder / "hung")):
             await asyncio.Event().wait()
-        while text == "slow" and not (self._folder / "go").exists():
+        if text == "slow":
+            await self._go()
+
+    async def _go(self) -> None:
+        while not (self._folder / "go").exists():
             await asyncio.sleep(0.005)
 
     async def _drain(self, _: Request) -> Response:

@@ -125,6 +125,8 @@ def test_the_card_has_the_speed_that_is_expected_of_the_runtime() -> None:
     assert batched is not None
     options = EngineOptions("turbo", CACHE)
     assert (options.batched, options.card.speed) == (batched, batched.speed)
+    assert options.card.early_audio
+    assert not any(card.early_audio for card in CARDS.values()), "the stock runtime makes an utterance in one go"
     stock = replace(options, runtime=Runtime.STOCK)
     assert (stock.batched, stock.card) == (None, CARDS["turbo"])
     assert EngineOptions("hibari", CACHE).card == CARDS["hibari"]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from balancer.dispatch.attempt import AttemptTimeouts
+from balancer.dispatch.early_audio import EarlyAudio
 from balancer.dispatch.retry_policy import MIN_RESERVE
 from balancer.errors import (
     DeadlineUnreachableError,
@@ -26,11 +27,11 @@ from balancer.errors import (
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.worker_client import WorkerClient
 from balancer.scheduling.queued_utterance import Terms
-from tests.support.dispatcher import AUDIO_BYTES, READY, running_dispatcher, start_stubs
+from tests.support.dispatcher import AUDIO_BYTES, READY, RunningDispatcher, running_dispatcher, start_stubs
 from tests.support.harness import TIMEOUT, start_stub
 from tests.support.unix_server import unix_server
 from tests.support.worker_state import worker_state
-from worker.contract import EndOfUtterance, FrameKind, Phase, Utterance, encode_frame
+from worker.contract import SAMPLE_BYTES, EndOfUtterance, FrameKind, Phase, Utterance, encode_frame
 
 SHORT_TIMEOUTS = AttemptTimeouts(seconds=1.0, factor=1.0)
 EARLY_HEDGE = AttemptTimeouts(hedge_factor=1.0)
@@ -187,6 +188,60 @@ async def test_a_worker_that_fails_at_once_draws_no_more_work_than_others(run_di
             (run_dir / "go").touch()
             assert await busy == bytes(AUDIO_BYTES)
             assert set(await asyncio.gather(*failing)) == {bytes(AUDIO_BYTES)}
+
+
+PIECE_BYTES = 1_920
+SOUND = bytes([0, 0x20]) * (AUDIO_BYTES // 2)
+
+
+async def listen(chorus: RunningDispatcher, text: str, heard: bytearray) -> bytes:
+    """The PCM of an utterance whose first piece is of PIECE_BYTES; `heard` is what was handed on of it meanwhile."""
+    utterance = Utterance(id=text, text=text, voice="default", seed=1, first_piece_tokens=1)
+    async with asyncio.timeout(TIMEOUT):
+        early = EarlyAudio(heard.extend)
+        return (await chorus.dispatcher.synthesize(utterance, Terms(playout_deadline=0.0), early)).pcm
+
+
+async def test_a_retry_goes_on_where_the_lost_worker_ended(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY)
+            heard = bytearray()
+            assert await listen(chorus, "die within once", heard) == heard == SOUND
+            assert chorus.count("chorus_retries_total") == 1
+
+
+@pytest.mark.parametrize("text", ["differ", "shorten"])
+async def test_a_retry_whose_audio_does_not_fit_is_an_error(run_dir: Path, text: str) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            await chorus.until_phases(READY, READY)
+            heard = bytearray()
+            with pytest.raises(SynthesisError, match="does not fit"):
+                await listen(chorus, text, heard)
+            assert heard == SOUND[:PIECE_BYTES]
+            await chorus.until_idle()
+
+
+@pytest.mark.parametrize("text", ["wait within", "differ in a hedge"])
+async def test_a_hedge_gives_no_listener_other_audio_nor_the_same_twice(run_dir: Path, text: str) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir, timeouts=EARLY_HEDGE) as chorus:
+            await chorus.until_phases(READY, READY)
+            heard = bytearray()
+            listening = asyncio.create_task(listen(chorus, text, heard))
+            async with asyncio.timeout(TIMEOUT):
+                while chorus.count("chorus_hedges_total") < 1 or not heard:
+                    await asyncio.sleep(0.005)
+                while text != "wait within" and 'reason="diverged"' not in chorus.metrics.exposition().decode():
+                    await asyncio.sleep(0.005)
+            assert not listening.done()
+            (run_dir / "go").touch()
+            # Whichever attempt was heard first, the rest is the same one's.
+            assert await listening == heard == heard[:SAMPLE_BYTES] * (AUDIO_BYTES // SAMPLE_BYTES)
 
 
 @asynccontextmanager

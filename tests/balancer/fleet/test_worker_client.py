@@ -67,6 +67,23 @@ async def test_pcm_frames_are_joined(run_dir: Path) -> None:
         assert (await client.synthesize(utterance())).pcm == b"abcdef"
 
 
+async def test_pieces_are_handed_on_as_they_come(run_dir: Path) -> None:
+    body = encode_frame(FrameKind.PCM, b"abcd") + encode_frame(FrameKind.PCM, b"ef") + end(3)
+    pieces: list[bytes] = []
+    async with answering(run_dir, http(body)) as client:
+        assert (await client.synthesize(utterance(), on_pcm=pieces.append)).pcm == b"abcdef"
+    assert pieces == [b"abcd", b"ef"]
+
+
+async def test_a_piece_that_ends_within_a_sample_is_not_handed_on(run_dir: Path) -> None:
+    body = encode_frame(FrameKind.PCM, b"abc") + encode_frame(FrameKind.PCM, b"d") + end(2)
+    pieces: list[bytes] = []
+    async with answering(run_dir, http(body)) as client:
+        with pytest.raises(WorkerLostError, match="within a sample"):
+            await client.synthesize(utterance(), on_pcm=pieces.append)
+    assert pieces == []
+
+
 async def test_a_worker_that_dies(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
         async with connected(stub.path) as client:

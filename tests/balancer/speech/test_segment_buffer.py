@@ -62,3 +62,26 @@ async def test_an_error_reaches_who_waits() -> None:
     buffer.fail(SynthesisError("no"))
     with pytest.raises(SynthesisError):
         await taking
+
+
+async def test_pieces_of_the_next_segment_come_before_its_end() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    taking = asyncio.create_task(buffer.take())
+    buffer.extend(1, b"later")
+    await settle()
+    assert not taking.done(), "another segment comes first"
+    buffer.extend(0, b"a")
+    assert await taking == b"a"
+    buffer.extend(0, b"b")
+    await buffer.add(0, "ab", 1.0)
+    assert await buffer.take() == "ab", "the finished segment has the rest"
+    assert await buffer.take() == b"later"
+
+
+async def test_pieces_are_taken_before_an_error_is_raised() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    buffer.extend(0, b"a")
+    buffer.fail(SynthesisError("no"))
+    assert await buffer.take() == b"a"
+    with pytest.raises(SynthesisError, match="no"):
+        await buffer.take()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from balancer.dispatch.early_audio import EarlyAudio
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import Terms
 from balancer.speech.place import Place
@@ -128,3 +129,22 @@ async def test_a_shared_execution_waits_in_the_best_place_of_its_callers() -> No
         assert seen == [interactive.terms, later], "also what joins the one that has joined"
         work.result.set_result("audio")
         await asyncio.gather(first, second)
+
+
+async def test_a_caller_that_joins_gets_what_was_handed_on_and_then_the_rest() -> None:
+    flights: SingleFlight[str] = SingleFlight()
+    work = Work()
+    heard: list[list[bytes]] = [[], []]
+    earlies = [EarlyAudio(pieces.append) for pieces in heard]
+    first = asyncio.create_task(flights.do("a", work, early=earlies[0]))
+    await asyncio.sleep(0)
+    earlies[0].add(b"1")
+    others = [asyncio.create_task(flights.do("a", work, early=early)) for early in (earlies[1], None)]
+    await asyncio.sleep(0)
+    assert heard == [[b"1"], [b"1"]]
+    first.cancel()
+    await asyncio.sleep(0)
+    earlies[0].add(b"2")
+    assert heard[1] == [b"1", b"2"], "the execution goes on for the others"
+    work.result.set_result("audio")
+    assert [await other for other in others] == [("audio", True)] * 2
