@@ -7,18 +7,30 @@ rank goes first:
     rank = arrival + sjf_window * expected duration
 
 So a short utterance overtakes longer ones (shortest job first), but no utterance is overtaken by one that arrived more
-than `sjf_window` times its own expected duration later; with 0, the order is that of arrival. One exception: an
-utterance that would miss its deadline behind a sibling (another utterance of its caller) goes before it, unless the
-sibling must start as early. That never happens twice in a row, so the bound at most doubles.
+than `sjf_window` times its own expected duration later; with 0, the order is that of arrival.
+
+Two exceptions give a caller's turn to another utterance than that of the lowest rank, but never twice in a row, so the
+bound at most doubles:
+
+- A listener, who plays the audio of a stream while it is made, is about to have nothing to play: the utterance that is
+  to be heard soonest goes before its siblings (the other utterances of its caller). So the first of a stream, of which
+  nothing is heard yet, goes before those of running streams, and these before whole answers. The callers of such
+  utterances also have the first turns within the round. An utterance far ahead of its listener is in no hurry, and its
+  rank is not lower than the latest time at which it should start.
+- An utterance that would miss its deadline behind a sibling goes before it, unless the sibling must start as early.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 
-from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance
+from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
+
+HURRY = 2.0
+"""Expected durations before its playout deadline at which an utterance should start: slots are not free at once."""
 
 
 @dataclass(frozen=True, order=True)
@@ -36,6 +48,12 @@ class _Entry:
         deadline = self.utterance.terms.deadline
         return None if deadline is None else deadline - self.duration
 
+    @property
+    def heard_at(self) -> float:
+        """When a listener has nothing to play without it; infinite if nobody listens."""
+        playout_deadline = self.utterance.terms.playout_deadline
+        return inf if playout_deadline is None else playout_deadline
+
 
 @dataclass
 class _Caller:
@@ -43,13 +61,34 @@ class _Caller:
     """The round of its next turn."""
     entries: list[_Entry] = field(default_factory=list)
     """By rank."""
+    heard: list[_Entry] = field(default_factory=list)
+    """Those that somebody listens to, by the time at which they are to be heard."""
     preempted: bool = False
-    """Whether its last turn went to a deadline instead of the lowest rank."""
+    """Whether its last turn went to a listener or a deadline instead of the lowest rank."""
+
+    def add(self, entry: _Entry) -> None:
+        insort(self.entries, entry)
+        if entry.heard_at < inf:
+            insort(self.heard, entry, key=lambda entry: entry.heard_at)
+
+    def remove(self, entry: _Entry) -> None:
+        del self.entries[bisect_left(self.entries, entry)]
+        if entry.heard_at < inf:
+            self.heard.remove(entry)
+
+    def pressing(self, now: float) -> _Entry | None:
+        """The entry that is to be heard soonest, if its listener would wait for it behind that of the lowest rank."""
+        if not self.heard or self.preempted:
+            return None
+        soonest = self.heard[0]
+        return soonest if soonest.heard_at - HURRY * soonest.duration < now + self.entries[0].duration else None
 
     def next(self, now: float) -> _Entry:
         first = self.entries[0]
         if self.preempted:
             return first
+        if (pressing := self.pressing(now)) is not None:
+            return pressing
         at_risk = [
             entry
             for entry in self.entries
@@ -80,11 +119,11 @@ class FairQueue:
     def add(self, utterance: QueuedUtterance, *, duration: float, now: float) -> None:
         """Add an utterance that is expected to take `duration` seconds."""
         self._arrivals += 1
-        entry = _Entry(self._rank(duration, now), self._arrivals, utterance, now, duration)
+        entry = _Entry(self._rank(utterance.terms, duration, now), self._arrivals, utterance, now, duration)
         # A caller that comes during a round waits for the next one, so that every round ends.
         if (caller := self._callers.get(utterance.terms.caller)) is None:
             caller = self._callers[utterance.terms.caller] = _Caller(self._round + 1)
-        insort(caller.entries, entry)
+        caller.add(entry)
         self._entries[utterance.attempt_id] = entry
 
     def remove(self, attempt_id: AttemptId) -> None:
@@ -93,7 +132,7 @@ class FairQueue:
         if entry is not None:
             name = entry.utterance.terms.caller
             caller = self._callers[name]
-            del caller.entries[bisect_left(caller.entries, entry)]
+            caller.remove(entry)
             if not caller.entries:
                 del self._callers[name]
 
@@ -101,9 +140,11 @@ class FairQueue:
         """Take out the next utterance, but none of the callers `without`. Raises ValueError if there is none."""
         callers = [caller for name, caller in self._callers.items() if name not in without]
         self._round = max(self._round, min(caller.round for caller in callers))
-        caller = min(
-            (caller for caller in callers if caller.round <= self._round), key=lambda caller: caller.entries[0]
-        )
+        in_round = [caller for caller in callers if caller.round <= self._round]
+        if listened := [caller for caller in in_round if caller.heard and caller.pressing(now)]:
+            caller = min(listened, key=lambda caller: (caller.heard[0].heard_at, caller.heard[0]))
+        else:
+            caller = min(in_round, key=lambda caller: caller.entries[0])
         entry = caller.next(now)
         caller.preempted = entry is not caller.entries[0]
         caller.round = self._round + 1
@@ -124,10 +165,22 @@ class FairQueue:
         caller = self._callers[entry.utterance.terms.caller]
         return caller.round + bisect_left(caller.entries, entry)
 
-    def round_if_added(self, caller: str, *, duration: float, now: float) -> int:
-        """The round in which an utterance of that caller would have its turn if it were added now."""
-        queued = self._callers.get(caller, _Caller(self._round + 1))
-        return queued.round + bisect_right(queued.entries, self._rank(duration, now), key=lambda entry: entry.rank)
+    def round_if_added(self, terms: Terms, *, duration: float, now: float) -> int:
+        """The round in which an utterance of these terms would have its turn if it were added now."""
+        queued = self._callers.get(terms.caller, _Caller(self._round + 1))
+        rank = self._rank(terms, duration, now)
+        return queued.round + bisect_right(queued.entries, rank, key=lambda entry: entry.rank)
+
+    def listen(self, attempt_id: AttemptId, playout_deadline: float) -> None:
+        """A listener waits for a queued utterance, too; its rank stays as it is. Raises KeyError."""
+        entry = self._entries[attempt_id]
+        if playout_deadline < entry.heard_at:
+            caller = self._callers[entry.utterance.terms.caller]
+            caller.remove(entry)
+            terms = replace(entry.utterance.terms, playout_deadline=playout_deadline)
+            entry = replace(entry, utterance=replace(entry.utterance, terms=terms))
+            caller.add(entry)
+            self._entries[attempt_id] = entry
 
     def oldest_arrival(self) -> float | None:
         """When the utterance that has waited longest arrived; None if the queue is empty."""
@@ -136,7 +189,7 @@ class FairQueue:
 
     def seconds_ahead_of(self, utterance: QueuedUtterance, *, duration: float, now: float) -> float:
         """Seconds of queued work that would go before an utterance added now, if none came after it."""
-        rank = self._rank(duration, now)
+        rank = self._rank(utterance.terms, duration, now)
         caller = self._callers.get(utterance.terms.caller, _Caller(self._round + 1))
         turn = caller.round + bisect_right(caller.entries, rank, key=lambda entry: entry.rank)
         # Every caller has a turn in each round before that one; within that round, lower ranks go first.
@@ -152,5 +205,8 @@ class FairQueue:
         """Seconds of queued work."""
         return sum(entry.duration for entry in self._entries.values())
 
-    def _rank(self, duration: float, now: float) -> float:
-        return now + self._sjf_window * duration
+    def _rank(self, terms: Terms, duration: float, now: float) -> float:
+        rank = now + self._sjf_window * duration
+        if terms.playout_deadline is None:
+            return rank
+        return max(rank, terms.playout_deadline - HURRY * duration)

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from balancer.scheduling.priority import Priority
 
+NOTHING_HEARD = 0.0
+"""The playout deadline of the beginning of a stream."""
+
 
 class AttemptId(NamedTuple):
     """Identifies one attempt at one utterance. Queue places and slots are held by attempts, not by utterances."""
@@ -42,7 +45,8 @@ class Terms:
     admitted: bool = False
     """Whether the queue takes it even when it is full, since a part of its request has been synthesized already."""
     playout_deadline: float | None = None
-    """When a listener, who plays the audio while it is made, has nothing left to play; None: nobody listens yet."""
+    """When a listener, who plays the audio while it is made, has nothing left to play; for the beginning NOTHING_HEARD,
+    which is before any other. None: nobody listens before the audio is complete."""
 
 
 @dataclass(frozen=True)

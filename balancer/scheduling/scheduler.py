@@ -3,7 +3,7 @@
 A free slot goes to the ready worker with the fewest seconds of work in flight, ties to the one used least recently
 (least outstanding work, as HAProxy's `leastconn`, but in seconds). Retries go first, then interactive utterances, then
 batch. Once a batch utterance has waited `batch_ageing_seconds`, every fourth assignment is a batch one, so that neither
-priority starves. For the order within a priority, see `fair_queue`.
+priority starves. For the order within a priority, in which the listeners of streams are waited for, see `fair_queue`.
 
 All times are seconds on one monotonic clock.
 """
@@ -187,21 +187,24 @@ class Scheduler:
         """A request with these terms waits for a queued utterance, too: it gets that place if it is the better one.
 
         An interactive place is better than a batch one; among equals, that of the earlier round. A full queue takes
-        nothing in.
+        nothing in. Whoever listens to the audio while it is made is waited for wherever the utterance is.
         """
         current = next((queue for queue in self._queues.values() if attempt_id in queue), None)
         if current is None:
             return
+        if terms.playout_deadline is not None:
+            current.listen(attempt_id, terms.playout_deadline)
         utterance = current[attempt_id]
         duration = self._duration(utterance)
         better = self._queues[terms.priority]
         if better is current:
-            if better.round_if_added(terms.caller, duration=duration, now=now) >= current.round_of(attempt_id):
+            if better.round_if_added(terms, duration=duration, now=now) >= current.round_of(attempt_id):
                 return
         elif not terms.priority.precedes(utterance.terms.priority) or len(better) >= self._limit:
             return
         current.remove(attempt_id)
-        terms = replace(terms, deadline=utterance.terms.deadline)
+        own = utterance.terms
+        terms = replace(terms, deadline=own.deadline, playout_deadline=own.playout_deadline)
         better.add(replace(utterance, terms=terms), duration=duration, now=now)
 
     def resubmit(self, utterance: QueuedUtterance) -> None:

@@ -16,6 +16,7 @@ from balancer.audio.stream_encoder import StreamEncoder
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import SpeechRequest
+from balancer.scheduling.queued_utterance import NOTHING_HEARD
 from balancer.settings_groups import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
@@ -134,8 +135,10 @@ class AudioStream:
     def playout_deadline(self, number: int) -> float:
         """When the listener will have played all that comes before a segment, as far as it can be foreseen now.
 
-        On the event loop's clock. The pauses between segments are left out.
+        On the event loop's clock; NOTHING_HEARD for the first one. The pauses between segments are left out.
         """
+        if number == 0:
+            return NOTHING_HEARD
         now = asyncio.get_running_loop().time()
         unsent = sum(self._lengths[self._position.segment : number]) - duration(self._position.size, self.sample_rate)
         return now + self._clock.ahead(now) + max(0.0, unsent) / self._speed

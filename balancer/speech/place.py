@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from balancer.scheduling.queued_utterance import Terms
 
@@ -13,13 +14,17 @@ class Place:
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
-        """Of the request that the work is done for, or of one of higher priority that has joined it."""
+        """Of the request that the work is done for, or of one of higher priority that has joined it.
+
+        The playout deadline is the earliest of all.
+        """
         self._followers: list[Callable[[Terms], None]] = []
 
     def improve(self, terms: Terms) -> None:
         """Another request waits for the work, on these terms: its place counts if it is better."""
-        if terms.priority.precedes(self.terms.priority):
-            self.terms = terms
+        heard = [one for one in (self.terms.playout_deadline, terms.playout_deadline) if one is not None]
+        best = terms if terms.priority.precedes(self.terms.priority) else self.terms
+        self.terms = replace(best, playout_deadline=min(heard, default=None))
         for follower in list(self._followers):
             follower(terms)
 

@@ -9,16 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.scheduling.fair_queue import FairQueue
-from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
+from balancer.scheduling.fair_queue import HURRY, FairQueue
+from balancer.scheduling.queued_utterance import NOTHING_HEARD, AttemptId, QueuedUtterance, Terms
 
 DURATIONS = st.sampled_from([0.25, 0.5, 1.0, 4.0, 16.0])
 
 
 def add(
-    queue: FairQueue, name: str, *, now: float, duration: float = 1.0, caller: str = "", by: float | None = None
+    queue: FairQueue,
+    name: str,
+    *,
+    now: float,
+    duration: float = 1.0,
+    caller: str = "",
+    by: float | None = None,
+    heard: float | None = None,
 ) -> None:
-    queue.add(QueuedUtterance(AttemptId(name), duration, Terms(caller, deadline=by)), duration=duration, now=now)
+    terms = Terms(caller, deadline=by, playout_deadline=heard)
+    queue.add(QueuedUtterance(AttemptId(name), duration, terms), duration=duration, now=now)
 
 
 def emptied(queue: FairQueue, now: float = 0.0) -> list[str]:
@@ -113,6 +121,50 @@ def test_deadlines_never_preempt_twice_in_a_row() -> None:
     assert emptied(queue) == ["pressed0", "patient", "pressed1", "pressed2"]
 
 
+def test_beginnings_go_first_then_what_is_to_be_heard_soonest_then_whole_answers() -> None:
+    queue = FairQueue(sjf_window=0)
+    for caller, heard in (("a", None), ("b", 12.0), ("c", 11.0), ("d", NOTHING_HEARD)):
+        add(queue, caller, now=10.0, caller=caller, heard=heard)
+    assert emptied(queue, 10.0) == ["d", "c", "b", "a"]
+
+
+def test_what_is_heard_later_is_in_no_hurry_until_it_is() -> None:
+    queue = FairQueue(sjf_window=0)
+    add(queue, "ahead", now=0.0, heard=60.0)
+    add(queue, "whole", now=1.0)
+    assert queue.pop(1.0).attempt_id.utterance == "whole"
+    add(queue, "second", now=2.0)
+    add(queue, "third", now=56.0)
+    assert emptied(queue, 57.5) == ["ahead", "second", "third"]
+
+
+def test_listeners_never_preempt_whole_answers_twice_in_a_row() -> None:
+    queue = FairQueue(sjf_window=0)
+    for number in range(3):
+        add(queue, f"whole{number}", now=0.0)
+    for number in range(3):
+        add(queue, f"heard{number}", now=1.0, heard=NOTHING_HEARD)
+    assert emptied(queue, 2.0) == ["heard0", "whole0", "heard1", "whole1", "heard2", "whole2"]
+
+
+def test_a_caller_with_listeners_has_one_turn_in_each_round() -> None:
+    queue = FairQueue(sjf_window=0)
+    add(queue, "a0", now=0.0, caller="a")
+    for number in range(3):
+        add(queue, f"b{number}", now=1.0, caller="b", heard=NOTHING_HEARD)
+    assert emptied(queue, 2.0) == ["b0", "a0", "b1", "b2"]
+
+
+def test_a_listener_may_join_later() -> None:
+    queue = FairQueue(sjf_window=0)
+    for name in ("t0", "t1", "t2"):
+        add(queue, name, now=0.0)
+    queue.listen(AttemptId("t2"), 3.0)
+    queue.listen(AttemptId("t2"), 5.0)
+    assert queue[AttemptId("t2")].terms.playout_deadline == 3.0
+    assert emptied(queue, 1.0) == ["t2", "t0", "t1"]
+
+
 def test_the_oldest_goes_by_arrival_not_by_rank() -> None:
     queue = FairQueue(sjf_window=4)
     assert queue.oldest_arrival() is None
@@ -149,14 +201,20 @@ ARRIVALS = st.lists(
 )
 
 
-@given(ARRIVALS, st.sampled_from([0.0, 1.0, 4.0]))
-def test_no_utterance_is_lost_or_returned_twice(arrivals: list[Arrival], sjf_window: float) -> None:
+HEARD = st.lists(st.sampled_from([None, NOTHING_HEARD, 1.0, 20.0]), min_size=30, max_size=30)
+"""Playout deadlines of the arrivals."""
+
+
+@given(ARRIVALS, HEARD, st.sampled_from([0.0, 1.0, 4.0]))
+def test_no_utterance_is_lost_or_returned_twice(
+    arrivals: list[Arrival], heard: list[float | None], sjf_window: float
+) -> None:
     queue = FairQueue(sjf_window)
     now, left = 0.0, []
     for number, arrival in enumerate(arrivals):
         now += arrival.after
         left += [queue.pop(now).attempt_id.utterance for _ in range(min(arrival.pops, len(queue)))]
-        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller)
+        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller, heard=heard[number])
     assert sorted(left + emptied(queue, now)) == sorted(f"t{number}" for number in range(len(arrivals)))
     assert (len(queue), queue.seconds, list(queue)) == (0, 0, [])
 
@@ -185,9 +243,9 @@ def test_siblings_are_overtaken_only_within_the_window(arrivals: list[Arrival], 
         pop()
 
 
-@given(ARRIVALS, st.sampled_from([0.0, 4.0]))
+@given(ARRIVALS, HEARD, st.sampled_from([0.0, 4.0]))
 def test_a_waiting_caller_is_overtaken_at_most_twice_by_each_other_caller(
-    arrivals: list[Arrival], sjf_window: float
+    arrivals: list[Arrival], heard: list[float | None], sjf_window: float
 ) -> None:
     """Between two turns of a caller that always waits, every other caller has at most two: one in each round."""
     queue = FairQueue(sjf_window)
@@ -208,9 +266,28 @@ def test_a_waiting_caller_is_overtaken_at_most_twice_by_each_other_caller(
         now += arrival.after
         for _ in range(arrival.pops):
             pop()
-        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller)
+        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller, heard=heard[number])
         if len([attempt_id for attempt_id in queue if attempt_id.utterance.startswith("s")]) < 2:
             break
+
+
+@given(ARRIVALS, HEARD)
+def test_of_two_turns_of_a_caller_one_at_least_goes_by_rank(arrivals: list[Arrival], heard: list[float | None]) -> None:
+    queue = FairQueue(sjf_window=1.0)
+    now, preempted = 0.0, False
+    waiting: list[tuple[float, int]] = []
+    for number, arrival in enumerate(arrivals):
+        now += arrival.after
+        add(queue, str(number), now=now, duration=arrival.duration, heard=heard[number])
+        playout_deadline = heard[number]
+        due = 0.0 if playout_deadline is None else playout_deadline - HURRY * arrival.duration
+        waiting.append((max(now + arrival.duration, due), number))
+        if arrival.pops:
+            first = min(waiting)
+            popped = int(queue.pop(now).attempt_id.utterance)
+            assert not preempted or popped == first[1]
+            preempted = popped != first[1]
+            waiting = [entry for entry in waiting if entry[1] != popped]
 
 
 @given(ARRIVALS, st.sampled_from([0.0, 1.0, 4.0]), DURATIONS, st.sampled_from("abcd"))

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, QueueFullError
 from balancer.scheduling.priority import Priority
-from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
+from balancer.scheduling.queued_utterance import NOTHING_HEARD, AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
 from balancer.settings_groups import SchedulingSettings
 
@@ -405,6 +405,20 @@ def test_a_shared_utterance_goes_in_the_earlier_of_its_callers_turns() -> None:
     improve(scheduler, "b0", "a", INTERACTIVE)  # it would come later
     scheduler.release(AttemptId("running"))
     assert served(scheduler) == ["a0", "b0", "a4", "a1", "a2", "a3"]
+
+
+def test_a_listener_of_a_shared_utterance_is_waited_for_in_whatever_place_it_has() -> None:
+    scheduler = make_scheduler(1.0)
+    scheduler.submit(queued("running"), 0.0)
+    assert assigned(scheduler) == ["running"]
+    for name in ("i1", "i2"):
+        scheduler.submit(queued(name), 0.0)
+    scheduler.submit(queued("b1", priority=BATCH), 0.0)
+    scheduler.improve(AttemptId("i2"), Terms(playout_deadline=NOTHING_HEARD), 0.0)
+    scheduler.improve(AttemptId("b1"), Terms(priority=BATCH, playout_deadline=NOTHING_HEARD), 0.0)
+    improve(scheduler, "b1", "person", INTERACTIVE)
+    scheduler.release(AttemptId("running"))
+    assert served(scheduler) == ["i2", "b1", "i1"], "the callers with listeners go first in a round"
 
 
 def test_a_full_queue_takes_no_improved_utterance_in() -> None:
