@@ -58,6 +58,7 @@ from balancer.operations.ready_banner import print_ready_banner
 from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
+from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings import Settings
 from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings
 from balancer.speech.cache_keys import CacheKeys
@@ -106,6 +107,10 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     job_validator = replace(validator, max_characters=limits.job_text_characters)
     held = HeldAudio(settings.memory)
     encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
+    headroom = StreamHeadroom(
+        lambda: dispatcher.capacity, best_effort=settings.streams.stream_admission == "best_effort"
+    )
+    metrics.stream_headroom.set_function(lambda: headroom.left)
     metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
     metrics.encoders_running.set_function(lambda: encoders.running)
     metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
@@ -119,6 +124,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         streams=settings.streams,
         held=held,
         encoders=encoders,
+        headroom=headroom,
         cache=BestEffortCache(stores.audio, metrics),
         keys=None if stores.audio is None else _cache_keys(settings),
         log_text=settings.logging.log_text,

@@ -29,6 +29,7 @@ ChorusError
 ├── QueueFullError                 503  too many utterances are queued
 ├── MemoryFullError                503  too much is under way: audio, or bodies of requests
 ├── TooManyStreamsError            503  too many event streams are open
+├── NoHeadroomError                503  the host cannot make the audio of one more stream as fast as it plays
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
 ├── DeadlineExceededError          504  the deadline passed before the audio was complete
 └── SynthesisError                 500  the engine failed on this utterance
@@ -279,6 +280,13 @@ class TooManyStreamsError(ChorusError):
 
     status = 503
     code = "too_many_streams"
+
+
+class NoHeadroomError(ChorusError):
+    """The host cannot make the audio of one more stream as fast as it plays."""
+
+    status = 503
+    code = "no_headroom"
 
 
 class DeadlineUnreachableError(ChorusError):

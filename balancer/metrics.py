@@ -74,6 +74,9 @@ class Metrics:
         self._cache = self._counter("cache", "Speech requests answered, by the source of their audio.", "outcome")
         self.cache_errors = self._counter("cache_errors", "Failed reads and writes of the audio cache.")()
         self.streams = self._gauge("streams", "Answers that are being sent while they are made.")
+        self.stream_headroom = self._gauge(
+            "stream_headroom", "Audio seconds per second that the workers make beyond what running streams take."
+        )
         self._stream_gaps = self._counter("stream_gaps", "Times that a stream's listener had nothing to play.")
         self._stream_gap_seconds = self._counter("stream_gap_seconds", "Seconds that streams' listeners had to wait.")
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")

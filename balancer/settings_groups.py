@@ -466,7 +466,11 @@ class PauseSettings(SettingsGroup):
 
 
 class StreamSettings(SettingsGroup):
-    """Answers that are sent while they are made."""
+    """Answers that are sent while they are made.
+
+    A stream that may run dry is served by default: OpenAI's clients are streamed to unasked, many of them to a file,
+    and a host that makes less audio than one stream plays would refuse them all.
+    """
 
     title = "Streams"
 
@@ -476,6 +480,11 @@ class StreamSettings(SettingsGroup):
         le=3600,
         description="Seconds of audio that are made ahead of what a stream's client has read; then its next segments "
         "wait.",
+    )
+    stream_admission: Literal["best_effort", "refuse"] = Field(
+        "best_effort",
+        description="What becomes of a stream whose audio the host cannot make as fast as it plays: `best_effort` "
+        "serves it, with gaps; `refuse` answers 503.",
     )
     stream_first_tokens: int = Field(
         25,

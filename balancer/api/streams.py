@@ -28,8 +28,8 @@ EVENT_BYTES = 48 * 1024
 TOKENS_PER_SECOND = 25
 """Speech tokens of a second of audio, as Chatterbox makes them and `usage` counts them."""
 
-NOT_BUFFERED = {"X-Accel-Buffering": "no", "Cache-Control": "no-transform"}
-"""Headers by which proxies, such as nginx, pass each piece on as it comes."""
+NOT_BUFFERED = {"X-Accel-Buffering": "no", "Cache-Control": "no-store, no-transform"}
+"""Headers by which proxies pass each piece on as it comes: they do not collect it, keep it or compress it."""
 
 
 class Stream(Protocol):

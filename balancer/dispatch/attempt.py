@@ -55,6 +55,8 @@ class Attempt:
     """Time limit in seconds, in which the balancer's own delays do not count."""
     failed_on: list[str]
     """The workers that have failed on this utterance, in all of its attempts, which share the list."""
+    used_at_start: int
+    """Slots of all workers that were in use when it began, its own included."""
     early: EarlyAudio | None
     """What hands on the audio while it is made, for all of the utterance's attempts; None: nobody wants it early."""
     cancelled_as: str = "cancelled"

@@ -161,6 +161,7 @@ class Dispatcher:
             characters=len(attempt.utterance.text),
             audio_seconds=result.samples / self._card.sample_rate,
             compute_seconds=result.compute_seconds,
+            used=min(attempt.used_at_start, self._scheduler.running + 1),  # its own slot is free again by now
         )
         self._scheduler.update(name, speed=self._costs.speed(name))
 
@@ -208,7 +209,16 @@ class Dispatcher:
     ) -> Attempt:
         expected = queued.audio_seconds / self._costs.speed(process.name)
         limit = self._timeouts.limit(expected)
-        return Attempt(queued, utterance, process, expected=expected, limit=limit, failed_on=failed_on, early=early)
+        return Attempt(
+            queued,
+            utterance,
+            process,
+            expected=expected,
+            limit=limit,
+            failed_on=failed_on,
+            early=early,
+            used_at_start=self._scheduler.running,
+        )
 
     def _dispatch_ready(self) -> None:
         """Give free slots to queued utterances."""
@@ -305,6 +315,11 @@ class Dispatcher:
     def audio_seconds(self, characters: int) -> float:
         """Expected audio of a text with that many characters, in seconds."""
         return self._costs.audio_seconds(characters)
+
+    @property
+    def capacity(self) -> float:
+        """Audio seconds that the slots make in a second, all in use; 0 without a worker that takes utterances."""
+        return self._costs.capacity(self._scheduler.slots) if self._scheduler.slots else 0.0
 
     @property
     def characters_per_second(self) -> float:

@@ -45,6 +45,8 @@ class CostModel:
         self._length = _Ratio(card.seconds_per_character, characters * card.seconds_per_character, characters)
         audio = characters * card.seconds_per_character
         self._fleet = _Ratio(card.speed, audio, audio / card.speed)
+        self._throughput: dict[int, _Ratio] = {}
+        """Audio seconds per second of all workers together, by the number of slots in use."""
         self._workers: dict[str, _Ratio] = {}
 
     def audio_seconds(self, characters: int) -> float:
@@ -55,8 +57,23 @@ class CostModel:
         """Audio seconds that the worker makes per second; before its first utterance, the average of the fleet."""
         return self._workers.get(worker, self._fleet).value
 
-    def learn(self, worker: str, *, characters: int, audio_seconds: float, compute_seconds: float) -> None:
-        """Learn from a finished utterance. Amounts that are not positive and finite are ignored."""
+    def capacity(self, slots: int) -> float:
+        """Audio seconds that all workers together make in a second with that many slots.
+
+        It is the most that was measured with as many in use, or fewer: a slot is the slower the more are in use, but
+        together they make more. Until half of them were in use at once, it is not less than the card's.
+        """
+        measured = {used: ratio.value for used, ratio in self._throughput.items() if used <= slots}
+        expected = 0.0 if any(2 * used >= slots for used in measured) else slots * self._fleet.prior
+        return max(expected, *measured.values(), 0.0)
+
+    def learn(
+        self, worker: str, *, characters: int, audio_seconds: float, compute_seconds: float, used: int = 1
+    ) -> None:
+        """Learn from a finished utterance. Amounts that are not positive and finite are ignored.
+
+        `used`: slots of all workers that were in use meanwhile, this one included.
+        """
         if not all(0 < amount < inf for amount in (characters, audio_seconds, compute_seconds)):
             return
         self._length.learn(audio_seconds, characters)
@@ -64,6 +81,10 @@ class CostModel:
             ratio = self._workers[worker] = replace(self._fleet)
         ratio.learn(audio_seconds, compute_seconds)
         self._fleet.learn(audio_seconds, compute_seconds)
+        if (throughput := self._throughput.get(used)) is None:
+            prior = used * self._fleet.prior
+            throughput = self._throughput[used] = _Ratio(prior, used * audio_seconds, compute_seconds)
+        throughput.learn(used * audio_seconds, compute_seconds)
 
     def forget(self, worker: str) -> None:
         """Drop the speed of a worker that is gone."""

@@ -17,6 +17,7 @@ from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestEr
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import SpeechRequest
 from balancer.scheduling.queued_utterance import NOTHING_HEARD
+from balancer.scheduling.stream_headroom import StreamDemand, StreamHeadroom
 from balancer.settings_groups import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
@@ -59,6 +60,7 @@ class AudioStream:
         held: HeldAudio,
         encoders: EncoderPool,
         metrics: Metrics,
+        headroom: StreamHeadroom,
         on_end: Callable[[CachedResult], None],
     ) -> None:
         self.format = request.format
@@ -77,6 +79,7 @@ class AudioStream:
         self._held = held
         self._encoders = encoders
         self._metrics = metrics
+        self._headroom = headroom
         self._on_end = on_end
         self._buffer: SegmentBuffer[CachedResult | InvalidRequestError] = SegmentBuffer(settings.stream_ahead_seconds)
         self._clock = PlayoutClock()
@@ -87,7 +90,11 @@ class AudioStream:
 
     async def begin(self) -> None:
         """Wait for the first piece. Raises ChorusError: nothing has been sent by then."""
+        now = asyncio.get_running_loop().time()
+        demand = StreamDemand(self._speed, ends_at=now + sum(self._lengths) / self._speed)
+        self._headroom.add(demand)
         self._speaking = asyncio.create_task(self._speak_all())
+        self._speaking.add_done_callback(lambda _: self._headroom.remove(demand))
         self._metrics.streams.inc()
         self._first = await anext(self._pieces)
 

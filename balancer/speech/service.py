@@ -28,6 +28,7 @@ from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
 from balancer.scheduling.queued_utterance import Terms
+from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings_groups import PauseSettings, StreamSettings
 from balancer.speech.audio_stream import AudioStream
 from balancer.speech.cache_keys import CacheKeys
@@ -100,6 +101,7 @@ class SpeechService:
         streams: StreamSettings,
         held: HeldAudio,
         encoders: EncoderPool,
+        headroom: StreamHeadroom,
         cache: BestEffortCache,
         keys: CacheKeys | None,
         log_text: bool = False,
@@ -112,6 +114,7 @@ class SpeechService:
         self._streams = streams
         self._held = held
         self._encoders = encoders
+        self._headroom = headroom
         self._cache = cache
         self._keys = keys
         self._log_text = log_text
@@ -177,6 +180,8 @@ class SpeechService:
         task = _Task(request, context, place, segments, self._first_piece_tokens)
         if (len(segments) == 1 and self._first_piece_tokens is None) or await self._is_cached(task, whole):
             return await self._whole(request, context, None, task.first_piece_tokens if task.one_utterance else None)
+        if not self._headroom.admits(request.speed) and await self._characters_to_speak(task):
+            raise self._refusal(self._headroom.refusal(asyncio.get_running_loop().time()), request, limit)
         self._log(request, context)
         stream = AudioStream(
             segments,
@@ -191,6 +196,7 @@ class SpeechService:
             held=self._held,
             encoders=self._encoders,
             metrics=self._metrics,
+            headroom=self._headroom,
             on_end=partial(self._record, context=context),
         )
         try:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.raw_http import ask
+from worker.cards import CARDS
 
 FIRST = "The first paragraph is here."
 LAST = "The last one comes later."
@@ -53,14 +54,17 @@ def test_the_beginning_is_sent_before_the_end_is_made(server: Server) -> None:
         assert response.status_code == 200
         assert response.headers["transfer-encoding"] == "chunked"
         assert response.headers["x-accel-buffering"] == "no"
+        assert response.headers["cache-control"] == "no-store, no-transform"
         assert "content-length" not in response.headers
         pieces = response.iter_raw()
         assert next(pieces)[:4] == b"RIFF"
         assert metric(server, "chorus_streams") == 1
+        assert metric(server, "chorus_stream_headroom") == CARDS["hibari"].speed - 1
         go.touch()
         rest = b"".join(pieces)
     assert len(rest) > 2 * 24_000 * 0.7
     wait_until(lambda: metric(server, "chorus_streams") == 0)
+    assert metric(server, "chorus_stream_headroom") == CARDS["hibari"].speed
 
 
 def test_openais_endpoint_streams_by_itself_and_whole_audio_can_be_asked_for(server: Server) -> None:
@@ -83,6 +87,12 @@ def test_what_is_one_segment_or_cached_comes_whole(server: Server) -> None:
     assert not is_whole()
     server.client.post("/tts", json=body)
     wait_until(is_whole)
+
+
+@pytest.mark.parametrize("path", ["/tts", "/v1/audio/speech"])
+def test_head_makes_no_audio(server: Server, path: str) -> None:
+    head = server.client.head(path)
+    assert (head.status_code, head.headers["allow"], head.content) == (405, "POST", b"")
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -161,6 +171,24 @@ def test_http_1_0_has_no_streams(server: Server) -> None:
     assert answer.status == 200
     assert int(answer.headers["content-length"]) == len(answer.body)
     assert "transfer-encoding" not in answer.headers
+
+
+def test_a_stream_that_the_host_cannot_keep_up_with_is_refused_where_the_operator_says_so() -> None:
+    with serve_stub(cache_mib=64, normalize=False, engine="turbo", stream_admission="refuse") as server:
+        body = {"text": text(LAST), "stream": True}
+        refused = server.client.post("/tts", json=body)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_headroom")
+        assert int(refused.headers["retry-after"]) >= 1
+        metrics = server.client.get("/metrics").text
+        assert 'chorus_refusals_total{reason="no_headroom"} 1.0' in metrics
+        assert server.client.post("/tts", json=body | {"stream": False}).status_code == 200
+
+        def is_cached() -> bool:
+            return server.client.post("/tts", json=body | {"stream": False}).headers["x-cache"] == "hit"
+
+        wait_until(is_cached)
+        streamed = server.client.post("/tts", json=body | {"format": "pcm"})
+        assert "content-length" not in streamed.headers, "what is cached takes nothing of the workers"
 
 
 def test_a_deadline_applies_to_the_whole(server: Server) -> None:

@@ -38,6 +38,18 @@ def test_each_worker_has_its_own_speed(costs: CostModel) -> None:
     assert costs.speed("0:1") / costs.speed("1:2") == pytest.approx(3.0, rel=0.05)
 
 
+def test_the_capacity_is_the_most_that_was_measured_with_as_many_slots_or_fewer(costs: CostModel) -> None:
+    assert costs.capacity(4) == pytest.approx(4 * CARD.speed)
+    teach(costs, 200, audio_seconds=5.0, compute_seconds=0.1, used=1)
+    assert costs.capacity(1) == pytest.approx(50.0)
+    assert costs.capacity(4) == pytest.approx(4 * CARD.speed), "what a slot makes alone tells little of four"
+    teach(costs, 200, audio_seconds=5.0, compute_seconds=0.2, used=4)
+    assert costs.capacity(4) == pytest.approx(100.0)
+    teach(costs, 200, audio_seconds=5.0, compute_seconds=0.5, used=8)
+    assert costs.capacity(8) == pytest.approx(100.0), "four are as many as this host needs"
+    assert costs.capacity(1) == pytest.approx(50.0)
+
+
 def test_a_new_worker_gets_the_speed_of_the_fleet(costs: CostModel) -> None:
     teach(costs, 200, compute_seconds=0.3)
     assert costs.speed("1:2") == pytest.approx(costs.speed("0:1"), rel=0.01)
