@@ -21,7 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from balancer.audio.formats import AudioFormat
-from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, voices
+from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, player, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, streamed, tell
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
@@ -159,6 +159,7 @@ def settings(
 @app.command()
 def say(
     text: Annotated[str, typer.Argument(help="Text to speak; - reads it from standard input.")],
+    *,
     voice: Annotated[str, typer.Option(help="Name or alias of the voice.")] = "default",
     output: Annotated[
         Path | None,
@@ -174,10 +175,13 @@ def say(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, which makes the audio reproducible.")
     ] = None,
+    play: Annotated[bool, typer.Option("--play", help="Play it while it is made.")] = False,
     url: Url = LOCAL_URL,
     api_key: ApiKey = "",
 ) -> None:
-    """Synthesize a text with a running server, into a file, or into a pipe while it is made."""
+    """Synthesize a text with a running server, into a file, or into a pipe or a player while it is made."""
+    if play and (output is not None or audio_format is not None):
+        raise typer.BadParameter("--play writes no file: leave out -o and --format")
     input_text = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
     output_format = audio_format or _format_of(output)
     target = output or (Path(f"speech.{output_format}") if sys.stdout.isatty() else None)
@@ -192,6 +196,10 @@ def say(
         transient=True,
         disable=not messages.is_terminal,
     )
+    if play:
+        with indicator:
+            _play(indicator, len(input_text), streamed("POST", url, "/tts", api_key, json=body | {"stream": True}))
+        return
     if target is None:
         # A file that is played later is to have its length in its header.
         body["stream"] = not stat.S_ISREG(os.fstat(STANDARD_OUTPUT).st_mode)
@@ -210,10 +218,8 @@ def say(
 
 def _pass_on(indicator: Progress, characters: int, answer: AbstractContextManager[Iterator[bytes]]) -> None:
     """Pass audio on to standard output as it comes."""
-    task, size = indicator.add_task(f"synthesizing {characters} characters"), 0
     with answer as pieces:
-        for piece in pieces:
-            size += len(piece)
+        for piece in _counted(indicator, characters, pieces):
             try:
                 sys.stdout.buffer.write(piece)
                 sys.stdout.buffer.flush()
@@ -221,7 +227,25 @@ def _pass_on(indicator: Progress, characters: int, answer: AbstractContextManage
                 raise  # the reader of the pipe has closed it
             except OSError as error:
                 fail(f"cannot write to standard output: {error.strerror}")
-            indicator.update(task, description=f"synthesizing {characters} characters: {size / 1000:,.0f} kB")
+
+
+def _play(indicator: Progress, characters: int, answer: AbstractContextManager[Iterator[bytes]]) -> None:
+    """Play audio as it comes."""
+    try:
+        command = player.find_player()
+        with answer as pieces:
+            player.play(command, _counted(indicator, characters, pieces))
+    except player.PlayerError as error:
+        fail(str(error))
+
+
+def _counted(indicator: Progress, characters: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces; the indicator tells how much has come."""
+    task, size = indicator.add_task(f"synthesizing {characters} characters"), 0
+    for piece in pieces:
+        size += len(piece)
+        indicator.update(task, description=f"synthesizing {characters} characters: {size / 1000:,.0f} kB")
+        yield piece
 
 
 @app.command()

@@ -1,6 +1,8 @@
 """Whole answers against streamed ones: the first sound, the throughput, and how long listeners have nothing to play.
 
 A second server does as Kokoro-FastAPI does: it streams sentence after sentence from one model, which has all the cores.
+
+With --hold, listeners are added until one of them has nothing to play: so many streams does the host hold.
 """
 
 from __future__ import annotations
@@ -92,6 +94,47 @@ async def run_once(url: str, side: str, listeners: int, sentences: int, first_te
         return Run(side, listeners, time.monotonic() - began, heard)
 
 
+@dataclass(frozen=True)
+class Held:
+    """How many streams at once have no gap, and what the engine makes of whole answers to as many listeners."""
+
+    listeners: int
+    throughput: float
+    """Seconds of audio per second."""
+
+    def __str__(self) -> str:
+        share = self.listeners / self.throughput
+        return (
+            f"{plural(self.listeners, 'stream')} at once without a gap; whole answers to as many: "
+            f"{self.throughput:.2f} audio s/s; ratio {share:.2f}"
+        )
+
+
+async def find_held(url: str, sentences: int, sample_rate: int, rounds: int) -> Held:
+    """The most listeners, each with a text of its own, of whom none has a gap in any of `rounds` rounds."""
+    asked = 0
+
+    async def has_gap(listeners: int) -> bool:
+        nonlocal asked
+        for _ in range(rounds):
+            run = await run_once(url, STREAMED, listeners, sentences, asked, sample_rate)
+            asked += listeners
+            gaps = sum(answer.gaps for answer in run.heard)
+            report_progress(f"{plural(listeners, 'listener')}: {plural(gaps, 'gap')}")
+            if gaps:
+                return True
+        return False
+
+    low, high = 0, 1  # none has a gap; one has
+    while not await has_gap(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if await has_gap(middle) else (middle, high)
+    wholes = [await run_once(url, WHOLE, max(1, low), sentences, asked + n * low, sample_rate) for n in range(rounds)]
+    return Held(low, median(run.throughput for run in wholes))
+
+
 def main(
     *,
     engine: Annotated[str, typer.Option(help="Engine of the workers.")] = "hibari",
@@ -103,6 +146,7 @@ def main(
     sentences: Annotated[int, typer.Option(min=1, help="Sentences of a text.")] = 20,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each side, which take turns.")] = 3,
     one_model: Annotated[bool, typer.Option(help="Measure a server of one model, too.")] = True,
+    hold: Annotated[bool, typer.Option("--hold", help="Find how many listeners have no gap, instead.")] = False,
 ) -> None:
     """Measure whole and streamed answers of one server, and streamed ones of a server of one model, by turns."""
     interrupt_on_signals()
@@ -116,6 +160,11 @@ def main(
                 server = servers.enter_context(
                     start_chorus("chorus", engine=engine, workers=workers, folder=Path(folder), settings=settings)
                 )
+                rate = CARDS[engine].sample_rate
+                if hold:
+                    held = asyncio.run(find_held(server.url, sentences, rate, rounds))
+                    typer.echo(f"{machine()}\n{engine}, {plural(workers, 'worker')}: {held}")
+                    return
                 urls = {WHOLE: server.url, STREAMED: server.url}
                 if one_model:
                     (alone := Path(folder) / "one").mkdir()
@@ -129,7 +178,6 @@ def main(
                     for number in range(rounds):
                         for side in list(urls) if number % 2 else reversed(urls):
                             report_progress(f"{side}, {plural(count, 'listener')}, round {number + 1} of {rounds}")
-                            rate = CARDS[engine].sample_rate
                             runs.append(asyncio.run(run_once(urls[side], side, count, sentences, first_text, rate)))
                             first_text += count
         except (ServerError, httpx.HTTPError) as error:

@@ -220,6 +220,18 @@ def test_audio_goes_into_a_pipe(server: Server) -> None:
     assert not list(Path().iterdir())
 
 
+def test_audio_is_played_while_it_is_made(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard, player = tmp_path / "heard.wav", tmp_path / "ffplay"
+    player.write_text(f"#!/bin/sh\n/bin/cat >{heard}\n")
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    result = run("say", SENTENCES, "--play", url=server.url)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "", "")
+    assert heard.read_bytes()[40:44] == b"\xff\xff\xff\xff", "a WAV whose length is not known yet"
+    assert len(heard.read_bytes()) > 44
+    assert run("say", "Hello.", "--play", "-o", "hello.wav", url=server.url).exit_code == 2
+
+
 def test_audio_of_any_format_goes_into_a_pipe(server: Server) -> None:
     answer = start("say", "Hello.", "--format", "mp3", url=server.url)
     assert answer.stdout.startswith(b"ID3")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 
-from scripts.benchmarks.streaming import ONE_MODEL, STREAMED, WHOLE, Heard, Run, report, text_of
+import pytest
+
+from scripts.benchmarks import streaming
+from scripts.benchmarks.streaming import ONE_MODEL, STREAMED, WHOLE, Heard, Held, Run, find_held, report, text_of
 from tests.support.bench import TIMEOUT, bench
 
 
@@ -20,6 +23,21 @@ def test_a_row_compares_a_side_with_whole_answers() -> None:
         "| 1 | whole | 2.00 | 1.000 | 2.00 | 5.00 | 1.00 | 0.0 | 0.00 |",
         "| 1 | streamed | 0.50 | 0.250 | 2.50 | 4.00 | 0.80 | 2.0 | 0.75 |",
     ]
+
+
+async def test_listeners_are_added_until_one_has_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    async def run_once(_: str, side: str, listeners: int, *__: object) -> Run:
+        tried.append(listeners)
+        gaps = 1 if side == STREAMED and listeners > 5 else 0
+        return Run(side, listeners, 2.0, [Heard(0.1, 2.0, 3.0, gaps, 0.1 * gaps)] * listeners)
+
+    monkeypatch.setattr(streaming, "run_once", run_once)
+    held = await find_held("http://somewhere", 4, 24_000, 1)
+    assert held == Held(5, 7.5)
+    assert tried == [1, 2, 4, 8, 6, 5, 5]
+    assert str(held).endswith("ratio 0.67")
 
 
 def test_all_sides_are_measured() -> None:
