@@ -19,6 +19,7 @@ ChorusError
 │   └── IdempotencyConflictError   409  the idempotency key was used for a different request
 ├── NotAuthenticatedError          401
 ├── NotAllowedError                403  the API key does not permit it
+│   └── OperatorKeyRequiredError   403  only an operator's API key permits it
 ├── RateLimitedError               429  the caller's rate limit is exceeded
 ├── LimitsUnavailableError         503  the rate limits cannot be checked, and the server refuses requests without them
 ├── JobsFullError                  503  too many jobs are queued, or their audio fills the store
@@ -154,7 +155,7 @@ class AudioTooLargeError(InvalidRequestError):
 
 
 class UnsupportedMediaTypeError(InvalidRequestError):
-    """The Content-Type header does not name JSON, or the body is compressed."""
+    """The Content-Type header does not name the format that is expected, or the body is compressed."""
 
     status = 415
     code = "unsupported_media_type"
@@ -208,6 +209,12 @@ class NotAllowedError(ChorusError):
     status = 403
     type = "permission_error"
     code = "not_allowed"
+
+
+class OperatorKeyRequiredError(NotAllowedError):
+    """The request is for operators, and has no operator's API key."""
+
+    code = "operator_key_required"
 
 
 class RateLimitedError(ChorusError):

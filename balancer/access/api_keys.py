@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
@@ -36,6 +37,15 @@ class KeysFileError(ValueError):
     """The file of API keys cannot be used; the message says why."""
 
 
+class Role(StrEnum):
+    """What the owner of a key may do."""
+
+    CLIENT = "client"
+    """Use the server: speech, jobs, lists, health and metrics."""
+    OPERATOR = "operator"
+    """Run it, too: add and remove voices, drain and resume the host."""
+
+
 class ApiKey(BaseModel):
     """One API key and the permissions of its owner. A limit of None means the server's default limit."""
 
@@ -45,6 +55,7 @@ class ApiKey(BaseModel):
     digest: Annotated[str, Field(pattern=DIGEST_PATTERN)]
     """SHA-256 of the key, in hexadecimal. Keys are long and random, so a slow hash would add no protection."""
     created: datetime | None = None
+    role: Role = Role.CLIENT
     priority: Priority = Priority.INTERACTIVE
     """The highest priority that its requests get."""
     requests_per_minute: Count | None = None
@@ -115,7 +126,8 @@ def write_keys(file: Path, keys: Sequence[ApiKey]) -> None:
     """Replace the file atomically; only its owner may read it. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    content = _File(keys=tuple(keys)).model_dump_json(indent=2, exclude_none=True)
+    # Without defaults: a version that does not know of a field reads the file, as long as no key makes use of it.
+    content = _File(keys=tuple(keys)).model_dump_json(indent=2, exclude_defaults=True)
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as new:
             new.write(content + "\n")

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from balancer.access.api_keys import ApiKey
+from balancer.access.api_keys import ApiKey, Role
+from balancer.errors import OperatorKeyRequiredError
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,20 @@ def caller_of(request: Request) -> Caller:
         return known
     client = request.scope.get("client")
     return Caller(client[0] if client is not None else "")
+
+
+def operator_of(request: Request) -> Caller:
+    """The caller of a request that is for operators. Raises OperatorKeyRequiredError for any other caller."""
+    caller = caller_of(request)
+    if caller.key is None:
+        raise OperatorKeyRequiredError(
+            "without API keys, this server takes no operator's request from the network: use the chorus command on its "
+            "host, or make an operator's key there with `chorus keys add NAME --role operator`; from then on every "
+            "request needs a key"
+        )
+    if caller.key.role is not Role.OPERATOR:
+        raise OperatorKeyRequiredError(
+            f"your API key has the role {caller.key.role.value!r}, and this needs an operator's: "
+            "`chorus keys add NAME --role operator` makes one on the server's host"
+        )
+    return caller

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, update_keys
+from balancer.access.api_keys import ApiKey, KeysFileError, Role, digest_of, new_key, read_keys, update_keys
 from balancer.cli.console import EXIT_REFUSED, fail, tell
 from balancer.scheduling.priority import Priority
 from balancer.settings import Settings, SettingsError
@@ -30,6 +30,10 @@ def add(
     name: Annotated[
         str, typer.Argument(help="Name of the key's owner: letters, digits, dots, dashes and underscores.")
     ],
+    *,
+    role: Annotated[
+        Role, typer.Option(help="client: may use the server; operator: may add and remove voices and drain it, too.")
+    ] = Role.CLIENT,
     priority: Annotated[Priority, typer.Option(help="Highest priority of its requests.")] = Priority.INTERACTIVE,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="Maximum requests per minute.")] = None,
     characters_per_minute: Annotated[
@@ -55,6 +59,7 @@ def add(
             name=name,
             digest=digest_of(secret),
             created=datetime.now(UTC).replace(microsecond=0),
+            role=role,
             priority=priority,
             requests_per_minute=requests_per_minute,
             characters_per_minute=characters_per_minute,
@@ -94,13 +99,13 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
         return
-    table = Table("name", "created", "priority", "limits", "voices")
+    table = Table("name", "role", "created", "priority", "limits", "voices")
     for row in rows:
         limits = ", ".join(
-            f"{name} {row[name]}" for name in row if name not in ("name", "created", "priority", "voices")
+            f"{name} {row[name]}" for name in row if name not in ("name", "role", "created", "priority", "voices")
         )
         voices = escape(", ".join(row.get("voices", ["any"])))
-        table.add_row(row["name"], row.get("created", ""), row["priority"], limits, voices)
+        table.add_row(row["name"], row["role"], row.get("created", "")[:10], row["priority"], limits, voices)
     Console().print(table)
 
 

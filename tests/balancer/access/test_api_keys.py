@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, new_key, read_keys, update_keys, write_keys
+from balancer.access.api_keys import ApiKey, KeysFileError, Role, digest_of, new_key, read_keys, update_keys, write_keys
 from balancer.scheduling.priority import Priority
 from tests.support.harness import ROOT
 
@@ -34,6 +34,21 @@ def test_a_file_holds_digests_only_and_only_its_owner_can_read_it(tmp_path: Path
     assert [found.name for found in file.parent.iterdir()] == ["keys.json"]
 
 
+def test_a_key_without_a_role_is_a_clients(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    file.write_text('{"keys": [{"name": "old", "digest": "' + "0" * 64 + '", "priority": "batch"}]}')
+    (old,) = read_keys(file)
+    assert old.role is Role.CLIENT
+    write_keys(file, [old, key("ops", role="operator")])
+    assert [found.role for found in read_keys(file)] == [Role.CLIENT, Role.OPERATOR]
+
+
+def test_a_clients_key_is_written_as_versions_without_roles_read_it(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [key("shop")])
+    assert "role" not in file.read_text()
+
+
 def test_no_file_holds_no_keys(tmp_path: Path) -> None:
     assert read_keys(tmp_path / "none") == ()
 
@@ -45,6 +60,7 @@ def test_no_file_holds_no_keys(tmp_path: Path) -> None:
         ('{"keys": [{"name": "a"}]}', "digest"),
         ('{"keys": [{"name": "a b", "digest": "' + "0" * 64 + '"}]}', "name"),
         ('{"keys": [{"name": "a", "digest": "' + "0" * 64 + '", "concurrency": 0}]}', "concurrency"),
+        ('{"keys": [{"name": "a", "digest": "' + "0" * 64 + '", "role": "king"}]}', "role"),
         ('{"key": []}', "key"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from balancer.access.api_keys import digest_of, read_keys
+from balancer.access.api_keys import Role, digest_of, read_keys
 from balancer.cli.main import app
 
 
@@ -38,6 +38,17 @@ def test_list_shows_no_digest(file: Path) -> None:
     assert (row["name"], row["characters_per_day"]) == ("shop", 1000)
     assert "digest" not in row
     assert "characters_per_day 1000" in " ".join(run("list").stdout.split())
+
+
+def test_the_role_of_a_key(file: Path) -> None:
+    assert run("add", "shop").exit_code == 0
+    assert run("add", "ops", "--role", "operator").exit_code == 0
+    assert run("add", "other", "--role", "king").exit_code == 2
+    assert [(key.name, key.role) for key in read_keys(file)] == [("shop", Role.CLIENT), ("ops", Role.OPERATOR)]
+    assert [row["role"] for row in json.loads(run("list", "--json").stdout)] == ["client", "operator"]
+    shown = run("list").stdout
+    assert "client" in shown
+    assert "operator" in shown
 
 
 def test_revoke(file: Path) -> None:
