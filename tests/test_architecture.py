@@ -73,7 +73,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("worker.engines.chatterbox.kernels",),
     ("worker.engines.chatterbox.kernels.simd",),
     ("worker.engines.chatterbox", "worker.engines.base"),
-    ("voices.voice_editor", "voices.watched_registry"),
+    ("voices.isolated_inspection", "voices.voice_editor", "voices.watched_registry"),
     ("voices.registry",),
     ("voices.clips", "voices.conditionals_cache"),
     ("voices.downmix", "voices.file_thread", "voices.names", "voices.regular_files"),

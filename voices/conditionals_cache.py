@@ -6,6 +6,8 @@ Workers write the files. Whoever deletes a voice deletes its files here as well,
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from voices.regular_files import MAX_CLIP_BYTES, read_regular_file
@@ -19,6 +21,18 @@ def clip_digest(clip: Path) -> str:
     return hashlib.sha256(read_regular_file(clip, MAX_CLIP_BYTES)).hexdigest()
 
 
+def clip_digests(folder: Path) -> tuple[str, ...]:
+    """Returns the digests of all files in a voice's folder that may be its clip."""
+    digests = []
+    try:
+        for file in folder.iterdir():
+            with suppress(OSError):  # no clip, so nothing was computed from it
+                digests.append(clip_digest(file))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(digests)
+
+
 def cache_file(cache: Path, model: str, digest: str) -> Path:
     """Returns the file for the conditionals of a clip.
 
@@ -27,7 +41,8 @@ def cache_file(cache: Path, model: str, digest: str) -> Path:
     return cache / FOLDER / model / f"{digest}{SUFFIX}"
 
 
-def delete_cached(cache: Path, digest: str) -> None:
-    """Deletes what any model computed from the clip. Raises OSError."""
-    for file in (cache / FOLDER).glob(f"*/{digest}{SUFFIX}"):
-        file.unlink(missing_ok=True)
+def delete_cached(cache: Path, digests: Iterable[str]) -> None:
+    """Deletes what any model computed from these clips. Raises OSError."""
+    for digest in digests:
+        for file in (cache / FOLDER).glob(f"*/{digest}{SUFFIX}"):
+            file.unlink(missing_ok=True)

@@ -43,6 +43,10 @@ class VoiceError(ValueError):
     """A voice or the folder of voices cannot be used; the message names the file and the remedy."""
 
 
+class VoicesUnavailableError(VoiceError):
+    """The folder of voices cannot be read or written, whatever the voice."""
+
+
 class UnknownVoiceError(LookupError):
     """No voice has that name or alias; the message lists the existing ones."""
 
@@ -290,14 +294,16 @@ def _file_state(path: Path) -> tuple[int, ...] | None:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Returns the voices' folders. Raises VoiceError."""
+    """Returns the voices' folders. Raises VoicesUnavailableError."""
     try:
         # Caches and hidden folders begin with these characters, a voice's name does not.
         return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] not in "._"]
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise VoiceError(f"there is no folder of voices at {folder}; set CHORUS_VOICES_DIR to one") from error
+        raise VoicesUnavailableError(
+            f"there is no folder of voices at {folder}; set CHORUS_VOICES_DIR to one"
+        ) from error
     except OSError as error:
-        raise VoiceError(f"cannot read the folder of voices {folder}: {error.strerror}") from error
+        raise VoicesUnavailableError(f"cannot read the folder of voices {folder}: {error.strerror}") from error
 
 
 def describe_errors(error: ValidationError) -> str:

@@ -1,6 +1,6 @@
 """Adds and removes cloned voices. A voice appears in the folder of voices completely or not at all.
 
-Called by the command line. Running servers notice the change by themselves.
+Called by the command line and by servers for their operators. Running servers notice the change by themselves.
 """
 
 from __future__ import annotations
@@ -16,13 +16,26 @@ import tomli_w
 from pydantic import ValidationError
 
 from voices import clips
-from voices.clips import ClipError
+from voices.clips import Clip, ClipError
+from voices.conditionals_cache import clip_digests, delete_cached
 from voices.names import folder_name, free_name
-from voices.registry import Consent, Registry, Voice, VoiceError, describe_errors
+from voices.registry import (
+    Consent,
+    Registry,
+    UnknownVoiceError,
+    Voice,
+    VoiceError,
+    VoicesUnavailableError,
+    describe_errors,
+)
 from voices.regular_files import MAX_CLIP_BYTES, read_regular_file
 
 REQUIRED_VOICE = "default"
 """The voice of requests that name no voice: a server does not start without it."""
+
+
+class VoiceExistsError(VoiceError):
+    """Another voice has the name, or one of the aliases."""
 
 
 def add(
@@ -36,11 +49,16 @@ def add(
     language: str = "en",
     aliases: tuple[str, ...] = (),
     replace: bool = False,
+    cache: Path | None = None,
+    measured: Clip | None = None,
 ) -> Voice:
     """Adds a voice that is cloned from `clip`, of which it makes a copy, and returns it.
 
-    With `replace`, an existing voice of that name is replaced. Raises ClipError, which lists all defects of the clip,
-    or VoiceError for any other reason; the folder is then unchanged.
+    With `replace`, an existing voice of that name is replaced, and what `cache` has of its conditionals is deleted.
+    `measured` is what `clips.inspect` finds of the clip, if that is known already.
+
+    Raises ClipError, which lists all defects of the clip, VoiceExistsError, or VoiceError for any other reason; the
+    folder is then unchanged, unless the message says that all but an old file is done.
     """
     registry = Registry.load(folder)
     description_fields = {
@@ -57,44 +75,51 @@ def add(
     except ValidationError as error:
         raise VoiceError(f"voice {name!r} cannot be added: {describe_errors(error)}") from error
     _check_names(voice, registry, replace=replace)
-    measured = clips.inspect(clip)
+    measured = measured or clips.inspect(clip)
     if faults := clips.faults(measured):
         raise ClipError("\n  - ".join([f"{clip} cannot be a reference clip:", *faults]))
     voice = voice.model_copy(update={"reference": f"reference{measured.suffix}"})
+    own = folder / voice.folder_name
+    old_clips = clip_digests(own) if replace else ()
     try:
         with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
             new_folder = Path(scratch) / voice.folder_name
             _write(new_folder, voice, clip)
-            own = folder / voice.folder_name
             # rename fails if another process has added a voice of that name meanwhile.
             with _replaced(own) if replace else nullcontext():
                 new_folder.rename(own)
     except UnicodeEncodeError as error:
         raise VoiceError(f"voice {name!r} cannot be added: its description must be UTF-8") from error
     except OSError as error:
-        raise VoiceError(f"cannot write voice {name!r} in {folder}: {error.strerror}") from error
+        raise VoicesUnavailableError(f"cannot write voice {name!r} in {folder}: {error.strerror}") from error
+    _delete_conditionals(cache, old_clips)
     return voice
 
 
-def remove(folder: Path, name: str) -> None:
-    """Deletes a voice and its clip. Raises VoiceError if `removable_folder` does, or if deleting fails."""
+def remove(folder: Path, name: str, *, cache: Path | None = None) -> None:
+    """Deletes a voice and its clip, and what `cache` has of its conditionals.
+
+    Raises the errors of `removable_folder`, and VoicesUnavailableError if deleting fails.
+    """
     own = removable_folder(folder, name)
+    old_clips = clip_digests(own)
     try:
         with _replaced(own):
             pass
     except OSError as error:
-        raise VoiceError(f"cannot remove voice {name!r} from {folder}: {error.strerror}") from error
+        raise VoicesUnavailableError(f"cannot remove voice {name!r} from {folder}: {error.strerror}") from error
+    _delete_conditionals(cache, old_clips)
 
 
 def removable_folder(folder: Path, name: str) -> Path:
     """Returns the folder of the voice, usable or broken, of that name; a broken one may have that of its folder.
 
-    Raises VoiceError if there is none, or if the server needs it.
+    Raises UnknownVoiceError if there is none, VoiceError if the server needs it.
     """
     names = _names_by_folder(Registry.load(folder))
     own = name if name in names else folder_name(name)
     if own not in names:
-        raise VoiceError(f"there is no voice {name!r}; there are: {', '.join(sorted(names.values())) or 'none at all'}")
+        raise UnknownVoiceError(name, tuple(sorted(names.values())), None)
     if own == REQUIRED_VOICE:
         raise VoiceError(f"voice {REQUIRED_VOICE!r} cannot be removed: it is the voice of requests that name none")
     return folder / own
@@ -106,19 +131,19 @@ def _names_by_folder(registry: Registry) -> dict[str, str]:
 
 
 def _check_names(voice: Voice, registry: Registry, *, replace: bool) -> None:
-    """Raises VoiceError if another voice has the name or an alias: the registry would leave out one of the two."""
+    """Raises VoiceExistsError if another voice has the name or an alias: the registry would leave out one of them."""
     folders = _names_by_folder(registry)
     aliases = {folder_name(alias): other.folder_name for other in registry for alias in other.aliases}
     owners = aliases | {own: own for own in folders}
     own = voice.folder_name
     if own in folders and not replace:
-        raise VoiceError(
-            f"there is a voice {folders[own]!r} already; use --replace to replace it, or another name, such as "
+        raise VoiceExistsError(
+            f"there is a voice {folders[own]!r} already; replace it (`replace`), or use another name, such as "
             f"{free_name(voice.name, owners)!r}"
         )
     for name in (voice.name, *voice.aliases):
         if (owner := owners.get(folder_name(name), own)) != own:
-            raise VoiceError(
+            raise VoiceExistsError(
                 f"{name!r} is a name or alias of voice {folders[owner]!r} already; choose another, such as "
                 f"{free_name(name, owners)!r}, or change that voice"
             )
@@ -132,6 +157,18 @@ def _write(own: Path, voice: Voice, clip: Path) -> None:
     (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
     if problems := Registry.load(own.parent).problems:
         raise VoiceError(problems[own.name])
+
+
+def _delete_conditionals(cache: Path | None, digests: tuple[str, ...]) -> None:
+    """Deletes the conditionals of clips, which suffice to speak with their voice."""
+    if cache is None:
+        return
+    try:
+        delete_cached(cache, digests)
+    except OSError as error:
+        raise VoicesUnavailableError(
+            f"done, but {error.filename} could not be deleted ({error.strerror}): delete it by hand"
+        ) from error
 
 
 @contextmanager
@@ -156,4 +193,6 @@ def _replaced(own: Path) -> Iterator[None]:
         else:
             shutil.rmtree(hidden)
     except OSError as error:
-        raise VoiceError(f"done, but {hidden} could not be deleted ({error.strerror}): delete it by hand") from error
+        raise VoicesUnavailableError(
+            f"done, but {hidden} could not be deleted ({error.strerror}): delete it by hand"
+        ) from error

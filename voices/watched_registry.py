@@ -15,9 +15,9 @@ RESCAN_SECONDS = 2.0
 
 
 class WatchedRegistry(LiveRegistry):
-    """A LiveRegistry whose methods never wait for the folder, but for `rescan` and `current_fingerprint`.
+    """A LiveRegistry whose methods never wait for the folder, but for `rescan`, `reload` and `current_fingerprint`.
 
-    The folder is scanned every POLL_INTERVAL_SECONDS. A folder that does not answer slows only those two.
+    The folder is scanned every POLL_INTERVAL_SECONDS. A folder that does not answer slows only those three.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +46,12 @@ class WatchedRegistry(LiveRegistry):
         """The same for a thread that may wait."""
         with suppress(TimeoutError):
             self._start_rescan().result(RESCAN_SECONDS)
+
+    async def reload(self) -> None:
+        """Scans the folder, which has just been changed. Waits for RESCAN_SECONDS at most."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RESCAN_SECONDS):
+                await self._files.run(self._refresh, 0.0)
 
     async def current_fingerprint(self, voice: Voice) -> tuple[int, ...]:
         """Returns `fingerprint(voice)`. Raises VoiceError."""

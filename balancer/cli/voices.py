@@ -6,8 +6,8 @@ The subcommands change the folder of voices and need no server; a running server
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +21,6 @@ from balancer.cli.console import LOCAL_URL, ApiKey, Url, fail, request, tell
 from balancer.settings import Settings, SettingsError
 from voices import clips, voice_editor
 from voices.clips import Clip, ClipError
-from voices.conditionals_cache import clip_digest, delete_cached
-from voices.names import folder_name
 from voices.registry import POLL_INTERVAL_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import CARDS
 
@@ -78,7 +76,6 @@ def add(
     with _reporting_errors():
         settings = Settings.load(voices_dir=voices_dir)
         folder = settings.storage.voices_dir
-        old_clips = _clip_digests(folder / folder_name(name)) if replace else ()
         voice = voice_editor.add(
             folder,
             name,
@@ -89,9 +86,9 @@ def add(
             language=language,
             aliases=tuple(alias or ()),
             replace=replace,
+            cache=settings.storage.cache_dir,
         )
         measured = clips.inspect(folder / voice.folder_name / str(voice.reference))
-        _delete_conditionals(settings.storage.cache_dir, old_clips)
     tell(f"voice {voice.name}: {_describe_clip(measured)}")
     for note in clips.notes(measured):
         tell(f"note: {note}")
@@ -113,9 +110,7 @@ def remove(
             if not sys.stdin.isatty():
                 fail(f"deleting voice {name!r} cannot be undone, and there is no terminal to ask on: add --yes")
             typer.confirm(f"Delete voice {name!r} and its recording in {own}?", abort=True, err=True)
-        old_clips = _clip_digests(own)
-        voice_editor.remove(folder, name)
-        _delete_conditionals(settings.storage.cache_dir, old_clips)
+        voice_editor.remove(folder, name, cache=settings.storage.cache_dir)
     tell(f"deleted voice {name}")
 
 
@@ -150,24 +145,6 @@ def show(
     Console().print(table)
     if defects:
         fail("\n  - ".join([f"the recording of voice {voice.name!r}:", *defects]))
-
-
-def _clip_digests(folder: Path) -> tuple[str, ...]:
-    """Digests of all files in a voice's folder that may be its clip."""
-    digests = []
-    try:
-        for file in folder.iterdir():
-            with suppress(OSError):  # no clip, so nothing was computed from it
-                digests.append(clip_digest(file))
-    except FileNotFoundError:
-        return ()
-    return tuple(digests)
-
-
-def _delete_conditionals(cache: Path, digests: Iterable[str]) -> None:
-    """Deletes the conditionals of clips, which suffice to speak with their voice."""
-    for digest in digests:
-        delete_cached(cache, digest)
 
 
 def _voice_rows(voice: Voice) -> dict[str, str]:

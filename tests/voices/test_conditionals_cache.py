@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from voices.conditionals_cache import cache_file, clip_digest, delete_cached
+from voices.conditionals_cache import cache_file, clip_digest, clip_digests, delete_cached
 
 
 def test_files_are_named_by_the_clips_content(tmp_path: Path) -> None:
@@ -22,6 +22,13 @@ def test_delete_cached_deletes_the_files_of_every_model_and_no_other_clip(tmp_pa
     for file in files.values():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
-    delete_cached(tmp_path, "a")
+    delete_cached(tmp_path, ["a"])
     assert {key for key, file in files.items() if file.exists()} == {("one", "b"), ("two", "b")}
-    delete_cached(tmp_path / "none", "a")
+    delete_cached(tmp_path / "none", ["a"])
+
+
+def test_clip_digests_are_those_of_the_files_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "clip.wav").write_bytes(b"sound")
+    (tmp_path / "folder").mkdir()
+    assert clip_digests(tmp_path) == (clip_digest(tmp_path / "clip.wav"),)
+    assert clip_digests(tmp_path / "none") == ()

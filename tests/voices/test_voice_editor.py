@@ -18,7 +18,8 @@ from tests.support.harness import ROOT
 from tests.support.recordings import record, silence, speech
 from voices import voice_editor
 from voices.clips import ClipError
-from voices.registry import Consent, Registry, Voice, VoiceError
+from voices.conditionals_cache import cache_file, clip_digest
+from voices.registry import Consent, Registry, UnknownVoiceError, Voice, VoiceError
 from voices.regular_files import read_regular_file
 
 ADA = Consent(given_by="Ada", given_on=date(2026, 1, 31))
@@ -131,7 +132,7 @@ def test_any_description_is_written_unchanged(tmp_path_factory: pytest.TempPathF
         (
             "DEFAULT",
             {},
-            "there is a voice 'default' already; use --replace to replace it, or another name, such as 'DEFA",
+            "there is a voice 'default' already; replace it (`replace`), or use another name, such as 'DEFA",
         ),
         (" Alloy", {}, "'Alloy' is a name or alias of voice 'default' already; choose another, such as 'Alloy 2', or"),
         ("alloy", {"aliases": ("alloy-2",)}, "such as 'alloy-2', or"),
@@ -321,7 +322,7 @@ def test_a_name_is_any_printable_line(folder: Path, clip: Path, other_clip: Path
     (own,) = {path.name for path in folder.iterdir()} - {"default"}
     assert re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", own)
     assert set(folder.parent.iterdir()) == around
-    assert f"there is a voice {name!r} already; use --replace" in refused(folder, name.upper(), clip)
+    assert f"there is a voice {name!r} already; replace it (`replace`)" in refused(folder, name.upper(), clip)
     voice_editor.add(folder, name.upper(), other_clip, synthetic=True, replace=True)
     assert sorted(path.name for path in folder.iterdir()) == sorted([own, "default"])
     voice_editor.remove(folder, name)
@@ -365,10 +366,24 @@ def test_only_a_voice_can_be_removed(folder: Path, clip: Path, name: str) -> Non
     voice_editor.add(folder, "ada", clip, synthetic=True)
     (folder / ".new-x").mkdir()
     before = content(folder)
-    with pytest.raises(VoiceError) as caught:
+    with pytest.raises(UnknownVoiceError) as caught:
         voice_editor.remove(folder, name)
     assert str(caught.value) == f"there is no voice {name!r}; there are: ada, default"
     assert content(folder) == before
+
+
+def test_conditionals_go_with_their_clip(folder: Path, clip: Path, other_clip: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first, second = (cache_file(cache, "model", clip_digest(file)) for file in (clip, other_clip))
+    first.parent.mkdir(parents=True)
+    for file in (first, second):
+        file.touch()
+    voice_editor.add(folder, "ada", clip, synthetic=True, cache=cache)
+    assert (first.exists(), second.exists()) == (True, True)
+    voice_editor.add(folder, "ada", other_clip, synthetic=True, replace=True, cache=cache)
+    assert (first.exists(), second.exists()) == (False, True)
+    voice_editor.remove(folder, "ada", cache=cache)
+    assert not second.exists()
 
 
 def test_the_default_voice_stays(folder: Path) -> None:

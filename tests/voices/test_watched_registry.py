@@ -51,6 +51,19 @@ def stuck(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StuckRegist
     registry.answers.set()
 
 
+async def test_a_change_of_ones_own_is_noticed_at_once(folder: Path) -> None:
+    registry = WatchedRegistry(folder)
+    await registry.reload()
+    add(folder, "bob")
+    await registry.reload()
+    assert registry.resolve("bob").name == "bob"
+
+
+async def test_a_folder_that_does_not_answer_is_not_waited_for_after_a_change(stuck: StuckRegistry) -> None:
+    await asyncio.wait_for(stuck.reload(), TIMEOUT)
+    assert stuck.names == ("alice",)
+
+
 def test_changes_are_noticed_without_being_asked_for(folder: Path) -> None:
     registry = WatchedRegistry(folder)
     assert registry.names == ("alice",)

@@ -161,7 +161,7 @@ def test_a_device_is_no_recording(folder: Path, tmp_path: Path, device: str) -> 
     ("arguments", "message"),
     [
         ([" "], "voice ' ' cannot be added: name: is empty; 'narrator' would do"),
-        (["default"], "there is a voice 'default' already; use --replace"),
+        (["default"], "there is a voice 'default' already; replace it (`replace`)"),
         (["alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--alias", "alloy"], "'alloy' is a name or alias of voice 'default' already"),
         (["ada", "--language", "English"], "voice 'ada' cannot be added: language: "),
