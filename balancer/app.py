@@ -22,7 +22,7 @@ from balancer.access.host_names import HostNames
 from balancer.access.key_ring import KeyRing
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api import control, docs, health, openai, queue, tts, voices
+from balancer.api import control, docs, health, openai, operators, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.middleware.forwarded import ForwardedMiddleware
@@ -56,6 +56,7 @@ from balancer.operations.loop_lag import observe_loop_lag
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.ready_banner import print_ready_banner
 from balancer.operations.recycling import RecycleLimits, WorkerRecycler
+from balancer.operations.voice_library import VoiceLibrary
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.scheduling.stream_headroom import StreamHeadroom
@@ -101,9 +102,9 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         _attempt_timeouts(settings.attempts),
         ejection_failures=settings.probes.ejection_failures,
     )
-    validator = RequestValidator(
-        card, WatchedRegistry(settings.storage.voices_dir), limits.max_text_characters, settings.text.normalize
-    )
+    registry = WatchedRegistry(settings.storage.voices_dir)
+    library = VoiceLibrary(settings.storage.voices_dir, settings.storage.cache_dir, registry)
+    validator = RequestValidator(card, registry, limits.max_text_characters, settings.text.normalize)
     job_validator = replace(validator, max_characters=limits.job_text_characters)
     held = HeldAudio(settings.memory)
     encoders = EncoderPool(held, limit=settings.scheduling.queue_limit, threads=settings.memory.encoder_threads)
@@ -184,7 +185,8 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 max_json_audio=settings.memory.json_audio_bytes,
             ),
             *job_routes.routes(),
-            *voices.routes(validator),
+            *voices.routes(validator, library, held.files),
+            *operators.routes(dispatcher),
             *health.routes(dispatcher, metrics, process_cpu),
             *docs.routes(validator),
         ],
@@ -197,7 +199,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         },
         lifespan=_lifespan(
             stores,
-            [encoders, held, job_routes],
+            [encoders, held, job_routes, library],
             background,
             [
                 # Its view of the workers is shared with every request that waits for one of them.

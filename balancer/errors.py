@@ -12,6 +12,9 @@ ChorusError
 │   ├── BodyTooLargeError          413
 │   ├── AudioTooLargeError         413  the audio is too large for a JSON response, or for one job
 │   ├── UnsupportedMediaTypeError  415
+│   ├── ClipRefusedError           400  the recording is not good enough to clone a voice from
+│   ├── VoiceNotFoundError         404  there is no such voice to show or to remove
+│   ├── VoiceExistsError           409  a voice has that name or alias already
 │   ├── DeadlineTooShortError      400  the deadline is shorter than the synthesis itself, even on an idle server
 │   ├── ModelNotFoundError         404
 │   ├── JobNotFoundError           404  no such job, or it belongs to another API key
@@ -25,6 +28,7 @@ ChorusError
 ├── JobsFullError                  503  too many jobs are queued, or their audio fills the store
 ├── JobShareFullError              429  the same, of the caller's own share
 ├── JobsUnavailableError           503  the job store is unavailable
+├── VoicesUnavailableError         503  the folder of voices cannot be read or written, or too much waits for it
 ├── TooManyConnectionsError        503  all connections are taken
 ├── NotServingError                503  no worker is ready
 ├── QueueFullError                 503  too many utterances are queued
@@ -161,6 +165,26 @@ class UnsupportedMediaTypeError(InvalidRequestError):
     code = "unsupported_media_type"
 
 
+class ClipRefusedError(InvalidRequestError):
+    """The recording is damaged, or not good enough to clone a voice from; the message lists all defects."""
+
+    code = "clip_refused"
+
+
+class VoiceNotFoundError(InvalidRequestError):
+    """There is no voice of that name to show or to remove."""
+
+    status = 404
+    code = "voice_not_found"
+
+
+class VoiceExistsError(InvalidRequestError):
+    """Another voice has the name, or one of the aliases."""
+
+    status = 409
+    code = "voice_exists"
+
+
 class DeadlineTooShortError(InvalidRequestError):
     """Synthesis alone takes longer than the deadline allows, even on an idle server."""
 
@@ -252,6 +276,13 @@ class JobsUnavailableError(ChorusError):
 
     status = 503
     code = "jobs_unavailable"
+
+
+class VoicesUnavailableError(ChorusError):
+    """The folder of voices cannot be read or written, or too many of operators' requests wait for it."""
+
+    status = 503
+    code = "voices_unavailable"
 
 
 class TooManyConnectionsError(ChorusError):

@@ -6,6 +6,7 @@ Its operations are not available over the network, with any API key.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -25,6 +26,8 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.operations.handover import NotSupervisedError
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.recycling import WorkerRecycler
+
+log = logging.getLogger(__name__)
 
 
 def create_control_api(
@@ -46,12 +49,14 @@ def create_control_api(
 
     async def drain(request: Request) -> Response:
         dispatcher.draining = request.url.path == "/drain"
+        _log_action(request)
         return JSONResponse(_state_of(dispatcher, started_at))
 
     async def replace(request: Request) -> Response:
         index = request.path_params["index"]
         if index not in [view.index for view in dispatcher.workers()]:
             return JSONResponse({"error": {"message": f"there is no worker {index}"}}, 404)
+        _log_action(request)
 
         async def progress() -> AsyncIterator[str]:
             yield json.dumps({"replacing": index}) + "\n"
@@ -60,7 +65,8 @@ def create_control_api(
 
         return StreamingResponse(progress(), media_type="application/jsonl")
 
-    async def begin_restart(_: Request) -> Response:
+    async def begin_restart(request: Request) -> Response:
+        _log_action(request)
         try:
             await restart()
         except NotSupervisedError as error:
@@ -82,6 +88,11 @@ def create_control_api(
             Route("/hand-over", finish, methods=["POST"]),
         ]
     )
+
+
+def _log_action(request: Request) -> None:
+    """Log what an operator on this host does, as the access log does for operators with an API key."""
+    log.info("%s %s", request.method, request.url.path, extra={"fields": {"caller": "control socket"}})
 
 
 def _state_of(dispatcher: Dispatcher, started_at: float) -> ControlState:

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from balancer.api.models import (
+    DrainState,
     Error,
     Health,
     HealthStatus,
@@ -20,11 +21,16 @@ from balancer.api.models import (
     Readiness,
     ReadinessStatus,
     TtsJson,
+    VoiceDetails,
     VoiceList,
+    VoiceRemoval,
 )
+from balancer.api.voices import CLIP_FIELD
 from balancer.audio.formats import AudioFormat
 from balancer.requests.bodies import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
 from balancer.requests.validation import RequestValidator
+from balancer.requests.voice_form import VoiceForm
+from voices.clips import KINDS
 from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -39,6 +45,9 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     Model,
     ModelList,
     VoiceList,
+    VoiceDetails,
+    VoiceRemoval,
+    DrainState,
     Health,
     HealthStatus,
     Readiness,
@@ -46,6 +55,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     MetricsSummary,
 )
 
+_VOICE_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _JOB_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
 
 
@@ -59,13 +69,18 @@ class _SchemaGenerator(GenerateJsonSchema):
 def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
     """The OpenAPI document for the running engine, whose parameters are fields of the request bodies."""
     _, definitions = models_json_schema(
-        [*((model, "validation") for model in _REQUESTS), *((model, "serialization") for model in _RESPONSES)],
+        [
+            *((model, "validation") for model in _REQUESTS),
+            (VoiceForm, "validation"),
+            *((model, "serialization") for model in _RESPONSES),
+        ],
         ref_template=_REFERENCE,
         schema_generator=_SchemaGenerator,
     )
     schemas = definitions["$defs"]
     for model in _REQUESTS:
         _add_engine_fields(schemas[model.__name__], validator)
+    _add_clip(schemas[VoiceForm.__name__])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -103,7 +118,16 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 "get": _read("One model", _json(Model))
                 | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
-            "/v1/audio/voices": {"get": _read("The voices of the running engine", _json(VoiceList))},
+            "/v1/audio/voices": {
+                "get": _read("The voices of the running engine", _json(VoiceList)),
+                "post": _operator("Add a voice that is cloned from a recording", VoiceDetails, form=VoiceForm),
+            },
+            "/v1/audio/voices/{name}": {
+                "get": _operator("One voice: its recording, consent and engines", VoiceDetails, of_voice=True),
+                "delete": _operator("Delete a voice with its recording", VoiceRemoval, of_voice=True),
+            },
+            "/drain": {"post": _operator("Take this host out of service: `/ready` answers 503", DrainState)},
+            "/resume": {"post": _operator("Put a drained host back into service", DrainState)},
             "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
             "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
             "/metrics": {"get": _metrics()},
@@ -129,6 +153,15 @@ def _add_engine_fields(schema: dict[str, Any], validator: RequestValidator) -> N
     text["examples"] = ["Hello from Chorus."]
     schema["properties"]["voice"]["examples"] = [DEFAULT_VOICE]
     schema["properties"]["model"]["examples"] = [validator.card.name]
+
+
+def _add_clip(schema: dict[str, Any]) -> None:
+    schema["properties"][CLIP_FIELD] = {
+        "type": "string",
+        "format": "binary",
+        "description": f"Recording of 10 to 15 s of speech: {KINDS}.",
+    }
+    schema["required"] = [*schema["required"], CLIP_FIELD]
 
 
 def _field(parameter: Parameter | Choice) -> dict[str, Any]:
@@ -206,6 +239,26 @@ def _download() -> dict[str, Any]:
         "304": {"description": "The client has it already"},
         "416": {"description": "The range is not satisfiable"},
     }
+    return operation
+
+
+def _operator(
+    summary: str, response: type[BaseModel], *, form: type[BaseModel] | None = None, of_voice: bool = False
+) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "summary": summary,
+        "tags": ["Operators"],
+        "description": "Needs an API key of the role `operator`.",
+        "responses": {
+            "200" if form is None else "201": {"description": summary, "content": _json(response)},
+            "4XX": {"description": "The request is invalid, or has no operator's API key", "content": _json(Error)},
+            "503": {"description": "The folder of voices is not available", "content": _json(Error)},
+        },
+    }
+    if form is not None:
+        operation["requestBody"] = {"required": True, "content": {"multipart/form-data": {"schema": _reference(form)}}}
+    if of_voice:
+        operation["parameters"] = [_VOICE_NAME]
     return operation
 
 

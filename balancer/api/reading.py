@@ -63,12 +63,12 @@ async def read_json(request: Request, schema: type[Body], limit: int, memory: Bu
 
     Raises UnsupportedMediaTypeError, BodyTooLargeError, MemoryFullError, InvalidRequestError.
     """
-    media_type = _media_type(request)
+    media_type = media_type_of(request)
     if media_type != "application/json":
         raise UnsupportedMediaTypeError(
             f"the body must be JSON: send Content-Type: application/json (got {media_type or 'none'})"
         )
-    with _BodyMemory(memory, caller_of(request).identity) as taken:
+    with BodyMemory(memory, caller_of(request).identity) as taken:
         return validate_body(_parse(await _read_body(request, limit, taken)), schema)
 
 
@@ -95,14 +95,14 @@ class JsonLinesReader:
 
         Raises the errors of `read_json`; an invalid line is named in the message.
         """
-        media_type = _media_type(request)
+        media_type = media_type_of(request)
         if media_type not in JSON_LINES_TYPES:
             raise UnsupportedMediaTypeError(
                 f"the body must be JSON lines: send Content-Type: application/x-ndjson (got {media_type or 'none'})"
             )
         with (
-            _BodyMemory(self._memory, caller_of(request).identity) as taken,
-            _BodyMemory(self._parsed, _ALL_CALLERS) as parsed,
+            BodyMemory(self._memory, caller_of(request).identity) as taken,
+            BodyMemory(self._parsed, _ALL_CALLERS) as parsed,
         ):
             content = (await _read_body(request, self._max_bytes, taken)).rstrip()
             # A line of a body that is too long costs memory and time, even if it is refused.
@@ -196,11 +196,12 @@ def _deadline(value: str | None) -> float | None:
     return milliseconds
 
 
-def _media_type(request: Request) -> str:
+def media_type_of(request: Request) -> str:
+    """The media type of the body in lower case, without its parameters; empty if there is none."""
     return (header(request.scope, b"content-type") or "").partition(";")[0].strip().lower()
 
 
-class _BodyMemory:
+class BodyMemory:
     """The memory that a body takes of its caller's share. The end of the block gives it back."""
 
     def __init__(self, budget: Budget, caller: str) -> None:
@@ -227,7 +228,22 @@ class _BodyMemory:
         self._taken += size
 
 
-async def _read_body(request: Request, limit: int, memory: _BodyMemory) -> bytes:
+async def _read_body(request: Request, limit: int, memory: BodyMemory) -> bytes:
+    check_body_head(request, limit)
+    body = bytearray()
+    async for chunk in request.stream():
+        if len(body) + len(chunk) > limit:
+            raise body_too_large(limit)
+        memory.take(len(chunk))
+        body += chunk
+    return bytes(body)
+
+
+def check_body_head(request: Request, limit: int) -> None:
+    """Refuse a body that is compressed, or said to be larger than `limit` bytes.
+
+    Raises UnsupportedMediaTypeError, BodyTooLargeError.
+    """
     encoding = header(request.scope, b"content-encoding")
     if encoding is not None and encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaTypeError(
@@ -235,17 +251,11 @@ async def _read_body(request: Request, limit: int, memory: _BodyMemory) -> bytes
         )
     declared = header(request.scope, b"content-length")
     if declared is not None and declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
-    body = bytearray()
-    async for chunk in request.stream():
-        if len(body) + len(chunk) > limit:
-            raise _too_large(limit)
-        memory.take(len(chunk))
-        body += chunk
-    return bytes(body)
+        raise body_too_large(limit)
 
 
-def _too_large(limit: int) -> BodyTooLargeError:
+def body_too_large(limit: int) -> BodyTooLargeError:
+    """The error of a body of more than `limit` bytes."""
     return BodyTooLargeError(f"the body is larger than {limit} bytes; send a shorter text")
 
 

@@ -36,7 +36,8 @@ _UNREADABLE = re.compile(r"[\x00\ud800-\udfff]")
 _LETTER_OR_DIGIT = re.compile(r"[^\W_]")
 
 
-def _printable(value: object) -> object:
+def printable(value: object) -> object:
+    """The value, if it is no text with control characters other than tab and line breaks. Raises ValueError."""
     return _without(_UNPRINTABLE, value)
 
 
@@ -78,9 +79,9 @@ class StreamFormat(StrEnum):
     """Server-sent events, with the audio in base64."""
 
 
-Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(_printable)]
+Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(printable)]
 Text = Annotated[str, BeforeValidator(_readable), AfterValidator(_speakable)]
-Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio."), BeforeValidator(_printable)]
+Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio."), BeforeValidator(printable)]
 VoiceName = Annotated[
     Line,
     BeforeValidator(_by_id),
@@ -155,7 +156,7 @@ class OpenAISpeechBody(_Body):
     stream_format: Annotated[
         StreamFormat,
         Field(strict=False, description="`audio`: the response body is the audio; `sse`: events with pieces of it."),
-        BeforeValidator(_printable),
+        BeforeValidator(printable),
     ] = StreamFormat.AUDIO
 
     @property
@@ -221,7 +222,7 @@ class QueueBody(TtsBody):
     ] = None
     webhook: Annotated[
         Annotated[str, Field(max_length=2000)] | None,
-        BeforeValidator(_printable),
+        BeforeValidator(printable),
         Field(description="URL that gets a signed POST when the job has ended."),
     ] = None
     idempotency_key: Annotated[

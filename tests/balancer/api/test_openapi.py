@@ -27,6 +27,11 @@ from worker.cards import CARDS, Choice, EngineCard, Parameter, SegmentLength
 METHODS = {"get", "put", "post", "delete", "options", "head", "patch", "trace"}
 UNDESCRIBED = {"/", "/docs", "/openapi.json"}
 """The document itself, the page that shows it, and the way to that."""
+OPERATORS = {"/v1/audio/voices", "/v1/audio/voices/{name}", "/drain", "/resume"}
+"""Paths with operations for operators."""
+
+
+SUCCESS = {("/queue", "post"): "202", ("/queue/batch", "post"): "202", ("/v1/audio/voices", "post"): "201"}
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +117,7 @@ def test_every_schema_is_used(document: dict[str, Any]) -> None:
 def test_every_operation_describes_its_responses(document: dict[str, Any]) -> None:
     for path, method, operation in operations(document):
         assert operation["summary"], (path, method)
-        assert ("202" if path in ("/queue", "/queue/batch") else "200") in operation["responses"]
+        assert SUCCESS.get((path, method), "200") in operation["responses"]
         for status, response in operation["responses"].items():
             assert re.fullmatch(r"[1-5](\d\d|XX)|default", status)
             assert response["description"]
@@ -156,12 +161,30 @@ def test_get_operations_respond_as_described(document: dict[str, Any], client: h
             # No worker is running here, so /health and /ready respond with 503.
             status = client.get(path.replace("{model}", "tts-1")).status_code
             responses = document["paths"][path][method]["responses"]
-            if "{id}" in path:
+            if path == "/v1/audio/voices/{name}":
+                assert status == 403, "a server without API keys has no operators"
+                assert "4XX" in responses
+            elif "{id}" in path:
                 assert status == 404, "there is no job of that name"
                 assert "4XX" in responses
             else:
                 assert status == (503 if path in ("/health", "/ready") else 200)
                 assert str(status) in responses
+
+
+def test_every_operation_for_operators_says_so(document: dict[str, Any]) -> None:
+    described = {path for path, _, operation in operations(document) if operation["tags"] == ["Operators"]}
+    assert described == OPERATORS
+
+
+def test_the_form_of_a_voice(document: dict[str, Any]) -> None:
+    content = document["paths"]["/v1/audio/voices"]["post"]["requestBody"]["content"]
+    form = resolve(document, content["multipart/form-data"]["schema"]["$ref"])
+    fields = {"name", "clip", "consent", "consent_date", "synthetic", "description", "language", "aliases", "replace"}
+    assert form["properties"].keys() == fields
+    assert form["required"] == ["name", "clip"]
+    assert form["additionalProperties"] is False
+    assert all(field.get("description") for field in form["properties"].values())
 
 
 # The bodies
