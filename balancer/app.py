@@ -25,6 +25,7 @@ from balancer.access.trusted_proxies import TrustedProxies
 from balancer.api import control, docs, health, openai, operators, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
+from balancer.api.middleware.cors import CorsMiddleware
 from balancer.api.middleware.forwarded import ForwardedMiddleware
 from balancer.api.middleware.host_check import HostCheckMiddleware
 from balancer.api.responses import (
@@ -307,7 +308,10 @@ def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> AS
     if settings.access.open_docs:
         open_paths += ["/openapi.json", "/docs"]
     routes = [route for route in app.routes if isinstance(route, Route)]
-    guarded = HostCheckMiddleware(AuthenticationMiddleware(app, keys, tuple(open_paths)), keys, _host_names(settings))
+    authenticated: ASGIApp = AuthenticationMiddleware(app, keys, tuple(open_paths))
+    if origins := settings.access.allowed_origins:
+        authenticated = CorsMiddleware(authenticated, origins)
+    guarded = HostCheckMiddleware(authenticated, keys, _host_names(settings))
     logged = AccessLogMiddleware(guarded, metrics, routes)
     proxies = TrustedProxies(settings.server.trusted_proxies)
     return ForwardedMiddleware(logged, proxies) if proxies else logged
@@ -315,8 +319,10 @@ def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> AS
 
 def _host_names(settings: Settings) -> HostNames | None:
     """Returns the names under which clients reach this server; None if any may be one of them."""
-    server, allowed = settings.server, settings.access.allowed_hosts
-    return HostNames(server.public_url, allowed) if server.loopback or allowed else None
+    server, access = settings.server, settings.access
+    if not server.loopback and not access.allowed_hosts:
+        return None
+    return HostNames(server.public_url, access.allowed_hosts, access.allowed_origins)
 
 
 def _attempt_timeouts(attempts: AttemptSettings) -> AttemptTimeouts:

@@ -13,6 +13,7 @@ from base64 import b64decode
 from ipaddress import IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
@@ -59,6 +60,8 @@ DAY_SECONDS = 86_400.0
 MIB = 2**20
 NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
 """Lengths that a prefix of NAT64 may have (RFC 6052, 2.2)."""
+ANY_ORIGIN = "*"
+"""Stands for the origins of all web pages."""
 PROGRAM_MIB = 384
 """Memory of the balancer without the audio that it counts: the program, connections, and what is being synthesized,
 encoded and read."""
@@ -147,6 +150,37 @@ class ServerSettings(SettingsGroup):
             return False
 
 
+def _parse_origins(origins: str) -> frozenset[str]:
+    """The origins in a list that is separated by commas, or ANY_ORIGIN alone. Raises ValueError."""
+    parts = [part.strip() for part in origins.split(",")]
+    parsed = frozenset(part if part == ANY_ORIGIN else _checked_origin(part) for part in parts if part)
+    if ANY_ORIGIN in parsed and len(parsed) > 1:
+        raise ValueError("`*` is every origin; write it alone, or the origins without it")
+    return parsed
+
+
+def _checked_origin(text: str) -> str:
+    """An origin, which is compared with what browsers send: so it must be in their form. Raises ValueError."""
+    no_origin = ValueError(
+        f"{text!r} is no origin: write a scheme, a host in ASCII, without patterns, and perhaps a port, "
+        "such as https://example.org or http://localhost:3000"
+    )
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise no_origin from error
+    host = parts.hostname
+    if not (parts.scheme and host) or "@" in parts.netloc or not re.fullmatch(r"[A-Za-z0-9.:_-]+", host):
+        raise no_origin
+    if port == {"http": 80, "https": 443}.get(parts.scheme):
+        port = None
+    canonical = f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+    if text != canonical:
+        raise ValueError(f"browsers do not send {text!r}; write {canonical}")
+    return text
+
+
 class AccessSettings(SettingsGroup):
     """Who may use the server."""
 
@@ -169,10 +203,26 @@ class AccessSettings(SettingsGroup):
         description="Further names of this server in the headers Host and Origin, separated by commas. Without API "
         "keys a server on loopback answers only to these, to loopback names and to the host of `CHORUS_PUBLIC_URL`.",
     )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins of the web pages that may use this server (CORS), separated by commas, such as "
+        "`https://example.org`; `*`: those of all pages; unset: none.",
+    )
     open_metrics: bool = Field(
         False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
     )
     open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` are served without a key.")
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, origins: str | None) -> str | None:
+        _parse_origins(origins or "")
+        return origins
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """`cors_origins`, parsed: origins as browsers send them, or ANY_ORIGIN alone."""
+        return _parse_origins(self.cors_origins or "")
 
     @field_validator("api_keys", mode="before")
     @classmethod

@@ -6,24 +6,32 @@ is then part of the page. The Host header still has the page's name.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from balancer.access.trusted_proxies import parse_address
+from balancer.settings_groups import ANY_ORIGIN
 
 
 class HostNames:
-    """Loopback names and addresses, the host of `public_url`, and `further` names, separated by commas."""
+    """Loopback names and addresses, the host of `public_url`, and `further` names, separated by commas.
 
-    def __init__(self, public_url: str | None = None, further: str | None = None) -> None:
+    `origins` are those of other web pages that may use this server, too; ANY_ORIGIN among them: all may.
+    """
+
+    def __init__(
+        self, public_url: str | None = None, further: str | None = None, origins: Collection[str] = ()
+    ) -> None:
         names = [name.strip() for name in (further or "").split(",")]
         if public_url is not None:
             names.append(urlsplit(public_url).hostname or "")
         self._names = frozenset(_without_port(name) for name in names if name)
+        self._origins = frozenset(origins)
         self.names_host = lru_cache(maxsize=256)(self._names_host)
         """Whether a Host header's value names this server."""
         self.names_origin = lru_cache(maxsize=256)(self._names_origin)
-        """Whether an Origin header's value is a page of this server, or of another one on this host."""
+        """Whether an Origin header's value is a page of this server, of another one on this host, or allowed."""
 
     def _names_host(self, value: bytes) -> bool:
         name = _without_port(value.decode("latin-1"))
@@ -33,7 +41,10 @@ class HostNames:
         return address is not None and address.is_loopback
 
     def _names_origin(self, value: bytes) -> bool:
-        scheme, separator, host = value.decode("latin-1").partition("://")
+        origin = value.decode("latin-1")
+        if origin in self._origins or ANY_ORIGIN in self._origins:
+            return True
+        scheme, separator, host = origin.partition("://")
         return bool(separator) and scheme.lower() in ("http", "https") and self._names_host(host.encode("latin-1"))
 
 

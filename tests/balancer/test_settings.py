@@ -100,6 +100,18 @@ def test_an_empty_variable_counts_as_unset(name: str) -> None:
     assert load(**{name: ""}) == Settings()
 
 
+def test_origins_are_separated_by_commas() -> None:
+    assert load().access.allowed_origins == frozenset()
+    assert load(cors_origins="*").access.allowed_origins == {"*"}
+    origins = "https://page.example, http://localhost:3000,capacitor://localhost,,http://[::1]:8080"
+    assert load(cors_origins=origins).access.allowed_origins == {
+        "https://page.example",
+        "http://localhost:3000",
+        "capacitor://localhost",
+        "http://[::1]:8080",
+    }
+
+
 def test_keys_are_separated_by_commas() -> None:
     keys = load(api_keys=f" {KEY}a, {KEY}b ,,").access.api_keys
     assert [key.get_secret_value() for key in keys] == [f"{KEY}a", f"{KEY}b"]
@@ -358,6 +370,16 @@ def test_the_data_directory_follows_its_variables() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
+        ("cors_origins", "page.example", "'page.example' is no origin: write a scheme, a host"),
+        ("cors_origins", "null", "'null' is no origin: write a scheme, a host"),
+        ("cors_origins", "https://*.page.example", "without patterns"),
+        ("cors_origins", "https://bücher.example", "a host in ASCII"),
+        ("cors_origins", "https://user@page.example", "is no origin"),
+        ("cors_origins", "https://page.example:port", "is no origin"),
+        ("cors_origins", "https://a.example, https://B.example/", "write https://b.example"),
+        ("cors_origins", "https://page.example:443", "write https://page.example"),
+        ("cors_origins", "http://[::1]:80/x?y", "write http://[::1]"),
+        ("cors_origins", "*, https://page.example", "`*` is every origin; write it alone"),
         ("trusted_proxies", "10.0.0.0/8,proxy", "does not appear to be an IPv4 or IPv6 network"),
         ("redis_url", "localhost:6379", "redis://host:6379/0"),
         ("redis_url", "redis:///0", "redis://host:6379/0"),

@@ -27,6 +27,9 @@ PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
 SPEECH_PATHS = frozenset({"/v1/audio/speech", "/tts", "/tts-json"})
 """Routes that synthesize: the time to the first byte of their audio is recorded."""
 
+OPTIONS = "options"
+"""What requests with this method, most of them preflights of browsers, are counted as, whatever their path."""
+
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -52,6 +55,7 @@ class AccessLogMiddleware:
         state["request_id"] = request_id
         state["log_fields"] = log_fields = RequestLogFields()
         surface = self._surface(scope["path"])
+        preflight = scope["method"] == "OPTIONS"
         started = time.perf_counter()
         status = 0
         awaiting_audio = False
@@ -61,7 +65,7 @@ class AccessLogMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                awaiting_audio = status == 200 and surface in self._speech_paths
+                awaiting_audio = status == 200 and surface in self._speech_paths and not preflight
             elif awaiting_audio and message.get("body"):
                 # Not at the response head: a streamed response sends it before there is any audio.
                 awaiting_audio = False
@@ -72,7 +76,7 @@ class AccessLogMiddleware:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.record_response(surface, status, seconds)
+            self._metrics.record_response(OPTIONS if preflight else surface, status, seconds)
             level = logging.DEBUG if surface in PROBE_PATHS else logging.INFO
             if log.isEnabledFor(level):
                 fields = {"request": request_id, "seconds": round(seconds, 4)} | log_fields.as_dict()

@@ -39,7 +39,7 @@ def _fault(scope: Scope, names: HostNames) -> ChorusError | None:
             )
         if name == b"origin" and not names.names_origin(value):
             return NotAllowedError(
-                "a web page of another origin may not use this server without an API key: require one, or add the "
-                "page's host to CHORUS_ALLOWED_HOSTS"
+                "a web page of another origin may not use this server without an API key: require one, or add "
+                "its origin to CHORUS_CORS_ORIGINS"
             )
     return None

@@ -47,6 +47,16 @@ def test_names_of_others(host: str) -> None:
     assert not NAMES.names_origin(b"http://" + host.encode("latin-1"))
 
 
+def test_origins_of_other_pages_that_may_use_the_server() -> None:
+    names = HostNames(origins=["https://page.example"])
+    assert names.names_origin(b"https://page.example")
+    assert not names.names_origin(b"https://page.example:8443")
+    assert not names.names_origin(b"http://page.example")
+    assert not names.names_host(b"page.example")
+    assert HostNames(origins=["*"]).names_origin(b"null")
+    assert not HostNames(origins=["*"]).names_host(b"evil.example")
+
+
 @pytest.mark.parametrize("origin", [b"null", b"", b"localhost", b"file://", b"chrome-extension://localhost"])
 def test_origins_that_are_no_web_page_of_this_host(origin: bytes) -> None:
     assert not NAMES.names_origin(origin)

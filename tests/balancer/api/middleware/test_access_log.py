@@ -130,6 +130,18 @@ async def test_only_the_first_byte_of_audio_is_timed(app: AccessLogMiddleware, m
     assert metrics.first_bytes == ["/audio/{id}"]
 
 
+async def test_a_preflight_counts_as_no_speech(metrics: SpyMetrics) -> None:
+    async def preflight(_: Request) -> Response:
+        return PlainTextResponse("OK")
+
+    routes = [Route("/spoken", preflight, methods=["OPTIONS"])]
+    app = AccessLogMiddleware(Starlette(routes=routes), metrics, routes, {"/spoken"})
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x") as client:
+        await client.options("/spoken")
+    assert metrics.seen == [("options", 200)]
+    assert metrics.first_bytes == []
+
+
 async def test_the_first_byte_is_that_of_the_audio_not_of_the_head(metrics: SpyMetrics) -> None:
     seen: list[list[str]] = []
 
