@@ -184,6 +184,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 held,
                 max_body_bytes=limits.max_body_bytes,
                 max_json_audio=settings.memory.json_audio_bytes,
+                get_tts=settings.access.get_tts,
             ),
             *job_routes.routes(),
             *voices.routes(validator, library, held.files),

@@ -208,6 +208,10 @@ class AccessSettings(SettingsGroup):
         description="Origins of the web pages that may use this server (CORS), separated by commas, such as "
         "`https://example.org`; `*`: those of all pages; unset: none.",
     )
+    get_tts: bool = Field(
+        False,
+        description="Whether `GET /tts?text=…` speaks, for `<audio src>`.",
+    )
     open_metrics: bool = Field(
         False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
     )

@@ -67,6 +67,14 @@ class Admission:
         finally:
             self._limits.leave(counted)
 
+    def check_voices(self, caller: Caller, voices: Collection[str]) -> None:
+        """Raise NotAllowedError if the caller's API key does not allow all of these voices."""
+        try:
+            _check_voices(caller, voices)
+        except ChorusError as error:
+            self._metrics.record_refusal(error.code)
+            raise
+
     def _rate_limit_request(
         self, caller: Caller, characters: int, hold: float | None = None, *, requests: int = 1
     ) -> RateLimitRequest:
@@ -75,8 +83,8 @@ class Admission:
         return RateLimitRequest(caller.identity, self._quota.of(caller.key), characters, until, requests)
 
     async def _enter(self, request: RateLimitRequest, caller: Caller, voices: Collection[str]) -> dict[str, str]:
+        self.check_voices(caller, voices)
         try:
-            _check_voices(caller, voices)
             return await self._limits.enter(request)
         except ChorusError as error:
             self._metrics.record_refusal(error.code)

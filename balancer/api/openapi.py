@@ -97,7 +97,10 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                     _audio() | {"text/event-stream": {}},
                 )
             },
-            "/tts": {"post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio())},
+            "/tts": {
+                "post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio()),
+                "get": _speech_by_query(schemas[TtsBody.__name__]),
+            },
             "/tts-json": {
                 "post": _speech(
                     "Synthesize speech; the response is JSON with the audio in base64", TtsBody, _json(TtsJson)
@@ -189,6 +192,23 @@ def _speech(summary: str, body: type[BaseModel], content: dict[str, Any]) -> dic
             },
         },
     }
+
+
+def _speech_by_query(body: dict[str, Any]) -> dict[str, Any]:
+    """`body` is the schema whose fields the query has."""
+    operation = _speech("Synthesize speech, as for `<audio src>`, if the server offers it", TtsBody, _audio())
+    del operation["requestBody"]
+    operation["parameters"] = [
+        {
+            "name": name,
+            "in": "query",
+            "required": name in body["required"],
+            "schema": {key: value for key, value in field.items() if key != "description"},
+            "description": field["description"],
+        }
+        for name, field in body["properties"].items()
+    ]
+    return operation
 
 
 def _queue(summary: str, response: type[BaseModel], *, lines: bool = False) -> dict[str, Any]:

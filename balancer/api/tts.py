@@ -1,10 +1,11 @@
-"""Chorus' own endpoints: `POST /tts` responds with audio, `POST /tts-json` with JSON that contains it."""
+"""Chorus' own endpoints: `POST /tts` and `GET /tts` respond with audio, `POST /tts-json` with JSON that contains it."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -13,6 +14,7 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
+from balancer.api.query import body_of_query, parse_query
 from balancer.api.reading import WhileConnected, can_stream, read_json, request_context
 from balancer.api.streams import EventsResponse, StreamResponse
 from balancer.audio.buffers import PIECE_BYTES
@@ -35,8 +37,26 @@ def routes(
     *,
     max_body_bytes: int,
     max_json_audio: int,
+    get_tts: bool = False,
 ) -> list[Route]:
-    """The routes. `max_json_audio`: most bytes of audio within JSON."""
+    """The routes. `max_json_audio`: most bytes of audio within JSON; `get_tts`: whether `GET /tts` is offered."""
+    responder = SpeechResponder(speech, validator, admission, held)
+
+    async def tts(request: Request) -> Response:
+        return await (spoken_body if request.method == "POST" else spoken_query)(request)
+
+    async def spoken_query(request: Request) -> Response:
+        if not get_tts:
+            raise HTTPException(405, headers={"Allow": "POST"})
+        context = request_context(request)
+        body = body_of_query(parse_query(request.scope["query_string"]), TtsBody)
+        if request.method == "HEAD":
+            response = await responder.head(request, body)
+        else:
+            response = await responder.respond(request, body, context)
+        # Unlike those to a POST, caches may keep it; but not for other callers.
+        response.headers.setdefault("Cache-Control", "private")
+        return response
 
     async def tts_json(request: Request) -> Response:
         context = request_context(request)
@@ -59,8 +79,63 @@ def routes(
         content = TtsJson.of(audio, character=character, request_id=request.state.request_id)
         return JsonAudioResponse(held, audio.data, content, headers=headers)
 
-    tts = audio_endpoint(TtsBody, speech, validator, admission, held, max_body_bytes)
-    return [Route("/tts", tts, methods=["POST"]), Route("/tts-json", tts_json, methods=["POST"])]
+    spoken_body = audio_endpoint(TtsBody, speech, validator, admission, held, max_body_bytes)
+    return [Route("/tts", tts, methods=["GET", "POST"]), Route("/tts-json", tts_json, methods=["POST"])]
+
+
+class SpeechResponder:
+    """Answers a body with its audio, from whatever part of a request the body was read."""
+
+    def __init__(
+        self, speech: SpeechService, validator: RequestValidator, admission: Admission, held: HeldAudio
+    ) -> None:
+        self._speech = speech
+        self._validator = validator
+        self._admission = admission
+        self._held = held
+
+    async def respond(self, request: Request, body: OpenAISpeechBody | TtsBody, context: RequestContext) -> Response:
+        """The audio: whole, or while it is made."""
+        speech_request = await self._validator.validate_for_client(body)
+        if (body.stream and can_stream(request)) or body.stream_format is StreamFormat.SSE:
+            return await self._stream(request, body, speech_request, context)
+        async with (
+            WhileConnected(request),
+            self._admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
+        ):
+            return audio_response(self._held, await self._speech.synthesize(admitted, context), limit_headers)
+
+    async def head(self, request: Request, body: TtsBody) -> Response:
+        """What is known of the response without its audio. It is not counted by the rate limits."""
+        speech_request = await self._validator.validate_for_client(body)
+        self._admission.check_voices(caller_of(request), [speech_request.voice.name])
+        response = Response(media_type=speech_request.format.media_type)
+        del response.headers["content-length"]
+        return response
+
+    async def _stream(
+        self,
+        request: Request,
+        body: OpenAISpeechBody | TtsBody,
+        speech_request: SpeechRequest,
+        context: RequestContext,
+    ) -> Response:
+        async with AsyncExitStack() as resources:
+            await resources.enter_async_context(WhileConnected(request))
+            admitted, limit_headers = await resources.enter_async_context(
+                self._admission.admit_speech(caller_of(request), speech_request, context)
+            )
+            make = self._speech.stream if body.stream and can_stream(request) else self._speech.synthesize
+            audio = await make(admitted, context)
+            characters = len(body.spoken_text)
+            if isinstance(audio, AudioStream):
+                resources.push_async_callback(audio.aclose)
+                return StreamResponse(
+                    audio, resources.pop_all(), body.stream_format, characters=characters, headers=limit_headers
+                )
+            if body.stream_format is StreamFormat.SSE:
+                return EventsResponse(self._held, audio, characters=characters, headers=limit_headers)
+            return audio_response(self._held, audio, limit_headers)
 
 
 def audio_endpoint(
@@ -72,38 +147,12 @@ def audio_endpoint(
     max_body_bytes: int,
 ) -> Callable[[Request], Awaitable[Response]]:
     """The endpoint that answers a body of `body_type` with its audio."""
+    responder = SpeechResponder(speech, validator, admission, held)
 
     async def endpoint(request: Request) -> Response:
         context = request_context(request)
         body = await read_json(request, body_type, max_body_bytes, held.memory)
-        speech_request = await validator.validate_for_client(body)
-        if (body.stream and can_stream(request)) or body.stream_format is StreamFormat.SSE:
-            return await streamed(request, body, speech_request, context)
-        async with (
-            WhileConnected(request),
-            admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
-        ):
-            return audio_response(held, await speech.synthesize(admitted, context), limit_headers)
-
-    async def streamed(
-        request: Request, body: OpenAISpeechBody | TtsBody, speech_request: SpeechRequest, context: RequestContext
-    ) -> Response:
-        async with AsyncExitStack() as resources:
-            await resources.enter_async_context(WhileConnected(request))
-            admitted, limit_headers = await resources.enter_async_context(
-                admission.admit_speech(caller_of(request), speech_request, context)
-            )
-            make = speech.stream if body.stream and can_stream(request) else speech.synthesize
-            audio = await make(admitted, context)
-            characters = len(body.spoken_text)
-            if isinstance(audio, AudioStream):
-                resources.push_async_callback(audio.aclose)
-                return StreamResponse(
-                    audio, resources.pop_all(), body.stream_format, characters=characters, headers=limit_headers
-                )
-            if body.stream_format is StreamFormat.SSE:
-                return EventsResponse(held, audio, characters=characters, headers=limit_headers)
-            return audio_response(held, audio, limit_headers)
+        return await responder.respond(request, body, context)
 
     return endpoint
 

@@ -6,8 +6,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from balancer.access.host_names import HostNames
 from balancer.access.key_ring import KeyRing
+from balancer.api.headers import header
 from balancer.api.responses import response_to
 from balancer.errors import ChorusError, MisdirectedRequestError, NotAllowedError
+
+SPEAKING_GETS = ("/tts",)
+"""Paths of which a GET has work done: a foreign page could have it by `<audio src>`, which sends no Origin."""
 
 
 class HostCheckMiddleware:
@@ -30,6 +34,12 @@ class HostCheckMiddleware:
             await response_to(fault)(scope, receive, send)
 
 
+_FOREIGN_PAGE = (
+    "a web page of another origin may not use this server without an API key: require one, or add its origin to "
+    "CHORUS_CORS_ORIGINS"
+)
+
+
 def _fault(scope: Scope, names: HostNames) -> ChorusError | None:
     for name, value in scope["headers"]:
         if name == b"host" and not names.names_host(value):
@@ -38,8 +48,16 @@ def _fault(scope: Scope, names: HostNames) -> ChorusError | None:
                 "CHORUS_PUBLIC_URL and to CHORUS_ALLOWED_HOSTS"
             )
         if name == b"origin" and not names.names_origin(value):
-            return NotAllowedError(
-                "a web page of another origin may not use this server without an API key: require one, or add "
-                "its origin to CHORUS_CORS_ORIGINS"
-            )
+            return NotAllowedError(_FOREIGN_PAGE)
+    if scope["path"] in SPEAKING_GETS and scope["method"] in ("GET", "HEAD") and _is_embedded(scope, names):
+        return NotAllowedError(_FOREIGN_PAGE)
     return None
+
+
+def _is_embedded(scope: Scope, names: HostNames) -> bool:
+    """Whether a foreign page has the browser send the request, or a page that does not say where it is from."""
+    referrer = header(scope, b"referer")
+    if referrer is None:
+        return header(scope, b"sec-fetch-site") == "cross-site"
+    scheme, separator, rest = referrer.partition("://")
+    return not names.names_origin(f"{scheme}{separator}{rest.partition('/')[0]}".encode("latin-1"))

@@ -352,7 +352,7 @@ def test_an_unknown_path(server: Server, method: str, path: str) -> None:
         ("GET", "/tts", {"POST"}),
         ("PUT", "/tts-json", {"POST"}),
         ("DELETE", "/v1/audio/speech", {"POST"}),
-        ("OPTIONS", "/tts", {"POST"}),
+        ("OPTIONS", "/tts", {"GET", "HEAD", "POST"}),
         ("POST", "/health", {"GET", "HEAD"}),
         ("PATCH", "/metrics", {"GET", "HEAD"}),
         ("POST", "/v1/models", {"GET", "HEAD"}),
