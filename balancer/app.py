@@ -20,14 +20,16 @@ from starlette.types import ASGIApp
 from balancer.access.admission import Admission
 from balancer.access.host_names import HostNames
 from balancer.access.key_ring import KeyRing
+from balancer.access.links import Links
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api import control, docs, health, openai, operators, queue, tts, voices
+from balancer.api import control, docs, health, links, openai, operators, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.middleware.cors import CorsMiddleware
 from balancer.api.middleware.forwarded import ForwardedMiddleware
 from balancer.api.middleware.host_check import HostCheckMiddleware
+from balancer.api.middleware.signed_links import SignedLinksMiddleware
 from balancer.api.responses import (
     ClientGoneError,
     client_gone_response,
@@ -163,9 +165,21 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         job_streams,
         settings.server.public_url,
     )
+    keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
+    keys.watch()
+    link_secret = settings.access.link_secret
+    signed_links = Links(
+        keys,
+        None if link_secret is None else link_secret.get_secret_value(),
+        settings.storage.data_dir / "link.secret",
+    )
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
+
+    async def before_accepting() -> None:
+        await asyncio.to_thread(signed_links.open)
+        await _first_probes(settings, dispatcher)
 
     app = Starlette(
         routes=[
@@ -185,6 +199,15 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 max_body_bytes=limits.max_body_bytes,
                 max_json_audio=settings.memory.json_audio_bytes,
                 get_tts=settings.access.get_tts,
+            ),
+            *links.routes(
+                signed_links,
+                validator,
+                admission,
+                held.memory,
+                max_body_bytes=limits.max_body_bytes,
+                max_line_bytes=settings.http.max_header_bytes,
+                public_url=settings.server.public_url,
             ),
             *job_routes.routes(),
             *voices.routes(validator, library, held.files),
@@ -213,7 +236,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 *_operations(settings, dispatcher, lifecycle, process_cpu),
                 *_webhooks(settings.jobs, stores, metrics),
             ],
-            lambda: _first_probes(settings, dispatcher),
+            before_accepting,
         ),
     )
 
@@ -231,7 +254,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     lifecycle.on_hand_over.append(finish_jobs)
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
-    return _with_middleware(app, settings, metrics)
+    return _with_middleware(app, settings, metrics, keys, signed_links)
 
 
 def _lifespan(
@@ -300,19 +323,20 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
     return [BackgroundTask("webhooks", webhooks.run)]
 
 
-def _with_middleware(app: Starlette, settings: Settings, metrics: Metrics) -> ASGIApp:
-    keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
-    keys.watch()
+def _with_middleware(
+    app: Starlette, settings: Settings, metrics: Metrics, keys: KeyRing, signed_links: Links
+) -> ASGIApp:
     open_paths = list(OPEN_PATHS)
     if settings.access.open_metrics:
         open_paths += ["/metrics"]
     if settings.access.open_docs:
         open_paths += ["/openapi.json", "/docs"]
     routes = [route for route in app.routes if isinstance(route, Route)]
-    authenticated: ASGIApp = AuthenticationMiddleware(app, keys, tuple(open_paths))
+    authenticated = AuthenticationMiddleware(app, keys, tuple(open_paths))
+    admitted: ASGIApp = SignedLinksMiddleware(app, authenticated, signed_links)
     if origins := settings.access.allowed_origins:
-        authenticated = CorsMiddleware(authenticated, origins)
-    guarded = HostCheckMiddleware(authenticated, keys, _host_names(settings))
+        admitted = CorsMiddleware(admitted, origins)
+    guarded = HostCheckMiddleware(admitted, keys, _host_names(settings))
     logged = AccessLogMiddleware(guarded, metrics, routes)
     proxies = TrustedProxies(settings.server.trusted_proxies)
     return ForwardedMiddleware(logged, proxies) if proxies else logged

@@ -22,7 +22,9 @@ ChorusError
 │   └── IdempotencyConflictError   409  the idempotency key was used for a different request
 ├── NotAuthenticatedError          401
 ├── NotAllowedError                403  the API key does not permit it
-│   └── OperatorKeyRequiredError   403  only an operator's API key permits it
+│   ├── OperatorKeyRequiredError   403  only an operator's API key permits it
+│   ├── LinkInvalidError           403  the signature of a link does not fit, or its API key was revoked
+│   └── LinkExpiredError           403
 ├── RateLimitedError               429  the caller's rate limit is exceeded
 ├── LimitsUnavailableError         503  the rate limits cannot be checked, and the server refuses requests without them
 ├── JobsFullError                  503  too many jobs are queued, or their audio fills the store
@@ -239,6 +241,18 @@ class OperatorKeyRequiredError(NotAllowedError):
     """The request is for operators, and has no operator's API key."""
 
     code = "operator_key_required"
+
+
+class LinkInvalidError(NotAllowedError):
+    """The link was altered, signed with another secret, or made with an API key that is no longer valid."""
+
+    code = "link_invalid"
+
+
+class LinkExpiredError(NotAllowedError):
+    """The time of the link is over."""
+
+    code = "link_expired"
 
 
 class RateLimitedError(ChorusError):

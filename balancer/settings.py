@@ -54,7 +54,7 @@ OTHER_VARIABLES = frozenset(
 """Variables that are no settings of the server: two are for the command line as a client, the others pass from
 `chorus serve` to supervisord and the balancer."""
 
-SECRET = frozenset({"api_keys", "redis_url", "webhook_secret"})
+SECRET = frozenset({"api_keys", "link_secret", "redis_url", "webhook_secret"})
 """Fields whose values no message repeats."""
 
 

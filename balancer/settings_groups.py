@@ -62,6 +62,8 @@ NAT64_LENGTHS = (32, 40, 48, 56, 64, 96)
 """Lengths that a prefix of NAT64 may have (RFC 6052, 2.2)."""
 ANY_ORIGIN = "*"
 """Stands for the origins of all web pages."""
+MIN_SECRET_BYTES = 32
+"""Bytes of a key that signs with HMAC-SHA256, at least: those of the digest (RFC 2104, 3)."""
 PROGRAM_MIB = 384
 """Memory of the balancer without the audio that it counts: the program, connections, and what is being synthesized,
 encoded and read."""
@@ -210,7 +212,12 @@ class AccessSettings(SettingsGroup):
     )
     get_tts: bool = Field(
         False,
-        description="Whether `GET /tts?text=…` speaks, for `<audio src>`.",
+        description="Whether `GET /tts?text=…` speaks, for `<audio src>`; signed links of `POST /tts/link` do always.",
+    )
+    link_secret: SecretStr | None = Field(
+        None,
+        description="Key that signs links, of at least 32 bytes, the same on all hosts that share them; unset: a "
+        "random one in the data directory.",
     )
     open_metrics: bool = Field(
         False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
@@ -227,6 +234,13 @@ class AccessSettings(SettingsGroup):
     def allowed_origins(self) -> frozenset[str]:
         """`cors_origins`, parsed: origins as browsers send them, or ANY_ORIGIN alone."""
         return _parse_origins(self.cors_origins or "")
+
+    @field_validator("link_secret")
+    @classmethod
+    def _is_long(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None and len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+            raise ValueError(f"needs at least {MIN_SECRET_BYTES} bytes; make one with `openssl rand -hex 32`")
+        return secret
 
     @field_validator("api_keys", mode="before")
     @classmethod
@@ -391,8 +405,8 @@ class StorageSettings(SettingsGroup):
     data_dir: AbsolutePath = Field(
         Path("~/.local/share/chorus"),
         validate_default=True,
-        description="Directory of persistent data: jobs and API keys; unset: `chorus` in `XDG_DATA_HOME`, if that is "
-        "set.",
+        description="Directory of persistent data: jobs, API keys, the key of signed links; unset: `chorus` in "
+        "`XDG_DATA_HOME`, if that is set.",
     )
     cache_dir: AbsolutePath = Field(
         Path("~/.cache/chorus"),

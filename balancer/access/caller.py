@@ -29,6 +29,11 @@ def is_stranger(request: Request) -> bool:
     return bool(getattr(request.state, "stranger", False))
 
 
+def is_link(request: Request) -> bool:
+    """Whether the request is a signed link: its caller is who made it."""
+    return bool(getattr(request.state, "link", False))
+
+
 def caller_of(request: Request) -> Caller:
     """The caller of a request: the owner of its API key, else the client's address."""
     # Not `request.state`, which for every request without a key would raise an exception, and `getattr` catch it.

@@ -69,10 +69,15 @@ class KeyRing:
         digest = digest_of(offered)
         found = None
         # All keys are compared, each in constant time, so that the time taken reveals nothing about them.
-        for key in (*self._fixed, *self._from_file):
+        for key in self.keys:
             if hmac.compare_digest(digest, key.digest):
                 found = key
         return found
+
+    @property
+    def keys(self) -> tuple[ApiKey, ...]:
+        """All valid API keys."""
+        return (*self._fixed, *self._from_file)
 
     async def find_or_read(self, offered: str) -> ApiKey | None:
         """The same, also of a key that was added just now. Waits READ_SECONDS at most, and for an unknown key only."""

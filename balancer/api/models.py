@@ -75,6 +75,17 @@ class TtsJson(BaseModel):
         )
 
 
+class Link(BaseModel):
+    """The response of `POST /tts/link`."""
+
+    model_config = _CAMEL_CASE
+
+    url: Annotated[str, Field(description="Where the audio can be fetched without an API key.")]
+    expires_at: Annotated[
+        str, Field(json_schema_extra={"format": "date-time"}, description="When the link ceases to work.")
+    ]
+
+
 class SpeechAudioDelta(BaseModel):
     """An event of a stream: the next piece of its audio."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from balancer.access.links import CALLER, EXPIRES, SIGNATURE
 from balancer.api.models import (
     DrainState,
     Error,
@@ -15,6 +16,7 @@ from balancer.api.models import (
     JobReceipt,
     JobReceipts,
     JobStatus,
+    Link,
     MetricsSummary,
     Model,
     ModelList,
@@ -27,7 +29,7 @@ from balancer.api.models import (
 )
 from balancer.api.voices import CLIP_FIELD
 from balancer.audio.formats import AudioFormat
-from balancer.requests.bodies import DEFAULT_VOICE, OpenAISpeechBody, QueueBody, TtsBody
+from balancer.requests.bodies import DEFAULT_VOICE, LinkBody, OpenAISpeechBody, QueueBody, TtsBody
 from balancer.requests.validation import RequestValidator
 from balancer.requests.voice_form import VoiceForm
 from voices.clips import KINDS
@@ -35,10 +37,11 @@ from worker.cards import Choice, Parameter
 
 _REFERENCE = "#/components/schemas/{model}"
 
-_REQUESTS: tuple[type[BaseModel], ...] = (OpenAISpeechBody, TtsBody, QueueBody)
+_REQUESTS: tuple[type[BaseModel], ...] = (OpenAISpeechBody, TtsBody, LinkBody, QueueBody)
 _RESPONSES: tuple[type[BaseModel], ...] = (
     Error,
     TtsJson,
+    Link,
     JobReceipt,
     JobReceipts,
     JobStatus,
@@ -57,6 +60,13 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
 
 _VOICE_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
 _JOB_ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+_LINK_FIELDS = {
+    CALLER: "Of a signed link: who made it.",
+    EXPIRES: "Of a signed link: Unix time in seconds from which it works no more.",
+    SIGNATURE: "Of a signed link: it needs no API key.",
+}
 
 
 class _SchemaGenerator(GenerateJsonSchema):
@@ -106,6 +116,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                     "Synthesize speech; the response is JSON with the audio in base64", TtsBody, _json(TtsJson)
                 )
             },
+            "/tts/link": {"post": _link()},
             "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
             "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
             "/queue/{id}": {"delete": _job("Cancel a job, or delete one that has ended", _json(JobStatus))},
@@ -194,9 +205,17 @@ def _speech(summary: str, body: type[BaseModel], content: dict[str, Any]) -> dic
     }
 
 
+def _link() -> dict[str, Any]:
+    operation = _speech("Make a signed link, by which a page plays a text without an API key", LinkBody, _json(Link))
+    operation["responses"]["200"]["description"] = "The link"
+    return operation | {"tags": ["Links"]}
+
+
 def _speech_by_query(body: dict[str, Any]) -> dict[str, Any]:
     """`body` is the schema whose fields the query has."""
-    operation = _speech("Synthesize speech, as for `<audio src>`, if the server offers it", TtsBody, _audio())
+    operation = _speech(
+        "Synthesize speech for `<audio src>`: signed links, and others if the server offers it", TtsBody, _audio()
+    )
     del operation["requestBody"]
     operation["parameters"] = [
         {
@@ -207,6 +226,10 @@ def _speech_by_query(body: dict[str, Any]) -> dict[str, Any]:
             "description": field["description"],
         }
         for name, field in body["properties"].items()
+    ]
+    operation["parameters"] += [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": description}
+        for name, description in _LINK_FIELDS.items()
     ]
     return operation
 

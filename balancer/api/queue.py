@@ -22,7 +22,7 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.api.models import Error, JobReceipt, JobStatus
 from balancer.api.ranges import RangeFileResponse
-from balancer.api.reading import JsonLinesReader, WhileConnected, can_stream, read_json, validate_body
+from balancer.api.reading import JsonLinesReader, WhileConnected, base_url, can_stream, read_json, validate_body
 from balancer.api.responses import ClientGoneError, JSONResponse, json_object, to_json
 from balancer.api.streams import StreamResponse
 from balancer.audio.formats import AudioFormat
@@ -196,8 +196,7 @@ class QueueRoutes:
         return Client(caller.name, key.identity, base_url, self._admission.concurrency_of(caller), created)
 
     def _base_url(self, request: Request) -> str:
-        """Where the client of this request reaches the server, without a slash at its end."""
-        return (self._public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+        return base_url(request, self._public_url)
 
 
 class StatusEvents:

@@ -167,6 +167,11 @@ def validate_body(value: Any, schema: type[Body]) -> Body:
         raise _invalid(error) from error
 
 
+def base_url(request: Request, public_url: str | None) -> str:
+    """Where the client of this request reaches the server, without a slash at its end; at `public_url`, if given."""
+    return (public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
+
+
 def request_context(request: Request) -> RequestContext:
     """The context of a speech request. Raises InvalidRequestError if the deadline header is invalid."""
     caller = caller_of(request)

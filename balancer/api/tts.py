@@ -11,7 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.access.caller import caller_of
+from balancer.access.caller import caller_of, is_link
+from balancer.access.links import LINK_FIELDS
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.models import TtsJson
 from balancer.api.query import body_of_query, parse_query
@@ -39,17 +40,20 @@ def routes(
     max_json_audio: int,
     get_tts: bool = False,
 ) -> list[Route]:
-    """The routes. `max_json_audio`: most bytes of audio within JSON; `get_tts`: whether `GET /tts` is offered."""
+    """The routes. `max_json_audio`: most bytes of audio within JSON; `get_tts`: whether `GET /tts` speaks unsigned."""
     responder = SpeechResponder(speech, validator, admission, held)
 
     async def tts(request: Request) -> Response:
         return await (spoken_body if request.method == "POST" else spoken_query)(request)
 
     async def spoken_query(request: Request) -> Response:
-        if not get_tts:
+        query = parse_query(request.scope["query_string"])
+        if is_link(request):
+            query = [(name, value) for name, value in query if name not in LINK_FIELDS]
+        elif not get_tts:
             raise HTTPException(405, headers={"Allow": "POST"})
         context = request_context(request)
-        body = body_of_query(parse_query(request.scope["query_string"]), TtsBody)
+        body = body_of_query(query, TtsBody)
         if request.method == "HEAD":
             response = await responder.head(request, body)
         else:

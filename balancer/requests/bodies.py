@@ -214,6 +214,22 @@ class TtsBody(_Body):
         return self.format
 
 
+MAX_LINK_SECONDS = 86_400
+
+
+class LinkBody(TtsBody):
+    """Body of `POST /tts/link`."""
+
+    expires_seconds: Annotated[
+        int, Field(alias="expiresSeconds", ge=1, le=MAX_LINK_SECONDS, description="Seconds for which the link works.")
+    ] = 300
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """The part of the body that is a body of `POST /tts`."""
+        return self.model_dump(mode="json", exclude={"expires_seconds"}, exclude_unset=True)
+
+
 class QueueBody(TtsBody):
     """Body of `POST /queue`, and a line of `POST /queue/batch`."""
 

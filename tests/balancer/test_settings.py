@@ -380,6 +380,7 @@ def test_the_data_directory_follows_its_variables() -> None:
         ("cors_origins", "https://page.example:443", "write https://page.example"),
         ("cors_origins", "http://[::1]:80/x?y", "write http://[::1]"),
         ("cors_origins", "*, https://page.example", "`*` is every origin; write it alone"),
+        ("link_secret", "too short", "at least 32 bytes; make one with `openssl rand -hex 32`"),
         ("trusted_proxies", "10.0.0.0/8,proxy", "does not appear to be an IPv4 or IPv6 network"),
         ("redis_url", "localhost:6379", "redis://host:6379/0"),
         ("redis_url", "redis:///0", "redis://host:6379/0"),
@@ -396,7 +397,7 @@ def test_the_message_of_an_invalid_value(name: str, text: str, message: str) -> 
     assert message in fault(**{name: text})
 
 
-@pytest.mark.parametrize("name", ["redis_url", "webhook_secret"])
+@pytest.mark.parametrize("name", ["link_secret", "redis_url", "webhook_secret"])
 def test_no_message_repeats_a_secret(name: str) -> None:
     assert "hunter2" not in fault(**{name: "hunter2"})
 
@@ -405,6 +406,7 @@ def test_secrets_are_passed_on_to_the_balancer() -> None:
     given = {
         "CHORUS_REDIS_URL": "rediss://user:hunter2@redis.example.org:6380/1",
         "CHORUS_WEBHOOK_SECRET": "whsec_" + "A" * 32,
+        "CHORUS_LINK_SECRET": "hunter2" * 5,
     }
     settings = Settings.load(given)
     assert settings.environ().items() >= given.items()

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
 from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
@@ -87,8 +88,10 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
 def app_routes() -> list[BaseRoute]:
     app = create_app(Settings.load({}), Metrics("hibari"), Lifecycle())
     assert isinstance(app, AccessLogMiddleware)
-    routes: list[BaseRoute] = app._app._app._app.routes  # type: ignore[attr-defined]
-    return routes
+    inner: Any = app
+    while not isinstance(inner, Starlette):
+        inner = inner._app
+    return list(inner.routes)
 
 
 # The document

@@ -59,7 +59,7 @@ def test_a_get_streams(server: Server) -> None:
         ({"text": "long " * 1001}, "text_too_long"),
     ],
 )
-def test_a_get_is_refused_as_the_post_is(server: Server, query: dict[str, str], error: str) -> None:
+def test_a_get_is_refused_as_the_post_is(server: Server, query: dict[str, Any], error: str) -> None:
     assert code(get(server, **query)) == (400, error)
     assert get(server, method="HEAD", **query).status_code == 400
 
