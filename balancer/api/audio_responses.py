@@ -19,7 +19,7 @@ BASE64_PIECE_BYTES = PIECE_BYTES // 4 * 3
 
 
 class BufferResponse(Response):
-    """The audio as the body."""
+    """The audio as the body; with `part`, only these bytes of it (206)."""
 
     def __init__(
         self,
@@ -29,9 +29,14 @@ class BufferResponse(Response):
         media_type: str,
         headers: Mapping[str, str],
         length: int | None = None,
+        part: range | None = None,
     ) -> None:
         super().__init__(media_type=media_type, headers=headers)
-        self.headers["Content-Length"] = str(len(audio) if length is None else length)
+        self._part = range(len(audio)) if part is None else part
+        if part is not None:
+            self.status_code = 206
+            self.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{len(audio)}"
+        self.headers["Content-Length"] = str(len(self._part) if length is None else length)
         self._held = held
         self._audio = audio
 
@@ -42,8 +47,9 @@ class BufferResponse(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send_body(self, send: Send) -> None:
-        for start in range(0, len(self._audio), PIECE_BYTES):
-            await _send(send, await self._held.read(self._audio, start, PIECE_BYTES))
+        for start in self._part[::PIECE_BYTES]:
+            size = min(PIECE_BYTES, self._part.stop - start)
+            await _send(send, await self._held.read(self._audio, start, size))
 
 
 class JsonAudioResponse(BufferResponse):

@@ -227,6 +227,7 @@ def _speech_by_query(body: dict[str, Any]) -> dict[str, Any]:
         }
         for name, field in body["properties"].items()
     ]
+    operation["responses"] |= {"206": {"description": "The requested range", "content": _audio()}}
     operation["parameters"] += [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": description}
         for name, description in _LINK_FIELDS.items()

@@ -52,11 +52,7 @@ class RangeRequests:
         if (ranges := satisfiable_ranges(value, size)) is not None:
             await self._app(_with_range(scope, ranges), receive, send)
         else:
-            error = RangeNotSatisfiableError(
-                f"the file has {size} bytes, and the requested ranges are outside of it",
-                headers={"Content-Range": f"bytes */{size}"},
-            )
-            await response_to(error)(scope, receive, send)
+            await response_to(_outside(size))(scope, receive, send)
 
 
 class RangeFileResponse(FileResponse):
@@ -87,6 +83,29 @@ def satisfiable_ranges(value: str, size: int) -> str | None:
         elif not first and int(last) and size:
             ranges.append(f"-{min(int(last), size)}")
     return f"bytes={','.join(ranges)}" if ranges else None
+
+
+def one_range(value: str, size: int) -> range | None:
+    """The positions that a Range header with one range asks for, of `size` bytes; None if it is to be ignored.
+
+    Raises RangeNotSatisfiableError.
+    """
+    if not is_valid_range(value) or "," in value:
+        return None
+    satisfiable = satisfiable_ranges(value, size)
+    if satisfiable is None:
+        raise _outside(size)
+    first, _, last = satisfiable.removeprefix("bytes=").partition("-")
+    if not first:
+        return range(size - int(last), size)
+    return range(int(first), min(int(last) + 1, size) if last else size)
+
+
+def _outside(size: int) -> RangeNotSatisfiableError:
+    return RangeNotSatisfiableError(
+        f"the file has {size} bytes, and the requested ranges are outside of it",
+        headers={"Content-Range": f"bytes */{size}"},
+    )
 
 
 def _with_range(scope: Scope, value: str | None) -> Scope:

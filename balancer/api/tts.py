@@ -14,8 +14,10 @@ from balancer.access.admission import Admission
 from balancer.access.caller import caller_of, is_link
 from balancer.access.links import LINK_FIELDS
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
+from balancer.api.headers import header
 from balancer.api.models import TtsJson
 from balancer.api.query import body_of_query, parse_query
+from balancer.api.ranges import one_range
 from balancer.api.reading import WhileConnected, can_stream, read_json, request_context
 from balancer.api.streams import EventsResponse, StreamResponse
 from balancer.audio.buffers import PIECE_BYTES
@@ -107,7 +109,8 @@ class SpeechResponder:
             WhileConnected(request),
             self._admission.admit_speech(caller_of(request), speech_request, context) as (admitted, limit_headers),
         ):
-            return audio_response(self._held, await self._speech.synthesize(admitted, context), limit_headers)
+            audio = await self._speech.synthesize(admitted, context)
+            return self._whole(request, speech_request, audio, limit_headers)
 
     async def head(self, request: Request, body: TtsBody) -> Response:
         """What is known of the response without its audio. It is not counted by the rate limits."""
@@ -139,7 +142,21 @@ class SpeechResponder:
                 )
             if body.stream_format is StreamFormat.SSE:
                 return EventsResponse(self._held, audio, characters=characters, headers=limit_headers)
+            return self._whole(request, speech_request, audio, limit_headers)
+
+    def _whole(
+        self, request: Request, speech_request: SpeechRequest, audio: Audio, limit_headers: dict[str, str]
+    ) -> Response:
+        """The audio, or the part of it that a GET asks for: some browsers play only what they get in ranges."""
+        if request.method != "GET":
             return audio_response(self._held, audio, limit_headers)
+        headers = {"Accept-Ranges": "bytes", **limit_headers}
+        asked = header(request.scope, b"range")
+        # No answer has an entity tag that If-Range could name.
+        part = None if asked is None or "if-range" in request.headers else one_range(asked, len(audio.data))
+        if part and not (part.start == 0 or speech_request.seeded or audio.outcome is CacheOutcome.HIT):
+            part = None  # what the client has of it is of another take
+        return audio_response(self._held, audio, headers, part)
 
 
 def audio_endpoint(
@@ -180,14 +197,16 @@ def take_headers(audio: Audio) -> dict[str, str]:
     return headers
 
 
-def audio_response(held: HeldAudio, audio: Audio, limit_headers: Mapping[str, str]) -> Response:
-    """The audio as the body; its duration, its source and the caller's rate limits in headers."""
+def audio_response(
+    held: HeldAudio, audio: Audio, limit_headers: Mapping[str, str], part: range | None = None
+) -> Response:
+    """The audio, or a part of it, as the body; its duration, its source and the caller's rate limits in headers."""
     headers = {
         "X-Audio-Seconds": f"{audio.seconds:.3f}",
         **cache_headers(audio),
         **take_headers(audio),
         **limit_headers,
     }
-    if audio.data.in_memory and len(audio.data) <= PIECE_BYTES:
+    if part is None and audio.data.in_memory and len(audio.data) <= PIECE_BYTES:
         return Response(bytes(audio.data), media_type=audio.format.media_type, headers=headers)
-    return BufferResponse(held, audio.data, media_type=audio.format.media_type, headers=headers)
+    return BufferResponse(held, audio.data, media_type=audio.format.media_type, headers=headers, part=part)

@@ -65,7 +65,7 @@ class AccessLogMiddleware:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)["X-Request-Id"] = request_id
-                awaiting_audio = status == 200 and surface in self._speech_paths and not preflight
+                awaiting_audio = status in (200, 206) and surface in self._speech_paths and not preflight
             elif awaiting_audio and message.get("body"):
                 # Not at the response head: a streamed response sends it before there is any audio.
                 awaiting_audio = False

@@ -10,7 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from balancer.api.ranges import RangeFileResponse, is_valid_range
+from balancer.api.ranges import RangeFileResponse, is_valid_range, one_range
+from balancer.errors import RangeNotSatisfiableError
 
 
 @pytest.mark.parametrize("value", ["bytes=0-", "bytes=0-0", "Bytes=1-2, 5-9", "bytes=-5", "bytes= 1-2 ,-3"])
@@ -36,6 +37,31 @@ def test_valid_ranges(value: str) -> None:
 )
 def test_ranges_that_are_ignored(value: str) -> None:
     assert not is_valid_range(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "positions"),
+    [
+        ("bytes=0-", range(10)),
+        ("bytes=0-1", range(2)),
+        ("bytes=3-99", range(3, 10)),
+        ("Bytes= 9-9", range(9, 10)),
+        ("bytes=-3", range(7, 10)),
+        ("bytes=-99", range(10)),
+        ("bytes=0-1,3-4", None),
+        ("bytes=4-3", None),
+        ("lines=0-", None),
+    ],
+)
+def test_one_range(value: str, positions: range | None) -> None:
+    assert one_range(value, 10) == positions
+
+
+@pytest.mark.parametrize("value", ["bytes=10-", "bytes=-0"])
+def test_one_range_outside_of_the_file(value: str) -> None:
+    with pytest.raises(RangeNotSatisfiableError) as caught:
+        one_range(value, 10)
+    assert caught.value.headers == {"Content-Range": "bytes */10"}
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import Server, serve_stub
+from tests.support.harness import Server, serve_stub, wait_until
 
 KEY = "a-key-for-the-tests-of-gets"
 PAGE = "https://page.example"
@@ -62,6 +62,41 @@ def test_a_get_streams(server: Server) -> None:
 def test_a_get_is_refused_as_the_post_is(server: Server, query: dict[str, Any], error: str) -> None:
     assert code(get(server, **query)) == (400, error)
     assert get(server, method="HEAD", **query).status_code == 400
+
+
+def test_a_get_is_answered_in_ranges(server: Server) -> None:
+    query: dict[str, Any] = {"text": "This is asked for in parts.", "seed": 7}
+    whole = get(server, **query)
+    assert whole.headers["Accept-Ranges"] == "bytes"
+    size = len(whole.content)
+    for asked, start, stop in (
+        ("bytes=0-1", 0, 2),
+        ("bytes=0-", 0, size),
+        ("bytes=5-", 5, size),
+        ("bytes=-7", size - 7, size),
+    ):
+        part = get(server, **query, headers={"Range": asked})
+        assert (part.status_code, part.content) == (206, whole.content[start:stop])
+        assert part.headers["Content-Range"] == f"bytes {start}-{stop - 1}/{size}"
+        assert part.headers["Content-Length"] == str(stop - start)
+        assert part.headers["Content-Type"] == "audio/wav"
+    outside = get(server, **query, headers={"Range": f"bytes={size}-"})
+    assert code(outside) == (416, "range_not_satisfiable")
+    assert outside.headers["Content-Range"] == f"bytes */{size}"
+    for headers in ({"Range": "bytes=0-1,3-4"}, {"Range": "bytes=0-1", "If-Range": '"x"'}, {"Range": "nonsense"}):
+        assert get(server, **query, headers=headers).status_code == 200
+    posted = server.client.post("/tts", json=query, headers={"Range": "bytes=0-1"})
+    assert (posted.status_code, posted.content) == (200, whole.content)
+
+
+def test_a_later_range_is_of_the_same_take_or_the_answer_is_whole(server: Server) -> None:
+    uncached = {"Cache-Control": "no-store"}
+    query: dict[str, Any] = {"text": "Each take of this is another."}
+    assert get(server, **query, headers=uncached | {"Range": "bytes=0-1"}).status_code == 206
+    assert get(server, **query, headers=uncached | {"Range": "bytes=2-"}).status_code == 200
+    get(server, **query)
+    wait_until(lambda: get(server, **query).headers["X-Cache"] == "hit")
+    assert get(server, **query, headers={"Range": "bytes=2-"}).status_code == 206
 
 
 def test_a_head_makes_no_audio(server: Server) -> None:
