@@ -25,7 +25,7 @@ from balancer.errors import (
     JobShareFullError,
     JobsUnavailableError,
 )
-from balancer.jobs.job import Job, JobState, new_id
+from balancer.jobs.job import Job, JobState, new_ids
 from balancer.jobs.public_network import ReceiverRules, check_url
 from balancer.jobs.store import (
     MAX_DUE_SECONDS,
@@ -204,7 +204,11 @@ class JobService:
         """
 
         def make(part: Sequence[QueueBody]) -> list[Job]:
-            return [_job(body, client).expecting(self._expected_size(body)) for body in part]
+            ids = new_ids(len(part))
+            return [
+                _job(job_id, body, client).expecting(self._expected_size(body))
+                for job_id, body in zip(ids, part, strict=True)
+            ]
 
         def view(part: Sequence[tuple[Job, QueuedAhead]]) -> list[JobStatusView]:
             return [self._view(job, before) for job, before in part]
@@ -357,10 +361,10 @@ def _elapsed(job: Job) -> float:
     return max(0.0, now - (job.started or now))
 
 
-def _job(body: QueueBody, client: Client) -> Job:
+def _job(job_id: str, body: QueueBody, client: Client) -> Job:
     request = body.request
     return Job(
-        id=new_id(),
+        id=job_id,
         caller=client.caller,
         owner=client.owner,
         concurrency=client.concurrency,

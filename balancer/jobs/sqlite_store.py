@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 MAX_COUNTED = 200
 """Queued jobs that are counted at each look at a job's place. A longer queue is read once for many looks."""
+ROWS_AT_A_TIME = 100
+"""Rows that one statement adds. Each statement lets go of the interpreter, as `new_ids` explains."""
 ORDER_SECONDS = 1.0
 """How old a reading of the queue's order may be."""
 MAX_WEBHOOKS_READ = 2000
@@ -348,17 +350,21 @@ class SqliteJobStore:
             turn = _next_turn(database, caller)
             added: list[Job] = []
             new, smallest = 0, _MAX
-            for job in jobs:
-                earlier = self._find_earlier(database, job)
-                if earlier is None:
-                    names = "id, turn, concurrency, webhook, " + _CHANGING
-                    values = (job.id, turn + new, job.concurrency, job.webhook, *_changing(job))
-                    marks = ", ".join("?" * len(values))
-                    database.execute(f"INSERT INTO jobs ({names}) VALUES ({marks})", values)  # noqa: S608 - constants
-                    new, smallest = new + 1, min(smallest, job.expected_size)
-                elif earlier.request_digest != job.request_digest:
-                    raise IdempotencyError(job.idempotency_key)
-                added.append(earlier or job)
+            for first in range(0, len(jobs), ROWS_AT_A_TIME):
+                part = jobs[first : first + ROWS_AT_A_TIME]
+                known = self._find_earlier(database, part)
+                rows: list[tuple[object, ...]] = []
+                for job in part:
+                    earlier = known.get(job.idempotency_key)
+                    if earlier is None:
+                        rows.append((job.id, turn + new, job.concurrency, job.webhook, *_changing(job)))
+                        new, smallest = new + 1, min(smallest, job.expected_size)
+                        if job.idempotency_key is not None:
+                            known[job.idempotency_key] = job
+                    elif earlier.request_digest != job.request_digest:
+                        raise IdempotencyError(job.idempotency_key)
+                    added.append(earlier or job)
+                _insert(database, rows)
             used = self._usage(database, caller)  # the new jobs are counted in it already
             before = Usage(used.queued - new, used.audio_bytes, used.caller_queued - new, used.caller_audio_bytes)
             before.check_room(new, smallest, self._limits)
@@ -587,11 +593,13 @@ class SqliteJobStore:
     def _find(self, database: sqlite3.Connection, job_id: str) -> Job | None:
         return next(iter(self._jobs(database, "WHERE id = ?", job_id)), None)
 
-    def _find_earlier(self, database: sqlite3.Connection, job: Job) -> Job | None:
-        if job.idempotency_key is None:
-            return None
-        where = "WHERE caller = ? AND idempotency_key = ?"
-        return next(iter(self._jobs(database, where, job.caller_id, job.idempotency_key)), None)
+    def _find_earlier(self, database: sqlite3.Connection, jobs: Sequence[Job]) -> dict[str | None, Job]:
+        """The jobs of the same caller that have the idempotency keys of these, by key."""
+        keys = [job.idempotency_key for job in jobs if job.idempotency_key is not None]
+        if not keys:
+            return {}
+        where = f"WHERE caller = ? AND idempotency_key IN ({', '.join('?' * len(keys))})"
+        return {job.idempotency_key: job for job in self._jobs(database, where, jobs[0].caller_id, *keys)}
 
     def _jobs(self, database: sqlite3.Connection, where: str, *values: object) -> list[Job]:
         """The jobs of these rows. Those that cannot be read are set aside: a failed job stands in for each."""
@@ -682,6 +690,15 @@ _KEPT = (
 _CHANGING = (
     "state, due, characters, attempts, caller, idempotency_key, finished, webhook_due, size, expected_size, content"
 )
+
+
+def _insert(database: sqlite3.Connection, rows: Sequence[tuple[object, ...]]) -> None:
+    """Add rows of id, turn, concurrency, webhook and what changes."""
+    if rows:
+        marks = ", ".join([f"({', '.join('?' * len(rows[0]))})"] * len(rows))
+        names = "id, turn, concurrency, webhook, " + _CHANGING
+        values = [value for row in rows for value in row]
+        database.execute(f"INSERT INTO jobs ({names}) VALUES {marks}", values)  # noqa: S608 - constants
 
 
 def _changing(job: Job) -> tuple[object, ...]:
