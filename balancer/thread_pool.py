@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
@@ -16,6 +17,11 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+ITEMS_AT_A_TIME = 20
+"""Items that a thread works on before it rests: a millisecond or two, for the lines and jobs of a batch."""
+REST_SECONDS = 0.001
+"""Time in which the event loop wakes up and has the interpreter."""
 
 MAX_WAITING = 1000
 """Calls that may wait for a thread of one pool, if its owner sets no other limit."""
@@ -35,6 +41,18 @@ class Run(Protocol):
 async def run_at_once(work: Callable[[], T]) -> T:
     """The result of work that takes no longer than the event loop can wait."""
     return work()
+
+
+def with_rests(items: Iterable[T]) -> Iterator[T]:
+    """The items, for work on thousands of them in a thread, which rests now and then.
+
+    The event loop asks for the interpreter many times for one request. A thread that works on gives it back each time
+    late, by what it takes to wake the loop's thread on a core that others use, too.
+    """
+    for number, item in enumerate(items, start=1):
+        yield item
+        if number % ITEMS_AT_A_TIME == 0:
+            time.sleep(REST_SECONDS)
 
 
 class ThreadPool:

@@ -35,7 +35,7 @@ from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody, StreamFormat
 from balancer.requests.validation import RequestValidator
 from balancer.settings_groups import JobSettings, LimitSettings
-from balancer.thread_pool import run_at_once
+from balancer.thread_pool import run_at_once, with_rests
 
 MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not
@@ -273,7 +273,7 @@ def _receipts(views: list[JobStatusView], base_url: str) -> bytes:
     """A JobReceipts. Each view is let go at once: thousands in one step would keep all threads from the interpreter."""
     views.reverse()
     receipts = []
-    while views:
+    for _ in with_rests(range(len(views))):
         receipts.append(to_json(JobReceipt.of(views.pop(), base_url)))
     return b'{"jobs":[' + b",".join(receipts) + b"]}"
 

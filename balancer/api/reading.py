@@ -22,7 +22,7 @@ from balancer.audio.held_audio import Budget
 from balancer.errors import BodyTooLargeError, InvalidRequestError, MemoryFullError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
-from balancer.thread_pool import ThreadPool
+from balancer.thread_pool import ThreadPool, with_rests
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class JsonLinesReader:
         """Fill `bodies`."""
 
         def parse(first: int) -> None:
-            for number, line in enumerate(lines[first : first + LINES_AT_A_TIME], start=first + 1):
+            for number, line in enumerate(with_rests(lines[first : first + LINES_AT_A_TIME]), start=first + 1):
                 if not line.strip():
                     continue
                 try:

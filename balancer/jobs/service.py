@@ -39,7 +39,7 @@ from balancer.jobs.store import (
 from balancer.requests.bodies import QueueBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
-from balancer.thread_pool import Run, run_at_once
+from balancer.thread_pool import Run, run_at_once, with_rests
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -207,11 +207,11 @@ class JobService:
             ids = new_ids(len(part))
             return [
                 _job(job_id, body, client).expecting(self._expected_size(body))
-                for job_id, body in zip(ids, part, strict=True)
+                for job_id, body in with_rests(zip(ids, part, strict=True))
             ]
 
         def view(part: Sequence[tuple[Job, QueuedAhead]]) -> list[JobStatusView]:
-            return [self._view(job, before) for job, before in part]
+            return [self._view(job, before) for job, before in with_rests(part)]
 
         jobs = await _in_parts(make, bodies, run)
         try:

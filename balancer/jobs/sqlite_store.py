@@ -40,7 +40,7 @@ from balancer.jobs.store import (
     Result,
     Usage,
 )
-from balancer.thread_pool import ThreadPool
+from balancer.thread_pool import ThreadPool, with_rests
 
 log = logging.getLogger(__name__)
 
@@ -346,6 +346,7 @@ class SqliteJobStore:
 
     def _add(self, jobs: Sequence[Job]) -> list[Job]:
         caller = jobs[0].caller_id
+        changing = [_changing(job) for job in with_rests(jobs)]
         with self._database.transaction() as database:
             turn = _next_turn(database, caller)
             added: list[Job] = []
@@ -354,10 +355,10 @@ class SqliteJobStore:
                 part = jobs[first : first + ROWS_AT_A_TIME]
                 known = self._find_earlier(database, part)
                 rows: list[tuple[object, ...]] = []
-                for job in part:
+                for job, columns in zip(part, changing[first : first + ROWS_AT_A_TIME], strict=True):
                     earlier = known.get(job.idempotency_key)
                     if earlier is None:
-                        rows.append((job.id, turn + new, job.concurrency, job.webhook, *_changing(job)))
+                        rows.append((job.id, turn + new, job.concurrency, job.webhook, *columns))
                         new, smallest = new + 1, min(smallest, job.expected_size)
                         if job.idempotency_key is not None:
                             known[job.idempotency_key] = job

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from balancer.thread_pool import PoolFullError, ThreadPool
+from balancer.thread_pool import ITEMS_AT_A_TIME, PoolFullError, ThreadPool, with_rests
 from tests.support.harness import ROOT, TIMEOUT, environment
 
 HANGING = """
@@ -64,6 +64,15 @@ async def test_work_that_has_not_begun_can_be_taken_back() -> None:
     await first
     await pool.run(lambda: done.append("third"))
     assert done == ["third"]
+
+
+def test_work_on_thousands_rests_and_on_few_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    monkeypatch.setattr("balancer.thread_pool.time.sleep", rests.append)
+    assert list(with_rests(range(ITEMS_AT_A_TIME - 1))) == list(range(ITEMS_AT_A_TIME - 1))
+    assert rests == []
+    assert len(list(with_rests(range(10 * ITEMS_AT_A_TIME)))) == 10 * ITEMS_AT_A_TIME
+    assert len(rests) == 10
 
 
 def test_a_process_ends_while_a_thread_hangs() -> None:
