@@ -16,7 +16,6 @@ from hashlib import sha256
 from pathlib import Path
 
 from balancer.audio.buffers import PIECE_BYTES, AudioBuffer, FileBuffer, MemoryBuffer
-from balancer.audio.encoder import is_pcm_copy
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.joining import Joiner
@@ -35,7 +34,7 @@ from balancer.scheduling.queued_utterance import Terms
 from balancer.settings_groups import PauseSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
-from balancer.speech.segment_requests import pause_behind
+from balancer.speech.segment_requests import pause_before
 from balancer.speech.service import SpeechService
 from balancer.text.segments import Segment
 from balancer.thread_pool import ThreadPool
@@ -166,7 +165,7 @@ class JobStream:
                 return
             if not pcm:  # it cannot be spoken
                 continue
-            pause = segment.leading_silence if before is None else pause_behind(before, self._streams.pauses)
+            pause = pause_before(segment, before, self._streams.pauses)
             before = segment
             async with aclosing(self._encoded(joiner.add(pcm, pause))) as pieces:
                 async for piece in pieces:
@@ -216,10 +215,8 @@ class JobStream:
 
     async def _encode(self, work: Callable[[], bytes], seconds: float) -> bytes:
         self.seconds += seconds / self._speed
-        if is_pcm_copy(self.format, self._speed):
-            return work()
-        begun = self._sent > 0
-        return await self._streams.encoders.run(work, seconds / min(1.0, self._speed), self._place, begun=begun)
+        encoders, begun = self._streams.encoders, self._sent > 0
+        return await encoders.encode_piece(work, seconds, self.format, self._speed, self._place, begun=begun)
 
     def _counted(self, piece: bytes) -> bytes:
         self._digest.update(piece[max(0, MAX_HEADER_BYTES - self._sent) :])

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from balancer.audio.buffers import MemoryBuffer
-from balancer.audio.encoder import is_pcm_copy
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.joining import Joiner
 from balancer.audio.pcm import duration
@@ -24,7 +23,7 @@ from balancer.speech.place import Place
 from balancer.speech.playout_clock import PlayoutClock
 from balancer.speech.results import CachedResult, joined_result
 from balancer.speech.segment_buffer import SegmentBuffer
-from balancer.speech.segment_requests import pause_behind
+from balancer.speech.segment_requests import pause_before
 from balancer.text.segments import Segment
 
 
@@ -165,7 +164,7 @@ class AudioStream:
             self._position = _Position(number)
             while not isinstance(taken := await self._buffer.take(), InvalidRequestError):
                 finished = isinstance(taken, CachedResult)
-                pcm = b"" if segment is last else joiner.begin(self._opening(segment, last))
+                pcm = b"" if segment is last else joiner.begin(pause_before(segment, last, self._pauses))
                 pcm += joiner.feed(await self._samples(taken))
                 last = segment
                 del taken  # a client that does not read holds no more than this piece
@@ -186,10 +185,6 @@ class AudioStream:
             yield piece
         self._on_end(self._result())
 
-    def _opening(self, segment: Segment, last: Segment | None) -> float:
-        """The pause before a segment in seconds; `last` is the one before it."""
-        return segment.leading_silence if last is None else pause_behind(last, self._pauses)
-
     async def _samples(self, taken: bytes | CachedResult) -> bytes:
         """The PCM of a piece, or what is left of a finished segment behind its pieces."""
         if isinstance(taken, bytes):
@@ -203,10 +198,8 @@ class AudioStream:
 
     async def _encode(self, work: Callable[[], bytes], pcm: bytes) -> bytes:
         seconds = duration(len(pcm), self.sample_rate)
-        if is_pcm_copy(self.format, self._speed):
-            piece = work()
-        else:
-            piece = await self._encoders.run(work, seconds / min(1.0, self._speed), self._place, begun=self.seconds > 0)
+        begun = self.seconds > 0
+        piece = await self._encoders.encode_piece(work, seconds, self.format, self._speed, self._place, begun=begun)
         played = seconds / self._speed
         self.seconds += played
         if played:  # a file's header is not heard

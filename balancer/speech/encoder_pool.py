@@ -17,7 +17,7 @@ from functools import partial
 from typing import IO, TypeVar
 
 from balancer.audio.buffers import AudioBuffer
-from balancer.audio.encoder import encode
+from balancer.audio.encoder import encode, is_pcm_copy
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.pcm import duration
@@ -99,12 +99,25 @@ class EncoderPool:
 
         return await self._in_turn(write, seconds, place)
 
-    async def run(self, work: Callable[[], T], seconds: float, place: Place, *, begun: bool) -> T:
-        """The result of `work`, which encodes so many seconds of audio in a thread. Cancelling this leaves it running.
+    async def encode_piece(
+        self,
+        work: Callable[[], bytes],
+        seconds: float,
+        audio_format: AudioFormat,
+        speed: float,
+        place: Place,
+        *,
+        begun: bool,
+    ) -> bytes:
+        """The result of `work`, which encodes so many seconds of a stream's audio.
+
+        It is called in a thread, unless the format only copies the PCM. Cancelling this leaves it running.
 
         Raises QueueFullError, unless the stream that the audio belongs to has begun.
         """
-        return await self._in_turn(lambda _, __: work(), seconds, place, begun=begun)
+        if is_pcm_copy(audio_format, speed):
+            return work()
+        return await self._in_turn(lambda _, __: work(), seconds / min(1.0, speed), place, begun=begun)
 
     async def _in_turn(
         self,

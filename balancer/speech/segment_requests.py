@@ -36,11 +36,17 @@ def pauses_around(segments: Sequence[Segment], settings: PauseSettings) -> list[
 
     What the text asks for comes before the settings.
     """
-    between = [pause_behind(segment, settings) for segment in segments[:-1]]
-    return [segments[0].leading_silence, *between, segments[-1].silence or 0.0]
+    lasts = [None, *segments[:-1]]
+    before = [pause_before(segment, last, settings) for segment, last in zip(segments, lasts, strict=True)]
+    return [*before, segments[-1].silence or 0.0]
 
 
-def pause_behind(segment: Segment, settings: PauseSettings) -> float:
+def pause_before(segment: Segment, last: Segment | None, settings: PauseSettings) -> float:
+    """The silence before a segment in seconds; `last` is the one that is spoken before it, None if there is none."""
+    return segment.leading_silence if last is None else _pause_behind(last, settings)
+
+
+def _pause_behind(segment: Segment, settings: PauseSettings) -> float:
     """The silence between a segment and the next, in seconds."""
     if segment.silence is not None:
         return segment.silence
