@@ -10,6 +10,7 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, mis
 from worker.cpu_affinity import limit_torch
 from worker.engines.base import Engine, ModelUnavailableError
 from worker.engines.chatterbox.kernels import disk_cache
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
 from worker.memory import MAX_CACHED_BLOCKS, MAX_CACHED_CONVOLUTIONS, limit_primitive_cache
 from worker.options import EngineOptions
 
@@ -34,16 +35,17 @@ def load(options: EngineOptions) -> Engine:
     limit_primitive_cache(MAX_CACHED_CONVOLUTIONS if options.batched is None else MAX_CACHED_BLOCKS)
     disk_cache.enable(options.cache_dir)
     limit_torch(options.threads)
-    # First of upstream's libraries: its own lazy imports read the source of all functions that are running, of which
-    # there are hundreds once upstream imports it.
-    import librosa.core.audio  # noqa: F401, PLC0415
+    with lean_imports():
+        # First of upstream's libraries: its own lazy imports read the source of all functions that are running, of
+        # which there are hundreds once upstream imports it.
+        import librosa.core.audio  # noqa: F401, PLC0415
 
+        if options.batched is None:
+            from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
+        else:
+            from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
     if options.batched is None:
-        from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
-
         return StockEngine(name, checkpoint, options.cache_dir, retakes=options.retakes, trim_end=options.trim_end)
-    from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
-
     return BatchedEngine(options, checkpoint)
 
 

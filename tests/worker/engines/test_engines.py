@@ -25,6 +25,10 @@ LOADED = """if True:
     from worker.engines import load
     from worker.options import EngineOptions
     engine = load(EngineOptions.from_argv(sys.argv[1:]))
+    unused = [name for name in ("sklearn", "torch._dynamo") if name in sys.modules]
+    import transformers.masking_utils
+    with transformers.masking_utils.TransformGetItemToIndex():
+        compiler = sys.modules["torch._dynamo"].__file__
     import huggingface_hub.constants, torch
     print(json.dumps({
         "engine": engine.card.name,
@@ -35,6 +39,8 @@ LOADED = """if True:
         "threads": torch.get_num_threads(),
         "others": torch.get_num_interop_threads(),
         "hibari": any(name.startswith("worker.engines.hibari") for name in sys.modules),
+        "unused": unused,
+        "compiler": compiler is not None,
     }))
 """
 
@@ -77,6 +83,8 @@ def test_the_engine_and_nothing_from_the_network(
         "threads": 1,
         "others": 1,
         "hibari": False,
+        "unused": [],
+        "compiler": True,
     }
 
 

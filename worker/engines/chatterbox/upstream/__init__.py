@@ -1,1 +1,1 @@
-"""Everything that touches the upstream package: loading, patches, the loaded model, conditionals, reference clips."""
+"""Everything that touches the upstream package: imports, loading, patches, the loaded model, conditionals, reference clips."""
