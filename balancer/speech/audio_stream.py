@@ -125,6 +125,8 @@ class AudioStream:
             await asyncio.gather(self._speaking, return_exceptions=True)
             self._speaking = None
         await self._pieces.aclose()
+        self._first = None
+        self._buffer.clear()  # exceptions refer to this stream, and may be left to the garbage collector
 
     def hear(self, number: int, pcm: bytes) -> None:
         """Give the stream a piece of a segment that is being made."""

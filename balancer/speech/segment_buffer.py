@@ -56,6 +56,11 @@ class SegmentBuffer(Generic[T]):
         self._error = error
         self._notify()
 
+    def clear(self) -> None:
+        """Drop all that was not taken."""
+        self._finished.clear()
+        self._pieces.clear()
+
     async def take(self) -> bytes | T:
         """A further piece of the next segment in order, or that segment once it is finished.
 

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.audio.encoder import as_file, is_pcm_copy
@@ -155,7 +156,7 @@ class SpeechService:
                 else:
                     result = await self._encode(await self._kept(task, keeper), task)
         except (ChorusError, TimeoutError) as error:
-            raise self._refusal(error, request, limit) from error
+            self._refuse(error, request, limit)
         self._record(result, context)
         seconds = result.seconds / request.speed
         rate = self._card.sample_rate
@@ -181,7 +182,7 @@ class SpeechService:
         if (len(segments) == 1 and self._first_piece_tokens is None) or await self._is_cached(task, whole):
             return await self._whole(request, context, None, task.first_piece_tokens if task.one_utterance else None)
         if not self._headroom.admits(request.speed) and await self._characters_to_speak(task):
-            raise self._refusal(self._headroom.refusal(asyncio.get_running_loop().time()), request, limit)
+            self._refuse(self._headroom.refusal(asyncio.get_running_loop().time()), request, limit)
         self._log(request, context)
         stream = AudioStream(
             segments,
@@ -206,7 +207,7 @@ class SpeechService:
                 await stream.begin()
         except (ChorusError, TimeoutError) as error:
             await stream.aclose()
-            raise self._refusal(error, request, limit) from error
+            self._refuse(error, request, limit)
         except BaseException:
             await stream.aclose()
             raise
@@ -248,21 +249,23 @@ class SpeechService:
         self._metrics.record_cache_outcome(result.outcome.value)
         self._metrics.record_audio(result.seconds)
 
-    def _refusal(self, error: ChorusError | TimeoutError, request: SpeechRequest, limit: float | None) -> Exception:
-        """The error of a request that fails, which is counted."""
+    def _refuse(self, error: ChorusError | TimeoutError, request: SpeechRequest, limit: float | None) -> NoReturn:
+        """Raise the error of a request that fails, and count it."""
         if isinstance(error, TimeoutError):
             if limit is None:
-                return error
-            refusal: ChorusError = DeadlineExceededError(
+                raise error
+            late = DeadlineExceededError(
                 f"the audio was not complete within {limit:g} s; send a shorter text or a later deadline"
             )
-        elif isinstance(error, InvalidRequestError):
+            self._metrics.record_refusal(late.code)
+            raise late from error
+        if isinstance(error, InvalidRequestError):
             # The engine refused the text: validation cannot foresee this.
             refusal = error.with_param(error.param or request.text_field)
-        else:
-            refusal = error
-        self._metrics.record_refusal(refusal.code)
-        return refusal
+            self._metrics.record_refusal(refusal.code)
+            raise refusal from error
+        self._metrics.record_refusal(error.code)
+        raise error  # not from itself: it would be in a cycle, and what it refers to be left to the garbage collector
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""

@@ -68,6 +68,8 @@ class SingleFlight(Generic[T]):
                 self._remove(key, flight)
                 assert flight.task is not None  # noqa: S101 - set with the flight
                 flight.task.cancel()
+            # An exception holds this frame, and the flight the exception: audio would stay until the garbage collector.
+            del flight
 
     async def _run(
         self,
@@ -91,6 +93,7 @@ class SingleFlight(Generic[T]):
                 await after(result)
         finally:
             self._remove(key, flight)
+            del flight  # as above
 
     def _remove(self, key: Hashable, flight: _Flight[T]) -> None:
         if self._flights.get(key) is flight:

@@ -85,3 +85,13 @@ async def test_pieces_are_taken_before_an_error_is_raised() -> None:
     assert await buffer.take() == b"a"
     with pytest.raises(SynthesisError, match="no"):
         await buffer.take()
+
+
+async def test_what_was_not_taken_can_be_dropped() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(100.0)
+    buffer.extend(1, b"piece")
+    await buffer.add(0, "segment", 1.0)
+    buffer.clear()
+    buffer.fail(ValueError("the end"))
+    with pytest.raises(ValueError, match="the end"):
+        await buffer.take()

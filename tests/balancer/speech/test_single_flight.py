@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
@@ -148,3 +150,41 @@ async def test_a_caller_that_joins_gets_what_was_handed_on_and_then_the_rest() -
     assert heard[1] == [b"1", b"2"], "the execution goes on for the others"
     work.result.set_result("audio")
     assert [await other for other in others] == [("audio", True)] * 2
+
+
+class Audio:
+    """What an execution has in its hands when it fails."""
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_failed_execution_leaves_nothing_to_the_garbage_collector(cancelled: bool) -> None:
+    flights: SingleFlight[str] = SingleFlight()
+    held: list[weakref.ref[Audio]] = []
+    goes_on = asyncio.Event()
+
+    async def work() -> str:
+        audio = Audio()
+        held.append(weakref.ref(audio))
+        await goes_on.wait()
+        raise ValueError(audio)
+
+    gc.disable()
+    try:
+        calls = [asyncio.create_task(flights.do("a", work)) for _ in range(2)]
+        while not held:
+            await asyncio.sleep(0)
+        if cancelled:
+            for call in calls:
+                call.cancel()
+        else:
+            goes_on.set()
+        await asyncio.wait(calls)
+        for call in calls:
+            assert call.cancelled() or isinstance(call.exception(), ValueError)
+        del call, calls
+        while "a" in flights:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the loop lets the task go
+        assert held[0]() is None
+    finally:
+        gc.enable()
