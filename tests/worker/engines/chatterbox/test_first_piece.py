@@ -21,6 +21,7 @@ from worker.engines.chatterbox import first_piece, takes
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.first_piece import CROSSFADE_SAMPLES, crossfade, tokens_of_first_piece
+from worker.engines.chatterbox.s3gen import synthesizer
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler
 from worker.engines.chatterbox.takes import SILENCE
 from worker.engines.chatterbox.token_budget import likely_tokens, token_budget
@@ -172,6 +173,31 @@ def test_the_noise_of_a_token_does_not_depend_on_how_many_follow(engine: Batched
     assert torch.equal(few, many[: len(few)])
     assert len(many) - len(few) == 48
     assert not torch.equal(few, flow.noise(torch.zeros(7), voice, 4))
+
+
+def test_the_noise_of_a_token_does_not_depend_on_how_much_of_the_prompt_precedes_it(engine: BatchedEngine) -> None:
+    flow, voice = engine._s3gen.flow, engine.loaded.conditionals("default").gen
+    shorter = voice | {"prompt_token": voice["prompt_token"][:, 4:]}
+    long, short = (flow.noise(torch.zeros(7), prompted, 3) for prompted in (voice, shorter))
+    assert len(long) - len(short) == 8
+    assert torch.equal(long[8:], short)
+
+
+def test_the_first_piece_is_made_from_the_end_of_the_prompt(
+    engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3gen, voice = engine._s3gen, engine.loaded.conditionals("default").gen
+    tokens = torch.randint(0, 6561, (20,), generator=torch.Generator().manual_seed(1)).tolist()
+
+    def wave(prompted: dict[str, Any]) -> Samples:
+        with torch.inference_mode():
+            return run_to_completion(s3gen.first_piece_steps(tokens, prompted, 3)).wave
+
+    whole = wave(voice)
+    monkeypatch.setattr(synthesizer, "FIRST_PIECE_PROMPT_TOKENS", 10)
+    ending = voice | {"prompt_token": voice["prompt_token"][:, -10:], "prompt_feat": voice["prompt_feat"][:, -20:]}
+    assert np.array_equal(wave(voice), wave(ending))
+    assert not np.array_equal(wave(voice), whole)
 
 
 def test_each_piece_is_watermarked(turbo: BatchedEngine) -> None:

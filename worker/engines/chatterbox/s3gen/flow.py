@@ -59,12 +59,10 @@ class Flow:
     def noise(self, tokens: Tensor, voice: dict[str, Tensor], seed: int) -> Tensor:
         """Noise for the prompt and `tokens`, (frames, bands), of which each token's own follows from the seed alone.
 
-        The noise of more tokens begins with the noise of fewer.
+        The noise of more tokens begins with the noise of fewer, that of a longer prompt ends with that of a shorter.
         """
-        count = voice["prompt_token"].shape[1] + len(tokens)
-        generator = torch.Generator().manual_seed(seed)
-        # One draw for each token: a single draw's numbers would depend on how many there are.
-        return torch.cat([torch.randn(FRAMES_PER_TOKEN, BANDS, generator=generator) for _ in range(count)])
+        prompt = _noise_of_tokens(voice["prompt_token"].shape[1], seed + 1)
+        return torch.cat([*reversed(prompt), *_noise_of_tokens(len(tokens), seed)])
 
     def steps_from(self, noise: Tensor, tokens: Tensor, voice: dict[str, Tensor]) -> CooperativeSteps:
         """The mel spectrogram of `tokens`, (tokens,), from given noise for the prompt and them: (frames, bands)."""
@@ -96,3 +94,10 @@ class Flow:
             cond, uncond = yield from self._estimator.steps(pair, time, None)
             states = states + (until - time) * ((1 + self._cfg_rate) * cond - self._cfg_rate * uncond)
         return states
+
+
+def _noise_of_tokens(count: int, seed: int) -> list[Tensor]:
+    """Noise for `count` tokens, (frames, bands) each."""
+    generator = torch.Generator().manual_seed(seed)
+    # One draw for each token: a single draw's numbers would depend on how many there are.
+    return [torch.randn(FRAMES_PER_TOKEN, BANDS, generator=generator) for _ in range(count)]

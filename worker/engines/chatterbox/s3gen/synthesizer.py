@@ -26,6 +26,13 @@ from worker.stage_timer import StageTimer
 LOOKAHEAD_TOKENS = 3
 """Tokens after one that the flow's encoder looks at: upstream's `pre_lookahead_len`."""
 
+FIRST_PIECE_PROMPT_TOKENS = 100
+"""Tokens of the voice's prompt over which the flow of a first piece runs, the last ones: 4 s of up to 10.
+
+The flow's time grows with the prompt, which for a first piece is nearly all of it. The embedding of the voice, which
+comes from the whole clip, stays. Upstream takes clips from 5 s on.
+"""
+
 
 @dataclass(frozen=True)
 class FirstPiece:
@@ -82,7 +89,7 @@ class Synthesizer:
 
         Noise from the generator of the tokens would depend on how many of them are drawn already.
         """
-        mel = yield from self._mel_steps(tokens, voice, seed)
+        mel = yield from self._mel_steps(tokens, _with_end_of_prompt(voice), seed)
         with self._timer("vocoder"):
             frequencies = self.vocoder.frequencies(mel)
             frames = len(mel) - FRAMES_PER_TOKEN * LOOKAHEAD_TOKENS
@@ -116,3 +123,11 @@ class Synthesizer:
         wave[: len(self._fade_in)] *= self._fade_in
         samples: Samples = wave.numpy()
         return samples
+
+
+def _with_end_of_prompt(voice: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The voice with the last FIRST_PIECE_PROMPT_TOKENS of its prompt."""
+    tokens = voice["prompt_token"]
+    left_out = max(0, tokens.shape[1] - FIRST_PIECE_PROMPT_TOKENS)
+    frames = voice["prompt_feat"][:, FRAMES_PER_TOKEN * left_out :]
+    return voice | {"prompt_token": tokens[:, left_out:], "prompt_feat": frames}
