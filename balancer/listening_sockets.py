@@ -64,7 +64,9 @@ def take_over(environ: MutableMapping[str, str]) -> list[socket.socket]:
         return []
     for listener in listeners:
         listener.set_inheritable(False)
-        os.set_blocking(listener.fileno(), False)
+        # For good, also for duplicates: they share this state with every process that has the socket. While it is
+        # blocking, a balancer that looks for one connection more stands still until there is one.
+        listener.setblocking(False)
     return listeners
 
 

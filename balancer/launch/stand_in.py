@@ -74,6 +74,9 @@ class StandIn:
         finally:
             for server in servers:
                 server.close()
+            # A connection that was accepted is answered: nobody else has it, and its client would wait for ever.
+            while answers := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(answers)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

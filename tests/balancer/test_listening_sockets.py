@@ -61,6 +61,16 @@ def test_sockets_that_were_taken_over_are_not_inherited_by_other_programs() -> N
     taken.close()
 
 
+def test_a_duplicate_does_not_make_the_socket_block_in_all_processes() -> None:
+    (listener,) = listen("127.0.0.1", 0)
+    environ: dict[str, str] = {}
+    pass_on([listener], environ)
+    (taken,) = take_over(environ)
+    with taken, taken.dup() as duplicate:
+        assert duplicate.gettimeout() == 0, "it was not made blocking in between, either"
+        assert not os.get_blocking(taken.fileno())
+
+
 def test_the_port_refuses_at_once_although_another_process_holds_the_sockets() -> None:
     port = free_port()
     (listener,) = listen("127.0.0.1", port)

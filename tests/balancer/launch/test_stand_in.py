@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import socket
 import threading
 from collections.abc import Iterator
@@ -36,6 +37,28 @@ def test_it_answers_until_a_balancer_serves(listener: socket.socket) -> None:
     with socket.create_connection(listener.getsockname(), TIMEOUT):
         accepted, _ = listener.accept()  # the next connection is the balancer's
         accepted.close()
+
+
+def test_connections_that_it_has_accepted_are_answered_before_it_ends(listener: socket.socket) -> None:
+    clients: list[socket.socket] = []
+    looks = itertools.count()
+
+    def serving() -> bool:
+        # It accepts between two looks whether a balancer serves.
+        if len(clients) < 20 or next(looks) < 2:
+            return False
+        for client in clients:
+            client.sendall(b"GET /ready HTTP/1.1\r\n\r\n")
+        return True
+
+    stand_in = StandIn([listener], serving)
+    stand_in.start()
+    for _ in range(20):
+        clients.append(socket.create_connection(listener.getsockname(), TIMEOUT))
+    for client in clients:
+        with client, client.makefile("rb") as answer:
+            assert answer.read().startswith(b"HTTP/1.1 503 ")
+    wait_until(lambda: not stand_in.running)
 
 
 def test_a_client_that_has_left_is_no_error(listener: socket.socket, caplog: pytest.LogCaptureFixture) -> None:
