@@ -23,7 +23,7 @@ from balancer.access.key_ring import KeyRing
 from balancer.access.links import Links
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api import control, docs, health, links, openai, operators, queue, tts, voices
+from balancer.api import control, docs, health, history, links, openai, operators, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.middleware.cors import CorsMiddleware
@@ -55,6 +55,8 @@ from balancer.metrics import Metrics
 from balancer.operations import heartbeat
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.handover import Supervision, ask_predecessor, start_successor, stop_predecessor
+from balancer.operations.history import History
+from balancer.operations.history_sampler import HistorySampler
 from balancer.operations.loop_lag import observe_loop_lag
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.ready_banner import print_ready_banner
@@ -176,6 +178,8 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     process_cpu = ProcessCpu()
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
+    past = History(time.monotonic, time.time())
+    history_sampler = HistorySampler(past, metrics, dispatcher)
 
     async def before_accepting() -> None:
         await asyncio.to_thread(signed_links.open)
@@ -213,6 +217,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
             *voices.routes(validator, library, held.files),
             *operators.routes(dispatcher),
             *health.routes(dispatcher, metrics, process_cpu),
+            *history.routes(past),
             *docs.routes(validator),
         ],
         exception_handlers={
@@ -232,7 +237,8 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 # The others find what they left undone: in the job store, in the workers' states, on their socket.
                 BackgroundTask("jobs", executor.run),
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
-                BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.loop_lag)),
+                BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.record_loop_lag)),
+                BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu),
                 *_webhooks(settings.jobs, stores, metrics),
             ],

@@ -1,7 +1,8 @@
 """The balancer's Prometheus metrics, in a registry of their own, and the summary that `/metrics` returns as JSON.
 
 This module has the counters and histograms, which record events. Gauges of the current state (queue depth, slots,
-workers) are computed at each scrape by `balancer.operations.fleet_collector`.
+workers) are computed at each scrape by `balancer.operations.fleet_collector`. `balancer.operations.history_sampler`
+reads what the history of the last hour needs.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from balancer.time_histogram import TimeHistogram
+
 SUMMARY_WINDOW_SECONDS = 60.0
 """Period that the JSON summary covers."""
+
+SPEECH_SURFACES = frozenset({"/v1/audio/speech", "/tts", "/tts-json"})
+"""Routes that answer with audio."""
 
 _SECONDS_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _LAG_SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -30,10 +36,13 @@ class Metrics:
         self._recent_waits: deque[tuple[float, float]] = deque()
         self._recent_requests: deque[float] = deque()
         self.registry = CollectorRegistry()
+        self._families: dict[str, Counter | Gauge] = {}
+        self.times = {name: TimeHistogram() for name in ("answer", "first_sound", "queue_wait", "loop_lag")}
+        """Finer than Prometheus' buckets, for percentiles: whole answers, first bytes of streams, waits, lag."""
         ProcessCollector(registry=self.registry)
 
         self._responses = self._counter("requests", "HTTP responses sent, by route and status.", "surface", "status")
-        self.connections = Gauge("chorus_connections", "Open connections of clients.", registry=self.registry)
+        self.connections = self._gauge("connections", "Open connections of clients.")
         self._connections_ended = self._counter(
             "connections_ended", "Connections of clients that the server ended without a response to them.", "reason"
         )
@@ -82,12 +91,10 @@ class Metrics:
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
         self.jobs_unreadable = self._counter("jobs_unreadable", "Stored jobs that could not be read and have failed.")()
-        self.jobs_audio_bytes = Gauge(
-            "chorus_jobs_audio_bytes",
-            "Size of the audio of jobs in the store, with what is reserved for running ones.",
-            registry=self.registry,
+        self.jobs_audio_bytes = self._gauge(
+            "jobs_audio_bytes", "Size of the audio of jobs in the store, with what is reserved for running ones."
         )
-        self._jobs_kept = Gauge("chorus_jobs_kept", "Jobs in the store, by state.", ["state"], registry=self.registry)
+        self._jobs_kept = self._gauge("jobs_kept", "Jobs in the store, by state.", "state")
         # Set at each scrape by a function that the composition root gives them.
         self.encoder_queue_depth = self._gauge("encoder_queue_depth", "Files that wait to be encoded.")
         self.encoders_running = self._gauge("encoders_running", "Files that are being encoded.")
@@ -96,15 +103,16 @@ class Metrics:
         self.background_failures = self._counter(
             "background_failures", "Failures of background tasks of the balancer, by task.", "task"
         )
-        self.loop_lag = self._histogram(
+        self._loop_lag = self._histogram(
             "loop_lag_seconds", "Time by which the event loop woke later than scheduled.", buckets=_LAG_SECONDS_BUCKETS
         )()
 
-    def _gauge(self, name: str, description: str) -> Gauge:
-        return Gauge(f"chorus_{name}", description, registry=self.registry)
+    def _gauge(self, name: str, description: str, *labels: str) -> Gauge:
+        self._families[name] = gauge = Gauge(f"chorus_{name}", description, labels, registry=self.registry)
+        return gauge
 
     def _counter(self, name: str, description: str, *labels: str) -> Callable[..., Counter]:
-        counter = Counter(f"chorus_{name}", description, labels, registry=self.registry)
+        self._families[name] = counter = Counter(f"chorus_{name}", description, labels, registry=self.registry)
         return cache(counter.labels) if labels else lambda: counter
 
     def _histogram(
@@ -123,6 +131,7 @@ class Metrics:
         """Record that an utterance left the queue: `ok` with a slot, else `cancelled` or `failed`."""
         self._queue_wait_seconds(outcome).observe(seconds)
         if outcome == "ok":
+            self.times["queue_wait"].observe(seconds)
             self._recent_waits.append((self._clock(), seconds))
             self._drop_old()
 
@@ -177,18 +186,27 @@ class Metrics:
         """Record an attempt to deliver a webhook: `delivered`, `failed`, `given_up`."""
         self._webhooks(outcome).inc()
 
-    def record_response(self, surface: str, status: int, seconds: float) -> None:
-        """Record an HTTP response; `surface` is the path of its route."""
+    def record_response(self, surface: str, status: int, seconds: float, *, streamed: bool = False) -> None:
+        """Record an HTTP response; `surface` is the path of its route. `streamed`: sent while it was made."""
         self._responses(surface, str(status)).inc()
-        self._request_seconds(surface, outcome_of(status)).observe(seconds)
+        self._request_seconds(surface, (outcome := outcome_of(status))).observe(seconds)
+        if surface in SPEECH_SURFACES and outcome == "ok" and not streamed:
+            self.times["answer"].observe(seconds)
 
     def record_connection_ended(self, reason: str) -> None:
         """Record that the server ended a connection: for lack of room, a time limit, or bytes that are no request."""
         self._connections_ended(reason).inc()
 
-    def record_first_byte(self, surface: str, seconds: float) -> None:
-        """Record the time until the first byte of a request's audio was sent."""
+    def record_first_byte(self, surface: str, seconds: float, *, streamed: bool = False) -> None:
+        """Record the time until the first byte of a request's audio was sent; `streamed`: while the rest is made."""
         self._first_byte_seconds(surface).observe(seconds)
+        if streamed:
+            self.times["first_sound"].observe(seconds)
+
+    def record_loop_lag(self, seconds: float) -> None:
+        """Record by how much the event loop woke later than scheduled."""
+        self._loop_lag.observe(seconds)
+        self.times["loop_lag"].observe(seconds)
 
     def summary(self, queue_depth: int) -> dict[str, float]:
         """The JSON summary of `/metrics`, over the last minute."""
@@ -198,6 +216,15 @@ class Metrics:
             "queue_size": queue_depth,
             "avg_wait_time": round(sum(waits) / len(waits), 6) if waits else 0.0,
             "requests_per_minute": len(self._recent_requests),
+        }
+
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        """The values of a counter or gauge by those of its labels; `name` is without `chorus_` and `_total`."""
+        (family,) = self._families[name].collect()
+        return {
+            tuple(sample.labels.values()): sample.value
+            for sample in family.samples
+            if not sample.name.endswith("_created")
         }
 
     def exposition(self) -> bytes:

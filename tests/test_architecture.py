@@ -51,7 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.settings_groups",),
     ("balancer.background", "balancer.descriptor_limit", "balancer.lifecycle", "balancer.listening_sockets"),
     ("balancer.errors", "balancer.metrics", "balancer.redis_client"),
-    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.thread_pool"),
+    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.thread_pool", "balancer.time_histogram"),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),
     ("worker.server",),

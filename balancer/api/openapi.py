@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from balancer.access.links import CALLER, EXPIRES, SIGNATURE
+from balancer.api.history import HistoryReport
 from balancer.api.models import (
     DrainState,
     Error,
@@ -56,6 +57,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     Readiness,
     ReadinessStatus,
     MetricsSummary,
+    HistoryReport,
 )
 
 _VOICE_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -145,6 +147,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
             "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
             "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
             "/metrics": {"get": _metrics()},
+            "/history": {"get": _history()},
         },
         "components": {
             "schemas": schemas,
@@ -326,6 +329,19 @@ def _probe(summary: str, response: type[BaseModel], to_strangers: type[BaseModel
 def _metrics() -> dict[str, Any]:
     summary = "Prometheus metrics; with `Accept: application/json`, a summary"
     return _read(summary, {"text/plain": {}} | _json(MetricsSummary), "Operations")
+
+
+def _history() -> dict[str, Any]:
+    operation = _read("The last hour in numbers, for plots", _json(HistoryReport), "Operations")
+    since = {
+        "name": "since",
+        "in": "query",
+        "required": False,
+        "schema": {"type": "number", "minimum": 0},
+        "description": "Only intervals that ended after this Unix time: `latest` of the last answer.",
+    }
+    operation["responses"] |= {"304": {"description": "The client has it already"}}
+    return operation | {"parameters": [since]}
 
 
 def _audio() -> dict[str, Any]:

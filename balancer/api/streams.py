@@ -70,6 +70,7 @@ class StreamResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Each piece waits until the client has read most of those before."""
+        scope["state"]["log_fields"].streamed = True
         try:
             async with self._resources:
                 await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

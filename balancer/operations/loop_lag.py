@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
-from prometheus_client import Histogram
 
-
-async def observe_loop_lag(histogram: Histogram, interval: float = 0.05) -> None:
+async def observe_loop_lag(record: Callable[[float], None], interval: float = 0.05) -> None:
     """Sleeps `interval` seconds repeatedly, and records by how many seconds it woke too late. Never returns."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + interval
         await asyncio.sleep(interval)
-        histogram.observe(max(0.0, loop.time() - due))
+        record(max(0.0, loop.time() - due))

@@ -32,6 +32,8 @@ class RequestLogFields:
     cache: str | None = None
     """Source of the audio: `hit`, `miss` or `coalesced`."""
     audio_seconds: float | None = None
+    streamed: bool | None = None
+    """Whether the audio was sent while it was made."""
 
     def as_dict(self) -> dict[str, Any]:
         """The fields that are set, by name."""

@@ -16,16 +16,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from balancer.api.headers import header
-from balancer.metrics import Metrics
+from balancer.metrics import SPEECH_SURFACES, Metrics
 from balancer.requests.log_fields import RequestLogFields
 
 log = logging.getLogger(__name__)
 
-PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/status/{id}"})
+PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/history", "/status/{id}"})
 """Routes that machines poll: logged at level DEBUG only."""
-
-SPEECH_PATHS = frozenset({"/v1/audio/speech", "/tts", "/tts-json"})
-"""Routes that synthesize: the time to the first byte of their audio is recorded."""
 
 OPTIONS = "options"
 """What requests with this method, most of them preflights of browsers, are counted as, whatever their path."""
@@ -34,10 +31,13 @@ _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
 class AccessLogMiddleware:
-    """Wraps the whole application, so that every response has a request id. `routes` are the application's."""
+    """Wraps the whole application, so that every response has a request id. `routes` are the application's.
+
+    Of the routes in `speech_paths` the time to the first byte of their audio is recorded.
+    """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route], speech_paths: Collection[str] = SPEECH_PATHS
+        self, app: ASGIApp, metrics: Metrics, routes: Iterable[Route], speech_paths: Collection[str] = SPEECH_SURFACES
     ) -> None:
         self._app = app
         self._metrics = metrics
@@ -69,14 +69,18 @@ class AccessLogMiddleware:
             elif awaiting_audio and message.get("body"):
                 # Not at the response head: a streamed response sends it before there is any audio.
                 awaiting_audio = False
-                self._metrics.record_first_byte(surface, time.perf_counter() - started)
+                self._metrics.record_first_byte(
+                    surface, time.perf_counter() - started, streamed=bool(log_fields.streamed)
+                )
             await send(message)
 
         try:
             await self._app(scope, receive, send_with_id)
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.record_response(OPTIONS if preflight else surface, status, seconds)
+            self._metrics.record_response(
+                OPTIONS if preflight else surface, status, seconds, streamed=bool(log_fields.streamed)
+            )
             level = logging.DEBUG if surface in PROBE_PATHS else logging.INFO
             if log.isEnabledFor(level):
                 fields = {"request": request_id, "seconds": round(seconds, 4)} | log_fields.as_dict()

@@ -14,11 +14,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
-from balancer.api.middleware.access_log import SPEECH_PATHS, AccessLogMiddleware
+from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.openapi import describe
 from balancer.app import create_app
 from balancer.lifecycle import Lifecycle
-from balancer.metrics import Metrics
+from balancer.metrics import SPEECH_SURFACES, Metrics
 from balancer.requests.validation import RequestValidator
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
@@ -155,7 +155,7 @@ def test_every_route_is_described_and_nothing_else(document: dict[str, Any]) -> 
 
 
 def test_the_access_log_knows_every_route_that_synthesizes(document: dict[str, Any]) -> None:
-    assert {path for path, _, operation in operations(document) if operation["tags"] == ["Speech"]} == SPEECH_PATHS
+    assert {path for path, _, operation in operations(document) if operation["tags"] == ["Speech"]} == SPEECH_SURFACES
 
 
 def test_get_operations_respond_as_described(document: dict[str, Any], client: httpx.Client) -> None:

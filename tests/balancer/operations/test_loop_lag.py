@@ -16,7 +16,7 @@ def lags(histogram: Histogram) -> dict[str, float]:
 
 async def test_the_lag_of_a_blocked_loop_is_observed() -> None:
     histogram = Histogram("lag", "", buckets=(0.1, 1.0), registry=CollectorRegistry())
-    watching = asyncio.create_task(observe_loop_lag(histogram, 0.01))
+    watching = asyncio.create_task(observe_loop_lag(histogram.observe, 0.01))
     while lags(histogram)["lag_count"] < 3:
         await asyncio.sleep(0.005)
     before = lags(histogram)

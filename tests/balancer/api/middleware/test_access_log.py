@@ -24,15 +24,15 @@ class SpyMetrics(Metrics):
         self.first_bytes: list[str] = []
         self.seen: list[tuple[str, int]] = []
 
-    def record_response(self, surface: str, status: int, seconds: float) -> None:
+    def record_response(self, surface: str, status: int, seconds: float, *, streamed: bool = False) -> None:
         assert 0 <= seconds < 60
         self.seen.append((surface, status))
-        super().record_response(surface, status, seconds)
+        super().record_response(surface, status, seconds, streamed=streamed)
 
-    def record_first_byte(self, surface: str, seconds: float) -> None:
+    def record_first_byte(self, surface: str, seconds: float, *, streamed: bool = False) -> None:
         assert 0 <= seconds < 60
         self.first_bytes.append(surface)
-        super().record_first_byte(surface, seconds)
+        super().record_first_byte(surface, seconds, streamed=streamed)
 
 
 def log_fields(record: logging.LogRecord) -> dict[str, Any]:
