@@ -23,7 +23,7 @@ from balancer.access.key_ring import KeyRing
 from balancer.access.links import Links
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api import control, docs, health, history, links, openai, operators, queue, tts, voices
+from balancer.api import control, docs, documents, health, history, links, openai, operators, queue, tts, voices
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.middleware.cors import CorsMiddleware
@@ -167,6 +167,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         job_streams,
         settings.server.public_url,
     )
+    document_routes = documents.DocumentRoutes(admission, held, max_characters=limits.job_text_characters)
     keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
     keys.watch()
     link_secret = settings.access.link_secret
@@ -214,6 +215,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 public_url=settings.server.public_url,
             ),
             *job_routes.routes(),
+            *document_routes.routes(),
             *voices.routes(validator, library, held.files),
             *operators.routes(dispatcher),
             *health.routes(dispatcher, metrics, process_cpu),
@@ -229,7 +231,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         },
         lifespan=_lifespan(
             stores,
-            [encoders, held, job_routes, library],
+            [encoders, held, job_routes, document_routes, library],
             background,
             [
                 # Its view of the workers is shared with every request that waits for one of them.

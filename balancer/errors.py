@@ -12,6 +12,7 @@ ChorusError
 │   ├── BodyTooLargeError          413
 │   ├── AudioTooLargeError         413  the audio is too large for a JSON response, or for one job
 │   ├── UnsupportedMediaTypeError  415
+│   ├── DocumentRefusedError       400  the document is damaged, or has nothing to speak
 │   ├── ClipRefusedError           400  the recording is not good enough to clone a voice from
 │   ├── VoiceNotFoundError         404  there is no such voice to show or to remove
 │   ├── VoiceExistsError           409  a voice has that name or alias already
@@ -165,6 +166,12 @@ class UnsupportedMediaTypeError(InvalidRequestError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class DocumentRefusedError(InvalidRequestError):
+    """The document is damaged, not of the type that it is said to be, or has nothing to speak."""
+
+    code = "document_refused"
 
 
 class ClipRefusedError(InvalidRequestError):

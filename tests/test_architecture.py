@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.operations", "balancer.jobs", "balancer.access"),
     ("balancer.speech",),
     ("balancer.dispatch", "balancer.cache"),
-    ("balancer.fleet", "balancer.requests"),
+    ("balancer.fleet", "balancer.requests", "balancer.documents"),
     ("balancer.scheduling", "balancer.audio", "balancer.text"),
     ("balancer.text.english", "balancer.text.markup"),
     ("balancer.text.guard", "balancer.text.marks"),
@@ -219,3 +219,7 @@ def test_no_engine_or_numerical_runtime_is_loaded_by_the_balancer() -> None:
 def test_the_serving_process_loads_no_command_line() -> None:
     loaded = loaded_by("import balancer.process")
     assert {name for name in loaded if name.startswith(NOT_IN_THE_SERVING_PROCESS)} == set()
+
+
+def test_the_serving_process_reads_no_documents_itself() -> None:
+    assert {"selectolax", "defusedxml", "balancer.documents.reading"} & loaded_by("import balancer.process") == set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, BinaryIO, TypeVar, get_origin
+from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel
 from python_multipart.exceptions import FormParserError
@@ -32,7 +32,7 @@ COPIES = 2
 @asynccontextmanager
 async def read_form(
     request: Request, schema: type[Form], file_field: str, *, max_file_bytes: int, budget: Budget
-) -> AsyncIterator[tuple[Form, BinaryIO]]:
+) -> AsyncIterator[tuple[Form, UploadFile]]:
     """The form's fields, validated as `schema`, and the file of the field `file_field`, which the block's end deletes.
 
     A field of `schema` that is a tuple may be repeated. `budget` counts the body until the end of the block.
@@ -48,7 +48,7 @@ async def read_form(
     with BodyMemory(budget, caller_of(request).identity) as taken:
         parser = _Parser(
             request.headers,
-            _counted(request, limit, taken),
+            counted_pieces(request, limit, taken),
             max_files=1,
             max_fields=MAX_FIELDS,
             max_part_size=MAX_FIELD_BYTES,
@@ -58,7 +58,7 @@ async def read_form(
             file = form.get(file_field)
             if not isinstance(file, UploadFile) or len(form.getlist(file_field)) > 1:
                 raise InvalidRequestError(f"{file_field}: send exactly one file", param=file_field)
-            yield validate_body(_fields(form, schema, file_field), schema), file.file
+            yield validate_body(_fields(form, schema, file_field), schema), file
         finally:
             await run_in_threadpool(parser.close_files)
 
@@ -72,8 +72,8 @@ class _Parser(MultiPartParser):
             file.close()
 
 
-async def _counted(request: Request, limit: int, memory: BodyMemory) -> AsyncGenerator[bytes, None]:
-    """The body's pieces. Raises BodyTooLargeError, MemoryFullError."""
+async def counted_pieces(request: Request, limit: int, memory: BodyMemory) -> AsyncGenerator[bytes, None]:
+    """The pieces of a body that is kept in a file. Raises BodyTooLargeError, MemoryFullError."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

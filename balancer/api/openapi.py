@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from balancer.access.links import CALLER, EXPIRES, SIGNATURE
+from balancer.api.documents import FILE_FIELD, DocumentText
 from balancer.api.history import HistoryReport
 from balancer.api.models import (
     DrainState,
@@ -58,6 +59,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     ReadinessStatus,
     MetricsSummary,
     HistoryReport,
+    DocumentText,
 )
 
 _VOICE_NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
@@ -129,6 +131,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 )
             },
             "/audio/{id}": {"get": _download()},
+            "/documents": {"post": _document()},
             "/v1/models": {"get": _read("The names accepted as `model`", _json(ModelList))},
             "/v1/models/{model}": {
                 "get": _read("One model", _json(Model))
@@ -287,6 +290,25 @@ def _download() -> dict[str, Any]:
         "416": {"description": "The range is not satisfiable"},
     }
     return operation
+
+
+def _document() -> dict[str, Any]:
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: file}}
+    bodies = ("text/plain", "text/markdown", "application/epub+zip", "text/csv")
+    return {
+        "summary": "Read the chapters of a document, or the jobs of a table, for `/queue`",
+        "tags": ["Jobs"],
+        "requestBody": {
+            "required": True,
+            "content": {"multipart/form-data": {"schema": form}} | {media_type: {} for media_type in bodies},
+        },
+        "responses": {
+            "200": {"description": "What is to be spoken", "content": _json(DocumentText)},
+            "4XX": {"description": "The document cannot be read; the message says why", "content": _json(Error)},
+            "5XX": {"description": "Too much is under way; see `Retry-After`", "content": _json(Error)},
+        },
+    }
 
 
 def _operator(

@@ -42,7 +42,7 @@ def routes(validator: RequestValidator, library: VoiceLibrary, files: Budget) ->
             recording,
         ):
             admit_operator(request, form.name)
-            added = await library.add(form, recording)
+            added = await library.add(form, recording.file)
         return JSONResponse(VoiceDetails.inspected(added, _engines(added.voice)), 201)
 
     async def show(request: Request) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -37,13 +38,43 @@ def render(text: str) -> str:
     """`text` without Markdown. Its paragraphs are set apart by empty lines."""
     if not _HINT.search(text):
         return text
+    return _Renderer().result(_tokens(text))
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, and what stands below it until the next one."""
+
+    level: int
+    """1 to 6; 0 for what is before the first heading."""
+    heading: str
+    text: str
+    """Without Markdown, the heading included."""
+
+
+def sections(text: str) -> list[Section]:
+    """`text` without Markdown, cut at its headings."""
+    tokens = _tokens(text)
+    starts = [index for index, token in enumerate(tokens) if token.type == "heading_open" and not token.level]
+    found = []
+    for start, end in zip([0, *starts], [*starts, len(tokens)], strict=True):
+        part = tokens[start:end]
+        if not part:
+            continue
+        headed = start in starts
+        heading = _inline(part[1].children or []) if headed else ""
+        found.append(Section(int(part[0].tag[1]) if headed else 0, heading, _Renderer().result(part)))
+    return found
+
+
+def _tokens(text: str) -> list[Token]:
     text = _FRONT_MATTER.sub("", text)
     text = _PRODUCT.sub(lambda product: product[0].replace("*", "\\*"), text)
     text = _FOOTNOTE.sub("", _HIGHLIGHT.sub(r"\1", text))
     text = maths.FORMULA.sub(lambda formula: _escaped(maths.spoken(next(filter(None, formula.groups())))), text)
     if "\n" not in text.strip():
         text = _COMPARISON.sub(r"\1\\>", text)
-    return _Renderer().result(_PARSER.parse(_flattened(text)))
+    return _PARSER.parse(_flattened(text))
 
 
 def _escaped(text: str) -> str:

@@ -40,7 +40,7 @@ class Service:
                 file,
             ):
                 self.counted = self.budget.taken
-                return JSONResponse({"form": form.model_dump(), "size": len(file.read())})
+                return JSONResponse({"form": form.model_dump(), "size": len(file.file.read())})
 
         app = Starlette(routes=[Route("/", read, methods=["POST"])], exception_handlers={ChorusError: error_response})
         self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
