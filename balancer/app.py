@@ -218,7 +218,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
             *document_routes.routes(),
             *voices.routes(validator, library, held.files),
             *operators.routes(dispatcher),
-            *health.routes(dispatcher, metrics, process_cpu),
+            *health.routes(dispatcher, metrics, process_cpu, past),
             *history.routes(past),
             *docs.routes(validator),
         ],
@@ -241,7 +241,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
                 BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.record_loop_lag)),
                 BackgroundTask("history", history_sampler.run),
-                *_operations(settings, dispatcher, lifecycle, process_cpu),
+                *_operations(settings, dispatcher, lifecycle, process_cpu, past),
                 *_webhooks(settings.jobs, stores, metrics),
             ],
             before_accepting,
@@ -296,14 +296,19 @@ async def _first_probes(settings: Settings, dispatcher: Dispatcher) -> None:
 
 
 def _operations(
-    settings: Settings, dispatcher: Dispatcher, lifecycle: Lifecycle, process_cpu: ProcessCpu
+    settings: Settings, dispatcher: Dispatcher, lifecycle: Lifecycle, process_cpu: ProcessCpu, past: History
 ) -> list[BackgroundTask]:
     """The recycling of workers, the heartbeat for the watchdog, and the control socket."""
     recycling, folder = settings.recycling, settings.server.socket_dir
     recycler = WorkerRecycler(dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
     supervision = Supervision.of(os.environ)
     control_api = control.create_control_api(
-        dispatcher, recycler, process_cpu, restart=lambda: start_successor(supervision), hand_over=lifecycle.hand_over
+        dispatcher,
+        recycler,
+        process_cpu,
+        past,
+        restart=lambda: start_successor(supervision),
+        hand_over=lifecycle.hand_over,
     )
 
     async def take_control() -> None:

@@ -24,6 +24,7 @@ from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.operations.handover import NotSupervisedError
+from balancer.operations.history import History
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.recycling import WorkerRecycler
 
@@ -34,6 +35,7 @@ def create_control_api(
     dispatcher: Dispatcher,
     recycler: WorkerRecycler,
     cpu: ProcessCpu,
+    past: History,
     *,
     restart: Callable[[], Awaitable[None]],
     hand_over: Callable[[], Awaitable[None]],
@@ -45,7 +47,7 @@ def create_control_api(
         return JSONResponse(_state_of(dispatcher, started_at))
 
     async def get_health(_: Request) -> Response:
-        return JSONResponse(health_of(dispatcher, cpu))
+        return JSONResponse(health_of(dispatcher, cpu, past))
 
     async def drain(request: Request) -> Response:
         dispatcher.draining = request.url.path == "/drain"

@@ -21,6 +21,8 @@ from balancer.api.models import (
     MetricsSummary,
     Readiness,
     ReadinessStatus,
+    RunningReport,
+    WarningReport,
     WorkerProcessReport,
     WorkerReport,
 )
@@ -29,17 +31,21 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.metrics import Metrics
+from balancer.operations.history import History
 from balancer.operations.process_cpu import ProcessCpu
+from balancer.operations.warnings import warnings_of
 
-_STATE_FIELDS = WorkerProcessReport.model_fields.keys() - WorkerReport.model_fields.keys() - {"in_flight", "cpu_cores"}
+_STATE_FIELDS = (
+    WorkerProcessReport.model_fields.keys() - WorkerReport.model_fields.keys() - {"in_flight", "running", "cpu_cores"}
+)
 """Fields of a worker's state that `/health` reports as they are."""
 
 
-def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Route]:
+def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: History) -> list[Route]:
     """The routes. Load balancers poll `/ready`; supervisors of this host poll `/health`."""
 
     async def get_health(request: Request) -> Response:
-        health: HealthStatus = health_of(dispatcher, cpu)
+        health: HealthStatus = health_of(dispatcher, cpu, past)
         status = 200 if health.status == "healthy" else 503
         if is_stranger(request):
             health = HealthStatus.model_validate(health.model_dump(include=set(HealthStatus.model_fields)))
@@ -70,9 +76,11 @@ def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu) -> list[Ro
     return [Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)]
 
 
-def health_of(dispatcher: Dispatcher, cpu: ProcessCpu) -> Health:
+def health_of(dispatcher: Dispatcher, cpu: ProcessCpu, past: History) -> Health:
     """The state of the server and of every worker."""
     reason = dispatcher.why_not_serving()
+    workers = dispatcher.workers()
+    warnings = warnings_of(past.last_minute, workers, draining=dispatcher.draining)
     return Health(
         status="healthy" if reason is None else "unhealthy",
         timestamp=_now(),
@@ -82,7 +90,8 @@ def health_of(dispatcher: Dispatcher, cpu: ProcessCpu) -> Health:
         queue_depths={priority.value: depth for priority, depth in dispatcher.depths.items()},
         slots=dispatcher.slots,
         free_slots=dispatcher.free_slots,
-        workers=[_worker(view, cpu) for view in dispatcher.workers()],
+        warnings=[WarningReport(code=warning.code, message=warning.message) for warning in warnings],
+        workers=[_worker(view, cpu) for view in workers],
     )
 
 
@@ -100,5 +109,6 @@ def _worker(view: WorkerView, cpu: ProcessCpu) -> WorkerReport:
         reason=view.reason,
         **state.model_dump(include=_STATE_FIELDS),
         in_flight=len(state.in_flight),
+        running=list(map(RunningReport.of, view.running)),
         **({} if usage is None else {"cpu_cores": round(usage.cores, 2)}),
     )

@@ -11,11 +11,13 @@ from pydantic.alias_generators import to_camel
 
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.view import RunningUtterance
 from balancer.jobs.job import JobState
 from balancer.jobs.report import JobReport, status_url
 from balancer.jobs.service import JobStatusView
 from balancer.operations.voice_library import InspectedVoice
 from balancer.requests.cache_control import CacheOutcome
+from balancer.scheduling.priority import Priority
 from balancer.speech.results import Audio
 from voices.clips import Clip
 from voices.registry import Consent, Voice
@@ -309,6 +311,34 @@ class VoiceList(BaseModel):
     engines: Annotated[dict[str, list[str]], Field(description="The names of the voices of every engine.")]
 
 
+class RunningReport(BaseModel):
+    """An utterance that a worker speaks, without its text."""
+
+    voice: str
+    characters: Annotated[int, Field(description="Length of its text, as it is spoken.")]
+    priority: Priority
+    seconds: Annotated[float, Field(description="Since it was given to the worker.")]
+    expected_seconds: Annotated[float, Field(description="How long it is expected to take.")]
+
+    @classmethod
+    def of(cls, running: RunningUtterance) -> RunningReport:
+        """The report on an utterance."""
+        return cls(
+            voice=running.voice,
+            characters=running.characters,
+            priority=running.priority,
+            seconds=round(running.seconds, 3),
+            expected_seconds=round(running.expected_seconds, 3),
+        )
+
+
+class WarningReport(BaseModel):
+    """What an operator should look into."""
+
+    code: Annotated[str, Field(description="The kind, for programs.")]
+    message: Annotated[str, Field(description="What is wrong, with figures of the last minute, and where to read on.")]
+
+
 class WorkerReport(BaseModel):
     """A worker that has no running process."""
 
@@ -337,6 +367,7 @@ class WorkerProcessReport(WorkerReport):
     cpu_seconds: float
     started_at: Annotated[float, Field(description="Unix time in seconds.")]
     in_flight: Annotated[int, Field(description="Utterances that are being synthesized.")]
+    running: Annotated[list[RunningReport], Field(description="What it speaks now, the oldest first.")]
     cpu_cores: Annotated[float | None, Field(description="CPU usage, in cores; left out if it is unknown.")] = None
 
 
@@ -358,6 +389,7 @@ class Health(HealthStatus):
     queue_depths: Annotated[dict[str, int], Field(description="Utterances in the queue, by priority.")]
     slots: Annotated[int, Field(description="Slots of all workers that accept utterances.")]
     free_slots: int
+    warnings: Annotated[list[WarningReport], Field(description="What an operator should look into, if anything.")]
     workers: list[WorkerProcessReport | WorkerReport]
 
 

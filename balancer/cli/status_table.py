@@ -32,10 +32,13 @@ def status_table(report: dict[str, Any]) -> Table:
     if report["reason"]:
         title += f": {escape(report['reason'])}"
     table = Table(title=title, title_justify="left")
-    for heading in ("worker", "state", "pid", "CPUs", "threads", "CPU use", "memory", "done", "speed"):
-        table.add_column(heading, justify="left" if heading in ("state", "CPUs") else "right")
+    for heading in ("worker", "state", "pid", "CPUs", "threads", "CPU use", "memory", "done", "speed", "now"):
+        table.add_column(heading, justify="left" if heading in ("state", "CPUs", "now") else "right")
     for worker in report["workers"]:
         table.add_row(*_row(worker))
+    if report["warnings"]:
+        table.caption = escape("\n".join(f"! {warning['message']}" for warning in report["warnings"]))
+        table.caption_justify, table.caption_style = "left", "yellow"
     return table
 
 
@@ -54,7 +57,17 @@ def _row(worker: dict[str, Any]) -> list[str]:
         _memory(worker["resident_bytes"], worker["shared_bytes"]),
         str(worker["done"]),
         f"{worker['speed']:.1f}x" if worker["speed"] is not None else "",
+        _now(worker["running"]),
     ]
+
+
+def _now(running: list[dict[str, Any]]) -> str:
+    """What the worker speaks: the oldest of its utterances, and how many others there are."""
+    if not running:
+        return ""
+    first, others = running[0], len(running) - 1
+    words = f"{first['voice']}, {first['characters']} characters, {first['seconds']:.1f} s"
+    return escape(words) + (f" (+{others})" if others else "")
 
 
 def _memory(resident: int, shared: int) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
 from balancer.dispatch.early_audio import AudioDivergedError
 from balancer.fleet.fleet import Fleet
+from balancer.fleet.view import RunningUtterance
 from balancer.fleet.worker_client import SynthesisResult, UtteranceRefusedError, WorkerFullError, WorkerLostError
 from balancer.metrics import Metrics
 from balancer.scheduling.queued_utterance import AttemptId
@@ -54,6 +55,25 @@ class AttemptRunner:
         self._others_serve = others_serve
         self._settling: set[asyncio.Task[None]] = set()
         self._held: dict[AttemptId, asyncio.TimerHandle] = {}
+        self._running: dict[AttemptId, tuple[Attempt, float]] = {}
+
+    def running(self) -> dict[str, list[RunningUtterance]]:
+        """The utterances that workers speak now, by the worker's name, the oldest first."""
+        if not self._running:
+            return {}
+        now = self._now()
+        found: dict[str, list[RunningUtterance]] = {}
+        for attempt, started in self._running.values():
+            utterance = attempt.utterance
+            running = RunningUtterance(
+                utterance.voice,
+                len(utterance.text),
+                attempt.queued.terms.priority,
+                seconds=now - started,
+                expected_seconds=attempt.expected,
+            )
+            found.setdefault(attempt.process.name, []).append(running)
+        return found
 
     async def await_result(self, attempt: Attempt) -> tuple[SynthesisResult, Attempt]:
         """The result of the attempt or of its hedge, with the one that it came from. Cancelling it cancels both.
@@ -90,6 +110,7 @@ class AttemptRunner:
         outcome = "failed"
         started = self._now()
         result: SynthesisResult | None = None
+        self._running[attempt.id] = attempt, started
         try:
             result = await attempt.run()
         except asyncio.CancelledError:
@@ -128,6 +149,7 @@ class AttemptRunner:
             self._release(attempt.id)
             return result
         finally:
+            del self._running[attempt.id]
             audio_seconds = result.samples / self._sample_rate if result is not None else 0.0
             self._metrics.record_attempt(outcome, self._now() - started, audio_seconds)
 

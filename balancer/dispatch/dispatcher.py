@@ -340,6 +340,7 @@ class Dispatcher:
 
     def workers(self) -> list[WorkerView]:
         """Every known worker, by index."""
+        running = self._runner.running()
         views = []
         for index, worker in sorted(self._fleet.workers.items()):
             process = worker.process
@@ -347,7 +348,8 @@ class Dispatcher:
                 views.append(WorkerView(index, WorkerPhase.GONE, worker.reason, None))
             else:
                 reason = process.ejected or process.state.reason
-                views.append(WorkerView(index, self._phase(process), reason, process.state))
+                own = tuple(running.get(process.name, ()))
+                views.append(WorkerView(index, self._phase(process), reason, process.state, own))
         return views
 
     def _phase(self, process: WorkerProcess) -> WorkerPhase:

@@ -29,13 +29,10 @@ def _chapter_level(levels: Counter[int]) -> int:
 
 
 def _chapters(sections: list[Section], level: int) -> tuple[Chapter, ...]:
-    chapters: list[Chapter] = []
+    chapters: list[tuple[str, list[str]]] = []
     for section in sections:
-        if not section.text:
-            continue
         if chapters and section.level > level:
-            last = chapters.pop()
-            chapters.append(Chapter(last.title, f"{last.text}\n\n{section.text}"))
-        else:
-            chapters.append(Chapter(title_of(section.heading), section.text))
-    return tuple(chapters)
+            chapters[-1][1].append(section.text)
+        elif section.text:
+            chapters.append((title_of(section.heading), [section.text]))
+    return tuple(Chapter(title, "\n\n".join(filter(None, texts))) for title, texts in chapters)

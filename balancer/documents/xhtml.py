@@ -25,7 +25,7 @@ _VOID = "area|base|br|col|embed|hr|img|input|link|meta|source|track|wbr"
 _SELF_CLOSED = re.compile(
     rf"""<(?!(?:{_VOID})[\s/])([A-Za-z][\w:.-]*)((?:\s+[\w:.-]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*/>"""
 )
-_INTERNAL_SUBSET = re.compile(r"<!DOCTYPE[^\[>]{0,1000}\[[^\]]{0,10000}\]\s*>", re.IGNORECASE)
+_INTERNAL_SUBSET = re.compile(r"\A((?:\s*<\?xml[^>]{0,200}>)?\s*<!DOCTYPE[^\[>]{0,1000})\[[^\]]{0,10000}\]")
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _BREAKS = re.compile(r" *\n[ \n]*\n *")
 _AROUND_LINES = re.compile(r" *\n *")
@@ -54,7 +54,7 @@ def read(markup: str) -> Page:
 
 def _parsed(markup: str) -> LexborHTMLParser:
     # What a parser of HTML takes for something else: to it, `<title/>` begins a title that goes on to the page's end.
-    return LexborHTMLParser(_SELF_CLOSED.sub(r"<\1\2></\1>", _INTERNAL_SUBSET.sub("", markup)))
+    return LexborHTMLParser(_SELF_CLOSED.sub(r"<\1\2></\1>", _INTERNAL_SUBSET.sub(r"\1", markup)))
 
 
 def _rendered(root: LexborNode) -> list[str]:

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from balancer.fleet.fleet import WorkerPhase
+from balancer.scheduling.priority import Priority
 from worker.contract import WorkerState
+
+
+@dataclass(frozen=True)
+class RunningUtterance:
+    """An utterance that a worker is given, without its text."""
+
+    voice: str
+    characters: int
+    priority: Priority
+    seconds: float
+    """Since it was given to the worker."""
+    expected_seconds: float
+    """How long it is expected to take."""
 
 
 @dataclass(frozen=True)
@@ -18,3 +32,5 @@ class WorkerView:
     """Why the worker has failed or is gone."""
     state: WorkerState | None
     """The last answer of its process; None if no process answers."""
+    running: tuple[RunningUtterance, ...] = ()
+    """What it speaks now, the oldest first."""

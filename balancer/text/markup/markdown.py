@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -56,14 +57,11 @@ def sections(text: str) -> list[Section]:
     """`text` without Markdown, cut at its headings."""
     tokens = _tokens(text)
     starts = [index for index, token in enumerate(tokens) if token.type == "heading_open" and not token.level]
-    found = []
-    for start, end in zip([0, *starts], [*starts, len(tokens)], strict=True):
-        part = tokens[start:end]
-        if not part:
-            continue
-        headed = start in starts
-        heading = _inline(part[1].children or []) if headed else ""
-        found.append(Section(int(part[0].tag[1]) if headed else 0, heading, _Renderer().result(part)))
+    ends = [*starts, len(tokens)]
+    found = [Section(0, "", _Renderer().result(tokens[: ends[0]]))] if ends[0] else []
+    for start, end in pairwise(ends):
+        opening, heading, *_ = part = tokens[start:end]
+        found.append(Section(int(opening.tag[1]), _inline(heading.children or []), _Renderer().result(part)))
     return found
 
 

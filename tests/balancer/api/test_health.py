@@ -61,6 +61,8 @@ def test_every_phase_is_distinguished(run_dir: Path, processes: ExitStack) -> No
     }
     assert ready["reasons"]["4"] == "there are no weights; run: make weights"
     assert ready["reasons"].keys() == {"4", "5", "6"}
+    codes = [warning["code"] for warning in get(url, "/health")[1]["warnings"]]
+    assert codes[:3] == ["worker_failed", "worker_gone", "worker_gone"]
     found = samples(url)
     assert {phase: found[f"chorus_workers {phase}"] for phase in WorkerPhase} == ready["phases"]
     assert found["chorus_worker_state 3 warming"] == 1
@@ -88,11 +90,16 @@ def test_a_busy_worker_and_its_queue(run_dir: Path, processes: ExitStack) -> Non
     report = get(url, "/health")[1]
     assert report["queueDepths"] == {"interactive": 1, "batch": 1}
     assert (report["slots"], report["freeSlots"]) == (1, 0)
+    [running] = report["workers"][0]["running"]
+    assert (running["voice"], running["characters"], running["priority"]) == ("default", 4, "interactive")
+    assert running["seconds"] > 0
+    assert running["expected_seconds"] > 0
     found = samples(url)
     assert found["chorus_queue_depth batch"] == 1
     assert found["chorus_workers busy"] == 1
     (run_dir / "go").touch()
     wait_until(lambda: get(url, "/health")[1]["freeSlots"] == 1)
+    assert get(url, "/health")[1]["workers"][0]["running"] == []
     assert samples(url)["chorus_queue_wait_seconds_count hibari ok"] == 3
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -21,11 +22,17 @@ WORKER: dict[str, Any] = {
     "shared_bytes": 64 * 2**20,
     "done": 12,
     "speed": 61.234,
+    "running": [],
 }
 
 
 def lines(
-    *workers: dict[str, Any], reason: str | None = None, batch: int = 0, draining: bool = False, width: int = 200
+    *workers: dict[str, Any],
+    reason: str | None = None,
+    batch: int = 0,
+    draining: bool = False,
+    warnings: Sequence[str] = (),
+    width: int = 200,
 ) -> list[str]:
     report = {
         "status": "healthy" if reason is None else "unhealthy",
@@ -33,6 +40,7 @@ def lines(
         "queueDepth": 3,
         "queueDepths": {"interactive": 3 - batch, "batch": batch},
         "draining": draining,
+        "warnings": [{"code": "x", "message": message} for message in warnings],
         "workers": workers,
     }
     output = io.StringIO()
@@ -57,6 +65,7 @@ def test_the_row_of_a_worker() -> None:
         "memory": "320 MiB",
         "done": "12",
         "speed": "61.2x",
+        "now": "",
     }
 
 
@@ -75,12 +84,12 @@ def test_own_memory_is_shown_and_shared_memory_if_it_is_large(resident: int, sha
 
 
 def test_a_worker_without_utterances_has_no_speed() -> None:
-    assert cells(lines(WORKER | {"speed": None})[4])[-1] == ""
+    assert cells(lines(WORKER | {"speed": None})[4])[-2] == ""
 
 
 def test_a_worker_that_is_gone_has_a_row_with_the_reason() -> None:
     row = cells(lines({"index": 5, "phase": "gone", "reason": "connection refused"})[4])
-    assert row == ["5", "gone (connection refused)", "", "", "", "", "", "", ""]
+    assert row == ["5", "gone (connection refused)", "", "", "", "", "", "", "", ""]
 
 
 def test_the_title_says_why_no_worker_is_ready() -> None:
@@ -109,3 +118,16 @@ def test_a_reason_is_shown_without_markup(reason: str) -> None:
 def test_every_phase_has_a_colour(phase: WorkerPhase) -> None:
     assert phase in COLOURS
     assert phase.value in lines(WORKER | {"phase": phase.value})[4]
+
+
+def test_what_a_worker_speaks() -> None:
+    running = {"voice": "[b]ada", "characters": 120, "priority": "batch", "seconds": 1.26, "expected_seconds": 3.0}
+    row = lines(WORKER | {"running": [running]})[4]
+    assert cells(row)[-1] == "[b]ada, 120 characters, 1.3 s"
+    row = lines(WORKER | {"running": [running, running, running]})[4]
+    assert cells(row)[-1] == "[b]ada, 120 characters, 1.3 s (+2)"
+
+
+def test_warnings_stand_below() -> None:
+    below = [line.strip() for line in lines(WORKER, warnings=["queue wait [above]", "jobs failed"])[6:]]
+    assert below == ["! queue wait [above]", "! jobs failed"]
