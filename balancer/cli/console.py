@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Annotated, NoReturn
 
@@ -36,31 +36,51 @@ def fail(message: str, code: int = EXIT_REFUSED) -> NoReturn:
     raise typer.Exit(code)
 
 
+class RefusedError(Exception):
+    """The server answered with an error that the command can do something about; `code` is the error's."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 def request(
-    method: str, url: str, path: str, api_key: str, *, accepted: tuple[int, ...] = (200,), json: object = None
+    method: str,
+    url: str,
+    path: str,
+    api_key: str,
+    *,
+    accepted: tuple[int, ...] = (200,),
+    expected: Collection[str] = (),
+    json: object = None,
 ) -> httpx.Response:
     """Sends one request to the server at `url` and returns the response.
 
-    Ends the command if no server answers or the status is not in `accepted`. Raises BadParameter if the URL, the text
-    or the API key cannot be sent.
+    Ends the command if no server answers or the status is not in `accepted`. Raises RefusedError for an error whose
+    code is in `expected`, BadParameter if the URL, the text or the API key cannot be sent.
     """
     with _errors_told(url):
         response = httpx.request(method, url.rstrip("/") + path, headers=_headers(api_key), json=json, timeout=None)
     if response.status_code not in accepted:
-        fail(_error_message(response))
+        _refuse(response, expected)
     return response
 
 
 @contextmanager
-def streamed(method: str, url: str, path: str, api_key: str, *, json: object = None) -> Iterator[Iterator[bytes]]:
-    """The pieces of a response's body as they come. Ends the command as `request`, and if the response breaks off."""
+def streamed(
+    method: str, url: str, path: str, api_key: str, *, expected: Collection[str] = (), json: object = None
+) -> Iterator[Iterator[bytes]]:
+    """The pieces of a response's body as they come. Ends the command as `request`, and if the response breaks off.
+
+    Raises as `request`.
+    """
     with (
         _errors_told(url),
         httpx.stream(method, url.rstrip("/") + path, headers=_headers(api_key), json=json, timeout=None) as response,
     ):
         if response.status_code != 200:
             response.read()
-            fail(_error_message(response))
+            _refuse(response, expected)
         yield response.iter_raw()
 
 
@@ -84,6 +104,17 @@ def _errors_told(url: str) -> Iterator[None]:
             f"no answer from {url} ({error}); is the server running? Start it with scripts/serve",
             EXIT_UNREACHABLE,
         )
+
+
+def _refuse(response: httpx.Response, expected: Collection[str]) -> NoReturn:
+    message = _error_message(response)
+    try:
+        code = response.json()["error"]["code"]
+    except (ValueError, KeyError, TypeError):
+        code = None
+    if code in expected:
+        raise RefusedError(str(code), message)
+    fail(message)
 
 
 def _error_message(response: httpx.Response) -> str:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import stat
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from balancer.audio.formats import AudioFormat
-from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, player, voices
-from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, streamed, tell
+from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, say, voices
+from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request, tell
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cli.status_table import status_table
@@ -40,9 +35,6 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 POLL_INTERVAL_SECONDS = 1.0
 """Interval at which `chorus status` refreshes its table."""
 
-STANDARD_OUTPUT = 1
-"""Its file descriptor."""
-
 app = typer.Typer(
     help="Text to speech at scale from ordinary CPU hosts.",
     no_args_is_help=True,
@@ -56,6 +48,7 @@ app.add_typer(cache.app, name="cache")
 app.add_typer(jobs.app, name="jobs")
 app.command()(calibrate.calibrate)
 app.command("check-precision")(check_precision.check_precision)
+app.command()(say.say)
 app.command()(operate.drain)
 app.command()(operate.resume)
 app.command()(operate.restart)
@@ -157,98 +150,6 @@ def settings(
 
 
 @app.command()
-def say(
-    text: Annotated[str, typer.Argument(help="Text to speak; - reads it from standard input.")],
-    *,
-    voice: Annotated[str, typer.Option(help="Name or alias of the voice.")] = "default",
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", help="Output file; default: speech.FORMAT, or standard output if that is a pipe."
-        ),
-    ] = None,
-    audio_format: Annotated[
-        AudioFormat | None,
-        typer.Option("--format", help="Audio format; default: by the output file's suffix, else wav."),
-    ] = None,
-    speed: Annotated[float, typer.Option(min=0.25, max=4.0, help="Speaking rate.")] = 1.0,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, which makes the audio reproducible.")
-    ] = None,
-    play: Annotated[bool, typer.Option("--play", help="Play it while it is made.")] = False,
-    url: Url = LOCAL_URL,
-    api_key: ApiKey = "",
-) -> None:
-    """Synthesize a text with a running server, into a file, or into a pipe or a player while it is made."""
-    if play and (output is not None or audio_format is not None):
-        raise typer.BadParameter("--play writes no file: leave out -o and --format")
-    input_text = sys.stdin.buffer.read().decode(errors="surrogateescape") if text == "-" else text
-    output_format = audio_format or _format_of(output)
-    target = output or (Path(f"speech.{output_format}") if sys.stdout.isatty() else None)
-    body = {"text": input_text, "voice": voice, "format": output_format.value, "speed": speed}
-    if seed is not None:
-        body["seed"] = seed
-    indicator = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        console=messages,
-        transient=True,
-        disable=not messages.is_terminal,
-    )
-    if play:
-        with indicator:
-            _play(indicator, len(input_text), streamed("POST", url, "/tts", api_key, json=body | {"stream": True}))
-        return
-    if target is None:
-        # A file that is played later is to have its length in its header.
-        body["stream"] = not stat.S_ISREG(os.fstat(STANDARD_OUTPUT).st_mode)
-        with indicator:
-            _pass_on(indicator, len(input_text), streamed("POST", url, "/tts", api_key, json=body))
-        return
-    with indicator:
-        indicator.add_task(f"synthesizing {len(input_text)} characters")
-        response = request("POST", url, "/tts", api_key, json=body)
-    try:
-        target.write_bytes(response.content)
-    except OSError as error:
-        fail(f"cannot write {target}: {error.strerror}")
-    tell(f"{target}: {float(response.headers['X-Audio-Seconds']):.1f} s of {output_format.value}")
-
-
-def _pass_on(indicator: Progress, characters: int, answer: AbstractContextManager[Iterator[bytes]]) -> None:
-    """Pass audio on to standard output as it comes."""
-    with answer as pieces:
-        for piece in _counted(indicator, characters, pieces):
-            try:
-                sys.stdout.buffer.write(piece)
-                sys.stdout.buffer.flush()
-            except BrokenPipeError:
-                raise  # the reader of the pipe has closed it
-            except OSError as error:
-                fail(f"cannot write to standard output: {error.strerror}")
-
-
-def _play(indicator: Progress, characters: int, answer: AbstractContextManager[Iterator[bytes]]) -> None:
-    """Play audio as it comes."""
-    try:
-        command = player.find_player()
-        with answer as pieces:
-            player.play(command, _counted(indicator, characters, pieces))
-    except player.PlayerError as error:
-        fail(str(error))
-
-
-def _counted(indicator: Progress, characters: int, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces; the indicator tells how much has come."""
-    task, size = indicator.add_task(f"synthesizing {characters} characters"), 0
-    for piece in pieces:
-        size += len(piece)
-        indicator.update(task, description=f"synthesizing {characters} characters: {size / 1000:,.0f} kB")
-        yield piece
-
-
-@app.command()
 def status(
     once: Annotated[bool, typer.Option("--once", help="Print the table once.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the server's report as JSON, once.")] = False,
@@ -328,18 +229,6 @@ def reporting_errors() -> Iterator[None]:
         yield
     except (SettingsError, LaunchError) as error:
         fail(str(error))
-
-
-def _format_of(output: Path | None) -> AudioFormat:
-    if output is None:
-        return AudioFormat.WAV
-    formats = {audio_format.suffix: audio_format for audio_format in AudioFormat}
-    if output.suffix.lower() not in formats:
-        known = ", ".join(formats)
-        raise typer.BadParameter(
-            f"cannot tell the format from {output.name!r}: use one of the suffixes {known}, or --format"
-        )
-    return formats[output.suffix.lower()]
 
 
 def _health(url: str, api_key: str) -> dict[str, Any]:
