@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass
+from enum import StrEnum
 from math import inf, log10
 from pathlib import Path
 
@@ -122,48 +123,97 @@ def inspect(path: Path) -> Clip:
         raise ClipError(f"cannot read {path}: {error.strerror}{too_large}") from error
 
 
+class Subject(StrEnum):
+    """What is checked of a clip."""
+
+    LENGTH = "length"
+    LEVEL = "level"
+    NOISE = "noise"
+    CLIPPING = "clipping"
+    SAMPLE_RATE = "sample rate"
+    CHANNELS = "channels"
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was found when a clip was checked."""
+
+    subject: Subject
+    passed: bool
+    words: str
+    """What was measured, or what is wrong and its remedy."""
+
+
 def faults(clip: Clip) -> tuple[str, ...]:
     """Returns every defect that keeps a clip from being cloned well, each with its remedy."""
-    found = []
-    if (fault := _fault_of_speech(clip)) is not None:
-        found.append(fault)
+    return tuple(fault for _, fault in _faults(clip))
+
+
+def checks(clip: Clip) -> tuple[Check, ...]:
+    """Returns the verdict on a clip by subject. The level and noise of a clip without speech have none."""
+    found: dict[Subject, list[str]] = {}
+    for subject, fault in _faults(clip):
+        found.setdefault(subject, []).append(fault)
+    measured = {
+        Subject.LENGTH: f"{clip.seconds:.1f} s, {clip.used_speech_seconds:.1f} s of speech in the part that is used",
+        Subject.CLIPPING: f"{clip.clipped:.2%} of its samples at full scale",
+        Subject.SAMPLE_RATE: f"{clip.sample_rate} Hz",
+    }
+    if clip.level > -inf:
+        measured[Subject.LEVEL] = f"speech at {clip.level:.0f} dBFS"
+        measured[Subject.NOISE] = f"loud and soft parts differ by {clip.contrast:.0f} dB"
+    return tuple(
+        Check(subject, subject not in found, "; ".join(found.get(subject, [])) or measured[subject])
+        for subject in Subject
+        if subject in found or subject in measured
+    )
+
+
+def _faults(clip: Clip) -> list[tuple[Subject, str]]:
+    of_speech = _fault_of_speech(clip)
+    found = [] if of_speech is None else [of_speech]
     if clip.seconds >= MAX_ANALYSED_SECONDS:
-        found.append(
+        fault = (
             f"it lasts {MAX_ANALYSED_SECONDS / 60:g} minutes or more, and only its first 10 to {USED_SECONDS:g} s are "
             "used: cut it to these"
         )
+        found.append((Subject.LENGTH, fault))
     if -inf < clip.level < MIN_SPEECH_DBFS and clip.cancelled <= MAX_CANCELLED_DB:
-        found.append(
+        fault = (
             f"it is too quiet, {clip.level:.0f} dBFS, and at least {MIN_SPEECH_DBFS:g} dBFS are needed: "
             "record it again, closer to the microphone"
         )
+        found.append((Subject.LEVEL, fault))
     if clip.clipped > MAX_CLIPPED_SHARE:
-        found.append(
-            f"it is clipped, {clip.clipped:.1%} of its samples are at full scale: record it again, with less gain"
-        )
+        fault = f"it is clipped, {clip.clipped:.1%} of its samples are at full scale: record it again, with less gain"
+        found.append((Subject.CLIPPING, fault))
     if clip.sample_rate < MIN_SAMPLE_RATE:
-        found.append(
+        fault = (
             f"its sample rate is {clip.sample_rate} Hz, and at least {MIN_SAMPLE_RATE} Hz are needed: record it again "
             "at 24000 Hz or more (resampling does not restore what is missing)"
         )
-    return tuple(found)
+        found.append((Subject.SAMPLE_RATE, fault))
+    return found
 
 
-def _fault_of_speech(clip: Clip) -> str | None:
+def _fault_of_speech(clip: Clip) -> tuple[Subject, str] | None:
     """What keeps the engines from hearing enough speech, if anything: the first cause, which makes others follow."""
     if clip.cancelled > MAX_CANCELLED_DB:
-        return (
+        fault = (
             "its channels cancel each other when they are mixed, since one has the opposite sign of another: "
             "save one of them alone, as mono"
         )
+        return Subject.CHANNELS, fault
     if clip.level == -inf:
-        return "it is silent: record it again, with the microphone on"
+        return Subject.LEVEL, "it is silent: record it again, with the microphone on"
     if clip.speech_seconds >= MIN_SPEECH_SECONDS and clip.level >= MIN_SPEECH_DBFS and clip.contrast < MIN_CONTRAST_DB:
-        return (
+        fault = (
             f"it is mostly noise, or a steady sound, whose loud and soft parts differ by {clip.contrast:.0f} dB, and "
             f"those of speech by at least {MIN_CONTRAST_DB:g} dB: record it again, in a quiet room"
         )
-    return _fault_of_length(clip)
+        return Subject.NOISE, fault
+    length = _fault_of_length(clip)
+    return None if length is None else (Subject.LENGTH, length)
 
 
 def _fault_of_length(clip: Clip) -> str | None:

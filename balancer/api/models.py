@@ -19,7 +19,7 @@ from balancer.operations.voice_library import InspectedVoice
 from balancer.requests.cache_control import CacheOutcome
 from balancer.scheduling.priority import Priority
 from balancer.speech.results import Audio
-from voices.clips import Clip
+from voices.clips import Check, Clip, Subject, checks
 from voices.registry import Consent, Voice
 
 _CAMEL_CASE = ConfigDict(alias_generator=to_camel, populate_by_name=True)
@@ -265,6 +265,19 @@ class ClipReport(BaseModel):
         )
 
 
+class ClipCheck(BaseModel):
+    """The verdict on one property of a recording."""
+
+    subject: Annotated[Subject, Field(description="What was checked.")]
+    passed: Annotated[bool, Field(description="Whether it is good enough.")]
+    words: Annotated[str, Field(description="What was measured, or what is wrong and its remedy.")]
+
+    @classmethod
+    def of(cls, check: Check) -> ClipCheck:
+        """The verdict."""
+        return cls(subject=check.subject, passed=check.passed, words=check.words)
+
+
 class VoiceDetails(VoiceDescription):
     """A voice as operators see it: where it comes from, and what is to be said of its recording."""
 
@@ -276,6 +289,7 @@ class VoiceDetails(VoiceDescription):
     engines: Annotated[list[str], Field(description="The engines that can speak it.")]
     clip: Annotated[ClipReport | None, Field(description="Its recording; null if it has none that can be decoded.")]
     faults: Annotated[list[str], Field(description="What keeps the recording from being cloned well, with remedies.")]
+    checks: Annotated[list[ClipCheck], Field(description="The verdict on its recording, by what was checked.")]
     notes: Annotated[list[str], Field(description="Remarks on a recording that can be used nevertheless.")]
 
     @classmethod
@@ -290,6 +304,7 @@ class VoiceDetails(VoiceDescription):
             engines=engines,
             clip=None if found.clip is None else ClipReport.of(found.clip),
             faults=list(found.faults),
+            checks=[] if found.clip is None else list(map(ClipCheck.of, checks(found.clip))),
             notes=list(found.notes),
         )
 

@@ -90,6 +90,8 @@ def add(
         )
         measured = clips.inspect(folder / voice.folder_name / str(voice.reference))
     tell(f"voice {voice.name}: {_describe_clip(measured)}")
+    for check in clips.checks(measured):
+        tell(f"  {check.subject}: {check.words}{' (good)' if check.passed else ''}")
     for note in clips.notes(measured):
         tell(f"note: {note}")
     tell(f"a running server offers it within {POLL_INTERVAL_SECONDS:g} s; supported by: {_supporting_engines(voice)}")

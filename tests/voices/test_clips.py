@@ -454,3 +454,33 @@ def test_a_large_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
         file.truncate(2 * 2**30)
     with pytest.raises(ClipError, match=r"Larger than 64 MiB; record 10 to 15 s"):
         clips.inspect(tmp_path / "clip.wav")
+
+
+def test_the_verdict_by_subject() -> None:
+    found = {check.subject.value: (check.passed, check.words) for check in clips.checks(GOOD)}
+    assert all(passed for passed, _ in found.values())
+    assert list(found) == ["length", "level", "noise", "clipping", "sample rate"]
+    assert found["sample rate"] == (True, "24000 Hz")
+
+
+@pytest.mark.parametrize(
+    ("measured", "subject"),
+    [
+        ({"seconds": 2.0, "speech_seconds": 2.0, "used_speech_seconds": 2.0}, "length"),
+        ({"level": -50.0}, "level"),
+        ({"contrast": 1.0}, "noise"),
+        ({"clipped": 0.02}, "clipping"),
+        ({"sample_rate": 8000}, "sample rate"),
+        ({"cancelled": 20.0}, "channels"),
+    ],
+)
+def test_what_did_not_pass_has_the_fault_and_the_rest_its_measure(measured: dict[str, float], subject: str) -> None:
+    clip = replace(GOOD, **measured)  # type: ignore[arg-type]
+    failed = [check for check in clips.checks(clip) if not check.passed]
+    assert [check.subject.value for check in failed] == [subject]
+    assert tuple(check.words for check in failed) == clips.faults(clip)
+
+
+def test_a_silent_clip_has_no_verdict_on_its_noise() -> None:
+    silent = replace(GOOD, level=-inf, speech_seconds=0.0, used_speech_seconds=0.0, contrast=0.0)
+    assert "noise" not in [check.subject.value for check in clips.checks(silent)]

@@ -170,6 +170,8 @@ def test_an_operator_adds_a_voice_that_can_be_spoken_at_once(operator: httpx.Cli
     assert before <= date.fromisoformat(consent["givenOn"]) <= date.today()
     measured = details.pop("clip")
     assert (measured["seconds"], measured["sampleRate"], measured["levelDbfs"]) == (6.0, 24000, -17.7)
+    checks = {check["subject"]: check["passed"] for check in details.pop("checks")}
+    assert checks == dict.fromkeys(("length", "level", "noise", "clipping", "sample rate"), True)
     assert details == {
         "id": "Zoë",
         "name": "Zoë",

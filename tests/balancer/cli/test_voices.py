@@ -85,9 +85,15 @@ def test_add(folder: Path, clip: str) -> None:
         *["add", "ada", clip, *ADA, "--consent-date", "2026-01-31", "--description", "Calm"],
         *["--language", "en-GB", "--alias", "al", "--alias", "countess"],
     )
+    contrast = clips.inspect(Path(clip)).contrast
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.splitlines() == [
         "voice ada: 6.0 s, 6.0 s of it speech, at 24000 Hz, -18 dBFS, peak 0.30, 0.00% clipped",
+        "  length: 6.0 s, 6.0 s of speech in the part that is used (good)",
+        "  level: speech at -18 dBFS (good)",
+        f"  noise: loud and soft parts differ by {contrast:.0f} dB (good)",
+        "  clipping: 0.00% of its samples at full scale (good)",
+        "  sample rate: 24000 Hz (good)",
         "a running server offers it within 1 s; supported by: chatterbox, turbo, nano, multilingual, multilingual-v3",
     ]
     ada = Registry.load(folder).resolve("countess")
