@@ -29,6 +29,7 @@ from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMid
 from balancer.api.middleware.cors import CorsMiddleware
 from balancer.api.middleware.forwarded import ForwardedMiddleware
 from balancer.api.middleware.host_check import HostCheckMiddleware
+from balancer.api.middleware.paths import PathsMiddleware
 from balancer.api.middleware.signed_links import SignedLinksMiddleware
 from balancer.api.responses import (
     ClientGoneError,
@@ -352,7 +353,7 @@ def _with_middleware(
     guarded = HostCheckMiddleware(admitted, keys, _host_names(settings))
     logged = AccessLogMiddleware(guarded, metrics, routes)
     proxies = TrustedProxies(settings.server.trusted_proxies)
-    return ForwardedMiddleware(logged, proxies) if proxies else logged
+    return PathsMiddleware(ForwardedMiddleware(logged, proxies) if proxies else logged)
 
 
 def _host_names(settings: Settings) -> HostNames | None:

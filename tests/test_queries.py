@@ -62,10 +62,10 @@ def test_metrics_and_labels_exist(query: str, exposed: dict[str, frozenset[str]]
     selectors = [part for part in expressions if isinstance(part, VectorSelector)]
     assert selectors
     for selector in selectors:
-        assert selector.name in exposed
+        assert str(selector.name) in exposed
         for matcher in selector.matchers.matchers:
-            assert matcher.name in exposed[selector.name], f"{selector.name} has no label {matcher.name}"
-    labels = frozenset.union(*(exposed[selector.name] for selector in selectors))
+            assert matcher.name in exposed[str(selector.name)], f"{selector.name} has no label {matcher.name}"
+    labels = frozenset.union(*(exposed[str(selector.name)] for selector in selectors))
     for part in expressions:
         if isinstance(part, AggregateExpr | BinaryExpr) and part.modifier is not None:
             assert set(grouping(part)) <= labels
@@ -73,7 +73,7 @@ def test_metrics_and_labels_exist(query: str, exposed: dict[str, frozenset[str]]
 
 def grouping(part: AggregateExpr | BinaryExpr) -> list[str]:
     """The labels that an aggregation keeps, or by which two sides are matched."""
-    modifier = part.modifier
+    modifier: Any = part.modifier
     if isinstance(part, BinaryExpr):
         modifier = modifier.matching
     return [] if modifier is None else list(modifier.labels)
@@ -111,6 +111,6 @@ def test_the_dashboard_has_its_rows() -> None:
 def test_names_in_legends_are_labels(exposed: dict[str, frozenset[str]]) -> None:
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", []):
-            names = [part.name for part in parts(parsed(target["expr"])) if isinstance(part, VectorSelector)]
+            names = [str(part.name) for part in parts(parsed(target["expr"])) if isinstance(part, VectorSelector)]
             labels = frozenset.union(*(exposed[name] for name in names))
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= labels

@@ -1,4 +1,4 @@
-"""Endpoints for operators: `/health`, `/ready`, `/metrics`.
+"""Endpoints for operators: `/health`, `/ready`, `/livez`, `/metrics`.
 
 Where API keys are required, health checks need none, but learn only what they need: processes, memory and reasons,
 which may name files, are for callers with a key and for the control socket.
@@ -18,6 +18,7 @@ from balancer.access.caller import is_stranger
 from balancer.api.models import (
     Health,
     HealthStatus,
+    Liveness,
     MetricsSummary,
     Readiness,
     ReadinessStatus,
@@ -68,12 +69,20 @@ def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: Hist
             readiness = ReadinessStatus.model_validate(readiness.model_dump(include=set(ReadinessStatus.model_fields)))
         return JSONResponse(readiness, 200 if reason is None else 503)
 
+    async def get_livez(_: Request) -> Response:
+        return JSONResponse(Liveness(alive=True))
+
     async def get_metrics(request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
             return JSONResponse(MetricsSummary.model_validate(metrics.summary(dispatcher.depth)))
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return [Route("/health", get_health), Route("/ready", get_ready), Route("/metrics", get_metrics)]
+    return [
+        Route("/health", get_health),
+        Route("/ready", get_ready),
+        Route("/livez", get_livez),
+        Route("/metrics", get_metrics),
+    ]
 
 
 def health_of(dispatcher: Dispatcher, cpu: ProcessCpu, past: History) -> Health:

@@ -198,6 +198,18 @@ class ModelList(BaseModel):
     data: list[Model]
 
 
+class ModelChoice(BaseModel):
+    """A name that requests may give as `model`."""
+
+    id: str
+
+
+class ModelChoices(BaseModel):
+    """The models, as pickers of other servers want them."""
+
+    models: list[ModelChoice]
+
+
 class VoiceDescription(BaseModel):
     """A voice that the running engine can speak."""
 
@@ -317,12 +329,23 @@ class VoiceRemoval(BaseModel):
     deleted: Literal[True]
 
 
+class VoiceChoice(BaseModel):
+    """A name that requests may give as `voice`."""
+
+    id: str
+    name: str
+
+
 class VoiceList(BaseModel):
     """The voices of the running engine."""
 
     object: Literal["list"]
     engine: Annotated[str, Field(description="The running engine.")]
     data: list[VoiceDescription]
+    voices: Annotated[
+        list[VoiceChoice],
+        Field(description="The same voices and their aliases, as pickers of other servers want them."),
+    ]
     engines: Annotated[dict[str, list[str]], Field(description="The names of the voices of every engine.")]
 
 
@@ -422,6 +445,12 @@ class Readiness(ReadinessStatus):
     reason: Annotated[str | None, Field(description="Why not; null if ready.")]
     phases: Annotated[dict[WorkerPhase, int], Field(description="Number of workers in each phase.")]
     reasons: Annotated[dict[str, str], Field(description="Why workers are not ready, by worker index.")]
+
+
+class Liveness(BaseModel):
+    """That the balancer answers."""
+
+    alive: Literal[True]
 
 
 class MetricsSummary(BaseModel):

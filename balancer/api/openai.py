@@ -1,4 +1,7 @@
-"""Endpoints of OpenAI's API: `POST /v1/audio/speech`, `GET /v1/models`, `GET /v1/models/{model}`."""
+"""Endpoints of OpenAI's API: `POST /v1/audio/speech`, `GET /v1/models`, `GET /v1/models/{model}`.
+
+`GET /v1/audio/models` is what some of its clients call for the models that speak.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.api.models import Model, ModelList
+from balancer.api.models import Model, ModelChoice, ModelChoices, ModelList
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_endpoint
 from balancer.audio.held_audio import HeldAudio
@@ -40,9 +43,13 @@ def routes(
             raise ModelNotFoundError(f"there is no model {name!r} here; there are: {', '.join(validator.models)}")
         return JSONResponse(model(name))
 
+    async def list_choices(_: Request) -> Response:
+        return JSONResponse(ModelChoices(models=[ModelChoice(id=name) for name in validator.models]))
+
     create_speech = audio_endpoint(OpenAISpeechBody, speech, validator, admission, held, max_body_bytes)
     return [
         Route("/v1/audio/speech", create_speech, methods=["POST"]),
         Route("/v1/models", list_models),
+        Route("/v1/audio/models", list_choices),
         Route("/v1/models/{model}", get_model),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,8 +20,10 @@ from balancer.api.models import (
     JobReceipts,
     JobStatus,
     Link,
+    Liveness,
     MetricsSummary,
     Model,
+    ModelChoices,
     ModelList,
     Readiness,
     ReadinessStatus,
@@ -48,6 +51,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     JobReceipts,
     JobStatus,
     Model,
+    ModelChoices,
     ModelList,
     VoiceList,
     VoiceDetails,
@@ -57,6 +61,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     HealthStatus,
     Readiness,
     ReadinessStatus,
+    Liveness,
     MetricsSummary,
     HistoryReport,
     DocumentText,
@@ -95,7 +100,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
     for model in _REQUESTS:
         _add_engine_fields(schemas[model.__name__], validator)
     _add_clip(schemas[VoiceForm.__name__])
-    return {
+    document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
             "title": "Chorus",
@@ -137,6 +142,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 "get": _read("One model", _json(Model))
                 | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
             },
+            "/v1/audio/models": {"get": _read("The names accepted as `model`, for pickers", _json(ModelChoices))},
             "/v1/audio/voices": {
                 "get": _read("The voices of the running engine", _json(VoiceList)),
                 "post": _operator("Add a voice that is cloned from a recording", VoiceDetails, form=VoiceForm),
@@ -149,6 +155,9 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
             "/resume": {"post": _operator("Put a drained host back into service", DrainState)},
             "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
             "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
+            "/livez": {
+                "get": _read("Whether the balancer answers, also without workers", _json(Liveness), "Operations")
+            },
             "/metrics": {"get": _metrics()},
             "/history": {"get": _history()},
         },
@@ -162,6 +171,16 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
         # The empty entry: a server without configured keys needs none.
         "security": [{}, {"bearer": []}, {"key": []}],
     }
+    _name_operations(document["paths"])
+    return document
+
+
+def _name_operations(paths: dict[str, dict[str, Any]]) -> None:
+    """Give each operation an id, from which generators of clients make its name: `post_v1_audio_speech`."""
+    for path, operations in paths.items():
+        words = "_".join(re.findall(r"\w+", path))
+        for method, operation in operations.items():
+            operation["operationId"] = f"{method}_{words.replace('-', '_')}"
 
 
 def _add_engine_fields(schema: dict[str, Any], validator: RequestValidator) -> None:
@@ -367,7 +386,8 @@ def _history() -> dict[str, Any]:
 
 
 def _audio() -> dict[str, Any]:
-    return {audio_format.media_type: {} for audio_format in AudioFormat}
+    # With a schema: generators of clients would else leave the audio out.
+    return {audio_format.media_type: {"schema": {"type": "string", "format": "binary"}} for audio_format in AudioFormat}
 
 
 def _json(model: type[BaseModel]) -> dict[str, Any]:

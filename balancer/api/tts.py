@@ -102,6 +102,12 @@ class SpeechResponder:
 
     async def respond(self, request: Request, body: OpenAISpeechBody | TtsBody, context: RequestContext) -> Response:
         """The audio: whole, or while it is made."""
+        response = await self._response(request, body, context)
+        if ignored := self._validator.ignored_fields(body):
+            response.headers["X-Ignored-Fields"] = ", ".join(ignored)
+        return response
+
+    async def _response(self, request: Request, body: OpenAISpeechBody | TtsBody, context: RequestContext) -> Response:
         speech_request = await self._validator.validate_for_client(body)
         if (body.stream and can_stream(request)) or body.stream_format is StreamFormat.SSE:
             return await self._stream(request, body, speech_request, context)

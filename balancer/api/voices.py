@@ -7,7 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.api.forms import read_form
-from balancer.api.models import VoiceDescription, VoiceDetails, VoiceList, VoiceRemoval
+from balancer.api.models import VoiceChoice, VoiceDescription, VoiceDetails, VoiceList, VoiceRemoval
 from balancer.api.operators import admit_operator
 from balancer.api.responses import JSONResponse
 from balancer.audio.held_audio import Budget
@@ -31,6 +31,11 @@ def routes(validator: RequestValidator, library: VoiceLibrary, files: Budget) ->
             object="list",
             engine=validator.card.name,
             data=[VoiceDescription.of(voice) for voice in validator.supported_voices],
+            voices=[
+                VoiceChoice(id=name, name=name)
+                for voice in validator.supported_voices
+                for name in (voice.name, *voice.aliases)
+            ],
             engines={name: [voice.name for voice in all_voices if _fits(card, voice)] for name, card in CARDS.items()},
         )
         return JSONResponse(listing)

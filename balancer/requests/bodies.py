@@ -16,6 +16,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
 from balancer.audio.formats import AudioFormat
@@ -62,6 +63,10 @@ def _speakable(text: str) -> str:
     return text
 
 
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 def _by_id(value: object) -> object:
     """Accept `{"id": name}` for a voice's name, as OpenAI's API does for custom voices."""
     if not isinstance(value, dict):
@@ -81,7 +86,12 @@ class StreamFormat(StrEnum):
 
 Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(printable)]
 Text = Annotated[str, BeforeValidator(_readable), AfterValidator(_speakable)]
-Format = Annotated[AudioFormat, Field(strict=False, description="Format of the audio."), BeforeValidator(printable)]
+Format = Annotated[
+    AudioFormat,
+    Field(strict=False, description="Format of the audio."),
+    BeforeValidator(_lower),
+    BeforeValidator(printable),
+]
 VoiceName = Annotated[
     Line,
     BeforeValidator(_by_id),
@@ -129,6 +139,14 @@ class _Body(BaseModel):
         ),
     ] = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        """A field that is null is left out, as clients mean it that send all of their fields."""
+        if not isinstance(fields, dict) or None not in fields.values():
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
     @property
     def extras(self) -> dict[str, Any]:
         """The undeclared fields, by name."""
@@ -140,10 +158,12 @@ class OpenAISpeechBody(_Body):
 
     text_field: ClassVar[str] = "input"
     """Name of the field with the text, for error messages."""
+    takes_foreign_fields: ClassVar[bool] = True
+    """Whether fields that other servers of this API have are left out, not refused."""
 
-    model: Annotated[Line, Field(description="Name of the running engine, or of one of OpenAI's models.")]
+    model: Annotated[Line | None, Field(description="Name of the running engine, or of one of OpenAI's models.")] = None
     input: Annotated[Text, Field(description="The text to synthesize.")]
-    voice: Annotated[VoiceName, Field(description="Name or alias of a voice.")]
+    voice: Annotated[VoiceName, Field(description="Name or alias of a voice.")] = DEFAULT_VOICE
     response_format: Format = AudioFormat.MP3
     instructions: Annotated[
         Annotated[str, Field(max_length=MAX_INSTRUCTIONS)] | None,
@@ -179,6 +199,7 @@ class TtsBody(_Body):
     """Body of `POST /tts` and `POST /tts-json`."""
 
     text_field: ClassVar[str] = "text"
+    takes_foreign_fields: ClassVar[bool] = False
 
     text: Annotated[Text, Field(description="The text to synthesize.")]
     character: Annotated[Line | None, Field(description="Name or alias of a voice; `default` if omitted.")] = None

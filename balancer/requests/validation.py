@@ -17,7 +17,7 @@ from balancer.requests.speech_request import DEFAULT_LANGUAGE, SpeechRequest
 from balancer.requests.text_preparation import TextPreparation
 from balancer.thread_pool import PoolFullError, ThreadPool
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice
-from worker.cards import Choice, EngineCard, Parameter
+from worker.cards import CARDS, Choice, EngineCard, Parameter
 from worker.contract import ParameterValue
 
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
@@ -35,6 +35,13 @@ RETRY_SECONDS = 1.0
 
 VOICE_NOT_FOUND = "voice_not_found"
 """Code of the error."""
+
+FOREIGN_FIELDS = frozenset(
+    {"user", "lang_code", "language", "volume_multiplier", "download_format", "speaker", "return_download_link"}
+    | {"normalization_options", "return_timing", "voice_aliases", "streaming_chunk_size", "streaming_strategy"}
+    | {parameter.name for card in CARDS.values() for parameter in card.parameters}
+)
+"""Fields of OpenAI's API, of its other servers and of other engines, which their clients send to each of them."""
 
 _LANGUAGE = "language"
 _LANGUAGE_TAG = re.compile(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*")
@@ -135,6 +142,12 @@ class RequestValidator:
         """The voice that a body chooses. Raises InvalidRequestError."""
         return self._resolve(*body.chosen_voice)
 
+    def ignored_fields(self, body: OpenAISpeechBody | TtsBody) -> list[str]:
+        """The fields of a body that are known to mean nothing to this engine, and are left out."""
+        if not body.takes_foreign_fields:
+            return []
+        return [name for name in body.extras if name in FOREIGN_FIELDS and self.card.parameter(name) is None]
+
     def _check_length(self, body: OpenAISpeechBody | TtsBody) -> None:
         length = len(body.spoken_text)
         if length > self.max_characters:
@@ -164,7 +177,10 @@ class RequestValidator:
     def _parameters(self, body: OpenAISpeechBody | TtsBody, voice: Voice) -> dict[str, ParameterValue]:
         """Parameters for the worker: the request's, else the voice's. The language is always set if there is one."""
         field, _ = body.chosen_voice
-        requested = {name: self._requested(name, value, body) for name, value in body.extras.items()}
+        ignored = self.ignored_fields(body)
+        requested = {
+            name: self._requested(name, value, body) for name, value in body.extras.items() if name not in ignored
+        }
         parameters = {**self._voice_parameters(voice, field), **requested}
         language = self.card.parameter(_LANGUAGE)
         if isinstance(language, Choice) and _LANGUAGE not in parameters:

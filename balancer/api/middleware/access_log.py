@@ -21,7 +21,7 @@ from balancer.requests.log_fields import RequestLogFields
 
 log = logging.getLogger(__name__)
 
-PROBE_PATHS = frozenset({"/health", "/ready", "/metrics", "/history", "/status/{id}"})
+PROBE_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics", "/history", "/status/{id}"})
 """Routes that machines poll: logged at level DEBUG only."""
 
 OPTIONS = "options"

@@ -13,7 +13,7 @@ from balancer.api.headers import header
 from balancer.api.responses import error_response
 from balancer.errors import NotAuthenticatedError
 
-OPEN_PATHS = ("/health", "/ready")
+OPEN_PATHS = ("/health", "/ready", "/livez")
 """Paths that load balancers and probes request without a key, including all paths below them."""
 
 

@@ -26,6 +26,7 @@ EXPOSED_HEADERS = (
     "X-Cache",
     "X-Cache-Segments",
     "X-Flaws",
+    "X-Ignored-Fields",
     "X-Request-Id",
     "X-Retakes",
 )

@@ -86,7 +86,7 @@ def test_the_description_of_a_voice(server: Server, folder: Path, clip: Path) ->
     wait_until(lambda: "ada" in names(server))
     listing = server.client.get("/v1/audio/voices").json()
     shutil.rmtree(folder / "ada")
-    assert listing.keys() == {"object", "engine", "data", "engines"}
+    assert listing.keys() == {"object", "engine", "data", "voices", "engines"}
     assert (listing["object"], listing["engine"]) == ("list", "turbo")
     ada, default = listing["data"]
     assert ada == {

@@ -237,14 +237,14 @@ def test_an_engine_that_clones_speaks_clones() -> None:
     assert more == {"clone"}
 
 
-@pytest.mark.parametrize("value", [-0.1, 2.1, -(10**400), 10**400, "1", True, None, [], float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [-0.1, 2.1, -(10**400), 10**400, "1", True, [], float("nan"), float("inf")])
 def test_a_number_out_of_its_range(value: object) -> None:
     error = refuse(temperature=value)
     assert error.message == "temperature must be a number from 0 to 2"
     assert (error.param, error.code) == ("temperature", "invalid_parameter")
 
 
-@pytest.mark.parametrize("value", [0, 1001, 1.5, 2.0, "5", True, None])
+@pytest.mark.parametrize("value", [0, 1001, 1.5, 2.0, "5", True])
 def test_a_whole_number_out_of_its_range(value: object) -> None:
     error = refuse(top_k=value)
     assert error.message == "top_k must be a whole number from 1 to 1000"
@@ -284,7 +284,7 @@ def test_a_voice_of_a_language_that_the_engine_lacks_is_not_given_another() -> N
     "value",
     [
         *["es-419", "fr-", "french", "f", "", " fr", "fr\n", "en_US.UTF-8", "fr--CA", "fr-é", "f" * 10_000],
-        *[1, True, None, ["fr"], {"fr": "fr"}],
+        *[1, True, ["fr"], {"fr": "fr"}],
     ],
 )
 def test_values_that_are_no_language(value: object) -> None:
@@ -293,7 +293,7 @@ def test_values_that_are_no_language(value: object) -> None:
     assert (error.param, error.code) == ("language", "invalid_parameter")
 
 
-@pytest.mark.parametrize("value", ["glad", "sad-GB", "cal", "", True, 0, None, ["sad"]])
+@pytest.mark.parametrize("value", ["glad", "sad-GB", "cal", "", True, 0, ["sad"]])
 def test_values_that_are_no_choice(value: object) -> None:
     error = refuse(POLYGLOT, mood=value)
     assert error.message == "mood must be one of Calm, sad"

@@ -49,7 +49,7 @@ GUARDED = [
     ("GET", "/"),
     ("GET", "/nothing"),
     ("GET", "/docsx"),
-    ("GET", "/healthz"),
+    ("GET", "/healthzz"),
     ("GET", "/openapi.json.bak"),
     ("GET", "/Health"),
 ]
@@ -171,7 +171,7 @@ TRICKS = [
     "/docs/assets/%2e%2e/%2e%2e/metrics",
     "/docs/..%5c..%5ctts",
     "/docsx",
-    "/healthz",
+    "/healthzz",
     "/health;/../tts",
     "/health%00/../tts",
     "/openapi.json/../metrics",
