@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
+from functools import partial
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,7 +21,8 @@ from balancer.api.query import body_of_query, parse_query
 from balancer.api.ranges import one_range
 from balancer.api.reading import WhileConnected, can_stream, read_json, request_context
 from balancer.api.streams import EventsResponse, StreamResponse
-from balancer.audio.buffers import PIECE_BYTES
+from balancer.audio.buffers import PIECE_BYTES, MemoryBuffer
+from balancer.audio.encoder import encode
 from balancer.audio.held_audio import HeldAudio
 from balancer.errors import AudioTooLargeError, InvalidRequestError
 from balancer.requests.bodies import OpenAISpeechBody, StreamFormat, TtsBody
@@ -30,6 +32,10 @@ from balancer.requests.validation import RequestValidator
 from balancer.speech.audio_stream import AudioStream
 from balancer.speech.results import Audio
 from balancer.speech.service import SpeechService
+from worker.contract import SAMPLE_BYTES
+
+SILENCE_SECONDS = 0.2
+"""The audio of a text without letters and digits, for clients that try an API key with one."""
 
 
 def routes(
@@ -108,6 +114,8 @@ class SpeechResponder:
         return response
 
     async def _response(self, request: Request, body: OpenAISpeechBody | TtsBody, context: RequestContext) -> Response:
+        if body.silent:
+            return await self._silence(request, body)
         speech_request = await self._validator.validate_for_client(body)
         if (body.stream and can_stream(request)) or body.stream_format is StreamFormat.SSE:
             return await self._stream(request, body, speech_request, context)
@@ -117,6 +125,20 @@ class SpeechResponder:
         ):
             audio = await self._speech.synthesize(admitted, context)
             return self._whole(request, speech_request, audio, limit_headers)
+
+    async def _silence(self, request: Request, body: OpenAISpeechBody | TtsBody) -> Response:
+        """The audio of a text that says nothing. No worker has a part in it."""
+        self._validator.check_model(body)
+        caller, voice = caller_of(request), self._validator.voice_of(body)
+        rate = self._validator.card.sample_rate
+        pcm = MemoryBuffer(bytes(SAMPLE_BYTES * round(SILENCE_SECONDS * rate)))
+        encode_silence = partial(encode, pcm, rate, body.audio_format, body.speed)
+        async with self._admission.admit(caller, len(body.spoken_text), [voice.name]) as limit_headers:
+            data = await self._held.assemble(caller.identity, encode_silence)
+        audio = Audio(data, body.audio_format, rate, SILENCE_SECONDS / body.speed)
+        if body.stream_format is StreamFormat.SSE:
+            return EventsResponse(self._held, audio, characters=len(body.spoken_text), headers=limit_headers)
+        return audio_response(self._held, audio, limit_headers)
 
     async def head(self, request: Request, body: TtsBody) -> Response:
         """What is known of the response without its audio. It is not counted by the rate limits."""

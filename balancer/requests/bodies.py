@@ -55,9 +55,13 @@ def _without(refused: re.Pattern[str], value: object) -> object:
     return value
 
 
-def _speakable(text: str) -> str:
+def _not_empty(text: str) -> str:
     if not text.strip():
         raise ValueError("is empty; send some text to speak")
+    return text
+
+
+def _speakable(text: str) -> str:
     if not _LETTER_OR_DIGIT.search(text):
         raise ValueError("has no letter or digit, so there is nothing to speak")
     return text
@@ -85,7 +89,8 @@ class StreamFormat(StrEnum):
 
 
 Line = Annotated[str, Field(min_length=1, max_length=200), BeforeValidator(printable)]
-Text = Annotated[str, BeforeValidator(_readable), AfterValidator(_speakable)]
+PunctuatedText = Annotated[str, BeforeValidator(_readable), AfterValidator(_not_empty)]
+Text = Annotated[PunctuatedText, AfterValidator(_speakable)]
 Format = Annotated[
     AudioFormat,
     Field(strict=False, description="Format of the audio."),
@@ -162,7 +167,9 @@ class OpenAISpeechBody(_Body):
     """Whether fields that other servers of this API have are left out, not refused."""
 
     model: Annotated[Line | None, Field(description="Name of the running engine, or of one of OpenAI's models.")] = None
-    input: Annotated[Text, Field(description="The text to synthesize.")]
+    input: Annotated[
+        PunctuatedText, Field(description="The text to synthesize; one without letters and digits is silence.")
+    ]
     voice: Annotated[VoiceName, Field(description="Name or alias of a voice.")] = DEFAULT_VOICE
     response_format: Format = AudioFormat.MP3
     instructions: Annotated[
@@ -178,6 +185,11 @@ class OpenAISpeechBody(_Body):
         Field(strict=False, description="`audio`: the response body is the audio; `sse`: events with pieces of it."),
         BeforeValidator(printable),
     ] = StreamFormat.AUDIO
+
+    @property
+    def silent(self) -> bool:
+        """Whether the text says nothing: clients try a key with `.`, and expect audio."""
+        return _LETTER_OR_DIGIT.search(self.input) is None
 
     @property
     def spoken_text(self) -> str:
@@ -210,6 +222,7 @@ class TtsBody(_Body):
         bool, Field(description="Whether `POST /tts` sends the audio while it is made, if it is made in pieces.")
     ] = False
     stream_format: ClassVar[StreamFormat] = StreamFormat.AUDIO
+    silent: ClassVar[bool] = False
 
     @field_validator("voice")
     @classmethod

@@ -85,10 +85,7 @@ class RequestValidator:
 
         Raises InvalidRequestError, ModelNotFoundError.
         """
-        if body.model is not None and not self.knows_model(body.model):
-            raise ModelNotFoundError(
-                f"there is no model {body.model!r} here; there are: {', '.join(self.models)}", param="model"
-            )
+        self.check_model(body)
         self._check_length(body)
         voice = self.voice_of(body)
         parameters = self._parameters(body, voice)
@@ -141,6 +138,13 @@ class RequestValidator:
     def voice_of(self, body: OpenAISpeechBody | TtsBody) -> Voice:
         """The voice that a body chooses. Raises InvalidRequestError."""
         return self._resolve(*body.chosen_voice)
+
+    def check_model(self, body: OpenAISpeechBody | TtsBody) -> None:
+        """Raise ModelNotFoundError if the body asks for a model that is not offered."""
+        if body.model is not None and not self.knows_model(body.model):
+            raise ModelNotFoundError(
+                f"there is no model {body.model!r} here; there are: {', '.join(self.models)}", param="model"
+            )
 
     def ignored_fields(self, body: OpenAISpeechBody | TtsBody) -> list[str]:
         """The fields of a body that are known to mean nothing to this engine, and are left out."""

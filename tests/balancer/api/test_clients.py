@@ -50,6 +50,29 @@ def test_fields_of_other_servers_are_left_out_and_named(server: Server, fields: 
     assert response.json()["error"]["code"] == "unknown_parameter", "this server's own endpoint has no foreign clients"
 
 
+@pytest.mark.parametrize("audio_format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+def test_a_text_that_says_nothing_is_silence(server: Server, audio_format: str) -> None:
+    before = server.stub.state().done
+    response = server.client.post(SPEECH, json=BODY | {"input": ".", "response_format": audio_format})
+    assert (response.status_code, response.headers["X-Audio-Seconds"]) == (200, "0.200")
+    assert response.content
+    events = server.client.post(SPEECH, json=BODY | {"input": "?!", "stream_format": "sse"})
+    assert "speech.audio.done" in events.text
+    assert server.stub.state().done == before, "no worker has a part in it"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"voice": "nobody"}, "voice_not_found"),
+        ({"model": "gpt-5"}, "model_not_found"),
+        ({"input": " "}, "invalid_request"),
+    ],
+)
+def test_a_text_that_says_nothing_is_checked_like_others(server: Server, fields: dict[str, object], code: str) -> None:
+    assert server.client.post(SPEECH, json=BODY | {"input": "."} | fields).json()["error"]["code"] == code
+
+
 def test_a_misspelt_field_is_refused(server: Server) -> None:
     assert server.client.post(SPEECH, json=BODY | {"sped": 2}).json()["error"]["code"] == "unknown_parameter"
 
