@@ -1,1 +1,1 @@
-"""Everything that touches the upstream package: imports, loading, patches, the loaded model, conditionals, reference clips."""
+"""All that touches the upstream package: imports, loading, patches, the loaded model, conditionals, reference clips."""
