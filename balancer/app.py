@@ -23,7 +23,21 @@ from balancer.access.key_ring import KeyRing
 from balancer.access.links import Links
 from balancer.access.rate_limits import Quota, RateLimits
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.api import control, docs, documents, health, history, links, openai, operators, queue, tts, voices
+from balancer.api import (
+    control,
+    docs,
+    documents,
+    health,
+    history,
+    links,
+    openai,
+    operators,
+    page,
+    queue,
+    tts,
+    voices,
+)
+from balancer.api.catalogue import CatalogueRoutes
 from balancer.api.middleware.access_log import AccessLogMiddleware
 from balancer.api.middleware.authentication import OPEN_PATHS, AuthenticationMiddleware
 from balancer.api.middleware.cors import CorsMiddleware
@@ -169,6 +183,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         settings.server.public_url,
     )
     document_routes = documents.DocumentRoutes(admission, held, max_characters=limits.job_text_characters)
+    catalogue = CatalogueRoutes(validator, admission, dispatcher, held.memory, limits, settings.pauses)
     keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
     keys.watch()
     link_secret = settings.access.link_secret
@@ -221,6 +236,8 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
             *operators.routes(dispatcher),
             *health.routes(dispatcher, metrics, process_cpu, past),
             *history.routes(past),
+            *catalogue.routes(),
+            *page.routes(offered=settings.access.page),
             *docs.routes(validator),
         ],
         exception_handlers={
@@ -232,7 +249,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         },
         lifespan=_lifespan(
             stores,
-            [encoders, held, job_routes, document_routes, library],
+            [encoders, held, job_routes, document_routes, catalogue, library],
             background,
             [
                 # Its view of the workers is shared with every request that waits for one of them.
@@ -345,6 +362,8 @@ def _with_middleware(
         open_paths += ["/metrics"]
     if settings.access.open_docs:
         open_paths += ["/openapi.json", "/docs"]
+    if settings.access.page:
+        open_paths += page.PAGE_PATHS
     routes = [route for route in app.routes if isinstance(route, Route)]
     authenticated = AuthenticationMiddleware(app, keys, tuple(open_paths))
     admitted: ASGIApp = SignedLinksMiddleware(app, authenticated, signed_links)

@@ -223,6 +223,7 @@ class AccessSettings(SettingsGroup):
         False, description="Whether `/metrics`, with the memory and CPU time of each worker, is served without a key."
     )
     open_docs: bool = Field(True, description="Whether `/docs` and `/openapi.json` are served without a key.")
+    page: bool = Field(True, description="Whether the page at `/` is there. It holds no data, and needs no key itself.")
 
     @field_validator("cors_origins")
     @classmethod

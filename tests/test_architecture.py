@@ -40,7 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.api.middleware",),
     ("balancer.api",),
     ("balancer.stores",),
-    ("balancer.operations", "balancer.jobs", "balancer.access"),
+    ("balancer.operations", "balancer.jobs", "balancer.access", "balancer.page"),
     ("balancer.speech",),
     ("balancer.dispatch", "balancer.cache"),
     ("balancer.fleet", "balancer.requests", "balancer.documents"),

@@ -6,7 +6,7 @@ import os
 from importlib.metadata import version
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -53,11 +53,7 @@ def routes(validator: RequestValidator) -> list[BaseRoute]:
     async def docs(_: Request) -> Response:
         return HTMLResponse(_PAGE)
 
-    async def root(_: Request) -> Response:
-        return RedirectResponse("docs")
-
     return [
-        Route("/", root),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Mount("/docs/assets", RangeRequests(_Assets(packages=[("swagger_ui", "static")]))),

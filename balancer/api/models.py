@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from balancer.access.api_keys import Role
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import RunningUtterance
@@ -21,6 +22,7 @@ from balancer.scheduling.priority import Priority
 from balancer.speech.results import Audio
 from voices.clips import Check, Clip, Subject, checks
 from voices.registry import Consent, Voice
+from worker.cards import Choice, Parameter
 
 _CAMEL_CASE = ConfigDict(alias_generator=to_camel, populate_by_name=True)
 
@@ -375,6 +377,66 @@ class WarningReport(BaseModel):
 
     code: Annotated[str, Field(description="The kind, for programs.")]
     message: Annotated[str, Field(description="What is wrong, with figures of the last minute, and where to read on.")]
+
+
+class EngineParameter(BaseModel):
+    """A parameter of the running engine, which a request may set: a number in a range, or one of several words."""
+
+    name: str
+    description: str
+    minimum: Annotated[float | None, Field(description="Null if it is not a number, as are the next two.")]
+    maximum: float | None
+    default: float | None
+    integer: Annotated[bool, Field(description="Whether the number is a whole one.")]
+    choices: Annotated[list[str], Field(description="Empty for a number.")]
+
+    @classmethod
+    def of(cls, parameter: Parameter | Choice) -> EngineParameter:
+        """The parameter of an engine's card."""
+        number = parameter if isinstance(parameter, Parameter) else None
+        return cls(
+            name=parameter.name,
+            description=parameter.description,
+            minimum=None if number is None else number.minimum,
+            maximum=None if number is None else number.maximum,
+            default=None if number is None else number.default,
+            integer=number is not None and number.integer,
+            choices=list(parameter.choices) if isinstance(parameter, Choice) else [],
+        )
+
+
+class Capabilities(BaseModel):
+    """What can be asked of the server, and by whom."""
+
+    model_config = _CAMEL_CASE
+
+    engine: Annotated[str, Field(description="The running engine.")]
+    description: str
+    sample_rate: Annotated[int, Field(description="Sample rate in Hz.")]
+    parameters: list[EngineParameter]
+    tags: Annotated[list[str], Field(description="Sounds and manners of speaking that a text may ask for.")]
+    clones_voices: bool
+    formats: list[str]
+    max_text_characters: Annotated[int, Field(description="Characters of a request's text, at most.")]
+    max_job_text_characters: Annotated[int, Field(description="Characters of a job's text, at most.")]
+    role: Annotated[Role | None, Field(description="The role of the API key of the request; null without a key.")]
+
+
+class SegmentPreview(BaseModel):
+    """A part of a text that is spoken in one utterance."""
+
+    model_config = _CAMEL_CASE
+
+    text: Annotated[str, Field(description="What is said: numbers and abbreviations in words, without markup.")]
+    pause_seconds: Annotated[float, Field(description="The silence behind it.")]
+
+
+class SegmentPreviews(BaseModel):
+    """How a text would be spoken."""
+
+    characters: Annotated[int, Field(description="Characters of the text as it was sent, which limits count.")]
+    seconds: Annotated[float, Field(description="Length of the audio, about.")]
+    segments: list[SegmentPreview]
 
 
 class WorkerReport(BaseModel):

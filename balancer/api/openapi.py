@@ -12,6 +12,7 @@ from balancer.access.links import CALLER, EXPIRES, SIGNATURE
 from balancer.api.documents import FILE_FIELD, DocumentText
 from balancer.api.history import HistoryReport
 from balancer.api.models import (
+    Capabilities,
     DrainState,
     Error,
     Health,
@@ -27,6 +28,7 @@ from balancer.api.models import (
     ModelList,
     Readiness,
     ReadinessStatus,
+    SegmentPreviews,
     TtsJson,
     VoiceDetails,
     VoiceList,
@@ -56,6 +58,8 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     VoiceList,
     VoiceDetails,
     VoiceRemoval,
+    Capabilities,
+    SegmentPreviews,
     DrainState,
     Health,
     HealthStatus,
@@ -126,6 +130,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
                 )
             },
             "/tts/link": {"post": _link()},
+            "/segments": {"post": _segments()},
             "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
             "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
             "/queue/{id}": {"delete": _job("Cancel a job, or delete one that has ended", _json(JobStatus))},
@@ -137,6 +142,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
             },
             "/audio/{id}": {"get": _download()},
             "/documents": {"post": _document()},
+            "/capabilities": {"get": _read("What can be asked of the server, and by whom", _json(Capabilities))},
             "/v1/models": {"get": _read("The names accepted as `model`", _json(ModelList))},
             "/v1/models/{model}": {
                 "get": _read("One model", _json(Model))
@@ -234,6 +240,12 @@ def _link() -> dict[str, Any]:
     operation = _speech("Make a signed link, by which a page plays a text without an API key", LinkBody, _json(Link))
     operation["responses"]["200"]["description"] = "The link"
     return operation | {"tags": ["Links"]}
+
+
+def _segments() -> dict[str, Any]:
+    operation = _speech("How a text would be spoken; nothing is", TtsBody, _json(SegmentPreviews))
+    operation["responses"]["200"]["description"] = "The segments"
+    return operation | {"tags": ["Catalogue"]}
 
 
 def _speech_by_query(body: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -17,6 +18,15 @@ from balancer.requests.voice_form import VoiceForm
 from voices.registry import Voice
 from voices.regular_files import MAX_CLIP_BYTES
 from worker.cards import CARDS, EngineCard
+
+
+class _VoiceName(StringConvertor):
+    """A voice's name in a path: it may have a slash, as Starlette's own names may not."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("voice", _VoiceName())
 
 CLIP_FIELD = "clip"
 """The field of a form that has the recording."""
@@ -65,8 +75,8 @@ def routes(validator: RequestValidator, library: VoiceLibrary, files: Budget) ->
     return [
         Route("/v1/audio/voices", list_voices),
         Route("/v1/audio/voices", add, methods=["POST"]),
-        Route("/v1/audio/voices/{name}", show),
-        Route("/v1/audio/voices/{name}", remove, methods=["DELETE"]),
+        Route("/v1/audio/voices/{name:voice}", show),
+        Route("/v1/audio/voices/{name:voice}", remove, methods=["DELETE"]),
     ]
 
 

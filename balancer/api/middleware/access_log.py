@@ -21,8 +21,10 @@ from balancer.requests.log_fields import RequestLogFields
 
 log = logging.getLogger(__name__)
 
-PROBE_PATHS = frozenset({"/health", "/ready", "/livez", "/metrics", "/history", "/status/{id}"})
-"""Routes that machines poll: logged at level DEBUG only."""
+PROBE_PATHS = frozenset(
+    {"/health", "/ready", "/livez", "/metrics", "/history", "/status/{id}", "/page/{path}", "/segments"}
+)
+"""Routes that machines poll, and that the page asks while somebody types: logged at level DEBUG only."""
 
 OPTIONS = "options"
 """What requests with this method, most of them preflights of browsers, are counted as, whatever their path."""
@@ -43,7 +45,7 @@ class AccessLogMiddleware:
         self._metrics = metrics
         self._speech_paths = speech_paths
         self._paths = frozenset(route.path for route in routes if not route.param_convertors)
-        self._templates = [(route.path_regex, route.path) for route in routes if route.param_convertors]
+        self._templates = [(route.path_regex, route.path_format) for route in routes if route.param_convertors]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request, then log and count it."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -269,6 +270,15 @@ def test_fields_that_are_refused(
     response = add(operator, clip, **fields)
     assert response.status_code == 400, response.text
     assert message in response.json()["error"]["message"]
+    assert content(folder) == ["default", "default/voice.toml"]
+
+
+def test_a_name_with_a_slash_is_a_name(operator: httpx.Client, folder: Path, clip: Path) -> None:
+    name = "Ada / <b>Bo</b>"
+    assert add(operator, clip, name=name).status_code == 201
+    path = f"{VOICES}/{quote(name, safe='')}"
+    assert operator.get(path).json()["name"] == name
+    assert operator.delete(path).status_code == 200
     assert content(folder) == ["default", "default/voice.toml"]
 
 

@@ -46,7 +46,9 @@ GUARDED = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/hibari"),
     ("GET", "/metrics"),
-    ("GET", "/"),
+    ("GET", "/capabilities"),
+    ("POST", "/segments"),
+    ("GET", "/pages"),
     ("GET", "/nothing"),
     ("GET", "/docsx"),
     ("GET", "/healthzz"),
@@ -119,8 +121,11 @@ def test_with_a_key_speech_is_synthesized(server: Server) -> None:
     assert response.content.startswith(b"RIFF")
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css"])
-def test_probes_and_documentation_need_no_key(server: Server, path: str) -> None:
+OPEN = ["/health", "/ready", "/docs", "/openapi.json", "/docs/assets/swagger-ui.css", "/", "/page/main.js"]
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_probes_documentation_and_the_page_need_no_key(server: Server, path: str) -> None:
     assert server.client.get(path).status_code == 200
     assert server.client.get(path, headers={"X-API-Key": "wrong"}).status_code == 200
 
