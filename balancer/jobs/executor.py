@@ -72,6 +72,10 @@ class Slots(Protocol):
     def room_for_batch(self) -> bool:
         """Whether one more batch utterance would start at once, or no batch utterance is queued yet."""
 
+    @property
+    def draining(self) -> bool:
+        """Whether the operator is taking the host out of service: its jobs are left to other hosts, or wait."""
+
 
 class JobExecutor:
     """Claims jobs and runs them, as many at once as there are slots for."""
@@ -135,7 +139,7 @@ class JobExecutor:
 
     async def _start_next(self) -> float:
         """Start the next job if one is due and a slot is free; returns the seconds to wait before the next call."""
-        if self._finishing:
+        if self._stops():
             return POLL_INTERVAL_SECONDS
         speaking = [kept.job.caller_id for kept in self._long.values() if kept.speaking]
         if not self._room(beside=len(speaking)):
@@ -149,12 +153,16 @@ class JobExecutor:
         self._failing = False
         if job is None:
             return POLL_INTERVAL_SECONDS
-        kept = KeptSegments(job, self._store, self._until_answered, lambda: self._finishing)
+        kept = KeptSegments(job, self._store, self._until_answered, self._stops)
         if job.characters > LONG_CHARACTERS:
             self._long[job.id] = kept
         self._running[job.id] = task = asyncio.create_task(self._execute(kept))
         task.add_done_callback(lambda _: self._finished(job.id))
         return 0.0
+
+    def _stops(self) -> bool:
+        """Whether no job and no further segment of one is to be begun."""
+        return self._finishing or self._slots.draining
 
     def _room(self, *, beside: int) -> bool:
         """Whether one more job may be claimed while so many long ones are spoken.

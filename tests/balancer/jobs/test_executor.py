@@ -77,6 +77,7 @@ class Speech:
 class Slots:
     slots = 2
     room_for_batch = True
+    draining = False
 
 
 @pytest.fixture
@@ -97,13 +98,18 @@ def speech() -> Speech:
 
 
 @pytest.fixture
+def slots() -> Slots:
+    return Slots()
+
+
+@pytest.fixture
 async def running(
-    store: SqliteJobStore, speech: Speech, monkeypatch: pytest.MonkeyPatch
+    store: SqliteJobStore, speech: Speech, slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[JobExecutor, asyncio.Task[None]]]:
     monkeypatch.setattr(module, "MIN_RETRY_SECONDS", 0.01)
     validator = RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), 1000, normalize=False)
     executor = JobExecutor(
-        store, cast(SpeechService, speech), validator, Slots(), Metrics("hibari"), JobSettings(job_attempts=ATTEMPTS)
+        store, cast(SpeechService, speech), validator, slots, Metrics("hibari"), JobSettings(job_attempts=ATTEMPTS)
     )
     task = asyncio.create_task(executor.run())
     yield executor, task
@@ -285,6 +291,25 @@ async def test_a_running_job_stops_between_two_segments_when_another_process_tak
     now = await store.get("one")
     assert now is not None
     assert (now.state, now.attempts, now.segments_done) == (JobState.QUEUED, 0, 1)
+
+
+async def test_a_drained_host_stops_between_two_segments_and_begins_no_job_until_it_is_resumed(
+    store: SqliteJobStore, running: Running, speech: Speech, slots: Slots
+) -> None:
+    executor, _ = running
+    (job,) = await store.add([held("one")])
+    await until_held(store, job)
+    slots.draining = True
+    await store.add([held("two", body={"text": "Short."}, caller="another")])
+    executor.wake()
+    async with asyncio.timeout(TIMEOUT):
+        while (now := await store.get("one")) is None or now.state is not JobState.QUEUED:
+            await asyncio.sleep(0.005)
+    assert (now.attempts, now.segments_done) == (0, 1)
+    assert speech.attempts("Short.") == 0
+    slots.draining = False
+    executor.wake()
+    assert (await end_of(store, held("two"))).state is JobState.DONE
 
 
 async def test_a_callers_long_jobs_run_one_after_another_and_leave_room_for_others(
