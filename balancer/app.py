@@ -76,6 +76,7 @@ from balancer.operations.loop_lag import observe_loop_lag
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.ready_banner import print_ready_banner
 from balancer.operations.recycling import RecycleLimits, WorkerRecycler
+from balancer.operations.systemd_status import report_to_systemd
 from balancer.operations.voice_library import VoiceLibrary
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
@@ -257,6 +258,9 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 # The others find what they left undone: in the job store, in the workers' states, on their socket.
                 BackgroundTask("jobs", executor.run),
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
+                BackgroundTask(
+                    "systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=settings.layout.workers)
+                ),
                 BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.record_loop_lag)),
                 BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu, past),
