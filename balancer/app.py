@@ -69,7 +69,7 @@ from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.operations import heartbeat
 from balancer.operations.fleet_collector import FleetCollector
-from balancer.operations.handover import Supervision, ask_predecessor, start_successor, stop_predecessor
+from balancer.operations.handover import Succession, Supervision, ask_predecessor, stop_predecessor
 from balancer.operations.history import History
 from balancer.operations.history_sampler import HistorySampler
 from balancer.operations.loop_lag import observe_loop_lag
@@ -329,7 +329,7 @@ def _operations(
         recycler,
         process_cpu,
         past,
-        restart=lambda: start_successor(supervision),
+        Succession(supervision, lifecycle),
         hand_over=lifecycle.hand_over,
     )
 
