@@ -68,6 +68,7 @@ from balancer.jobs.webhooks import Webhooks
 from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.operations import heartbeat
+from balancer.operations.degradation import Degradation
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.handover import Succession, Supervision, ask_predecessor, stop_predecessor
 from balancer.operations.history import History
@@ -194,6 +195,10 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         settings.storage.data_dir / "link.secret",
     )
     process_cpu = ProcessCpu()
+    storage = settings.storage
+    folders = {"jobs, keys and daily limits": storage.data_dir, "audio cache": storage.cache_dir}
+    degradation = Degradation(folders, stores.redis)
+    metrics.degraded.set_function(lambda: len(degradation.reasons()))
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
     past = History(time.monotonic, time.time())
@@ -235,7 +240,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
             *document_routes.routes(),
             *voices.routes(validator, library, held.files),
             *operators.routes(dispatcher),
-            *health.routes(dispatcher, metrics, process_cpu, past),
+            *health.routes(dispatcher, metrics, process_cpu, past, degradation),
             *history.routes(past),
             *catalogue.routes(),
             *page.routes(offered=settings.access.page),
@@ -258,6 +263,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 # The others find what they left undone: in the job store, in the workers' states, on their socket.
                 BackgroundTask("jobs", executor.run),
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
+                BackgroundTask("degradation", degradation.run),
                 BackgroundTask(
                     "systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=settings.layout.workers)
                 ),
