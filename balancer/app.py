@@ -83,7 +83,7 @@ from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings import Settings
-from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings
+from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings, StorageSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
@@ -133,11 +133,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     headroom = StreamHeadroom(
         lambda: dispatcher.capacity, best_effort=settings.streams.stream_admission == "best_effort"
     )
-    metrics.stream_headroom.set_function(lambda: headroom.left)
-    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
-    metrics.encoders_running.set_function(lambda: encoders.running)
-    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
-    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
+    _set_gauges(metrics, headroom, encoders, held)
     speech = SpeechService(
         dispatcher,
         metrics,
@@ -195,9 +191,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         settings.storage.data_dir / "link.secret",
     )
     process_cpu = ProcessCpu()
-    storage = settings.storage
-    folders = {"jobs, keys and daily limits": storage.data_dir, "audio cache": storage.cache_dir}
-    degradation = Degradation(folders, stores.redis)
+    degradation = _degradation(settings.storage, stores)
     metrics.degraded.set_function(lambda: len(degradation.reasons()))
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
@@ -291,6 +285,19 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
     return _with_middleware(app, settings, metrics, keys, signed_links)
+
+
+def _set_gauges(metrics: Metrics, headroom: StreamHeadroom, encoders: EncoderPool, held: HeldAudio) -> None:
+    metrics.stream_headroom.set_function(lambda: headroom.left)
+    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
+    metrics.encoders_running.set_function(lambda: encoders.running)
+    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
+    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
+
+
+def _degradation(storage: StorageSettings, stores: Stores) -> Degradation:
+    folders = {"jobs, keys and daily limits": storage.data_dir, "audio cache": storage.cache_dir}
+    return Degradation(folders, stores.redis)
 
 
 def _lifespan(

@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.table import Table
 
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, say, voices
-from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request, tell
+from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cli.start_log import as_json, fail_to_start, report
