@@ -68,20 +68,22 @@ from balancer.jobs.webhooks import Webhooks
 from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.operations import heartbeat
+from balancer.operations.degradation import Degradation
 from balancer.operations.fleet_collector import FleetCollector
-from balancer.operations.handover import Supervision, ask_predecessor, start_successor, stop_predecessor
+from balancer.operations.handover import Succession, Supervision, ask_predecessor, stop_predecessor
 from balancer.operations.history import History
 from balancer.operations.history_sampler import HistorySampler
 from balancer.operations.loop_lag import observe_loop_lag
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.ready_banner import print_ready_banner
 from balancer.operations.recycling import RecycleLimits, WorkerRecycler
+from balancer.operations.systemd_status import report_to_systemd
 from balancer.operations.voice_library import VoiceLibrary
 from balancer.requests.validation import RequestValidator
 from balancer.scheduling.scheduler import Scheduler
 from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings import Settings
-from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings
+from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings, StorageSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
@@ -131,11 +133,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     headroom = StreamHeadroom(
         lambda: dispatcher.capacity, best_effort=settings.streams.stream_admission == "best_effort"
     )
-    metrics.stream_headroom.set_function(lambda: headroom.left)
-    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
-    metrics.encoders_running.set_function(lambda: encoders.running)
-    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
-    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
+    _set_gauges(metrics, headroom, encoders, held)
     speech = SpeechService(
         dispatcher,
         metrics,
@@ -193,6 +191,8 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         settings.storage.data_dir / "link.secret",
     )
     process_cpu = ProcessCpu()
+    degradation = _degradation(settings.storage, stores)
+    metrics.degraded.set_function(lambda: len(degradation.reasons()))
     background = Background(metrics.background_failures)
     metrics.registry.register(FleetCollector(dispatcher, process_cpu))
     past = History(time.monotonic, time.time())
@@ -234,7 +234,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
             *document_routes.routes(),
             *voices.routes(validator, library, held.files),
             *operators.routes(dispatcher),
-            *health.routes(dispatcher, metrics, process_cpu, past),
+            *health.routes(dispatcher, metrics, process_cpu, past, degradation),
             *history.routes(past),
             *catalogue.routes(),
             *page.routes(offered=settings.access.page),
@@ -257,6 +257,10 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 # The others find what they left undone: in the job store, in the workers' states, on their socket.
                 BackgroundTask("jobs", executor.run),
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
+                BackgroundTask("degradation", degradation.run),
+                BackgroundTask(
+                    "systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=settings.layout.workers)
+                ),
                 BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.record_loop_lag)),
                 BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu, past),
@@ -281,6 +285,19 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
     # A redirect would name this server by its Host header, wrongly behind a proxy that ends TLS.
     app.router.redirect_slashes = False
     return _with_middleware(app, settings, metrics, keys, signed_links)
+
+
+def _set_gauges(metrics: Metrics, headroom: StreamHeadroom, encoders: EncoderPool, held: HeldAudio) -> None:
+    metrics.stream_headroom.set_function(lambda: headroom.left)
+    metrics.encoder_queue_depth.set_function(lambda: encoders.depth)
+    metrics.encoders_running.set_function(lambda: encoders.running)
+    metrics.audio_memory_bytes.set_function(lambda: held.memory.taken)
+    metrics.audio_file_bytes.set_function(lambda: held.files.taken)
+
+
+def _degradation(storage: StorageSettings, stores: Stores) -> Degradation:
+    folders = {"jobs, keys and daily limits": storage.data_dir, "audio cache": storage.cache_dir}
+    return Degradation(folders, stores.redis)
 
 
 def _lifespan(
@@ -325,7 +342,7 @@ def _operations(
         recycler,
         process_cpu,
         past,
-        restart=lambda: start_successor(supervision),
+        Succession(supervision, lifecycle),
         hand_over=lifecycle.hand_over,
     )
 

@@ -15,6 +15,7 @@ from functools import cache
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from balancer.time_histogram import TimeHistogram
+from balancer.version import REVISION, VERSION
 
 SUMMARY_WINDOW_SECONDS = 60.0
 """Period that the JSON summary covers."""
@@ -41,6 +42,8 @@ class Metrics:
         """Finer than Prometheus' buckets, for percentiles: whole answers, first bytes of streams, waits, lag."""
         ProcessCollector(registry=self.registry)
 
+        build = Gauge("chorus_build_info", "1, with the version.", ["version", "revision"], registry=self.registry)
+        build.labels(VERSION, REVISION).set(1)
         self._responses = self._counter("requests", "HTTP responses sent, by route and status.", "surface", "status")
         self.connections = self._gauge("connections", "Open connections of clients.")
         self._connections_ended = self._counter(
@@ -96,6 +99,7 @@ class Metrics:
         )
         self._jobs_kept = self._gauge("jobs_kept", "Jobs in the store, by state.", "state")
         # Set at each scrape by a function that the composition root gives them.
+        self.degraded = self._gauge("degraded", "Number of parts that do not work while speech does: see `/ready`.")
         self.encoder_queue_depth = self._gauge("encoder_queue_depth", "Files that wait to be encoded.")
         self.encoders_running = self._gauge("encoders_running", "Files that are being encoded.")
         self.audio_memory_bytes = self._gauge("audio_memory_bytes", "Audio of requests under way, in memory.")

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from typing import cast
 
@@ -28,6 +29,11 @@ from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError
 from worker.logs import configure
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 1.0
+"""`startsecs` of the balancer in supervisord.conf."""
 
 
 def create_server(settings: Settings, listeners: list[socket.socket]) -> Server:
@@ -55,13 +61,19 @@ def serve() -> None:
     # First of all: no other program of this process is to inherit the sockets.
     listeners = take_over(os.environ)
     raise_descriptor_limit()
+    # Until the settings are known; a faulty one is a line of the log, too.
+    configure("balancer", level="info", log_format=os.environ.get("CHORUS_LOG_FORMAT", "text"))
     try:
         settings = Settings.load()
         check_exposure(settings)  # once more: it may have been started without `chorus serve`
         configure("balancer", level=settings.logging.log_level, log_format=settings.logging.log_format)
         server = create_server(settings, listeners or _listen(settings.server))
     except (SettingsError, ExposureError, VoiceError) as error:
-        sys.exit(str(error))
+        for line in str(error).splitlines():
+            log.error("%s", line)
+        # supervisord.conf says not to start it again, which supervisord heeds only once it has run for `startsecs`.
+        time.sleep(START_SECONDS)
+        sys.exit(os.EX_CONFIG)
     for name in ("httpx", "httpcore", "uvicorn.error"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # uvicorn raises SIGTERM again after its last steps: the exit code is to be 0 then, and no thread is waited for.
@@ -76,4 +88,5 @@ def _listen(server: ServerSettings) -> list[socket.socket]:
     try:
         return listen(server.host, server.port)
     except OSError as error:
-        sys.exit(f"cannot listen on {server.host}:{server.port}: {error.strerror}")
+        log.error("cannot listen on %s:%d: %s", server.host, server.port, error.strerror)
+        sys.exit(1)

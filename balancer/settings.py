@@ -2,6 +2,9 @@
 
 A variable that is set to the empty string counts as unset; a relative path counts from the current directory.
 
+Where systemd passes credentials on (`LoadCredential=`), secrets are read from their files: `chorus_redis_url` is that
+of CHORUS_REDIS_URL, which takes precedence.
+
 `chorus serve` adds the layout that it chose and passes the same variables on to the balancer that it starts.
 """
 
@@ -55,7 +58,12 @@ OTHER_VARIABLES = frozenset(
 `chorus serve` to supervisord and the balancer."""
 
 SECRET = frozenset({"api_keys", "link_secret", "redis_url", "webhook_secret"})
-"""Fields whose values no message repeats."""
+"""Fields whose values no message repeats. Each may be a credential of systemd, as may the keys file."""
+
+KEYS_FILE = "keys_file"
+
+CREDENTIALS_DIRECTORY = "CREDENTIALS_DIRECTORY"
+"""Variable in which systemd names the folder of a unit's credentials."""
 
 
 class SettingsError(ValueError):
@@ -104,6 +112,7 @@ class Settings(BaseModel):
             folder = environ.get(name, "")
             if Path(folder).is_absolute():  # the XDG specification says to ignore relative paths
                 values.setdefault(field, Path(folder) / "chorus")
+        values = _credentials(environ) | values
         values |= {name: value for name, value in overrides.items() if value is not None}
         unknown = {name: value for name, value in values.items() if name not in _GROUP_OF}
         groups = _in_groups({name: value for name, value in values.items() if name in _GROUP_OF})
@@ -140,10 +149,15 @@ class Settings(BaseModel):
         """The file of API keys."""
         return self.access.keys_file or self.storage.data_dir / "keys.json"
 
-    def environ(self) -> dict[str, str]:
-        """Returns the variables from which `load` makes these settings again."""
+    def environ(self, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """Returns the variables from which `load` makes these settings again, beside those that are `given`.
+
+        A secret that a credential holds stays there.
+        """
+        held = {variable(name) for name in _credentials(given)} - given.keys()
         values = {name: value for _, group in self for name, value in group} | {"run_dir": self.server.socket_dir}
-        return {variable(name): _text(value) for name, value in values.items() if value not in (None, ())}
+        variables = {variable(name): _text(value) for name, value in values.items() if value not in (None, ())}
+        return {name: value for name, value in variables.items() if name not in held}
 
 
 _GROUPS = {
@@ -155,6 +169,27 @@ _GROUPS = {
 
 _GROUP_OF = {field: name for name, group in _GROUPS.items() for field in group.model_fields}
 """The name of each field's group."""
+
+
+def _credentials(environ: Mapping[str, str]) -> dict[str, object]:
+    """The fields that have a credential, with their values. Raises SettingsError."""
+    folder, prefix = environ.get(CREDENTIALS_DIRECTORY), PREFIX.lower()
+    values: dict[str, object] = {}
+    if not folder:
+        return values
+    for file in sorted(Path(folder).glob(f"{prefix}*")):
+        field = file.name.removeprefix(prefix)
+        if field == KEYS_FILE:
+            values[field] = file
+        elif field not in SECRET:
+            known = ", ".join(prefix + name for name in sorted({KEYS_FILE, *SECRET}))
+            raise SettingsError(f"the credential {file.name} is no setting; there are: {known}")
+        else:
+            try:
+                values[field] = ",".join(file.read_text(encoding="utf-8").split())
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"cannot read the credential {file}: {error}") from error
+    return values
 
 
 class SettingRow(NamedTuple):

@@ -24,6 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scripts.benchmarks.engine",
         "scripts.benchmarks.workers",
         "scripts.clients",
+        "scripts.deployment",
         "scripts.clients.programs",
     ),
     ("scripts.benchmarks",),
@@ -51,7 +52,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.settings_groups",),
     ("balancer.background", "balancer.descriptor_limit", "balancer.lifecycle", "balancer.listening_sockets"),
     ("balancer.errors", "balancer.metrics", "balancer.redis_client"),
-    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.thread_pool", "balancer.time_histogram"),
+    (
+        "balancer.cpu_lists",
+        "balancer.expiry_clock",
+        "balancer.systemd",
+        "balancer.thread_pool",
+        "balancer.time_histogram",
+        "balancer.version",
+    ),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),
     ("worker.server",),

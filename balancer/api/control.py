@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -23,7 +24,7 @@ from balancer.api.health import health_of
 from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.dispatcher import Dispatcher
-from balancer.operations.handover import NotSupervisedError
+from balancer.operations.handover import NotSupervisedError, Succession
 from balancer.operations.history import History
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.recycling import WorkerRecycler
@@ -36,15 +37,17 @@ def create_control_api(
     recycler: WorkerRecycler,
     cpu: ProcessCpu,
     past: History,
+    succession: Succession,
     *,
-    restart: Callable[[], Awaitable[None]],
     hand_over: Callable[[], Awaitable[None]],
 ) -> Starlette:
-    """The app. `restart` starts a successor, which asks this process to `hand_over` once it accepts connections."""
+    """The app. A successor asks this process to `hand_over` once it accepts connections."""
     started_at = time.time()
 
+    state = partial(_state_of, dispatcher, succession, started_at)
+
     async def get_state(_: Request) -> Response:
-        return JSONResponse(_state_of(dispatcher, started_at))
+        return JSONResponse(state())
 
     async def get_health(_: Request) -> Response:
         return JSONResponse(health_of(dispatcher, cpu, past))
@@ -52,7 +55,7 @@ def create_control_api(
     async def drain(request: Request) -> Response:
         dispatcher.draining = request.url.path == "/drain"
         _log_action(request)
-        return JSONResponse(_state_of(dispatcher, started_at))
+        return JSONResponse(state())
 
     async def replace(request: Request) -> Response:
         index = request.path_params["index"]
@@ -70,14 +73,14 @@ def create_control_api(
     async def begin_restart(request: Request) -> Response:
         _log_action(request)
         try:
-            await restart()
+            await succession.start()
         except NotSupervisedError as error:
             return JSONResponse({"error": {"message": str(error)}}, 409)
-        return JSONResponse(_state_of(dispatcher, started_at), 202)
+        return JSONResponse(state(), 202)
 
     async def finish(_: Request) -> Response:
         await hand_over()
-        return JSONResponse(_state_of(dispatcher, started_at), 202)
+        return JSONResponse(state(), 202)
 
     return Starlette(
         routes=[
@@ -97,7 +100,7 @@ def _log_action(request: Request) -> None:
     log.info("%s %s", request.method, request.url.path, extra={"fields": {"caller": "control socket"}})
 
 
-def _state_of(dispatcher: Dispatcher, started_at: float) -> ControlState:
+def _state_of(dispatcher: Dispatcher, succession: Succession, started_at: float) -> ControlState:
     return ControlState(
         pid=os.getpid(),
         started_at=started_at,
@@ -105,6 +108,7 @@ def _state_of(dispatcher: Dispatcher, started_at: float) -> ControlState:
         idle=dispatcher.idle,
         reason=dispatcher.why_not_serving(),
         workers=[view.index for view in dispatcher.workers()],
+        successor_failure=succession.failure,
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -14,6 +13,7 @@ from balancer.api.openapi import describe
 from balancer.api.ranges import RangeRequests
 from balancer.api.responses import JSONResponse
 from balancer.requests.validation import RequestValidator
+from balancer.version import FULL_VERSION
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -45,7 +45,7 @@ class _Assets(StaticFiles):
 
 def routes(validator: RequestValidator) -> list[BaseRoute]:
     """The routes."""
-    document = describe(validator, version("chorus-tts"))
+    document = describe(validator, FULL_VERSION)
 
     async def openapi(_: Request) -> Response:
         return JSONResponse(document)

@@ -32,9 +32,11 @@ from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.metrics import Metrics
+from balancer.operations.degradation import Degradation
 from balancer.operations.history import History
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.operations.warnings import warnings_of
+from balancer.version import FULL_VERSION
 
 _STATE_FIELDS = (
     WorkerProcessReport.model_fields.keys() - WorkerReport.model_fields.keys() - {"in_flight", "running", "cpu_cores"}
@@ -42,7 +44,9 @@ _STATE_FIELDS = (
 """Fields of a worker's state that `/health` reports as they are."""
 
 
-def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: History) -> list[Route]:
+def routes(
+    dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: History, degradation: Degradation
+) -> list[Route]:
     """The routes. Load balancers poll `/ready`; supervisors of this host poll `/health`."""
 
     async def get_health(request: Request) -> Response:
@@ -60,6 +64,7 @@ def routes(dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: Hist
         readiness: ReadinessStatus = Readiness(
             ready=reason is None,
             reason=reason,
+            degraded=degradation.reasons(),
             draining=dispatcher.draining,
             phases={phase: phases[phase] for phase in WorkerPhase},
             reasons={str(view.index): view.reason for view in views if view.reason},
@@ -93,6 +98,7 @@ def health_of(dispatcher: Dispatcher, cpu: ProcessCpu, past: History) -> Health:
     return Health(
         status="healthy" if reason is None else "unhealthy",
         timestamp=_now(),
+        version=FULL_VERSION,
         reason=reason,
         draining=dispatcher.draining,
         queue_depth=dispatcher.depth,

@@ -484,6 +484,7 @@ class Health(HealthStatus):
 
     model_config = _CAMEL_CASE
 
+    version: Annotated[str, Field(description="Version of the server.")]
     reason: Annotated[str | None, Field(description="Why no worker can synthesize; null if one can.")]
     queue_depth: Annotated[int, Field(description="Utterances in the queue.")]
     queue_depths: Annotated[dict[str, int], Field(description="Utterances in the queue, by priority.")]
@@ -505,6 +506,7 @@ class Readiness(ReadinessStatus):
     """Whether clients should be sent to this host, and the phases of its workers."""
 
     reason: Annotated[str | None, Field(description="Why not; null if ready.")]
+    degraded: Annotated[list[str], Field(description="What does not work while speech does, and why.")]
     phases: Annotated[dict[WorkerPhase, int], Field(description="Number of workers in each phase.")]
     reasons: Annotated[dict[str, str], Field(description="Why workers are not ready, by worker index.")]
 
@@ -541,3 +543,6 @@ class ControlState(BaseModel):
     idle: Annotated[bool, Field(description="Whether no utterance is queued or running.")]
     reason: Annotated[str | None, Field(description="Why no worker can synthesize; null if one can.")]
     workers: Annotated[list[int], Field(description="Indices of the workers.")]
+    successor_failure: Annotated[
+        str | None, Field(description="Why the balancer that was to replace this one has not; null if none has failed.")
+    ]

@@ -52,7 +52,7 @@ class RangeRequests:
         if (ranges := satisfiable_ranges(value, size)) is not None:
             await self._app(_with_range(scope, ranges), receive, send)
         else:
-            await response_to(_outside(size))(scope, receive, send)
+            await response_to(_outside(size), scope)(scope, receive, send)
 
 
 class RangeFileResponse(FileResponse):

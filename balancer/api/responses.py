@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from balancer.api.models import Error
 from balancer.errors import ChorusError, InvalidRequestError
@@ -45,14 +46,19 @@ def json_object(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
-def error_response(_: Request, error: Exception) -> Response:
+def error_response(request: Request, error: Exception) -> Response:
     """The exception handler for ChorusError."""
     assert isinstance(error, ChorusError)  # noqa: S101 - registered for this class only
-    return response_to(error)
+    return response_to(error, request.scope)
 
 
-def response_to(error: ChorusError) -> Response:
-    """The response to an error, with Retry-After and WWW-Authenticate where they apply."""
+def response_to(error: ChorusError, scope: Scope | None = None) -> Response:
+    """The response to an error, with Retry-After and WWW-Authenticate where they apply.
+
+    The log line of the request with this `scope` tells the error.
+    """
+    if scope is not None:
+        _note(error, scope)
     headers = dict(error.headers)
     if error.retry_after is not None and isfinite(error.retry_after):
         headers["Retry-After"] = str(max(1, ceil(error.retry_after)))
@@ -61,11 +67,19 @@ def response_to(error: ChorusError) -> Response:
     return JSONResponse(Error.of(error), error.status, headers)
 
 
+def _note(error: ChorusError, scope: Scope) -> None:
+    """Adds the error to the log line of a request."""
+    fields = scope.get("state", {}).get("log_fields")
+    if fields is not None:
+        fields.code, fields.param = error.code, error.param
+
+
 def http_error_response(request: Request, error: Exception) -> Response:
     """The response to an error of Starlette's own (404, 405), in the same shape."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
     message = f"{request.method} {request.url.path}: {error.detail}; see /docs for the available endpoints"
     invalid = InvalidRequestError(message, code=error.detail.lower().replace(" ", "_"))
+    _note(invalid, request.scope)
     return JSONResponse(Error.of(invalid), error.status_code, error.headers)
 
 
@@ -74,7 +88,7 @@ def client_gone_response(_: Request, __: Exception) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-def internal_error_response(_: Request, __: Exception) -> Response:
+def internal_error_response(request: Request, _: Exception) -> Response:
     """The response to an unexpected exception. The log has the traceback; the client gets only the request id."""
     message = "internal error; report the X-Request-Id of this response to the operator of this server"
-    return JSONResponse(Error.of(ChorusError(message)), 500)
+    return response_to(ChorusError(message), request.scope)

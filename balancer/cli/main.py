@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import httpx
@@ -17,16 +16,18 @@ from rich.live import Live
 from rich.table import Table
 
 from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, say, voices
-from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request, tell
+from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
+from balancer.cli.start_log import as_json, fail_to_start, report
 from balancer.cli.status_table import status_table
 from balancer.cpu_lists import format_cpus
 from balancer.host.layout import Layout
 from balancer.launch.plan import choose_layout, with_weights
-from balancer.launch.preflight import LaunchError, check
+from balancer.launch.preflight import LaunchError, TransientLaunchError, check
 from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings, SettingsError, SettingsTable, tables
+from balancer.version import FULL_VERSION
 from worker.precision import detect_processor, precision_remarks
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -62,6 +63,21 @@ CoresOption = Annotated[str | None, typer.Option(help="CPUs of each worker, such
 def main() -> None:
     """Runs the command."""
     app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"chorus {FULL_VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Text to speech at scale from ordinary CPU hosts."""
 
 
 @app.command()
@@ -102,7 +118,7 @@ def serve(
         check(settings)
         chosen = choose_layout(settings)
         print_layout(chosen, settings)
-        become_supervisor(with_weights(settings, announce=tell), chosen, os.environ)
+        become_supervisor(with_weights(settings, announce=report), chosen, os.environ)
 
 
 @app.command()
@@ -191,17 +207,9 @@ def print_layout(chosen: Layout, settings: Settings) -> None:
     options = settings.engine_options()
     remarks = precision_remarks(options.precision, detect_processor()) if options.batched else ()
     if settings.logging.log_format == "json":
-        entry = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "level": "info",
-            "process": "serve",
-            "message": " ".join((*chosen.reasons, *remarks)),
-            "engine": options.label(),
-            "workers": [format_cpus(cpus) for cpus in chosen.workers],
-            "threads": chosen.threads,
-            "slots": chosen.slots,
-        }
-        typer.echo(json.dumps(entry))
+        workers = [format_cpus(cpus) for cpus in chosen.workers]
+        fields = {"engine": options.label(), "workers": workers, "threads": chosen.threads, "slots": chosen.slots}
+        typer.echo(as_json("info", " ".join((*chosen.reasons, *remarks)), **fields))
         return
     table = Table("worker", "CPUs", "threads", "slots", title=f"Engine {options.label()}", title_justify="left")
     for index, cpus in enumerate(chosen.workers):
@@ -224,11 +232,16 @@ def _group_markdown(group: SettingsTable) -> str:
 
 @contextmanager
 def reporting_errors() -> Iterator[None]:
-    """Reports an error that keeps the server from starting, and ends the command with exit code 1."""
+    """Reports an error that keeps the server from starting, and ends the command.
+
+    The exit code is 1 if another start may succeed, and EX_CONFIG of sysexits.h if it would not.
+    """
     try:
         yield
+    except TransientLaunchError as error:
+        fail_to_start(str(error), EXIT_REFUSED)
     except (SettingsError, LaunchError) as error:
-        fail(str(error))
+        fail_to_start(str(error), os.EX_CONFIG)
 
 
 def _health(url: str, api_key: str) -> dict[str, Any]:

@@ -63,6 +63,12 @@ def restart(
         bool, typer.Option("--rolling", help="Restart one process at a time, so that no request fails.")
     ] = False,
     workers_only: Annotated[bool, typer.Option("--workers-only", help="Do not restart the balancer.")] = False,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            min=1, metavar="SECONDS", help="Maximum time until a worker's successor is ready; default: no maximum."
+        ),
+    ] = None,
     port: PortOption = None,
     run_dir: RunDirOption = None,
 ) -> None:
@@ -70,7 +76,8 @@ def restart(
 
     Each worker finishes its utterances while the others take new ones. Then a
     new balancer accepts connections, while the old one finishes its requests.
-    Settings do not change: for that, stop and start the server.
+    Settings do not change: for that, stop and start the server. The exit code is
+    1 if a process does not come up with the new code; the others serve.
     """
     if not rolling:
         fail("only --rolling is supported; for a full restart, end `chorus serve` and start it again")
@@ -78,7 +85,7 @@ def restart(
     before = control.request("GET", "/state")
     for index in before["workers"]:
         tell(f"worker {index}: draining")
-        control.replace(index)
+        control.replace(index, patience)
         tell(f"worker {index}: ready again")
     if workers_only:
         return
@@ -88,6 +95,8 @@ def restart(
         state = control.state()
         if state is not None and state["startedAt"] != before["startedAt"] and state["reason"] is None:
             break
+        if state is not None and state["successorFailure"] is not None:
+            fail(f"the balancer was not replaced, and serves on: {state['successorFailure']}")
         time.sleep(POLL_INTERVAL_SECONDS)
     tell("balancer: ready again")
 
@@ -136,11 +145,17 @@ class _ControlClient:
             return None
         return report
 
-    def replace(self, index: int) -> None:
+    def replace(self, index: int, patience: float | None) -> None:
         """Has a worker replaced and waits until its successor is ready. Ends the command if that fails."""
+        timeout = httpx.Timeout(None, read=patience)
         try:
-            with self._client() as client, client.stream("POST", f"/workers/{index}/replace") as response:
-                lines = [json.loads(line) for line in response.iter_lines()]
+            with (
+                self._client() as client,
+                client.stream("POST", f"/workers/{index}/replace", timeout=timeout) as answer,
+            ):
+                lines = [json.loads(line) for line in answer.iter_lines()]
+        except httpx.ReadTimeout:
+            fail(f"worker {index} is not ready after {patience:g} s: `chorus status` and the log say why")
         except httpx.HTTPError as error:
             self._fail_unreachable(error)
         if lines[-1].get("ready") != index:

@@ -5,7 +5,8 @@ such as systemd's journal, refuses that, and so does another user's terminal; in
 each other's output. And supervisord stands still, with all that it supervises, while nobody reads its output: the relay
 reads at once whatever comes, and drops lines while its own reader does not read.
 
-With `--json` a line that is no JSON object, such as supervisord's own, becomes one.
+With `--json` a line that is no JSON object, such as supervisord's own, becomes one. A line that goes to systemd's
+journal has its level before it, as a priority.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
+from balancer.systemd import with_priority, writes_to_journal
 from worker.log_queue import LineWriter
 
 FLUSH_SECONDS = 2.0
@@ -31,10 +33,15 @@ SUPERVISOR_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A
 NO_EVENT = "Server 'unix_http_server' running without any HTTP authentication checking"
 """supervisord calls that critical at each start. Its socket lies in a folder that only the server's user can open."""
 
-SUPERVISOR_LEVELS = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info", "DEBG": "debug"}
+ABBREVIATIONS = {"CRIT": "critical", "ERRO": "error", "WARN": "warning", "INFO": "info", "DEBG": "debug"}
+
+LEVEL = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?:[\w.-]+ )??(?P<level>[A-Z]{4,8}) ")
+"""The level of a line of text, of supervisord's and of the other processes'."""
+
+Encoder = Callable[[str], bytes]
 
 
-def relay(source: int, target: int, encode: Callable[[str], bytes]) -> None:
+def relay(source: int, target: int, encode: Encoder) -> None:
     """Pass lines on from `source` to `target`, both file descriptors, until `source` ends."""
     writer = LineWriter(target, lambda dropped: encode(f"{dropped} lines dropped: nobody read the log"))
     for line in _lines(source):
@@ -59,11 +66,41 @@ def as_json(line: str) -> bytes:
     match = SUPERVISOR_LINE.fullmatch(line)
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "level": SUPERVISOR_LEVELS.get(match["level"], "info") if match else "info",
+        "level": ABBREVIATIONS.get(match["level"], "info") if match else "info",
         "process": "supervisord" if match else "output",
         "message": match["message"] if match else line,
     }
     return f"{json.dumps(entry)}\n".encode()
+
+
+class AsJournal:
+    """Lines as another encoder makes them, with priorities. A line that tells no level continues the line before it."""
+
+    def __init__(self, encode: Encoder) -> None:
+        self._encode = encode
+        self._level = "info"
+
+    def __call__(self, line: str) -> bytes:
+        """The line; empty where the encoder's is."""
+        encoded = self._encode(line)
+        if not encoded:
+            return b""
+        self._level = _level_of(encoded.decode(errors="surrogateescape")) or self._level
+        return with_priority("", self._level).encode() + encoded
+
+
+def _level_of(line: str) -> str | None:
+    """The level that a line tells, of text or JSON."""
+    if match := LEVEL.match(line):
+        return ABBREVIATIONS.get(match["level"], match["level"].lower())
+    if not line.startswith("{"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    level = entry.get("level") if isinstance(entry, dict) else None
+    return level if isinstance(level, str) else None
 
 
 def _is_object(line: str) -> bool:
@@ -88,7 +125,8 @@ def _lines(source: int) -> Iterator[str]:
 
 def main() -> None:
     """Relay standard input to standard output."""
-    relay(0, 1, as_json if "--json" in sys.argv[1:] else as_text)
+    encode: Encoder = as_json if "--json" in sys.argv[1:] else as_text
+    relay(0, 1, AsJournal(encode) if writes_to_journal(1) else encode)
     # Not by the interpreter's own way out, which would wait for a writer that nobody reads.
     os._exit(0)
 

@@ -14,12 +14,13 @@ from balancer.host.layout import Layout, plan_layout
 from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
 from balancer.launch.download import download
-from balancer.launch.preflight import LaunchError, check_engine_options
+from balancer.launch.preflight import LaunchError, TransientLaunchError, check_engine_options
 from balancer.settings import Settings
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     Checkpoint,
     CheckpointError,
+    DownloadError,
     MissingCheckpointError,
     check_fit,
     find,
@@ -87,6 +88,8 @@ def with_weights(settings: Settings, *, announce: Callable[[str], object]) -> Se
     try:
         folder = _find_or_download(checkpoint, settings, announce)
         check_fit(checkpoint, folder)
+    except DownloadError as error:
+        raise TransientLaunchError(str(error)) from error
     except CheckpointError as error:
         raise LaunchError(str(error)) from error
     return settings.updated(model_dir=folder)

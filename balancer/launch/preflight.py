@@ -21,7 +21,11 @@ MAX_SOCKET_PATH_BYTES = 107
 
 
 class LaunchError(RuntimeError):
-    """The server cannot start; the message says why and what to do."""
+    """The server cannot start; the message says why and what to do. Starting it again would not help."""
+
+
+class TransientLaunchError(LaunchError):
+    """The server cannot start now; later it may, with the same settings."""
 
 
 def check(settings: Settings) -> None:
@@ -108,7 +112,9 @@ def _check_run_dir(folder: Path) -> None:
         raise LaunchError(f"the path of the run directory is too long for sockets: {folder}; set CHORUS_RUN_DIR")
     _make_private(folder, "run directory", "set CHORUS_RUN_DIR")
     if _answers(folder / "supervisor.sock"):
-        raise LaunchError(f"a Chorus already runs with the run directory {folder}; stop it, or choose another --port")
+        raise TransientLaunchError(
+            f"a Chorus already runs with the run directory {folder}; stop it, or choose another --port"
+        )
 
 
 def _make_private(folder: Path, name: str, instead: str) -> None:
@@ -143,6 +149,6 @@ def _check_port(settings: Settings) -> None:
     except (OSError, UnicodeError) as error:
         # UnicodeError: the name cannot be encoded as a domain name.
         reason = error.strerror if isinstance(error, OSError) else "this is not a host name"
-        raise LaunchError(
+        raise TransientLaunchError(
             f"cannot listen on {settings.server.host}:{settings.server.port}: {reason}; choose another --port or --host"
         ) from error

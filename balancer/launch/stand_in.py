@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from balancer.listening_sockets import BACKLOG
+
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.2
 """Pause between two checks whether a balancer serves."""
@@ -53,8 +55,7 @@ class StandIn:
     def start(self) -> None:
         """Begin to answer, in a thread, unless it does already."""
         if not self.running and self._open():
-            sys.stderr.write("no balancer serves: connections are answered with 503 until one does\n")
-            sys.stderr.flush()
+            log.error("no balancer serves: connections are answered with 503 until one does")
             self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="stand-in", daemon=True)
             self._thread.start()
 

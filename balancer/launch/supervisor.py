@@ -18,7 +18,7 @@ from balancer.cpu_lists import format_cores
 from balancer.descriptor_limit import raise_descriptor_limit
 from balancer.host.layout import Layout
 from balancer.host.worker_options import worker_options
-from balancer.launch.preflight import LaunchError
+from balancer.launch.preflight import TransientLaunchError
 from balancer.launch.worker_environment import unset_arguments
 from balancer.listening_sockets import VARIABLE, listen, pass_on, take_from_systemd
 from balancer.settings import Settings
@@ -41,7 +41,9 @@ def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, 
         listeners = take_from_systemd(environ) or listen(settings.server.host, settings.server.port)
     except OSError as error:
         address = f"{settings.server.host}:{settings.server.port}"
-        raise LaunchError(f"cannot listen on {address}: {error.strerror}; choose another --port or --host") from error
+        raise TransientLaunchError(
+            f"cannot listen on {address}: {error.strerror}; choose another --port or --host"
+        ) from error
     for leftover in settings.server.socket_dir.glob("worker-*.sock"):
         leftover.unlink()
     arguments = [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "-c", str(SUPERVISOR_CONFIG)]
@@ -49,7 +51,7 @@ def become_supervisor(settings: Settings, layout: Layout, environ: Mapping[str, 
         arguments += ["--user", "0"]  # as it is; otherwise supervisord takes it for a critical slip
     sys.stdout.flush()
     _relay_output(settings)
-    environ |= _environment(settings, layout)
+    environ |= _environment(settings, layout, environ)
     environ["CHORUS_WORKER_UNSET"] = shlex.join(unset_arguments([*environ, VARIABLE, "CHORUS_WORKER_UNSET"]))
     pass_on(listeners, environ)
     os.execve(sys.executable, arguments, environ)
@@ -71,12 +73,13 @@ def _relay_output(settings: Settings) -> None:
     os.close(writing)
 
 
-def _environment(settings: Settings, layout: Layout) -> dict[str, str]:
+def _environment(settings: Settings, layout: Layout, environ: Mapping[str, str]) -> dict[str, str]:
     server = settings.server
     chosen = settings.updated(slots=layout.slots, workers=len(layout.workers), cores=format_cores(layout.workers))
     return {
-        **chosen.environ(),
+        **chosen.environ(environ),
         "CHORUS_WORKER_ARGV": shlex.join(worker_options(chosen, layout).shared_argv()),
-        "CHORUS_PYTHON": sys.executable,
+        # Another program may choose the interpreter at each start, such as deploy/python.
+        "CHORUS_PYTHON": environ.get("CHORUS_PYTHON") or sys.executable,
         "CHORUS_BALANCER_STOP_WAIT": str(ceil(server.stop_seconds + server.stop_delay_seconds) + STOP_MARGIN_SECONDS),
     }

@@ -9,9 +9,9 @@ The worker has a watchdog of its own, for its model.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
 from math import ceil
@@ -21,7 +21,11 @@ from typing import TextIO
 from balancer.launch.stand_in import StandIn
 from balancer.listening_sockets import take_over
 from balancer.operations.heartbeat import read_beats
+from balancer.systemd import notify
 from worker.descriptors import close_inherited
+from worker.logs import configure
+
+log = logging.getLogger(__name__)
 
 TICK_SECONDS = 5
 """Interval of supervisord's TICK_5 events."""
@@ -67,7 +71,7 @@ def run(
         absent_ticks = 0 if runs(folder) else absent_ticks + 1
         if stand_in is not None and absent_ticks >= MAX_ABSENT_TICKS:
             stand_in.start()
-        _notify_systemd()
+        notify("WATCHDOG=1")  # supervisord is alive: it has just sent an event
         answers.write("RESULT 2\nOK")
         answers.flush()
 
@@ -89,22 +93,14 @@ def _kill(pid: int) -> None:
     if _is_balancer(pid):
         with suppress(OSError):  # it has just ended
             os.kill(pid, signal.SIGKILL)
-            sys.stderr.write(f"watchdog: the event loop of the balancer (pid {pid}) stands still: killed it\n")
-            sys.stderr.flush()
-
-
-def _notify_systemd() -> None:
-    """Tell systemd, if the unit asks for it, that supervisord has started and is alive: it has just sent an event."""
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if path:
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.sendto(b"READY=1\nWATCHDOG=1", f"\0{path[1:]}" if path.startswith("@") else path)
+            log.error("the event loop of the balancer (pid %d) stands still: killed it", pid)
 
 
 def main() -> None:
     """Watch the balancers whose heartbeats are in the folder."""
     listeners = take_over(os.environ)
     close_inherited(keep=[listener.fileno() for listener in listeners])
+    configure("watchdog", level="info", log_format=os.environ.get("CHORUS_LOG_FORMAT", "text"))
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     stand_in = StandIn(listeners, lambda: runs(folder))
     run(folder, Watchdog(seconds) if seconds else None, sys.stdin, sys.stdout, stand_in)

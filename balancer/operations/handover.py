@@ -3,7 +3,7 @@
 supervisord.conf has two programs that take turns, so that supervisord starts, watches and stops both. The running one
 has supervisord start the other. That one, once it accepts connections, asks its predecessor over the control socket to
 hand over, and has supervisord stop it: within the grace period, by SIGKILL after that. A successor that never comes to
-accept changes nothing. Jobs and webhooks have one owner at all times, by the lock of their store.
+accept changes nothing, and is stopped. Jobs and webhooks have one owner at all times, by the lock of their store.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from xmlrpc.client import Fault, ServerProxy
 
 from httptools import HttpParserError
@@ -35,11 +36,23 @@ by themselves."""
 CONTROL_SECONDS = 5.0
 """Time limit of the request to hand over."""
 
+SUCCESSION_SECONDS = 120.0
+"""Time after which a successor that does not take over is stopped. Its start may read all weights."""
+
 POLL_INTERVAL_SECONDS = 0.2
 
 
 class NotSupervisedError(Exception):
     """supervisord has not started this process as one of PROGRAMS, so that it has no successor."""
+
+
+class ProgramState(NamedTuple):
+    """What supervisord says of a program."""
+
+    pid: int
+    """0 if it does not run."""
+    ended: bool
+    """Whether it has ended without being told to."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,11 @@ class Supervision:
         # By the kernel's clock. If both were started anew at once, exactly one is the successor.
         return bool(pid) and (_started(pid), pid) < (_started(os.getpid()), os.getpid())
 
+    def state_of_other(self) -> ProgramState:
+        """The state of the other program."""
+        info = self._info(self.other)
+        return ProgramState(info["pid"], info["statename"] in ("BACKOFF", "EXITED", "FATAL"))
+
     def stop_other(self) -> None:
         """Has supervisord stop the other program; does not wait for its end."""
         self._supervisor().stopProcess(self.other, False)
@@ -88,11 +106,43 @@ class Supervision:
         return ServerProxy("http://supervisor", transport=SupervisorTransport(None, None, self.url)).supervisor
 
 
-async def start_successor(supervision: Supervision | None) -> None:
-    """Has supervisord start a successor, which takes over by itself. Raises NotSupervisedError."""
-    if supervision is None:
-        raise NotSupervisedError("supervisord does not run this balancer: start the server with `chorus serve`")
-    await asyncio.to_thread(supervision.start_other)
+class Succession:
+    """Starts a successor, which takes over by itself, and stops one that fails to."""
+
+    def __init__(self, supervision: Supervision | None, lifecycle: Lifecycle) -> None:
+        self._supervision = supervision
+        self._lifecycle = lifecycle
+        self._watching: asyncio.Task[None] | None = None
+        self.failure: str | None = None
+        """Why the latest successor has not taken over; None while it may."""
+
+    async def start(self) -> None:
+        """Has supervisord start a successor. Raises NotSupervisedError."""
+        if self._supervision is None:
+            raise NotSupervisedError("supervisord does not run this balancer: start the server with `chorus serve`")
+        self.failure = None
+        await asyncio.to_thread(self._supervision.start_other)
+        if self._watching is not None:
+            self._watching.cancel()
+        self._watching = asyncio.create_task(self._watch(self._supervision))
+
+    async def _watch(self, supervision: Supervision) -> None:
+        deadline, pid = time.monotonic() + SUCCESSION_SECONDS, 0
+        while not self._lifecycle.handed_over:
+            state = await asyncio.to_thread(supervision.state_of_other)
+            pid = pid or state.pid
+            if state.ended or state.pid not in (0, pid):
+                reason = "it ended: the log says why"
+            elif time.monotonic() > deadline:
+                reason = f"it did not take over within {SUCCESSION_SECONDS:g} s"
+            else:
+                await asyncio.sleep(POLL_INTERVAL_SECONDS)
+                continue
+            with suppress(Fault):  # it is not running
+                await asyncio.to_thread(supervision.stop_other)
+            log.error("the next balancer does not take over, and is not tried again: %s", reason)
+            self.failure = reason
+            return
 
 
 async def ask_predecessor(supervision: Supervision | None, control_socket: Path, lifecycle: Lifecycle) -> bool:

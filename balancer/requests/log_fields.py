@@ -1,4 +1,4 @@
-"""Fields of a speech request's log line."""
+"""Fields of a request's log line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class RequestLogFields:
-    """Fields that a speech request adds to its log line, set while it is processed. A field that is None is omitted."""
+    """Fields that a request adds to its log line, set while it is processed. A field that is None is omitted."""
 
     characters: int | None = None
     """Length of the text."""
@@ -17,6 +17,10 @@ class RequestLogFields:
     """Name of the API key, or the client's address."""
     text: str | None = None
     """Only where the operator has texts logged."""
+    # Of an error that was answered.
+    code: str | None = None
+    param: str | None = None
+    """The invalid field."""
     # Of the synthesis; not set if the audio came from the cache or from another request.
     worker: int | None = None
     """Index of the worker."""

@@ -86,7 +86,8 @@ refuse_foreign_venv() {
     local path
     for path in "$VENV" "$VENV/bin"; do
         if [[ -e $path && ! -w $path ]]; then
-            fail "$path belongs to $(stat -c %U "$path"): run this as that user, or change the owner:" \
+            # EX_CONFIG: nothing would change by itself.
+            FAIL_STATUS=78 fail "$path belongs to $(stat -c %U "$path"): run this as that user, or change the owner:" \
                 "    $(as_root)chown -R $(id -un) '$VENV'"
         fi
     done
@@ -211,13 +212,14 @@ pip_install() {
 }
 
 # The cache lies in .venv, from where uv can link the files instead of copying them, for the time of the install only.
+# Several environments on one disk share their files if UV_CACHE_DIR names a cache for all of them.
 uv_install() {
-    local sources status=0
+    local sources status=0 uv_cache="${UV_CACHE_DIR:-$VENV/.uv}"
     "$VENV/bin/python" -I -m pip install --no-input --no-compile --retries 1 uv >"$LOG" 2>&1 || return
     mapfile -t sources < <(pip_sources)
-    (cd "$ROOT" && "$VENV/bin/python" -I -m uv pip install --python "$VENV/bin/python" --cache-dir "$VENV/.uv" \
+    (cd "$ROOT" && "$VENV/bin/python" -I -m uv pip install --python "$VENV/bin/python" --cache-dir "$uv_cache" \
         --index-strategy unsafe-best-match "${sources[@]}" "${PIP_OPTIONS[@]}" --editable "$1") >"$LOG" 2>&1 || status=$?
-    rm -rf "$VENV/.uv"
+    if [[ -z ${UV_CACHE_DIR:-} ]]; then rm -rf "$uv_cache"; fi
     return "$status"
 }
 
@@ -253,7 +255,7 @@ warn_if_disk_is_small() {
 
 explain_pip() {
     say "pip install --editable '$1' failed. Its last lines (all are in $LOG):"
-    tail -n 12 "$LOG" >&2
+    say "$(tail -n 12 "$LOG")"
     if grep -qi 'no space left' "$LOG"; then
         say "The disk is full: free $NEEDED_MB MB and run this again."
     elif network_failed; then
@@ -334,11 +336,26 @@ as_root() {
     if (( $(id -u) != 0 )); then printf 'sudo '; fi
 }
 
+# Where the server's log is JSON, so is what is said before it starts.
 say() {
-    printf '%s\n' "$@" >&2
+    local line micros moment
+    if [[ ${CHORUS_LOG_FORMAT:-} != json ]]; then
+        printf '%s\n' "$@" >&2
+        return
+    fi
+    micros="${EPOCHREALTIME//[!0-9]/}"
+    TZ=UTC printf -v moment '%(%Y-%m-%dT%H:%M:%S)T' "${micros:0:-6}"
+    for line in "$@"; do
+        line="${line//\\/\\\\}"
+        line="${line//\"/\\\"}"
+        line="${line//$'\n'/\\n}"
+        line="${line//[$'\x01'-$'\x1f']/ }"
+        printf '{"time": "%s.%s+00:00", "level": "%s", "process": "setup", "message": "%s"}\n' \
+            "$moment" "${micros: -6:3}" "${SAY_LEVEL:-info}" "$line" >&2
+    done
 }
 
 fail() {
-    say "$@"
-    exit 1
+    SAY_LEVEL=error say "$@"
+    exit "${FAIL_STATUS:-1}"
 }

@@ -414,3 +414,45 @@ def test_secrets_are_passed_on_to_the_balancer() -> None:
     redis_url = Settings.load(settings.environ()).storage.redis_url
     assert redis_url is not None
     assert redis_url.get_secret_value() == given["CHORUS_REDIS_URL"]
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> Path:
+    """A folder of credentials, as systemd makes one."""
+    (tmp_path / "chorus_api_keys").write_text(f"{KEY}\n{KEY[::-1]}\n")
+    (tmp_path / "chorus_redis_url").write_text("redis://:secret@host\n")
+    (tmp_path / "chorus_keys_file").write_text("[]")
+    (tmp_path / "other").write_text("of another program")
+    return tmp_path
+
+
+def test_secrets_may_be_credentials(credentials: Path) -> None:
+    settings = Settings.load({"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert [key.get_secret_value() for key in settings.access.api_keys] == [KEY, KEY[::-1]]
+    assert settings.storage.redis_url is not None
+    assert settings.storage.redis_url.get_secret_value() == "redis://:secret@host"
+    assert settings.keys_path == credentials / "chorus_keys_file"
+
+
+def test_a_variable_takes_precedence_over_a_credential(credentials: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials), "CHORUS_REDIS_URL": "redis://other"}
+    settings = Settings.load(environ)
+    assert settings.storage.redis_url is not None
+    assert settings.storage.redis_url.get_secret_value() == "redis://other"
+    assert settings.environ(environ)["CHORUS_REDIS_URL"] == "redis://other"
+
+
+def test_a_credential_is_not_passed_on_as_a_variable(credentials: Path) -> None:
+    environ = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    settings = Settings.load(environ)
+    passed_on = settings.environ(environ)
+    assert not {"CHORUS_API_KEYS", "CHORUS_REDIS_URL", "CHORUS_KEYS_FILE"} & passed_on.keys()
+    again = Settings.load(environ | passed_on)
+    assert (again.access, again.storage) == (settings.access, settings.storage)
+
+
+def test_a_credential_that_is_no_secret_setting_is_refused_by_name(credentials: Path) -> None:
+    (credentials / "chorus_redis").write_text("redis://:secret@host")
+    with pytest.raises(SettingsError, match="the credential chorus_redis is no setting") as error:
+        Settings.load({"CREDENTIALS_DIRECTORY": str(credentials)})
+    assert "secret@" not in str(error.value)

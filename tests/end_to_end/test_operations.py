@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import psutil
@@ -187,6 +189,22 @@ def test_a_rolling_restart_of_a_single_worker_makes_clients_wait_only() -> None:
             done = chorus_command(chorus, "restart", "--rolling", "--workers-only")
         assert done.returncode == 0, done.stderr
         assert load.failures == []
+
+
+def test_a_balancer_that_cannot_start_replaces_none_and_is_not_tried_for_ever(tmp_path: Path) -> None:
+    voices = tmp_path / "voices"
+    shutil.copytree(ROOT / "voices" / "default", voices / "default")
+    with start_chorus("--workers", "1", voices_dir=voices) as chorus:
+        before = balancer_of(chorus).pid
+        voices.rename(tmp_path / "elsewhere")
+        transport = httpx.HTTPTransport(uds=str(chorus.run_dir / "control.sock"))
+        with httpx.Client(transport=transport, base_url="http://control", timeout=TIMEOUT) as control:
+            assert control.post("/restart").status_code == 202
+            wait_until(lambda: control.get("/state").json()["successorFailure"] is not None)
+        (tmp_path / "elsewhere").rename(voices)
+        assert balancer_of(chorus).pid == before
+        assert httpx.post(f"{chorus.url}/tts", json={"text": "Hello."}, timeout=TIMEOUT).status_code == 200
+        assert "balancer-next (exit status 78; expected)" in chorus.log.read_text()
 
 
 def test_a_drained_host_is_out_of_service_until_it_is_resumed() -> None:

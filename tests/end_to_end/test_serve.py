@@ -118,6 +118,16 @@ def test_every_line_of_the_log_is_json_in_utc_and_none_is_critical() -> None:
     assert not [line for line in lines if line["level"] == "critical"]
 
 
+def test_what_keeps_it_from_starting_is_a_line_of_json_and_not_to_be_tried_again() -> None:
+    environ = environment(log_format="json", slots="none", port="many")
+    done = subprocess.run(
+        [ROOT / "scripts" / "serve"], check=False, capture_output=True, text=True, env=environ, cwd="/"
+    )
+    (line,) = [json.loads(line) for line in (done.stdout + done.stderr).splitlines()]
+    assert (done.returncode, line["level"], line["process"]) == (os.EX_CONFIG, "error", "serve")
+    assert [fault.partition(":")[0] for fault in line["message"].splitlines()] == ["CHORUS_PORT", "CHORUS_SLOTS"]
+
+
 def test_both_families_are_served_where_both_are_asked_for() -> None:
     with start_chorus("--workers", "1", "--host", "::", allow_anonymous="true") as chorus:
         port = chorus.url.rpartition(":")[2]

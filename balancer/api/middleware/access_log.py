@@ -29,6 +29,9 @@ PROBE_PATHS = frozenset(
 OPTIONS = "options"
 """What requests with this method, most of them preflights of browsers, are counted as, whatever their path."""
 
+MAX_LOGGED_CHARACTERS = 200
+"""Length of a path that is logged."""
+
 _VALID_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -86,6 +89,8 @@ class AccessLogMiddleware:
             level = logging.DEBUG if surface in PROBE_PATHS else logging.INFO
             if log.isEnabledFor(level):
                 fields = {"request": request_id, "seconds": round(seconds, 4)} | log_fields.as_dict()
+                if status >= 400:
+                    fields |= _origin(scope, surface)
                 log.log(level, "%s %s %d", scope["method"], surface, status, extra={"fields": fields})
 
     def _surface(self, path: str) -> str:
@@ -93,6 +98,13 @@ class AccessLogMiddleware:
         if path in self._paths:
             return path
         return next((template for regex, template in self._templates if regex.match(path)), "other")
+
+
+def _origin(scope: Scope, surface: str) -> dict[str, str]:
+    """What tells where a refused request came from, and what it was for, beside its route."""
+    path, client = scope["path"], scope.get("client")
+    fields = {} if path == surface else {"path": path[:MAX_LOGGED_CHARACTERS]}
+    return fields if client is None else fields | {"client": client[0]}
 
 
 def new_request_id() -> str:

@@ -31,7 +31,7 @@ class HostCheckMiddleware:
         if fault is None or self._keys.key_required:
             await self._app(scope, receive, send)
         else:
-            await response_to(fault)(scope, receive, send)
+            await response_to(fault, scope)(scope, receive, send)
 
 
 _FOREIGN_PAGE = (

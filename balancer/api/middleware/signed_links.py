@@ -33,7 +33,7 @@ class SignedLinksMiddleware:
                 return
             key = self._links.signer(query)
         except ChorusError as error:
-            await response_to(error)(scope, receive, send)
+            await response_to(error, scope)(scope, receive, send)
             return
         state = scope.setdefault("state", {})
         state["link"] = True

@@ -72,6 +72,19 @@ def test_every_phase_is_distinguished(run_dir: Path, processes: ExitStack) -> No
     assert "chorus_worker_cpu_ratio 5" not in found
 
 
+def test_the_version_is_told_everywhere_and_what_does_not_work_in_words(run_dir: Path, processes: ExitStack) -> None:
+    processes.enter_context(start_stub(run_dir))
+    url = processes.enter_context(start_balancer(run_dir, ready=1, data_dir="/proc/chorus"))
+    version = get(url, "/openapi.json")[1]["info"]["version"]
+    assert get(url, "/health")[1]["version"] == version
+    assert {"chorus_build_info", *version.split("+")} in [set(name.split()) for name in samples(url)]
+    wait_until(lambda: bool(get(url, "/ready")[1]["degraded"]))
+    status, ready = get(url, "/ready")
+    assert (status, ready["ready"]) == (200, True), "speech needs no data directory"
+    assert ready["degraded"][0].startswith("jobs, keys and daily limits: /proc/chorus cannot be written: ")
+    assert samples(url)["chorus_degraded"] == len(ready["degraded"])
+
+
 def test_a_busy_worker_and_its_queue(run_dir: Path, processes: ExitStack) -> None:
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))

@@ -22,6 +22,7 @@ from typer.testing import CliRunner, Result
 from balancer.cli.main import app
 from balancer.host.processes import free_port
 from balancer.settings import tables
+from balancer.version import FULL_VERSION
 from tests.support.harness import (
     ROOT,
     TIMEOUT,
@@ -430,14 +431,14 @@ def test_layout_of_this_host() -> None:
 )
 def test_invalid_settings(command: str, arguments: list[str], variables: dict[str, str], message: str) -> None:
     result = run(command, *arguments, url=None, stdin=b"", **variables)
-    assert result.exit_code == 1
+    assert result.exit_code == os.EX_CONFIG
     assert result.stderr.startswith(f"chorus: {message}")
     assert result.stderr.count("\n") == 1
 
 
 def test_serve_does_not_go_public_by_accident() -> None:
     result = run("serve", "--host", "0.0.0.0")
-    assert result.exit_code == 1
+    assert result.exit_code == os.EX_CONFIG
     assert result.stderr.startswith("chorus: refusing to listen on 0.0.0.0 without API keys")
     assert "--allow-anonymous" in result.stderr
 
@@ -448,6 +449,10 @@ def test_serve_on_a_port_that_is_taken(run_dir: Path) -> None:
         result = run("serve", "--port", str(port), CHORUS_RUN_DIR=str(run_dir / "run"))
     assert result.exit_code == 1
     assert result.stderr.startswith(f"chorus: cannot listen on 127.0.0.1:{port}: Address already in use")
+
+
+def test_the_version() -> None:
+    assert run("--version").stdout == f"chorus {FULL_VERSION}\n"
 
 
 def test_settings_as_markdown() -> None:

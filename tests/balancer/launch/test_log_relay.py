@@ -8,7 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 
-from balancer.launch.log_relay import NO_EVENT
+from balancer.launch.log_relay import NO_EVENT, AsJournal, as_json, as_text
 from tests.support.harness import ROOT, TIMEOUT
 
 RELAY = [sys.executable, "-m", "balancer.launch.log_relay"]
@@ -45,6 +45,28 @@ def test_every_line_is_json_in_utc_where_the_log_is() -> None:
         moment = datetime.fromisoformat(entry["time"])
         assert moment.utcoffset() == timedelta(0)
         assert datetime.now(UTC) - moment < timedelta(seconds=2 * TIMEOUT)
+
+
+def test_lines_for_the_journal_have_the_priority_of_their_level() -> None:
+    encode = AsJournal(as_text)
+    moment = "2026-11-29 04:58:13,760"
+    expected = {
+        f"{moment} WARN exited: worker-0": 4,
+        f"{moment} worker-0 ERROR the model fails": 3,
+        "Traceback (most recent call last):": 3,
+        f"{moment} balancer INFO POST /tts 200": 6,
+        f"{moment} worker-0 DEBUG a step": 7,
+        f"{moment} CRIT it ends": 2,
+    }
+    assert [encode(line) for line in expected] == [f"<{level}>{line}\n".encode() for line, level in expected.items()]
+
+
+def test_json_for_the_journal_has_the_priority_of_its_level_before_it() -> None:
+    encode = AsJournal(as_json)
+    line = '{"level": "warning", "message": "a"}'
+    assert encode(line) == f"<4>{line}\n".encode()
+    assert encode("2026-11-29 04:58:13,760 ERRO no").startswith(b'<3>{"time"')
+    assert encode("") == b""
 
 
 def test_a_reader_that_does_not_read_blocks_no_writer() -> None:

@@ -262,7 +262,7 @@ def test_a_balancer_started_by_hand_needs_keys_as_well(folder: Path) -> None:
     balancer = subprocess.run(
         [sys.executable, "-m", "balancer"], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
     )
-    assert balancer.returncode == 1
+    assert balancer.returncode == os.EX_CONFIG, "which supervisord does not start again"
     assert "refusing to listen on 0.0.0.0 without API keys" in balancer.stderr
 
 

@@ -70,7 +70,9 @@ def test_a_client_that_has_left_is_no_error(listener: socket.socket, caplog: pyt
     assert httpx.get(url(listener), timeout=TIMEOUT).status_code == 503
     serving.set()
     wait_until(lambda: not stand_in.running)
-    assert not caplog.records
+    assert [record.getMessage() for record in caplog.records] == [
+        "no balancer serves: connections are answered with 503 until one does"
+    ]
 
 
 def test_it_closes_with_the_port_and_does_not_open_it_again(listener: socket.socket) -> None:

@@ -65,7 +65,7 @@ def test_systemd_is_told_that_supervisord_is_alive(run_dir: Path, monkeypatch: p
         systemd.bind(str(run_dir / "notify"))
         monkeypatch.setenv("NOTIFY_SOCKET", str(run_dir / "notify"))
         run(run_dir, None, io.StringIO(TICK), io.StringIO())
-        assert systemd.recv(100) == b"READY=1\nWATCHDOG=1"
+        assert systemd.recv(100) == b"WATCHDOG=1"
 
 
 def test_the_stand_in_answers_once_no_balancer_has_run_for_two_ticks(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The shell functions that create and update .venv, run by bash with a stub in place of python3."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -277,3 +278,12 @@ class TestLibraries:
         said = f"OSError: {library}: cannot open shared object file: No such file or directory"
         assert machine.run("missing_library", said).stdout.strip() == library
         assert machine.run("package_of", library).stdout.strip() == package
+
+
+def test_what_is_said_is_json_where_the_log_is(machine: Machine) -> None:
+    messages = ['a "b" \\c', "two\nlines\tand a tab"]
+    said = machine.run("say", *messages, CHORUS_LOG_FORMAT="json", SAY_LEVEL="warning")
+    lines = [json.loads(line) for line in said.stderr.splitlines()]
+    assert [line["message"] for line in lines] == ['a "b" \\c', "two\nlines and a tab"]
+    assert {(line["process"], line["level"]) for line in lines} == {("setup", "warning")}
+    assert all(line["time"].endswith("+00:00") for line in lines)

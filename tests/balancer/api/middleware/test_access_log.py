@@ -10,11 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from balancer.api.middleware.access_log import PROBE_PATHS, AccessLogMiddleware
+from balancer.api.responses import error_response, http_error_response
+from balancer.errors import InvalidRequestError
 from balancer.metrics import Metrics
 
 
@@ -108,6 +111,24 @@ async def test_the_line_of_a_speech_request_has_its_fields(
         "characters": 5,
         "worker": 1,
     }
+
+
+async def test_the_line_of_a_refusal_tells_its_reason_its_path_and_its_client(
+    metrics: SpyMetrics, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(_: Request) -> Response:
+        raise InvalidRequestError("no such voice", param="voice", code="unknown_voice")
+
+    routes = [Route("/speak", refuse)]
+    handlers = {InvalidRequestError: error_response, HTTPException: http_error_response}
+    refusing = AccessLogMiddleware(Starlette(routes=routes, exception_handlers=handlers), metrics, routes)
+    caplog.set_level(logging.INFO, "balancer.api.middleware.access_log")
+    await get(refusing, "/speak")
+    await get(refusing, "/no/such%0apath")
+    refused, unknown = map(log_fields, caplog.records)
+    assert (refused["code"], refused["param"], refused["client"]) == ("unknown_voice", "voice", "127.0.0.1")
+    assert "path" not in refused, "the message has it"
+    assert (unknown["code"], unknown["path"], unknown["client"]) == ("not_found", "/no/such\npath", "127.0.0.1")
 
 
 async def test_probes_are_not_logged_at_info(app: AccessLogMiddleware, caplog: pytest.LogCaptureFixture) -> None:

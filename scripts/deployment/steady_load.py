@@ -1,0 +1,117 @@
+"""Callers that have a server speak all the time, and count the answers that are not whole."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import httpx
+
+CALLERS = 2
+PAUSE_SECONDS = 0.25
+"""Between an answer and the next request of a caller: an upgrade needs some of the CPU as well."""
+TIMEOUT_SECONDS = 60.0
+MIN_AUDIO_BYTES = 10_000
+TEXT = "Request {number} of caller {caller} is spoken while the host is changed."
+
+
+@dataclass
+class Tally:
+    """The answers so far."""
+
+    answered: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    """The number of failures of each kind."""
+
+    @property
+    def failed(self) -> int:
+        """The number of requests without a whole answer."""
+        return sum(self.failures.values())
+
+    def describe(self) -> str:
+        """Both numbers, and what failed."""
+        reasons = ", ".join(f"{number} x {reason}" for reason, number in self.failures.most_common())
+        return f"{self.answered} answered, {self.failed} failed" + (f" ({reasons})" if reasons else "")
+
+
+@contextmanager
+def steady_load(url: str, callers: int = CALLERS) -> Iterator[Tally]:
+    """Callers, each with one request after another, for the time of the block; its end waits for the last answers."""
+    tally, lock, stopping = Tally(), threading.Lock(), threading.Event()
+
+    def call(caller: int) -> None:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            for number in count():
+                if stopping.wait(PAUSE_SECONDS):
+                    return
+                failure = speak(client, TEXT.format(number=number, caller=caller))
+                with lock:
+                    if failure is None:
+                        tally.answered += 1
+                    else:
+                        tally.failures[failure] += 1
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield tally
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def speak(client: httpx.Client, text: str) -> str | None:
+    """Why a text is not spoken; None if it is."""
+    try:
+        response = client.post("/tts", json={"text": text})
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    if response.status_code != 200:
+        return str(response.status_code)
+    return None if len(response.content) >= MIN_AUDIO_BYTES else "no audio"
+
+
+@contextmanager
+def in_flight(url: str, number: int, tally: Tally) -> Iterator[None]:
+    """Has so many requests under way for the block, each of one utterance; its end waits for their answers."""
+
+    def call(index: int) -> None:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            failure = speak(client, f"Request {index} is in flight when the server is told to stop, and is answered.")
+            if failure is None:
+                tally.answered += 1
+            else:
+                tally.failures[failure] += 1
+
+    threads = [threading.Thread(target=call, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(lambda: _utterances(url) + tally.answered + tally.failed >= number, TIMEOUT_SECONDS)
+        yield
+    finally:
+        for thread in threads:
+            thread.join()
+
+
+def _utterances(url: str) -> int:
+    """The utterances that the server knows of, queued and running."""
+    health = httpx.get(f"{url}/health", trust_env=False).json()
+    return int(health["queueDepth"] + sum(worker.get("inFlight", 0) for worker in health["workers"]))
+
+
+def until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition comes to hold within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
