@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scripts.load",),
     ("scripts.support",),
     ("balancer.cli",),
+    ("balancer.load",),
     ("balancer.launch",),
     ("balancer.host",),
     # The serving process.
@@ -108,7 +109,14 @@ SHARED_BY_BALANCER = (
 )
 """Rooms of the worker that the balancer may import: none of them loads a library of an engine."""
 
-NOT_IN_THE_SERVING_PROCESS = ("balancer.cli", "balancer.launch", "balancer.host", "typer", "rich")
+NOT_IN_THE_SERVING_PROCESS = (
+    "balancer.cli",
+    "balancer.load",
+    "balancer.launch",
+    "balancer.host",
+    "typer",
+    "rich",
+)
 
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 PACKAGES = ("balancer", "worker", "voices", "scripts")

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from scripts.load.client import SegmentCount, SpeechResult
-from scripts.load.texts import Text
+from balancer.load.client import SegmentCount, SpeechResult
+from balancer.load.texts import Text
 
 
 @dataclass(frozen=True)
