@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("scripts.load",),
     ("scripts.support",),
     ("balancer.cli",),
+    ("balancer.capacity",),
     ("balancer.load",),
     ("balancer.launch",),
     ("balancer.host",),
@@ -111,6 +112,7 @@ SHARED_BY_BALANCER = (
 
 NOT_IN_THE_SERVING_PROCESS = (
     "balancer.cli",
+    "balancer.capacity",
     "balancer.load",
     "balancer.launch",
     "balancer.host",

@@ -21,7 +21,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from balancer.audio.formats import AudioFormat
-from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, player, voices
+from balancer.cli import cache, calibrate, capacity, check_precision, jobs, keys, models, operate, player, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, messages, request, streamed, tell
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
@@ -55,6 +55,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(cache.app, name="cache")
 app.add_typer(jobs.app, name="jobs")
 app.command()(calibrate.calibrate)
+app.command()(capacity.capacity)
 app.command("check-precision")(check_precision.check_precision)
 app.command()(operate.drain)
 app.command()(operate.resume)

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from balancer.load import client
+from tests.support.harness import serve_stub
 
 
 def wav(data: bytes, *, declared: int | None = None, before: bytes = b"") -> bytes:
@@ -63,3 +64,18 @@ def test_the_length_comes_from_the_header_or_from_a_known_format(
 def test_a_bad_body_is_bad_audio_in_spite_of_the_header(audio_format: str, body: bytes) -> None:
     with pytest.raises(client.BadAudioError):
         client.audio_seconds(audio_format, httpx.Headers({"x-audio-seconds": "1"}), body)
+
+
+async def test_a_stream_is_heard_as_it_comes() -> None:
+    with serve_stub() as server:
+        async with client.SpeechClient(
+            server.url, voice=None, audio_format="wav", api_key=None, timeout=30, stream=True
+        ) as listener:
+            heard = await listener.synthesize("One sentence is spoken here. Another one follows it at once.")
+            refused = await listener.synthesize("")
+    assert heard.error is None
+    assert heard.audio_seconds is not None
+    assert heard.audio_seconds > 4  # the stub's audio, for each sentence
+    assert heard.first_sound is not None
+    assert refused.error is not None
+    assert refused.error.startswith("HTTP 400")
