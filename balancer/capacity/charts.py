@@ -3,66 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from xml.etree.ElementTree import Element
+from decimal import Decimal
 
-import pygal
-from pygal.style import Style
+import leather
 
-STYLE = Style(
-    background="transparent",
-    plot_background="transparent",
-    foreground="#333",
-    foreground_strong="#111",
-    foreground_subtle="#888",
-    colors=("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df"),
-    font_family="system-ui, sans-serif",
-    label_font_size=13,
-    major_label_font_size=13,
-    legend_font_size=14,
-    title_font_size=17,
-    tooltip_font_size=13,
-)
 WIDTH, HEIGHT = 720, 380
+COLOURS = ("#1f6feb", "#d1242f", "#1a7f37", "#9a6700", "#8250df")
+HEADROOM = 1.05
 
 Points = Sequence[tuple[float, float | None]]
-"""Pairs of x and y; without y, the line has a gap."""
+"""Pairs of x and y. Those without y are left out."""
 
 
-def lines(title: str, x_title: str, y_title: str, series: Mapping[str, Points], *, stroke: bool = True) -> str:
-    """A chart with a line for each series, as an SVG element."""
-    chart = pygal.XY(
-        title=title,
-        x_title=x_title,
-        y_title=y_title,
-        style=STYLE,
-        width=WIDTH,
-        height=HEIGHT,
-        stroke=stroke,
-        js=(),
-        legend_at_bottom=True,
-        legend_at_bottom_columns=len(series),
-        dots_size=3,
-        include_x_axis=True,
-        disable_xml_declaration=True,
-        explicit_size=False,
-        truncate_legend=-1,
-        x_value_formatter=_number,
-        value_formatter=_number,
-    )
-    for name, points in series.items():
-        chart.add(name, [(x, y) for x, y in points if y is not None])
-    chart.add_xml_filter(_without_scripts)
-    svg: str = chart.render(is_unicode=True)
-    return svg
+def lines(title: str, x_title: str, y_title: str, series: Mapping[str, Points]) -> str:
+    """A chart with a line for each series that has points, as an SVG element; both axes begin at 0."""
+    drawn = {name: known for name, points in series.items() if (known := [(x, y) for x, y in points if y is not None])}
+    chart = leather.Chart(title)
+    chart.add_x_axis(name=x_title, tick_formatter=_tick)
+    chart.add_y_axis(name=y_title, tick_formatter=_tick)
+    for axis, add_scale in enumerate((chart.add_x_scale, chart.add_y_scale)):
+        largest = max((float(point[axis]) for points in drawn.values() for point in points), default=0.0)
+        add_scale(0, HEADROOM * largest or 1)
+    for (name, points), colour in zip(drawn.items(), COLOURS, strict=False):
+        chart.add_line(sorted(points), name=name, stroke_color=colour)
+    if not drawn:
+        chart.add_dots([(0, 0)], fill_color="none")
+    svg: str = chart.to_svg(width=WIDTH, height=HEIGHT)
+    # Scaled by the page, instead of a size of its own.
+    return svg.replace(f'width="{WIDTH}" height="{HEIGHT}"', f'viewBox="0 0 {WIDTH} {HEIGHT}"', 1)
 
 
-def _without_scripts(root: Element) -> Element:
-    """The chart without pygal's settings for its own script, which is left out."""
-    for parent in list(root.iter()):
-        for script in [child for child in parent if str(child.tag).rpartition("}")[2] == "script"]:
-            parent.remove(script)
-    return root
-
-
-def _number(value: float) -> str:
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+def _tick(value: float | Decimal, _index: int, _count: int) -> str:
+    number = float(value)
+    return f"{number:.3g}" if abs(number) < 1000 else f"{number:,.0f}"

@@ -329,6 +329,8 @@ table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ border-bottom: 1px solid #ddd; padding: .3rem .8rem; text-align: right }}
 td:first-child, th:first-child, td:last-child {{ text-align: left }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 1rem }}
+svg {{ display: block; width: 100% }}
+svg text {{ font-family: system-ui, sans-serif }}
 figure {{ margin: 0; border: 1px solid #ddd; border-radius: 6px }}
 .note {{ background: #fff3cd; padding: .5rem 1rem; border-radius: 6px }}
 </style>

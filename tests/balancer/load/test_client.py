@@ -75,7 +75,7 @@ async def test_a_stream_is_heard_as_it_comes() -> None:
             refused = await listener.synthesize("")
     assert heard.error is None
     assert heard.audio_seconds is not None
-    assert heard.audio_seconds > 4  # the stub's audio, for each sentence
+    assert heard.audio_seconds > 2
     assert heard.first_sound is not None
     assert refused.error is not None
     assert refused.error.startswith("HTTP 400")
