@@ -87,6 +87,13 @@ class ServerSettings(SettingsGroup):
         "127.0.0.1", min_length=1, description="Address to listen on; any other than loopback requires API keys."
     )
     port: int = Field(5000, ge=1, le=65535, description="Port to listen on.")
+    agent_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port that answers HAProxy's agent check with this host's weight by its free slots, or `drain`; "
+        "unset: none.",
+    )
     public_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s?#]+$",
