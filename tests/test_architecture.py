@@ -53,7 +53,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.settings_groups",),
     ("balancer.background", "balancer.descriptor_limit", "balancer.lifecycle", "balancer.listening_sockets"),
     ("balancer.errors", "balancer.metrics", "balancer.redis_client"),
-    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.thread_pool"),
+    ("balancer.cpu_lists", "balancer.expiry_clock", "balancer.redis_location", "balancer.thread_pool"),
     # The worker process.
     ("worker.__main__", "worker.check_precision"),
     ("worker.server",),

@@ -48,18 +48,13 @@ class Planner:
         workers = max(1, round(self.host.workers * cpus / self.host.cpus))
         return replace(self.host.size, workers=workers)
 
-    def simulated_knee(self) -> float | None:
-        """The knee of the measured host itself, in requests per second, as simulated; None if there is none."""
-        knee = Fleet(self.model, self.host.size).knee(self.texts, self.target, requests=MIN_REQUESTS)
-        return None if knee is None else knee.rate
+    def simulated_knee(self, step_seconds: float, seed: int) -> float | None:
+        """The knee that the sweep of the measured host would have found, in requests per second; None: there is none.
 
-    def simulated_p95(self, rate: float) -> float:
-        """The p95 of the measured host at that rate, in seconds, as simulated."""
-        return (
-            Fleet(self.model, self.host.size)
-            .simulate(self.texts, rate, MIN_REQUESTS, stream=self.target.streams)
-            .latency_p95
-        )
+        It is simulated with the requests that the sweep sends.
+        """
+        knee = Fleet(self.model, self.host.size).replayed_knee(self.texts, self.target, step_seconds, seed)
+        return None if knee is None else knee.rate
 
     def plan(self, cpus: int, hosts: int = 1) -> PlannedHosts | None:
         """What hosts with so many CPUs carry; None if they do not keep the target even without a load."""

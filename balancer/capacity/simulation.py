@@ -23,7 +23,7 @@ AGENT_INTERVAL_SECONDS = 1.0
 START_SHARE, FACTOR = 0.7, 1.15
 """The rates that are simulated first, as a share of the limit and of one another."""
 WARM_UP_SHARE = 0.2
-"""Of the requests, the first ones are not counted: the hosts are idle at the beginning."""
+"""Of the requests of a simulation."""
 
 
 @dataclass(frozen=True)
@@ -80,38 +80,72 @@ class Fleet:
         seed: int = 0,
         router: Callable[[Sequence[SimulatedHost]], Router] | None = None,
     ) -> Simulated:
-        """Have so many requests arrive at random (Poisson) times, for the texts in a random order."""
+        """Have so many requests arrive at random (Poisson) times, for the texts in a random order.
+
+        The first ones, WARM_UP_SHARE of them, are not counted: the hosts are idle at the beginning.
+        """
+        drawn = _drawn(texts, Random(f"texts {seed}"))
+        arrivals = itertools.islice(zip(poisson(rate, seed), drawn, strict=False), requests)
+        answered = self._answer(arrivals, stream=stream, seed=seed, router=router)
+        return _summarise(rate, answered[int(WARM_UP_SHARE * len(answered)) :])
+
+    def replay(
+        self, texts: Sequence[SimulatedText], rate: float, seconds: float, *, seed: int, stream: bool = False
+    ) -> Simulated:
+        """Have the requests arrive that a sweep sends in a step: the same texts at the same times."""
+        timed = zip(poisson(rate, seed), itertools.cycle(texts), strict=False)
+        arrivals = itertools.takewhile(lambda arrival: arrival[0] < seconds, timed)
+        return _summarise(rate, self._answer(arrivals, stream=stream, seed=seed))
+
+    def _answer(
+        self,
+        arrivals: Iterator[tuple[float, SimulatedText]],
+        *,
+        stream: bool,
+        seed: int,
+        router: Callable[[Sequence[SimulatedHost]], Router] | None = None,
+    ) -> list[SimulatedRequest]:
+        """The requests with their answers, in the order of their arrival."""
         rng = Random(f"simulation {seed}")
         answered: list[SimulatedRequest] = []
         hosts = [SimulatedHost(self.size, self.model, rng, answered.append) for _ in range(self.hosts)]
         chosen = least_busy(hosts) if router is None else router(hosts)
-        arrivals = (
-            SimulatedRequest(due, text.segments, text.short, stream)
-            for due, text in itertools.islice(zip(poisson(rate, seed), _drawn(texts, rng), strict=False), requests)
-        )
-        _run(hosts, chosen, arrivals)
-        return _summarise(rate, sorted(answered, key=lambda request: request.due))
+        requests = (SimulatedRequest(due, text.segments, text.short, stream) for due, text in arrivals)
+        _run(hosts, chosen, requests)
+        return sorted(answered, key=lambda request: request.due)
 
     def knee(
-        self,
-        texts: Sequence[SimulatedText],
-        target: Target,
-        *,
-        requests: int,
-        precision: float = 0.02,
+        self, texts: Sequence[SimulatedText], target: Target, *, requests: int, precision: float = 0.02
     ) -> Simulated | None:
         """The highest rate that keeps the target; None if none does."""
         limit = self.limit(texts)
-        search = Search(START_SHARE * limit, factor=FACTOR, precision=precision)
-        trials, held = list[Trial](), dict[float, Simulated]()
-        while (rate := search.next_rate(trials)) is not None:
+
+        def try_rate(rate: float) -> tuple[Simulated, bool]:
             simulated = self.simulate(texts, rate, requests, stream=target.streams)
             # A queue that grows has not reached its length by the end of any run: the slots are the limit, too.
-            held_here = rate <= limit and simulated.keeps(target)
-            trials.append(Trial(rate, held_here))
-            held[rate] = simulated
-        knee = search.knee(trials)
-        return None if knee is None else held[knee]
+            return simulated, rate <= limit and simulated.keeps(target)
+
+        return _search(Search(START_SHARE * limit, factor=FACTOR, precision=precision), try_rate)
+
+    def replayed_knee(
+        self, texts: Sequence[SimulatedText], target: Target, seconds: float, seed: int
+    ) -> Simulated | None:
+        """The knee that a sweep with steps of so many seconds would find; None if there is none."""
+
+        def try_rate(rate: float) -> tuple[Simulated, bool]:
+            simulated = self.replay(texts, rate, seconds, seed=seed, stream=target.streams)
+            return simulated, simulated.keeps(target)
+
+        return _search(Search(START_SHARE * self.limit(texts), factor=FACTOR), try_rate)
+
+
+def _search(search: Search, try_rate: Callable[[float], tuple[Simulated, bool]]) -> Simulated | None:
+    trials, tried = list[Trial](), dict[float, Simulated]()
+    while (rate := search.next_rate(trials)) is not None:
+        tried[rate], held = try_rate(rate)
+        trials.append(Trial(rate, held))
+    knee = search.knee(trials)
+    return None if knee is None else tried[knee]
 
 
 def least_busy(hosts: Sequence[SimulatedHost]) -> Router:
@@ -147,8 +181,7 @@ def _run(hosts: Sequence[SimulatedHost], router: Router, arrivals: Iterator[Simu
         reschedule(number)
 
 
-def _summarise(rate: float, requests: Sequence[SimulatedRequest]) -> Simulated:
-    counted = requests[int(WARM_UP_SHARE * len(requests)) :]
+def _summarise(rate: float, counted: Sequence[SimulatedRequest]) -> Simulated:
     latencies = [request.answered - request.due for request in counted if request.answered is not None]
     first_sounds = [request.first_sound - request.due for request in counted if request.first_sound is not None]
     short = [request.answered - request.due for request in counted if request.answered is not None and request.short]

@@ -201,8 +201,8 @@ def _plan(
         fail("nothing can be simulated: the server told nothing of its times (GET /metrics)")
     texts = simulated_texts(source(), study.conditions.seed, study.host.engine)
     planner = Planner(model, study.host, texts, study.conditions.target)
-    simulated, made = planner.simulated_knee(), yield_of(study)
-    comparison = None if simulated is None or made is None else Comparison(made.rate, simulated)
+    simulated = planner.simulated_knee(study.conditions.step_seconds, study.conditions.seed)
+    comparison = None if simulated is None or study.knee is None else Comparison(study.knee.rate, simulated)
     rows = [row for size in cpus if (row := _planned(planner, size, prices, hosts, tell)) is not None]
     return Plan(comparison, tuple(rows))
 
