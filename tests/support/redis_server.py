@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from balancer.host.processes import await_ready, free_port, running
-from tests.support.harness import TIMEOUT, wait_until
+from scripts.support.sentinels import ask
+from tests.support.harness import TIMEOUT
 
 
 class RedisServer:
@@ -83,59 +83,3 @@ def start_redis() -> Iterator[RedisServer]:
             yield server
         finally:
             server.kill()
-
-
-class Sentinels:
-    """A primary with one replica, and a Sentinel that has the replica take its place."""
-
-    def __init__(self, folder: Path) -> None:
-        folders = [folder / name for name in ("primary", "replica", "sentinel")]
-        for each in folders:
-            each.mkdir()
-        self.primary = RedisServer(folders[0])
-        self.replica = RedisServer(folders[1], replicaof=f"127.0.0.1 {self.primary.port}", repl_diskless_sync_delay=0)
-        self.port = free_port()
-        self._folder = folders[2]
-
-    @property
-    def url(self) -> str:
-        return f"redis+sentinel://127.0.0.1:{self.port}/chorus/0"
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Run all three; the replica follows and the Sentinel knows it when the block begins."""
-        configuration = self._folder / "sentinel.conf"
-        configuration.write_text(
-            f"port {self.port}\nbind 127.0.0.1\ndir {self._folder}\n"
-            f"sentinel monitor chorus 127.0.0.1 {self.primary.port} 1\n"
-            "sentinel down-after-milliseconds chorus 500\nsentinel failover-timeout chorus 2000\n"
-        )
-        self.primary.start()
-        try:
-            self.replica.start()
-            wait_until(lambda: b"state=online" in self.primary.ask("INFO replication"))
-            command = ["redis-server", str(configuration), "--sentinel"]
-            with running(command, log=self._folder / "sentinel.log") as process:
-                await_ready(process, lambda: b"slaves=1" in ask(self.port, "INFO sentinel"), timeout=TIMEOUT)
-                yield
-        finally:
-            self.replica.kill()
-            self.primary.kill()
-
-
-@contextmanager
-def start_sentinels() -> Iterator[Sentinels]:
-    """Run a primary, a replica and a Sentinel."""
-    with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
-        sentinels = Sentinels(Path(folder))
-        with sentinels.running():
-            yield sentinels
-
-
-def ask(port: int, command: str) -> bytes:
-    """The answer of a Redis to a command; empty if it does not listen."""
-    with socket.socket() as client:
-        if client.connect_ex(("127.0.0.1", port)) != 0:
-            return b""
-        client.sendall(f"{command}\r\n".encode())
-        return client.recv(10_000)
