@@ -25,6 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scripts.benchmarks.workers",
         "scripts.clients",
         "scripts.clients.programs",
+        "scripts.hosts",
     ),
     ("scripts.benchmarks",),
     ("scripts.load",),
