@@ -68,6 +68,7 @@ from balancer.jobs.webhooks import Webhooks
 from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.operations import heartbeat
+from balancer.operations.agent_check import AgentCheck
 from balancer.operations.degradation import Degradation
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.handover import Succession, Supervision, ask_predecessor, stop_predecessor
@@ -265,6 +266,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu, past),
                 *_webhooks(settings.jobs, stores, metrics),
+                *_agent_check(settings, dispatcher),
             ],
             before_accepting,
         ),
@@ -277,6 +279,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         """Gives up what has one owner: the successor claims jobs once those under way here have ended."""
         await background.stop("recycling")
         await background.stop("webhooks")
+        await background.stop("agent check")
         handing_over.append(asyncio.create_task(executor.finish()))
 
     handing_over: list[asyncio.Task[None]] = []
@@ -369,6 +372,14 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
     client = WebhookClient(secret, ReceiverRules.of(jobs))
     webhooks = Webhooks(stores.jobs, metrics, client)
     return [BackgroundTask("webhooks", webhooks.run)]
+
+
+def _agent_check(settings: Settings, dispatcher: Dispatcher) -> list[BackgroundTask]:
+    """The answer to HAProxy's agent check, if it is asked for."""
+    host, port = settings.server.host, settings.server.agent_port
+    if port is None:
+        return []
+    return [BackgroundTask("agent check", lambda: AgentCheck(dispatcher).serve(host, port))]
 
 
 def _with_middleware(

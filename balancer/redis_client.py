@@ -14,7 +14,11 @@ from importlib.resources import files
 from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError, ResponseError
+
+from balancer.redis_location import RedisLocation
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,36 @@ PING_INTERVAL_SECONDS = 1.0
 QUIET_SECONDS = 60.0
 """A kind of refusal is logged again only after so long without one."""
 
+REPLICA_MILLISECONDS = 500
+"""In which a replica is to have what was written."""
+WITHOUT_REPLICA_SECONDS = 10.0
+"""After a write that no replica has followed, those of so many seconds are not waited for."""
+
 T = TypeVar("T")
+
+
+def _client(location: RedisLocation) -> Any:
+    timeouts: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
+    if not location.sentinels:
+        return Redis.from_url(location.url, **timeouts, protocol=2)
+    options: dict[str, Any] = dict(parse_url(location.url))
+    del options["host"], options["port"]
+    encrypted = options.pop("connection_class", None) is SSLConnection
+    own = {name: value for name, value in options.items() if name.startswith("ssl_")} | {"ssl": encrypted}
+    sentinel: Any = Sentinel(location.sentinels, sentinel_kwargs=own | timeouts)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(location.name, ssl=encrypted, **options, **timeouts, protocol=2)
+
+
+async def is_cluster(url: str) -> bool:
+    """Whether the Redis at a URL is a node of a cluster; False if it does not say."""
+    raw = _client(RedisLocation.parse(url))
+    try:
+        info: dict[str, Any] = await raw.info("cluster")
+    except (RedisError, OSError, TimeoutError):
+        return False
+    finally:
+        await raw.aclose()
+    return bool(info.get("cluster_enabled"))
 
 
 class RedisUnavailableError(Exception):
@@ -40,16 +73,19 @@ class Script(Protocol):
 
 
 class RedisClient:
-    """A client for the Redis at `url`, with a pool of connections that it opens when they are needed."""
+    """A client for the Redis at `url`, with a pool of connections that it opens when they are needed.
+
+    See RedisLocation for its forms.
+    """
 
     def __init__(self, url: str) -> None:
+        location = RedisLocation.parse(url)
         # Any: redis-py's types leave open whether a result is awaitable, and whether it is text.
-        self.raw: Any = Redis.from_url(
-            url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, protocol=2
-        )
-        self.url = url
-        self.address = f"redis://{url.rpartition('@')[2].rpartition('//')[2]}"
-        """The URL without user and password."""
+        self.raw: Any = _client(location)
+        self.address = f"redis://{url.rpartition('@')[2].rpartition('//')[2].partition('?')[0]}"
+        """The URL without user, password and options."""
+        self._replicated = bool(location.sentinels)
+        self._no_replica_until = 0.0
         self._unavailable_reason: str | None = None
         self._pinging: asyncio.Task[None] | None = None
         self._refusals: dict[str, float] = {}
@@ -60,12 +96,35 @@ class RedisClient:
         """Why Redis cannot be used; None if it can, as far as is known."""
         return self._unavailable_reason
 
-    def load_script(self, package: str, *names: str) -> Script:
-        """The script `lua/<name>.lua` of a package; several are joined to one, as Redis knows no imports."""
+    def load_script(self, package: str, *names: str, durable: bool = False) -> Script:
+        """The script `lua/<name>.lua` of a package; several are joined to one, as Redis knows no imports.
+
+        Where a replica may take the place of the primary (Sentinel), what a `durable` one has changed is on a replica,
+        too, when it has returned, if any follows.
+        """
         folder = files(package).joinpath("lua")
         text = "\n".join(folder.joinpath(f"{name}.lua").read_text("utf-8") for name in names)
-        script: Script = self.raw.register_script(text)
-        return script
+        script: Any = self.raw.register_script(text)
+        if not (durable and self._replicated):
+            plain: Script = script
+            return plain
+
+        async def run(keys: Sequence[str], args: Iterable[Any]) -> Any:
+            async with self.raw.client() as connection:  # WAIT is about what its own connection has written
+                result = await script(keys, args, client=connection)
+                await self._await_replica(connection)
+                return result
+
+        return run
+
+    async def _await_replica(self, connection: Any) -> None:
+        if time.monotonic() < self._no_replica_until:
+            return
+        if not await connection.wait(1, REPLICA_MILLISECONDS):
+            # After a failover there may be none for a while: the alternative were to take no jobs meanwhile. Redis's
+            # own setting min-replicas-to-write refuses them.
+            log.warning("no replica of Redis follows: what is written now is lost if the primary is")
+            self._no_replica_until = time.monotonic() + WITHOUT_REPLICA_SECONDS
 
     async def execute(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Call `work` with the redis-py client and return its result. Raises RedisUnavailableError."""

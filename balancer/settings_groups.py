@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from balancer.cpu_lists import parse_cores
+from balancer.redis_location import RedisLocation
 from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, Runtime
 from worker.precision import Precision
 
@@ -87,6 +88,13 @@ class ServerSettings(SettingsGroup):
         "127.0.0.1", min_length=1, description="Address to listen on; any other than loopback requires API keys."
     )
     port: int = Field(5000, ge=1, le=65535, description="Port to listen on.")
+    agent_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="Port that answers HAProxy's agent check with this host's weight by its free slots, or `drain`; "
+        "unset: none.",
+    )
     public_url: str | None = Field(
         None,
         pattern=r"^https?://[^\s?#]+$",
@@ -418,8 +426,8 @@ class StorageSettings(SettingsGroup):
     voices_dir: AbsolutePath = Field(REPOSITORY / "voices", description="Directory of voices, one subdirectory each.")
     redis_url: SecretStr | None = Field(
         None,
-        description="Redis in which several hosts share audio cache, rate limits and jobs, such as "
-        "`redis://host:6379/0`; unset: this host keeps its own files.",
+        description="Redis in which several hosts share cache, limits and jobs: `redis://host:6379/0`, `rediss://` for "
+        "TLS, `redis+sentinel://host,host/name/0`; unset: own files.",
     )
     cache_mib: int = Field(
         1024,
@@ -448,8 +456,8 @@ class StorageSettings(SettingsGroup):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and not re.match(r"rediss?://[^/]", url.get_secret_value()):
-            raise ValueError("must look like redis://host:6379/0, or rediss:// for TLS")
+        if url is not None:
+            RedisLocation.parse(url.get_secret_value())
         return url
 
 

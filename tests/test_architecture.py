@@ -26,11 +26,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "scripts.clients",
         "scripts.deployment",
         "scripts.clients.programs",
+        "scripts.hosts",
     ),
     ("scripts.benchmarks",),
     ("scripts.load",),
     ("scripts.support",),
     ("balancer.cli",),
+    ("balancer.capacity",),
+    ("balancer.load",),
     ("balancer.launch",),
     ("balancer.host",),
     # The serving process.
@@ -55,6 +58,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "balancer.cpu_lists",
         "balancer.expiry_clock",
+        "balancer.redis_location",
         "balancer.systemd",
         "balancer.thread_pool",
         "balancer.time_histogram",
@@ -116,7 +120,15 @@ SHARED_BY_BALANCER = (
 )
 """Rooms of the worker that the balancer may import: none of them loads a library of an engine."""
 
-NOT_IN_THE_SERVING_PROCESS = ("balancer.cli", "balancer.launch", "balancer.host", "typer", "rich")
+NOT_IN_THE_SERVING_PROCESS = (
+    "balancer.cli",
+    "balancer.capacity",
+    "balancer.load",
+    "balancer.launch",
+    "balancer.host",
+    "typer",
+    "rich",
+)
 
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
 PACKAGES = ("balancer", "worker", "voices", "scripts")

@@ -273,7 +273,7 @@ class RateLimits:
 def _redis_storage(redis: RedisClient) -> RedisStorage:
     """A storage of the `limits` library over the connections of `redis`."""
     return RedisStorage(
-        f"async+{redis.url}",
+        "async+redis://",  # its connections are given
         wrap_exceptions=True,
         implementation="redispy",
         key_prefix="chorus:rates",

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from balancer.cli import cache, calibrate, check_precision, jobs, keys, models, operate, say, voices
+from balancer.cli import cache, calibrate, capacity, check_precision, jobs, keys, models, operate, say, voices
 from balancer.cli.console import EXIT_REFUSED, LOCAL_URL, ApiKey, Url, fail, request
 from balancer.cli.operate import health_of_this_host
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
@@ -48,6 +48,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(cache.app, name="cache")
 app.add_typer(jobs.app, name="jobs")
 app.command()(calibrate.calibrate)
+app.command()(capacity.capacity)
 app.command("check-precision")(check_precision.check_precision)
 app.command()(say.say)
 app.command()(operate.drain)

@@ -302,6 +302,11 @@ class Dispatcher:
         return self._scheduler.slots
 
     @property
+    def max_slots(self) -> int:
+        """The most slots that the workers have had at once: those of a host that misses none."""
+        return self._max_slots
+
+    @property
     def room_for_batch(self) -> bool:
         """Whether a batch utterance would start at once, or none is queued.
 

@@ -130,7 +130,7 @@ class RedisJobStore:
         self._upgraded = False
 
         def load(name: str) -> Script:
-            return redis.load_script("balancer.jobs", "index", name)
+            return redis.load_script("balancer.jobs", "index", name, durable=True)
 
         self._add_script = load("add")
         self._pick_script = load("pick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import stat
@@ -9,9 +10,10 @@ from pathlib import Path
 
 from balancer.access.api_keys import KeysFileError, read_keys
 from balancer.access.exposure import ExposureError, check_exposure
+from balancer.redis_client import is_cluster
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
-from balancer.settings_groups import stand_in_home
+from balancer.settings_groups import StorageSettings, stand_in_home
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.checkpoints.catalogue import CHECKPOINTS, missing_extra
 from worker.precision import detect_processor
@@ -42,6 +44,7 @@ def check(settings: Settings) -> None:
     check_engine(settings)
     check_voices(settings)
     _check_home(settings)
+    _check_redis(settings.storage)
     _check_port(settings)
     _check_run_dir(settings.server.socket_dir)
 
@@ -103,6 +106,15 @@ def _check_home(settings: Settings) -> None:
     ):
         return
     _make_private(home, "directory", "set HOME, or CHORUS_DATA_DIR and CHORUS_CACHE_DIR")
+
+
+def _check_redis(storage: StorageSettings) -> None:
+    """Refuse a cluster: one script changes keys that it keeps on several nodes. A Redis that is away may come later."""
+    if storage.redis_url is not None and asyncio.run(is_cluster(storage.redis_url.get_secret_value())):
+        raise LaunchError(
+            "CHORUS_REDIS_URL names a node of a Redis Cluster, which cannot hold jobs; use one primary with replicas "
+            "and Sentinel, such as redis+sentinel://host:26379/chorus/0"
+        )
 
 
 def _check_run_dir(folder: Path) -> None:

@@ -12,8 +12,8 @@ from itertools import cycle, islice, pairwise
 
 import httpx
 
-from scripts.load.client import BadAudioError, wav_seconds
-from scripts.load.texts import SENTENCES
+from balancer.load.client import BadAudioError, wav_seconds
+from balancer.load.texts import SENTENCES
 from scripts.support.memory import MemoryWatch
 from scripts.support.noise import machine_cpu_seconds
 from scripts.support.servers import Server

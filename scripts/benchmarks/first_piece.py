@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.load.texts import SENTENCES
+from balancer.load.texts import SENTENCES
 from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, median_text, plural, table

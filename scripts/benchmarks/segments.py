@@ -22,9 +22,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from balancer.load.client import BadAudioError, wav_seconds
+from balancer.load.texts import SENTENCES
 from scripts.benchmarks.minimal_client import start_balancer
-from scripts.load.client import BadAudioError, wav_seconds
-from scripts.load.texts import SENTENCES
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.noise import machine_cpu_seconds
 from scripts.support.servers import WITHOUT_TIMEOUTS, Server, ServerError, interrupt_on_signals, start_chorus

@@ -21,8 +21,8 @@ from typing import Annotated
 import httpx
 import typer
 
+from balancer.load.texts import SENTENCES
 from balancer.speech.playout_clock import PlayoutClock
-from scripts.load.texts import SENTENCES
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, plural, table
 from scripts.support.servers import WITHOUT_TIMEOUTS, ServerError, interrupt_on_signals, start_chorus

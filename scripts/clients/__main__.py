@@ -16,8 +16,8 @@ from typing import Annotated
 import httpx
 import typer
 
+from balancer.load.texts import SENTENCES
 from scripts.clients.installation import Client, Installation, InstallationError, install
-from scripts.load.texts import SENTENCES
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, table
 from scripts.support.servers import Server, ServerError, interrupt_on_signals, start_chorus

@@ -30,8 +30,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from balancer.load.texts import SENTENCES, spell_number
 from balancer.text.segments import split
-from scripts.load.texts import SENTENCES, spell_number
 from scripts.support.check import Check
 from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.memory import resident_memory

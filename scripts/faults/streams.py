@@ -21,9 +21,9 @@ import httpx
 import numpy as np
 import psutil
 
+from balancer.load.texts import SENTENCES
 from balancer.speech.playout_clock import PlayoutClock
 from scripts.faults.invariants import check_invariants, peak_memory, take_snapshot
-from scripts.load.texts import SENTENCES
 from scripts.support.check import Check
 from scripts.support.console import report_progress
 from scripts.support.servers import Server, start_chorus

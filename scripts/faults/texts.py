@@ -12,7 +12,7 @@ import random
 from dataclasses import dataclass
 from itertools import islice
 
-from scripts.load.texts import TextMix, generate_texts
+from balancer.load.texts import TextMix, generate_texts
 
 
 @dataclass(frozen=True)

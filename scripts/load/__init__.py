@@ -1,8 +1,1 @@
-"""The load test, `scripts/loadtest`.
-
-texts        the texts of the requests
-arrivals     the times at which the requests of an open loop are due
-client       asks the server for speech and checks the audio
-driver       sends the requests, in a closed or an open loop, and records them
-report       the summary of the records, as tables and as JSON
-"""
+"""The load test, `scripts/loadtest`: its command line, and the report of its result. The load is of `balancer.load`."""

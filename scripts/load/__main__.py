@@ -15,11 +15,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from scripts.load.arrivals import poisson
-from scripts.load.client import ServerNotReadyError, SpeechClient
-from scripts.load.driver import Driver, LoadLimits, RequestRecord
-from scripts.load.report import print_tables, summarise, write_json
-from scripts.load.texts import (
+from balancer.load.arrivals import poisson
+from balancer.load.client import ServerNotReadyError, SpeechClient
+from balancer.load.driver import Driver, LoadLimits, RequestRecord
+from balancer.load.summary import summarise
+from balancer.load.texts import (
     NAME_COUNT,
     NAME_PLACE,
     NUMBER_COUNT,
@@ -30,6 +30,7 @@ from scripts.load.texts import (
     generate_texts,
     template_texts,
 )
+from scripts.load.report import print_tables, write_json
 from scripts.support.console import report_progress, run_command, stderr
 
 DEFAULT_CONCURRENCY = 4

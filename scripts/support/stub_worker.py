@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import os
 import signal
 import time
@@ -60,9 +61,22 @@ SAMPLE_RATE = 24_000
 
 
 class StubWorker:
-    """Answers each utterance, after `speaking_seconds`, with `audio_bytes` of silence: 16-bit mono at SAMPLE_RATE."""
+    """Answers each utterance, after `speaking_seconds`, with `audio_bytes` of silence: 16-bit mono at SAMPLE_RATE.
 
-    def __init__(self, index: int, folder: Path, audio_bytes: int, phase: Phase, speaking_seconds: float = 0) -> None:
+    With `audio_of_text`, the audio tells the text: see that function.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        folder: Path,
+        audio_bytes: int,
+        phase: Phase,
+        speaking_seconds: float = 0,
+        *,
+        audio_of_text: bool = False,
+    ) -> None:
+        self._audio_of_text = audio_of_text
         self._index = index
         self._folder = folder
         self._audio_bytes = audio_bytes
@@ -156,6 +170,8 @@ class StubWorker:
 
     def _audio(self, utterance: Utterance) -> tuple[bytes, int]:
         """The audio, and the size of its first piece; 0: there is none."""
+        if self._audio_of_text:
+            return audio_of(utterance.text, self._audio_bytes), 0
         if utterance.first_piece_tokens is None:
             return bytes(self._audio_bytes), 0
         again = (self._folder / "died").exists()
@@ -206,6 +222,12 @@ class StubWorker:
         return Response(self._received, media_type="application/json")
 
 
+def audio_of(text: str, size: int) -> bytes:
+    """So many bytes of audio that no other text has."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return (digest * (size // len(digest) + 1))[:size]
+
+
 def _first(mark: Path) -> bool:
     try:
         mark.touch(exist_ok=False)
@@ -222,9 +244,15 @@ def main() -> None:
     parser.add_argument("--audio-bytes", type=int, default=100_000)
     parser.add_argument("--phase", type=Phase, default=Phase.READY)
     parser.add_argument("--speaking-seconds", type=float, default=0.0)
+    parser.add_argument("--audio-of-text", action="store_true")
     arguments = parser.parse_args()
     stub = StubWorker(
-        arguments.index, arguments.folder, arguments.audio_bytes, arguments.phase, arguments.speaking_seconds
+        arguments.index,
+        arguments.folder,
+        arguments.audio_bytes,
+        arguments.phase,
+        arguments.speaking_seconds,
+        audio_of_text=arguments.audio_of_text,
     )
     server = uvicorn.Server(uvicorn.Config(stub.app, log_level="warning", timeout_keep_alive=3600))
     asyncio.run(server.serve(sockets=[listen(arguments.folder / f"worker-{arguments.index}.sock")]))

@@ -30,7 +30,7 @@ def client(
 ) -> Iterator[httpx.Client]:
     """A client of the server behind a proxy."""
     with (
-        PROXIES[request.param](server.url, tmp_path_factory.mktemp("proxy")) as url,
+        PROXIES[request.param](tmp_path_factory.mktemp("proxy"), server.url) as url,
         httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
     ):
         wait_until(lambda: client.get("/ready").status_code == 200)

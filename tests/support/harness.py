@@ -53,13 +53,19 @@ class Stub:
 
 @contextmanager
 def start_stub(
-    run_dir: Path, index: int = 0, *, audio_bytes: int = 100_000, phase: Phase = Phase.READY
+    run_dir: Path,
+    index: int = 0,
+    *,
+    audio_bytes: int = 100_000,
+    phase: Phase = Phase.READY,
+    speaking_seconds: float = 0.0,
 ) -> Iterator[Stub]:
     """Run a stub worker as worker `index`; it answers on its socket when the block begins.
 
     It takes over a socket that an earlier process of that index has left. The end of the block kills it.
     """
     arguments = [f"--index={index}", f"--folder={run_dir}", f"--audio-bytes={audio_bytes}", f"--phase={phase}"]
+    arguments.append(f"--speaking-seconds={speaking_seconds}")
     with running(
         [sys.executable, "-m", "scripts.support.stub_worker", *arguments], cwd=ROOT, env=environment()
     ) as process:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -32,10 +32,10 @@ http {{
 
 
 @contextmanager
-def start_nginx(server: str, folder: Path) -> Iterator[str]:
-    """Run nginx in front of the server at a URL, in `folder`; gives its own URL."""
+def start_nginx(folder: Path, *servers: str) -> Iterator[str]:
+    """Run nginx in front of the servers at these URLs, in `folder`; gives its own URL."""
     port = free_port()
-    deployed = _deployed("nginx.conf", server).replace("listen 8080", f"listen 127.0.0.1:{port}")
+    deployed = _deployed("nginx.conf", servers).replace("listen 8080", f"listen 127.0.0.1:{port}")
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, deployed=deployed))
     command: list[str | Path] = [_program("nginx"), "-p", folder, "-e", folder / "nginx.log", "-c", configuration]
@@ -44,17 +44,31 @@ def start_nginx(server: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def start_haproxy(server: str, folder: Path) -> Iterator[str]:
-    """Run HAProxy in front of the server at a URL, in `folder`; gives its own URL."""
+def start_haproxy(folder: Path, *servers: str, agent_port: int = 5001) -> Iterator[str]:
+    """Run HAProxy in front of the servers at these URLs, in `folder`; gives its own URL. Its state is at `/stats`."""
     port = free_port()
     configuration = folder / "haproxy.cfg"
-    configuration.write_text(_deployed("haproxy.cfg", server).replace("bind :8080", f"bind 127.0.0.1:{port}"))
+    deployed = _deployed("haproxy.cfg", servers).replace("agent-port 5001", f"agent-port {agent_port}")
+    own = f"bind 127.0.0.1:{port}\n    stats enable\n    stats uri /stats"
+    configuration.write_text(deployed.replace("bind :8080", own))
     with _proxy([_program("haproxy"), "-db", "-f", configuration], port, folder / "haproxy.out") as url:
         yield url
 
 
-def _deployed(name: str, server: str) -> str:
-    return (ROOT / "deploy" / name).read_text().replace("127.0.0.1:5000", urlsplit(server).netloc)
+def _deployed(name: str, servers: Sequence[str]) -> str:
+    """The configuration, in which the line of its only server is repeated for each of these."""
+    lines = []
+    for line in (ROOT / "deploy" / name).read_text().splitlines():
+        listed = (
+            [line]
+            if "127.0.0.1:5000" not in line
+            else [
+                line.replace("127.0.0.1:5000", urlsplit(server).netloc).replace("host1", f"host{number}")
+                for number, server in enumerate(servers, 1)
+            ]
+        )
+        lines += listed
+    return "\n".join(lines) + "\n"
 
 
 def _program(name: str) -> str:

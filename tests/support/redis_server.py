@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,14 +10,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from balancer.host.processes import await_ready, free_port, running
+from scripts.support.sentinels import ask
 from tests.support.harness import TIMEOUT
 
 
 class RedisServer:
     """Runs `redis-server` in `folder`; after a stop it can be started again with its data."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **options: object) -> None:
+        """`options` are lines of its configuration, such as `replicaof`."""
         self.port = free_port()
+        self._options = {name.replace("_", "-"): value for name, value in options.items()}
         self._folder = folder
         self._running = ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -31,11 +33,12 @@ class RedisServer:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "save": ""}
         # `everysec` may lose what it has acknowledged in the last two seconds, if it is killed while the disk is busy.
         options |= {"appendonly": "yes", "appendfsync": "always"}
-        arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
+        options |= self._options
+        arguments = [text for name, value in options.items() for text in (f"--{name}", *str(value).split())]
         self._process = self._running.enter_context(
             running(["redis-server", *arguments], log=self._folder / "redis.log")
         )
-        await_ready(self._process, lambda: self._ask(b"PING").startswith(b"+PONG"), timeout=TIMEOUT)
+        await_ready(self._process, lambda: self.ask("PING").startswith(b"+PONG"), timeout=TIMEOUT)
 
     def stop(self) -> None:
         """End it with SIGTERM, as its operator does."""
@@ -55,7 +58,7 @@ class RedisServer:
 
     def empty(self) -> None:
         """Delete all data."""
-        assert self._ask(b"FLUSHALL") == b"+OK\r\n"
+        assert self.ask("FLUSHALL") == b"+OK\r\n"
 
     def _end(self, signum: int) -> None:
         if self._process is not None:
@@ -65,13 +68,9 @@ class RedisServer:
             self._process = None
         self._running.close()
 
-    def _ask(self, command: bytes) -> bytes:
+    def ask(self, command: str) -> bytes:
         """The answer to a command; empty if the server does not listen."""
-        with socket.socket() as client:
-            if client.connect_ex(("127.0.0.1", self.port)) != 0:
-                return b""
-            client.sendall(command + b"\r\n")
-            return client.recv(100)
+        return ask(self.port, command)
 
 
 @contextmanager

@@ -9,8 +9,8 @@ import zlib
 import httpx
 from pydantic import ValidationError
 
+from balancer.load.client import BadAudioError, SpeechClient, SpeechResult
 from balancer.requests.bodies import DEFAULT_VOICE
-from scripts.load.client import BadAudioError, SpeechClient, SpeechResult
 from worker.contract import (
     SAMPLE_BYTES,
     EndOfUtterance,

@@ -9,11 +9,11 @@ from math import inf
 
 import psutil
 
+from balancer.load.client import SpeechClient
+from balancer.load.driver import Driver, LoadLimits, RequestRecord
 from scripts.benchmarks.balancer_comparison.client import UtteranceClient
 from scripts.benchmarks.balancer_comparison.offered_load import OfferedLoad
 from scripts.benchmarks.balancer_comparison.servers import ENGINE, Balancer, BalancerPair
-from scripts.load.client import SpeechClient
-from scripts.load.driver import Driver, LoadLimits, RequestRecord
 from scripts.support.noise import machine_cpu_seconds
 from worker.cards import CARDS
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from scripts.load.arrivals import poisson
-from scripts.load.texts import Text, TextMix, generate_texts
+from balancer.load.arrivals import poisson
+from balancer.load.texts import Text, TextMix, generate_texts
 
 MAX_REQUESTS = 10_000
 _MAX_RUNS = 10_000

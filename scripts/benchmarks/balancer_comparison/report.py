@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from balancer.load.summary import LoadSummary, Percentiles
+from balancer.load.texts import LENGTH_CLASSES
 from scripts.benchmarks.balancer_comparison.measure import CpuUse, LoadRun
 from scripts.benchmarks.balancer_comparison.result import (
     QUANTILES,
@@ -17,8 +19,6 @@ from scripts.benchmarks.balancer_comparison.result import (
 )
 from scripts.benchmarks.balancer_comparison.servers import Balancer
 from scripts.benchmarks.balancer_comparison.targets import TARGET_PERCENT, TargetResult, check_targets
-from scripts.load.report import LoadSummary, Percentiles
-from scripts.load.texts import LENGTH_CLASSES
 from scripts.support.markdown import machine, plural, table
 from scripts.support.noise import NOISE_CORES
 

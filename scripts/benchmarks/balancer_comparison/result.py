@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+from balancer.load.summary import LoadSummary, Percentiles, summarise
 from scripts.benchmarks.balancer_comparison.measure import LoadRun
 from scripts.benchmarks.balancer_comparison.servers import Balancer
-from scripts.load.report import LoadSummary, Percentiles, summarise
 
 QUANTILES = ("p50", "p95", "p99")
 ALL = "all"

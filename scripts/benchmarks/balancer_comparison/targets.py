@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from balancer.load.summary import LoadSummary
+from balancer.load.texts import LENGTH_CLASSES
 from scripts.benchmarks.balancer_comparison.result import LoadLevel, latencies_by_length
 from scripts.benchmarks.balancer_comparison.servers import Balancer
-from scripts.load.report import LoadSummary
-from scripts.load.texts import LENGTH_CLASSES
 
 TARGET_PERCENT = 80
 """The load level for which there are targets."""

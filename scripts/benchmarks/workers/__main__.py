@@ -20,6 +20,7 @@ from typing import Annotated
 import httpx
 import typer
 
+from balancer.load.texts import SENTENCES
 from scripts.benchmarks.burst import (
     MIN_TOKENS,
     BurstResult,
@@ -29,7 +30,6 @@ from scripts.benchmarks.burst import (
     similar_utterances,
 )
 from scripts.benchmarks.workers.report import WorkersPlan, WorkersResult, report, setting, worker_count, write_json
-from scripts.load.texts import SENTENCES
 from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.memory import MemoryWatch

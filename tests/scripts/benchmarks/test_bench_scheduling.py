@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from balancer.load.client import BadAudioError
+from balancer.load.driver import RequestRecord
 from scripts.benchmarks.balancer_comparison.client import utterance_seconds
 from scripts.benchmarks.balancer_comparison.measure import CpuUse, LoadRun
 from scripts.benchmarks.balancer_comparison.offered_load import OfferedLoad
@@ -17,8 +19,6 @@ from scripts.benchmarks.balancer_comparison.report import ComparisonPlan, Compar
 from scripts.benchmarks.balancer_comparison.result import Capacity, LoadLevel
 from scripts.benchmarks.balancer_comparison.servers import Balancer
 from scripts.benchmarks.balancer_comparison.targets import check_targets
-from scripts.load.client import BadAudioError
-from scripts.load.driver import RequestRecord
 from tests.support.bench import TIMEOUT, Bench, bench
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
 

@@ -1,4 +1,4 @@
-"""The load test: its arrival times, texts and audio checks as functions, the rest as the program with a real server."""
+"""The load test as a program, with a real server."""
 
 import itertools
 import json
@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections import Counter
@@ -17,7 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
-from scripts.load import arrivals, client, texts
+from balancer.load import arrivals
 from tests.support.harness import serve_stub
 
 ROOT = Path(__file__).parents[3]
@@ -70,149 +69,6 @@ def seen(url: str, at_least: int) -> list[dict[str, Any]]:
     """The requests that the server has received, once there are that many."""
     requests: list[dict[str, Any]] = httpx.get(f"{url}/seen?at_least={at_least}", timeout=TIMEOUT).json()
     return requests
-
-
-# The arrival times
-
-
-def test_poisson_arrivals_come_at_their_rate() -> None:
-    times = list(itertools.islice(arrivals.poisson(20, seed=1), 20_000))
-    gaps = [after - before for before, after in itertools.pairwise([0, *times])]
-    mean = sum(gaps) / len(gaps)
-    variance = sum((gap - mean) ** 2 for gap in gaps) / len(gaps)
-    assert min(gaps) > 0
-    assert mean == pytest.approx(1 / 20, rel=0.03)
-    assert variance == pytest.approx(1 / 20**2, rel=0.1)  # exponential gaps, not just gaps of that mean
-
-
-def test_poisson_arrivals_depend_on_the_seed_alone() -> None:
-    first, again, other = (list(itertools.islice(arrivals.poisson(5, seed), 50)) for seed in (3, 3, 4))
-    assert first == again != other
-
-
-# The texts
-
-
-def draw_texts(number: int, *, seed: int = 0, repeat: float = 0, first_number: int = 0) -> list[Any]:
-    source = texts.TextMix(seed)
-    given = texts.generate_texts(source, seed=seed, repeat=repeat, first_number=first_number)
-    return list(itertools.islice(given, number))
-
-
-@pytest.mark.parametrize("repeat", [0, 0.6])
-def test_the_mix_keeps_its_proportions(repeat: float) -> None:
-    given = draw_texts(10_000, repeat=repeat)
-    counts = Counter(text.length for text in given)
-    assert counts["short"] == pytest.approx(6_000, rel=0.05)
-    assert counts["medium"] == pytest.approx(3_000, rel=0.05)
-    assert counts["long"] == pytest.approx(1_000, rel=0.1)
-
-
-def test_each_class_has_its_number_of_sentences() -> None:
-    for text in draw_texts(200):
-        assert len(re.findall(r"[.?!](?: |$)", text.content)) == texts.LENGTH_CLASSES[text.length].sentences
-
-
-def test_texts_are_unique_by_default() -> None:
-    given = draw_texts(5_000)
-    assert len({text.content for text in given}) == 5_000
-    assert not any(text.repeated for text in given)
-
-
-def test_repeated_texts_have_their_share_and_occurred_before() -> None:
-    given = draw_texts(10_000, repeat=0.6)
-    earlier = set()
-    for text in given:
-        assert text.repeated == (text.content in earlier)
-        earlier.add(text.content)
-    assert sum(text.repeated for text in given) == pytest.approx(6_000, rel=0.05)
-
-
-def test_each_text_of_a_template_has_another_name() -> None:
-    given = [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=1)]
-    assert len(set(given)) == len(given) == texts.NAME_COUNT
-    assert given == [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=1)]
-    assert given != [text.content for text in texts.template_texts("Hello NAME. Bye, NAME.", seed=2)]
-    assert all(re.fullmatch(r"Hello (\w+ \w+)\. Bye, \1\.", text) for text in given)
-
-
-def test_runs_with_one_seed_have_equal_sentences_but_no_text_in_common() -> None:
-    first, second = (draw_texts(500, first_number=number) for number in (1_000, 5_000))
-    bare = [[text.content.partition(": ")[2] for text in given] for given in (first, second)]
-    assert bare[0] == bare[1]
-    assert {text.content for text in first}.isdisjoint(text.content for text in second)
-
-
-def test_numbers_are_spelt_differently() -> None:
-    assert texts.spell_number(40_217) == "four, two, seventeen"
-    assert texts.spell_number(993_020) == "ninety-nine, thirty, twenty"
-    numbers = range(0, texts.NUMBER_COUNT, 7)
-    assert len({texts.spell_number(number) for number in numbers}) == len(numbers)
-
-
-# The length of the audio
-
-
-def wav(data: bytes, *, declared: int | None = None, before: bytes = b"") -> bytes:
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 24_000, 48_000, 2, 16)
-    size = len(data) if declared is None else declared
-    return b"RIFF" + bytes(4) + b"WAVE" + form + before + struct.pack("<4sI", b"data", size) + data
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        wav(bytes(96_000)),
-        wav(bytes(96_000), declared=0xFFFF_FFFF),  # streamed
-        wav(bytes(96_000), declared=0),
-        wav(bytes(96_000), before=b"LIST" + struct.pack("<I", 3) + b"abc\0"),  # chunks are padded to even sizes
-        wav(bytes(96_000)) + b"LIST" + struct.pack("<I", 4) + b"abcd",
-    ],
-)
-def test_length_of_a_wav(body: bytes) -> None:
-    assert client.wav_seconds(body) == 2
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"RIFF",
-        b"{}",
-        wav(b""),
-        wav(bytes(10), declared=20),
-        wav(b"", declared=0xFFFF_FFFF),
-        wav(bytes(96_000))[:40],
-    ],
-)
-def test_a_body_that_is_not_a_complete_wav_is_bad_audio(body: bytes) -> None:
-    with pytest.raises(client.BadAudioError):
-        client.wav_seconds(body)
-
-
-@pytest.mark.parametrize(
-    ("audio_format", "headers", "seconds"),
-    [
-        ("pcm", {}, 1.0),
-        ("pcm", {"content-type": "audio/pcm;rate=48000"}, 0.5),
-        ("mp3", {}, None),
-        ("mp3", {"x-audio-seconds": "7.5"}, 7.5),
-        ("pcm", {"x-audio-seconds": "7.5"}, 7.5),
-        ("pcm", {"x-audio-seconds": "nan"}, 1.0),
-    ],
-)
-def test_the_length_comes_from_the_header_or_from_a_known_format(
-    audio_format: str, headers: dict[str, str], seconds: float | None
-) -> None:
-    assert client.audio_seconds(audio_format, httpx.Headers(headers), bytes(48_000)) == seconds
-
-
-@pytest.mark.parametrize(("audio_format", "body"), [("mp3", b""), ("pcm", b"abc"), ("wav", b"abc")])
-def test_a_bad_body_is_bad_audio_in_spite_of_the_header(audio_format: str, body: bytes) -> None:
-    with pytest.raises(client.BadAudioError):
-        client.audio_seconds(audio_format, httpx.Headers({"x-audio-seconds": "1"}), body)
-
-
-# The program
 
 
 def test_the_summary_of_a_run_without_failures(serve: Serve, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import struct
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from types import TracebackType
 from typing import Self
 
 import httpx
+
+from balancer.speech.playout_clock import PlayoutClock
+from worker.contract import SAMPLE_BYTES
 
 READY_TIMEOUT = 10.0
 KEEPALIVE_EXPIRY = 2.0
@@ -60,6 +64,10 @@ class SpeechResult:
     """The length of the audio; None if neither the format nor a header states it."""
     segments: SegmentCount | None = None
     """None if the server does not state it."""
+    first_sound: float | None = None
+    """Seconds until the first audio of a stream; None if it was not streamed."""
+    gaps: int = 0
+    """Times that a listener who plays the stream as it comes had nothing to play."""
 
 
 class SpeechClient:
@@ -78,10 +86,20 @@ class SpeechClient:
         api_key: str | None,
         timeout: float,
         use_cache: bool = True,
+        stream: bool = False,
     ) -> None:
-        """Without `use_cache`, the server neither takes audio from its cache nor puts any there."""
+        """Without `use_cache`, the server neither takes audio from its cache nor puts any there.
+
+        With `stream`, the audio is heard as it comes, as PCM.
+        """
         self._url = url
-        self._settings = {"format": audio_format} | ({"voice": voice} if voice else {})
+        self._format = "pcm" if stream else audio_format
+        self._settings: dict[str, object] = {"format": self._format}
+        if voice:
+            self._settings["voice"] = voice
+        self._stream = stream
+        if stream:
+            self._settings["stream"] = True
         self._timeout = timeout
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         if not use_cache:
@@ -118,6 +136,8 @@ class SpeechClient:
         """Ask for `text` and await the complete answer, or its failure."""
         try:
             async with asyncio.timeout(self._timeout), self._connection() as http:
+                if self._stream:
+                    return await self._listen(http, text)
                 response = await http.post("/tts", json={"text": text, **self._settings})
         except TimeoutError:
             return SpeechResult("timeout")
@@ -126,10 +146,28 @@ class SpeechClient:
         if response.status_code != 200:
             return SpeechResult(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
         try:
-            seconds = audio_seconds(self._settings["format"], response.headers, response.content)
+            seconds = audio_seconds(self._format, response.headers, response.content)
             return SpeechResult(None, seconds, SegmentCount.of(response.headers))
         except BadAudioError:
             return SpeechResult("bad audio")
+
+    async def _listen(self, http: httpx.AsyncClient, text: str) -> SpeechResult:
+        began, first, size = time.monotonic(), None, 0
+        clock = PlayoutClock()
+        async with http.stream("POST", "/tts", json={"text": text, **self._settings}) as response:
+            if response.status_code != 200:
+                await response.aread()
+                return SpeechResult(f"HTTP {response.status_code} {_error_code(response)}".rstrip())
+            async for piece in response.aiter_raw():
+                now = time.monotonic() - began
+                first = now if first is None else first
+                clock.sent(_pcm_seconds(response.headers, len(piece)), now)
+                size += len(piece)
+        if first is None or size % SAMPLE_BYTES:
+            return SpeechResult("bad audio")
+        return SpeechResult(
+            None, _pcm_seconds(response.headers, size), SegmentCount.of(response.headers), first, clock.gaps
+        )
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -169,7 +207,9 @@ def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> flo
     if audio_format == "wav":
         measured = wav_seconds(body)
     elif audio_format == "pcm":
-        measured = _pcm_seconds(headers, body)
+        if len(body) % SAMPLE_BYTES:
+            raise BadAudioError("it ends within a sample")
+        measured = _pcm_seconds(headers, len(body))
     try:
         stated = float(headers.get("x-audio-seconds", ""))
     except ValueError:
@@ -177,12 +217,9 @@ def audio_seconds(audio_format: str, headers: httpx.Headers, body: bytes) -> flo
     return stated if math.isfinite(stated) and stated >= 0 else measured
 
 
-def _pcm_seconds(headers: httpx.Headers, body: bytes) -> float:
-    samples, rest = divmod(len(body), 2)
-    if rest:
-        raise BadAudioError("it ends within a sample")
+def _pcm_seconds(headers: httpx.Headers, size: int) -> float:
     rate = re.search(r"rate=(\d+)", headers.get("content-type", ""))
-    return samples / (int(rate[1]) if rate else PCM_RATE)
+    return size / SAMPLE_BYTES / (int(rate[1]) if rate else PCM_RATE)
 
 
 _UNKNOWN_SIZE = 0x7FFF_0000

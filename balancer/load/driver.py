@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from scripts.load.client import SegmentCount, SpeechResult
-from scripts.load.texts import Text
+from balancer.load.client import SegmentCount, SpeechResult
+from balancer.load.texts import Text
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class RequestRecord:
     error: str | None
     audio_seconds: float | None
     segments: SegmentCount | None = None
+    first_sound: float | None = None
+    """From the time it was due until the first audio; None if it was not streamed, or has failed."""
+    gaps: int = 0
+    """Times that a listener of the stream had nothing to play."""
 
 
 class Driver:
@@ -57,11 +61,18 @@ class Driver:
         self.seconds = 0.0
         """The length of the run, once it is over."""
         self._start = 0.0
+        self._due: dict[int, float] = {}
+        """When the outstanding requests were due, by their numbers."""
 
     @property
     def outstanding(self) -> int:
         """The number of requests without an answer so far."""
         return self.sent - len(self.records)
+
+    def ages(self) -> list[float]:
+        """For how long each outstanding request has been due, in seconds: at least that is its latency."""
+        now = self._now()
+        return [now - due for due in self._due.values()]
 
     @property
     def stopping(self) -> bool:
@@ -91,7 +102,7 @@ class Driver:
             for due in arrivals:
                 if not (self._within_limits(due) and await self._wait_until(due)):
                     break
-                self._spawn(group, self._request(self._next_text(), due))
+                self._spawn(group, self._request(self._next_text(), due, self.sent))
 
     @asynccontextmanager
     async def _run(self) -> AsyncIterator[asyncio.TaskGroup]:
@@ -106,7 +117,7 @@ class Driver:
 
     async def _client(self) -> None:
         while self._within_limits(now := self._now()) and not self.stopping:
-            await self._request(self._next_text(), now)
+            await self._request(self._next_text(), now, self.sent)
 
     def _within_limits(self, at: float) -> bool:
         return self.sent < self._limits.requests and at < self._limits.seconds
@@ -127,9 +138,11 @@ class Driver:
         self.sent += 1
         return next(self._texts)
 
-    async def _request(self, text: Text, due: float) -> None:
+    async def _request(self, text: Text, due: float, number: int) -> None:
+        self._due[number] = due
         lag = self._now() - due
         answer = await self._synthesize(text.content)
+        del self._due[number]
         record = RequestRecord(
             intended=due,
             lag=lag,
@@ -140,6 +153,8 @@ class Driver:
             error=answer.error,
             audio_seconds=answer.audio_seconds,
             segments=answer.segments,
+            first_sound=None if answer.first_sound is None else lag + answer.first_sound,
+            gaps=answer.gaps,
         )
         self.records.append(record)
         self._on_record(record)

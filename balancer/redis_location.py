@@ -1,0 +1,52 @@
+"""Where the Redis of several hosts is to be found, by a URL. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+SENTINEL_SUFFIX = "+sentinel"
+SENTINEL_PORT = 26379
+SCHEMES = ("redis", "rediss", "redis+sentinel", "rediss+sentinel")
+EXAMPLES = "redis://host:6379/0, rediss:// for TLS, or redis+sentinel://host,host/name/0"
+
+
+@dataclass(frozen=True)
+class RedisLocation:
+    """A server, or the primary that Sentinels know by a name, whichever it is at the moment. `repr` has no password.
+
+    With `rediss://` and `rediss+sentinel://` all connections are encrypted (TLS).
+    """
+
+    url: str = field(repr=False)
+    """Of the server itself; with Sentinels, of a server at the address of the first, for all but the address."""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    """Host and port of each Sentinel; none: the server is at the URL."""
+    name: str = ""
+    """By which the Sentinels know the primary."""
+
+    @classmethod
+    def parse(cls, url: str) -> RedisLocation:
+        """Raises ValueError."""
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in SCHEMES or not rest or rest.startswith("/"):
+            raise ValueError(f"must look like {EXAMPLES}")
+        if not scheme.endswith(SENTINEL_SUFFIX):
+            return cls(url)
+        location, question, options = rest.partition("?")
+        user, at, listed = location.rpartition("@")
+        hosts, _, path = listed.partition("/")
+        name, _, database = path.partition("/")
+        if not name:
+            raise ValueError("must name the primary, such as redis+sentinel://host:26379/chorus/0")
+        sentinels = tuple(_address(host) for host in hosts.split(","))
+        plain = f"{scheme.removesuffix(SENTINEL_SUFFIX)}://{user}{at}{hosts.partition(',')[0]}/{database or 0}"
+        return cls(f"{plain}{question}{options}", sentinels, name)
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Host and port of a Sentinel. Raises ValueError."""
+    parsed = urlsplit(f"//{text}")
+    if not parsed.hostname:
+        raise ValueError(f"{text!r} is no host")
+    return parsed.hostname, parsed.port or SENTINEL_PORT
