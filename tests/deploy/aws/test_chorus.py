@@ -136,7 +136,9 @@ def settings_written(setup: str) -> dict[str, str]:
 
 
 def test_cfn_lint_finds_nothing() -> None:
-    assert [str(match) for match in cfnlint.api.lint(TEMPLATE.read_text())] == []
+    found = [str(match) for match in cfnlint.api.lint(TEMPLATE.read_text())]
+    # Of 2026, and known to cfn-lint from 1.58 on, which needs a newer sympy than torch.
+    assert [message for message in found if "'AutoScalingInstanceRefresh' was unexpected" not in message] == []
 
 
 def test_the_stack_comes_up(template: dict[str, Any], stack: Stack) -> None:
