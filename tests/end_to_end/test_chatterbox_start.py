@@ -51,13 +51,13 @@ def without_extra(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(tmp_path / "site")}
 
 
-def refusal(variables: dict[str, str], *options: object) -> str:
+def refusal(variables: dict[str, str], *options: object, code: int = os.EX_CONFIG) -> str:
     """The one line that `chorus serve --engine turbo` ends with."""
     command = [str(CHORUS), "serve", "--engine", "turbo", "--port", str(free_port()), *map(str, options)]
     ended = subprocess.run(
         command, check=False, capture_output=True, text=True, cwd=ROOT, env=environment() | variables
     )
-    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert ended.returncode == code, ended.stdout + ended.stderr
     assert "Traceback" not in ended.stdout
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     return ended.stderr.strip()
@@ -72,13 +72,13 @@ def test_without_the_extra_it_says_what_to_install(without_extra: dict[str, str]
 
 def test_without_weights_and_network_it_says_what_it_needed(tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    message = refusal({"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": nowhere, "NO_PROXY": "127.0.0.1"})
+    message = refusal({"HF_HUB_CACHE": str(tmp_path), "HF_ENDPOINT": nowhere, "NO_PROXY": "127.0.0.1"}, code=1)
     assert message.startswith("chorus: cannot download turbo's weights (ResembleAI/chatterbox-turbo at revision ")
     assert "is this host online?" in message
 
 
 def test_a_hub_that_is_switched_off_is_no_riddle(tmp_path: Path) -> None:
-    message = refusal({"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"})
+    message = refusal({"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}, code=1)
     assert message.startswith("chorus: ")
     assert "HF_HUB_OFFLINE" in message
 
