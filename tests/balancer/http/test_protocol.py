@@ -173,9 +173,9 @@ def test_a_body_that_nobody_reads_ends_the_connection_after_the_response(server:
         assert connection.is_closed()
 
 
-def test_the_root_leads_to_the_documentation(server: Server) -> None:
+def test_the_root_is_the_page(server: Server) -> None:
     response = ask(server.url, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    assert (response.status, response.headers["location"]) == (307, "docs")
+    assert (response.status, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
 
 # Pipelining and leaving
