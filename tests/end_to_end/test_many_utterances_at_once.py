@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from scripts.support.servers import read_state
-from tests.end_to_end.conftest import Chorus, Home, start_model
+from tests.end_to_end.conftest import MODEL_TIMEOUT, Chorus, Home, start_model
 from tests.support.harness import TIMEOUT, wait_until
 from tests.support.real_worker import utterance
 from tests.support.tiny_models import TinyCheckpoint
@@ -27,7 +27,10 @@ def checkpoint(tiny_checkpoint: TinyCheckpoint) -> Path:
 
 @pytest.fixture(scope="module")
 def batched(home: Home, checkpoint: Path) -> Iterator[Chorus]:
-    with start_model("turbo", home, model_dir=checkpoint, workers=1, slots=SLOTS) as running:
+    # A killed worker's successor may take long to load on a busy machine.
+    with start_model(
+        "turbo", home, model_dir=checkpoint, workers=1, slots=SLOTS, recovery_seconds=MODEL_TIMEOUT
+    ) as running:
         yield running
 
 

@@ -16,7 +16,7 @@ from balancer.metrics import Metrics
 from balancer.scheduling.queued_utterance import Terms
 from balancer.scheduling.scheduler import Scheduler
 from balancer.settings_groups import ProbeSettings, SchedulingSettings
-from tests.support.harness import TIMEOUT, start_stub
+from tests.support.harness import TIMEOUT, Stub, start_stub
 from worker.cards import CARDS
 from worker.contract import Utterance
 
@@ -106,7 +106,6 @@ async def running_dispatcher(
             await watching
 
 
-def start_stubs(run_dir: Path, count: int, processes: ExitStack) -> None:
+def start_stubs(run_dir: Path, count: int, processes: ExitStack) -> list[Stub]:
     """Start that many stub workers, which end with `processes`."""
-    for index in range(count):
-        processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES))
+    return [processes.enter_context(start_stub(run_dir, index, audio_bytes=AUDIO_BYTES)) for index in range(count)]

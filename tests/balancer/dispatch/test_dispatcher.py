@@ -60,11 +60,12 @@ async def test_an_utterance_is_retried_when_its_worker_dies(run_dir: Path) -> No
 
 async def test_a_retry_waits_for_the_next_process_of_the_only_worker(run_dir: Path) -> None:
     with ExitStack() as processes:
-        start_stubs(run_dir, 1, processes)
+        (first,) = start_stubs(run_dir, 1, processes)
         async with running_dispatcher(run_dir) as chorus:
             await chorus.until_phases(READY)
             synthesis = asyncio.create_task(chorus.synthesize("die once"))
             await chorus.until_phases(WorkerPhase.GONE)
+            await asyncio.to_thread(first.process.wait, TIMEOUT)  # its socket may listen until it has ended
             start_stubs(run_dir, 1, processes)
             assert await synthesis == bytes(AUDIO_BYTES)
 
