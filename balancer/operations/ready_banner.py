@@ -53,6 +53,7 @@ def _banner(settings: Settings, ready: int) -> str:
     chorus = shlex.quote(str(Path(sys.executable).with_name("chorus")))
     needs_key = settings.access.api_keys or settings.keys_path.exists()
     key = " \\\n       -H 'Authorization: Bearer <your key>'" if needs_key else ""
+    page = f"  {url}/ speaks, adds voices and shows what the host does, in a browser\n" if settings.access.page else ""
     return f"""
 Chorus is ready: {ready} of {settings.layout.workers or ready} workers, engine {settings.engine.engine}, at {url}
 
@@ -60,6 +61,6 @@ Chorus is ready: {ready} of {settings.layout.workers or ready} workers, engine {
        -d '{{"text": "Hello from Chorus.", "character": "default"}}' -o hello.wav
 
   {chorus} say "Hello from Chorus." --url {url} -o hello.wav
-  {url}/docs describes the whole API; Ctrl-C stops the server.
+{page}  {url}/docs describes the whole API; Ctrl-C stops the server.
 
 """

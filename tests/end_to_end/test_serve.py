@@ -39,6 +39,10 @@ def test_what_it_says_when_ready_works_as_it_stands(tmp_path: Path) -> None:
         subprocess.run(shlex.split(command[1]), cwd=tmp_path, check=True, env=environment(), capture_output=True)
         assert (tmp_path / "hello.wav").read_bytes()[:4] == b"RIFF"
 
+        page = re.search(r"^  (\S+) .* in a browser$", said, re.MULTILINE)
+        assert page is not None
+        assert httpx.get(page[1]).raise_for_status().headers["content-type"] == "text/html; charset=utf-8"
+
 
 def test_ctrl_c_ends_all_of_it() -> None:
     with start_chorus("--workers", "2") as chorus:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from balancer.page.files import STATIC
-from tests.support.harness import Server, serve_stub
+from tests.support.harness import Server, await_banner, serve_stub
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,8 @@ def test_another_name_of_the_server_is_refused(server: Server) -> None:
 
 def test_it_can_be_turned_off() -> None:
     with serve_stub(page="false", api_keys="a-key-0123456789") as server:
+        await_banner(server)
+        assert "in a browser" not in server.log.read_text()
         assert server.client.get("/").status_code == 401
         key = {"X-API-Key": "a-key-0123456789"}
         assert server.client.get("/page/main.js", headers=key).status_code == 404
