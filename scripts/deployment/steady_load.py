@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import httpx
+
+from balancer.host.processes import wait_until
 
 CALLERS = 2
 PAUSE_SECONDS = 0.25
@@ -27,6 +28,15 @@ class Tally:
     answered: int = 0
     failures: Counter[str] = field(default_factory=Counter)
     """The number of failures of each kind."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, failure: str | None) -> None:
+        """Count an answer, or why it is none."""
+        with self._lock:
+            if failure is None:
+                self.answered += 1
+            else:
+                self.failures[failure] += 1
 
     @property
     def failed(self) -> int:
@@ -42,29 +52,19 @@ class Tally:
 @contextmanager
 def steady_load(url: str, callers: int = CALLERS) -> Iterator[Tally]:
     """Callers, each with one request after another, for the time of the block; its end waits for the last answers."""
-    tally, lock, stopping = Tally(), threading.Lock(), threading.Event()
+    tally, stopping = Tally(), threading.Event()
 
-    def call(caller: int) -> None:
-        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-            for number in count():
-                if stopping.wait(PAUSE_SECONDS):
-                    return
-                failure = speak(client, TEXT.format(number=number, caller=caller))
-                with lock:
-                    if failure is None:
-                        tally.answered += 1
-                    else:
-                        tally.failures[failure] += 1
+    def call(client: httpx.Client, caller: int) -> None:
+        for number in count():
+            if stopping.wait(PAUSE_SECONDS):
+                return
+            tally.add(speak(client, TEXT.format(number=number, caller=caller)))
 
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(callers)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield tally
-    finally:
-        stopping.set()
-        for thread in threads:
-            thread.join()
+    with _calling(url, callers, call):
+        try:
+            yield tally
+        finally:
+            stopping.set()
 
 
 def speak(client: httpx.Client, text: str) -> str | None:
@@ -82,19 +82,27 @@ def speak(client: httpx.Client, text: str) -> str | None:
 def in_flight(url: str, number: int, tally: Tally) -> Iterator[None]:
     """Has so many requests under way for the block, each of one utterance; its end waits for their answers."""
 
-    def call(index: int) -> None:
-        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
-            failure = speak(client, f"Request {index} is in flight when the server is told to stop, and is answered.")
-            if failure is None:
-                tally.answered += 1
-            else:
-                tally.failures[failure] += 1
+    def call(client: httpx.Client, index: int) -> None:
+        text = f"Request {index} is in flight when the server is told to stop, and is answered."
+        tally.add(speak(client, text))
 
-    threads = [threading.Thread(target=call, args=(index,)) for index in range(number)]
+    with _calling(url, number, call):
+        until(lambda: _utterances(url) + tally.answered + tally.failed >= number, TIMEOUT_SECONDS)
+        yield
+
+
+@contextmanager
+def _calling(url: str, callers: int, call: Callable[[httpx.Client, int], None]) -> Iterator[None]:
+    """Run `call` in a thread for each caller, which has a number; the end of the block waits for all of them."""
+
+    def run(caller: int) -> None:
+        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            call(client, caller)
+
+    threads = [threading.Thread(target=run, args=(caller,)) for caller in range(callers)]
     for thread in threads:
         thread.start()
     try:
-        until(lambda: _utterances(url) + tally.answered + tally.failed >= number, TIMEOUT_SECONDS)
         yield
     finally:
         for thread in threads:
@@ -104,14 +112,13 @@ def in_flight(url: str, number: int, tally: Tally) -> Iterator[None]:
 def _utterances(url: str) -> int:
     """The utterances that the server knows of, queued and running."""
     health = httpx.get(f"{url}/health", trust_env=False).json()
-    return int(health["queueDepth"] + sum(worker.get("inFlight", 0) for worker in health["workers"]))
+    return int(health["queueDepth"] + sum(worker["in_flight"] for worker in health["workers"] if "in_flight" in worker))
 
 
 def until(condition: Callable[[], bool], seconds: float) -> bool:
     """Whether the condition comes to hold within so many seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
+    try:
+        wait_until(condition, timeout=seconds)
+    except TimeoutError:
+        return False
     return True
