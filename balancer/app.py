@@ -89,6 +89,7 @@ from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
+from balancer.systemd import is_notified
 from voices.watched_registry import WatchedRegistry
 from worker.checkpoints.fingerprint import fingerprint
 
@@ -250,7 +251,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
         },
         lifespan=_lifespan(
             stores,
-            [encoders, held, job_routes, document_routes, catalogue, library],
+            [encoders, held, job_routes, document_routes, catalogue, library, degradation],
             background,
             [
                 # Its view of the workers is shared with every request that waits for one of them.
@@ -259,9 +260,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 BackgroundTask("jobs", executor.run),
                 BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
                 BackgroundTask("degradation", degradation.run),
-                BackgroundTask(
-                    "systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=settings.layout.workers)
-                ),
+                *_systemd(settings, dispatcher, lifecycle),
                 BackgroundTask("loop lag", lambda: observe_loop_lag(metrics.record_loop_lag)),
                 BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu, past),
@@ -372,6 +371,14 @@ def _webhooks(jobs: JobSettings, stores: Stores, metrics: Metrics) -> list[Backg
     client = WebhookClient(secret, ReceiverRules.of(jobs))
     webhooks = Webhooks(stores.jobs, metrics, client)
     return [BackgroundTask("webhooks", webhooks.run)]
+
+
+def _systemd(settings: Settings, dispatcher: Dispatcher, lifecycle: Lifecycle) -> list[BackgroundTask]:
+    """The report to systemd, if it has asked for one."""
+    if not is_notified():
+        return []
+    workers = settings.layout.workers
+    return [BackgroundTask("systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=workers))]
 
 
 def _agent_check(settings: Settings, dispatcher: Dispatcher) -> list[BackgroundTask]:

@@ -14,6 +14,11 @@ PRIORITIES = {"critical": 2, "error": 3, "warning": 4, "info": 6, "debug": 7}
 """Priorities of the journal, by the names of levels."""
 
 
+def is_notified(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether systemd has asked to be told of this server's state."""
+    return bool(environ.get("NOTIFY_SOCKET"))
+
+
 def notify(*assignments: str, environ: Mapping[str, str] = os.environ) -> None:
     """Tell systemd assignments such as `READY=1`, if it has asked for them. Never fails."""
     path = environ.get("NOTIFY_SOCKET", "")

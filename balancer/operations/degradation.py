@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from balancer.redis_client import RedisClient
+from balancer.thread_pool import ThreadPool
 
 CHECK_INTERVAL_SECONDS = 5.0
 MAX_WRITE_SECONDS = 2.0
@@ -25,6 +26,11 @@ class Degradation:
         self._folders = folders
         self._redis = redis
         self._faults: dict[str, str] = {}
+        self._pool = ThreadPool("folders", len(folders))
+
+    def close(self) -> None:
+        """End the threads; does not wait for them."""
+        self._pool.close()
 
     def reasons(self) -> list[str]:
         """What does not work, and why, in words."""
@@ -38,7 +44,7 @@ class Degradation:
             await asyncio.sleep(CHECK_INTERVAL_SECONDS)
 
     async def _look_at(self, user: str, folder: Path) -> None:
-        writing = asyncio.create_task(asyncio.to_thread(_fault_of, folder))
+        writing = asyncio.create_task(self._pool.run(lambda: _fault_of(folder)))
         done, _ = await asyncio.wait([writing], timeout=MAX_WRITE_SECONDS)
         if not done:
             self._faults[user] = f"{user}: {folder} does not answer"

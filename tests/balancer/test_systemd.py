@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.systemd import notify, with_priority, writes_to_journal
+from balancer.systemd import is_notified, notify, with_priority, writes_to_journal
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -36,3 +36,9 @@ def test_the_journal_is_known_by_its_socket(tmp_path: Path) -> None:
 def test_a_line_has_the_priority_of_its_level() -> None:
     assert with_priority("no room", "error") == "<3>no room"
     assert with_priority("a word", "unheard of") == "<6>a word"
+
+
+def test_systemd_is_told_only_if_it_asks() -> None:
+    assert is_notified({"NOTIFY_SOCKET": "/run/notify"})
+    assert not is_notified({})
+    assert not is_notified({"NOTIFY_SOCKET": ""})
