@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from voices import clips
+from voices import clips, isolated_process
 from voices.clips import KINDS, Clip, ClipError
 
 log = logging.getLogger(__name__)
@@ -23,8 +21,6 @@ MAX_SECONDS = 60.0
 """After which the process is killed. Ten minutes of any accepted kind, the longest that is analysed, take a few."""
 MAX_MEMORY_BYTES = 2 * 2**30
 """Address space of the process."""
-NICENESS = 10
-"""Speech goes first."""
 LOGGED_CHARACTERS = 500
 
 
@@ -33,17 +29,9 @@ def inspect(path: Path) -> Clip:
 
     Raises OSError if no process can be started.
     """
-    # Not the server's settings, some of which are secret; and numpy's threads would each take address space.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MAX_SECONDS,
-            check=False,
-            env=environment | {"OPENBLAS_NUM_THREADS": "1"},
-        )
+        # numpy's threads would each take address space.
+        done = isolated_process.run(__name__, [str(path)], seconds=MAX_SECONDS, variables={"OPENBLAS_NUM_THREADS": "1"})
     except subprocess.TimeoutExpired as error:
         raise ClipError(f"{path} takes more than {MAX_SECONDS:g} s to decode: save it again as wav") from error
     if done.returncode:
@@ -58,10 +46,7 @@ def inspect(path: Path) -> Clip:
 
 def main() -> None:
     """Inspects the file that is named on the command line, within limits, and prints what is found as JSON."""
-    os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(MAX_SECONDS), int(MAX_SECONDS)))  # should the server die meanwhile
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    isolated_process.confine(seconds=MAX_SECONDS, memory_bytes=MAX_MEMORY_BYTES)
     try:
         result = {"clip": asdict(clips.inspect(Path(sys.argv[1])))}
     except ClipError as error:

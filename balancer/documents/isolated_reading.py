@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from balancer.documents.document import KINDS, DocumentError, DocumentType
+from voices import isolated_process
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +22,6 @@ MAX_SECONDS = 30.0
 """After which the process is killed. A novel takes one."""
 MAX_MEMORY_BYTES = 2**30
 """Address space of the process."""
-NICENESS = 10
-"""Speech goes first."""
 LOGGED_CHARACTERS = 500
 
 REFUSED = 65
@@ -36,16 +33,12 @@ def read(path: Path, kind: DocumentType, *, name: str = "", max_characters: int)
 
     Raises DocumentError, OSError if no process can be started.
     """
-    # Not the server's settings, some of which are secret.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("CHORUS_")}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", __name__, str(path), kind.value, name, str(max_characters)],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=MAX_SECONDS,
-            check=False,
-            env=environment | {"PYTHONUTF8": "1"},
+        done = isolated_process.run(
+            __name__,
+            [str(path), kind.value, name, str(max_characters)],
+            seconds=MAX_SECONDS,
+            variables={"PYTHONUTF8": "1"},
         )
     except subprocess.TimeoutExpired as error:
         raise DocumentError(f"it takes more than {MAX_SECONDS:g} s to read: send it in parts") from error
@@ -60,10 +53,7 @@ def read(path: Path, kind: DocumentType, *, name: str = "", max_characters: int)
 
 def main() -> None:
     """Read the file that is named on the command line, within limits, and print the document, or why it is refused."""
-    os.nice(NICENESS)
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (int(MAX_SECONDS), int(MAX_SECONDS)))  # should the server die meanwhile
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    isolated_process.confine(seconds=MAX_SECONDS, memory_bytes=MAX_MEMORY_BYTES)
     from balancer.documents import reading  # noqa: PLC0415 - only this process is to load what it needs
 
     path, kind, name, max_characters = sys.argv[1:]
