@@ -17,12 +17,12 @@ from typing import IO
 
 import httpx
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from balancer.cli.main import app
 from balancer.host.processes import free_port
 from balancer.settings import tables
 from balancer.version import FULL_VERSION
+from tests.support.cli import clean_shell, invoke
 from tests.support.harness import (
     ROOT,
     TIMEOUT,
@@ -61,19 +61,12 @@ def server() -> Iterator[Server]:
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty current directory, a wide terminal, no variables."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "250")
-    for name in os.environ:
-        if name.startswith("CHORUS_"):
-            monkeypatch.delenv(name)
+    clean_shell(monkeypatch)
 
 
 def run(*arguments: str, url: str | None = None, stdin: bytes = b"", **variables: str) -> Result:
     """Runs the command in this process."""
-    env = variables | ({"CHORUS_URL": url} if url is not None else {})
-    result = CliRunner().invoke(app, arguments, input=stdin, env=env)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke(*arguments, stdin=stdin, **variables, **({"CHORUS_URL": url} if url is not None else {}))
 
 
 def start(

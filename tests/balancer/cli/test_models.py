@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from balancer.cli import models as model_commands
-from balancer.cli.main import app
 from tests.support.checkpoint_files import safetensors, write
+from tests.support.cli import clean_shell, invoke
 from worker.cards import CARDS
 from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
 
@@ -22,19 +21,13 @@ VE = "ve.safetensors"
 @pytest.fixture(autouse=True)
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty hub cache, a wide terminal, no variables."""
-    for name in os.environ:
-        if name.startswith(("CHORUS_", "HF_")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "300")
+    clean_shell(monkeypatch, columns=300, prefixes=("HF_",))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 def models(*arguments: str) -> Result:
-    result = CliRunner().invoke(app, ["models", *arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke("models", *arguments)
 
 
 def cached(hub: Path, checkpoint: Checkpoint = TURBO) -> Path:

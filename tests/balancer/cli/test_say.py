@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from balancer.cli.main import app
+from tests.support.cli import clean_shell, invoke
 from tests.support.epubs import book, page
 from tests.support.harness import Server, serve_stub
 
@@ -30,17 +30,11 @@ def server() -> Iterator[Server]:
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty current directory, a wide terminal, no variables."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "250")
-    for name in os.environ:
-        if name.startswith("CHORUS_"):
-            monkeypatch.delenv(name)
+    clean_shell(monkeypatch)
 
 
 def say(server: Server, *arguments: str, stdin: bytes = b"") -> Result:
-    result = CliRunner().invoke(app, ["say", *arguments], input=stdin, env={"CHORUS_URL": server.url})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke("say", *arguments, stdin=stdin, CHORUS_URL=server.url)
 
 
 def seconds(path: str) -> float:

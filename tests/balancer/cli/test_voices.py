@@ -10,9 +10,9 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from balancer.cli.main import app
+from tests.support.cli import clean_shell, invoke
 from tests.support.harness import ROOT, TIMEOUT, Server, environment, serve_stub, start_balancer
 from tests.support.recordings import record, speech
 from voices import clips
@@ -35,10 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     own = tmp_path / "voices" / "default"
     own.mkdir(parents=True)
     (own / "voice.toml").write_text('name = "default"\nengine = "*"\naliases = ["alloy"]\nsynthetic = true\n')
-    for name in os.environ:
-        if name.startswith("CHORUS_"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("COLUMNS", "250")
+    clean_shell(monkeypatch)
     monkeypatch.setenv("CHORUS_VOICES_DIR", str(own.parent))
     return own.parent
 
@@ -49,10 +46,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def run(*arguments: str, stdin: str = "", **variables: str) -> Result:
-    result = CliRunner().invoke(app, ["voices", *arguments], input=stdin, env=variables)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return invoke("voices", *arguments, stdin=stdin, **variables)
 
 
 def names(folder: Path) -> list[str]:
