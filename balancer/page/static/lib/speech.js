@@ -39,8 +39,6 @@ export async function speak(body, rate, signal, onSound) {
   return take;
 }
 
-const SUFFIXES = { wav: "wav", pcm: "pcm", flac: "flac", mp3: "mp3", opus: "opus", aac: "aac" };
-
 /**
  * A take as a file. WAV and PCM are here already; the server encodes the others from the same seed.
  * @param {Take} take
@@ -52,9 +50,4 @@ export async function fileOf(take, format) {
   if (format === "pcm") return new Blob(take.recording.chunks, { type: "audio/pcm" });
   const response = await request("tts", { json: { ...take.body, format, stream: true } });
   return response.blob();
-}
-
-/** @param {string} format */
-export function suffixOf(format) {
-  return SUFFIXES[format] ?? "audio";
 }

@@ -2,7 +2,7 @@
 import { h, select, statusLine, save } from "../lib/dom.js";
 import { Player } from "../lib/player.js";
 import { snippets } from "../lib/snippets.js";
-import { fileOf, suffixOf } from "../lib/speech.js";
+import { fileOf } from "../lib/speech.js";
 import { waveform } from "../lib/waveform.js";
 import { clock } from "../lib/words.js";
 
@@ -54,7 +54,7 @@ export function playerCard({ withKey, formats }) {
   async function download() {
     status.say("");
     try {
-      save(await fileOf(take, format.value), `chorus-${take.body.seed}.${suffixOf(format.value)}`);
+      save(await fileOf(take, format.value), `chorus-${take.body.seed}.${format.value}`);
     } catch (error) {
       status.fail(error);
     }
