@@ -254,18 +254,18 @@ class SpeechService:
         if isinstance(error, TimeoutError):
             if limit is None:
                 raise error
-            late = DeadlineExceededError(
+            refusal: ChorusError = DeadlineExceededError(
                 f"the audio was not complete within {limit:g} s; send a shorter text or a later deadline"
             )
-            self._metrics.record_refusal(late.code)
-            raise late from error
-        if isinstance(error, InvalidRequestError):
+        elif isinstance(error, InvalidRequestError):
             # The engine refused the text: validation cannot foresee this.
             refusal = error.with_param(error.param or request.text_field)
-            self._metrics.record_refusal(refusal.code)
-            raise refusal from error
-        self._metrics.record_refusal(error.code)
-        raise error  # not from itself: it would be in a cycle, and what it refers to be left to the garbage collector
+        else:
+            refusal = error
+        self._metrics.record_refusal(refusal.code)
+        if refusal is error:
+            raise error  # not from itself: a cycle would leave what it refers to to the garbage collector
+        raise refusal from error
 
     def _limit(self, request: SpeechRequest, context: RequestContext) -> tuple[float | None, float | None]:
         """The time limit of the request in seconds, and the client's deadline on the event loop's clock."""
