@@ -151,6 +151,8 @@ def _answers(path: Path) -> bool:
 def _check_port(settings: Settings) -> None:
     if os.environ.get("LISTEN_PID") == str(os.getpid()):
         return  # systemd has opened the sockets
+    failed = f"cannot listen on {settings.server.host}:{settings.server.port}"
+    instead = "choose another --port or --host"
     try:
         (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
             settings.server.host, settings.server.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -158,9 +160,7 @@ def _check_port(settings: Settings) -> None:
         with socket.socket(family, kind, protocol) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-    except (OSError, UnicodeError) as error:
-        # UnicodeError: the name cannot be encoded as a domain name.
-        reason = error.strerror if isinstance(error, OSError) else "this is not a host name"
-        raise TransientLaunchError(
-            f"cannot listen on {settings.server.host}:{settings.server.port}: {reason}; choose another --port or --host"
-        ) from error
+    except UnicodeError as error:  # it cannot be encoded as a domain name
+        raise LaunchError(f"{failed}: this is not a host name; {instead}") from error
+    except OSError as error:
+        raise TransientLaunchError(f"{failed}: {error.strerror}; {instead}") from error

@@ -17,7 +17,7 @@ import pytest
 from balancer.host.processes import free_port
 from balancer.launch import preflight
 from balancer.launch.plan import choose_layout
-from balancer.launch.preflight import LaunchError, check
+from balancer.launch.preflight import LaunchError, TransientLaunchError, check
 from balancer.settings_groups import REPOSITORY
 from tests.support.harness import ROOT, environment
 from tests.support.launch import settings_in
@@ -340,3 +340,12 @@ def test_an_old_processor_supports_fp32_only(folder: Path, ice_lake: None, monke
     monkeypatch.setattr(preflight, "detect_processor", lambda: Processor("an old one", frozenset({"avx2"})))
     check(settings_in(folder, engine="turbo"))
     assert "choose fp32 (CHORUS_PRECISION" in refusal(folder, engine="turbo", precision="int8")
+
+
+@pytest.mark.parametrize(("host", "kind"), [("192.0.2.1", TransientLaunchError), (f"{'a' * 64}.example", LaunchError)])
+def test_what_is_no_host_name_is_not_tried_again_and_an_address_that_may_come_is(
+    folder: Path, host: str, kind: type[LaunchError]
+) -> None:
+    with pytest.raises(LaunchError) as refused:
+        check(settings_in(folder, host=host, allow_anonymous="true"))
+    assert type(refused.value) is kind
