@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from balancer.load.driver import RequestRecord
+from balancer.load.summary import Percentiles
 
 GROWTH_PARTS = 3
 """Latencies rise if they are longer in the last of so many parts of a step than in the first."""
@@ -32,8 +33,8 @@ class Spread(_Frozen):
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Self:
         """The percentiles of these durations; all 0 if there are none."""
-        values = np.percentile(seconds, (50, 90, 95, 99, 100)).tolist() if seconds else [0.0] * 5
-        return cls(**dict(zip(("p50", "p90", "p95", "p99", "max"), values, strict=True)))
+        found = Percentiles.of(seconds) or Percentiles(0, p50=0.0, p90=0.0, p95=0.0, p99=0.0, max=0.0)
+        return cls(p50=found.p50, p90=found.p90, p95=found.p95, p99=found.p99, max=found.max)
 
 
 class Sample(_Frozen):

@@ -7,6 +7,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 
 from balancer.capacity.observer import Observer
 from balancer.capacity.search import Search
@@ -127,7 +128,7 @@ class Sweep:
         text = next(self._texts())
         before = await self._observer.totals()
         await self._closed(iter([text]), 1, seconds, use_cache=True, requests=1)
-        driver = await self._closed(_forever(text), CACHED_CLIENTS, seconds, use_cache=True)
+        driver = await self._closed(itertools.repeat(text), CACHED_CLIENTS, seconds, use_cache=True)
         after = await self._observer.totals()
         hits = 0.0 if before is None or after is None else after.since(before).cache_hits
         rate = len(driver.records) / driver.seconds if hits > len(driver.records) / 2 else 0.0
@@ -196,7 +197,7 @@ class Sweep:
             late = _late(driver.records, ages, patience)
             if not run.done() and (late > max(MIN_LATE, LATE_SHARE * expected) or passed > limit):
                 driver.stop()
-                driver.stop()
+                driver.stop()  # the second time, what has no answer yet is abandoned
                 return min(passed, seconds), ages
         return seconds, []
 
@@ -262,8 +263,13 @@ def card_of(engine: str) -> EngineCard:
 
 def segments_of(text: Text, card: EngineCard) -> list[str]:
     """The segments in which the server speaks an English text."""
-    spoken = FrontEnd(card.tags).prepare(text.content).plain
+    spoken = _front_end(card.tags).prepare(text.content).plain
     return [segment.text for segment in split(spoken, "en", card.segments)]
+
+
+@cache
+def _front_end(tags: tuple[str, ...]) -> FrontEnd:
+    return FrontEnd(tags)
 
 
 def simulated_texts(source: TextSource, seed: int, engine: str) -> list[SimulatedText]:
@@ -280,11 +286,6 @@ def _late(records: Iterable[RequestRecord], ages: Iterable[float], patience: flo
         return failed
     slow = sum(record.error is None and record.latency > patience for record in records)
     return failed + slow + sum(age > patience for age in ages)
-
-
-def _forever(text: Text) -> Iterator[Text]:
-    while True:
-        yield text
 
 
 def _ignore(_: RequestRecord) -> None:
