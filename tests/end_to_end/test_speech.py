@@ -115,6 +115,7 @@ def test_each_worker_is_confined_to_its_own_cores(chorus: Chorus) -> None:
     cores = [set(worker["cores"]) for worker in chorus.workers()]
     for worker, own in zip(chorus.workers(), cores, strict=True):
         assert psutil.Process(worker["pid"]).cpu_affinity() == sorted(own)
-        assert psutil.Process(worker["pid"]).nice() == 5
+        # Five more than the server's own, of 19 at most.
+        assert psutil.Process(worker["pid"]).nice() == min(19, psutil.Process().nice() + 5)
     if len(os.sched_getaffinity(0)) >= 2:
         assert cores[0].isdisjoint(cores[1])
