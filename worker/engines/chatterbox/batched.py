@@ -22,9 +22,12 @@ import torch
 from torch import Tensor
 
 from worker.cards import CARDS, EngineCard, Parameter
+from worker.checkpoints.fingerprint import digest_of
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.first_piece import crossfade, tokens_of_first_piece
+from worker.engines.chatterbox.kernels import disk_cache
+from worker.engines.chatterbox.kernels.weights_cache import weights_cache
 from worker.engines.chatterbox.s3gen.synthesizer import LOOKAHEAD_TOKENS, FirstPiece, Synthesizer
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
@@ -102,12 +105,21 @@ class BatchedEngine:
         self._retakes = options.retakes
         self._trimmer = TrailingAudioTrimmer() if options.trim_end else None
         upstream = self.loaded.upstream
-        with torch.inference_mode():
+        weights = options.cache_dir / "weights" / f"{options.engine}-{options.precision}.weights"
+        with torch.inference_mode(), weights_cache(weights, self._weights_key(options, checkpoint)):
             self._decoder = Decoder(upstream.t3, slots=options.slots, length=MAX_POSITIONS, precision=options.precision)
             self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer)
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
         self._order = WorkOrder()
+        trim_heap()
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
+
+    def _weights_key(self, options: EngineOptions, checkpoint: Path) -> str:
+        """What the packed weights follow from: the code, the options and the checkpoint's files."""
+        variant = self.loaded.variant
+        files = [(checkpoint / name).resolve() for name in (variant.t3_file, variant.s3gen_file)]
+        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return digest_of([disk_cache.sources_digest(), torch.__version__, options.label(), states])
 
     @property
     def card(self) -> EngineCard:

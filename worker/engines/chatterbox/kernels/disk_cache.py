@@ -17,8 +17,12 @@ def enable(cache: Path) -> None:
     that defines a function. Numba writes each file under a temporary name and renames it, so that workers may start at
     the same time.
     """
-    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sorted(_SOURCES.rglob("*.py"))))
-    _enabled[:] = [cache / "kernels" / digest.hexdigest()[:16]]
+    _enabled[:] = [cache / "kernels" / sources_digest()[:16]]
+
+
+def sources_digest() -> str:
+    """SHA-256, in hex, of the sources of the Chatterbox engines and of their kernels."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(_SOURCES.rglob("*.py")))).hexdigest()
 
 
 def folder() -> Path | None:

@@ -4,7 +4,8 @@ A are the rows of states, B is the transposed weight, and C goes through an acti
 such products. It is as fast as memory delivers B: a library's product of few rows reads it at two thirds of memory's
 speed, see docs/benchmarks.md. Therefore:
 
-- B is packed once into panels of LANES columns, (N / LANES, K, LANES), which memory delivers from end to end.
+- B is packed once into panels of LANES columns, (N / LANES, K, LANES), which memory delivers from end to end. All
+  workers of a host share it, see `weights_cache`.
 - A is packed in each call into panels of mr rows, (M / mr, K, mr), where mr is as large as M needs, so that the
   computation takes no longer than the reading does.
 - A micro-kernel (`simd.gemm`) accumulates mr rows of C in registers over all of K. The epilogue then dequantizes them,
@@ -33,6 +34,7 @@ from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_ta
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
 from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, PACKED_MR, micro_kernel_f32, micro_kernel_int8
 from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize
+from worker.engines.chatterbox.kernels.weights_cache import Arrays, packed
 
 INT8_GROUP = 4
 """int8 numbers of K that a micro-kernel multiplies at once: 32 bits of them, as one float32."""
@@ -45,9 +47,12 @@ class PackedLinearF32:
     """A linear layer with a packed float32 weight (outputs, inputs), a bias (outputs,) or none, and an activation."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
+        def pack() -> Arrays:
+            panels = _pack_b(weight, 1)[..., 0].contiguous().numpy()
+            return panels, _pad_columns(torch.zeros(len(weight)) if bias is None else bias)
+
         self._outputs, self._activation = len(weight), ACTIVATIONS.index(activation)
-        self._weight = _pack_b(weight, 1)[..., 0].contiguous().numpy()
-        self._bias = _pad_columns(torch.zeros(len(weight)) if bias is None else bias)
+        self._weight, self._bias = packed(pack, 2)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs)."""
@@ -61,12 +66,16 @@ class PackedLinearInt8:
     """The same with an int8 weight that has a scale for each output, and rows quantized with a scale for each row."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
-        quantized, scales = quantize_weight(weight)
-        panels = _pack_b(quantized, INT8_GROUP).contiguous().numpy().view(np.int32)[..., 0]
-        self._outputs, self._blocks = len(weight), len(panels) * LANES // NR
-        corrections = quantized.sum(1, dtype=torch.int32) * int(ZERO_POINT)
-        bias = torch.zeros(len(weight)) if bias is None else bias
-        self._arrays = panels, *map(_pad_columns, (corrections, scales, bias)), ACTIVATIONS.index(activation)
+        def pack() -> Arrays:
+            quantized, scales = quantize_weight(weight)
+            panels = _pack_b(quantized, INT8_GROUP).contiguous().numpy().view(np.int32)[..., 0]
+            corrections = quantized.sum(1, dtype=torch.int32) * int(ZERO_POINT)
+            biases = torch.zeros(len(weight)) if bias is None else bias
+            return panels, *map(_pad_columns, (corrections, scales, biases))
+
+        arrays = packed(pack, 4)
+        self._outputs, self._blocks = len(weight), len(arrays[0]) * LANES // NR
+        self._arrays = *arrays, ACTIVATIONS.index(activation)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs); inputs is a multiple of 16."""

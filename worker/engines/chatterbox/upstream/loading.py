@@ -66,6 +66,13 @@ class ModelVariant:
         """Whether the model takes a language."""
         return self.module is mtl_tts
 
+    @property
+    def s3gen_file(self) -> str:
+        """The file of its S3Gen."""
+        if self.multilingual:
+            return "s3gen.pt"
+        return "s3gen_meanflow.safetensors" if self.turbo else "s3gen.safetensors"
+
 
 VARIANTS = {
     "chatterbox": ModelVariant(tts, tts.ChatterboxTTS, "t3_cfg.safetensors"),
@@ -148,8 +155,7 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
 
 
 def _s3gen(variant: ModelVariant, folder: Path) -> nn.Module:
-    file = "s3gen_meanflow.safetensors" if variant.turbo else "s3gen.safetensors"
-    state = _read_tensors(folder / ("s3gen.pt" if variant.multilingual else file))
+    state = _read_tensors(folder / variant.s3gen_file)
     widths = s3gen_widths(vocoder=len(state[VOCODER_WIDTH]), estimator=len(state[ESTIMATOR_WIDTH]))
     with _no_initialisation(), widths:
         model = S3Gen(meanflow=variant.turbo)
