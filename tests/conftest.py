@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import functools
 import gc
 import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -28,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     gc.disable()
     if not hasattr(config, "workerinput"):
         shared_folder.create()
+    # Each client of httpx reads the certificates of all authorities, for 30 ms of CPU time, and tests make thousands.
+    vars(httpx._transports.default)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)
     # Before any kernel is imported: those that a test compiles are there for all others.
     disk_cache.enable(shared_folder.kernels_folder())
 

@@ -18,6 +18,9 @@ from pathlib import Path
 import psutil
 
 POLL_INTERVAL_SECONDS = 0.05
+MAX_POLL_INTERVAL_SECONDS = 0.25
+POLLS_PER_WAIT = 20
+"""A long wait is polled less often: what is awaited is noticed after a twentieth of the time that it took, at most."""
 LOG_TAIL_LINES = 15
 
 
@@ -38,12 +41,16 @@ def free_port() -> int:
 
 
 def wait_until(condition: Callable[[], bool], *, timeout: float, poll_interval: float = POLL_INTERVAL_SECONDS) -> None:
-    """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds."""
-    deadline = time.monotonic() + timeout
+    """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds.
+
+    It is called every `poll_interval` seconds at first, and less often the longer the wait.
+    """
+    started = time.monotonic()
     while not condition():
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - started
+        if waited > timeout:
             raise TimeoutError(f"the condition was not met within {timeout:g} s")
-        time.sleep(poll_interval)
+        time.sleep(max(poll_interval, min(waited / POLLS_PER_WAIT, MAX_POLL_INTERVAL_SECONDS)))
 
 
 def await_ready(

@@ -94,7 +94,9 @@ class Server:
 
 def read_state(socket: Path, *, timeout: float = STATE_SECONDS) -> WorkerState:
     """The present state of the worker that listens on a Unix socket."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket)), timeout=timeout) as client:
+    # Nothing is encrypted there: `verify` spares httpx from reading the certificates of all authorities.
+    transport = httpx.HTTPTransport(uds=str(socket), verify=False)
+    with httpx.Client(transport=transport, timeout=timeout) as client:
         return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
 
