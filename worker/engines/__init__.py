@@ -36,10 +36,6 @@ def load(options: EngineOptions) -> Engine:
     disk_cache.enable(options.cache_dir)
     limit_torch(options.threads)
     with lean_imports():
-        # First of upstream's libraries: its own lazy imports read the source of all functions that are running, of
-        # which there are hundreds once upstream imports it.
-        import librosa.core.audio  # noqa: F401, PLC0415
-
         if options.batched is None:
             from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
         else:

@@ -25,11 +25,14 @@ LOADED = """if True:
     from worker.engines import load
     from worker.options import EngineOptions
     engine = load(EngineOptions.from_argv(sys.argv[1:]))
-    unused = [name for name in ("sklearn", "torch._dynamo") if name in sys.modules]
+    unused = ("sklearn", "sympy", "torch._dynamo", "torch.utils.checkpoint")
+    unused = [name for name in unused if name in sys.modules]
     import transformers.masking_utils
     with transformers.masking_utils.TransformGetItemToIndex():
         compiler = sys.modules["torch._dynamo"].__file__
-    import huggingface_hub.constants, torch
+    import huggingface_hub.constants, torch, transformers.modeling_utils
+    weight = torch.ones(1, requires_grad=True)
+    transformers.modeling_utils.checkpoint(torch.square, weight, use_reentrant=False).backward()
     print(json.dumps({
         "engine": engine.card.name,
         "class": type(engine).__name__,
@@ -41,6 +44,7 @@ LOADED = """if True:
         "hibari": any(name.startswith("worker.engines.hibari") for name in sys.modules),
         "unused": unused,
         "compiler": compiler is not None,
+        "gradient": weight.grad.item(),
     }))
 """
 
@@ -85,6 +89,7 @@ def test_the_engine_and_nothing_from_the_network(
         "hibari": False,
         "unused": [],
         "compiler": True,
+        "gradient": 2.0,
     }
 
 
