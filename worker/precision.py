@@ -26,28 +26,38 @@ class Precision(StrEnum):
 
 INSTRUCTION_SET_NAMES = {
     "avx2": "AVX2",
-    "avx512f": "AVX-512",
+    "avx512bw": "AVX-512",
     "avx512_vnni": "AVX512-VNNI",
     "avx512_bf16": "AVX512-BF16",
     "amx_bf16": "AMX-BF16",
     "bf16": "BF16",
 }
-"""Instruction sets that decide how fast products are: Linux's flag -> the vendor's name; first x86, then Arm."""
+"""Instruction sets that decide how fast products are: Linux's flag -> the vendor's name; first x86, then Arm.
+
+AVX-512 counts with its products of int16, which every such server processor has.
+"""
 
 REQUIRED_INSTRUCTION_SETS = {
     Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
-    Precision.INT8: ("avx512_vnni",),
+    Precision.INT8: ("avx512_vnni", "avx512bw", "avx2"),
 }
 """A precision needs one of these instruction sets; fp32 runs on any processor."""
 
+_PRODUCTS = {
+    "avx512_vnni": "AVX512-VNNI (vpdpbusd)",
+    "avx512bw": "AVX-512 (vpmaddwd)",
+    "avx2": "AVX2 (vpmaddwd)",
+}
+"""The instruction of int8 products on each instruction set, the fastest first."""
+
 _REQUIREMENTS = {
     Precision.BF16: "AVX512-BF16 or AMX-BF16 (on Arm: BF16)",
-    Precision.INT8: "AVX512-VNNI",
+    Precision.INT8: "AVX2",
 }
 
 _WITHOUT_THEM = {
     Precision.BF16: "its products would be emulated, slower than fp32",
-    Precision.INT8: "its kernels need 512-bit vectors",
+    Precision.INT8: "it has no kernels for int8 products",
 }
 
 _GAINS = {
@@ -113,12 +123,18 @@ def precision_remarks(chosen: Precision, processor: Processor) -> Iterator[str]:
     for precision in Precision:
         name = f"{precision}, as chosen" if precision is chosen else precision
         if processor.supports(precision):
-            used = processor.instruction_sets.intersection(
-                REQUIRED_INSTRUCTION_SETS.get(precision, ("avx2", "avx512f"))
-            )
-            yield f"{name}: {_GAINS[precision]}{f', products by {_listed(used)}' if used else ''}."
+            products = _products(precision, processor)
+            yield f"{name}: {_GAINS[precision]}{f', products by {products}' if products else ''}."
         else:
             yield f"{name}: not on this processor, which lacks {_REQUIREMENTS[precision]}."
+
+
+def _products(precision: Precision, processor: Processor) -> str:
+    """The instruction sets that products use on the processor, or "" if none of those that matter."""
+    if precision is Precision.INT8:
+        return next(name for flag, name in _PRODUCTS.items() if flag in processor.instruction_sets)
+    required = REQUIRED_INSTRUCTION_SETS.get(precision, ("avx2", "avx512bw"))
+    return _listed(processor.instruction_sets.intersection(required))
 
 
 def _listed(flags: frozenset[str]) -> str:

@@ -15,8 +15,8 @@ from balancer.launch.supervisor import become_supervisor
 from balancer.settings import Settings
 from worker.precision import Processor
 
-ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512f", "avx512_vnni"}))
-"""A processor with AVX512-VNNI, which int8 needs, and without BF16."""
+ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512bw", "avx512_vnni"}))
+"""A processor with AVX512-VNNI, and without BF16."""
 
 TWO_WORKERS = Layout(((0,), (1,)), 1, 1, ("because",))
 

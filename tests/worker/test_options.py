@@ -16,7 +16,7 @@ from worker.options import EngineOptions, WorkerOptions
 from worker.precision import Precision, Processor
 
 CACHE = Path("/cache")
-ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512f", "avx512_vnni"}))
+ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512bw", "avx512_vnni"}))
 
 counts = st.integers(1, 64)
 paths = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1).map(

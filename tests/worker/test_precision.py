@@ -21,16 +21,17 @@ FP32, BF16, INT8 = Precision
 
 SKYLAKE = "fpu sse4_2 avx avx2 fma avx512f avx512bw avx512vl avx512dq"
 HOSTS = {
-    "c5 (Skylake)": (SKYLAKE, {FP32}),
+    "c5 (Skylake)": (SKYLAKE, {FP32, INT8}),
     "c6i (Ice Lake)": (f"{SKYLAKE} avx512_vnni avx512_vbmi2", {FP32, INT8}),
     "c7i (Sapphire Rapids)": (
         f"{SKYLAKE} avx512_vnni avx_vnni avx512_bf16 amx_bf16 amx_tile amx_int8",
         {FP32, BF16, INT8},
     ),
     "Sapphire Rapids whose host hides AMX": (f"{SKYLAKE} avx512_vnni", {FP32, INT8}),
-    "c6a (Zen 3)": ("fpu sse4_2 avx avx2 fma", {FP32}),
+    "c6a (Zen 3)": ("fpu sse4_2 avx avx2 fma", {FP32, INT8}),
     "c7a (Zen 4)": (f"{SKYLAKE} avx512_vnni avx512_bf16", {FP32, BF16, INT8}),
-    "Alder Lake": ("fpu sse4_2 avx avx2 fma avx_vnni", {FP32}),
+    "Alder Lake": ("fpu sse4_2 avx avx2 fma avx_vnni", {FP32, INT8}),
+    "Ivy Bridge": ("fpu sse4_2 avx", {FP32}),
     "no AVX at all": ("fpu sse4_2", {FP32}),
 }
 ARM = {
@@ -65,8 +66,8 @@ def test_supported_precisions_on_arm(flags: str, supported: set[Precision]) -> N
 
 
 def test_instruction_sets_of_only_some_cores_do_not_count() -> None:
-    text = x86("avx2 avx512f avx512_vnni", cores=1) + x86("avx2 avx512f", cores=1)
-    assert parse_cpuinfo(text, machine="x86_64").instruction_sets == {"avx2", "avx512f"}
+    text = x86("avx2 avx512bw avx512_vnni", cores=1) + x86("avx2 avx512bw", cores=1)
+    assert parse_cpuinfo(text, machine="x86_64").instruction_sets == {"avx2", "avx512bw"}
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "flags", "model name :", "flags :\nFeatures :"])
@@ -82,15 +83,15 @@ def test_a_refusal_names_the_missing_and_present_instruction_sets_and_the_altern
         "AVX2, AVX-512, AVX512-VNNI: its products would be emulated, slower than fp32; choose int8 or fp32 "
         "(CHORUS_PRECISION, --precision)"
     )
-    zen_3 = parse_cpuinfo(x86(HOSTS["c6a (Zen 3)"][0], "EPYC 7R13"), machine="x86_64")
-    refusal = unsupported_reason(INT8, zen_3)
-    assert refusal is not None
-    assert "needs a processor with AVX512-VNNI, and this" in refusal
-    assert "this is EPYC 7R13, with AVX2: " in refusal
-    assert "choose fp32 (" in refusal
+    graviton = parse_cpuinfo(arm(ARM["c7g (Graviton 3)"][0]), machine="aarch64")
+    assert unsupported_reason(INT8, graviton) == (
+        "precision int8 needs a processor with AVX2, and this is aarch64, with BF16: it has no kernels for int8 "
+        "products; choose bf16 or fp32 (CHORUS_PRECISION, --precision)"
+    )
     nothing = unsupported_reason(INT8, Processor("i486", frozenset()))
     assert nothing is not None
     assert "this is i486, with none of the instruction sets that matter here" in nothing
+    assert "choose fp32 (" in nothing
 
 
 def test_remarks_on_ice_lake() -> None:
@@ -99,7 +100,7 @@ def test_remarks_on_ice_lake() -> None:
         "Processor: Xeon 8375C, with AVX2, AVX-512, AVX512-VNNI.",
         "fp32: as upstream computes, products by AVX2, AVX-512.",
         "bf16: not on this processor, which lacks AVX512-BF16 or AMX-BF16 (on Arm: BF16).",
-        "int8, as chosen: a quarter of the weights to read, products by AVX512-VNNI.",
+        "int8, as chosen: a quarter of the weights to read, products by AVX512-VNNI (vpdpbusd).",
     ]
 
 
@@ -108,8 +109,19 @@ def test_remarks_on_sapphire_rapids() -> None:
     assert list(precision_remarks(FP32, found))[1:] == [
         "fp32, as chosen: as upstream computes, products by AVX2, AVX-512.",
         "bf16: half of the weights to read, products by AVX512-BF16, AMX-BF16.",
-        "int8: a quarter of the weights to read, products by AVX512-VNNI.",
+        "int8: a quarter of the weights to read, products by AVX512-VNNI (vpdpbusd).",
     ]
+
+
+@pytest.mark.parametrize(
+    ("host", "products"),
+    [("c5 (Skylake)", "AVX-512 (vpmaddwd)"), ("c6a (Zen 3)", "AVX2 (vpmaddwd)"), ("Alder Lake", "AVX2 (vpmaddwd)")],
+)
+def test_remarks_on_int8_without_vnni(host: str, products: str) -> None:
+    found = parse_cpuinfo(x86(HOSTS[host][0]), machine="x86_64")
+    assert (
+        list(precision_remarks(FP32, found))[-1] == f"int8: a quarter of the weights to read, products by {products}."
+    )
 
 
 def test_remarks_on_a_processor_without_instruction_sets() -> None:

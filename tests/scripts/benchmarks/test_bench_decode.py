@@ -20,8 +20,8 @@ ROWS = (1, 3)
 TOLERANCES = {Precision.FP32: 1e-5, Precision.BF16: 0.1, Precision.INT8: 0.05}
 """Largest difference from PyTorch's outputs, as a share of their range."""
 
-OLD = Processor("an old one", frozenset({"avx2"}))
-NEW = Processor("a new one", frozenset({"avx512f", "avx512_vnni", "avx512_bf16"}))
+OLD = Processor("an old one", frozenset())
+NEW = Processor("a new one", frozenset({"avx512bw", "avx512_vnni", "avx512_bf16"}))
 
 
 def backend_of(timings: dict[str, Any]) -> Backend:

@@ -119,7 +119,7 @@ class BatchedEngine:
         variant = self.loaded.variant
         files = [(checkpoint / name).resolve() for name in (variant.t3_file, variant.s3gen_file)]
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return digest_of([disk_cache.sources_digest(), torch.__version__, options.label(), states])
+        return digest_of([disk_cache.kernels_digest(), torch.__version__, options.label(), states])
 
     @property
     def card(self) -> EngineCard:

@@ -14,9 +14,10 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM, MASKED_SCORE, SOFTMAX_FACTOR, padded_length
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI64, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, tile_f32
+from worker.engines.chatterbox.kernels.simd.gemm import NR, tile_f32
 from worker.engines.chatterbox.kernels.simd.rows import accumulate_rows, vector_matrix_product
 from worker.engines.chatterbox.kernels.simd.softmax import exp2_f32
+from worker.engines.chatterbox.kernels.simd.targets import MR
 
 KEY_BLOCK = NR
 """Positions of a block of keys."""

@@ -14,8 +14,9 @@ from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM, MASKED_S
 from worker.engines.chatterbox.kernels.jit import ArrayF32, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, tile_f32, transpose_block
+from worker.engines.chatterbox.kernels.simd.gemm import NR, tile_f32, transpose_block
 from worker.engines.chatterbox.kernels.simd.softmax import exp2_f32
+from worker.engines.chatterbox.kernels.simd.targets import MR
 
 KEY_LANE_BYTES = NR * 4
 """Packed keys are panels of NR positions, (time / NR, HEAD_DIM, NR): bytes from one dimension of a head to the next."""

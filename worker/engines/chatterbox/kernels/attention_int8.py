@@ -2,8 +2,7 @@
 
 Queries and keys have a scale for each position. The mean of all keys is subtracted from each: it shifts all scores of a
 query alike, which a softmax does not see, and what all keys have in common then costs no precision (SageAttention,
-arXiv 2410.02367). Weights have 12 bits and values 10: a softmax has a long tail, which 8 bits would lose. Needs
-AVX512-VNNI.
+arXiv 2410.02367). Weights have 12 bits and values 10: a softmax has a long tail, which 8 bits would lose.
 """
 
 from __future__ import annotations
@@ -15,13 +14,28 @@ import torch
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
-from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayU8, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.quantize import MIN_ABS_MAX, ZERO_POINT, quantize_row
+from worker.engines.chatterbox.kernels.quantize import (
+    ACTIVATION_BYTES,
+    ACTIVATION_DTYPE,
+    MIN_ABS_MAX,
+    ZERO_POINT,
+    quantize_activations,
+    quantize_row,
+)
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, tile_int8, tile_int8_from, tile_int16, transpose_block
+from worker.engines.chatterbox.kernels.simd.gemm import (
+    INT8_GROUP,
+    NR,
+    tile_int8,
+    tile_int8_from,
+    tile_int16,
+    transpose_block,
+)
 from worker.engines.chatterbox.kernels.simd.rows import abs_max, interleave_int16
 from worker.engines.chatterbox.kernels.simd.softmax import dequantize_scores, exp2_int16
+from worker.engines.chatterbox.kernels.simd.targets import MR
 
 WEIGHT_BITS = np.float32(12)
 """The largest weight of a query's softmax is quantized to 2**12."""
@@ -55,7 +69,7 @@ def _attention(
 ) -> None:
     """The heads `begin` to `end`."""
     time, width = qkv.shape[0], qkv.shape[1] // 3 // heads
-    queries = np.zeros(((time + MR - 1) // MR * MR, width), np.uint8)
+    queries = np.zeros(((time + MR - 1) // MR * MR, width), ACTIVATION_DTYPE)
     query_scales = np.zeros(len(queries), np.float32)
     columns = padded_length(time)
     keys, values = aligned_zeros(columns * width // 4), aligned_zeros(columns * NR // 2)
@@ -65,7 +79,8 @@ def _attention(
         start = head * width
         for at in range(time):
             place = qkv.ctypes.data + at * qkv.strides[0] + start * 4
-            query_scales[at] = factor * quantize_row(place, width, ZERO_POINT, queries.ctypes.data + at * width)
+            query = queries.ctypes.data + at * width * ACTIVATION_BYTES
+            query_scales[at] = factor * quantize_activations(place, width, query)
         _pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
         _zero_point_corrections(keys, time, corrections)
         value_scale = _pack_values(qkv, (2 * heads + head) * width, width, max_value, values)
@@ -74,7 +89,10 @@ def _attention(
 
 @jit
 def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
-    """Quantize one head's keys less their mean, into panels of NR positions: int8 (time / NR, width / 4, NR, 4)."""
+    """Quantize one head's keys less their mean, into panels of NR positions.
+
+    The panels are int8 (time / NR, width / INT8_GROUP, NR, INT8_GROUP).
+    """
     time = len(qkv)
     mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
     for at in range(time):
@@ -89,25 +107,46 @@ def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: Ar
         for lane in range(width):
             key[lane] = qkv[at, start + lane] - mean[lane]
         block_row = at % LANES
-        scales[at] = quantize_row(key.ctypes.data, width, np.int32(0), block.ctypes.data + block_row * LANES * 4)
+        scales[at] = quantize_row(key.ctypes.data, width, block.ctypes.data + block_row * LANES * 4)
         if block_row == LANES - 1 or at == time - 1:
             transpose_block(block.ctypes.data, LANES * 4, transposed.ctypes.data, LANES * 4)
-            first = at - block_row
-            place = first // NR * (NR * width // 4) + first % NR
-            for number in range(width // 4):
-                for lane in range(LANES):
-                    keys[place + number * NR + lane] = transposed[number, lane]
+            _store_keys(transposed, at - block_row, width, keys)
+
+
+@jit
+def _store_keys(block: ArrayI32, first: int, width: int, keys: ArrayI32) -> None:
+    """Store LANES keys from position `first` on: their width in groups of four bytes, (width / 4, LANES)."""
+    if INT8_GROUP == 4:
+        place = first // NR * (NR * width // 4) + first % NR
+        for number in range(width // 4):
+            for lane in range(LANES):
+                keys[place + number * NR + lane] = block[number, lane]
+    else:
+        halves = keys.view(np.int16)
+        place = first // NR * (NR * width // 2) + first % NR
+        for number in range(width // 4):
+            for lane in range(LANES):
+                halves[place + 2 * number * NR + lane] = block[number, lane]
+                halves[place + (2 * number + 1) * NR + lane] = block[number, lane] >> 16
 
 
 @jit
 def _zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) -> None:
     """The product of the queries' ZERO_POINT with each key, negated: the sums of the scores start from it."""
     width = len(keys) * 4 // len(corrections)
-    rows = np.full((MR, width), ZERO_POINT, np.uint8)
+    rows = np.full((MR, width), ZERO_POINT, ACTIVATION_DTYPE)
     sums = np.empty((MR, NR), np.int32)
     for at in range(0, time, NR):
         panel = keys.ctypes.data + at * width
-        tile_int8(rows.ctypes.data, width, panel, NR * 4, width // 4, sums.ctypes.data, NR * 4)
+        tile_int8(
+            rows.ctypes.data,
+            width * ACTIVATION_BYTES,
+            panel,
+            NR * INT8_GROUP,
+            width // INT8_GROUP,
+            sums.ctypes.data,
+            NR * 4,
+        )
         for number in range(min(NR, time - at)):
             corrections[at + number] = -sums[0, number]
 
@@ -128,7 +167,7 @@ def _pack_values(qkv: ArrayF32, start: int, width: int, max_value: np.float32, v
 
 @jit
 def _head_attention(  # noqa: PLR0917
-    queries: ArrayU8,
+    queries: ArrayQuantized,
     query_scales: ArrayF32,
     keys: ArrayI32,
     key_scales: ArrayF32,
@@ -150,11 +189,11 @@ def _head_attention(  # noqa: PLR0917
     for first in range(0, len(queries), MR):
         for at in range(0, columns, NR):
             tile_int8_from(
-                queries.ctypes.data + first * width,
-                width,
+                queries.ctypes.data + first * width * ACTIVATION_BYTES,
+                width * ACTIVATION_BYTES,
                 keys.ctypes.data + at * width,
-                NR * 4,
-                width // 4,
+                NR * INT8_GROUP,
+                width // INT8_GROUP,
                 score_sums.ctypes.data + at * 4,
                 columns * 4,
                 corrections.ctypes.data + at * 4,

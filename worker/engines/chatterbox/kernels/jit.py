@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,12 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 ArrayF32 = npt.NDArray[np.float32]
+ArrayI8 = npt.NDArray[np.int8]
 ArrayI32 = npt.NDArray[np.int32]
 ArrayI64 = npt.NDArray[np.int64]
 ArrayU8 = npt.NDArray[np.uint8]
+ArrayQuantized = npt.NDArray[np.integer[Any]]
+"""Quantized activations, see `quantize.ACTIVATION_DTYPE`."""
 
 
 def jit(function: Callable[P, T]) -> Callable[P, T]:

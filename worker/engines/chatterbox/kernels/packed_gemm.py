@@ -11,11 +11,11 @@ speed, see docs/benchmarks.md. Therefore:
 - A micro-kernel (`simd.gemm`) accumulates mr rows of C in registers over all of K. The epilogue then dequantizes them,
   adds the bias and applies the activation while they are in the core's first-level cache.
 
-In int8, A are unsigned bytes around a zero point, A = row_scale · (Q - ZERO_POINT), and B are signed bytes with a scale
-for each column. The zero-point correction, ZERO_POINT times the sum of B's column, is subtracted from the int32 sums.
+In int8, A are unsigned numbers around a zero point, A = row_scale · (Q - ZERO_POINT), and B are signed bytes with a
+scale for each column. The zero-point correction, ZERO_POINT times the sum of B's column, is subtracted from the int32
+sums.
 
-A sum is accumulated over K in the same order for every mr, so a row's result does not depend on the other rows. Float32
-is made for processors with AVX-512 and runs on all; int8 needs AVX512-VNNI.
+A sum is accumulated over K in the same order for every mr, so a row's result does not depend on the other rows.
 """
 
 from __future__ import annotations
@@ -27,17 +27,25 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayU8, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI8, ArrayI32, ArrayQuantized, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.quantize import ZERO_POINT, quantize_row, quantize_weight
+from worker.engines.chatterbox.kernels.quantize import (
+    ACTIVATION_BYTES,
+    ACTIVATION_DTYPE,
+    ZERO_POINT,
+    quantize_activations,
+    quantize_weight,
+)
 from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.gemm import MR, NR, PACKED_MR, micro_kernel_f32, micro_kernel_int8
+from worker.engines.chatterbox.kernels.simd.gemm import INT8_GROUP, NR, micro_kernel_f32, micro_kernel_int8
 from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize
+from worker.engines.chatterbox.kernels.simd.targets import NR_VECTORS, TARGET
 from worker.engines.chatterbox.kernels.weights_cache import Arrays, packed
 
-INT8_GROUP = 4
-"""int8 numbers of K that a micro-kernel multiplies at once: 32 bits of them, as one float32."""
+_BLOCKS = TARGET.packed_blocks
+_MANY_ROWS_MR = TARGET.many_rows_mr
+_MAX_MR = _BLOCKS[-1][0]
 ACTIVATIONS = ("none", "gelu", "gelu-tanh")
 """The activations that C may go through."""
 _GELU, _GELU_TANH = 1, 2
@@ -68,7 +76,7 @@ class PackedLinearInt8:
     def __init__(self, weight: Tensor, bias: Tensor | None, activation: str = "none") -> None:
         def pack() -> Arrays:
             quantized, scales = quantize_weight(weight)
-            panels = _pack_b(quantized, INT8_GROUP).contiguous().numpy().view(np.int32)[..., 0]
+            panels = _pack_b(quantized, INT8_GROUP).contiguous().numpy()
             corrections = quantized.sum(1, dtype=torch.int32) * int(ZERO_POINT)
             biases = torch.zeros(len(weight)) if bias is None else bias
             return panels, *map(_pad_columns, (corrections, scales, biases))
@@ -84,7 +92,7 @@ class PackedLinearInt8:
         return out
 
     def multiply_quantized(self, quantized: Tensor, row_scales: Tensor, out: Tensor) -> None:
-        """The same of rows that are quantized already: uint8 (rows, inputs) around ZERO_POINT, float32 (rows,)."""
+        """The same of rows that are quantized already: (rows, inputs) around ZERO_POINT, float32 (rows,)."""
         parallel_for(_gemm_int8, self._blocks, quantized.numpy(), row_scales.numpy(), *self._arrays, out.numpy())
 
 
@@ -102,18 +110,24 @@ def _pad_columns(numbers: Tensor) -> Any:
 
 @jit
 def _choose_mr(m: int) -> int:
-    """The smallest mr that holds all rows in one panel; for more rows, the mr that reads least from the L2 cache."""
-    for mr in PACKED_MR:
-        if m <= mr:
+    """The smallest mr that holds all rows in one panel; for more rows, in as few panels as _MANY_ROWS_MR rows make."""
+    rows = m if m <= _MAX_MR else _divide_up(m, _divide_up(m, _MANY_ROWS_MR))
+    for mr, _ in _BLOCKS:
+        if rows <= mr:
             return mr
-    return PACKED_MR[1]
+    return _MAX_MR
+
+
+@jit
+def _divide_up(number: int, divisor: int) -> int:
+    return (number + divisor - 1) // divisor
 
 
 @jit
 def _pack_a(a: ArrayI32, mr: int) -> ArrayI32:
     """Pack 32-bit groups of A, (M, K), into panels of mr rows, (M / mr, K, mr), the last one padded with zeros."""
     m, k = a.shape
-    panels = (m + mr - 1) // mr
+    panels = _divide_up(m, mr)
     packed = aligned_zeros(panels * k * mr).reshape((panels, k, mr))
     for row in range(m):
         panel, place = row // mr, row % mr
@@ -136,7 +150,7 @@ def _linear_int8(  # noqa: PLR0917
     begin: int,
     end: int,
     a: ArrayF32,
-    b: ArrayI32,
+    b: ArrayI8,
     corrections: ArrayI32,
     column_scales: ArrayF32,
     bias: ArrayF32,
@@ -144,10 +158,10 @@ def _linear_int8(  # noqa: PLR0917
     c: ArrayF32,
 ) -> None:
     m, k = a.shape
-    quantized, row_scales = np.empty((m, k), np.uint8), np.empty(m, np.float32)
+    quantized, row_scales = np.empty((m, k), ACTIVATION_DTYPE), np.empty(m, np.float32)
     for row in range(m):
-        place = a.ctypes.data + row * k * 4
-        row_scales[row] = quantize_row(place, k, ZERO_POINT, quantized.ctypes.data + row * k)
+        out = quantized.ctypes.data + row * k * ACTIVATION_BYTES
+        row_scales[row] = quantize_activations(a.ctypes.data + row * k * 4, k, out)
     _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
 
 
@@ -155,9 +169,9 @@ def _linear_int8(  # noqa: PLR0917
 def _gemm_int8(  # noqa: PLR0917
     begin: int,
     end: int,
-    a: ArrayU8,
+    a: ArrayQuantized,
     row_scales: ArrayF32,
-    b: ArrayI32,
+    b: ArrayI8,
     corrections: ArrayI32,
     column_scales: ArrayF32,
     bias: ArrayF32,
@@ -174,7 +188,7 @@ def _gemm(  # noqa: PLR0917
     end: int,
     a: ArrayI32,
     row_scales: ArrayF32,
-    b: ArrayF32 | ArrayI32,
+    b: ArrayF32 | ArrayI8,
     corrections: ArrayI32,
     column_scales: ArrayF32,
     bias: ArrayF32,
@@ -183,13 +197,15 @@ def _gemm(  # noqa: PLR0917
 ) -> None:
     """C = A · B with A as 32-bit groups, (M, K); only int8 has scales and corrections."""
     mr, k = _choose_mr(len(a)), a.shape[1]
+    column_bytes = k * (INT8_GROUP if int8 else 4)
     panels = _pack_a(a, mr)
     sums, edge = aligned_zeros(mr * NR), aligned_zeros(NR).view(np.float32)
     for column in range(begin * NR, end * NR, NR):
-        b_panels, full = b.ctypes.data + column * k * 4, column + NR <= c.shape[1]
+        b_panels, full = b.ctypes.data + column * column_bytes, column + NR <= c.shape[1]
         bias_place = bias.ctypes.data + column * 4
         for panel in range(len(panels)):
-            _multiply_panel(int8, mr, panels.ctypes.data + panel * mr * k * 4, b_panels, k, sums.ctypes.data)
+            a_panel = panels.ctypes.data + panel * mr * k * 4
+            _multiply_panel(int8, mr, a_panel, b_panels, column_bytes, k, sums.ctypes.data)
             # The epilogue, row by row. C may end within the last block, of which only its columns are copied.
             for row in range(min(mr, len(c) - panel * mr)):
                 out = _address(c, panel * mr + row, column) if full else edge.ctypes.data
@@ -227,13 +243,19 @@ def _copy_edge(edge: ArrayF32, c: ArrayF32, row: int, column: int) -> None:
 
 
 @jit
-def _multiply_panel(int8: bool, mr: int, a: int, b: int, k: int, sums: int) -> None:
+def _multiply_panel(int8: bool, mr: int, a: int, b: int, column_bytes: int, k: int, sums: int) -> None:
     """sums[mr,NR] = A · B of one panel of A, by as many micro-kernels side by side as NR columns take."""
-    parts = mr // MR
-    for part in range(parts):
-        column = part * (NR // parts)
-        b_panels = b + column * k * 4
-        _run_micro_kernel(int8, mr, a, b_panels, k, sums + column * 4, NR * 4)
+    nr = _block_vectors(mr) * LANES
+    for column in range(0, NR, nr):
+        _run_micro_kernel(int8, mr, a, b + column * column_bytes, k, sums + column * 4, NR * 4)
+
+
+@jit
+def _block_vectors(mr: int) -> int:
+    for height, vectors in _BLOCKS:
+        if mr == height:
+            return vectors
+    return NR_VECTORS
 
 
 @jit

@@ -1,21 +1,31 @@
 """Quantization to int8: weights with a scale for each output, activations with a scale for each row or window of rows.
 
-A number is its int8 times the scale. Activations are stored as unsigned bytes around ZERO_POINT, because the processor
-multiplies unsigned with signed bytes (VNNI); the product is corrected for it, see `packed_gemm`.
+A number is its int8 times the scale. Activations are stored as unsigned bytes around ZERO_POINT, because a processor
+with VNNI multiplies unsigned with signed bytes; the product is corrected for it, see `packed_gemm`. Other processors
+multiply int16: for them the same numbers are stored in 16 bits.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayU8, jit
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayQuantized, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.simd.rows import abs_max, quantize_int8
+from worker.engines.chatterbox.kernels.simd.gemm import INT8_GROUP
+from worker.engines.chatterbox.kernels.simd.rows import abs_max, quantize_int8, quantize_int16
 
 ZERO_POINT = np.int32(128)
 """The unsigned byte that stands for 0."""
+ACTIVATION_BYTES = 4 // INT8_GROUP
+ACTIVATION_DTYPE: type[np.integer[Any]]
+ACTIVATION_DTYPE, ACTIVATION_TENSOR_DTYPE = (
+    (np.uint8, torch.uint8) if ACTIVATION_BYTES == 1 else (np.int16, torch.int16)
+)
+"""A quantized activation, as the processor multiplies it: of NumPy's and of PyTorch's."""
 INT8_MAX = np.float32(127)
 """The largest magnitude of a row is scaled to this."""
 MIN_ABS_MAX = np.float32(1e-30)
@@ -31,11 +41,11 @@ def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
 def quantize_windows(
     states: Tensor, row_maxima: Tensor, first: int, dilation: int, out: Tensor, scales: Tensor
 ) -> None:
-    """Quantize a convolution's windows of rows: bytes around ZERO_POINT into `out`, a scale for each into `scales`.
+    """Quantize a convolution's windows of rows: numbers around ZERO_POINT into `out`, a scale for each into `scales`.
 
-    Window n of `out`, uint8 (windows, taps * width), has the rows first + n, first + n + dilation, … of `states`,
-    float32 (time, width), whose largest magnitudes are `row_maxima`; rows before the first and after the last are
-    zeros.
+    Window n of `out`, (windows, taps * width) of ACTIVATION_TENSOR_DTYPE, has the rows first + n, first + n + dilation,
+    … of `states`, float32 (time, width), whose largest magnitudes are `row_maxima`; rows before the first and after the
+    last are zeros.
     """
     arrays = states.numpy(), row_maxima.numpy(), first, dilation, out.numpy(), scales.numpy()
     parallel_for(_quantize_windows, len(out), *arrays)
@@ -49,11 +59,27 @@ def row_abs_max(states: Tensor) -> Tensor:
 
 
 @jit
-def quantize_row(row: int, width: int, zero_point: np.int32, out: int) -> np.float32:
-    """Quantize `width` float32 at the address `row` to bytes at the address `out`; returns their scale."""
+def quantize_row(row: int, width: int, out: int) -> np.float32:
+    """Quantize `width` float32 at the address `row` to int8 at the address `out`; returns their scale."""
     largest: np.float32 = max(abs_max(row, width), MIN_ABS_MAX)
-    quantize_int8(row, width, INT8_MAX / largest, zero_point, out)
+    quantize_int8(row, width, INT8_MAX / largest, np.int32(0), out)
     return largest / INT8_MAX
+
+
+@jit
+def quantize_activations(row: int, width: int, out: int) -> np.float32:
+    """Quantize `width` float32 at the address `row` to activations at the address `out`; returns their scale."""
+    largest: np.float32 = max(abs_max(row, width), MIN_ABS_MAX)
+    _store_activations(row, width, INT8_MAX / largest, out)
+    return largest / INT8_MAX
+
+
+@jit
+def _store_activations(row: int, width: int, inverse_scale: np.float32, out: int) -> None:
+    if ACTIVATION_BYTES == 1:
+        quantize_int8(row, width, inverse_scale, ZERO_POINT, out)
+    else:
+        quantize_int16(row, width, inverse_scale, ZERO_POINT, out)
 
 
 @jit
@@ -71,7 +97,7 @@ def _quantize_windows(
     row_maxima: ArrayF32,
     first: int,
     dilation: int,
-    out: ArrayU8,
+    out: ArrayQuantized,
     scales: ArrayF32,
 ) -> None:
     time, width = states.shape
@@ -85,8 +111,8 @@ def _quantize_windows(
         for tap in range(taps):
             at = first + window + tap * dilation
             if 0 <= at < time:
-                place = out.ctypes.data + (window * taps + tap) * width
-                quantize_int8(states.ctypes.data + at * width * 4, width, INT8_MAX / largest, ZERO_POINT, place)
+                place = out.ctypes.data + (window * taps + tap) * width * ACTIVATION_BYTES
+                _store_activations(states.ctypes.data + at * width * 4, width, INT8_MAX / largest, place)
             else:
                 out[window, tap * width : (tap + 1) * width] = ZERO_POINT
         scales[window] = largest / INT8_MAX

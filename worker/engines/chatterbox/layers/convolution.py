@@ -10,8 +10,13 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.packed_gemm import PackedLinearInt8
-from worker.engines.chatterbox.kernels.quantize import quantize_windows, row_abs_max
-from worker.engines.chatterbox.kernels.simd.gemm import PACKED_MR
+from worker.engines.chatterbox.kernels.quantize import (
+    ACTIVATION_BYTES,
+    ACTIVATION_TENSOR_DTYPE,
+    quantize_windows,
+    row_abs_max,
+)
+from worker.engines.chatterbox.kernels.simd.targets import TARGET
 from worker.engines.chatterbox.layers.onednn import Layer, float_dtype, mkldnn
 from worker.precision import Precision
 
@@ -151,10 +156,6 @@ _WINDOW_BYTES = 2**18
 """Bytes of windows that are multiplied at a time: the core's second-level cache holds them and the weight."""
 
 
-_WINDOW_MULTIPLE = PACKED_MR[1]
-"""Windows are multiplied in multiples of this many: the rows of a block that products of many rows use."""
-
-
 class Int8Convolution:
     """A convolution of stride 1 in int8: a product of windows, each the rows under the taps, side by side."""
 
@@ -163,8 +164,9 @@ class Int8Convolution:
         self._product = PackedLinearInt8(weight.transpose(1, 2).reshape(self._outputs, -1), bias)
         self._width, self._dilation = taps * inputs, dilation
         self._before, self._shortening = before, (taps - 1) * dilation - before - after
-        windows = max(1, min(512, _WINDOW_BYTES // self._width) // _WINDOW_MULTIPLE)
-        self._windows = windows * _WINDOW_MULTIPLE
+        # A multiple of the rows of a block.
+        windows = min(512, _WINDOW_BYTES // (self._width * ACTIVATION_BYTES))
+        self._windows = max(1, windows // TARGET.many_rows_mr) * TARGET.many_rows_mr
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (batch, time, inputs) to (batch, time + before + after - (taps - 1) * dilation, outputs)."""
@@ -175,7 +177,7 @@ class Int8Convolution:
 
     def _convolve(self, states: Tensor, out: Tensor) -> None:
         row_maxima = row_abs_max(states)
-        windows = torch.empty(min(self._windows, len(out)), self._width, dtype=torch.uint8)
+        windows = torch.empty(min(self._windows, len(out)), self._width, dtype=ACTIVATION_TENSOR_DTYPE)
         scales = torch.empty(len(windows))
         for first in range(0, len(out), len(windows)):
             part = out[first : first + len(windows)]

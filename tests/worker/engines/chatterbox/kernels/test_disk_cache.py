@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.harness import ROOT, environment
+from worker.engines.chatterbox.kernels import disk_cache
+from worker.engines.chatterbox.kernels.simd.targets import TARGETS
 
 CODE = """
 import sys, numpy, torch
@@ -36,3 +40,15 @@ def test_the_next_process_finds_what_one_has_compiled(tmp_path: Path) -> None:
     assert any(name.startswith("attention_fp32._attention") for name in cached)
     assert run(tmp_path) == 1
     assert {file.name for file in tmp_path.rglob("*.nbi")} == cached
+
+
+def test_kernels_of_another_instruction_set_lie_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk_cache, "_enabled", [])
+    folders = set()
+    for target in TARGETS:
+        monkeypatch.setattr(disk_cache, "TARGET", target)
+        disk_cache.enable(tmp_path)
+        folders.add(disk_cache.folder())
+    assert len(folders) == len(TARGETS)

@@ -17,6 +17,7 @@ VECTOR_BYTES = 4 * LANES
 F32, I32 = ir.FloatType(), ir.IntType(32)
 F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 I16X16, I8X16 = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(8), LANES)
+I16X32 = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 PREFETCH_BYTES = 4096
 """How far ahead to prefetch: a page, at whose end the processor's own prefetching stops."""
@@ -90,11 +91,18 @@ class Emitter:
         return self.builder.call(function, [one, other], fastmath=("nnan",))
 
     def loop(
-        self, count: Any, step: int, initial: Sequence[Any], body: Callable[[Any, Sequence[Any]], Sequence[Any]]
+        self,
+        count: Any,
+        step: int,
+        initial: Sequence[Any],
+        body: Callable[[Any, Sequence[Any]], Sequence[Any]],
+        *,
+        unroll: int = 4,
     ) -> Sequence[Any]:
         """Run `body(index, values)` for the indices 0, step, … below `count`, at least once.
 
-        The values are `initial` in the first iteration, then what the body returned; returns the last of them.
+        The values are `initial` in the first iteration, then what the body returned; returns the last of them. The loop
+        is unrolled by `unroll`: LLVM would unroll one of a known count into more code than a processor decodes in time.
         """
         builder = self.builder
         before, inside, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
@@ -111,14 +119,14 @@ class Emitter:
         for phi, value in zip(carried, results, strict=True):
             phi.add_incoming(value, builder.block)
         branch = builder.cbranch(builder.icmp_signed("<", following, count), inside, after)
-        branch.set_metadata("llvm.loop", self._unroll_by_four())
+        branch.set_metadata("llvm.loop", self._unrolling(unroll))
         builder.position_at_end(after)
         return results
 
-    def _unroll_by_four(self) -> Any:
-        """Loop metadata; LLVM would unroll a loop of a known count into more code than a processor decodes in time."""
+    def _unrolling(self, times: int) -> Any:
+        """Metadata of a loop that is unrolled so many times."""
         module = self.builder.module
-        count = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.count"), ir.Constant(I32, 4)])
+        count = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.count"), ir.Constant(I32, times)])
         # LLVM identifies a loop by a metadata node that refers to itself.
         loop = module.add_metadata([count, count])
         loop.operands = (loop, count)

@@ -1,79 +1,40 @@
 """Micro-kernels of a matrix product, C[M,N] = A[M,K] · B[K,N], and the transposition of a block.
 
-A micro-kernel computes one small block of C, whose accumulators stay in registers over all of K. K is counted in groups
-of 32 bits: one float32, two int16, or four int8 that lie side by side, as the processor multiplies them (VNNI).
-All arguments are addresses and counts; lda, ldb and ldc are the bytes from a row of A, B or C to its next.
+A micro-kernel computes one small block of C, whose accumulators stay in registers over all of K. A block that exceeds
+the registers is computed in parts, each over all of K. K is counted in groups of numbers that are multiplied at once,
+which lie side by side, see `dot_products`. All arguments are addresses and counts; lda, ldb and ldc are the bytes from
+a row of A, B or C to its next.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
+from itertools import product
 from typing import Any
 
 from llvmlite import ir
-from llvmlite.binding import initialize_native_asmparser
 from numba import types
 
+from worker.engines.chatterbox.kernels.simd.dot_products import DotProduct, DType, dot_product
 from worker.engines.chatterbox.kernels.simd.emitter import (
-    F32,
-    F32X16,
-    I32,
     I32X16,
     LANES,
-    VECTOR_BYTES,
     Emitter,
     simd_intrinsic,
     vector_offset,
 )
+from worker.engines.chatterbox.kernels.simd.targets import MR, NR_VECTORS, TARGET, MicroKernelTarget
 
-MR, NR_VECTORS = 6, 4
-"""Rows of a block of C, and vectors of its columns: 24 of the 32 vector registers accumulate, five hold operands."""
 NR = NR_VECTORS * LANES
 """Columns of a block of C."""
-
-
-@dataclass(frozen=True)
-class _DotProduct:
-    """How one group of A and a vector of groups of B are multiplied and accumulated."""
-
-    group: Any
-    """LLVM's type of a group of A."""
-    vector: Any
-    """LLVM's type of a vector of B's groups, and of a vector of accumulators."""
-    accumulate: Callable[[Emitter, Any, Any, Any], Any]
-    """(emitter, accumulators, A's group in every lane, vector of B): the new accumulators."""
-
-
-def _vpdpbusd(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
-    """Four unsigned bytes of A times four signed bytes of B in each lane."""
-    return emitter.call("llvm.x86.avx512.vpdpbusd.512", I32X16, total, a, b)
-
-
-def _vpdpwssd(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
-    """Two int16 of A times two of B in each lane.
-
-    As inline assembly: LLVM turns its own intrinsic into a product and a sum, which take half as long again.
-    """
-    initialize_native_asmparser()
-    function_type = ir.FunctionType(I32X16, [I32X16, I32X16, I32X16])
-    return emitter.builder.asm(function_type, "vpdpwssd $3, $2, $0", "=v,0,v,v", [total, a, b], side_effect=False)
-
-
-def _fma(emitter: Emitter, total: Any, a: Any, b: Any) -> Any:
-    return emitter.fma(a, b, total)
-
-
-_INT8 = _DotProduct(I32, I32X16, _vpdpbusd)
-_INT16 = _DotProduct(I32, I32X16, _vpdpwssd)
-_F32 = _DotProduct(F32, F32X16, _fma)
+INT8_GROUP = 4 if TARGET.integers is None else TARGET.integers.value
+"""int8 numbers of K that a micro-kernel multiplies at once."""
 
 
 def _accumulate(
     emitter: Emitter,
-    dot: _DotProduct,
+    dot: DotProduct,
     rows: Sequence[Any],
     a_step: Any,
     vectors: Sequence[Any],
@@ -92,7 +53,7 @@ def _accumulate(
         places = [builder.add(vector, builder.mul(index, b_step)) for vector in vectors]
         for place in places:
             emitter.prefetch(place)
-        b = [emitter.load(place, zero, dot.vector) for place in places]
+        b = [dot.load_b(emitter, place) for place in places]
         a_offset = builder.mul(index, a_step)
         results = []
         for row, start in enumerate(rows):
@@ -102,7 +63,7 @@ def _accumulate(
         return results
 
     zero = ir.Constant(a_step.type, 0)
-    return emitter.loop(k, 1, [*initial] * len(rows), body)
+    return emitter.loop(k, 1, [*initial] * len(rows), body, unroll=dot.unroll)
 
 
 def _behind(emitter: Emitter, address: Any, number: int, size: Any) -> Any:
@@ -110,114 +71,119 @@ def _behind(emitter: Emitter, address: Any, number: int, size: Any) -> Any:
     return emitter.builder.add(address, emitter.builder.mul(size, ir.Constant(size.type, number)))
 
 
-def _store(emitter: Emitter, totals: Sequence[Any], vectors: int, c: Any, ldc: Any) -> None:
-    """Store the accumulators of rows x vectors into C."""
-    for number, total in enumerate(totals):
-        row = _behind(emitter, c, number // vectors, ldc)
-        emitter.store(total, row, vector_offset(row, number % vectors), 4)
+def _emit_block(  # noqa: PLR0917
+    dot: DotProduct,
+    accumulators: int,
+    emitter: Emitter,
+    rows: Sequence[Any],
+    a_step: Any,
+    vectors: Sequence[Any],
+    b_step: Any,
+    k: Any,
+    initial: Sequence[Any],
+    c: Any,
+    ldc: Any,
+) -> None:
+    """Compute a block of C, rows x vectors, in parts of at most so many accumulators: see `_accumulate`."""
+    height = min(len(rows), accumulators)
+    width = min(len(vectors), max(1, accumulators // height))
+    for first_row, first_vector in product(range(0, len(rows), height), range(0, len(vectors), width)):
+        part_rows, part = rows[first_row : first_row + height], slice(first_vector, first_vector + width)
+        totals = _accumulate(emitter, dot, part_rows, a_step, vectors[part], b_step, k, initial[part])
+        for number, total in enumerate(totals):
+            row = _behind(emitter, c, first_row + number // width, ldc)
+            emitter.store(total, row, vector_offset(row, first_vector + number % width), 4)
 
 
-def _emit_tile(dot: _DotProduct, emitter: Emitter, *arguments: Any) -> None:
+def _emit_tile(dtype: DType, target: MicroKernelTarget, emitter: Emitter, *arguments: Any) -> None:
     """C[MR,NR] = A · B, added to the NR initial sums if there is an eighth argument: see `tile_int8_from`."""
     a, lda, b, ldb, k, c, ldc, *initial = arguments
+    dot = dot_product(dtype, target)
     rows = [_behind(emitter, a, number, lda) for number in range(MR)]
-    group_bytes, vector_bytes = ir.Constant(a.type, 4), ir.Constant(a.type, VECTOR_BYTES)
+    group_bytes, vector_bytes = ir.Constant(a.type, 4), ir.Constant(a.type, dot.group_bytes * LANES)
     vectors = [_behind(emitter, b, number, vector_bytes) for number in range(NR_VECTORS)]
     start = [
-        emitter.load(initial[0], vector_offset(a, number), dot.vector)
+        emitter.load(initial[0], vector_offset(a, number), dot.total)
         if initial
-        else ir.Constant(dot.vector, [0] * LANES)
+        else ir.Constant(dot.total, [0] * LANES)
         for number in range(NR_VECTORS)
     ]
-    totals = _accumulate(emitter, dot, rows, group_bytes, vectors, ldb, k, start)
-    _store(emitter, totals, NR_VECTORS, c, ldc)
+    _emit_block(dot, target.accumulators, emitter, rows, group_bytes, vectors, ldb, k, start, c, ldc)
 
 
-@simd_intrinsic(types.void(*[types.intp] * 7))
-def tile_f32(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
-    """C[MR,NR] = A[MR,K] · B[K,NR] in float32."""
-    _emit_tile(_F32, emitter, a, lda, b, ldb, k, c, ldc)
+def tile(dtype: DType, target: MicroKernelTarget = TARGET) -> Callable[..., Any]:
+    """A function (a, lda, b, ldb, k, c, ldc): C[MR,NR] = A[MR,K] · B[K,NR].
 
-
-@simd_intrinsic(types.void(*[types.intp] * 7))
-def tile_int16(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
-    """C[MR,NR] = A[MR,K] · B[K,NR] of int16, in int32."""
-    _emit_tile(_INT16, emitter, a, lda, b, ldb, k, c, ldc)
-
-
-@simd_intrinsic(types.void(*[types.intp] * 7))
-def tile_int8(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
-    """C[MR,NR] = A[MR,K] · B[K,NR] of unsigned (A) and signed (B) bytes, in int32."""
-    _emit_tile(_INT8, emitter, a, lda, b, ldb, k, c, ldc)
-
-
-@simd_intrinsic(types.void(*[types.intp] * 8))
-def tile_int8_from(  # noqa: PLR0917
-    emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any, initial: Any
-) -> None:
-    """Like `tile_int8`, with the NR int32 at `initial` added to each row of C."""
-    _emit_tile(_INT8, emitter, a, lda, b, ldb, k, c, ldc, initial)
-
-
-class DType(Enum):
-    """The element type of a packed matrix product."""
-
-    F32 = "f32"
-    INT8 = "int8"
-
-
-def _emit_packed(dot: _DotProduct, mr: int, emitter: Emitter, a: Any, b: Any, k: Any, c: Any, ldc: Any) -> None:
-    """C[mr,nr] = A · B of one panel of A, (K, mr), and of B's panels of LANES columns, (nr / LANES, K, LANES).
-
-    nr is as many columns as there are accumulators for: MR * NR / mr.
+    In float32, or of integers in int32: int16, or unsigned (A) and signed (B) bytes, where A has INT8_GROUP bytes or
+    int16 in a group.
     """
-    vectors = MR * NR_VECTORS // mr
+
+    @simd_intrinsic(types.void(*[types.intp] * 7))
+    def emit(emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any) -> None:
+        _emit_tile(dtype, target, emitter, a, lda, b, ldb, k, c, ldc)
+
+    return emit
+
+
+def tile_from(dtype: DType, target: MicroKernelTarget = TARGET) -> Callable[..., Any]:
+    """A function (a, lda, b, ldb, k, c, ldc, initial): `tile`, with the NR sums at `initial` added to each row of C."""
+
+    @simd_intrinsic(types.void(*[types.intp] * 8))
+    def emit(  # noqa: PLR0917
+        emitter: Emitter, a: Any, lda: Any, b: Any, ldb: Any, k: Any, c: Any, ldc: Any, initial: Any
+    ) -> None:
+        _emit_tile(dtype, target, emitter, a, lda, b, ldb, k, c, ldc, initial)
+
+    return emit
+
+
+tile_f32, tile_int16, tile_int8 = tile(DType.F32), tile(DType.INT16), tile(DType.INT8)
+tile_int8_from = tile_from(DType.INT8)
+
+
+def _emit_packed(  # noqa: PLR0917
+    dot: DotProduct, mr: int, vectors: int, emitter: Emitter, a: Any, b: Any, k: Any, c: Any, ldc: Any
+) -> None:
+    """C[mr,nr] = A · B of one panel of A, (K, mr), and of B's panels of LANES columns, (nr / LANES, K, LANES)."""
     rows = [_behind(emitter, a, number, ir.Constant(a.type, 4)) for number in range(mr)]
-    a_step, b_step = ir.Constant(a.type, mr * 4), ir.Constant(a.type, VECTOR_BYTES)
+    a_step, b_step = ir.Constant(a.type, mr * 4), ir.Constant(a.type, dot.group_bytes * LANES)
     panels = [_behind(emitter, b, number, emitter.builder.mul(k, b_step)) for number in range(vectors)]
-    initial = [ir.Constant(dot.vector, [0] * LANES)] * vectors
-    totals = _accumulate(emitter, dot, rows, a_step, panels, b_step, k, initial)
-    _store(emitter, totals, vectors, c, ldc)
+    initial = [ir.Constant(dot.total, [0] * LANES)] * vectors
+    _emit_block(dot, mr * vectors, emitter, rows, a_step, panels, b_step, k, initial, c, ldc)
 
 
-PACKED_MR = (6, 12, 24)
-"""Rows of the blocks of C in a packed product: 6 x 64, 12 x 32 or 24 x 16.
-
-The more rows, the less of B is read in the time that the computation of one k takes.
-"""
-MICRO_KERNELS = {
-    (dtype, mr): partial(_emit_packed, dot, mr)
-    for dtype, dot in ((DType.F32, _F32), (DType.INT8, _INT8))
-    for mr in PACKED_MR
-}
-"""(element type, rows of a block) -> emits that micro-kernel, see `_emit_packed`."""
+def micro_kernels(dtype: DType, target: MicroKernelTarget = TARGET) -> dict[int, Callable[..., None]]:
+    """Rows of a block -> emits that micro-kernel of a packed product, see `_emit_packed`."""
+    dot = dot_product(dtype, target)
+    return {mr: partial(_emit_packed, dot, mr, vectors) for mr, vectors in target.packed_blocks}
 
 
-def _packed_micro_kernel(dtype: DType) -> Callable[..., Any]:
-    def emit_from(heights: Sequence[int], emitter: Emitter, mr: Any, *arguments: Any) -> None:
-        """Emit the choice among these heights; the last needs no test."""
-        height, *others = heights
+def micro_kernel(dtype: DType, target: MicroKernelTarget = TARGET) -> Callable[..., Any]:
+    """A function (mr, a, b, k, c, ldc): run `micro_kernels(dtype, target)[mr]`."""
+
+    def emit_from(
+        kernels: Sequence[tuple[int, Callable[..., None]]], emitter: Emitter, mr: Any, *arguments: Any
+    ) -> None:
+        """Emit the choice among these kernels; the last needs no test."""
+        (height, kernel), *others = kernels
         if not others:
-            MICRO_KERNELS[dtype, height](emitter, *arguments)
+            kernel(emitter, *arguments)
             return
         chosen = emitter.builder.icmp_signed("==", mr, ir.Constant(mr.type, height))
         with emitter.builder.if_else(chosen) as (then, otherwise):
             with then:
-                MICRO_KERNELS[dtype, height](emitter, *arguments)
+                kernel(emitter, *arguments)
             with otherwise:
                 emit_from(others, emitter, mr, *arguments)
 
     @simd_intrinsic(types.void(*[types.intp] * 6))
-    def micro_kernel(emitter: Emitter, mr: Any, a: Any, b: Any, k: Any, c: Any, ldc: Any) -> None:
-        emit_from(PACKED_MR, emitter, mr, a, b, k, c, ldc)
+    def emit(emitter: Emitter, mr: Any, a: Any, b: Any, k: Any, c: Any, ldc: Any) -> None:
+        emit_from(list(micro_kernels(dtype, target).items()), emitter, mr, a, b, k, c, ldc)
 
-    return micro_kernel
+    return emit
 
 
-micro_kernel_f32 = _packed_micro_kernel(DType.F32)
-"""(mr, a, b, k, c, ldc): run MICRO_KERNELS[DType.F32, mr]."""
-micro_kernel_int8 = _packed_micro_kernel(DType.INT8)
-"""(mr, a, b, k, c, ldc): run MICRO_KERNELS[DType.INT8, mr], of unsigned (A) and signed (B) bytes, in int32."""
+micro_kernel_f32, micro_kernel_int8 = micro_kernel(DType.F32), micro_kernel(DType.INT8)
 
 
 @simd_intrinsic(types.void(*[types.intp] * 4))

@@ -12,6 +12,7 @@ from worker.engines.chatterbox.kernels.simd.emitter import (
     F32,
     F32X16,
     I8X16,
+    I16X16,
     I32X16,
     LANES,
     VECTOR_BYTES,
@@ -21,7 +22,8 @@ from worker.engines.chatterbox.kernels.simd.emitter import (
     simd_intrinsic,
     vector_offset,
 )
-from worker.engines.chatterbox.kernels.simd.gemm import NR, NR_VECTORS
+from worker.engines.chatterbox.kernels.simd.gemm import NR
+from worker.engines.chatterbox.kernels.simd.targets import NR_VECTORS
 
 
 @simd_intrinsic(types.float32(types.intp, types.intp))
@@ -36,19 +38,32 @@ def abs_max(emitter: Emitter, row: Any, count: Any) -> Any:
     return emitter.call("llvm.vector.reduce.fmax.v16f32", F32, maxima)
 
 
-@simd_intrinsic(types.void(types.intp, types.intp, types.float32, types.int32, types.intp))
-def quantize_int8(emitter: Emitter, row: Any, count: Any, inverse_scale: Any, zero_point: Any, out: Any) -> None:
-    """Compute out = round(row * inverse_scale) + zero_point: `count` float32, a multiple of LANES, to bytes."""
+def _quantize(
+    emitter: Emitter, row: Any, count: Any, inverse_scale: Any, zero_point: Any, out: Any, vector: Any
+) -> None:
+    """Compute out = round(row * inverse_scale) + zero_point of LANES float32 at a time, to a vector of that type."""
     builder = emitter.builder
     factors, zero_points = emitter.broadcast(inverse_scale), emitter.broadcast(zero_point)
 
     def body(index: Any, _: Sequence[Any]) -> list[Any]:
         scaled = builder.fmul(emitter.load(row, index, F32X16), factors)
         quantized = builder.add(emitter.round_to_int(scaled), zero_points)
-        emitter.store(builder.trunc(quantized, I8X16), out, index, 1)
+        emitter.store(builder.trunc(quantized, vector), out, index, vector.element.width // 8)
         return []
 
     emitter.loop(count, LANES, [], body)
+
+
+@simd_intrinsic(types.void(types.intp, types.intp, types.float32, types.int32, types.intp))
+def quantize_int8(emitter: Emitter, row: Any, count: Any, inverse_scale: Any, zero_point: Any, out: Any) -> None:
+    """Compute out = round(row * inverse_scale) + zero_point: `count` float32, a multiple of LANES, to bytes."""
+    _quantize(emitter, row, count, inverse_scale, zero_point, out, I8X16)
+
+
+@simd_intrinsic(types.void(types.intp, types.intp, types.float32, types.int32, types.intp))
+def quantize_int16(emitter: Emitter, row: Any, count: Any, inverse_scale: Any, zero_point: Any, out: Any) -> None:
+    """Like `quantize_int8`, to int16."""
+    _quantize(emitter, row, count, inverse_scale, zero_point, out, I16X16)
 
 
 @simd_intrinsic(types.void(types.intp, types.intp, types.float32, *[types.intp] * 4))
