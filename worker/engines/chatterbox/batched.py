@@ -27,6 +27,7 @@ from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.first_piece import crossfade, tokens_of_first_piece
 from worker.engines.chatterbox.kernels import disk_cache
+from worker.engines.chatterbox.kernels.simd.targets import TARGET
 from worker.engines.chatterbox.kernels.weights_cache import weights_cache
 from worker.engines.chatterbox.s3gen.synthesizer import LOOKAHEAD_TOKENS, FirstPiece, Synthesizer
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
@@ -112,6 +113,7 @@ class BatchedEngine:
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
         self._order = WorkOrder()
         trim_heap()
+        log.info("kernels for %s, precision %s", TARGET, options.precision)
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     def _weights_key(self, options: EngineOptions, checkpoint: Path) -> str:

@@ -13,7 +13,8 @@ from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
 from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
-from worker.precision import Precision, detect_processor
+from worker.engines.chatterbox.layers.selection import tiles_attention
+from worker.precision import Precision
 
 RelativeAttention = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """(queries, keys, values, distance_queries, distance_keys): attention whose scores depend on the distance, too.
@@ -32,7 +33,7 @@ def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precis
         qkv = linear(torch.cat([query, key, value]), None, precision)
         return lambda states: attention_int8(qkv(states), heads)
     layers = [linear(weight, None, precision) for weight in (query, key, value)]
-    if precision is Precision.FP32 and len(query) == heads * HEAD_DIM and _has_avx512():
+    if precision is Precision.FP32 and len(query) == heads * HEAD_DIM and tiles_attention():
         return lambda states: attention_fp32(*(layer(states) for layer in layers))
     return lambda states: attention(*(_split_heads(layer(states), heads) for layer in layers))
 
@@ -42,7 +43,7 @@ def relative_attention(heads: int, width: int, precision: Precision) -> Relative
 
     `width` is that of one head. Computes in bfloat16 in bf16, and in float32 in every other precision.
     """
-    if precision is not Precision.BF16 and width == HEAD_DIM and _has_avx512():
+    if precision is not Precision.BF16 and width == HEAD_DIM and tiles_attention():
         return lambda queries, keys, values, *relative: attention_fp32(queries, keys, values, relative)
 
     def layer(queries: Tensor, keys: Tensor, values: Tensor, distance_queries: Tensor, distance_keys: Tensor) -> Tensor:
@@ -53,10 +54,6 @@ def relative_attention(heads: int, width: int, precision: Precision) -> Relative
         return attention(queries, keys, values, biases)
 
     return layer
-
-
-def _has_avx512() -> bool:
-    return "avx512f" in detect_processor().instruction_sets
 
 
 def _distance_scores(queries: Tensor, keys: Tensor) -> Tensor:
