@@ -15,7 +15,7 @@ from llvmlite import ir
 from llvmlite.binding import initialize_native_asmparser
 
 from worker.engines.chatterbox.kernels.simd.emitter import F32, F32X16, I16X32, I32, I32X16, LANES, Emitter
-from worker.engines.chatterbox.kernels.simd.targets import AVX2, IntegerDotProduct, MicroKernelTarget
+from worker.engines.chatterbox.kernels.simd.targets import IntegerDotProduct, MicroKernelTarget
 
 
 class DType(Enum):
@@ -57,7 +57,7 @@ def dot_product(dtype: DType, target: MicroKernelTarget) -> DotProduct:
     if target.integers is IntegerDotProduct.VNNI:
         return DotProduct(I32, I32X16, _vpdpbusd if dtype is DType.INT8 else _vpdpwssd)
     if target.integers is IntegerDotProduct.PMADDWD:
-        accumulate = _vpmaddwd_256 if target is AVX2 else _vpmaddwd_512
+        accumulate = _vpmaddwd_512 if target.vector_bits == 512 else _vpmaddwd_256
         group_bytes = target.integers.value if dtype is DType.INT8 else 4
         # Unrolled, LLVM would add up the products of several k before the accumulators, beyond the registers.
         return DotProduct(I32, I32X16, accumulate, group_bytes, unroll=1)
