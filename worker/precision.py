@@ -37,18 +37,18 @@ INSTRUCTION_SET_NAMES = {
 AVX-512 counts with its products of int16, which every such server processor has.
 """
 
-REQUIRED_INSTRUCTION_SETS = {
-    Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
-    Precision.INT8: ("avx512_vnni", "avx512bw", "avx2"),
-}
-"""A precision needs one of these instruction sets; fp32 runs on any processor."""
-
-_PRODUCTS = {
+_INT8_PRODUCTS = {
     "avx512_vnni": "AVX512-VNNI (vpdpbusd)",
     "avx512bw": "AVX-512 (vpmaddwd)",
     "avx2": "AVX2 (vpmaddwd)",
 }
 """The instruction of int8 products on each instruction set, the fastest first."""
+
+REQUIRED_INSTRUCTION_SETS = {
+    Precision.BF16: ("avx512_bf16", "amx_bf16", "bf16"),
+    Precision.INT8: tuple(_INT8_PRODUCTS),
+}
+"""A precision needs one of these instruction sets; fp32 runs on any processor."""
 
 _REQUIREMENTS = {
     Precision.BF16: "AVX512-BF16 or AMX-BF16 (on Arm: BF16)",
@@ -132,7 +132,7 @@ def precision_remarks(chosen: Precision, processor: Processor) -> Iterator[str]:
 def _products(precision: Precision, processor: Processor) -> str:
     """The instruction sets that products use on the processor, or "" if none of those that matter."""
     if precision is Precision.INT8:
-        return next(name for flag, name in _PRODUCTS.items() if flag in processor.instruction_sets)
+        return next(name for flag, name in _INT8_PRODUCTS.items() if flag in processor.instruction_sets)
     required = REQUIRED_INSTRUCTION_SETS.get(precision, ("avx2", "avx512bw"))
     return _listed(processor.instruction_sets.intersection(required))
 
