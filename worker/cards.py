@@ -63,7 +63,7 @@ class BatchedCard(_Card):
 
     slots: int
     """Utterances that a worker synthesizes at once by default; a calibration may find a better number for a host."""
-    slot_bytes: int
+    slot_bytes: dict[Precision, int]
     """Maximum memory of each slot in bytes: the keys and values of its positions."""
     resident_bytes: dict[Precision, int]
     """Maximum private memory of each worker in bytes, without its slots."""
@@ -182,12 +182,17 @@ SLOT_POSITIONS = 2048
 def _batched(*, layers: int, width: int, rows: int, weights_mib: int, other_mib: int, speed: float) -> BatchedCard:
     """Returns the card of a batched runtime by the shape of its T3, with `rows` batch rows per utterance in float32.
 
-    Each worker has a copy of the weights of T3's layers: `weights_mib` in float32. The rest of its private memory in
-    the longest utterance is `other_mib`.
+    In int8 all workers map one copy of the packed weights of T3's layers, as they do in fp32 on processors with AVX2.
+    Elsewhere, each worker has a copy of its own: `weights_mib` in float32. The rest of its private memory in the
+    longest utterance is `other_mib`.
     """
     return BatchedCard(
         slots=8,
-        slot_bytes=rows * layers * width * SLOT_POSITIONS * 2 * 4,
+        slot_bytes={
+            # Keys and values are float32 in fp32, else float16.
+            precision: rows * layers * width * SLOT_POSITIONS * 2 * (4 if precision is Precision.FP32 else 2)
+            for precision in Precision
+        },
         resident_bytes={
             precision: _MIB * (other_mib + weights_mib * size // 4) for precision, size in _BYTES_PER_WEIGHT.items()
         },
@@ -195,7 +200,8 @@ def _batched(*, layers: int, width: int, rows: int, weights_mib: int, other_mib:
     )
 
 
-_BYTES_PER_WEIGHT = {Precision.FP32: 4, Precision.BF16: 2, Precision.INT8: 1}
+_BYTES_PER_WEIGHT = {Precision.FP32: 4, Precision.BF16: 2, Precision.INT8: 0}
+"""Bytes of a weight in the copy that each worker may have of its own."""
 
 
 _CHATTERBOX = EngineCard(

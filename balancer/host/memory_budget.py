@@ -34,7 +34,8 @@ class WorkerMemory:
         card, batched = CARDS[options.engine], options.batched
         if batched is None:
             return cls(card.resident_bytes, card.shared_bytes)
-        return cls(batched.resident_bytes[options.precision], card.shared_bytes, batched.slot_bytes, batched.slots)
+        private, slot = (sizes[options.precision] for sizes in (batched.resident_bytes, batched.slot_bytes))
+        return cls(private, card.shared_bytes, slot, batched.slots)
 
 
 @dataclass(frozen=True)

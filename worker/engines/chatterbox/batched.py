@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import CARDS, EngineCard, Parameter
+from worker.cards import EngineCard, Parameter
 from worker.checkpoints.fingerprint import digest_of
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
@@ -99,7 +99,7 @@ class BatchedEngine:
 
     def __init__(self, options: EngineOptions, checkpoint: Path) -> None:
         """Raises ModelUnavailableError where the checkpoint does not load, or the slots exceed this host's memory."""
-        _check_memory(options.engine, options.slots)
+        _check_memory(options)
         self.loaded = LoadedModel(options.engine, checkpoint, options.cache_dir)
         self._slots = options.slots
         self._prompt_seconds = options.prompt_seconds
@@ -314,11 +314,11 @@ class BatchedEngine:
         return watermarked.astype(np.float32, copy=False)
 
 
-def _check_memory(name: str, slots: int) -> None:
-    batched = CARDS[name].batched
-    needed, total = slots * (batched.slot_bytes if batched is not None else 0), psutil.virtual_memory().total
+def _check_memory(options: EngineOptions) -> None:
+    batched, total = options.batched, psutil.virtual_memory().total
+    needed = options.slots * (batched.slot_bytes[options.precision] if batched is not None else 0)
     if needed > total:
         raise ModelUnavailableError(
-            f"{slots} slots of {name} take up to {needed / 2**30:.0f} GiB of memory, and this host has "
-            f"{total / 2**30:.0f} GiB: ask for fewer (CHORUS_SLOTS, --slots)"
+            f"{options.slots} slots of {options.engine} take up to {needed / 2**30:.0f} GiB of memory, and this host "
+            f"has {total / 2**30:.0f} GiB: ask for fewer (CHORUS_SLOTS, --slots)"
         )

@@ -28,15 +28,23 @@ def shape(engine: str) -> tuple[int, int]:
     return configuration["num_hidden_layers"], configuration["hidden_size"]
 
 
+@pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("engine", VARIANTS)
-def test_a_slot_takes_the_memory_of_its_keys_and_values(engine: str) -> None:
+def test_a_slot_takes_the_memory_of_its_keys_and_values(engine: str, precision: Precision) -> None:
     layers, width = shape(engine)
     rows = (Gpt2 if VARIANTS[engine].turbo else Llama).rows_per_utterance
     # Allocated but never written, so not resident.
-    cache = KVCache(layers=layers, rows=rows, heads=width // HEAD_WIDTH, length=MAX_POSITIONS, width=HEAD_WIDTH)
+    cache = KVCache(
+        layers=layers,
+        rows=rows,
+        heads=width // HEAD_WIDTH,
+        length=MAX_POSITIONS,
+        width=HEAD_WIDTH,
+        precision=precision,
+    )
     batched = CARDS[engine].batched
     assert batched is not None
-    assert batched.slot_bytes == rows * cache.bytes_per_row
+    assert batched.slot_bytes[precision] == rows * cache.bytes_per_row
 
 
 @pytest.mark.parametrize("engine", VARIANTS)

@@ -33,7 +33,9 @@ class Gpt2:
         self._final_norm = backbone.ln_f
         self._head = decode_linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         width = backbone.config.n_embd // heads
-        self.cache = KVCache(layers=len(self._layers), rows=rows, heads=heads, length=length, width=width)
+        self.cache = KVCache(
+            layers=len(self._layers), rows=rows, heads=heads, length=length, width=width, precision=precision
+        )
 
     def embed_voice(self, conditionals: Any) -> Tensor:
         """Embeddings of a voice: (1, positions, width)."""

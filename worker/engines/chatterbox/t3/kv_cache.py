@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.attention_decode import KEY_BLOCK, attention_decode
+from worker.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class QuerySpan:
 class SharedPrefix:
     """Keys and values of the positions that precede every text of a voice.
 
-    Keys are float32 (layers, heads, blocks, width, KEY_BLOCK), values (layers, heads, count, width).
+    Keys are (layers, heads, blocks, width, KEY_BLOCK), values (layers, heads, count, width).
     """
 
     keys: Tensor
@@ -56,18 +57,25 @@ class StepPlan:
 
 
 class KVCache:
-    """Keys and values of `rows` rows, each of `length` positions behind its prefix, allocated once."""
+    """Keys and values of `rows` rows, each of `length` positions behind its prefix, allocated once.
 
-    def __init__(self, *, layers: int, rows: int, heads: int, length: int, width: int) -> None:
+    They are float32 in fp32, which is exact, and else float16: products of fewer bits have larger errors than that.
+    """
+
+    def __init__(
+        self, *, layers: int, rows: int, heads: int, length: int, width: int, precision: Precision = Precision.FP32
+    ) -> None:
+        self._dtype = torch.float32 if precision is Precision.FP32 else torch.float16
         self._no_prefix = SharedPrefix(
-            torch.empty(layers, heads, 0, width, KEY_BLOCK), torch.empty(layers, heads, 0, width)
+            torch.empty(layers, heads, 0, width, KEY_BLOCK, dtype=self._dtype),
+            torch.empty(layers, heads, 0, width, dtype=self._dtype),
         )
         self._prefixes = [self._no_prefix] * rows
         self._length = length
         blocks = _blocks(length)
         # Memory that was never written is not resident. Attention masks whatever lies past a row's end.
-        self._keys = torch.empty(layers, rows, heads, blocks, width, KEY_BLOCK)
-        self._values = torch.empty(layers, rows, heads, blocks * KEY_BLOCK, width)
+        self._keys = torch.empty(layers, rows, heads, blocks, width, KEY_BLOCK, dtype=self._dtype)
+        self._values = torch.empty(layers, rows, heads, blocks * KEY_BLOCK, width, dtype=self._dtype)
 
     @property
     def length(self) -> int:
@@ -127,11 +135,12 @@ class KVCache:
         prefix = self._prefixes[span.row]
         start, end = span.start - prefix.count, span.start + span.count - prefix.count
         positions = torch.arange(start, end)
-        self._keys[layer, span.row][:, positions // KEY_BLOCK, :, positions % KEY_BLOCK] = keys
+        self._keys[layer, span.row][:, positions // KEY_BLOCK, :, positions % KEY_BLOCK] = keys.to(self._dtype)
         self._values[layer, span.row, :, start:end] = values.transpose(0, 1)
         weights = self._attention_weights(layer, span, slice(None), queries.transpose(0, 1))
         on_prefix, on_row = weights.split([prefix.count, end], -1)
-        output = on_prefix @ prefix.values[layer] + on_row @ self._values[layer, span.row, :, :end]
+        own_values = self._values[layer, span.row, :, :end]
+        output = on_prefix @ prefix.values[layer].float() + on_row @ own_values.float()
         return output.transpose(0, 1).flatten(1)
 
     def attention_weights(self, layer: int, row: int, head: int, queries: Tensor, span: QuerySpan) -> Tensor:
@@ -160,8 +169,8 @@ def _blocks(count: int) -> int:
 
 
 def _unblocked(keys: Tensor, count: int) -> Tensor:
-    """Keys of the first `count` positions: (…, blocks, width, KEY_BLOCK) → (…, width, count)."""
-    return keys[..., : _blocks(count), :, :].movedim(-3, -2).flatten(-2)[..., :count]
+    """Keys of the first `count` positions: (…, blocks, width, KEY_BLOCK) → float32 (…, width, count)."""
+    return keys[..., : _blocks(count), :, :].float().movedim(-3, -2).flatten(-2)[..., :count]
 
 
 def _causal_mask(span: QuerySpan) -> Tensor:

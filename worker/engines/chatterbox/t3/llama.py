@@ -35,7 +35,14 @@ class Llama:
         self._rotary, self._final_norm = backbone.rotary_emb, backbone.norm
         self._head = decode_linear(t3.speech_head.weight, t3.speech_head.bias, Precision.FP32, rows=rows)
         first = self._layers[0]
-        self.cache = KVCache(layers=len(self._layers), rows=rows, heads=first.heads, length=length, width=first.width)
+        self.cache = KVCache(
+            layers=len(self._layers),
+            rows=rows,
+            heads=first.heads,
+            length=length,
+            width=first.width,
+            precision=precision,
+        )
 
     def embed_voice(self, conditionals: Any) -> Tensor:
         """Embeddings of a voice and its exaggeration: (1, positions, width)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,8 @@ def test_damage_is_found_and_named(
         return model
 
     monkeypatch.setattr("worker.engines.chatterbox.upstream.loaded_model.load", damaging)
+    # The weights cache has the packed weights of the model without damage.
+    monkeypatch.setattr("worker.engines.chatterbox.batched.weights_cache", lambda *_: nullcontext())
     report = checked("turbo", texts=TEXTS[:1], recognise=damage is _no_number)
     verdict = report.precisions[0].verdict
     assert verdict.fitness is Fitness.NOT_RECOMMENDED

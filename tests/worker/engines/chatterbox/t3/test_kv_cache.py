@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.t3.kv_cache import KVCache, QuerySpan, SharedPrefix
+from worker.precision import Precision
 
 LAYERS, HEADS, WIDTH = 2, 3, 64
 
@@ -25,8 +26,9 @@ def drawn() -> Iterator[None]:
 class ReferenceSequence:
     """One row, with the queries, keys and values of all its positions, (3, positions, heads, width) for each layer."""
 
-    def __init__(self, row: int, prefix: ReferenceSequence | None = None) -> None:
+    def __init__(self, row: int, prefix: ReferenceSequence | None = None, *, half: bool = False) -> None:
         self.row = row
+        self.half = half
         self.qkv: list[Tensor] = list(prefix.qkv) if prefix else [torch.empty(3, 0, HEADS, WIDTH)] * LAYERS
 
     @property
@@ -34,7 +36,12 @@ class ReferenceSequence:
         return int(self.qkv[0].shape[1])
 
     def attention(self, layer: int, new: Tensor) -> Tensor:
-        """Append new positions, (3, count, heads, width); returns their attention output, by PyTorch."""
+        """Append new positions, (3, count, heads, width); returns their attention output, by PyTorch.
+
+        In `half`, keys and values are rounded to float16.
+        """
+        if self.half:
+            new = torch.cat([new[:1], new[1:].half().float()])
         self.qkv[layer] = torch.cat([self.qkv[layer], new], 1)
         queries, keys, values = self.qkv[layer].transpose(1, 2)
         output = F.scaled_dot_product_attention(queries[None], keys[None], values[None], is_causal=True)[0]
@@ -53,26 +60,28 @@ def step(cache: KVCache, schedule: list[tuple[ReferenceSequence, int]]) -> None:
         assert (found - expected).abs().max() < 1e-5
 
 
-def computed_prefix(cache: KVCache, count: int) -> tuple[SharedPrefix, ReferenceSequence]:
+def computed_prefix(cache: KVCache, count: int, *, half: bool = False) -> tuple[SharedPrefix, ReferenceSequence]:
     """A prefix of random positions, and its reference sequence."""
-    spare = ReferenceSequence(0)
+    spare = ReferenceSequence(0, half=half)
     cache.start_row(0, None)
     step(cache, [(spare, count)])
     return cache.copy_prefix(0, count), spare
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_sequences_of_several_voices_are_computed_together(seed: int) -> None:
-    order = random.Random(seed)
-    cache = KVCache(layers=LAYERS, rows=6, heads=HEADS, length=100, width=WIDTH)
-    voices = [computed_prefix(cache, 70), computed_prefix(cache, 64), computed_prefix(cache, 1), (None, None)]
+@pytest.mark.parametrize(
+    ("seed", "precision"), [*((seed, Precision.FP32) for seed in range(3)), (3, Precision.INT8), (4, Precision.BF16)]
+)
+def test_sequences_of_several_voices_are_computed_together(seed: int, precision: Precision) -> None:
+    order, half = random.Random(seed), precision is not Precision.FP32
+    cache = KVCache(layers=LAYERS, rows=6, heads=HEADS, length=100, width=WIDTH, precision=precision)
+    voices = [*(computed_prefix(cache, count, half=half) for count in (70, 64, 1)), (None, None)]
     sequences: dict[int, ReferenceSequence] = {}
     for _ in range(25):
         if len(sequences) < 5:
             row = order.choice([row for row in range(1, 6) if row not in sequences])
             prefix, reference = order.choice(voices)
             cache.start_row(row, prefix)
-            sequences[row] = ReferenceSequence(row, reference)
+            sequences[row] = ReferenceSequence(row, reference, half=half)
         step(
             cache,
             [
@@ -127,6 +136,7 @@ def test_heads_of_another_width_are_refused() -> None:
         cache.attention(0, new, new, new, cache.plan_step([QuerySpan(0, 0, 1)]))
 
 
-def test_the_memory_of_a_row_is_as_stated() -> None:
-    cache = KVCache(layers=LAYERS, rows=5, heads=HEADS, length=100, width=WIDTH)
-    assert cache.bytes_per_row == 2 * 4 * LAYERS * HEADS * WIDTH * 128
+@pytest.mark.parametrize(("precision", "size"), [(Precision.FP32, 4), (Precision.BF16, 2), (Precision.INT8, 2)])
+def test_the_memory_of_a_row_is_as_stated(precision: Precision, size: int) -> None:
+    cache = KVCache(layers=LAYERS, rows=5, heads=HEADS, length=100, width=WIDTH, precision=precision)
+    assert cache.bytes_per_row == 2 * size * LAYERS * HEADS * WIDTH * 128

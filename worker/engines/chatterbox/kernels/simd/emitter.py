@@ -16,6 +16,7 @@ VECTOR_BYTES = 4 * LANES
 
 F32, I32 = ir.FloatType(), ir.IntType(32)
 F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
+F16X16 = ir.VectorType(ir.HalfType(), LANES)
 I16X16, I8X16 = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(8), LANES)
 I16X32 = ir.VectorType(ir.IntType(16), 2 * LANES)
 
@@ -51,6 +52,13 @@ class Emitter:
     def load(self, address: Any, offset: Any, pointee: Any) -> Any:
         """Load a `pointee`, `offset` 32-bit numbers behind the address."""
         return self.builder.load(self.pointer(address, offset, 4, pointee), align=4)
+
+    def load_f32(self, address: Any, offset: Any, stored: Any) -> Any:
+        """Load LANES floats as float32, `offset` numbers behind the address; they are `stored` as F32X16 or F16X16."""
+        if stored is F32X16:
+            return self.load(address, offset, F32X16)
+        vector = self.builder.load(self.pointer(address, offset, 2, stored), align=2)
+        return self.builder.fpext(vector, F32X16)
 
     def store(self, value: Any, address: Any, offset: Any, size: int) -> None:
         """Store a value `offset` items of `size` bytes behind the address."""

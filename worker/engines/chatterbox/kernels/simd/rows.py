@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 
 from worker.engines.chatterbox.kernels.simd.emitter import (
+    F16X16,
     F32,
     F32X16,
     I8X16,
@@ -117,49 +118,93 @@ def interleave_int16(emitter: Emitter, even: Any, odd: Any, count: Any, inverse_
     emitter.loop(count, LANES, [], body)
 
 
-@simd_intrinsic(types.void(*[types.intp] * 6))
-def vector_matrix_product(emitter: Emitter, vector: Any, matrix: Any, row_bytes: Any, k: Any, n: Any, out: Any) -> None:
-    """out[N] = vector[K] · matrix[K,N] in float32; rows of the matrix lie `row_bytes` apart.
+@simd_intrinsic(types.void(*[types.intp] * 3))
+def widen_f16(emitter: Emitter, row: Any, count: Any, out: Any) -> None:
+    """Convert `count` float16, a multiple of LANES, to float32."""
 
-    Computes NR columns at a time: reads and writes up to the next multiple of NR.
-    """
-    builder = emitter.builder
-
-    def block(first: Any, _: Sequence[Any]) -> list[Any]:
-        start = builder.add(matrix, builder.mul(first, ir.Constant(first.type, 4)))
-
-        def body(index: Any, totals: Sequence[Any]) -> list[Any]:
-            number = emitter.broadcast(emitter.load(vector, index, F32))
-            return _add_weighted(emitter, number, builder.add(start, builder.mul(index, row_bytes)), totals)
-
-        totals = emitter.loop(k, 1, [f32x16(0.0)] * NR_VECTORS, body)
-        for number, total in enumerate(totals):
-            emitter.store(total, out, builder.add(first, vector_offset(first, number)), 4)
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        emitter.store(emitter.load_f32(row, index, F16X16), out, index, 4)
         return []
 
-    emitter.loop(n, NR, [], block)
+    emitter.loop(count, LANES, [], body)
 
 
-@simd_intrinsic(types.void(*[types.intp] * 4))
-def accumulate_rows(emitter: Emitter, weights: Any, rows: Any, k: Any, out: Any) -> None:
-    """out[NR] += weights[K] · rows[K,NR] in float32."""
-    builder = emitter.builder
+@simd_intrinsic(types.void(*[types.intp] * 3))
+def narrow_f16(emitter: Emitter, row: Any, count: Any, out: Any) -> None:
+    """Round `count` float32, a multiple of LANES, to float16; what is too large becomes infinite."""
 
-    def body(index: Any, totals: Sequence[Any]) -> list[Any]:
-        weight = emitter.broadcast(emitter.load(weights, index, F32))
-        place = builder.add(rows, builder.mul(index, ir.Constant(index.type, NR * 4)))
-        return _add_weighted(emitter, weight, place, totals)
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        emitter.store(emitter.builder.fptrunc(emitter.load(row, index, F32X16), F16X16), out, index, 2)
+        return []
 
-    initial = [emitter.load(out, vector_offset(out, number), F32X16) for number in range(NR_VECTORS)]
-    for number, total in enumerate(emitter.loop(k, 1, initial, body)):
-        emitter.store(total, out, vector_offset(out, number), 4)
+    emitter.loop(count, LANES, [], body)
 
 
-def _add_weighted(emitter: Emitter, weight: Any, row: Any, totals: Sequence[Any]) -> list[Any]:
-    """Add weight * row, NR float32, to the accumulators; prefetches what lies behind the row."""
-    for number in range(NR_VECTORS):
-        emitter.prefetch(emitter.builder.add(row, ir.Constant(row.type, VECTOR_BYTES * number)))
+def _vector_matrix_product(stored: Any) -> Callable[..., Any]:
+    @simd_intrinsic(types.void(*[types.intp] * 6))
+    def product(emitter: Emitter, vector: Any, matrix: Any, row_bytes: Any, k: Any, n: Any, out: Any) -> None:
+        builder = emitter.builder
+
+        def block(first: Any, _: Sequence[Any]) -> list[Any]:
+            start = builder.add(matrix, builder.mul(first, ir.Constant(first.type, _size(stored) // LANES)))
+
+            def body(index: Any, totals: Sequence[Any]) -> list[Any]:
+                number = emitter.broadcast(emitter.load(vector, index, F32))
+                return _add_weighted(emitter, number, builder.add(start, builder.mul(index, row_bytes)), stored, totals)
+
+            totals = emitter.loop(k, 1, [f32x16(0.0)] * NR_VECTORS, body)
+            for number, total in enumerate(totals):
+                emitter.store(total, out, builder.add(first, vector_offset(first, number)), 4)
+            return []
+
+        emitter.loop(n, NR, [], block)
+
+    return product
+
+
+vector_matrix_product = _vector_matrix_product(F32X16)
+"""(vector, matrix, row_bytes, k, n, out): out[N] = vector[K] · matrix[K,N] in float32.
+
+Rows of the matrix lie `row_bytes` apart. Computes NR columns at a time: reads and writes up to the next multiple of NR.
+"""
+vector_matrix_product_f16 = _vector_matrix_product(F16X16)
+"""The same of a matrix of float16."""
+
+
+def _accumulate_rows(stored: Any) -> Callable[..., Any]:
+    @simd_intrinsic(types.void(*[types.intp] * 4))
+    def accumulate(emitter: Emitter, weights: Any, rows: Any, k: Any, out: Any) -> None:
+        builder = emitter.builder
+        row_bytes = NR_VECTORS * _size(stored)
+
+        def body(index: Any, totals: Sequence[Any]) -> list[Any]:
+            weight = emitter.broadcast(emitter.load(weights, index, F32))
+            place = builder.add(rows, builder.mul(index, ir.Constant(index.type, row_bytes)))
+            return _add_weighted(emitter, weight, place, stored, totals)
+
+        initial = [emitter.load(out, vector_offset(out, number), F32X16) for number in range(NR_VECTORS)]
+        for number, total in enumerate(emitter.loop(k, 1, initial, body)):
+            emitter.store(total, out, vector_offset(out, number), 4)
+
+    return accumulate
+
+
+accumulate_rows = _accumulate_rows(F32X16)
+"""(weights, rows, k, out): out[NR] += weights[K] · rows[K,NR] in float32."""
+accumulate_rows_f16 = _accumulate_rows(F16X16)
+"""The same of rows of float16."""
+
+
+def _add_weighted(emitter: Emitter, weight: Any, row: Any, stored: Any, totals: Sequence[Any]) -> list[Any]:
+    """Add weight * row, NR floats, to the accumulators; prefetches what lies behind the row."""
+    for line in range(0, NR_VECTORS * _size(stored), VECTOR_BYTES):
+        emitter.prefetch(emitter.builder.add(row, ir.Constant(row.type, line)))
     return [
-        emitter.fma(weight, emitter.load(row, vector_offset(row, number), F32X16), total)
+        emitter.fma(weight, emitter.load_f32(row, vector_offset(row, number), stored), total)
         for number, total in enumerate(totals)
     ]
+
+
+def _size(stored: Any) -> int:
+    """Bytes of a vector, F32X16 or F16X16."""
+    return VECTOR_BYTES if stored is F32X16 else VECTOR_BYTES // 2

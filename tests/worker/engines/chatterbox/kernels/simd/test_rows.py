@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, jit
-from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize
+from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize, narrow_f16, widen_f16
+
+ArrayI16 = npt.NDArray[np.int16]
 
 
 @jit
@@ -41,3 +44,25 @@ def test_add_bias() -> None:
     out = np.empty(64, np.float32)
     _add_bias(row, bias, out)
     assert np.array_equal(out, row + bias)
+
+
+@jit
+def _narrow(row: ArrayF32, out: ArrayI16) -> None:
+    narrow_f16(row.ctypes.data, len(row), out.ctypes.data)
+
+
+@jit
+def _widen(row: ArrayI16, out: ArrayF32) -> None:
+    widen_f16(row.ctypes.data, len(row), out.ctypes.data)
+
+
+def test_float16_is_rounded_and_widened_as_numpy_does() -> None:
+    # Subnormal, largest, too large, negative zero, and ties.
+    special = np.array([6e-8, 65504, 1e6, -1e6, -0.0, 1 + 2**-11, 1 + 3 * 2**-11, 2**-15], np.float32)
+    row = np.concatenate([special, np.random.default_rng(9).standard_normal(56).astype(np.float32)])
+    half, wide = np.empty(64, np.int16), np.empty(64, np.float32)
+    _narrow(row, half)
+    with np.errstate(over="ignore"):
+        assert np.array_equal(half, row.astype(np.float16).view(np.int16))
+    _widen(half, wide)
+    assert np.array_equal(wide, half.view(np.float16).astype(np.float32))
