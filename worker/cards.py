@@ -216,7 +216,7 @@ _CHATTERBOX = EngineCard(
     segments=SegmentLength(minimum=100, maximum=280),
     extra="chatterbox",
     # Not measured: Turbo's figure plus the difference between the two in the stock runtime.
-    batched=_batched(layers=30, width=1024, rows=2, weights_mib=1920, other_mib=3724, speed=0.03),
+    batched=_batched(layers=30, width=1024, rows=2, weights_mib=1920, other_mib=2724, speed=0.03),
     seconds_per_character=0.065,
     speed=0.05,
 )
@@ -229,10 +229,10 @@ _TURBO = _CHATTERBOX.model_copy(
         # The peak on one thread was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
-        # The peak on one thread in fp32 was 4,093 MiB in an utterance of 40 s, its slot included, and 2,884 MiB when
-        # ready (int8: 1,936). Two workers with all 8 slots in use made 1.252 audio seconds per second: the prior is a
+        # With the weights mapped, the peak on one thread was 1,972 MiB in fp32 (int8: 1,836), about 560 of slots, in an
+        # utterance of 40 s after eight of 6 s at once, in which it was 1,369 (int8: 1,295). Two workers with all 8 slots in use made 1.252 audio seconds per second: the prior is a
         # sixteenth of that. The priors of the other engines are in proportion to their speed in the stock runtime.
-        "batched": _batched(layers=24, width=1024, rows=1, weights_mib=1152, other_mib=2700, speed=0.078),
+        "batched": _batched(layers=24, width=1024, rows=1, weights_mib=1152, other_mib=1700, speed=0.078),
         "speed": 0.12,
     }
 )
@@ -264,7 +264,7 @@ CARDS: dict[str, EngineCard] = {
                 "name": "nano",
                 "description": "Chatterbox Nano: Turbo with a smaller model; English, cloned voices, tags.",
                 "shared_bytes": 1600 * _MIB,
-                "batched": _batched(layers=12, width=768, rows=1, weights_mib=324, other_mib=2700, speed=0.12),
+                "batched": _batched(layers=12, width=768, rows=1, weights_mib=324, other_mib=1700, speed=0.12),
                 "speed": 0.2,
             }
         ),
