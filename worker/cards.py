@@ -230,8 +230,9 @@ _TURBO = _CHATTERBOX.model_copy(
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
         # With the weights mapped, the peak on one thread was 1,972 MiB in fp32 (int8: 1,836), about 560 of slots, in an
-        # utterance of 40 s after eight of 6 s at once, in which it was 1,369 (int8: 1,295). Two workers with all 8 slots in use made 1.252 audio seconds per second: the prior is a
-        # sixteenth of that. The priors of the other engines are in proportion to their speed in the stock runtime.
+        # utterance of 40 s after eight of 6 s at once, in which it was 1,369 (int8: 1,295). Two workers with all 8
+        # slots in use made 1.252 audio seconds per second: the prior is a sixteenth of that. The priors of the other
+        # engines are in proportion to their speed in the stock runtime.
         "batched": _batched(layers=24, width=1024, rows=1, weights_mib=1152, other_mib=1700, speed=0.078),
         "speed": 0.12,
     }
