@@ -45,6 +45,11 @@ _WORK: tuple[tuple[str, str, Callable[[MicroKernelTarget], str]], ...] = (
     ("`int8`", "products, convolutions of stride 1", lambda target: _integer_kernel(target, "vpdpbusd")),
     ("", "attention of the flow, scores", lambda target: _integer_kernel(target, "vpdpbusd")),
     ("", "attention of the flow, outputs", lambda target: _integer_kernel(target, "vpdpwssd")),
+    (
+        "",
+        "attention of a decode step, float16",
+        lambda target: "refused" if target.integers is None else _own(target),
+    ),
     ("", "everything else", lambda target: "refused" if target.integers is None else "as in `fp32`"),
 )
 
