@@ -445,6 +445,7 @@ def _cache_keys(settings: Settings) -> CacheKeys:
     engine = settings.engine
     weights_fingerprint = fingerprint(
         engine.card,
+        flow=engine.flow,
         model_dir=engine.model_dir,
         revision=engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",

@@ -138,6 +138,8 @@ class Settings(BaseModel):
             runtime=engine.runtime,
             precision=engine.precision,
             prompt_seconds=engine.prompt_seconds,
+            flow=engine.flow,
+            flow_steps=engine.flow_steps,
             retakes=engine.retakes,
             trim_end=engine.trim_end,
             slots=slots or self.layout.slots or 1,

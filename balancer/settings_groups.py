@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from balancer.cpu_lists import parse_cores
 from balancer.redis_location import RedisLocation
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, Runtime
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, FlowModel, Runtime
 from worker.precision import Precision
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -351,6 +351,18 @@ class EngineSettings(SettingsGroup):
         le=MAX_PROMPT_SECONDS,
         description="Seconds from the end of a voice's reference clip that condition the batched runtime's S3Gen "
         "decoder: fewer decode faster, but the voice resembles the speaker less; listen before you change it.",
+    )
+    flow: FlowModel = Field(
+        FlowModel.UPSTREAM,
+        description="Flow of Original and Multilingual: `upstream`, or `meanflow`, Turbo's two-step flow: a "
+        "tenth of its work, another rendering of the voice; compare them with `chorus check-precision`.",
+    )
+    flow_steps: int | None = Field(
+        None,
+        ge=1,
+        le=10,
+        description="Steps of the flow: 4 to 10 for Original and Multilingual, 1 to 2 for Turbo, Nano and `meanflow`; "
+        "fewer are faster and coarser; unset: upstream's, the most.",
     )
     retakes: int = Field(
         2,

@@ -23,6 +23,15 @@ class Runtime(StrEnum):
     """The upstream classes: one utterance at a time."""
 
 
+class FlowModel(StrEnum):
+    """The model that turns speech tokens into a spectrogram: the flow of S3Gen."""
+
+    UPSTREAM = "upstream"
+    """The engine's own, as in upstream's classes."""
+    MEANFLOW = "meanflow"
+    """Turbo's, behind another engine's tokens: a mean flow, distilled to two steps without guidance."""
+
+
 class _Card(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +67,17 @@ MAX_PROMPT_SECONDS = 10
 """Seconds of a voice's reference clip that upstream conditions S3Gen on, at most."""
 
 
+class FlowCard(_Card):
+    """The Euler steps of a flow."""
+
+    minimum: int
+    maximum: int
+    default: int
+    """Upstream's number."""
+    rows: int = 1
+    """Spectrograms of an utterance in each step: 2 with classifier-free guidance."""
+
+
 class BatchedCard(_Card):
     """The properties of an engine's batched runtime."""
 
@@ -89,6 +109,10 @@ class EngineCard(_Card):
     """Memory that all workers of a host share, in bytes: weights mapped from their files."""
     batched: BatchedCard | None = None
     """None if there is no batched runtime: the engine then synthesizes one utterance at a time, in fp32."""
+    flows: dict[FlowModel, FlowCard] = {}
+    """The flows that it can run, its own first; none if it has no S3Gen."""
+    flow_share: float = 0.0
+    """Share of its own flow in the time of an utterance."""
     segments: SegmentLength
     """A longer text is spoken in several utterances."""
     extra: str | None = None
@@ -103,6 +127,14 @@ class EngineCard(_Card):
     def parameter(self, name: str) -> Parameter | Choice | None:
         """Returns the parameter of that name, or None if the engine has none."""
         return next((parameter for parameter in self.parameters if parameter.name == name), None)
+
+    def flow_speedup(self, flow: FlowModel, steps: int) -> float:
+        """Returns how many times as fast it is with another flow, or number of steps, than with its own: a prior."""
+        if flow not in self.flows:
+            return 1.0
+        own = self.flows[FlowModel.UPSTREAM]
+        work = self.flows[flow].rows * steps / (own.rows * own.default)
+        return 1 / (1 + self.flow_share * (work - 1))
 
 
 LANGUAGES = (
@@ -204,6 +236,10 @@ _BYTES_PER_WEIGHT = {Precision.FP32: 4, Precision.BF16: 2, Precision.INT8: 0}
 """Bytes of a weight in the copy that each worker may have of its own."""
 
 
+_MEAN_FLOW = FlowCard(minimum=1, maximum=2, default=2)
+_GUIDED_FLOW = FlowCard(minimum=4, maximum=10, default=10, rows=2)
+
+
 _CHATTERBOX = EngineCard(
     name="chatterbox",
     description="Chatterbox (Original): English, cloned voices, adjustable expressiveness.",
@@ -213,6 +249,8 @@ _CHATTERBOX = EngineCard(
     # The peak on one thread was 2,617 MiB in an utterance of 24 s; it grows faster than the length, up to 40 s.
     resident_bytes=4096 * _MIB,
     shared_bytes=3072 * _MIB,
+    flows={FlowModel.UPSTREAM: _GUIDED_FLOW, FlowModel.MEANFLOW: _MEAN_FLOW},
+    flow_share=0.75,
     segments=SegmentLength(minimum=100, maximum=280),
     extra="chatterbox",
     # Not measured: Turbo's figure plus the difference between the two in the stock runtime.
@@ -229,6 +267,8 @@ _TURBO = _CHATTERBOX.model_copy(
         # The peak on one thread was 2,922 MiB in the longest utterance, of 40 s; 594 between short ones.
         "resident_bytes": 3072 * _MIB,
         "shared_bytes": 2304 * _MIB,
+        "flows": {FlowModel.UPSTREAM: _MEAN_FLOW},
+        "flow_share": 0.45,
         # With the weights mapped, the peak on one thread was 1,972 MiB in fp32 (int8: 1,836), about 560 of slots, in an
         # utterance of 40 s after eight of 6 s at once, in which it was 1,369 (int8: 1,295). Two workers with all 8
         # slots in use made 1.252 audio seconds per second: the prior is a sixteenth of that. The priors of the other
@@ -265,6 +305,7 @@ CARDS: dict[str, EngineCard] = {
                 "name": "nano",
                 "description": "Chatterbox Nano: Turbo with a smaller model; English, cloned voices, tags.",
                 "shared_bytes": 1600 * _MIB,
+                "flow_share": 0.55,
                 "batched": _batched(layers=12, width=768, rows=1, weights_mib=324, other_mib=1700, speed=0.12),
                 "speed": 0.2,
             }

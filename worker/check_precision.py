@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from voices.registry import Registry
+from worker.cards import FlowModel
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.cpu_affinity import confine, limit_torch
 from worker.engines.chatterbox.upstream.lean_imports import lean_imports
@@ -51,6 +52,8 @@ def main() -> None:
         language=arguments.language,
         token_budget=arguments.max_tokens,
         recognise=arguments.recognise,
+        flow=arguments.flow,
+        flow_steps=arguments.flow_steps,
     )
     try:
         report = compare(task, lambda done, doing: write_event(done=done, of=task.steps, doing=doing))
@@ -80,6 +83,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--voice", required=True, help="a voice's name or alias")
     parser.add_argument("--language", required=True, help="language of the texts, such as en")
     parser.add_argument("--precision", type=Precision, choices=list(Precision), action="append", required=True)
+    parser.add_argument("--flow", type=FlowModel, choices=list(FlowModel), default=FlowModel.UPSTREAM)
+    parser.add_argument("--flow-steps", type=int, help="Euler steps of the precisions' flow; default: upstream's")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
     parser.add_argument("--max-tokens", type=int, help="maximum speech tokens per text; default: by its length")

@@ -17,7 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, BatchedCard, EngineCard, Runtime
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, BatchedCard, EngineCard, FlowCard, FlowModel, Runtime
 from worker.precision import Precision, Processor, unsupported_reason
 
 
@@ -36,6 +36,9 @@ class EngineOptions:
     precision: Precision = Precision.FP32
     prompt_seconds: int = MAX_PROMPT_SECONDS
     """Seconds of a voice's reference clip that condition the batched runtime's S3Gen, at most."""
+    flow: FlowModel = FlowModel.UPSTREAM
+    flow_steps: int | None = None
+    """Euler steps of the flow; None: as many as upstream takes."""
     retakes: int = 0
     """Further takes of an utterance, at most, where the model of a Chatterbox engine failed on it."""
     trim_end: bool = False
@@ -53,10 +56,26 @@ class EngineOptions:
     @property
     def card(self) -> EngineCard:
         """The engine's card, with what the runtime can do and the speed that is expected of it."""
-        card = CARDS[self.engine]
-        if self.batched is None:
-            return card
-        return card.model_copy(update={"speed": self.batched.speed, "early_audio": True})
+        card, steps = CARDS[self.engine], self.flow_steps_taken
+        speedup = 1.0 if steps is None else card.flow_speedup(self.flow, steps)
+        if self.batched is not None:
+            return card.model_copy(update={"speed": self.batched.speed * speedup, "early_audio": True})
+        return card if speedup == 1 else card.model_copy(update={"speed": card.speed * speedup})
+
+    @property
+    def flow_label(self) -> str:
+        """What differs from upstream's flow: `meanflow`, `meanflow of 1 step`, `flow of 5 steps`; empty: nothing."""
+        card, steps = self._flow_card, self.flow_steps_taken
+        name = "" if self.flow is FlowModel.UPSTREAM else str(self.flow)
+        if card is None or steps is None or steps == card.default:
+            return name
+        return f"{name or 'flow'} of {steps} {'step' if steps == 1 else 'steps'}"
+
+    @property
+    def flow_steps_taken(self) -> int | None:
+        """Euler steps of the flow; None if the engine has none."""
+        card = self._flow_card
+        return None if card is None else self.flow_steps or card.default
 
     def label(self) -> str:
         """The options that change the arithmetic, as operators read them: `turbo, batched, int8`, or `hibari`.
@@ -66,7 +85,8 @@ class EngineOptions:
         if CARDS[self.engine].batched is None:
             return self.engine
         prompts = f", prompts of {self.prompt_seconds} s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
-        return f"{self.engine}, {self.runtime}, {self.precision}{prompts}"
+        flow = f", {self.flow_label}" if self.flow_label else ""
+        return f"{self.engine}, {self.runtime}, {self.precision}{prompts}{flow}"
 
     def audio_label(self) -> str:
         """The label, with the options that change the audio but not the arithmetic: for the keys of the audio cache."""
@@ -80,10 +100,12 @@ class EngineOptions:
 
         None if they are supported.
         """
+        if (reason := self._unsupported_flow_reason()) is not None:
+            return reason
         if self.batched is not None:
             return None if processor is None else unsupported_reason(self.precision, processor)
-        names = ", ".join(name for name, card in CARDS.items() if card.batched is not None)
-        subject, alternative = f"engine {self.engine}", f"run one of: {names}"
+        subject = f"engine {self.engine}"
+        alternative = f"run one of: {_names(lambda card: card.batched is not None)}"
         if CARDS[self.engine].batched is not None:
             subject = f"engine {self.engine} in the stock runtime"
             alternative = "choose the batched runtime (CHORUS_RUNTIME, --runtime)"
@@ -94,6 +116,27 @@ class EngineOptions:
         if self.slots > 1:
             return f"{subject} synthesizes one utterance at a time; unset CHORUS_SLOTS (--slots), or {alternative}"
         return None
+
+    @property
+    def _flow_card(self) -> FlowCard | None:
+        return CARDS[self.engine].flows.get(self.flow)
+
+    def _unsupported_flow_reason(self) -> str | None:
+        card, others = self._flow_card, _names(lambda card: self.flow in card.flows)
+        if card is None and self.flow is not FlowModel.UPSTREAM:
+            fault = "has a mean flow of its own" if CARDS[self.engine].flows else "has no flow to replace"
+            return f"engine {self.engine} {fault}; unset CHORUS_FLOW, or run one of: {others}"
+        if self.flow_steps is None:
+            return None
+        if card is None:
+            return f"engine {self.engine} has no flow; unset CHORUS_FLOW_STEPS, or run one of: {others}"
+        if card.minimum <= self.flow_steps <= card.maximum:
+            return None
+        condition = "" if self.flow is FlowModel.UPSTREAM else f" with CHORUS_FLOW={self.flow}"
+        return (
+            f"the flow of engine {self.engine}{condition} takes {card.minimum} to {card.maximum} steps, not "
+            f"{self.flow_steps}; change or unset CHORUS_FLOW_STEPS"
+        )
 
     def argv(self) -> list[str]:
         """Returns the arguments from which `from_argv` makes these options again."""
@@ -120,6 +163,10 @@ class EngineOptions:
             default=MAX_PROMPT_SECONDS,
             help="seconds of a voice's reference clip that condition the decoder, at most",
         )
+        parser.add_argument(
+            "--flow", type=_choice_of(FlowModel), default=FlowModel.UPSTREAM, help="model from tokens to spectrograms"
+        )
+        parser.add_argument("--flow-steps", type=int, help="Euler steps of the flow; left out: upstream's number")
         parser.add_argument(
             "--retakes", type=int, default=0, help="further takes of an utterance on which the model failed, at most"
         )
@@ -206,6 +253,10 @@ def _words(options: dict[str, Any]) -> list[str]:
         elif value is not None:
             words += [flag, str(value)]
     return words
+
+
+def _names(chosen: Callable[[EngineCard], bool]) -> str:
+    return ", ".join(name for name, card in CARDS.items() if chosen(card))
 
 
 def _choice_of(members: type[StrEnum]) -> Callable[[str], StrEnum]:

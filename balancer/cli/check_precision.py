@@ -29,8 +29,9 @@ from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import REPOSITORY
 from voices.registry import Registry, UnknownVoiceError, Voice, VoiceError
-from worker.cards import Choice, EngineCard
-from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, missing_extra
+from worker.cards import Choice, EngineCard, FlowModel
+from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, find_meanflow, missing_extra
+from worker.options import EngineOptions
 from worker.precision import Precision, detect_processor, unsupported_reason
 
 EXIT_BAD_INPUT = 2
@@ -64,6 +65,12 @@ def check_precision(
         list[Precision] | None,
         typer.Option(help="Precision to check; may be repeated; default: all that this processor supports."),
     ] = None,
+    flow: Annotated[
+        FlowModel | None, typer.Option(help="Flow of the precisions, compared with upstream's; default: as configured.")
+    ] = None,
+    flow_steps: Annotated[
+        int | None, typer.Option(help="Steps of that flow, compared with upstream's number; default: as configured.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, help="Seed with which the upstream classes draw tokens.")
     ] = 0,
@@ -82,7 +89,7 @@ def check_precision(
     exit code is 1 if a precision is not recommended.
     """
     try:
-        settings = Settings.load(engine=engine, model_dir=model_dir)
+        settings = Settings.load(engine=engine, model_dir=model_dir, flow=flow, flow_steps=flow_steps)
     except SettingsError as error:
         fail(str(error), EXIT_BAD_INPUT)
     card, checkpoint = settings.engine.card, _checkpoint(settings)
@@ -94,6 +101,8 @@ def check_precision(
         *("--language", _language(card, resolved_voice, language), "--seed", str(seed)),
         *("--threads", str(settings.layout.threads or _default_threads())),
         *(argument for each in _precisions(precision) for argument in ("--precision", each)),
+        *("--flow", settings.engine.flow),
+        *(("--flow-steps", str(settings.engine.flow_steps)) if settings.engine.flow_steps is not None else ()),
         *(("--max-tokens", str(max_tokens)) if max_tokens is not None else ()),
         *(("--recognise",) if recognise else ()),
     ]
@@ -180,9 +189,15 @@ def _checkpoint(settings: Settings) -> Path:
         )
     if missing := missing_extra(card):
         fail(missing, EXIT_BAD_INPUT)
+    engine = settings.engine
+    options = EngineOptions(card.name, settings.storage.cache_dir, flow=engine.flow, flow_steps=engine.flow_steps)
+    if (reason := options.unsupported_reason()) is not None:
+        fail(reason, EXIT_BAD_INPUT)
     try:
-        engine = settings.engine
-        return find(CHECKPOINTS[card.name], model_dir=engine.model_dir, revision=engine.model_revision)
+        folder = find(CHECKPOINTS[card.name], model_dir=engine.model_dir, revision=engine.model_revision)
+        if engine.flow is FlowModel.MEANFLOW:
+            find_meanflow(folder)
+        return folder
     except CheckpointError as error:
         fail(str(error), EXIT_BAD_INPUT)
 

@@ -19,6 +19,8 @@ from balancer.launch.download import download_segmenter
 from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
+    DOWNLOADS,
+    MEANFLOW,
     Checkpoint,
     CheckpointError,
     FileReport,
@@ -33,7 +35,7 @@ from worker.checkpoints.catalogue import (
 app = typer.Typer(help="List, download and verify the engines' weights on this host.")
 
 EnginesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="ENGINE...", help=f"Engines: {', '.join(CHECKPOINTS)}.")
+    list[str] | None, typer.Argument(metavar="ENGINE...", help=f"Engines, or the mean flow: {', '.join(DOWNLOADS)}.")
 ]
 RevisionOption = Annotated[
     str | None,
@@ -53,8 +55,8 @@ def list_models() -> None:
     """List the engines, and whether their weights are on this host."""
     table = Table("engine", Column("repository", overflow="fold"), "revision", "state", "size")
     table.add_column("where", overflow="fold")
-    for name in CARDS:
-        if checkpoint := CHECKPOINTS.get(name):
+    for name in (*CARDS, MEANFLOW.engine):
+        if checkpoint := DOWNLOADS.get(name):
             table.add_row(name, checkpoint.repository, checkpoint.revision[:8], *_cached(checkpoint))
         else:
             table.add_row(name, "", "", "ready", "", "comes with the package")
@@ -65,7 +67,7 @@ def list_models() -> None:
 def download(engines: EnginesArgument = None, revision: RevisionOption = None) -> None:
     """Download weights from the Hugging Face hub into its cache: all files that are missing or damaged."""
     if not engines:
-        raise typer.BadParameter(f"name the engines: {', '.join(CHECKPOINTS)}")
+        raise typer.BadParameter(f"name the engines: {', '.join(DOWNLOADS)}")
     for checkpoint in _checkpoints(engines):
         try:
             folder = download_checkpoint(checkpoint, revision=revision, announce=tell)
@@ -96,7 +98,7 @@ def verify_models(
         raise typer.BadParameter("--model-dir holds the weights of one engine: name that engine")
     table = Table("engine", "file", "state", "size", "details")
     errors = []
-    for checkpoint in _checkpoints(engines or CHECKPOINTS):
+    for checkpoint in _checkpoints(engines or DOWNLOADS):
         try:
             folder = _checkpoint_folder(checkpoint, model_dir and model_dir.absolute(), revision)
         except CheckpointError as error:
@@ -151,12 +153,13 @@ def _verify(checkpoint: Checkpoint, folder: Path) -> list[FileReport]:
 def _checkpoints(engines: Iterable[str]) -> list[Checkpoint]:
     chosen = []
     for name in engines:
-        if name not in CARDS:
-            raise typer.BadParameter(f"there is no engine {name!r}; there are: {', '.join(CARDS)}")
-        if name in CHECKPOINTS:
-            chosen.append(CHECKPOINTS[name])
-        else:
+        if name in DOWNLOADS:
+            chosen.append(DOWNLOADS[name])
+        elif name in CARDS:
             tell(f"{name}: comes with the package; there is nothing to download or verify")
+        else:
+            known = ", ".join((*CARDS, MEANFLOW.engine))
+            raise typer.BadParameter(f"there is no engine {name!r}; there are: {known}")
     return chosen
 
 

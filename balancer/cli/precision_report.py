@@ -48,6 +48,9 @@ _METRICS = (
     _Metric("vocoder: signal-to-noise ratio", "vocoderRatio", _decibels),
 )
 
+_SIMILARITY = _Metric("speaker: similarity, by the model's voice encoder", "speakerSimilarity", _number)
+"""A figure of another flow than upstream's."""
+
 _PER_TEXT = {
     "divergenceMean": "divergence",
     "agreement": "same",
@@ -69,10 +72,12 @@ def show(report: dict[str, Any], console: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if report["flow"]:
+        _print_lines(console, [f"flow: {report['flow']}, compared with upstream's own"])
     table = Table("compared with upstream")
     for each in precisions:
         table.add_column(each["precision"], justify="right")
-    for metric in _METRICS:
+    for metric in (*_METRICS, *((_SIMILARITY,) if report["flow"] else ())):
         table.add_row(metric.label, *(_format(metric, each["figures"]) for each in precisions))
     if upstream_errors is not None:
         cells = (_error_rate(each["figures"]["heard"]) for each in precisions)

@@ -16,14 +16,17 @@ from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check_engine_options
 from balancer.settings import Settings
+from worker.cards import FlowModel
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
+    MEANFLOW,
     Checkpoint,
     CheckpointError,
     DownloadError,
     MissingCheckpointError,
     check_fit,
     find,
+    find_meanflow,
 )
 from worker.checkpoints.fingerprint import fingerprint
 from worker.precision import detect_processor
@@ -70,6 +73,7 @@ def weights_fingerprint(settings: Settings) -> str:
     """
     return fingerprint(
         settings.engine.card,
+        flow=settings.engine.flow,
         model_dir=settings.engine.model_dir,
         revision=settings.engine.model_revision,
         notes=settings.storage.cache_dir / "weights.json",
@@ -88,6 +92,8 @@ def with_weights(settings: Settings, *, announce: Callable[[str], object]) -> Se
     try:
         folder = _find_or_download(checkpoint, settings, announce)
         check_fit(checkpoint, folder)
+        if settings.engine.flow is FlowModel.MEANFLOW:
+            check_fit(MEANFLOW, _find_or_download_meanflow(folder, settings, announce))
     except DownloadError as error:
         raise TransientLaunchError(str(error)) from error
     except CheckpointError as error:
@@ -102,3 +108,12 @@ def _find_or_download(checkpoint: Checkpoint, settings: Settings, announce: Call
         if settings.engine.model_dir is not None:
             raise
     return download(checkpoint, revision=settings.engine.model_revision, announce=announce)
+
+
+def _find_or_download_meanflow(folder: Path, settings: Settings, announce: Callable[[str], object]) -> Path:
+    try:
+        return find_meanflow(folder)
+    except MissingCheckpointError:
+        if settings.engine.model_dir is not None:
+            raise
+    return download(MEANFLOW, revision=None, announce=announce)

@@ -16,7 +16,7 @@ import typer
 
 from balancer.settings_groups import REPOSITORY
 from scripts.support.console import report_progress
-from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
+from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, CheckpointError, find
 
 CheckpointsOption = Annotated[
     Path | None,
@@ -44,10 +44,11 @@ def checkpoint_home(folder: Path | None) -> Iterator[Path]:
         yield Path(name)
 
 
-def ensure_checkpoint(engine: str, size: Size, home: Path) -> Path:
+def ensure_checkpoint(engine: str, size: Size, home: Path, *, meanflow: bool = False) -> Path:
     """The folder of a checkpoint, SIZE/ENGINE in `home`; the checkpoint is made if the folder does not exist.
 
-    Raises CheckpointError if it cannot be made, or if the folder does not hold a complete checkpoint.
+    With `meanflow`, a mean flow lies beside its files. Raises CheckpointError if it cannot be made, or if the folder
+    does not hold a complete checkpoint.
     """
     folder = home / size / engine
     if not folder.exists():
@@ -56,19 +57,24 @@ def ensure_checkpoint(engine: str, size: Size, home: Path) -> Path:
         # Made elsewhere and then renamed: an interruption must not leave an incomplete checkpoint.
         with tempfile.TemporaryDirectory(prefix=f".{engine}-", dir=folder.parent) as temporary:
             unfinished = Path(temporary) / engine
-            command = [sys.executable, "-m", "scripts.support.make_checkpoint", engine, str(unfinished)]
-            done = subprocess.run(
-                [*command, "--tiny"] if size is Size.TINY else command,
-                capture_output=True,
-                text=True,
-                check=False,
-                cwd=REPOSITORY,
-                env=os.environ | {"PYTHONWARNINGS": "ignore"},
-            )
-            if done.returncode:
-                raise CheckpointError(f"{engine}: no checkpoint could be made:\n{done.stderr.strip()}")
+            _make("make_checkpoint", engine, unfinished, *(("--tiny",) if size is Size.TINY else ()))
             unfinished.rename(folder)
+    if meanflow and not all((folder / name).exists() for name in MEANFLOW.files):
+        _make("make_mean_flow", engine, folder)
     find(CHECKPOINTS[engine], model_dir=folder, revision=None)
     if not (folder / "conds.pt").exists():
         raise CheckpointError(f"{engine}: the checkpoint in {folder} has no built-in voice (conds.pt)")
     return folder
+
+
+def _make(script: str, engine: str, folder: Path, *options: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.support.{script}", engine, str(folder), *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONWARNINGS": "ignore"},
+    )
+    if done.returncode:
+        raise CheckpointError(f"{engine}: no checkpoint could be made:\n{done.stderr.strip()}")

@@ -29,10 +29,10 @@ TOKEN_SAMPLES = 960
 """Samples of one speech token, of which there are 25 per second."""
 
 
-def start(name: str, checkpoint: Path, cache: Path) -> StockEngine:
+def start(name: str, checkpoint: Path, cache: Path, **options: Any) -> StockEngine:
     """An engine on one thread, with BUILT_IN prepared."""
     torch.set_num_threads(1)
-    engine = StockEngine(name, checkpoint, cache)
+    engine = StockEngine(name, checkpoint, cache, **options)
     engine.prepare(BUILT_IN)
     return engine
 

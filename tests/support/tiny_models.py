@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -22,6 +23,18 @@ def tiny_checkpoint(engine: str) -> Path:
     return make_once(f"tiny-{engine}", lambda folder: make(engine, folder))
 
 
+def tiny_checkpoint_with_mean_flow(engine: str) -> Path:
+    """The folder of an engine's tiny checkpoint with a mean flow beside its files, made once for the whole test run."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for file in tiny_checkpoint(engine).iterdir():
+            os.link(file, folder / file.name)
+        run_script("make_mean_flow", engine, folder)
+
+    return make_once(f"tiny-{engine}-meanflow", make)
+
+
 def make_here(engine: str, folder: Path) -> None:
     """Write a tiny checkpoint in this process, whose random numbers stay as they were."""
     with warnings.catch_warnings():
@@ -36,8 +49,13 @@ def make_here(engine: str, folder: Path) -> None:
 
 def make_elsewhere(engine: str, folder: Path, *options: str) -> None:
     """Write a tiny checkpoint in a separate process, so that this one does not import torch."""
+    run_script("make_checkpoint", engine, folder, "--tiny", *options)
+
+
+def run_script(script: str, engine: str, folder: Path, *options: str) -> None:
+    """Run one of the scripts that write checkpoints."""
     done = subprocess.run(
-        [sys.executable, "-m", "scripts.support.make_checkpoint", engine, str(folder), "--tiny", *options],
+        [sys.executable, "-m", f"scripts.support.{script}", engine, str(folder), *options],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         capture_output=True,

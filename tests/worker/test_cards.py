@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from worker.cards import CARDS, LANGUAGES, Choice, EngineCard, Parameter
+from worker.cards import CARDS, LANGUAGES, Choice, EngineCard, FlowModel, Parameter
 
 CHATTERBOX = {"chatterbox", "turbo", "nano", "multilingual", "multilingual-v3"}
 
@@ -46,6 +46,14 @@ def test_a_default_is_within_its_range(card: EngineCard) -> None:
             assert parameter.minimum < parameter.maximum
             assert sorted(limits) == list(limits)
             assert not parameter.integer or all(float(limit).is_integer() for limit in limits)
+
+
+@each
+def test_a_flow_takes_upstreams_steps_by_default(card: EngineCard) -> None:
+    assert all(1 <= flow.minimum <= flow.default == flow.maximum for flow in card.flows.values())
+    assert bool(card.flows) is (card.name in CHATTERBOX) is (FlowModel.UPSTREAM in card.flows)
+    assert (0 < card.flow_share < 1) is bool(card.flows)
+    assert FlowModel.MEANFLOW not in card.flows or not card.tags, "Turbo and Nano have one of their own"
 
 
 @each

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, Runtime
+from worker.cards import CARDS, MAX_PROMPT_SECONDS, FlowModel, Runtime
 from worker.options import EngineOptions, WorkerOptions
 from worker.precision import Precision, Processor
 
@@ -30,6 +30,8 @@ engine_options = st.builds(
     runtime=st.sampled_from(Runtime),
     precision=st.sampled_from(Precision),
     prompt_seconds=st.integers(2, MAX_PROMPT_SECONDS),
+    flow=st.sampled_from(FlowModel),
+    flow_steps=st.none() | st.integers(1, 10),
     retakes=st.integers(0, 10),
     trim_end=st.booleans(),
     slots=counts,
@@ -92,6 +94,18 @@ def test_what_is_left_out_has_its_default() -> None:
         ({"engine": "nano", "runtime": Runtime.STOCK}, "nano, stock, fp32"),
         ({"engine": "turbo", "precision": Precision.INT8}, "turbo, batched, int8"),
         ({"engine": "turbo", "prompt_seconds": 4}, "turbo, batched, fp32, prompts of 4 s"),
+        ({"engine": "turbo", "flow_steps": 2}, "turbo, batched, fp32"),
+        ({"engine": "turbo", "flow_steps": 1}, "turbo, batched, fp32, flow of 1 step"),
+        ({"engine": "chatterbox", "flow_steps": 10}, "chatterbox, batched, fp32"),
+        (
+            {"engine": "chatterbox", "runtime": Runtime.STOCK, "flow_steps": 5},
+            "chatterbox, stock, fp32, flow of 5 steps",
+        ),
+        ({"engine": "multilingual", "flow": FlowModel.MEANFLOW}, "multilingual, batched, fp32, meanflow"),
+        (
+            {"engine": "chatterbox", "flow": FlowModel.MEANFLOW, "flow_steps": 1},
+            "chatterbox, batched, fp32, meanflow of 1 step",
+        ),
     ],
 )
 def test_the_label_names_what_changes_the_arithmetic(options: dict[str, Any], label: str) -> None:
@@ -109,6 +123,46 @@ def test_the_label_names_what_changes_the_arithmetic(options: dict[str, Any], la
 )
 def test_the_label_of_the_audio_names_what_else_changes_it(options: dict[str, Any], label: str) -> None:
     assert EngineOptions(cache_dir=CACHE, **options).audio_label() == label
+
+
+MEANFLOW = {"flow": FlowModel.MEANFLOW}
+OTHERS = "unset CHORUS_FLOW, or run one of: chatterbox, multilingual, multilingual-v3"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"engine": "hibari"} | MEANFLOW, f"engine hibari has no flow to replace; {OTHERS}"),
+        ({"engine": "turbo"} | MEANFLOW, f"engine turbo has a mean flow of its own; {OTHERS}"),
+        ({"engine": "hibari", "flow_steps": 2}, "engine hibari has no flow; unset CHORUS_FLOW_STEPS, or run one of: "),
+        ({"engine": "nano", "flow_steps": 3}, "the flow of engine nano takes 1 to 2 steps, not 3; change or unset "),
+        ({"engine": "chatterbox", "flow_steps": 3}, "the flow of engine chatterbox takes 4 to 10 steps, not 3; "),
+        (
+            {"engine": "chatterbox", "flow_steps": 4} | MEANFLOW,
+            "the flow of engine chatterbox with CHORUS_FLOW=meanflow takes 1 to 2 steps, not 4; ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("runtime", Runtime)
+def test_a_flow_that_the_engine_does_not_run(options: dict[str, Any], reason: str, runtime: Runtime) -> None:
+    found = EngineOptions(cache_dir=CACHE, runtime=runtime, **options).unsupported_reason()
+    assert found is not None
+    assert found.startswith(reason)
+
+
+@pytest.mark.parametrize("runtime", Runtime)
+@pytest.mark.parametrize(
+    ("engine", "flow", "steps"),
+    [
+        ("turbo", FlowModel.UPSTREAM, 1),
+        ("chatterbox", FlowModel.UPSTREAM, 4),
+        ("multilingual", FlowModel.UPSTREAM, 10),
+        ("chatterbox", FlowModel.MEANFLOW, None),
+        ("multilingual-v3", FlowModel.MEANFLOW, 1),
+    ],
+)
+def test_flows_that_both_runtimes_run(engine: str, flow: FlowModel, steps: int | None, runtime: Runtime) -> None:
+    assert EngineOptions(engine, CACHE, runtime=runtime, flow=flow, flow_steps=steps).unsupported_reason() is None
 
 
 def test_the_processor_counts_only_where_one_is_given() -> None:
@@ -130,3 +184,16 @@ def test_the_card_has_the_speed_that_is_expected_of_the_runtime() -> None:
     stock = replace(options, runtime=Runtime.STOCK)
     assert (stock.batched, stock.card) == (None, CARDS["turbo"])
     assert EngineOptions("hibari", CACHE).card == CARDS["hibari"]
+
+
+@pytest.mark.parametrize("runtime", Runtime)
+def test_the_card_expects_more_of_a_shorter_flow(runtime: Runtime) -> None:
+    own = EngineOptions("chatterbox", CACHE, runtime=runtime)
+    speeds = [
+        replace(own, flow=flow, flow_steps=steps).card.speed
+        for flow, steps in ((FlowModel.UPSTREAM, 10), (FlowModel.UPSTREAM, 5), (FlowModel.MEANFLOW, 2))
+    ]
+    assert speeds == sorted(set(speeds))
+    assert speeds[0] == own.card.speed
+    # A tenth of the flow's work is left, which was three quarters of all.
+    assert speeds[2] / speeds[0] == pytest.approx(1 / (0.25 + 0.075))

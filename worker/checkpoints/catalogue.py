@@ -24,9 +24,10 @@ COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The weights and tokenizer of one engine, as files of one repository of the hub."""
+    """The weights and tokenizer of one engine, or the mean flow, as files of one repository of the hub."""
 
     engine: str
+    """The engine's name; for the mean flow its own."""
     repository: str
     revision: str
     """The commit of the repository that this version of Chorus was made with."""
@@ -43,6 +44,7 @@ class Checkpoint:
 
 
 _ORIGINAL = ("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18")
+_TURBO = ("ResembleAI/chatterbox-turbo", "749d1c1a46eb10492095d68fbcf55691ccf137cd")
 _GPT2_TOKENIZER = (
     "vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
@@ -62,8 +64,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
         ),
         Checkpoint(
             "turbo",
-            "ResembleAI/chatterbox-turbo",
-            "749d1c1a46eb10492095d68fbcf55691ccf137cd",
+            *_TURBO,
             ("ve.safetensors", "t3_turbo_v1.safetensors", "s3gen_meanflow.safetensors", *_GPT2_TOKENIZER),
             tensors={"t3_turbo_v1.safetensors": _GPT2, **_MEANFLOW},
         ),
@@ -89,6 +90,12 @@ CHECKPOINTS: dict[str, Checkpoint] = {
     )
 }
 """By engine; the weights of an engine that is not listed are part of its Python package."""
+
+MEANFLOW = Checkpoint("meanflow", *_TURBO, tuple(_MEANFLOW), optional=(), tensors=_MEANFLOW)
+"""Turbo's S3Gen, for `CHORUS_FLOW=meanflow` behind another engine's tokens."""
+
+DOWNLOADS = CHECKPOINTS | {MEANFLOW.engine: MEANFLOW}
+"""All that can be downloaded, by name."""
 
 
 SEGMENTER = "spacy_ontonotes"
@@ -228,6 +235,15 @@ def find(checkpoint: Checkpoint, *, model_dir: Path | None, revision: str | None
     if missing:
         raise PartialCheckpointError(f"{engine}'s weights in {folder} lack {', '.join(missing)}; {repair}", folder)
     return folder
+
+
+def find_meanflow(folder: Path) -> Path:
+    """The folder of the mean flow for an engine whose files lie in `folder`: that one, or the one in the hub's cache.
+
+    Raises MissingCheckpointError or DamagedCheckpointError, as `find` does.
+    """
+    beside = any((folder / name).exists() for name in MEANFLOW.files)
+    return find(MEANFLOW, model_dir=folder if beside else None, revision=None)
 
 
 def check_fit(checkpoint: Checkpoint, folder: Path) -> None:

@@ -9,8 +9,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from worker.cards import EngineCard
-from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find
+from worker.cards import EngineCard, FlowModel
+from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, CheckpointError, find, find_meanflow
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +19,12 @@ PACKAGES = ("chorus-tts", "hibari-tts", "chatterbox-tts")
 
 
 def fingerprint(
-    card: EngineCard, *, model_dir: Path | None = None, revision: str | None = None, notes: Path | None = None
+    card: EngineCard,
+    *,
+    flow: FlowModel = FlowModel.UPSTREAM,
+    model_dir: Path | None = None,
+    revision: str | None = None,
+    notes: Path | None = None,
 ) -> str:
     """A digest of the engine's weights and code, the same on every host that has the same.
 
@@ -31,13 +36,15 @@ def fingerprint(
     if checkpoint is not None:
         try:
             folder = find(checkpoint, model_dir=model_dir, revision=revision)
+            files = [folder / name for name in (*checkpoint.files, *checkpoint.optional)]
+            if flow is FlowModel.MEANFLOW:
+                meanflow = find_meanflow(folder)
+                files += [meanflow / name for name in MEANFLOW.files]
         except CheckpointError as error:
             log.debug("no fingerprint of the weights: %s", error)
             return digest_of(parts)
         remembered = _Notes(notes)
-        for name in (*checkpoint.files, *checkpoint.optional):
-            if (folder / name).exists():
-                parts.append(f"{name} {_content(folder / name, remembered)}")
+        parts += [f"{file.name} {_content(file, remembered)}" for file in files if file.exists()]
         remembered.save()
     return digest_of(parts)
 

@@ -41,7 +41,15 @@ def load(options: EngineOptions) -> Engine:
         else:
             from worker.engines.chatterbox.batched import BatchedEngine  # noqa: PLC0415
     if options.batched is None:
-        return StockEngine(name, checkpoint, options.cache_dir, retakes=options.retakes, trim_end=options.trim_end)
+        return StockEngine(
+            name,
+            checkpoint,
+            options.cache_dir,
+            flow=options.flow,
+            flow_steps=options.flow_steps,
+            retakes=options.retakes,
+            trim_end=options.trim_end,
+        )
     return BatchedEngine(options, checkpoint)
 
 

@@ -2,11 +2,11 @@
 
 stock-lock is what most people run: one model behind one lock with all cores. stock-workers runs upstream's classes in
 pinned workers, batched-fp32 the batched engine in float32, and batched-bf16 and batched-int8 run it in a reduced
-precision. On request the batched ones are measured again with shorter prompts, which changes the audio. All but
-stock-lock are Chorus as its users start it, through its balancer. All synthesize the same texts of 3 to 6 s with the
-same seeds. The checkpoints have random weights: the arithmetic is that of trained ones, and the token budget alone
-determines the length of the audio, which must be the same from all. One model server is loaded at a time: all of them
-would not fit into the memory of many machines, and none can disturb another.
+precision. On request the batched ones are measured again with shorter prompts, with the mean flow, or with fewer steps
+of their flow, which changes the audio. All but stock-lock are Chorus as its users start it, through its balancer. All
+synthesize the same texts of 3 to 6 s with the same seeds. The checkpoints have random weights: the arithmetic is that
+of trained ones, and the token budget alone determines the length of the audio, which must be the same from all. One
+model server is loaded at a time: all would not fit into the memory of many machines, and none can disturb another.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from scripts.benchmarks.engine.baselines import (
     Baseline,
     EnginePlan,
     select_baselines,
+    with_other_flows,
     with_shorter_prompts,
 )
 from scripts.benchmarks.engine.report import report, setting, write_json
@@ -35,9 +36,10 @@ from scripts.benchmarks.engine.run import BaselineRun, round_bursts, run_baselin
 from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import JsonOption, fail, report_progress, run_command
 from scripts.support.servers import ServerError, interrupt_on_signals, physical_core_count
-from worker.cards import MAX_PROMPT_SECONDS
+from worker.cards import MAX_PROMPT_SECONDS, FlowModel
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
+from worker.options import EngineOptions
 from worker.precision import Precision, detect_processor, unsupported_reason
 
 
@@ -74,6 +76,12 @@ def main(  # noqa: PLR0917 - each is an option
             help="If it is less than the maximum, the batched sides are measured again with prompts of this length.",
         ),
     ] = MAX_PROMPT_SECONDS,
+    meanflow: Annotated[
+        bool, typer.Option("--meanflow", help="Measure the batched sides again with CHORUS_FLOW=meanflow.")
+    ] = False,
+    flow_steps: Annotated[
+        int | None, typer.Option(help="Measure the batched sides again with so many steps of their flow.")
+    ] = None,
     concurrency: Annotated[
         str, typer.Option(help="Numbers of requests sent at once, for the time of the first answer; 1 is added.")
     ] = "1,4,16",
@@ -97,14 +105,18 @@ def main(  # noqa: PLR0917 - each is an option
         slots=slots,
         concurrency=_parse_numbers(concurrency),
     )
-    baselines = with_shorter_prompts(_parse_sides(sides, _reduced_precisions(precision)), prompt_seconds)
+    _check_flows(engines, meanflow=meanflow, steps=flow_steps)
+    chosen = _parse_sides(sides, _reduced_precisions(precision))
+    others = with_other_flows(chosen, meanflow=meanflow, steps=flow_steps)[len(chosen) :]
+    baselines = [*with_shorter_prompts(chosen, prompt_seconds), *others]
     results: list[EngineResult] = []
     try:
         with checkpoint_home(checkpoints) as home:
             print(setting(), end="\n\n", flush=True)
             for name in engines:
                 save = partial(_save, json_file, plan, results)
-                results.append(measure(name, ensure_checkpoint(name, size, home), plan, baselines, save))
+                weights = ensure_checkpoint(name, size, home, meanflow=meanflow)
+                results.append(measure(name, weights, plan, baselines, save))
                 print(report(results[-1], plan), end="\n\n", flush=True)
     except (UnequalAudioError, ServerError, CheckpointError) as error:
         fail("bench_engine", error)
@@ -163,6 +175,16 @@ def _parse_sides(text: str, reduced: Sequence[Precision]) -> list[Baseline]:
     for baseline in baselines:
         _check_supported(baseline.precision)
     return baselines
+
+
+def _check_flows(engines: Sequence[str], *, meanflow: bool, steps: int | None) -> None:
+    for engine in engines:
+        requested = [EngineOptions(engine, Path(), flow_steps=steps)]
+        if meanflow:
+            requested.append(EngineOptions(engine, Path(), flow=FlowModel.MEANFLOW))
+        for options in requested:
+            if (reason := options.unsupported_reason()) is not None:
+                raise typer.BadParameter(reason)
 
 
 def _parse_range(tokens: str) -> tuple[int, int]:

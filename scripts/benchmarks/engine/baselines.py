@@ -17,7 +17,7 @@ from scripts.support.servers import (
     start_chorus,
     start_locked_server,
 )
-from worker.cards import MAX_PROMPT_SECONDS, Runtime
+from worker.cards import MAX_PROMPT_SECONDS, FlowModel, Runtime
 from worker.precision import Precision
 
 BATCHED = "batched"
@@ -54,14 +54,19 @@ class Baseline:
     precision: Precision = Precision.FP32
     prompt_seconds: int = MAX_PROMPT_SECONDS
     """Length of the reference clip that conditions S3Gen; less than the maximum changes the audio."""
+    flow: FlowModel = FlowModel.UPSTREAM
+    flow_steps: int | None = None
+    """Flow and its Euler steps; others than upstream's change the audio."""
 
     @property
     def name(self) -> str:
-        """Its name: stock-lock, stock-workers, batched-fp32, or batched-int8-4s with a prompt of 4 s."""
+        """Its name: stock-lock, batched-fp32, batched-fp32-meanflow, batched-int8-4s with a prompt of 4 s."""
         if self.kind != BATCHED:
             return self.kind
         prompt = f"-{self.prompt_seconds}s" if self.prompt_seconds < MAX_PROMPT_SECONDS else ""
-        return f"{self.kind}-{self.precision}{prompt}"
+        flow = "" if self.flow is FlowModel.UPSTREAM else f"-{self.flow}"
+        steps = "" if self.flow_steps is None else f"-{self.flow_steps}-steps"
+        return f"{self.kind}-{self.precision}{prompt}{flow}{steps}"
 
     def describe(self, plan: EnginePlan, *, slots: int, threads: int) -> str:
         """Its name and size, with the slots and threads that its models report."""
@@ -81,7 +86,10 @@ class Baseline:
                 "runtime": Runtime.BATCHED,
                 "precision": self.precision,
                 "prompt_seconds": self.prompt_seconds,
+                "flow": self.flow,
             }
+            if self.flow_steps is not None:
+                settings["flow_steps"] = self.flow_steps
             if plan.slots is not None:
                 settings["slots"] = plan.slots
         return start_chorus(
@@ -121,5 +129,18 @@ def with_shorter_prompts(baselines: Sequence[Baseline], prompt_seconds: int) -> 
     """The baselines, and the batched ones again with prompts of `prompt_seconds` if these are shorter."""
     if prompt_seconds >= MAX_PROMPT_SECONDS:
         return list(baselines)
-    batched = [baseline for baseline in baselines if baseline.kind == BATCHED]
-    return [*baselines, *(replace(baseline, prompt_seconds=prompt_seconds) for baseline in batched)]
+    return [*baselines, *(replace(baseline, prompt_seconds=prompt_seconds) for baseline in _batched(baselines))]
+
+
+def with_other_flows(baselines: Sequence[Baseline], *, meanflow: bool, steps: int | None) -> list[Baseline]:
+    """The baselines, and the batched ones again with the mean flow, and with so many steps of their own flow."""
+    others = []
+    if meanflow:
+        others += [replace(baseline, flow=FlowModel.MEANFLOW) for baseline in _batched(baselines)]
+    if steps is not None:
+        others += [replace(baseline, flow_steps=steps) for baseline in _batched(baselines)]
+    return [*baselines, *others]
+
+
+def _batched(baselines: Sequence[Baseline]) -> list[Baseline]:
+    return [baseline for baseline in baselines if baseline.kind == BATCHED]

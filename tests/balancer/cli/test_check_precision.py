@@ -24,7 +24,7 @@ from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.precisions import SUPPORTED
 from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
-from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW
 from worker.precision import Processor
 
 CHORUS = str(Path(sys.executable).with_name("chorus"))
@@ -84,6 +84,7 @@ def made_up(fitness: str = "close", **changed: Any) -> dict[str, Any]:
         "melLargest": 0.131323,
         "melCepstral": 0.12,
         "vocoderRatio": 119.23,
+        "speakerSimilarity": None,
         "heard": {"errors": 7, "words": 25},
     } | changed
     texts = [{"text": text, "figures": figures} for text in ("[laugh] The ferry leaves at seven.", "Nobody knew.")]
@@ -93,6 +94,7 @@ def made_up(fitness: str = "close", **changed: Any) -> dict[str, Any]:
         "model": "turbo from /[models]/turbo",
         "voice": "default",
         "seed": 0,
+        "flow": "",
         "speechSeconds": 4.32,
         "stock": {"errors": 5, "words": 25},
         "precisions": [{"precision": "int8", "verdict": verdict, "figures": figures, "texts": texts}],
@@ -247,6 +249,8 @@ def test_defaults_of_the_measuring_program(unloadable: str, tmp_path: Path, monk
     assert "int8" not in joined
     assert "--recognise" in joined
     assert "--max-tokens" not in joined
+    assert "--flow upstream" in joined
+    assert "--flow-steps" not in joined
 
 
 def test_options_reach_the_measuring_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,6 +272,23 @@ def test_options_reach_the_measuring_program(tmp_path: Path, monkeypatch: pytest
     assert joined.count("--precision fp32") == 1
     assert "--max-tokens 40" in joined
     assert "--recognise" not in joined
+
+
+def test_the_flow_reaches_the_measuring_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_program(tmp_path, monkeypatch, ECHO)
+    model = str(write(CHECKPOINTS["chatterbox"], tmp_path / "own"))
+    command = ("--engine", "chatterbox", "--model-dir", model)
+    result = run(*command, "--flow", "meanflow")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "chorus: meanflow's weights are not on this host; run: chorus models download meanflow\n",
+    )
+    result = run(*command, "--flow-steps", "2")
+    assert result.stderr.startswith("chorus: the flow of engine chatterbox takes 4 to 10 steps, not 2;")
+    write(MEANFLOW, tmp_path / "own")
+    monkeypatch.setenv("CHORUS_FLOW_STEPS", "1")
+    arguments, _ = echoed(run(*command, "--flow", "meanflow"))
+    assert "--flow meanflow --flow-steps 1" in " ".join(arguments)
 
 
 # Exit codes
@@ -342,6 +363,13 @@ def test_tables() -> None:
     assert output.endswith(
         "int8: close\n  mel-cepstral distance: 0.12 dB (at most 1.00 dB)\nNote: word error rates [say] little\n"
     )
+
+
+def test_another_flow_is_named_with_the_speakers_similarity() -> None:
+    output = shown(made_up("another rendering", speakerSimilarity=0.97) | {"flow": "meanflow of 1 step"})
+    assert "flow: meanflow of 1 step, compared with upstream's own\n" in output
+    assert rows(output)["speaker: similarity, by the model's voice encoder"] == ["0.970000"]
+    assert "similarity" not in shown(made_up())
 
 
 def test_figures_that_are_not_numbers() -> None:

@@ -49,7 +49,8 @@ def test_the_list_has_every_engine(arguments: list[str]) -> None:
     result = models(*arguments)
     assert result.exit_code == 0
     listed = rows(result.stdout)
-    assert listed.keys() == CARDS.keys()
+    assert listed.keys() == CARDS.keys() | {"meanflow"}
+    assert listed["meanflow"] == listed["turbo"]
     assert listed["hibari"] == ["", "", "ready", "", "comes with the package"]
     assert listed["turbo"] == ["ResembleAI/chatterbox-turbo", "749d1c1a", "missing", "", ""]
 
@@ -65,6 +66,7 @@ def test_the_list_has_states_sizes_and_folders(hub: Path) -> None:
     assert listed["multilingual-v3"][2] == "partial"
     assert listed["multilingual-v3"][4] == str(several)
     assert listed["chatterbox"][2:] == ["missing", "", ""]
+    assert listed["meanflow"][2::2] == ["ready", str(turbo)]
 
 
 def test_the_list_fits_a_narrow_terminal(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:

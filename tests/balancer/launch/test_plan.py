@@ -21,7 +21,7 @@ from balancer.launch.preflight import LaunchError, check
 from balancer.settings import Settings
 from tests.support.checkpoint_files import write
 from tests.support.launch import ICE_LAKE, settings_in
-from worker.checkpoints.catalogue import CHECKPOINTS, Checkpoint, DownloadError
+from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, Checkpoint, DownloadError
 
 TURBO = CHECKPOINTS["turbo"]
 
@@ -117,6 +117,29 @@ def test_weights_of_another_model_under_this_ones_names_are_refused(
         "put them there whole, or unset CHORUS_MODEL_DIR (--model-dir) and run: chorus models download turbo"
     )
     assert downloads == []
+
+
+def test_the_mean_flow_is_downloaded_beside_the_engines_files(
+    folder: Path, cache: Path, tmp_path: Path, downloads: list[str | None]
+) -> None:
+    """`cache` is the folder of the repository that has it."""
+    settings = settings_in(folder, engine="chatterbox", flow="meanflow", model_revision="a" * 40)
+    assert prepared(settings).engine.model_dir == cache.with_name("a" * 40)
+    assert downloads == ["a" * 40, None]
+    assert (cache / MEANFLOW.files[0]).exists()
+    own = write(CHECKPOINTS["chatterbox"], tmp_path / "own")
+    settings = settings_in(folder, engine="chatterbox", flow="meanflow", model_dir=own)
+    assert prepared(settings) == settings
+    shutil.copy(own / "s3gen.safetensors", own / MEANFLOW.files[0])
+    with pytest.raises(
+        LaunchError, match=f"the weights in {own} are not meanflow's: s3gen_meanflow.safetensors has no"
+    ):
+        prepared(settings)
+    shutil.rmtree(cache)
+    (own / MEANFLOW.files[0]).unlink()
+    with pytest.raises(LaunchError, match="meanflow's weights are not on this host; run: chorus models download mean"):
+        prepared(settings)
+    assert len(downloads) == 2
 
 
 def test_a_download_that_fails(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ def settings(run_dir: Path) -> Settings:
         engine="turbo",
         precision="int8",
         prompt_seconds=4,
+        flow_steps=1,
         model_dir='/models/it\'s "here"; 100% %(ENV_HOME)s $HOME #1',
         cache_dir="/var/cache/two  blanks",
         voices_dir="/voices/größer",

@@ -12,8 +12,8 @@ from balancer.requests.speech_request import SpeechRequest
 from balancer.speech.cache_keys import CacheKeys
 from tests.support.checkpoint_files import write
 from voices.registry import Voice
-from worker.cards import CARDS
-from worker.checkpoints.catalogue import CHECKPOINTS
+from worker.cards import CARDS, FlowModel
+from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW
 from worker.checkpoints.fingerprint import fingerprint
 
 BUILT_IN = Voice(name="default", engine="*")
@@ -123,3 +123,15 @@ def test_a_fingerprint_depends_on_the_contents_of_files(tmp_path: Path) -> None:
     assert fingerprint(card, model_dir=other, notes=notes) != first
     notes.write_text("{")
     assert fingerprint(card, model_dir=one, notes=notes) == first
+
+
+def test_a_fingerprint_depends_on_the_flow(tmp_path: Path) -> None:
+    folder, card = write(CHECKPOINTS["chatterbox"], tmp_path), CARDS["chatterbox"]
+    own = fingerprint(card, model_dir=folder)
+    write(MEANFLOW, folder)
+    assert fingerprint(card, model_dir=folder) == own
+    found = fingerprint(card, flow=FlowModel.MEANFLOW, model_dir=folder)
+    with (folder / MEANFLOW.files[0]).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"!")
+    assert len({own, found, fingerprint(card, flow=FlowModel.MEANFLOW, model_dir=folder)}) == 3

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks.burst import BurstResult, spread_utterances
-from scripts.benchmarks.engine.baselines import select_baselines
+from scripts.benchmarks.engine.baselines import select_baselines, with_other_flows
 from scripts.benchmarks.engine.result import EngineResult, Footprint
 from scripts.benchmarks.engine.run import BaselineRun
 from scripts.support.memory import ProcessMemory
@@ -113,6 +113,13 @@ def test_a_batched_engine_slower_than_stock_with_as_many_threads_is_found(single
 )
 def test_sides_are_names_or_letters(sides: list[str], names: list[str]) -> None:
     assert [baseline.name for baseline in select_baselines(sides, [Precision.INT8])] == names
+
+
+def test_the_batched_sides_are_measured_again_with_other_flows() -> None:
+    chosen = select_baselines(["a", "c"], [])
+    found = [baseline.name for baseline in with_other_flows(chosen, meanflow=True, steps=5)]
+    assert found == [STOCK_LOCK, FP32, f"{FP32}-meanflow", f"{FP32}-5-steps"]
+    assert with_other_flows(chosen, meanflow=False, steps=None) == chosen
 
 
 def test_all_baselines_make_the_same_audio_and_the_report_has_their_speeds(tiny_turbo: Path, tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from worker.cards import CARDS
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
     COMMIT,
+    DOWNLOADS,
+    MEANFLOW,
     Checkpoint,
     CheckpointError,
     DamagedCheckpointError,
@@ -28,6 +30,7 @@ from worker.checkpoints.catalogue import (
     MissingCheckpointError,
     PartialCheckpointError,
     find,
+    find_meanflow,
     hub_cache,
     locate,
     missing_extra,
@@ -79,7 +82,7 @@ def test_every_engine_that_needs_an_extra_has_a_checkpoint() -> None:
     assert set(CHECKPOINTS) == {card.name for card in CARDS.values() if card.extra is not None}
 
 
-@pytest.mark.parametrize("checkpoint", CHECKPOINTS.values(), ids=CHECKPOINTS.keys())
+@pytest.mark.parametrize("checkpoint", DOWNLOADS.values(), ids=DOWNLOADS.keys())
 def test_revisions_are_commits_and_names_are_no_patterns(checkpoint: Checkpoint) -> None:
     assert COMMIT.fullmatch(checkpoint.revision)
     assert all(set(name) & set("*?[/") == set() for name in checkpoint.files)
@@ -267,6 +270,28 @@ def test_where_the_cache_is(
     for name, value in variables.items():
         monkeypatch.setenv(name, value.format(tmp_path))
     assert hub_cache() == tmp_path / place
+
+
+# The mean flow
+
+
+def test_the_mean_flow_is_turbos() -> None:
+    assert (MEANFLOW.repository, MEANFLOW.revision) == (TURBO.repository, TURBO.revision)
+    assert set(MEANFLOW.files) < set(TURBO.files)
+
+
+def test_the_mean_flow_lies_beside_the_engines_files_or_in_the_cache(hub: Path, tmp_path: Path) -> None:
+    own = write(CHECKPOINTS["chatterbox"], tmp_path / "own")
+    with pytest.raises(MissingCheckpointError) as caught:
+        find_meanflow(own)
+    assert str(caught.value) == "meanflow's weights are not on this host; run: chorus models download meanflow"
+    snapshot = cached(hub)
+    assert find_meanflow(own) == snapshot
+    write(MEANFLOW, own)
+    assert find_meanflow(own) == own
+    (own / MEANFLOW.files[0]).write_bytes(LFS_POINTER)
+    with pytest.raises(DamagedCheckpointError, match=r"s3gen_meanflow\.safetensors is a Git LFS pointer"):
+        find_meanflow(own)
 
 
 # What is damage

@@ -21,7 +21,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from worker.cards import EngineCard, Parameter
+from worker.cards import EngineCard, FlowModel, Parameter
 from worker.checkpoints.fingerprint import digest_of
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
@@ -41,6 +41,7 @@ from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
+from worker.engines.chatterbox.upstream.loading import s3gen_path
 from worker.engines.chatterbox.work_order import Work, WorkOrder
 from worker.memory import trim_heap
 from worker.options import EngineOptions
@@ -98,18 +99,19 @@ class BatchedEngine:
     """
 
     def __init__(self, options: EngineOptions, checkpoint: Path) -> None:
-        """Raises ModelUnavailableError where the checkpoint does not load, or the slots exceed this host's memory."""
+        """Raises ModelUnavailableError where the checkpoint or flow does not load, or the slots exceed the memory."""
         _check_memory(options)
-        self.loaded = LoadedModel(options.engine, checkpoint, options.cache_dir)
+        self.loaded = LoadedModel(options.engine, checkpoint, options.cache_dir, options.flow)
         self._slots = options.slots
         self._prompt_seconds = options.prompt_seconds
         self._retakes = options.retakes
         self._trimmer = TrailingAudioTrimmer() if options.trim_end else None
         upstream = self.loaded.upstream
-        weights = options.cache_dir / "weights" / f"{options.engine}-{options.precision}.weights"
+        flow = "" if options.flow is FlowModel.UPSTREAM else f"-{options.flow}"
+        weights = options.cache_dir / "weights" / f"{options.engine}-{options.precision}{flow}.weights"
         with torch.inference_mode(), weights_cache(weights, self._weights_key(options, checkpoint)):
             self._decoder = Decoder(upstream.t3, slots=options.slots, length=MAX_POSITIONS, precision=options.precision)
-            self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer)
+            self._s3gen = Synthesizer(upstream.s3gen, options.precision, self.loaded.timer, options.flow_steps)
         self._prefixes = VoicePrefixCache(self._decoder, self._t3_conditionals)
         self._order = WorkOrder()
         trim_heap()
@@ -117,11 +119,11 @@ class BatchedEngine:
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     def _weights_key(self, options: EngineOptions, checkpoint: Path) -> str:
-        """What the packed weights follow from: the code, the options and the checkpoint's files."""
-        variant = self.loaded.variant
-        files = [(checkpoint / name).resolve() for name in (variant.t3_file, variant.s3gen_file)]
-        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return digest_of([disk_cache.kernels_digest(), torch.__version__, options.label(), states])
+        """What the packed weights follow from: the code, the precision and the checkpoint's files."""
+        t3, s3gen = checkpoint / self.loaded.variant.t3_file, s3gen_path(options.engine, checkpoint, options.flow)
+        statuses = [(str(file), file.stat()) for file in (t3.resolve(), s3gen.resolve())]
+        states = [(name, status.st_size, status.st_mtime_ns) for name, status in statuses]
+        return digest_of([disk_cache.kernels_digest(), torch.__version__, options.engine, options.precision, states])
 
     @property
     def card(self) -> EngineCard:

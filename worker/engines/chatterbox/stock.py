@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from worker.cards import EngineCard
+from worker.cards import EngineCard, FlowModel
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Report, Samples, VoiceSource
 from worker.engines.chatterbox.takes import SOUNDS, Takes
@@ -27,9 +27,21 @@ class _TakeDiscardedError(Exception):
 class StockEngine:
     """Upstream's class for one model. `checkpoint` is the folder of its weights, `cache` that for conditionals."""
 
-    def __init__(self, name: str, checkpoint: Path, cache: Path, *, retakes: int = 0, trim_end: bool = False) -> None:
-        """Raises ModelUnavailableError where the checkpoint does not load."""
-        self.loaded = LoadedModel(name, checkpoint, cache)
+    def __init__(
+        self,
+        name: str,
+        checkpoint: Path,
+        cache: Path,
+        *,
+        flow: FlowModel = FlowModel.UPSTREAM,
+        flow_steps: int | None = None,
+        retakes: int = 0,
+        trim_end: bool = False,
+    ) -> None:
+        """Raises ModelUnavailableError where the checkpoint, or the flow, does not load."""
+        self.loaded = LoadedModel(name, checkpoint, cache, flow)
+        if flow_steps is not None:
+            patches.set_flow_steps(self.loaded.upstream, flow_steps)
         self._retakes = retakes
         self._trimmer = TrailingAudioTrimmer() if trim_end else None
         self._cancellation = Cancellation()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from worker.cards import CARDS
+from worker.cards import CARDS, FlowModel
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.precision_check import recogniser
@@ -31,6 +31,7 @@ from worker.engines.chatterbox.precision_check.statistics import (
 )
 from worker.engines.chatterbox.precision_check.teacher_forced import TeacherForcedEngine
 from worker.engines.chatterbox.precision_check.verdict import Verdict, is_understood, judge
+from worker.options import EngineOptions
 from worker.precision import Precision
 
 
@@ -51,6 +52,13 @@ class Task:
     """Speech tokens of a text, at most; None: by its length."""
     recognise: bool
     """Whether to count word errors, if the recogniser is available."""
+    flow: FlowModel = FlowModel.UPSTREAM
+    flow_steps: int | None = None
+    """Flow of the precisions, and its Euler steps; upstream's classes run their own, in as many steps as they do."""
+
+    def options(self, precision: Precision) -> EngineOptions:
+        """The options of the engine that runs a precision."""
+        return EngineOptions(self.engine, self.cache, precision=precision, flow=self.flow, flow_steps=self.flow_steps)
 
     @property
     def unavailable_reason(self) -> str | None:
@@ -88,6 +96,8 @@ class Report(ReportModel):
     """The model and the folder of its weights."""
     voice: str
     seed: int
+    flow: str
+    """What differs from upstream's flow, as `EngineOptions.flow_label` names it."""
     speech_seconds: float
     """Length of upstream's speech."""
     stock: WordErrors | None
@@ -123,6 +133,7 @@ def compare(task: Task, on_progress: ProgressCallback) -> Report:
         model=model,
         voice=task.source.voice.name,
         seed=task.seed,
+        flow=task.options(Precision.FP32).flow_label,
         speech_seconds=sum(len(each.samples) for each in references) / rate,
         stock=stock_errors,
         precisions=precisions,
@@ -150,6 +161,7 @@ class _Measurement:
     steps: StepDistances
     frames: FrameDistances
     wave: WaveDistance
+    similarity: float | None
     word_errors: WordErrors | None
 
 
@@ -161,7 +173,7 @@ def _measure(
     progress: _Progress,
 ) -> PrecisionReport:
     progress(f"{precision}: loading the weights")
-    engine = TeacherForcedEngine(task.engine, task.checkpoint, task.cache, precision)
+    engine = TeacherForcedEngine(task.options(precision), task.checkpoint)
     engine.prepare(task.source)
     measurements = []
     for number, reference in enumerate(references, 1):
@@ -183,10 +195,15 @@ def _measure_text(task: Task, engine: TeacherForcedEngine, reference: ReferenceR
     logits = engine.logits(reference, task.source)
     # The same draws for every precision.
     generator = torch.Generator().manual_seed(task.seed)
+    mel = engine.mel(reference, task.source.voice)
+    similarity = None
+    if task.options(Precision.FP32).flow_label:
+        similarity = engine.speaker_similarity(reference.wave, engine.wave(reference, mel))
     return _Measurement(
         steps=logit_distances(reference.logits, logits, temperature=reference.temperature, generator=generator),
-        frames=mel_distances(reference.mel, engine.mel(reference, task.source.voice)),
+        frames=mel_distances(reference.mel, mel),
         wave=wave_distance(reference.wave, engine.wave(reference)),
+        similarity=similarity,
         # Tokens cannot be drawn from NaN; the logits' distance then counts against the precision.
         word_errors=_own_word_errors(task, engine, reference.utterance) if bool(logits.isfinite().all()) else None,
     )
@@ -209,6 +226,7 @@ def _summary(measurements: Sequence[_Measurement]) -> Statistics:
         [each.steps for each in measurements],
         [each.frames for each in measurements],
         [each.wave for each in measurements],
+        [each.similarity for each in measurements if each.similarity is not None],
         [each.word_errors for each in measurements if each.word_errors is not None],
     )
 

@@ -71,6 +71,9 @@ class Statistics(ReportModel):
     """Mel-cepstral distance, mean over the frames, in dB."""
     vocoder_ratio: float
     """Signal-to-noise ratio of the wave that is made from the same spectrogram, in dB."""
+    speaker_similarity: float | None
+    """Cosine similarity of the speaker's embedding to that of upstream's speech, by the model's voice encoder, mean of
+    the texts; None where the flow is upstream's."""
     heard: WordErrors | None
     """None where no recogniser was used."""
 
@@ -79,9 +82,10 @@ def summarise(
     steps: Sequence[StepDistances],
     frames: Sequence[FrameDistances],
     waves: Sequence[WaveDistance],
+    similarities: Sequence[float],
     word_errors: Sequence[WordErrors],
 ) -> Statistics:
-    """The statistics of several texts; `word_errors` may be empty, the other sequences must not."""
+    """The statistics of several texts; `similarities` and `word_errors` may be empty, the other sequences must not."""
     step, frame, wave = concatenate(steps), concatenate(frames), concatenate(waves)
     clear = int(step.clear.sum())
     return Statistics(
@@ -99,6 +103,7 @@ def summarise(
         mel_largest=float(frame.largest.max()),
         mel_cepstral=float(frame.cepstral.mean()),
         vocoder_ratio=decibels(float(wave.signal.sum()), float(wave.noise.sum())),
+        speaker_similarity=sum(similarities) / len(similarities) if similarities else None,
         heard=total_word_errors(word_errors),
     )
 

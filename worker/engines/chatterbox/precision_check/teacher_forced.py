@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
+import librosa
 import torch
+from chatterbox.models.s3tokenizer import S3_SR
 from torch import Tensor
 
 from voices.registry import Voice
@@ -13,20 +14,15 @@ from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import run_to_completion
 from worker.engines.chatterbox.precision_check.reference_run import ReferenceRun
+from worker.engines.chatterbox.s3gen.flow import upstreams_noise
 from worker.engines.chatterbox.t3.sampling import classifier_free_guidance
 from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.t3.voice_prefix import PrefixKey
 from worker.engines.chatterbox.upstream import patches
-from worker.options import EngineOptions
-from worker.precision import Precision
 
 
 class TeacherForcedEngine(BatchedEngine):
-    """A batched engine with one slot, whose stages can be run one by one from a reference run."""
-
-    def __init__(self, name: str, checkpoint: Path, cache: Path, precision: Precision) -> None:
-        """Raises ModelUnavailableError where the checkpoint does not load."""
-        super().__init__(EngineOptions(name, cache, precision=precision), checkpoint)
+    """A batched engine whose stages can be run one by one from a reference run."""
 
     def logits(self, reference: ReferenceRun, source: VoiceSource) -> Tensor:
         """The logits that lead to each of the reference's tokens: float32 (steps, vocabulary)."""
@@ -43,15 +39,25 @@ class TeacherForcedEngine(BatchedEngine):
     def mel(self, reference: ReferenceRun, voice: Voice) -> Tensor:
         """The spectrogram of the reference's tokens, from its noise: float32 (frames, bands)."""
         conditionals = self.loaded.conditionals(voice.name).gen
-        generator = _generator(reference.flow_rng_state)
+        tokens, generator = reference.s3gen_tokens, _generator(reference.flow_rng_state)
+        noise = upstreams_noise(tokens, conditionals, generator, mean_flow=self.loaded.variant.turbo)
         with torch.inference_mode():
-            return run_to_completion(self._s3gen.flow.steps(reference.s3gen_tokens, conditionals, generator))
+            return run_to_completion(self._s3gen.flow.steps_from(noise, tokens, conditionals))
 
-    def wave(self, reference: ReferenceRun) -> Tensor:
-        """The wave of the reference's spectrogram, from its noise: float32 (samples,)."""
+    def wave(self, reference: ReferenceRun, mel: Tensor | None = None) -> Tensor:
+        """The wave of a spectrogram, the reference's by default, from the reference's noise: float32 (samples,)."""
         generator = _generator(reference.vocoder_rng_state)
         with torch.inference_mode():
-            return run_to_completion(self._s3gen.vocoder.steps(reference.mel, generator))
+            return run_to_completion(self._s3gen.vocoder.steps(reference.mel if mel is None else mel, generator))
+
+    def speaker_similarity(self, one: Tensor, other: Tensor) -> float:
+        """The cosine similarity of the speakers of two waves, float32 (samples,), by the model's voice encoder."""
+        rate = self.card.sample_rate
+        # As upstream resamples a reference clip.
+        waves = [librosa.resample(wave.numpy(), orig_sr=rate, target_sr=S3_SR) for wave in (one, other)]
+        with torch.inference_mode():
+            embeddings = torch.from_numpy(self.loaded.upstream.ve.embeds_from_wavs(waves, sample_rate=S3_SR))
+        return float(torch.cosine_similarity(embeddings[0], embeddings[1], dim=0))
 
 
 def _generator(state: Tensor) -> torch.Generator:

@@ -1,4 +1,4 @@
-"""The verdict on a precision's statistics: equal to upstream, close to it, or not recommended; pure.
+"""The verdict on a precision's statistics: equal to upstream, close to it, another rendering, or not recommended; pure.
 
 The worst statistic decides, and the verdict's reasons name it.
 """
@@ -20,6 +20,8 @@ class Fitness(StrEnum):
     """Equal to upstream up to rounding."""
     CLOSE = "close"
     """Another take of the same speech, as good as upstream's with another seed."""
+    RENDERING = "another rendering"
+    """Upstream's speech by another flow, or in other steps: the same tokens and speaker, another spectrogram."""
     NOT_RECOMMENDED = "not recommended"
 
 
@@ -98,6 +100,13 @@ CLOSE = (
 )
 """Two takes of a text by upstream itself are further apart: other seeds draw other tokens."""
 
+RENDERING = (
+    *(bound for bound in CLOSE if bound.statistic in ("divergence_mean", "clear_agreement")),
+    # No measured limit: the spectrogram's distance and this one say where to listen.
+    Bound("speaker_similarity", "speaker's similarity to upstream's", 0.9, at_least=True, formatter=_units),
+)
+"""For another flow, whose spectrograms are others."""
+
 MAX_UPSTREAM_RATE = 0.5
 """Word error rate of upstream's own speech above which the recogniser does not understand it. Then no rate counts."""
 
@@ -110,10 +119,14 @@ RATE_DEVIATIONS = 1.64
 
 def judge(statistics: Statistics, stock: WordErrors | None) -> Verdict:
     """The verdict on a precision; `stock` are the word errors in upstream's own speech, None without a recogniser."""
-    failed = [bound.describe(statistics) for bound in CLOSE if not bound.holds(statistics)]
+    limits = CLOSE if statistics.speaker_similarity is None else RENDERING
+    failed = [bound.describe(statistics) for bound in limits if not bound.holds(statistics)]
     failed += _word_error_reasons(statistics.heard, stock)
     if failed:
         return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=failed)
+    if limits is RENDERING:
+        reasons = [bound.describe(statistics) for bound in RENDERING]
+        return Verdict(fitness=Fitness.RENDERING, reasons=reasons)
     equal = all(bound.holds(statistics) for bound in EQUAL)
     return Verdict(
         fitness=Fitness.EQUAL if equal else Fitness.CLOSE,

@@ -17,9 +17,9 @@ from worker.engines.chatterbox.s3gen.estimator import Estimator
 from worker.precision import Precision
 
 MEAN_FLOW_STEPS = 2
-"""Euler steps of Turbo and Nano, which were distilled for so few (mean flow)."""
+"""Euler steps of a mean flow, Turbo's and Nano's, in upstream: it was distilled for so few."""
 FLOW_STEPS = 10
-"""Euler steps of the other models."""
+"""Euler steps of the other models' flow in upstream."""
 BANDS = 80
 FRAMES_PER_TOKEN = 2
 
@@ -31,9 +31,11 @@ class Flow:
     computed for the prompt can be reused for the next utterance.
     """
 
-    def __init__(self, s3gen: Any, precision: Precision) -> None:
+    def __init__(self, s3gen: Any, precision: Precision, steps: int | None = None) -> None:
+        """`steps` are the Euler steps; None: as many as upstream takes."""
         flow = s3gen.flow
         self._mean_flow: bool = s3gen.meanflow
+        self._steps = steps or (MEAN_FLOW_STEPS if self._mean_flow else FLOW_STEPS)
         self._token_embeddings = flow.input_embedding.weight
         self._speaker_projection = flow.spk_embed_affine_layer
         self._encoder = Encoder(flow.encoder, precision)
@@ -46,14 +48,8 @@ class Flow:
 
         Draws from `generator` the noise that upstream draws.
         """
-        own_noise = None
-        if self._mean_flow:
-            own_noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
-        prompt_tokens: int = voice["prompt_token"].shape[1]
-        noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * (prompt_tokens + len(tokens)), generator=generator)
-        if own_noise is not None:
-            noise[:, :, -own_noise.shape[2] :] = own_noise
-        mel = yield from self.steps_from(noise[0].t(), tokens, voice)
+        noise = upstreams_noise(tokens, voice, generator, mean_flow=self._mean_flow)
+        mel = yield from self.steps_from(noise, tokens, voice)
         return mel
 
     def noise(self, tokens: Tensor, voice: dict[str, Tensor], seed: int) -> Tensor:
@@ -79,7 +75,7 @@ class Flow:
         return states[prompt_frames:].contiguous()
 
     def _integrate_mean_flow(self, states: Tensor, condition: Tensor) -> CooperativeSteps:
-        times = torch.linspace(0, 1, MEAN_FLOW_STEPS + 1).tolist()
+        times = torch.linspace(0, 1, self._steps + 1).tolist()
         for time, until in pairwise(times):
             velocity = yield from self._estimator.steps(torch.cat([states, condition], -1)[None], time, until)
             states = states + (until - time) * velocity[0]
@@ -87,13 +83,25 @@ class Flow:
 
     def _integrate_guided(self, states: Tensor, condition: Tensor) -> CooperativeSteps:
         """Euler integration with classifier-free guidance: away from the velocity without any condition."""
-        times = (1 - torch.cos(torch.linspace(0, 1, FLOW_STEPS + 1) * 0.5 * math.pi)).tolist()
+        times = (1 - torch.cos(torch.linspace(0, 1, self._steps + 1) * 0.5 * math.pi)).tolist()
         conditions = torch.stack([condition, torch.zeros_like(condition)])
         for time, until in pairwise(times):
             pair = torch.cat([states.expand(2, -1, -1), conditions], -1)
             cond, uncond = yield from self._estimator.steps(pair, time, None)
             states = states + (until - time) * ((1 + self._cfg_rate) * cond - self._cfg_rate * uncond)
         return states
+
+
+def upstreams_noise(tokens: Tensor, voice: dict[str, Tensor], generator: torch.Generator, *, mean_flow: bool) -> Tensor:
+    """The noise that upstream's flow draws for the prompt and `tokens`, (frames, bands)."""
+    own_noise = None
+    if mean_flow:
+        own_noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * len(tokens), generator=generator)
+    prompt_tokens: int = voice["prompt_token"].shape[1]
+    noise = torch.randn(1, BANDS, FRAMES_PER_TOKEN * (prompt_tokens + len(tokens)), generator=generator)
+    if own_noise is not None:
+        noise[:, :, -own_noise.shape[2] :] = own_noise
+    return noise[0].t()
 
 
 def _noise_of_tokens(count: int, seed: int) -> list[Tensor]:

@@ -65,9 +65,12 @@ class Rest:
 class Synthesizer:
     """Upstream's `S3Token2Wav.inference`, for one utterance at a time."""
 
-    def __init__(self, s3gen: Any, precision: Precision, timer: StageTimer | None = None) -> None:
+    def __init__(
+        self, s3gen: Any, precision: Precision, timer: StageTimer | None = None, flow_steps: int | None = None
+    ) -> None:
+        """`flow_steps` are the Euler steps of the flow; None: as many as upstream takes."""
         self._timer = timer or StageTimer()
-        self.flow = Flow(s3gen, precision)
+        self.flow = Flow(s3gen, precision, flow_steps)
         self.vocoder = Vocoder(s3gen.mel2wav, precision)
         self._fade_in: Tensor = s3gen.trim_fade
 

@@ -139,9 +139,12 @@ def shorten_prompt(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
 
 def model_fingerprint(variant: ModelVariant, checkpoint: Path) -> str:
     """Hash of all that conditionals depend on besides the clip: upstream's version and the encoders' weights."""
-    files = ("ve.pt", "s3gen.pt") if variant.multilingual else ("ve.safetensors", "s3gen*.safetensors")
+    # A mean flow has the same encoders, or it would not load.
+    files = (variant.s3gen_file, variant.ve_file)
     parts = [str(FORMAT), version("chatterbox-tts"), variant.upstream.__name__]
-    for file in sorted(found for pattern in files for found in checkpoint.glob(pattern)):
+    for file in (checkpoint / name for name in files):
+        if not file.exists():
+            continue
         content = file.resolve()
         status = content.stat()
         # In the hub's cache a link's target is named by its content. Elsewhere the modification time must do.

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from worker.cards import CARDS, Parameter
+from worker.cards import CARDS, FlowModel, Parameter
 from worker.contract import ParameterValue, Utterance
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
@@ -25,16 +25,17 @@ class LoadedModel:
     """The upstream object of one model, its card, and the conditionals of the prepared voices.
 
     `checkpoint` is the folder of the weights, `cache` the folder for conditionals. Raises ModelUnavailableError where
-    the checkpoint does not load.
+    the checkpoint, or the flow, does not load.
     """
 
-    def __init__(self, name: str, checkpoint: Path, cache: Path) -> None:
+    def __init__(self, name: str, checkpoint: Path, cache: Path, flow: FlowModel = FlowModel.UPSTREAM) -> None:
+        self._flow = flow
         self.card = CARDS[name]
         self.variant = VARIANTS[name]
         self._checkpoint = checkpoint
         patches.install()
         with patches.muted():
-            self.upstream: Any = load(name, checkpoint)
+            self.upstream: Any = load(name, checkpoint, flow)
         self.timer = StageTimer()
         patches.time_stages(self.upstream, self.timer)
         self.conditionals_cache = ConditionalsCache(self.upstream, self.variant, checkpoint, cache)
@@ -44,7 +45,8 @@ class LoadedModel:
     @property
     def description(self) -> str:
         """The model and the folder of its weights, for operators."""
-        return f"{self.card.name} from {self._checkpoint}"
+        flow = "" if self._flow is FlowModel.UPSTREAM else f" with {self._flow}"
+        return f"{self.card.name}{flow} from {self._checkpoint}"
 
     def prepare(self, source: VoiceSource) -> None:
         """Load or compute a voice's conditionals. Raises VoiceUnusableError."""

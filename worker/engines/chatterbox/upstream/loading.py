@@ -30,7 +30,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoTokenizer
 
+from worker.cards import FlowModel
+from worker.checkpoints.catalogue import MEANFLOW, CheckpointError, find_meanflow
 from worker.engines.base import ModelUnavailableError
+from worker.engines.chatterbox.upstream.encoders import differing_tensors
 
 StateDict = dict[str, Tensor]
 
@@ -57,6 +60,18 @@ class ModelVariant:
     """Whether T3 decodes with upstream's alignment guard against run-on."""
 
     @property
+    def s3gen_file(self) -> str:
+        """The file of its S3Gen."""
+        if self.multilingual:
+            return "s3gen.pt"
+        return "s3gen_meanflow.safetensors" if self.turbo else "s3gen.safetensors"
+
+    @property
+    def ve_file(self) -> str:
+        """The file of its voice encoder."""
+        return "ve.pt" if self.multilingual else "ve.safetensors"
+
+    @property
     def turbo(self) -> bool:
         """Whether the model has Turbo's architecture."""
         return self.module is tts_turbo
@@ -65,13 +80,6 @@ class ModelVariant:
     def multilingual(self) -> bool:
         """Whether the model takes a language."""
         return self.module is mtl_tts
-
-    @property
-    def s3gen_file(self) -> str:
-        """The file of its S3Gen."""
-        if self.multilingual:
-            return "s3gen.pt"
-        return "s3gen_meanflow.safetensors" if self.turbo else "s3gen.safetensors"
 
 
 VARIANTS = {
@@ -91,17 +99,18 @@ class _UnguardedConfig(T3Config):  # type: ignore[misc]
     is_multilingual = False
 
 
-def load(engine: str, folder: Path) -> Any:
+def load(engine: str, folder: Path, flow: FlowModel = FlowModel.UPSTREAM) -> Any:
     """The upstream object for `engine` with the weights in `folder`, on the CPU, without gradients.
 
-    Raises ModelUnavailableError where a file cannot be read or does not fit the engine.
+    With the mean flow, its S3Gen is Turbo's. Raises ModelUnavailableError where a file is missing, cannot be read or
+    does not fit the engine.
     """
     variant = VARIANTS[engine]
     with _load_errors(engine, folder):
         parts = {
             "t3": _t3(variant, folder),
-            "s3gen": _s3gen(variant, folder),
-            "ve": _load_module(VoiceEncoder, folder / ("ve.pt" if variant.multilingual else "ve.safetensors")),
+            "s3gen": _s3gen(variant, folder) if flow is FlowModel.UPSTREAM else _mean_flow(engine, folder),
+            "ve": _load_module(VoiceEncoder, folder / variant.ve_file),
         }
         for part in parts.values():
             part.eval().requires_grad_(False)
@@ -114,10 +123,23 @@ def load(engine: str, folder: Path) -> Any:
         )
 
 
+def s3gen_path(engine: str, folder: Path, flow: FlowModel) -> Path:
+    """The file of the S3Gen with which an engine runs a flow. Raises ModelUnavailableError if there is no mean flow."""
+    if flow is FlowModel.UPSTREAM:
+        return folder / VARIANTS[engine].s3gen_file
+    (name,) = MEANFLOW.files
+    try:
+        return find_meanflow(folder) / name
+    except CheckpointError as error:
+        raise ModelUnavailableError(str(error)) from error
+
+
 @contextmanager
 def _load_errors(engine: str, folder: Path) -> Iterator[None]:
     try:
         yield
+    except ModelUnavailableError:
+        raise
     except Exception as error:  # the tokenizers' library raises plain Exceptions, upstream asserts
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelUnavailableError(
@@ -155,13 +177,32 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
 
 
 def _s3gen(variant: ModelVariant, folder: Path) -> nn.Module:
-    state = _read_tensors(folder / variant.s3gen_file)
-    widths = s3gen_widths(vocoder=len(state[VOCODER_WIDTH]), estimator=len(state[ESTIMATOR_WIDTH]))
-    with _no_initialisation(), widths:
-        model = S3Gen(meanflow=variant.turbo)
-    _trim_layers(model, state)
     # Like upstream, accept an Original's file without the tensors that the constructor computes, and with others.
     strict = variant.turbo or variant.multilingual
+    return _build_s3gen(_read_tensors(folder / variant.s3gen_file), meanflow=variant.turbo, strict=strict)
+
+
+def _mean_flow(engine: str, folder: Path) -> nn.Module:
+    """Turbo's S3Gen for the tokens of an engine whose files lie in `folder`."""
+    file = s3gen_path(engine, folder, FlowModel.MEANFLOW)
+    with _load_errors(MEANFLOW.engine, file.parent):
+        state = _read_tensors(file)
+        model = _build_s3gen(state, meanflow=True, strict=True)
+    own = _read_tensors(folder / VARIANTS[engine].s3gen_file)
+    if differing := differing_tensors(own, state, ignored=model.ignore_state_dict_missing):
+        raise ModelUnavailableError(
+            f"the mean flow in {file.parent} does not fit {engine}'s weights in {folder}, which have another speech "
+            f"tokenizer or speaker encoder: {len(differing)} tensors differ, such as {', '.join(differing[:3])}; "
+            f"unset CHORUS_FLOW, or put the {file.name} that belongs to these weights into {folder}"
+        )
+    return model
+
+
+def _build_s3gen(state: StateDict, *, meanflow: bool, strict: bool) -> nn.Module:
+    widths = s3gen_widths(vocoder=len(state[VOCODER_WIDTH]), estimator=len(state[ESTIMATOR_WIDTH]))
+    with _no_initialisation(), widths:
+        model = S3Gen(meanflow=meanflow)
+    _trim_layers(model, state)
     _assign_weights(model, state, optional=model.ignore_state_dict_missing, strict=strict)
     return model
 

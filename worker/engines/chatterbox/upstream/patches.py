@@ -114,6 +114,16 @@ def time_stages(model: Any, timer: StageTimer) -> None:
         timer.watch(owner, method, stage)
 
 
+def set_flow_steps(model: Any, steps: int) -> None:
+    """Have the flow of an upstream object take so many Euler steps, whatever its `generate` asks for."""
+    infer = model.s3gen.flow_inference
+
+    def infer_in_steps(*arguments: Any, **options: Any) -> Any:
+        return infer(*arguments, **options | {"n_cfm_timesteps": steps})
+
+    model.s3gen.flow_inference = infer_in_steps
+
+
 _T3: Any = chatterbox.models.t3.t3
 _TOKENIZER: Any = chatterbox.models.tokenizers.tokenizer
 

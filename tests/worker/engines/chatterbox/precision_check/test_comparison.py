@@ -16,7 +16,8 @@ import torch
 from tests.support.precisions import precision_params
 from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
-from tests.support.tiny_models import TinyCheckpoint
+from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoint_with_mean_flow
+from worker.cards import FlowModel
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.precision_check.comparison import Report, Task, compare
 from worker.engines.chatterbox.precision_check.reference_run import RecordingEngine
@@ -47,10 +48,13 @@ def checked(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
         language: str = "en",
         recognise: bool = False,
         on_progress: Callable[[int, str], None] = lambda _done, _doing: None,
+        flow: FlowModel = FlowModel.UPSTREAM,
+        flow_steps: int | None = None,
     ) -> Report:
-        checkpoint = tiny_checkpoint(engine)
-        task = Task(engine, checkpoint, cache, source, texts, precisions, 3, language, BUDGET, recognise)
-        return compare(task, on_progress)
+        own = flow is FlowModel.UPSTREAM
+        checkpoint = tiny_checkpoint(engine) if own else tiny_checkpoint_with_mean_flow(engine)
+        options = (3, language, BUDGET, recognise, flow, flow_steps)
+        return compare(Task(engine, checkpoint, cache, source, texts, precisions, *options), on_progress)
 
     return comparing
 
@@ -138,6 +142,7 @@ def test_statistics_of_each_text_and_of_all(checked: Compare) -> None:
     (each,) = checked("turbo").precisions
     overall, texts = each.figures, [text.figures for text in each.texts]
     assert [text.text for text in each.texts] == list(TEXTS)
+    assert overall.speaker_similarity is None
     assert overall.steps == sum(text.steps for text in texts) == 2 * (BUDGET + 1)
     assert overall.frames == sum(text.frames for text in texts)
     assert overall.logit_largest == max(text.logit_largest for text in texts)
@@ -153,6 +158,31 @@ def test_a_cloned_voice_with_its_own_parameters(checked: Compare, tmp_path: Path
     report = checked("chatterbox", source=VoiceSource(warm, source.reference), texts=TEXTS[:1])
     assert report.voice == "ada"
     assert report.precisions[0].verdict.fitness is Fitness.EQUAL
+
+
+# Other flows
+
+
+def test_the_mean_flow_is_another_rendering_of_the_same_tokens(checked: Compare) -> None:
+    report = checked("chatterbox", flow=FlowModel.MEANFLOW, texts=TEXTS[:1])
+    (each,) = report.precisions
+    assert report.flow == "meanflow"
+    assert report.model.startswith("chatterbox from "), "upstream's classes run their own flow"
+    assert each.figures.logit_largest < 1e-5
+    assert each.figures.mel_cepstral > 1
+    # Random weights hardly tell speakers apart.
+    assert each.figures.speaker_similarity == pytest.approx(1, abs=0.1)
+    assert each.verdict.fitness is Fitness.RENDERING
+
+
+def test_fewer_steps_are_compared_with_upstreams_number(checked: Compare) -> None:
+    report = checked("turbo", flow_steps=1, texts=TEXTS[:1])
+    (each,) = report.precisions
+    assert report.flow == "flow of 1 step"
+    assert each.figures.mel_largest > 1e-2
+    assert each.figures.vocoder_ratio > 90
+    assert each.figures.speaker_similarity is not None
+    assert each.verdict.fitness is Fitness.RENDERING
 
 
 # Damage
@@ -199,8 +229,8 @@ def test_damage_is_found_and_named(
     """Damages the model that the precision uses; upstream's is loaded first and stays intact."""
     loaded: list[str] = []
 
-    def damaging(engine: str, folder: Path) -> Any:
-        model = load(engine, folder)
+    def damaging(engine: str, folder: Path, flow: FlowModel) -> Any:
+        model = load(engine, folder, flow)
         if loaded:
             torch.manual_seed(0)
             damage(model)

@@ -53,6 +53,7 @@ def some(**changed: Any) -> Statistics:
         "mel_largest": 1e-5,
         "mel_cepstral": 1e-5,
         "vocoder_ratio": 119.0,
+        "speaker_similarity": None,
         "heard": None,
     }
     return Statistics(**equal | changed)
@@ -98,6 +99,16 @@ def test_each_bound_of_closeness(bound: Bound) -> None:
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert not verdict.fit
     assert verdict.reasons == [bound.describe(past)]
+
+
+def test_another_flow_is_judged_by_its_speaker_and_not_by_its_spectrogram() -> None:
+    far = {"mel_cepstral": 9.0, "vocoder_ratio": -3.0}
+    verdict = judge(some(speaker_similarity=0.95, **far), None)
+    assert verdict.fitness is Fitness.RENDERING
+    assert verdict.fit
+    assert "speaker's similarity to upstream's: 0.95 (at least 0.9)" in verdict.reasons
+    for changed in ({"speaker_similarity": 0.8}, {"speaker_similarity": math.nan}, {"divergence_mean": 0.1}):
+        assert not judge(some(**{"speaker_similarity": 0.95} | far | changed), None).fit
 
 
 def test_every_failed_statistic_is_named() -> None:
@@ -195,6 +206,7 @@ def test_texts_are_weighted_by_their_length() -> None:
         [steps(1, 2, 3, same=[True, True, False], clear=[False, True, True]), steps(6, same=[False], clear=[True])],
         [frames(1), frames(2, 4, 5)],
         [waves(50, 1), waves(450, 4)],
+        [0.9, 0.7],
         [word_errors(1, 4), word_errors(3, 12)],
     )
     assert found.model_dump(exclude={"heard"}) == pytest.approx(
@@ -213,14 +225,16 @@ def test_texts_are_weighted_by_their_length() -> None:
             "mel_largest": 2.5,
             "mel_cepstral": 3,
             "vocoder_ratio": 20,
+            "speaker_similarity": 0.8,
         }
     )
     assert found.heard == word_errors(4, 16)
 
 
 def test_no_clear_choice_and_no_recogniser() -> None:
-    found = summarise([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [])
+    found = summarise([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [], [])
     assert (found.clear_steps, found.clear_agreement, found.heard) == (0, None, None)
+    assert found.speaker_similarity is None
 
 
 def test_word_errors_of_several_texts() -> None:

@@ -15,8 +15,10 @@ from tests.support.precisions import precision_params
 from tests.support.stock import BUILT_IN, StockEngine, cloned
 from tests.support.stock import start as start_stock
 from tests.support.tiny_models import TinyCheckpoint
+from worker.cards import FlowModel
 from worker.engines.base import VoiceSource
 from worker.engines.chatterbox.cooperative import run_to_completion
+from worker.engines.chatterbox.s3gen.flow import Flow
 from worker.engines.chatterbox.s3gen.synthesizer import Synthesizer
 from worker.engines.chatterbox.upstream import patches
 from worker.precision import Precision
@@ -115,6 +117,23 @@ def test_spectrogram_and_wave_equal_upstreams(
         assert (samples - wave).abs().max() < WAVE_TOLERANCE
     # In reduced precision only spectrograms are compared: a slightly different pitch soon shifts the phase of the wave.
     assert decibels(mel, found - mel) > MIN_SIGNAL_TO_NOISE[precision]
+
+
+def test_a_flow_of_fewer_steps_equals_upstreams(stock: StockEngine) -> None:
+    """By default there are as many as in upstream, bit by bit."""
+    s3gen, voice, card = stock.loaded.upstream.s3gen, voice_of(stock, BUILT_IN), stock.card.flows[FlowModel.UPSTREAM]
+    tokens, generator = drawn(3, 6)
+
+    def flow_of(steps: int | None) -> Tensor:
+        return run_to_completion(Flow(s3gen, Precision.FP32, steps).steps(tokens, voice, copied(generator)))
+
+    fewer, default = flow_of(card.minimum), flow_of(None)
+    assert torch.equal(flow_of(card.default), default)
+    assert (fewer - default).abs().max() > 100 * MEL_TOLERANCE
+    torch.set_rng_state(generator.get_state())
+    with patches.muted():
+        mel = s3gen.flow_inference(tokens, ref_dict=dict(voice), finalize=True, n_cfm_timesteps=card.minimum)
+    assert (fewer - mel[0].t()).abs().max() < MEL_TOLERANCE
 
 
 @in_each

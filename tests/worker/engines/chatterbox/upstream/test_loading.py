@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.stock import TEXT, StockEngine
-from tests.support.tiny_models import TinyCheckpoint
+from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoint_with_mean_flow
+from worker.cards import FlowModel
 from worker.engines.base import Cancellation, ModelUnavailableError
 from worker.engines.chatterbox.upstream import loading, patches
 from worker.engines.chatterbox.upstream.loading import VARIANTS, load
@@ -77,6 +79,45 @@ def test_nano_is_turbo_with_a_t3_of_its_own(tiny_checkpoint: TinyCheckpoint) -> 
         load_muted("turbo", tiny_checkpoint("nano"))
 
 
+# The mean flow
+
+
+def test_a_mean_flow_with_other_encoders_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny_checkpoint_with_mean_flow("chatterbox")
+    read = loading._read_tensors
+    changed = {"speaker_encoder.head.bn1.running_mean": 1.0, "tokenizer.quantizer._codebook.project_down.bias": 1e-3}
+
+    def altered(file: Path) -> dict[str, torch.Tensor]:
+        state = read(file)
+        own = file.name == "s3gen.safetensors"
+        return state | ({name: state[name] + offset for name, offset in changed.items()} if own else {})
+
+    monkeypatch.setattr(loading, "_read_tensors", altered)
+    with pytest.raises(ModelUnavailableError) as refused, patches.muted():
+        load("chatterbox", folder, FlowModel.MEANFLOW)
+    assert str(refused.value) == (
+        f"the mean flow in {folder} does not fit chatterbox's weights in {folder}, which have another speech tokenizer "
+        f"or speaker encoder: 2 tensors differ, such as {', '.join(changed)}; unset CHORUS_FLOW, or put the "
+        f"s3gen_meanflow.safetensors that belongs to these weights into {folder}"
+    )
+
+
+def test_a_mean_flow_that_is_not_there_or_not_one(
+    tiny_checkpoint: TinyCheckpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(ModelUnavailableError, match="meanflow's weights are not on this host; run: chorus models down"):
+        loading._mean_flow("chatterbox", tiny_checkpoint("chatterbox"))
+    for file in tiny_checkpoint("chatterbox").iterdir():
+        os.link(file, tmp_path / file.name)
+    os.link(tmp_path / "s3gen.safetensors", tmp_path / "s3gen_meanflow.safetensors")
+    with (
+        pytest.raises(ModelUnavailableError, match=r"does not load as meanflow: .*lacks .*time_embed_mixer\.weight"),
+        patches.muted(),
+    ):
+        loading._mean_flow("chatterbox", tmp_path)
+
+
 # Equality with upstream's own loading
 
 
@@ -117,6 +158,19 @@ def test_the_same_speech_as_from_upstreams_own_loading(
         for parameter in part.parameters():
             parameter.data = parameter.data.clone()
     assert torch.equal(generate(own), generate(upstream))
+    if engine != "chatterbox":
+        return
+    # Upstream's class with Turbo's S3Gen in place of its own.
+    folder = tiny_checkpoint_with_mean_flow(engine)
+    with patches.muted():
+        upstream.s3gen = module.S3Gen(meanflow=True)
+        upstream.s3gen.load_state_dict(load_file(folder / "s3gen_meanflow.safetensors"))
+        own = load(engine, folder, FlowModel.MEANFLOW)
+    upstream.s3gen.eval()
+    expected = generate(upstream)
+    torch.testing.assert_close(generate(own), expected, rtol=0, atol=1e-6)
+    patches.set_flow_steps(own, 1)
+    assert (generate(own) - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
