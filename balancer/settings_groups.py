@@ -427,7 +427,7 @@ class StorageSettings(SettingsGroup):
     redis_url: SecretStr | None = Field(
         None,
         description="Redis in which several hosts share cache, limits and jobs: `redis://host:6379/0`, `rediss://` for "
-        "TLS, `redis+sentinel://host,host/name/0`; unset: own files.",
+        "TLS, `redis+sentinel://host,host/name/0?sentinel_password=…`; unset: own files.",
     )
     cache_mib: int = Field(
         1024,
