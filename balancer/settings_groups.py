@@ -571,6 +571,10 @@ class StreamSettings(SettingsGroup):
         "segment, by an engine that can; 0: the first segment is made in one go.",
     )
 
+    def first_piece_tokens(self, *, early_audio: bool) -> int | None:
+        """The tokens of a stream's first piece, where the engine can hand one out early; None: there is none."""
+        return (self.stream_first_tokens or None) if early_audio else None
+
 
 class MemorySettings(SettingsGroup):
     """How much audio may be under way, and who encodes it."""
