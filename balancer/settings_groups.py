@@ -92,7 +92,7 @@ class ServerSettings(SettingsGroup):
         None,
         ge=1,
         le=65535,
-        description="Port that answers HAProxy's agent check with this host's weight by its free slots, or `drain`; "
+        description="Port that answers HAProxy's agent check with this host's weight by its work, or `drain`; "
         "unset: none.",
     )
     public_url: str | None = Field(
