@@ -265,7 +265,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
                 BackgroundTask("history", history_sampler.run),
                 *_operations(settings, dispatcher, lifecycle, process_cpu, past),
                 *_webhooks(settings.jobs, stores, metrics),
-                *_agent_check(settings, dispatcher),
+                *_agent_check(settings, dispatcher, metrics),
             ],
             before_accepting,
         ),
@@ -381,12 +381,13 @@ def _systemd(settings: Settings, dispatcher: Dispatcher, lifecycle: Lifecycle) -
     return [BackgroundTask("systemd", lambda: report_to_systemd(dispatcher, lifecycle, workers=workers))]
 
 
-def _agent_check(settings: Settings, dispatcher: Dispatcher) -> list[BackgroundTask]:
+def _agent_check(settings: Settings, dispatcher: Dispatcher, metrics: Metrics) -> list[BackgroundTask]:
     """The answer to HAProxy's agent check, if it is asked for."""
     host, port = settings.server.host, settings.server.agent_port
     if port is None:
         return []
-    return [BackgroundTask("agent check", lambda: AgentCheck(dispatcher).serve(host, port))]
+    agent_check = AgentCheck(dispatcher, lambda: metrics.open_requests)
+    return [BackgroundTask("agent check", lambda: agent_check.serve(host, port))]
 
 
 def _with_middleware(

@@ -36,6 +36,8 @@ class Metrics:
         self._clock = clock
         self._recent_waits: deque[tuple[float, float]] = deque()
         self._recent_requests: deque[float] = deque()
+        self.open_requests = 0
+        """Requests whose response has not ended."""
         self.registry = CollectorRegistry()
         self._families: dict[str, Counter | Gauge] = {}
         self.times = {name: TimeHistogram() for name in ("answer", "first_sound", "queue_wait", "loop_lag")}

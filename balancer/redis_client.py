@@ -37,27 +37,35 @@ WITHOUT_REPLICA_SECONDS = 10.0
 T = TypeVar("T")
 
 
-def _client(location: RedisLocation) -> Any:
+def _clients(location: RedisLocation) -> list[Any]:
+    """The client of the server, and after it those of the Sentinels that know its address: to be closed, all."""
     timeouts: dict[str, Any] = {"socket_timeout": TIMEOUT_SECONDS, "socket_connect_timeout": TIMEOUT_SECONDS}
     if not location.sentinels:
-        return Redis.from_url(location.url, **timeouts, protocol=2)
+        return [Redis.from_url(location.url, **timeouts, protocol=2)]
     options: dict[str, Any] = dict(parse_url(location.url))
     del options["host"], options["port"]
     encrypted = options.pop("connection_class", None) is SSLConnection
     own = {name: value for name, value in options.items() if name.startswith("ssl_")} | {"ssl": encrypted}
-    sentinel: Any = Sentinel(location.sentinels, sentinel_kwargs=own | timeouts)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(location.name, ssl=encrypted, **options, **timeouts, protocol=2)
+    own |= {**location.sentinel_login, **timeouts}
+    sentinel: Any = Sentinel(location.sentinels, sentinel_kwargs=own)  # type: ignore[no-untyped-call]
+    primary = sentinel.master_for(location.name, ssl=encrypted, **options, **timeouts, protocol=2)
+    return [primary, *sentinel.sentinels]
+
+
+async def _close(clients: Iterable[Any]) -> None:
+    for client in clients:
+        await client.aclose()
 
 
 async def is_cluster(url: str) -> bool:
     """Whether the Redis at a URL is a node of a cluster; False if it does not say."""
-    raw = _client(RedisLocation.parse(url))
+    clients = _clients(RedisLocation.parse(url))
     try:
-        info: dict[str, Any] = await raw.info("cluster")
+        info: dict[str, Any] = await clients[0].info("cluster")
     except (RedisError, OSError, TimeoutError):
         return False
     finally:
-        await raw.aclose()
+        await _close(clients)
     return bool(info.get("cluster_enabled"))
 
 
@@ -81,7 +89,8 @@ class RedisClient:
     def __init__(self, url: str) -> None:
         location = RedisLocation.parse(url)
         # Any: redis-py's types leave open whether a result is awaitable, and whether it is text.
-        self.raw: Any = _client(location)
+        self._clients = _clients(location)
+        self.raw: Any = self._clients[0]
         self.address = f"redis://{url.rpartition('@')[2].rpartition('//')[2].partition('?')[0]}"
         """The URL without user, password and options."""
         self._replicated = bool(location.sentinels)
@@ -174,4 +183,4 @@ class RedisClient:
         """Close the connections."""
         if self._pinging is not None:
             self._pinging.cancel()
-        await self.raw.aclose()
+        await _close(self._clients)

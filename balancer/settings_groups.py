@@ -92,7 +92,7 @@ class ServerSettings(SettingsGroup):
         None,
         ge=1,
         le=65535,
-        description="Port that answers HAProxy's agent check with this host's weight by its free slots, or `drain`; "
+        description="Port that answers HAProxy's agent check with this host's weight by its work, or `drain`; "
         "unset: none.",
     )
     public_url: str | None = Field(
@@ -439,7 +439,7 @@ class StorageSettings(SettingsGroup):
     redis_url: SecretStr | None = Field(
         None,
         description="Redis in which several hosts share cache, limits and jobs: `redis://host:6379/0`, `rediss://` for "
-        "TLS, `redis+sentinel://host,host/name/0`; unset: own files.",
+        "TLS, `redis+sentinel://host,host/name/0?sentinel_password=…`; unset: own files.",
     )
     cache_mib: int = Field(
         1024,
@@ -582,6 +582,10 @@ class StreamSettings(SettingsGroup):
         description="Speech tokens (25 a second) after which a stream's first audio is made, before the rest of its "
         "segment, by an engine that can; 0: the first segment is made in one go.",
     )
+
+    def first_piece_tokens(self, *, early_audio: bool) -> int | None:
+        """The tokens of a stream's first piece, where the engine can hand one out early; None: there is none."""
+        return (self.stream_first_tokens or None) if early_audio else None
 
 
 class MemorySettings(SettingsGroup):

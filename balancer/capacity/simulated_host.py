@@ -84,9 +84,9 @@ class SimulatedHost:
         self._count = 0
 
     @property
-    def free_slots(self) -> int:
-        """Number of free slots."""
-        return self._scheduler.free_slots
+    def utterances(self) -> int:
+        """Number of utterances in slots and in the queue."""
+        return self._scheduler.running + self._scheduler.depth
 
     def receive(self, request: SimulatedRequest, now: float) -> None:
         """A request arrives. The balancer, one process, handles those before it first."""

@@ -18,8 +18,8 @@ from balancer.capacity.simulated_host import TOLERANCE, HostSize, SimulatedHost,
 from balancer.capacity.target import Target
 from balancer.load.arrivals import poisson
 
-AGENT_INTERVAL_SECONDS = 1.0
-"""As in deploy/haproxy.cfg: `agent-inter 1s`."""
+AGENT_INTERVAL_SECONDS = 0.05
+"""As in deploy/haproxy.cfg: `agent-inter 50ms`."""
 START_SHARE, FACTOR = 0.7, 1.15
 """The rates that are simulated first, as a share of the limit and of one another."""
 WARM_UP_SHARE = 0.2

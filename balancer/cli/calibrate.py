@@ -1,4 +1,4 @@
-"""`chorus calibrate`: measures which worker configuration is fastest on this host, for `chorus serve` to use."""
+"""`chorus calibrate`: measures which worker configuration is best on this host, for `chorus serve` to use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,16 @@ from rich.table import Table
 from balancer.cli.console import fail, messages, tell
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cpu_lists import LayoutError
-from balancer.host.calibration import DEFAULT_SLOTS, DEFAULT_THREADS, Calibration, Measurement, worker_configurations
+from balancer.host.calibration import (
+    DEFAULT_SLOTS,
+    Calibration,
+    Measurement,
+    Objective,
+    default_threads,
+    earliest,
+    probes,
+    worker_configurations,
+)
 from balancer.host.calibration_run import CalibrationRunError, RunLimits, measure_layout
 from balancer.host.calibration_store import save
 from balancer.host.cpu_budget import CpuBudget, Host
@@ -31,6 +40,8 @@ from balancer.settings import Settings, SettingsError
 from worker.precision import detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130
+FIRST_SOUNDS = 5
+"""Streams whose first sound is measured in each configuration, where it decides."""
 
 NumbersOption = Annotated[
     str | None, typer.Option(metavar="N,N,...", help="Numbers to measure; default: chosen for this host.")
@@ -39,6 +50,10 @@ NumbersOption = Annotated[
 
 def calibrate(
     *,
+    objective: Annotated[
+        Objective,
+        typer.Option("--for", help="What decides: audio per second of the whole host, or the first sound of a stream."),
+    ] = Objective.THROUGHPUT,
     engine: EngineOption = None,
     model_dir: ModelDirOption = None,
     runtime: RuntimeOption = None,
@@ -53,27 +68,33 @@ def calibrate(
         float, typer.Option(min=0, help="Seconds after which no further utterance of a configuration is started.")
     ] = 60.0,
 ) -> None:
-    """Measure which worker configuration is fastest on this host: threads and slots of each worker.
+    """Measure which worker configuration is best on this host: threads and slots of each worker.
 
     For each configuration, starts as many workers as the host has room for, has
-    all of them synthesize at once, and measures the throughput. `chorus serve`
-    and `chorus layout` use the saved result. This takes minutes; nothing else
-    should run on the host meanwhile.
+    all of them synthesize at once, and measures the throughput. For latency, it
+    first measures when a stream sounds that is alone on the host: the earliest
+    is the best, and among those within a tenth of it the fastest. `chorus
+    serve` and `chorus layout` use the saved result. This takes minutes; nothing
+    else should run on the host meanwhile.
     """
     with _clean_interruption():
         settings = Settings.load(engine=engine, model_dir=model_dir, runtime=runtime, precision=precision)
         check_engine(settings)
         check_voices(settings)
         host = detect_topology()
-        layouts = _layouts(settings, host, _numbers("--threads", threads), _numbers("--slots", slots))
+        layouts = _layouts(settings, host, objective, _numbers("--threads", threads), _numbers("--slots", slots))
         settings = with_weights(settings, announce=tell)
         conditions = calibration_conditions(settings, host, weights_fingerprint(settings))
         if settings.engine_options().batched is not None:
             for remark in precision_remarks(settings.engine.precision, detect_processor()):
                 tell(remark)
-        measurements = _measure(settings, layouts, RunLimits(utterances, seconds))
+        limits = RunLimits(utterances, seconds, FIRST_SOUNDS if objective is Objective.LATENCY else 0)
+        measure = _measure_for_latency if objective is Objective.LATENCY else _measure
         calibration = Calibration(
-            conditions=conditions, measured_at=datetime.now(UTC), measurements=tuple(measurements)
+            conditions=conditions,
+            measured_at=datetime.now(UTC),
+            measurements=tuple(measure(settings, layouts, limits)),
+            objective=objective,
         )
         Console().print(calibration_table(calibration))
         file = save(calibration, settings.storage.cache_dir)
@@ -93,17 +114,18 @@ def _numbers(option: str, text: str | None) -> tuple[int, ...] | None:
 
 
 def _layouts(
-    settings: Settings, host: Host, threads: Sequence[int] | None, slots: Sequence[int] | None
+    settings: Settings, host: Host, objective: Objective, threads: Sequence[int] | None, slots: Sequence[int] | None
 ) -> list[Layout]:
     """Returns a layout for each configuration, with as many workers as fit, and reports those that do not fit."""
     options = settings.engine_options(slots=max(slots or (1,)))
     if (reason := options.unsupported_reason()) is not None:
         fail(reason)
-    max_threads = CpuBudget.of(host).max_threads_per_worker
+    budget = CpuBudget.of(host)
+    max_threads = budget.max_threads_per_worker
     if threads is not None and max(threads) > max_threads:
         fail(f"a worker can have at most {counted(max_threads, 'core')} on this host, so not {max(threads)} threads")
     configurations = worker_configurations(
-        threads or [number for number in DEFAULT_THREADS if number <= max_threads],
+        threads or default_threads(objective, min(max_threads, budget.max_threads)),
         slots or ((1,) if options.batched is None else DEFAULT_SLOTS),
     )
     layouts = []
@@ -115,6 +137,17 @@ def _layouts(
     if not layouts:
         fail("no configuration fits this host")
     return layouts
+
+
+def _measure_for_latency(settings: Settings, layouts: Sequence[Layout], limits: RunLimits) -> Iterator[Measurement]:
+    """Measures every number of threads first, and then all slots with those threads that sound earliest."""
+    by_configuration = {(layout.threads, layout.slots): layout for layout in layouts}
+    first = probes(by_configuration, WorkerMemory.of(settings.engine_options()).default_slots)
+    measurements = list(_measure(settings, [by_configuration[one] for one in first], limits))
+    yield from measurements
+    threads = {measurement.threads for measurement in earliest(measurements)}
+    others = [layout for one, layout in by_configuration.items() if one not in first and layout.threads in threads]
+    yield from _measure(settings, others, limits)
 
 
 def _measure(settings: Settings, layouts: Sequence[Layout], limits: RunLimits) -> Iterator[Measurement]:
@@ -141,8 +174,9 @@ def _measure(settings: Settings, layouts: Sequence[Layout], limits: RunLimits) -
 
 
 def calibration_table(calibration: Calibration) -> Table:
-    """Returns the measurements as a table, the fastest first."""
+    """Returns the measurements as a table, the best first."""
     conditions = calibration.conditions
+    for_latency = calibration.objective is Objective.LATENCY
     table = Table(
         "threads",
         "slots",
@@ -151,7 +185,8 @@ def calibration_table(calibration: Calibration) -> Table:
         "per core",
         "s per utterance",
         "memory per worker",
-        title=f"Engine {conditions.engine}, {counted(conditions.cores, 'core')}",
+        *(["first sound, s"] if for_latency else []),
+        title=f"Engine {conditions.engine}, {counted(conditions.cores, 'core')}, for {calibration.objective}",
         title_justify="left",
     )
     for measurement in calibration.ranked:
@@ -163,6 +198,7 @@ def calibration_table(calibration: Calibration) -> Table:
             f"{measurement.speed / conditions.cores:.3g}",
             f"{measurement.answer_seconds:.3g}",
             decimal(measurement.worker_bytes),
+            *([f"{measurement.first_sound_seconds:.3g}"] if for_latency else []),
         )
     return table
 

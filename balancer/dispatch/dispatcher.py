@@ -292,6 +292,11 @@ class Dispatcher:
         return self._scheduler.depths
 
     @property
+    def running(self) -> int:
+        """Number of taken slots."""
+        return self._scheduler.running
+
+    @property
     def free_slots(self) -> int:
         """Number of free slots."""
         return self._scheduler.free_slots

@@ -1,4 +1,4 @@
-"""Measures workers of one layout with every slot in use, for `chorus calibrate`.
+"""Measures workers of one layout, with one utterance alone and with every slot in use, for `chorus calibrate`.
 
 The workers are real ones, with the options that `chorus serve` would start them with, and receive utterances over their
 sockets without a balancer in between.
@@ -14,12 +14,18 @@ import subprocess
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
-from balancer.fleet.worker_client import UtteranceRefusedError, WorkerClient, WorkerFullError, WorkerLostError
+from balancer.fleet.worker_client import (
+    SynthesisResult,
+    UtteranceRefusedError,
+    WorkerClient,
+    WorkerFullError,
+    WorkerLostError,
+)
 from balancer.host.calibration import Measurement
 from balancer.host.layout import Layout
 from balancer.host.processes import log_tail, running
@@ -69,6 +75,8 @@ class RunLimits:
     """
     seconds: float
     """No utterance is started later than this many seconds after the first."""
+    first_sounds: int = 0
+    """Utterances whose first sound is measured before all others, one at a time."""
 
     def utterances_per_worker(self, slots: int) -> int:
         """The utterances of a worker with `slots` slots, if there is time for them."""
@@ -99,7 +107,9 @@ def measure_layout(
     any. However it ends, no process and no file is left. Raises CalibrationRunError.
     """
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder, _started(settings, layout, Path(folder)) as workers:
-        return asyncio.run(_measure(layout, limits, workers, on_utterance))
+        early_audio = settings.engine_options().card.early_audio
+        first_piece_tokens = settings.streams.first_piece_tokens(early_audio=early_audio)
+        return asyncio.run(_measure(layout, limits, workers, first_piece_tokens, on_utterance))
 
 
 @dataclass(frozen=True)
@@ -147,10 +157,17 @@ def calibration_options(settings: Settings, layout: Layout, index: int, folder: 
 
 
 async def _measure(
-    layout: Layout, limits: RunLimits, workers: list[_Worker], on_utterance: Callable[[], object]
+    layout: Layout,
+    limits: RunLimits,
+    workers: list[_Worker],
+    first_piece_tokens: int | None,
+    on_utterance: Callable[[], object],
 ) -> Measurement:
     async with _connected(workers) as clients:
         await asyncio.gather(*map(_await_ready, workers, clients))
+        first_sound = (
+            await _first_sound(workers[0], clients[0], limits, first_piece_tokens) if limits.first_sounds else None
+        )
         results = _Results()
         started = time.perf_counter()
 
@@ -158,17 +175,14 @@ async def _measure(
             bytes_per_second = worker.options.engine.card.sample_rate * SAMPLE_BYTES
             for utterance in utterances:
                 sent = time.perf_counter()
-                try:
-                    result = await client.synthesize(utterance)
-                except (WorkerLostError, WorkerFullError, UtteranceRefusedError) as error:
-                    raise worker.failure(f"did not synthesize {utterance.text!r}: {error}") from error
+                result = await _synthesize(worker, client, utterance)
                 results.audio_seconds += len(result.pcm) / bytes_per_second
                 results.latencies.append(time.perf_counter() - sent)
                 on_utterance()
 
         slots = []
         for worker, client in zip(workers, clients, strict=True):
-            utterances = _utterances(worker.options.index, layout.slots, limits, started)
+            utterances = _utterances(worker, layout.slots, limits, started)
             slots += [synthesize(worker, client, utterances) for _ in range(layout.slots)]
         await asyncio.gather(*slots)
         seconds = time.perf_counter() - started
@@ -182,22 +196,65 @@ async def _measure(
         seconds=seconds,
         answer_seconds=statistics.median(results.latencies),
         worker_bytes=max(state.resident_bytes - state.shared_bytes for state in states),
+        first_sound_seconds=first_sound,
     )
 
 
-def _utterances(worker: int, slots: int, limits: RunLimits, started: float) -> Iterator[Utterance]:
-    """The utterances of a worker until its limits are reached; each worker begins with another text."""
+class _FirstSoundError(Exception):
+    """The first audio of a stream is there, of which no more is wanted."""
+
+
+async def _first_sound(
+    worker: _Worker, client: WorkerClient, limits: RunLimits, first_piece_tokens: int | None
+) -> float:
+    """The median time to the first audio of streams, one at a time. Raises CalibrationRunError."""
+
+    def leave(_: bytes) -> None:
+        raise _FirstSoundError
+
+    started, seconds = time.perf_counter(), list[float]()
+    while len(seconds) < limits.first_sounds and (not seconds or time.perf_counter() - started <= limits.seconds):
+        utterance = _utterance(worker, len(seconds)).model_copy(
+            update={"playout_deadline": 0.0, "first_piece_tokens": first_piece_tokens}
+        )
+        sent = time.perf_counter()
+        with suppress(_FirstSoundError):
+            await _synthesize(worker, client, utterance, leave)
+        seconds.append(time.perf_counter() - sent)
+        while (await _state(worker, client)).in_flight:  # it notices between two steps that its listener has left
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+    return statistics.median(seconds)
+
+
+async def _synthesize(
+    worker: _Worker, client: WorkerClient, utterance: Utterance, on_pcm: Callable[[bytes], None] | None = None
+) -> SynthesisResult:
+    """The utterance's audio. Raises CalibrationRunError, and as `on_pcm`."""
+    try:
+        return await client.synthesize(utterance, on_pcm=on_pcm)
+    except (WorkerLostError, WorkerFullError, UtteranceRefusedError) as error:
+        raise worker.failure(f"did not synthesize {utterance.text!r}: {error}") from error
+
+
+def _utterances(worker: _Worker, slots: int, limits: RunLimits, started: float) -> Iterator[Utterance]:
+    """The utterances of a worker until its limits are reached."""
     for number in count():
         if limits.reached(slots, number, time.perf_counter() - started):
             return
-        text = TEXTS[(worker + number) % len(TEXTS)]
-        yield Utterance(
-            id=f"{worker}-{number}",
-            text=text,
-            voice=DEFAULT_VOICE,
-            seed=number,
-            token_budget=TOKENS_PER_CHARACTER * len(text),
-        )
+        yield _utterance(worker, number)
+
+
+def _utterance(worker: _Worker, number: int) -> Utterance:
+    """An utterance of a worker; each worker begins with another text."""
+    index = worker.options.index
+    text = TEXTS[(index + number) % len(TEXTS)]
+    return Utterance(
+        id=f"{index}-{number}",
+        text=text,
+        voice=DEFAULT_VOICE,
+        seed=number,
+        token_budget=TOKENS_PER_CHARACTER * len(text),
+    )
 
 
 @asynccontextmanager

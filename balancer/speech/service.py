@@ -119,7 +119,7 @@ class SpeechService:
         self._cache = cache
         self._keys = keys
         self._log_text = log_text
-        self._first_piece_tokens = (streams.stream_first_tokens or None) if card.early_audio else None
+        self._first_piece_tokens = streams.first_piece_tokens(early_audio=card.early_audio)
         self._pool = ThreadPool("kept-segments", 1)
         self._pcm_flights: SingleFlight[CachedResult] = SingleFlight()
         self._file_flights: SingleFlight[CachedResult] = SingleFlight()

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -46,6 +46,8 @@ class Heard:
     first_sound: float
     end: float
     samples: int
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds that the engine spent in each stage until the first sound, for whichever utterance."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,15 @@ class Run:
 class _Active:
     chunks: Iterator[Samples]
     began: float
+    stages_before: Mapping[str, float]
     first_sound: float | None = None
     samples: int = 0
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+    def sounds(self, stages: Mapping[str, float]) -> None:
+        """Its first sound is there."""
+        self.first_sound = time.perf_counter() - self.began
+        self.stages = {stage: seconds - self.stages_before.get(stage, 0.0) for stage, seconds in stages.items()}
 
 
 def utterances(side: str, tokens: Sequence[int], first_piece_tokens: int) -> list[Utterance]:
@@ -96,19 +105,20 @@ def drive(engine: Engine, spoken: Sequence[Utterance]) -> list[Heard]:
     while waiting or active:
         while waiting and len(active) < engine.slots:
             chunks = iter(engine.synthesize(waiting.pop(0), VOICE, Cancellation()))
-            active.append(_Active(chunks, time.perf_counter()))
+            active.append(_Active(chunks, time.perf_counter(), _stage_seconds(engine)))
         for each in list(active):
             try:
                 chunk = next(each.chunks)
             except StopIteration:
                 active.remove(each)
                 end = time.perf_counter() - each.began
-                heard.append(Heard(end if each.first_sound is None else each.first_sound, end, each.samples))
+                first_sound = end if each.first_sound is None else each.first_sound
+                heard.append(Heard(first_sound, end, each.samples, each.stages))
                 continue
             if len(chunk):
                 each.samples += len(chunk)
                 if each.first_sound is None:
-                    each.first_sound = time.perf_counter() - each.began
+                    each.sounds(_stage_seconds(engine))
     return heard
 
 
@@ -119,6 +129,11 @@ def run_side(engine: Engine, side: str, tokens: Sequence[int], first_piece_token
     seconds = time.perf_counter() - began
     others = machine_cpu_seconds() - cpu - (time.process_time() - own)
     return Run(side, seconds, heard, max(0.0, others) / seconds)
+
+
+def _stage_seconds(engine: Engine) -> dict[str, float]:
+    """Seconds so far of each stage; empty if the engine does not measure them."""
+    return dict(getattr(engine, "stage_seconds", {}))
 
 
 def main(  # noqa: PLR0917 - each is an option
@@ -183,6 +198,7 @@ def report(runs: Sequence[Run], sample_rate: int) -> str:
     rows = []
     for side in SIDES:
         firsts = [each.first_sound for run in runs if run.side == side for each in run.heard]
+        stages = [each.stages for run in runs if run.side == side for each in run.heard]
         rows.append(
             (
                 side,
@@ -191,11 +207,22 @@ def report(runs: Sequence[Run], sample_rate: int) -> str:
                 f"{ends[side]:.2f}",
                 median_text(speeds[side], 3),
                 f"{median(speeds[side]) / median(speeds[WHOLE]):.3f}",
+                ", ".join(f"{stage} {median(each[stage] for each in stages):.2f}" for stage in stages[0]),
                 f"{max(run.others_cpu for run in runs if run.side == side):.2f}",
             )
         )
     return table(
-        ["side", "first sound, s", "of the whole's end", "end, s", "audio s/s", "of whole", "others' cores"], rows
+        [
+            "side",
+            "first sound, s",
+            "of the whole's end",
+            "end, s",
+            "audio s/s",
+            "of whole",
+            "stages to it, s",
+            "others' cores",
+        ],
+        rows,
     )
 
 

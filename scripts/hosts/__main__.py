@@ -17,6 +17,7 @@ import typer
 from balancer.host.processes import free_port, wait_until
 from scripts.hosts.clients import Outcome, check_jobs, send_jobs, speak_at_once, speak_at_rate
 from scripts.hosts.host import WORKERS, Host
+from scripts.hosts.listeners import Heard, Listeners, undisturbed
 from scripts.hosts.proxy import Proxy, start_proxy
 from scripts.support.console import report_progress, run_command
 from scripts.support.sentinels import Sentinels, start_sentinels
@@ -28,6 +29,8 @@ SEEN_SECONDS = 15.0
 JOB_INTERVAL_SECONDS = 0.5
 CLIENTS_PER_SLOT = 3
 MIN_SECONDS = 75.0
+KILL = "a host is killed"
+"""The only step in which streams may break off."""
 
 
 class Trial:
@@ -97,14 +100,16 @@ async def measure_ratio(trial: Trial, client: httpx.AsyncClient, seconds: float)
     return three / one
 
 
-async def load_and_break(trial: Trial, client: httpx.AsyncClient, rate: float, seconds: float) -> Outcome:
+async def load_and_break(
+    trial: Trial, client: httpx.AsyncClient, rate: float, seconds: float, listeners: Listeners
+) -> Outcome:
     """Break one thing after another under load."""
     outcome = Outcome()
     began = time.monotonic()
 
     async def break_all() -> None:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("a host is killed", trial.lose_a_host),
+            (KILL, trial.lose_a_host),
             ("a host drains", trial.drain_a_host),
             ("a host is restarted", trial.restart_a_host),
             ("Redis fails over", trial.lose_redis),
@@ -112,13 +117,16 @@ async def load_and_break(trial: Trial, client: httpx.AsyncClient, rate: float, s
         for name, step in steps:
             await asyncio.sleep(5.0)
             report_progress(f"{time.monotonic() - began:.0f} s: {name}")
+            listeners.during = name
             await asyncio.to_thread(step)
             report_progress(f"{time.monotonic() - began:.0f} s: over; {outcome.answered} answered, "
-                            f"{outcome.failures.total()} failed")  # fmt: skip
+                            f"{outcome.failures.total()} failed; {listeners.heard.whole} streams whole, "
+                            f"{listeners.heard.broken.total()} broken off")  # fmt: skip
 
     async with asyncio.TaskGroup() as group:
         jobs = group.create_task(send_jobs(client, JOB_INTERVAL_SECONDS, seconds, outcome))
         group.create_task(speak_at_rate(client, rate, seconds, outcome))
+        group.create_task(listeners.run(seconds))
         group.create_task(break_all())
     await check_jobs(client, jobs.result(), outcome)
     if len(jobs.result()) != outcome.jobs_accepted:
@@ -127,11 +135,14 @@ async def load_and_break(trial: Trial, client: httpx.AsyncClient, rate: float, s
 
 
 def main(
-    rate: Annotated[float, typer.Option(help="Requests for speech per second.")] = 24.0,
+    rate: Annotated[float, typer.Option(help="Requests for speech per second.")] = 12.0,
+    streams: Annotated[int, typer.Option(help="Listeners of streams, each of one after another.")] = 9,
     seconds: Annotated[float, typer.Option(min=MIN_SECONDS, help="Length of the load.")] = 90.0,
     ratio_seconds: Annotated[float, typer.Option(help="Length of each measurement of throughput; 0: none.")] = 10.0,
 ) -> None:
     """Try three hosts behind the shipped HAProxy, with stub workers: no request may fail, and no job be lost.
+
+    A stream may break off where its host is killed; asked for again, it must sound the same.
 
     Exit code: 0 all is as it should be, else 1.
     """
@@ -150,20 +161,34 @@ def main(
         proxy = running.enter_context(start_proxy(folder, [host.url for host in hosts], agent_port))
         trial = Trial(hosts, proxy, redis)
         trial.await_states(True, True, True)
-        ratio, outcome = asyncio.run(_try(trial, rate, seconds, ratio_seconds))
+        ratio, outcome, heard = asyncio.run(_try(trial, rate, seconds, ratio_seconds, streams))
     report_progress(
         f"{outcome.requests} requests, {outcome.failures.total()} failed {dict(outcome.failures) or ''}; "
         f"{outcome.jobs_accepted} jobs accepted in {outcome.job_tries} tries, {outcome.jobs_done} done"
     )
-    if outcome.failures or outcome.jobs_done != outcome.jobs_accepted or (ratio is not None and ratio < MIN_RATIO):
+    report_progress(
+        f"{heard.whole} streams whole, {heard.retried} of them after a part; {heard.broken.total()} broken off "
+        f"{dict(heard.broken) or ''}; {heard.failures.total()} failed {dict(heard.failures) or ''}"
+    )
+    torn = heard.broken.keys() - {KILL}
+    if (
+        heard.failures
+        or torn
+        or outcome.failures
+        or outcome.jobs_done != outcome.jobs_accepted
+        or (ratio is not None and ratio < MIN_RATIO)
+    ):
         raise typer.Exit(1)
 
 
-async def _try(trial: Trial, rate: float, seconds: float, ratio_seconds: float) -> tuple[float | None, Outcome]:
+async def _try(
+    trial: Trial, rate: float, seconds: float, ratio_seconds: float, streams: int
+) -> tuple[float | None, Outcome, Heard]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=trial.proxy.url, timeout=60, limits=limits, trust_env=False) as client:
         ratio = await measure_ratio(trial, client, ratio_seconds) if ratio_seconds else None
-        return ratio, await load_and_break(trial, client, rate, seconds)
+        listeners = Listeners(client, await undisturbed(client, streams))
+        return ratio, await load_and_break(trial, client, rate, seconds, listeners), listeners.heard
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from balancer.host.processes import await_ready, free_port, running
 
@@ -18,9 +19,13 @@ NAME = "chorus"
 class Sentinels:
     """Three running processes."""
 
-    def __init__(self, folder: Path, running_here: ExitStack) -> None:
+    def __init__(self, folder: Path, running_here: ExitStack, password: str = "") -> None:
+        """`password` is what the Sentinel requires; the Redis servers require none."""
         self._primary_port, self._replica_port, self._port = free_port(), free_port(), free_port()
+        self._password = password
         own = f"port {self._port}\nbind 127.0.0.1\ndir {folder}\n"
+        if password:
+            own += f'requirepass "{password}"\n'
         watched = f"sentinel monitor {NAME} 127.0.0.1 {self._primary_port} 1\n"
         times = f"sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 2000\n"
         (folder / "sentinel.conf").write_text(own + watched + times)
@@ -33,12 +38,13 @@ class Sentinels:
         )
         command = ["redis-server", str(folder / "sentinel.conf"), "--sentinel"]
         sentinel = running_here.enter_context(running(command, log=folder / "sentinel.log"))
-        await_ready(sentinel, lambda: b"slaves=1" in ask(self._port, "INFO sentinel"), timeout=START_SECONDS)
+        await_ready(sentinel, lambda: b"slaves=1" in ask(self._port, "INFO sentinel", password), timeout=START_SECONDS)
 
     @property
     def url(self) -> str:
         """As Chorus's setting has it."""
-        return f"redis+sentinel://127.0.0.1:{self._port}/{NAME}/0"
+        login = f"?sentinel_password={quote(self._password, safe='')}" if self._password else ""
+        return f"redis+sentinel://127.0.0.1:{self._port}/{NAME}/0{login}"
 
     def kill_primary(self) -> None:
         """Kill the primary, whose place the replica takes within a few seconds."""
@@ -51,17 +57,20 @@ class Sentinels:
 
 
 @contextmanager
-def start_sentinels(folder: Path) -> Iterator[Sentinels]:
+def start_sentinels(folder: Path, password: str = "") -> Iterator[Sentinels]:
     """Run them until the end of the block. The replica follows and the Sentinel knows it when the block begins."""
     with ExitStack() as running_here:
-        yield Sentinels(folder, running_here)
+        yield Sentinels(folder, running_here, password)
 
 
-def ask(port: int, command: str) -> bytes:
+def ask(port: int, command: str, password: str = "") -> bytes:
     """The beginning of a Redis's answer to a command; empty if it does not listen."""
     with socket.socket() as client:
         if client.connect_ex(("127.0.0.1", port)) != 0:
             return b""
+        if password:
+            client.sendall(f'AUTH "{password}"\r\n'.encode())
+            client.recv(100)
         client.sendall(f"{command}\r\n".encode())
         return client.recv(10_000)
 

@@ -63,7 +63,7 @@ SAMPLE_RATE = 24_000
 class StubWorker:
     """Answers each utterance, after `speaking_seconds`, with `audio_bytes` of silence: 16-bit mono at SAMPLE_RATE.
 
-    With `audio_of_text`, the audio tells the text: see that function.
+    With `audio_of_text`, the audio tells text and seed: see that function.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class StubWorker:
     def _audio(self, utterance: Utterance) -> tuple[bytes, int]:
         """The audio, and the size of its first piece; 0: there is none."""
         if self._audio_of_text:
-            return audio_of(utterance.text, self._audio_bytes), 0
+            return audio_of(utterance.text, utterance.seed, self._audio_bytes), 0
         if utterance.first_piece_tokens is None:
             return bytes(self._audio_bytes), 0
         again = (self._folder / "died").exists()
@@ -222,9 +222,9 @@ class StubWorker:
         return Response(self._received, media_type="application/json")
 
 
-def audio_of(text: str, size: int) -> bytes:
-    """So many bytes of audio that no other text has."""
-    digest = hashlib.sha256(text.encode()).digest()
+def audio_of(text: str, seed: int, size: int) -> bytes:
+    """So many bytes of audio that no other text and no other seed has."""
+    digest = hashlib.sha256(f"{seed} {text}".encode()).digest()
     return (digest * (size // len(digest) + 1))[:size]
 
 

@@ -5,26 +5,28 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 
 import httpx
 import pytest
 
-from balancer.host.processes import free_port
+from balancer.host.processes import await_ready, free_port, running
 from balancer.launch.preflight import LaunchError, check
 from balancer.redis_client import RedisClient
 from balancer.settings import Settings
 from scripts.support.sentinels import start_sentinels
-from tests.support.harness import serve_stub, wait_until
+from tests.support.harness import TIMEOUT, serve_stub, wait_until
 from tests.support.redis_server import RedisServer
 
 JOBS = 60
 KILLED_AFTER = 20
+SENTINEL_PASSWORD = "p&ss word"
 
 
 def test_no_accepted_job_is_lost_when_a_replica_takes_the_place_of_the_primary(tmp_path: Path) -> None:
     accepted: dict[str, str] = {}
 
-    with start_sentinels(tmp_path) as redis, serve_stub(redis_url=redis.url, cache_mib=0) as server:
+    with start_sentinels(tmp_path, SENTINEL_PASSWORD) as redis, serve_stub(redis_url=redis.url, cache_mib=0) as server:
 
         def submit(number: int) -> bool:
             """Send a job as a client that tries again does: with the same idempotency key."""
@@ -83,6 +85,32 @@ async def test_connections_are_encrypted_and_the_certificate_is_checked(encrypte
     with pytest.raises(Exception, match="certificate verify failed"):
         await doubting.raw.ping()
     await doubting.aclose()
+
+
+@pytest.fixture
+def encrypted_sentinel(encrypted: str, certificate: Path) -> Iterator[int]:
+    """The port of a Sentinel that speaks TLS, requires a password, and knows the encrypted Redis as `chorus`."""
+    port, folder = free_port(), certificate / "sentinel"
+    folder.mkdir()
+    lines = ["port 0", f"tls-port {port}", "bind 127.0.0.1", f"dir {folder}", "tls-auth-clients no"]
+    lines += ["tls-replication yes", f'requirepass "{SENTINEL_PASSWORD}"']
+    lines += [f"tls-cert-file {certificate / 'cert.pem'}", f"tls-key-file {certificate / 'key.pem'}"]
+    lines += [f"tls-ca-cert-file {certificate / 'cert.pem'}"]
+    lines += [f"sentinel monitor chorus 127.0.0.1 {urlsplit(encrypted).port} 1"]
+    (folder / "sentinel.conf").write_text("\n".join(lines) + "\n")
+    command = ["redis-server", str(folder / "sentinel.conf"), "--sentinel"]
+    with running(command, log=folder / "sentinel.log") as process:
+        await_ready(process, lambda: b"+monitor" in (folder / "sentinel.log").read_bytes(), timeout=TIMEOUT)
+        yield port
+
+
+async def test_a_sentinel_has_a_password_of_its_own_and_tls_as_its_primary(
+    encrypted_sentinel: int, certificate: Path
+) -> None:
+    options = f"ssl_ca_certs={certificate / 'cert.pem'}&sentinel_password={quote(SENTINEL_PASSWORD)}"
+    client = RedisClient(f"rediss+sentinel://127.0.0.1:{encrypted_sentinel}/chorus/0?{options}")
+    assert await client.raw.ping()
+    await client.aclose()
 
 
 def test_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:

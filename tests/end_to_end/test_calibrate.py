@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from balancer.host.calibration import Calibration
+from balancer.host.calibration import Calibration, Objective
 from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, Home, start_model, synthesize
 from tests.support.checkpoint_files import write
@@ -65,15 +65,17 @@ def one_core() -> Iterator[None]:
 @pytest.mark.usefixtures("one_core")
 def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheckpoint, home: Home) -> None:
     model = *TURBO, "--model-dir", tiny_checkpoint("turbo")
-    done = place.run("calibrate", *model, "--slots", "1,3", "--utterances", "1")
+    done = place.run("calibrate", *model, "--for", "latency", "--slots", "1,3", "--utterances", "1")
     assert done.returncode == 0, done.stderr
-    assert "Engine turbo, batched, fp32" in done.stdout
+    assert "Engine turbo, batched, fp32, 1 core, for latency" in done.stdout
     (calibration,) = place.kept()
+    assert calibration.objective is Objective.LATENCY
     found = {one.slots: one for one in calibration.measurements}
     assert found.keys() == {1, 3}
     for slots, one in found.items():
         assert (one.threads, one.workers, one.utterances) == (1, 1, slots)
         assert one.audio_seconds > slots
+        assert one.first_sound_seconds is not None
         assert f": {one}\n" in done.stderr
 
     best = calibration.ranked[0]
@@ -81,7 +83,7 @@ def test_shapes_are_measured_and_served(place: Place, tiny_checkpoint: TinyCheck
     chosen = f"{best.slots} slot{'s' * (best.slots > 1)} per worker"
     assert f"{chosen}, from this host's calibration: {best}." in layout.stdout
     # Which of the two is best is up to the machine: what was measured is made to say three.
-    others = [one.model_copy(update={"audio_seconds": 1e-3}) for one in calibration.measurements if one.slots == 1]
+    others = [one.model_copy(update={"first_sound_seconds": 1e3}) for one in calibration.measurements if one.slots == 1]
     (file,) = (place.cache / "calibrations").glob("*")
     file.write_text(calibration.model_copy(update={"measurements": (found[3], *others)}).model_dump_json())
     mine = Home(home.voices, place.cache)

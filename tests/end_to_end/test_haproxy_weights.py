@@ -1,10 +1,9 @@
-"""HAProxy, as `deploy/` configures it, with the weight that a host tells it."""
+"""HAProxy, as `deploy/` configures it, with the weight that a host tells it: less for what no request waits for."""
 
 from __future__ import annotations
 
 import csv
 import io
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -20,18 +19,18 @@ def test_a_busy_host_has_less_weight_but_some_and_a_draining_one_gets_nothing(tm
         serve_stub(agent_port=port, normalize=False, cache_mib=0) as server,
         start_haproxy(tmp_path, server.url, agent_port=port) as url,
         httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
-        ThreadPoolExecutor(1) as busy,
     ):
 
         def host(field: str) -> str:
             table = client.get("/stats;csv").text.removeprefix("# ")
             return next(row[field] for row in csv.DictReader(io.StringIO(table)) if row["svname"] == "host1")
 
-        wait_until(lambda: host("status") == "UP" and host("weight") == "100")
-        slow = busy.submit(lambda: client.post("/tts", json={"text": "slow"}))
-        wait_until(lambda: 50 <= int(host("weight")) < 100)
+        wait_until(lambda: host("status") == "UP" and host("weight") == "32")
+        job = client.post("/queue", json={"text": "slow"}).json()["requestId"]
+        wait_until(lambda: 1 <= int(host("weight")) <= 16)
         (server.log.parent / "go").touch()
-        assert slow.result().status_code == 200
+        wait_until(lambda: client.get(f"/status/{job}").json()["state"] == "done")
+        wait_until(lambda: int(host("weight")) >= 32)
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.log.parent / "control.sock"))) as control:
             control.post("http://control/drain").raise_for_status()
         wait_until(lambda: client.post("/tts", json={"text": "Nobody says this."}).status_code == 503)

@@ -79,9 +79,11 @@ class AccessLogMiddleware:
                 )
             await send(message)
 
+        self._metrics.open_requests += 1
         try:
             await self._app(scope, receive, send_with_id)
         finally:
+            self._metrics.open_requests -= 1
             seconds = time.perf_counter() - started
             self._metrics.record_response(
                 OPTIONS if preflight else surface, status, seconds, streamed=bool(log_fields.streamed)

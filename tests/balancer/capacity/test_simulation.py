@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from balancer.capacity.routing import LeastConnections
 from balancer.capacity.service_model import ServiceModel
 from balancer.capacity.simulated_host import HostSize
 from balancer.capacity.simulation import Fleet, SimulatedText
@@ -98,6 +99,16 @@ def short_p95(hosts: int, workers: int, load: float) -> float:
 @pytest.mark.parametrize("load", [0.7, 0.9])
 def test_short_texts_wait_no_longer_on_many_hosts_than_on_one_of_as_many_workers(hosts: int, load: float) -> None:
     assert short_p95(hosts, 4, load) <= 1.1 * short_p95(1, 4 * hosts, load)
+
+
+def test_short_texts_do_not_wait_for_long_ones_where_hosts_tell_their_work() -> None:
+    texts = [*SHORT * 6, *[SimulatedText((60,) * 4)] * 3, SimulatedText((60,) * 20)]
+    fleet = Fleet(model(0.2, tuple(np.linspace(0.5, 1.5, 21).tolist())), HostSize(4), hosts=32)
+    rate = 0.8 * fleet.limit(texts)
+    told = fleet.simulate(texts, rate, 4_000)
+    untold = fleet.simulate(texts, rate, 4_000, router=lambda hosts: LeastConnections(hosts, math.inf))
+    assert told.short_p95 < 0.9 * untold.short_p95
+    assert told.latency_p95 < 0.9 * untold.latency_p95
 
 
 def test_a_simulation_can_be_repeated() -> None:

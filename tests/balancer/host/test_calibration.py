@@ -11,23 +11,29 @@ from pydantic import ValidationError
 
 from balancer.host.calibration import (
     DEFAULT_SLOTS,
-    DEFAULT_THREADS,
+    EQUAL_FIRST_SOUND,
     EQUAL_SPEED_SHARE,
     Calibration,
     Measurement,
+    Objective,
+    default_threads,
+    earliest,
+    probes,
     worker_configurations,
 )
 from tests.support.calibrations import CONDITIONS, calibration, measurement
 
 
-def ranked(*measurements: Measurement) -> list[tuple[int, int]]:
-    return [(one.threads, one.slots) for one in calibration(*measurements).ranked]
+def ranked(*measurements: Measurement, objective: Objective = Objective.THROUGHPUT) -> list[tuple[int, int]]:
+    made = calibration(*measurements).model_copy(update={"objective": objective})
+    return [(one.threads, one.slots) for one in made.ranked]
 
 
 def test_a_measurement_as_text() -> None:
     assert measurement(2, 8, 250.0).speed == 2.5
     assert str(measurement(2, 8, 250.0)) == "8 workers of 2 threads and 8 slots: 2.5 audio seconds per second"
     assert str(measurement(workers=1)) == "1 worker of 1 thread and 1 slot: 1 audio seconds per second"
+    assert str(measurement(first_sound_seconds=1.23)).endswith(", first sound after 1.23 s")
 
 
 def test_the_fastest_is_the_best() -> None:
@@ -37,6 +43,42 @@ def test_the_fastest_is_the_best() -> None:
 def test_among_equally_fast_ones_the_fewest_slots_are_best() -> None:
     alike = (measurement(1, 16, 300), measurement(2, 8, 298), measurement(1, 8, 297), measurement(1, 4, 290))
     assert ranked(*alike) == [(1, 8), (2, 8), (1, 16), (1, 4)]
+
+
+def test_for_latency_the_earliest_first_sound_is_the_best_and_then_the_fastest() -> None:
+    alone = measurement(1, 8, 900, first_sound_seconds=4.0)
+    early = measurement(4, 8, 500, first_sound_seconds=2.0)
+    nearly = measurement(2, 8, 600, first_sound_seconds=2.15)
+    few_slots = measurement(2, 4, 590, first_sound_seconds=2.2)
+    late = measurement(8, 8, 950, first_sound_seconds=2.3)
+    found = (alone, early, nearly, few_slots, late)
+    assert ranked(*found, objective=Objective.LATENCY) == [(2, 4), (2, 8), (4, 8), (8, 8), (1, 8)]
+    assert ranked(*found)[0] == (8, 8)
+    assert {one.threads for one in earliest(found)} == {2, 4}
+
+
+@given(st.lists(st.builds(measurement, st.integers(1, 8), st.integers(1, 32), st.floats(1, 1000)), min_size=1))
+def test_without_first_sounds_both_objectives_choose_alike(measurements: list[Measurement]) -> None:
+    assert ranked(*measurements, objective=Objective.LATENCY) == ranked(*measurements)
+
+
+@given(
+    st.lists(
+        st.builds(
+            measurement,
+            st.integers(1, 8),
+            st.integers(1, 32),
+            st.floats(1, 1000),
+            first_sound_seconds=st.floats(0.1, 10),
+        ),
+        min_size=1,
+    )
+)
+def test_for_latency_none_is_lost_and_the_best_is_early(measurements: list[Measurement]) -> None:
+    order = calibration(*measurements).model_copy(update={"objective": Objective.LATENCY}).ranked
+    assert sorted(map(str, order)) == sorted(map(str, measurements))
+    soonest = min(one.first_sound_seconds or 0 for one in measurements)
+    assert (order[0].first_sound_seconds or 0) <= EQUAL_FIRST_SOUND * soonest
 
 
 @given(st.lists(st.builds(measurement, st.integers(1, 8), st.integers(1, 32), st.floats(1, 1000)), min_size=1))
@@ -90,4 +132,22 @@ def test_a_calibration_survives_json() -> None:
 
 def test_worker_configurations_are_distinct_and_ascending() -> None:
     assert worker_configurations([2, 1, 2], [4, 1]) == [(1, 1), (1, 4), (2, 1), (2, 4)]
-    assert len(worker_configurations(DEFAULT_THREADS, DEFAULT_SLOTS)) == 15
+
+
+@pytest.mark.parametrize(
+    ("objective", "max_threads", "threads"),
+    [
+        (Objective.THROUGHPUT, 1, [1]),
+        (Objective.THROUGHPUT, 64, [1, 2, 4]),
+        (Objective.LATENCY, 2, [1, 2]),
+        (Objective.LATENCY, 7, [1, 2, 4]),
+        (Objective.LATENCY, 64, [1, 2, 4, 8]),
+    ],
+)
+def test_the_threads_that_are_measured(objective: Objective, max_threads: int, threads: list[int]) -> None:
+    assert default_threads(objective, max_threads) == threads
+
+
+def test_probes_have_the_usual_slots_as_far_as_they_fit() -> None:
+    assert probes(worker_configurations([1, 2], DEFAULT_SLOTS), 8) == [(1, 8), (2, 8)]
+    assert probes([(1, 1), (1, 4), (2, 1)], 8) == [(1, 4), (2, 1)]

@@ -78,6 +78,15 @@ def test_all_workers_are_measured_at_once(settings: Settings) -> None:
     assert 64 * 2**20 < measured.worker_bytes < CARDS["hibari"].resident_bytes
 
 
+def test_the_first_sound_is_measured_before_everything_else(settings: Settings) -> None:
+    one = Layout((tuple(CPUS),), 1, 1, ())
+    measured = measure_layout(settings, one, RunLimits(1, FOREVER, first_sounds=3), lambda: None)
+    assert measured.utterances == 1
+    assert measured.first_sound_seconds is not None
+    assert 0 < measured.first_sound_seconds < 60
+    assert measure_layout(settings, one, RunLimits(1, FOREVER), lambda: None).first_sound_seconds is None
+
+
 def test_a_worker_that_dies_ends_the_run(settings: Settings) -> None:
     def kill() -> None:
         for worker in started():

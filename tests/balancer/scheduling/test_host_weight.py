@@ -1,21 +1,28 @@
-from balancer.scheduling.host_weight import HostWeight
+from __future__ import annotations
+
+import pytest
+
+from balancer.scheduling.host_weight import MAX_PERCENT, MIN_PERCENT, host_weight
 
 
-def test_an_idle_host_has_the_whole_weight() -> None:
-    assert HostWeight().observe(free=4, slots=4, all_slots=4) == 100
+@pytest.mark.parametrize(
+    ("requests", "utterances", "slots", "percent"),
+    [
+        (0, 0, 4, 100),  # idle
+        (3, 3, 4, 100),  # each request has a slot
+        (1, 4, 4, 40),  # a long text has them all
+        (0, 3, 4, 25),  # jobs
+        (3, 0, 4, 400),  # answers from the cache
+        (1, 3, 2, 25),  # half of the workers are missing
+        (0, 0, 0, MIN_PERCENT),
+        (0, 100, 4, MIN_PERCENT),
+        (100, 0, 4, MAX_PERCENT),
+    ],
+)
+def test_the_weight(requests: int, utterances: int, slots: int, percent: int) -> None:
+    assert host_weight(requests=requests, utterances=utterances, slots=slots, all_slots=4) == percent
 
 
-def test_a_host_that_stays_busy_loses_half_of_it_by_and_by() -> None:
-    weight = HostWeight()
-    weights = [weight.observe(free=0, slots=4, all_slots=4) for _ in range(100)]
-    assert weights == sorted(weights, reverse=True)
-    assert weights[0] > 90
-    assert weights[-1] in (50, 51)
-
-
-def test_missing_workers_count_at_once() -> None:
-    assert HostWeight().observe(free=1, slots=1, all_slots=4) == 25
-
-
-def test_a_host_without_a_worker_keeps_the_least_weight() -> None:
-    assert HostWeight().observe(free=0, slots=0, all_slots=4) == 1
+def test_the_quotient_that_the_load_balancer_forms_is_by_the_utterances() -> None:
+    long, short = (host_weight(requests=requests, utterances=4, slots=4, all_slots=4) for requests in (1, 4))
+    assert (1 + 1) / long == (4 + 1) / short

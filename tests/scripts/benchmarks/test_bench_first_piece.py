@@ -7,11 +7,11 @@ from tests.support.held_engine import HeldEngine
 
 
 def test_a_row_compares_a_side_with_whole_utterances() -> None:
-    whole = Run(WHOLE, 4.0, [Heard(4.0, 4.0, 48_000)], 0.0)
+    whole = Run(WHOLE, 4.0, [Heard(4.0, 4.0, 48_000, {"decode": 3.0, "flow": 0.5})], 0.0)
     pieces = Run(PIECES, 5.0, [Heard(1.0, 5.0, 48_000)], 0.2)
     assert report([pieces, whole], 24_000).splitlines()[2:] == [
-        "| whole | 4.00 | 1.000 | 4.00 | 0.500 | 1.000 | 0.00 |",
-        "| first piece | 1.00 | 0.250 | 5.00 | 0.400 | 0.800 | 0.20 |",
+        "| whole | 4.00 | 1.000 | 4.00 | 0.500 | 1.000 | decode 3.00, flow 0.50 | 0.00 |",
+        "| first piece | 1.00 | 0.250 | 5.00 | 0.400 | 0.800 |  | 0.20 |",
     ]
 
 
