@@ -6,6 +6,7 @@ import io
 import subprocess
 import wave
 from dataclasses import dataclass
+from functools import lru_cache
 
 import imageio_ffmpeg
 import jiwer
@@ -57,8 +58,14 @@ class WordErrors:
 def word_errors(text: str, audio: bytes) -> WordErrors:
     """Compare a text, which must have words, with the transcript of an audio file of any kind."""
     expected = words(text)
-    found = jiwer.process_words(" ".join(expected), recognise(decode(audio, SAMPLE_RATE)))
+    found = jiwer.process_words(" ".join(expected), _transcript(audio))
     return WordErrors(found.substitutions + found.deletions + found.insertions, len(expected))
+
+
+@lru_cache(maxsize=1)
+def _transcript(audio: bytes) -> str:
+    # The readings of a text are compared with one and the same audio, of which a second takes half a second.
+    return recognise(decode(audio, SAMPLE_RATE))
 
 
 def word_error_rate(text: str, audio: bytes) -> float:
