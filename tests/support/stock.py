@@ -1,6 +1,7 @@
 """The stock engine for tests.
 
-Test modules import this before any Chatterbox module: it suppresses the warnings that upstream gives on import.
+Test modules import this before any Chatterbox module: it suppresses the warnings that upstream gives on import, and
+imports it as a worker does.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from tests.support.real_worker import utterance
 from tests.support.recordings import record, speech
 from voices.registry import Voice
 from worker.engines.base import Cancellation, Samples, VoiceSource
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
 
-with warnings.catch_warnings():
+with warnings.catch_warnings(), lean_imports():
     warnings.simplefilter("ignore")
     from worker.engines.chatterbox.stock import StockEngine
 
