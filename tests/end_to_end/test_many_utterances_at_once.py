@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import httpx
@@ -11,7 +11,7 @@ import pytest
 
 from scripts.support.servers import read_state
 from tests.end_to_end.conftest import MODEL_TIMEOUT, Chorus, Home, start_model
-from tests.support.harness import TIMEOUT, wait_until
+from tests.support.harness import POLL_INTERVAL_SECONDS, TIMEOUT, wait_until
 from tests.support.real_worker import utterance
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import SAMPLE_BYTES, FrameDecoder, FrameKind
@@ -46,7 +46,7 @@ def test_the_balancer_fills_every_slot_and_each_utterance_sounds_as_alone(batche
     most = 0
     with ThreadPoolExecutor(len(TEXTS)) as clients:
         answers = [clients.submit(speak, batched, text) for text in TEXTS]
-        while not all(answer.done() for answer in answers):
+        while wait(answers, timeout=POLL_INTERVAL_SECONDS).not_done:
             most = max(most, batched.workers()[0]["in_flight"])
     assert most == SLOTS
     assert [answer.result() for answer in answers] == alone
