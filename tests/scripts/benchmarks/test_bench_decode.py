@@ -85,7 +85,8 @@ def test_all_backends_compute_the_same_and_the_tables_have_their_speeds(tiny_tur
 
 
 def test_an_interruption_leaves_no_process_behind(tiny_turbo: Path) -> None:
-    with bench("backends", *tiny_options(tiny_turbo), "--rows", "1", "--threads", "1") as program:
+    options = ["--rows", "1", "--threads", "1", "--seconds", "0", "--frames", str(FRAMES)]
+    with bench("backends", *tiny_options(tiny_turbo), *options) as program:
         process = program.start()
         assert process.stderr
         # By then the first backend has had its turn, and the second one has begun.
