@@ -18,7 +18,6 @@ from voices.registry import Registry
 from worker.cards import FlowModel
 from worker.checkpoints.catalogue import CHECKPOINTS
 from worker.cpu_affinity import confine, limit_torch
-from worker.engines.chatterbox.upstream.lean_imports import lean_imports
 from worker.memory import limit_primitive_cache
 from worker.precision import Precision
 
@@ -35,6 +34,8 @@ def main() -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_primitive_cache()
     limit_torch(arguments.threads)
+    from worker.engines.chatterbox.upstream.lean_imports import lean_imports  # noqa: PLC0415 - loads NumPy
+
     with lean_imports():
         from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
         from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415
