@@ -139,9 +139,8 @@ def shorten_prompt(voice: dict[str, Tensor], seconds: int) -> dict[str, Tensor]:
 
 def model_fingerprint(variant: ModelVariant, checkpoint: Path) -> str:
     """Hash of all that conditionals depend on besides the clip: upstream's version and the encoders' weights."""
-    files = ("ve.pt", "s3gen.pt") if variant.multilingual else ("ve.safetensors", "s3gen*.safetensors")
     parts = [str(FORMAT), version("chatterbox-tts"), variant.upstream.__name__]
-    for file in sorted(found for pattern in files for found in checkpoint.glob(pattern)):
+    for file in (checkpoint / variant.s3gen_file, checkpoint / variant.ve_file):
         content = file.resolve()
         status = content.stat()
         # In the hub's cache a link's target is named by its content. Elsewhere the modification time must do.
