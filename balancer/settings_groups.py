@@ -19,7 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from balancer.cpu_lists import parse_cores
 from balancer.redis_location import RedisLocation
-from worker.cards import CARDS, MAX_PROMPT_SECONDS, EngineCard, FlowModel, Runtime
+from worker.cards import CARDS, LANGUAGE_PACKS, MAX_PROMPT_SECONDS, EngineCard, FlowModel, Runtime
 from worker.precision import Precision
 
 DIGEST_PATTERN = r"^[0-9a-f]{64}$"
@@ -323,12 +323,18 @@ class HttpSettings(SettingsGroup):
     )
 
 
+_PACKS = {pack.engine: pack.name for pack in LANGUAGE_PACKS}
+_ENGINES = f"{', '.join(sorted(CARDS.keys() - _PACKS.keys()))}, or multilingual-PACK with PACK one of " + ", ".join(
+    sorted(_PACKS.values())
+)
+
+
 class EngineSettings(SettingsGroup):
     """The speech engine, its checkpoint and its arithmetic."""
 
     title = "Engine"
 
-    engine: str = Field("hibari", description=f"Engine that the workers run: {', '.join(sorted(CARDS))}.")
+    engine: str = Field("hibari", description=f"Engine that the workers run: {_ENGINES}.")
     model_dir: AbsolutePath | None = Field(
         None, description="Directory of the engine's checkpoint; unset: the cache of the Hugging Face hub."
     )

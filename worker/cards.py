@@ -54,6 +54,11 @@ class Choice(_Card):
     choices: tuple[str, ...]
     description: str = ""
 
+    @property
+    def only(self) -> str | None:
+        """The word if there is just one, which then holds without being asked for."""
+        return self.choices[0] if len(self.choices) == 1 else None
+
 
 class SegmentLength(_Card):
     """The length of text, in characters, that an engine speaks best in one utterance."""
@@ -143,6 +148,43 @@ LANGUAGES = (
 )  # fmt: skip
 """Languages of Chatterbox Multilingual, as ISO 639-1 codes."""
 
+
+class LanguagePack(_Card):
+    """A finetune of Chatterbox Multilingual V3 for one language (upstream's Single Language Pack)."""
+
+    name: str
+    """As in the name of its repository, such as `es-es`."""
+    language: str
+    """One of LANGUAGES."""
+    variety: str
+    """The language, or its regional variety, in words."""
+
+    @property
+    def engine(self) -> str:
+        """Name of the engine that runs it."""
+        return f"multilingual-{self.name}"
+
+    @property
+    def t3_file(self) -> str:
+        """The file of its T3 in its repository."""
+        return f"t3_{self.name.replace('-', '_')}.safetensors"
+
+    @property
+    def s3gen_file(self) -> str:
+        """The file of its S3Gen in its repository."""
+        return "s3gen_v3.pt"
+
+
+LANGUAGE_PACKS = (
+    LanguagePack(name="zh-cmn", language="zh", variety="Mandarin Chinese"),
+    LanguagePack(name="es-mx-latam", language="es", variety="Latin American Spanish"),
+    LanguagePack(name="es-es", language="es", variety="Spanish of Spain"),
+    LanguagePack(name="pt-br", language="pt", variety="Portuguese of Brazil"),
+    LanguagePack(name="pt-pt", language="pt", variety="Portuguese of Portugal"),
+    LanguagePack(name="hi", language="hi", variety="Hindi"),
+)
+"""Every language pack that this version can run."""
+
 # Defaults are those of the upstream classes' `generate`, ranges those of its demo pages or wider.
 _TEMPERATURE = Parameter(
     name="temperature", minimum=0.05, maximum=5, default=0.8, description="Higher is livelier and less predictable."
@@ -205,6 +247,12 @@ def _repetition_penalty(default: float) -> Parameter:
 _LLAMA = (_EXAGGERATION, _CFG_WEIGHT, _TEMPERATURE, _top_p(1.0), _MIN_P)
 _GPT2 = (_TEMPERATURE, _top_p(0.95), _TOP_K, _repetition_penalty(1.2))
 _LANGUAGE = Choice(name="language", choices=LANGUAGES, description="Language of the text; default: the voice's.")
+
+
+def _pack_parameters(pack: LanguagePack) -> tuple[Parameter | Choice, ...]:
+    """The parameters of a language pack, with the defaults of upstream's demo of it."""
+    language = Choice(name="language", choices=(pack.language,), description="Language of the text.")
+    return language, _EXAGGERATION, _CFG_WEIGHT, _TEMPERATURE, _top_p(0.95), _MIN_P, _repetition_penalty(1.2)
 
 
 SLOT_POSITIONS = 2048
@@ -317,6 +365,16 @@ CARDS: dict[str, EngineCard] = {
                 "description": f"Chatterbox Multilingual (V3): {len(LANGUAGES)} languages, cloned voices.",
                 "parameters": (_LANGUAGE, *_LLAMA, _repetition_penalty(1.2)),
             }
+        ),
+        *(
+            _MULTILINGUAL.model_copy(
+                update={
+                    "name": pack.engine,
+                    "description": f"Chatterbox Multilingual (V3), the pack for {pack.variety}; cloned voices.",
+                    "parameters": _pack_parameters(pack),
+                }
+            )
+            for pack in LANGUAGE_PACKS
         ),
     )
 }

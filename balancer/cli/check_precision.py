@@ -218,7 +218,7 @@ def _language(card: EngineCard, voice: Voice, requested: str | None) -> str:
         if requested not in (None, "en"):
             fail(f"engine {card.name} speaks English only", EXIT_BAD_INPUT)
         return "en"
-    language = requested or voice.language.partition("-")[0]
+    language = requested or choice.only or voice.language.partition("-")[0]
     if language not in choice.choices:
         fail(f"engine {card.name} does not speak {language!r}; it speaks: {', '.join(choice.choices)}", EXIT_BAD_INPUT)
     return language

@@ -79,7 +79,8 @@ def download(engines: EnginesArgument = None, revision: RevisionOption = None) -
             try:
                 download_segmenter(announce=tell)
             except CheckpointError as error:
-                tell(f"{error}; without it, {checkpoint.engine} refuses Chinese but speaks its other languages")
+                others = " but speaks its other languages" if len(checkpoint.languages) > 1 else ""
+                tell(f"{error}; without it, {checkpoint.engine} refuses Chinese{others}")
 
 
 @app.command("verify")

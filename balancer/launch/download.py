@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from worker.checkpoints.catalogue import (
     Checkpoint,
     DownloadError,
     FileState,
+    Part,
     find,
     how_to_install,
     hub_cache,
@@ -34,15 +36,28 @@ def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable
     `announce` is called with what is downloaded, and its size, before the download starts. Existing files are read to
     their end first, and downloaded again if they are damaged. Raises CheckpointError, mostly DownloadError.
     """
-    cache, wanted = hub_cache(), revision or checkpoint.revision
-    with _translating(checkpoint, wanted):
+    if present := locate(checkpoint, revision=revision):
+        with _translating(checkpoint, checkpoint.repository, revision or checkpoint.revision):
+            _discard_damaged(checkpoint, present)
+    own = checkpoint.own
+    folder = _fetch(checkpoint, replace(own, revision=revision or own.revision), announce)
+    if checkpoint.borrowed is not None:
+        lender = _fetch(checkpoint, checkpoint.borrowed, announce)
+        for name in checkpoint.borrowed.files:
+            _link(folder / name, lender / name)
+    return find(checkpoint, model_dir=folder, revision=revision)
+
+
+def _fetch(checkpoint: Checkpoint, part: Part, announce: Callable[[str], object]) -> Path:
+    """Download the missing files of a part of a checkpoint, and return their folder. Raises DownloadError."""
+    cache, repository, files = hub_cache(), part.repository, list(part.files)
+    with _translating(checkpoint, repository, part.revision):
         from huggingface_hub import hf_hub_download, snapshot_download  # noqa: PLC0415 - comes with an extra
 
-        if present := locate(checkpoint, revision=revision):
-            _discard_damaged(checkpoint, present)
-        repository, files = checkpoint.repository, [*checkpoint.files, *checkpoint.optional]
         with _without_bars():
-            plan = snapshot_download(repository, revision=wanted, cache_dir=cache, allow_patterns=files, dry_run=True)
+            plan = snapshot_download(
+                repository, revision=part.revision, cache_dir=cache, allow_patterns=files, dry_run=True
+            )
         pending = sorted((file for file in plan if file.will_download), key=lambda file: file.file_size or 0)
         if pending:
             size = sum(file.file_size or 0 for file in pending)
@@ -52,10 +67,20 @@ def download(checkpoint: Checkpoint, *, revision: str | None, announce: Callable
             # One by one, in this thread: the threads in which the hub's library downloads a snapshot ignore Ctrl-C.
             hf_hub_download(repository, file.filename, revision=file.commit_hash, cache_dir=cache)
         with _without_bars():  # nothing is left to download; this records the commit that a branch points to
-            folder = Path(snapshot_download(repository, revision=wanted, cache_dir=cache, allow_patterns=files))
-    if missing := [name for name in checkpoint.files if not (folder / name).exists()]:
-        raise DownloadError(f"{checkpoint.repository} at revision {wanted} has no {', '.join(missing)}")
-    return find(checkpoint, model_dir=folder, revision=revision)
+            folder = Path(snapshot_download(repository, revision=part.revision, cache_dir=cache, allow_patterns=files))
+    missing = [name for name in files if name not in checkpoint.optional and not (folder / name).exists()]
+    if missing:
+        raise DownloadError(f"{repository} at revision {part.revision} has no {', '.join(missing)}")
+    return folder
+
+
+def _link(link: Path, file: Path) -> None:
+    """Have `link` lead to the content of `file`, another repository's in the cache, if that is there."""
+    link.unlink(missing_ok=True)
+    if file.exists():
+        # The blob's own name is that of its content, which tells whether it is whole.
+        content = file.parent / file.readlink() if file.is_symlink() else file
+        link.symlink_to(os.path.relpath(content, link.parent))
 
 
 def download_segmenter(*, announce: Callable[[str], object]) -> None:
@@ -93,7 +118,7 @@ def _without_bars() -> Iterator[None]:
 
 
 def _discard_damaged(checkpoint: Checkpoint, folder: Path) -> None:
-    """Remove damaged files from the cache: the hub's library would take them for complete."""
+    """Remove damaged files from the cache, which the hub's library would take for complete."""
     for report in verify(checkpoint, folder):
         if report.state is not FileState.DAMAGED:
             continue
@@ -113,7 +138,7 @@ def _check_room(cache: Path, size: int) -> None:
 
 
 @contextmanager
-def _translating(checkpoint: Checkpoint, revision: str) -> Iterator[None]:
+def _translating(checkpoint: Checkpoint, repository: str, revision: str) -> Iterator[None]:
     """Translate all errors of the hub's library into DownloadError."""
     try:
         yield
@@ -123,8 +148,8 @@ def _translating(checkpoint: Checkpoint, revision: str) -> Iterator[None]:
             + how_to_install(checkpoint.engine)
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, ValueError) as error:
-        what = f"{checkpoint.engine}'s weights ({checkpoint.repository} at revision {revision})"
-        raise DownloadError(f"cannot download {what}: {_reason(_cause(error), checkpoint)}") from error
+        what = f"{checkpoint.engine}'s weights ({repository} at revision {revision})"
+        raise DownloadError(f"cannot download {what}: {_reason(_cause(error), repository)}") from error
 
 
 def _cause(error: Exception) -> BaseException:
@@ -135,10 +160,10 @@ def _cause(error: Exception) -> BaseException:
     return error
 
 
-def _reason(error: BaseException, checkpoint: Checkpoint) -> str:
+def _reason(error: BaseException, repository: str) -> str:
     from huggingface_hub import errors  # noqa: PLC0415 - see above
 
-    page = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{checkpoint.repository}"
+    page = f"{os.environ.get('HF_ENDPOINT') or 'https://huggingface.co'}/{repository}"
     match error:
         case errors.GatedRepoError():
             reason = f"the hub requires a login: accept the terms at {page} and set HF_TOKEN"

@@ -219,6 +219,9 @@ class RequestValidator:
             raise InvalidRequestError(str(error), param=name, code="invalid_parameter") from error
 
     def _voice_language(self, voice: Voice, language: Choice) -> str:
+        """The language of a text that names none: the engine's only one, or else the voice's."""
+        if language.only is not None:
+            return language.only
         try:
             return _converted_choice(language, voice.language)
         except ValueError as error:

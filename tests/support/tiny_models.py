@@ -11,6 +11,13 @@ from pathlib import Path
 
 from tests.support.harness import ROOT, environment
 from tests.support.shared_folder import make_once
+from worker.cards import LANGUAGE_PACKS
+from worker.checkpoints.catalogue import CHECKPOINTS
+
+MODELS = tuple(name for name in CHECKPOINTS if name not in {pack.engine for pack in LANGUAGE_PACKS})
+"""Engines whose models differ in more than their weights: a language pack is `multilingual-v3` with others."""
+PACK = "multilingual-es-es"
+"""A language pack."""
 
 TinyCheckpoint = Callable[[str], Path]
 """Returns the folder of an engine's tiny checkpoint, after making it if necessary. Tests must not modify it."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from worker.cards import CARDS, LANGUAGES, Choice, EngineCard, FlowModel, Parameter
+from worker.cards import CARDS, LANGUAGE_PACKS, LANGUAGES, Choice, EngineCard, FlowModel, Parameter
 
-CHATTERBOX = {"chatterbox", "turbo", "nano", "multilingual", "multilingual-v3"}
+PACKS = {pack.engine: pack.language for pack in LANGUAGE_PACKS}
+CHATTERBOX = {"chatterbox", "turbo", "nano", "multilingual", "multilingual-v3", *PACKS}
 
 each = pytest.mark.parametrize("card", CARDS.values(), ids=CARDS.keys())
 
@@ -70,7 +71,9 @@ def test_chatterbox_engines_need_an_extra_and_share_their_weights(card: EngineCa
 def test_only_multilingual_engines_have_a_language(card: EngineCard) -> None:
     choices = [parameter for parameter in card.parameters if isinstance(parameter, Choice)]
     if card.name.startswith("multilingual"):
-        assert [(choice.name, choice.choices) for choice in choices] == [("language", LANGUAGES)]
+        languages = (PACKS[card.name],) if card.name in PACKS else LANGUAGES
+        assert [(choice.name, choice.choices) for choice in choices] == [("language", languages)]
+        assert choices[0].only == PACKS.get(card.name)
     else:
         assert choices == []
 
@@ -91,6 +94,7 @@ def test_chatterbox_engines_differ_as_upstreams_do() -> None:
     assert defaults["turbo"].keys() == {"temperature", "top_p", "top_k", "repetition_penalty"}
     assert defaults["multilingual"] == defaults["chatterbox"] | {"repetition_penalty": 2.0}
     assert defaults["multilingual-v3"] == defaults["chatterbox"]
+    assert all(defaults[pack] == defaults["multilingual-v3"] | {"top_p": 0.95} for pack in PACKS)
 
 
 def test_cards_survive_json() -> None:

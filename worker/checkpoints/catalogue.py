@@ -16,31 +16,55 @@ from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
-from worker.cards import EngineCard
+from worker.cards import CARDS, LANGUAGE_PACKS, Choice, EngineCard, LanguagePack
 from worker.checkpoints.integrity import Advance, DamagedFileError, check_content, check_structure, check_tensors
 
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
+class Part:
+    """Files of one revision of a repository of the hub."""
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """The weights and tokenizer of one engine, or the mean flow, as files of one repository of the hub."""
+    """The weights and tokenizer of one engine, or the mean flow, as files of a repository of the hub."""
 
     engine: str
     """The engine's name; for the mean flow its own."""
     repository: str
     revision: str
-    """The commit of the repository that this version of Chorus was made with."""
+    """The commit of the repository that this version of Chorus was made with, or a branch if it is not known."""
     files: tuple[str, ...]
     optional: tuple[str, ...] = ("conds.pt",)
     """Files that may be missing: the voice that comes with the model."""
     tensors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By file: tensors that only this engine's weights have, and without which it cannot load."""
+    borrowed: Part | None = None
+    """The files that another repository has instead: a download links them into the folder of this one."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that the engine has a choice of, as ISO 639-1 codes."""
+        choice = CARDS[self.engine].parameter("language")
+        return choice.choices if isinstance(choice, Choice) else ()
 
     @property
     def segments_chinese(self) -> bool:
         """Whether the engine needs a segmenter for Chinese, whose model is not in the repository."""
-        return self.engine.startswith("multilingual")
+        return "zh" in self.languages
+
+    @property
+    def own(self) -> Part:
+        """All files that are in this repository."""
+        borrowed = () if self.borrowed is None else self.borrowed.files
+        names = tuple(name for name in (*self.files, *self.optional) if name not in borrowed)
+        return Part(self.repository, self.revision, names)
 
 
 _ORIGINAL = ("ResembleAI/chatterbox", "5bb1f6ee58e50c3b8d408bc82a6d3740c2db6e18")
@@ -52,6 +76,26 @@ _GPT2 = ("text_emb.weight", "speech_emb.weight", "tfmr.h.0.attn.c_attn.weight")
 _LLAMA = ("text_emb.weight", "speech_emb.weight", "tfmr.layers.0.mlp.gate_proj.weight")
 _MEANFLOW = {"s3gen_meanflow.safetensors": ("flow.decoder.estimator.time_embed_mixer.weight",)}
 _MANY_LANGUAGES = ("grapheme_mtl_merged_expanded_v1.json", "Cangjie5_TC.json")
+_PACK_REVISIONS = {
+    "es-mx-latam": "27e595bf2fe7be0533ca299d9afafcde08b7cca7",
+    "es-es": "7262b364e3222ba9446c9289e7485eadc47ed902",
+    "pt-br": "b3952f18bc2eaa72b9bd7c17d2c4653bcad4770d",
+    "hi": "82ca71273cc2a9ab19efdf8315f865c1a5af0ee7",
+}
+"""Commits of the language packs that have been looked at; the others follow the branch `main`, as upstream does."""
+
+
+def _pack(pack: LanguagePack) -> Checkpoint:
+    """The checkpoint of a language pack: T3, S3Gen and tokenizer of its own, the rest is the Original's."""
+    return Checkpoint(
+        pack.engine,
+        f"ResembleAI/Chatterbox-Multilingual-{pack.name}",
+        _PACK_REVISIONS.get(pack.name, "main"),
+        ("ve.pt", pack.t3_file, pack.s3gen_file, *_MANY_LANGUAGES),
+        tensors={pack.t3_file: _LLAMA},
+        borrowed=Part(*_ORIGINAL, ("ve.pt", "Cangjie5_TC.json", "conds.pt")),
+    )
+
 
 CHECKPOINTS: dict[str, Checkpoint] = {
     checkpoint.engine: checkpoint
@@ -87,6 +131,7 @@ CHECKPOINTS: dict[str, Checkpoint] = {
             ("ve.pt", "t3_mtl23ls_v3.safetensors", "s3gen.pt", *_MANY_LANGUAGES),
             tensors={"t3_mtl23ls_v3.safetensors": _LLAMA},
         ),
+        *map(_pack, LANGUAGE_PACKS),
     )
 }
 """By engine; the weights of an engine that is not listed are part of its Python package."""

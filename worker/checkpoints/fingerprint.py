@@ -50,9 +50,9 @@ def fingerprint(
 
 
 def _content(path: Path, notes: _Notes) -> str:
+    if path.is_symlink() and (blob := path.readlink()).parent.name == "blobs":  # the hub's cache
+        return blob.name
     file = path.resolve()
-    if path.is_symlink() and file.parent.name == "blobs":  # the hub's cache
-        return file.name
     status = file.stat()
     state = f"{file} {status.st_size} {status.st_mtime_ns}"
     if (known := notes.digests.get(state)) is None:

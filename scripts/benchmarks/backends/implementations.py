@@ -112,7 +112,7 @@ def _own_decode(t3: Any, backend: Backend, make_inputs: Callable[[int], Arrays],
             if shared:
                 cache.start_row(0, None)
                 fill(QuerySpan(0, 0, shared))
-                prefix = cache.copy_prefix(0, shared)
+                prefix = cache.copy_row(0, shared)
             for row in range(rows):
                 cache.start_row(row, prefix)
                 fill(QuerySpan(row, shared, positions - shared))

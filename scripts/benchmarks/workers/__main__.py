@@ -44,13 +44,15 @@ from scripts.support.servers import (
     start_chorus,
     start_locked_server,
 )
-from worker.cards import Runtime
+from worker.cards import LANGUAGE_PACKS, Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.engines.chatterbox.token_budget import MAX_TOKENS, TOKENS_PER_SECOND, token_budget
 
 DEFAULT_ENGINES = ("turbo", "nano", "chatterbox")
 UTTERANCES = 8
-UTTERANCES_OF_SLOW_ENGINES = {"chatterbox": 4, "multilingual": 4, "multilingual-v3": 4}
+UTTERANCES_OF_SLOW_ENGINES = dict.fromkeys(
+    ("chatterbox", "multilingual", "multilingual-v3", *(pack.engine for pack in LANGUAGE_PACKS)), 4
+)
 """These engines need about a minute for a sentence."""
 
 

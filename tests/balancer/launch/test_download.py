@@ -26,6 +26,8 @@ from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, DownloadE
 CHORUS = str(Path(sys.executable).with_name("chorus"))
 TURBO = CHECKPOINTS["turbo"]
 FILES = files_of(TURBO)
+ORIGINAL, PACK = CHECKPOINTS["multilingual-v3"], CHECKPOINTS["multilingual-es-es"]
+BORROWED = ("ve.pt", "Cangjie5_TC.json", "conds.pt")
 VE = "ve.safetensors"
 LAST = "t3_turbo_v1.safetensors"
 """Small files come first."""
@@ -63,8 +65,8 @@ def models(hub: FakeHub, home: Path, *arguments: str, **others: str) -> subproce
     )
 
 
-def snapshot(home: Path, commit: str = TURBO.revision) -> Path:
-    return home / "hub" / "models--ResembleAI--chatterbox-turbo" / "snapshots" / commit
+def snapshot(home: Path, commit: str = TURBO.revision, repository: str = TURBO.repository) -> Path:
+    return home / "hub" / f"models--{repository.replace('/', '--')}" / "snapshots" / commit
 
 
 def test_a_download(hub: FakeHub, home: Path) -> None:
@@ -95,6 +97,29 @@ def test_a_branch(hub: FakeHub, home: Path) -> None:
     assert find(TURBO, model_dir=None, revision="main") == snapshot(home, MAIN)
     with pytest.raises(CheckpointError, match="not on this host"):
         find(TURBO, model_dir=None, revision=None)
+
+
+def test_a_language_pack_borrows_the_originals_files(home: Path) -> None:
+    own = snapshot(home, PACK.revision, PACK.repository)
+    lender = snapshot(home, ORIGINAL.revision, ORIGINAL.repository)
+    with FakeHub(files_of(PACK)) as hub:
+        answer = models(hub, home, "download", PACK.engine)
+        assert answer.returncode == 0, answer.stderr
+        assert find(PACK, model_dir=None, revision=None) == own
+        assert {path.name for path in lender.iterdir()} == set(BORROWED)
+        assert all((own / name).samefile(lender / name) for name in BORROWED)
+        assert {report.state for report in verify(PACK, own)} == {FileState.WHOLE}
+        hub.fetched.clear()
+        assert models(hub, home, "download", PACK.engine, HF_HUB_OFFLINE="1").returncode == 0
+        assert not hub.fetched
+        # Whatever becomes of the Original's files is seen, and mended.
+        (lender / "ve.pt").resolve().unlink()
+        with pytest.raises(CheckpointError, match=f"lack ve.pt; run: chorus models download {PACK.engine}"):
+            find(PACK, model_dir=None, revision=None)
+        (lender / "conds.pt").resolve().write_bytes(LFS_POINTER)
+        assert models(hub, home, "download", PACK.engine).returncode == 0
+        assert {name for name, _ in hub.fetched} == {"ve.pt", "conds.pt"}
+        assert {report.state for report in verify(PACK, own)} == {FileState.WHOLE}
 
 
 def test_a_broken_connection_is_resumed(hub: FakeHub, home: Path) -> None:

@@ -155,8 +155,18 @@ def test_an_engine_without_languages_gets_none() -> None:
 
 @pytest.mark.parametrize("name", CARDS)
 def test_every_engine_gets_a_language_if_it_has_a_choice_of_them(name: str) -> None:
-    parameters = accept(CARDS[name]).parameters
-    assert parameters == ({"language": "en"} if CARDS[name].parameter("language") else {})
+    language = CARDS[name].parameter("language")
+    only = language.only if isinstance(language, Choice) else None
+    assert accept(CARDS[name]).parameters == ({"language": only or "en"} if language else {})
+
+
+def test_an_engine_of_one_language_takes_no_other() -> None:
+    pack = CARDS["multilingual-pt-br"]
+    assert accept(pack, voice="clone").parameters == {"language": "pt"}
+    assert accept(pack, language="pt-BR").parameters == {"language": "pt"}
+    error = refuse(pack, language="fr")
+    assert error.message == "language must be one of pt"
+    assert (error.param, error.code) == ("language", "invalid_parameter")
 
 
 def test_a_text_of_just_the_limit() -> None:

@@ -10,7 +10,8 @@ import pytest
 from balancer.audio.formats import AudioFormat
 from balancer.requests.speech_request import SpeechRequest
 from balancer.speech.cache_keys import CacheKeys
-from tests.support.checkpoint_files import write
+from tests.support.checkpoint_files import files_of, write
+from tests.support.fake_hub import checksum
 from voices.registry import Voice
 from worker.cards import CARDS, FlowModel
 from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW
@@ -135,3 +136,18 @@ def test_a_fingerprint_depends_on_the_flow(tmp_path: Path) -> None:
         file.seek(-1, 2)
         file.write(b"!")
     assert len({own, found, fingerprint(card, flow=FlowModel.MEANFLOW, model_dir=folder)}) == 3
+
+
+def test_files_in_the_hubs_cache_are_known_by_their_names(tmp_path: Path) -> None:
+    """As the hub's library lays them: a snapshot links to blobs, which may link to what repositories share."""
+    checkpoint, notes = CHECKPOINTS["nano"], tmp_path / "notes.json"
+    snapshot, blobs, shared = (tmp_path / name for name in ("snapshot", "blobs", "shared"))
+    for folder in (snapshot, blobs, shared):
+        folder.mkdir()
+    for name, content in files_of(checkpoint).items():
+        (shared / f"{name}-xet").write_bytes(content)
+        (blobs / checksum(content)).symlink_to(shared / f"{name}-xet")
+        (snapshot / name).symlink_to(blobs / checksum(content))
+    in_cache = fingerprint(CARDS["nano"], model_dir=snapshot, notes=notes)
+    assert not notes.exists(), "a file was read"
+    assert in_cache != fingerprint(CARDS["nano"])

@@ -40,6 +40,7 @@ from worker.checkpoints.catalogue import (
 from worker.checkpoints.integrity import DamagedFileError, check_content, check_structure
 
 TURBO = CHECKPOINTS["turbo"]
+FOLLOWING_MAIN = {name for name, checkpoint in CHECKPOINTS.items() if checkpoint.revision == "main"}
 ORIGINAL = CHECKPOINTS["multilingual"]
 HUB_VARIABLES = ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME")
 VE = "ve.safetensors"
@@ -84,9 +85,24 @@ def test_every_engine_that_needs_an_extra_has_a_checkpoint() -> None:
 
 @pytest.mark.parametrize("checkpoint", DOWNLOADS.values(), ids=DOWNLOADS.keys())
 def test_revisions_are_commits_and_names_are_no_patterns(checkpoint: Checkpoint) -> None:
-    assert COMMIT.fullmatch(checkpoint.revision)
+    assert COMMIT.fullmatch(checkpoint.revision) or checkpoint.engine in FOLLOWING_MAIN
     assert all(set(name) & set("*?[/") == set() for name in checkpoint.files)
     assert len(set(checkpoint.files)) == len(checkpoint.files)
+
+
+def test_the_parts_of_a_language_pack() -> None:
+    pack = CHECKPOINTS["multilingual-es-mx-latam"]
+    assert pack.own.repository == "ResembleAI/Chatterbox-Multilingual-es-mx-latam"
+    assert pack.own.files == ("t3_es_mx_latam.safetensors", "s3gen_v3.pt", "grapheme_mtl_merged_expanded_v1.json")
+    assert pack.borrowed is not None
+    assert (pack.borrowed.repository, pack.borrowed.revision) == (ORIGINAL.repository, ORIGINAL.revision)
+    assert {*pack.own.files, *pack.borrowed.files} == {*pack.files, *pack.optional}
+    assert set(pack.borrowed.files) <= {*ORIGINAL.files, *ORIGINAL.optional}
+
+
+def test_chinese_is_segmented_where_it_is_spoken() -> None:
+    segmenting = {checkpoint.engine for checkpoint in CHECKPOINTS.values() if checkpoint.segments_chinese}
+    assert segmenting == {"multilingual", "multilingual-v3", "multilingual-zh-cmn"}
 
 
 # A folder of one's own

@@ -37,7 +37,7 @@ from worker.engines.chatterbox.t3.tokenize import text_tokens
 from worker.engines.chatterbox.t3.voice_prefix import PrefixKey, VoicePrefixCache
 from worker.engines.chatterbox.takes import Takes, first_piece_seed
 from worker.engines.chatterbox.token_budget import MAX_TOKENS
-from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer
+from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer, without_last_token
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import shorten_prompt
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
@@ -232,7 +232,8 @@ class BatchedEngine:
             raise UnspeakableError("the model produced no sound for this text")
         tokens = torch.tensor(sampler.s3gen_tokens)
         steps = self._s3gen.steps(tokens, self._voice(current.source), sampler.generator)
-        samples = yield from self._run_s3gen(steps, current)
+        wave = yield from self._run_s3gen(steps, current)
+        samples = self._without_noise(wave)
         current.takes.judge_audio(samples, self.card.sample_rate)
         return None if current.takes.discard() else self._watermark(self._trim(samples, current.request))
 
@@ -241,7 +242,7 @@ class BatchedEngine:
         tokens = sampler.s3gen_tokens_after(piece.tokens)
         steps = self._s3gen.rest_steps(piece, tokens, sent.voice)
         rest = yield from self._run_s3gen(steps, current)
-        whole = np.concatenate([piece.wave[: piece.count], rest.wave[rest.start :]])
+        whole = self._without_noise(np.concatenate([piece.wave[: piece.count], rest.wave[rest.start :]]))
         current.takes.judge_audio(whole, self.card.sample_rate)
         trimmed = self._trim(whole, current.request, sent=piece.count)[piece.count :]
         # What precedes the rest is watermarked with it, so that the watermark goes on, too, where the piece ends. What
@@ -302,6 +303,11 @@ class BatchedEngine:
     def _voice(self, source: VoiceSource) -> dict[str, Tensor]:
         voice: dict[str, Tensor] = shorten_prompt(self.loaded.conditionals(source.voice.name).gen, self._prompt_seconds)
         return voice
+
+    def _without_noise(self, wave: Samples) -> Samples:
+        """The audio of a whole take without its last token's, if that is noise in this model."""
+        drops = self.loaded.variant.drops_last_token
+        return without_last_token(wave, self.card.sample_rate) if drops else wave
 
     def _trim(self, samples: Samples, utterance: Utterance, *, sent: int = 0) -> Samples:
         if self._trimmer is None:

@@ -14,7 +14,7 @@ from worker.cards import EngineCard, FlowModel
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, Report, Samples, VoiceSource
 from worker.engines.chatterbox.takes import SOUNDS, Takes
-from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer
+from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer, without_last_token
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.loaded_model import LoadedModel
 from worker.memory import trim_heap
@@ -146,6 +146,8 @@ class StockEngine:
     def _finishing_audio(self, watermark: Callable[..., Samples]) -> Callable[..., Samples]:
         @wraps(watermark)
         def finished(wav: Samples, *, sample_rate: int) -> Samples:
+            if self.loaded.variant.drops_last_token:
+                wav = without_last_token(wav, sample_rate)
             if self._takes is not None:
                 self._takes.judge_audio(wav, sample_rate)
                 self._leave_bad_take(self._takes)

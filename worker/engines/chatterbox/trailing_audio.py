@@ -1,4 +1,4 @@
-"""Trims what a model adds behind the last word: silence, noise, breaths.
+"""Trims what a model adds behind the last word: a last token of noise, silence, breaths.
 
 Silero VAD, a small speech detector, finds the end of the speech. A level cannot: noise may be as loud as a soft sound
 (docs/chatterbox.md has both). Pauses between the segments of a text are the balancer's.
@@ -18,6 +18,7 @@ from torchaudio.functional import resample
 
 from worker.contract import Utterance
 from worker.engines.base import ModelUnavailableError, Samples
+from worker.engines.chatterbox.token_budget import TOKENS_PER_SECOND
 
 SPEECH_BEGINS, SPEECH_ENDS = 0.5, 0.35
 """Probabilities of speech, Silero's own: it begins at the first, and lasts while it is not below the second."""
@@ -32,6 +33,12 @@ _DETECTOR_RATE = 16_000
 _FRAME, _CONTEXT = 512, 64
 """Samples of each step of the detector, and of those before that it is given again."""
 _ENDS_WITH_SOUND = re.compile(r"\][\W_]*\Z")
+
+
+def without_last_token(samples: Samples, sample_rate: int) -> Samples:
+    """The audio without that of its last speech token, 40 ms, but at least one token's."""
+    token = sample_rate // TOKENS_PER_SECOND
+    return samples[: max(token, len(samples) - token)]
 
 
 class TrailingAudioTrimmer:

@@ -16,10 +16,9 @@ from tests.support.batched import BUDGET, TEXTS, all_samples, begin, start, toge
 from tests.support.precisions import precision_params
 from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.stock import start as start_stock
-from tests.support.tiny_models import TinyCheckpoint
+from tests.support.tiny_models import MODELS, TinyCheckpoint
 from worker.engines.base import UnspeakableError, VoiceSource
 from worker.engines.chatterbox.batched import BatchedEngine
-from worker.engines.chatterbox.upstream.loading import VARIANTS
 from worker.precision import Precision
 
 GPT2_SETTINGS: list[dict[str, Any]] = [
@@ -38,7 +37,7 @@ LLAMA_SETTINGS: list[dict[str, Any]] = [
 Pair = tuple[StockEngine, BatchedEngine]
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(scope="module", params=MODELS)
 def engines(
     request: pytest.FixtureRequest, tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Pair:

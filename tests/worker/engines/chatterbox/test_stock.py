@@ -23,7 +23,7 @@ from tests.support.stock import (
     start,
     synthesize,
 )
-from tests.support.tiny_models import TinyCheckpoint
+from tests.support.tiny_models import MODELS, PACK, TinyCheckpoint
 from worker.cards import CARDS, LANGUAGES, Parameter
 from worker.engines.base import Cancellation, CancelledError, Samples, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.token_budget import token_budget
@@ -91,7 +91,7 @@ def test_the_engine_matches_its_card(turbo: StockEngine, tiny_checkpoint: TinyCh
 # Samples
 
 
-@pytest.mark.parametrize("engine", VARIANTS)
+@pytest.mark.parametrize("engine", MODELS)
 def test_every_engine_gives_the_same_samples_each_time(
     get: GetEngine, engine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,8 +99,9 @@ def test_every_engine_gives_the_same_samples_each_time(
     assert samples.dtype == np.float32
     assert samples.ndim == 1
     assert 0.001 < np.abs(samples).max() <= 1
+    variant = VARIANTS[engine]
     # Turbo draws its first token before its loop, and appends three tokens of silence.
-    assert len(samples) == TOKEN_SAMPLES * (4 + 1 + 3 if VARIANTS[engine].turbo else 4)
+    assert len(samples) == TOKEN_SAMPLES * (4 + 1 + 3 if variant.turbo else 4 - variant.drops_last_token)
     assert np.array_equal(synthesize(get(engine), budget=4), samples)
     assert capsys.readouterr() == ("", "")
 
@@ -199,7 +200,7 @@ def between(parameter: Parameter) -> float:
     )
 
 
-@pytest.mark.parametrize("engine", VARIANTS)
+@pytest.mark.parametrize("engine", MODELS)
 def test_every_parameter_reaches_upstream_with_its_type(get: GetEngine, engine: str) -> None:
     numbers = [parameter for parameter in CARDS[engine].parameters if isinstance(parameter, Parameter)]
     parameters = {parameter.name: between(parameter) for parameter in numbers}
@@ -241,7 +242,7 @@ def test_integers_and_bounds_work(turbo: StockEngine, parameters: dict[str, floa
     assert len(synthesize(turbo, budget=2, parameters=parameters)) > 0
 
 
-@pytest.mark.parametrize("engine", VARIANTS)
+@pytest.mark.parametrize("engine", MODELS)
 @pytest.mark.parametrize("bound", ["minimum", "maximum"])
 def test_the_bounds_of_every_card_work(get: GetEngine, engine: str, bound: str) -> None:
     parameters = {
@@ -285,6 +286,20 @@ def test_the_language_defaults_to_the_voices(get: GetEngine, language: str) -> N
     assert tokens(engine, "Ja.", source, language="fr") == tokens(engine, "Ja.", language="fr")
 
 
+def test_a_language_pack_speaks_its_language_whatever_the_voices(get: GetEngine) -> None:
+    engine = get(PACK)
+    assert BUILT_IN.voice.language == "en"
+    assert tokens(engine, "Sí.") == tokens(engine, "Sí.", language="es")
+    with pytest.raises(UnspeakableError, match="does not speak 'pt'; it speaks: es"):
+        synthesize(engine, "Não.", language="pt")
+
+
+def test_the_last_token_of_v3_is_not_heard(get: GetEngine) -> None:
+    engine = get("multilingual-v3")
+    tokens_heard = {budget: len(synthesize(engine, budget=budget)) / TOKEN_SAMPLES for budget in (1, 2, 3)}
+    assert tokens_heard == {1: 1, 2: 1, 3: 2}
+
+
 TEXTS = {
     "zh": "你好",
     "ja": "日本です",
@@ -306,7 +321,7 @@ def test_chinese_needs_a_segmentation_model(get: GetEngine, tmp_path: Path, monk
     engine = get("multilingual")
     before = synthesize(engine, budget=3)
     monkeypatch.setattr("spacy_pkuseg.config.pkuseg_home", str(tmp_path))
-    with pytest.raises(UnspeakableError, match="run `chorus models download multilingual`"):
+    with pytest.raises(UnspeakableError, match="run `chorus models download` for this engine"):
         synthesize(engine, "你好", language="zh")
     assert np.array_equal(synthesize(engine, budget=3), before)
 
@@ -339,17 +354,15 @@ def detect() -> Callable[[Samples], float]:
     return detect
 
 
-@pytest.mark.parametrize("engine", VARIANTS)
-def test_all_audio_is_watermarked(get: GetEngine, engine: str, detect: Callable[[Samples], float]) -> None:
+@pytest.mark.parametrize("engine", MODELS)
+def test_all_audio_is_watermarked(
+    get: GetEngine, engine: str, detect: Callable[[Samples], float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = get(engine)
     marked = synthesize(made, budget=20)
-    mark = made.loaded.upstream.watermarker
-    mark.apply_watermark = lambda wav, sample_rate: wav
-    try:
-        unmarked = synthesize(made, budget=20)
-    finally:
-        del mark.apply_watermark
-    assert len(marked) == len(unmarked)
+    monkeypatch.setattr(made.loaded.upstream.watermarker, "apply_watermark", lambda wav, sample_rate: wav)
+    unmarked = synthesize(made, budget=20)
+    assert len(marked) == len(unmarked) - made.loaded.variant.drops_last_token * TOKEN_SAMPLES
     assert detect(unmarked) < 0.2
     assert detect(marked) > 0.9
     sent = np.frombuffer(to_pcm(marked), "<i2").astype(np.float32) / 32767

@@ -35,7 +35,8 @@ class Backbone(Protocol):
     """The embeddings and layers of one kind of T3. All tensors are float32."""
 
     rows_per_utterance: int
-    """Rows of the KV cache that an utterance takes."""
+    """Rows of the KV cache that an utterance takes. A second one has no text: its embeddings before the start of speech
+    are those of any text of that length."""
     cache: KVCache
 
     def embed_voice(self, conditionals: Any) -> Tensor:
@@ -85,11 +86,24 @@ class VoicePrefix(_CacheRows):
 
     shared: SharedPrefix | None = None
     """Keys and values; None until they have been computed."""
+    without_text: SharedPrefix | None = None
+    """Keys and values of the second row of the longest text so far, up to the start of speech; every other text's are
+    the first of them."""
     count: int = field(init=False)
     """Number of positions."""
 
     def __post_init__(self) -> None:
         self.count = self.pending_count
+
+    @property
+    def kept(self) -> int:
+        """Positions that have keys and values of their own, those without text included."""
+        return self.count + self.known
+
+    @property
+    def known(self) -> int:
+        """Positions of a second row that need not be computed again."""
+        return 0 if self.without_text is None else self.without_text.count
 
 
 @dataclass(eq=False)
@@ -98,12 +112,41 @@ class Sequence(_CacheRows):
 
     prefix: VoicePrefix = field(kw_only=True)
     sampler: Sampler = field(kw_only=True)
+    text: int = field(kw_only=True)
+    """Positions of its text."""
+    known: int = 0
+    """Positions behind the prefix that the first row alone computes."""
     started: bool = False
     """Whether its rows follow the voice prefix, which must have been computed."""
     ahead: bool = False
     """Whether a step has drawn a token that `Decoder.advance` has not been called for yet."""
     error: Exception | None = None
     """Error of the last draw."""
+
+    @property
+    def due(self) -> tuple[range, int]:
+        """The rows that go on next, and for how many positions at most."""
+        alone = self.prefix.count + self.known - self.length
+        return (self.rows[:1], alone) if alone > 0 else (self.rows, self.pending_count)
+
+
+@dataclass(frozen=True)
+class _Advance:
+    """Pending positions that go through the layers in a step: the first `count` of each of `rows`."""
+
+    cache_rows: _CacheRows
+    rows: range
+    count: int
+
+    @property
+    def embeddings(self) -> Tensor:
+        """(positions of all rows, width)."""
+        return self.cache_rows.pending[: len(self.rows), : self.count].flatten(0, 1)
+
+    @property
+    def spans(self) -> list[QuerySpan]:
+        """Where they belong."""
+        return [QuerySpan(row, self.cache_rows.length, self.count) for row in self.rows]
 
 
 class Decoder:
@@ -163,7 +206,7 @@ class Decoder:
             )
         pending = self._backbone.embed_text(text_tokens)
         self._request_prefix(prefix)
-        sequence = Sequence(self._free_rows.pop(), pending, prefix=prefix, sampler=sampler)
+        sequence = Sequence(self._free_rows.pop(), pending, prefix=prefix, sampler=sampler, text=len(text_tokens))
         self._sequences.append(sequence)
         return sequence
 
@@ -207,8 +250,8 @@ class Decoder:
         """One pass through the layers for all utterances that are not a step ahead."""
         sequences = [each for each in self._sequences if not each.ahead and not each.sampler.finished]
         schedule = list(self._schedule_step(sequences))
-        new = torch.cat([cache_rows.pending[:, :count].flatten(0, 1) for cache_rows, count in schedule])
-        spans = [QuerySpan(row, cache_rows.length, count) for cache_rows, count in schedule for row in cache_rows.rows]
+        new = torch.cat([advance.embeddings for advance in schedule])
+        spans = [span for advance in schedule for span in advance.spans]
         guards = {each.rows[0]: each.sampler.guard for each in sequences if each.sampler.guard is not None}
         states = self._backbone.forward(new, spans, guards)
         drawing = list(self._record_step(schedule))
@@ -220,8 +263,8 @@ class Decoder:
         for sequence in sequences:
             sequence.ahead = True
 
-    def _schedule_step(self, sequences: list[Sequence]) -> Iterator[tuple[_CacheRows, int]]:
-        """The rows that go through the layers in this step, each with the number of its pending positions that do."""
+    def _schedule_step(self, sequences: list[Sequence]) -> Iterator[_Advance]:
+        """What goes through the layers in this step."""
         room = PREFILL_CHUNK
         if self._pending_prefixes:
             prefix = self._pending_prefixes[0]
@@ -229,33 +272,50 @@ class Decoder:
                 self._cache.start_row(self._prefix_rows[0], None)
             count = min(room, prefix.pending_count)
             room -= count
-            yield prefix, count
+            yield _Advance(prefix, prefix.rows, count)
         for sequence in sequences:
             if not sequence.started and sequence.prefix.shared is not None:
-                for row in sequence.rows:
-                    self._cache.start_row(row, sequence.prefix.shared)
-                sequence.length, sequence.started = sequence.prefix.count, True
+                self._start(sequence, sequence.prefix.shared)
+            rows, most = sequence.due
             if sequence.started and sequence.pending_count == 1:
-                yield sequence, 1
-            elif sequence.started and (count := min(room // len(sequence.rows), sequence.pending_count)) > 0:
-                room -= count * len(sequence.rows)
-                yield sequence, count
+                yield _Advance(sequence, rows, 1)
+            elif sequence.started and (count := min(room // len(rows), most)) > 0:
+                room -= count * len(rows)
+                yield _Advance(sequence, rows, count)
 
-    def _record_step(self, schedule: list[tuple[_CacheRows, int]]) -> Iterator[tuple[Sequence, range]]:
+    def _start(self, sequence: Sequence, shared: SharedPrefix) -> None:
+        """Have a sequence follow its voice's prefix, and its second row what is known of every text's."""
+        for row in sequence.rows:
+            self._cache.start_row(row, shared)
+        sequence.length, sequence.started = sequence.prefix.count, True
+        for row in sequence.rows[1:]:
+            if (known := sequence.prefix.without_text) is not None:
+                sequence.known = min(known.count, sequence.text)
+                self._cache.fill_row(row, known, sequence.known)
+
+    def _keep_row_without_text(self, sequence: Sequence) -> None:
+        """Keep what a longer text than any before has added to its second row."""
+        for row in sequence.rows[1:]:
+            if sequence.prefix.known < sequence.text:
+                sequence.prefix.without_text = self._cache.copy_row(row, sequence.text)
+
+    def _record_step(self, schedule: list[_Advance]) -> Iterator[tuple[Sequence, range]]:
         """Note which positions have been computed.
 
         Yields every sequence with no pending position left, which draws a token now, with the indices of the states to
         draw from.
         """
         index = 0
-        for cache_rows, count in schedule:
+        for advance in schedule:
+            cache_rows, rows, count = advance.cache_rows, advance.rows, advance.count
             cache_rows.advance(count)
-            last_states = range(index + count - 1, index + count * len(cache_rows.rows), count)
-            index += count * len(cache_rows.rows)
+            last_states = range(index + count - 1, index + count * len(rows), count)
+            index += count * len(rows)
             if isinstance(cache_rows, Sequence) and not cache_rows.pending_count:
+                self._keep_row_without_text(cache_rows)
                 yield cache_rows, last_states
             elif isinstance(cache_rows, VoicePrefix) and not cache_rows.pending_count:
-                cache_rows.shared = self._cache.copy_prefix(self._prefix_rows[0], cache_rows.length)
+                cache_rows.shared = self._cache.copy_row(self._prefix_rows[0], cache_rows.length)
                 self._pending_prefixes.popleft()
 
     def _draw(self, sequence: Sequence, logits: Tensor) -> None:

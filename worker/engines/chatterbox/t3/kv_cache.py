@@ -91,10 +91,16 @@ class KVCache:
         """Empty a row; its positions follow those of `prefix`, or of no prefix."""
         self._prefixes[row] = prefix or self._no_prefix
 
-    def copy_prefix(self, row: int, count: int) -> SharedPrefix:
-        """A copy of the first `count` positions of a row that has no prefix."""
+    def copy_row(self, row: int, count: int) -> SharedPrefix:
+        """A copy of the first `count` positions of a row, without those of its prefix."""
         keys = self._keys[:, row, :, : _blocks(count)].clone()
         return SharedPrefix(keys, self._values[:, row, :, :count].clone())
+
+    def fill_row(self, row: int, source: SharedPrefix, count: int) -> None:
+        """Write the first `count` positions of `source`, a copy of a row behind the same prefix, into a row."""
+        blocks = _blocks(count)
+        self._keys[:, row, :, :blocks] = source.keys[:, :, :blocks]
+        self._values[:, row, :, :count] = source.values[:, :, :count]
 
     def plan_step(self, spans: Sequence[QuerySpan]) -> StepPlan:
         """Where the new positions of a step go: for `attention`, the same in every layer."""

@@ -7,22 +7,16 @@ from typing import Any
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 from torch import Tensor
 
-from worker.engines.base import UnspeakableError
 from worker.engines.chatterbox.upstream.loading import ModelVariant
 
 
 def text_tokens(model: Any, variant: ModelVariant, text: str, language: str | None) -> Tensor:
-    """The tokens of `text`, int64 (tokens,), by the tokenizer of an upstream model.
-
-    Raises UnspeakableError where Multilingual does not speak the language.
-    """
+    """The tokens of `text`, int64 (tokens,), by the tokenizer of an upstream model."""
     text = variant.module.punc_norm(text)
     if variant.turbo:
         input_ids: Tensor = model.tokenizer(text, return_tensors="pt", truncation=True).input_ids[0]
         return input_ids
     if variant.multilingual:
-        if language is not None and language.lower() not in variant.module.SUPPORTED_LANGUAGES:
-            raise UnspeakableError(f"this engine does not speak {language!r}")
         tokens = model.tokenizer.text_to_tokens(text, language_id=language and language.lower())
     else:
         tokens = model.tokenizer.text_to_tokens(text)

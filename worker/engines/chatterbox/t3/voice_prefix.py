@@ -10,7 +10,8 @@ from typing import Any
 from worker.engines.chatterbox.t3.decoder import Decoder, VoicePrefix
 
 MAX_PREFIX_POSITIONS = 3072
-"""Cached positions of all voices, at most: 8 voices of Turbo (376 positions each, 74 MB), or 90 of the Original."""
+"""Cached positions of all voices, at most: 8 voices of Turbo (376 positions each, 74 MB), or of the Original (34 each,
+and those of the longest text, up to some 300, without it)."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class VoicePrefixCache:
 
     @property
     def _positions(self) -> int:
-        return sum(prefix.count for prefix in self._prefixes.values())
+        return sum(prefix.kept for prefix in self._prefixes.values())
 
     def _embed(self, key: PrefixKey) -> VoicePrefix:
         return self._decoder.embed_voice(self._t3_conditionals(key))

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from worker.cards import CARDS, FlowModel, Parameter
+from worker.cards import CARDS, Choice, FlowModel, Parameter
 from worker.contract import ParameterValue, Utterance
-from worker.engines.base import VoiceSource
+from worker.engines.base import UnspeakableError, VoiceSource
 from worker.engines.chatterbox.token_budget import MAX_TOKENS, token_budget
 from worker.engines.chatterbox.upstream import patches
 from worker.engines.chatterbox.upstream.conditionals import ConditionalsCache, ConditionalTensors, to_upstream
@@ -66,15 +66,27 @@ class LoadedModel:
         return min(token_budget(utterance.text), utterance.token_budget or MAX_TOKENS)
 
     def arguments(self, utterance: Utterance, source: VoiceSource) -> dict[str, ParameterValue]:
-        """Keyword arguments of upstream's `generate` for an utterance's parameters, with the card's defaults."""
+        """Keyword arguments of upstream's `generate` for an utterance's parameters, with the card's defaults.
+
+        Raises UnspeakableError where the model does not speak the language.
+        """
         arguments: dict[str, ParameterValue] = {}
         for parameter in self.card.parameters:
             if isinstance(parameter, Parameter):
                 value = float(utterance.parameters.get(parameter.name, parameter.default))
                 # Upstream's samplers accept 1.0 where they refuse 1.
                 arguments[parameter.name] = int(value) if parameter.integer else value
-        if self.variant.multilingual:
-            arguments["language_id"] = utterance.parameters.get("language", source.voice.language.partition("-")[0])
+        if isinstance(choice := self.card.parameter("language"), Choice):
+            arguments["language_id"] = _language(choice, utterance, source)
         if "cfg_weight" in arguments:
             arguments["cfg_weight"] = max(MIN_CFG_WEIGHT, float(arguments["cfg_weight"]))
         return arguments
+
+
+def _language(choice: Choice, utterance: Utterance, source: VoiceSource) -> str:
+    """The language of an utterance: its own, or else the model's only one, or the voice's."""
+    default = choice.only or source.voice.language.partition("-")[0]
+    language = str(utterance.parameters.get(choice.name, default))
+    if language.lower() not in choice.choices:
+        raise UnspeakableError(f"this engine does not speak {language!r}; it speaks: {', '.join(choice.choices)}")
+    return language

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AutoTokenizer
 
-from worker.cards import FlowModel
+from worker.cards import LANGUAGE_PACKS, FlowModel
 from worker.checkpoints.catalogue import MEANFLOW, CheckpointError, find_meanflow
 from worker.engines.base import ModelUnavailableError
 from worker.engines.chatterbox.upstream.encoders import differing_tensors
@@ -51,20 +51,16 @@ _TURBO_TEXT_TOKENS = 50_276
 
 @dataclass(frozen=True)
 class ModelVariant:
-    """One model of the family: its upstream module and class, and the file of its T3."""
+    """One model of the family: its upstream module and class, and the files of T3 and S3Gen."""
 
     module: Any
     upstream: Any
     t3_file: str
+    s3gen_file: str
     guarded: bool = False
     """Whether T3 decodes with upstream's alignment guard against run-on."""
-
-    @property
-    def s3gen_file(self) -> str:
-        """The file of its S3Gen."""
-        if self.multilingual:
-            return "s3gen.pt"
-        return "s3gen_meanflow.safetensors" if self.turbo else "s3gen.safetensors"
+    drops_last_token: bool = False
+    """Whether the audio ends before the last speech token's, which is noise: T3 draws it as its attention decays."""
 
     @property
     def ve_file(self) -> str:
@@ -82,13 +78,18 @@ class ModelVariant:
         return self.module is mtl_tts
 
 
+_Multilingual = partial(ModelVariant, mtl_tts, mtl_tts.ChatterboxMultilingualTTS)
+_Turbo = partial(ModelVariant, tts_turbo, tts_turbo.ChatterboxTurboTTS, s3gen_file="s3gen_meanflow.safetensors")
+# Upstream's master has no guard for V3, which does not need it, and drops V3's last token.
+_V3 = partial(_Multilingual, drops_last_token=True)
+
 VARIANTS = {
-    "chatterbox": ModelVariant(tts, tts.ChatterboxTTS, "t3_cfg.safetensors"),
-    "turbo": ModelVariant(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_turbo_v1.safetensors"),
-    "nano": ModelVariant(tts_turbo, tts_turbo.ChatterboxTurboTTS, "t3_nano_v1.safetensors"),
-    "multilingual": ModelVariant(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v2.safetensors", guarded=True),
-    # Upstream removed the guard from V3, which does not need it.
-    "multilingual-v3": ModelVariant(mtl_tts, mtl_tts.ChatterboxMultilingualTTS, "t3_mtl23ls_v3.safetensors"),
+    "chatterbox": ModelVariant(tts, tts.ChatterboxTTS, "t3_cfg.safetensors", "s3gen.safetensors"),
+    "turbo": _Turbo("t3_turbo_v1.safetensors"),
+    "nano": _Turbo("t3_nano_v1.safetensors"),
+    "multilingual": _Multilingual("t3_mtl23ls_v2.safetensors", "s3gen.pt", guarded=True),
+    "multilingual-v3": _V3("t3_mtl23ls_v3.safetensors", "s3gen.pt"),
+    **{pack.engine: _V3(pack.t3_file, pack.s3gen_file) for pack in LANGUAGE_PACKS},
 }
 """The models by engine name."""
 

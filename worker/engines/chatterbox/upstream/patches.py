@@ -151,7 +151,7 @@ class Segmenter:
             if not (home / f"{SEGMENTER}.zip").exists() or not (home / SEGMENTER).is_dir():
                 raise UnspeakableError(
                     f"Chinese needs a word segmentation model, which is missing in {home}: "
-                    "run `chorus models download multilingual`"
+                    "run `chorus models download` for this engine"
                 )
             self._segmenter = spacy_pkuseg.pkuseg(SEGMENTER)
         words: list[str] = self._segmenter.cut(text)

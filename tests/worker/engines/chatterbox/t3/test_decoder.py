@@ -171,6 +171,23 @@ def test_the_same_seeds_draw_upstreams_tokens(subject: Subject) -> None:
             assert without_stop(sequence) == expected.tokens, own
 
 
+def test_what_has_no_text_is_computed_once_for_all_texts(subject: Subject) -> None:
+    prefix = subject.decoder.embed_voice(conditionals(subject.stock))
+    with torch.inference_mode():
+        subject.decoder.compute_prefix(prefix)
+    for length, known in ((50, 0), (80, 50), (60, 80)):
+        text = subject.text(length, length)
+        expected = decode(subject.stock, text, seed=length, budget=BUDGET, **GPT2 if subject.gpt2 else LLAMA)
+        sequence = subject.add(text, seed=length, prefix=prefix)
+        assert prefix.known == (0 if subject.gpt2 else known)
+        with positions(subject) as passes:
+            while not sequence.sampler.tokens:
+                advance(subject, sequence)
+        assert sum(passes) == (length + 1 if subject.gpt2 else 2 * (length + 2) - min(known, length))
+        run_to_end(subject, sequence)
+        assert without_stop(sequence) == expected.tokens
+
+
 def test_logits_of_every_step_are_upstreams(subject: Subject) -> None:
     """Teacher-forced with upstream's tokens, while utterances of other lengths are decoded."""
     usual = GPT2 if subject.gpt2 else LLAMA
@@ -269,6 +286,7 @@ def test_long_texts_are_prefilled_in_chunks_while_other_utterances_go_on(subject
     while len(going.sampler.tokens) < 3:
         advance(subject, going)
     text = subject.text(200)
+    known = subject.prefix.known
     long = subject.add(text, seed=2)
     each = len(long.rows)
     before = len(going.sampler.tokens)
@@ -281,7 +299,7 @@ def test_long_texts_are_prefilled_in_chunks_while_other_utterances_go_on(subject
                 break
     start = 1 if subject.gpt2 else 2
     assert max(passes) == PREFILL_CHUNK + each
-    assert sum(passes) == each * (len(text) + start + step)
+    assert sum(passes) == each * (len(text) + start + step) - known
     run_to_end(subject, going, long)
 
 

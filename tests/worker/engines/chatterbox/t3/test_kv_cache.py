@@ -65,7 +65,7 @@ def computed_prefix(cache: KVCache, count: int, *, half: bool = False) -> tuple[
     spare = ReferenceSequence(0, half=half)
     cache.start_row(0, None)
     step(cache, [(spare, count)])
-    return cache.copy_prefix(0, count), spare
+    return cache.copy_row(0, count), spare
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ class FakeDecoder:
 
     def embed_voice(self, key: PrefixKey) -> Any:
         self.embedded.append(key)
-        return SimpleNamespace(key=key, count=10)
+        return SimpleNamespace(key=key, count=10, kept=10)
 
     def compute_prefix(self, prefix: Any) -> None:
         self.computed.append(prefix.key)
@@ -41,6 +41,14 @@ def cache(decoder: FakeDecoder, monkeypatch: pytest.MonkeyPatch) -> VoicePrefixC
     monkeypatch.setattr(voice_prefix, "MAX_PREFIX_POSITIONS", 25)
     fake: Any = decoder
     return VoicePrefixCache(fake, lambda key: key)
+
+
+def test_what_a_prefix_has_gained_counts(cache: VoicePrefixCache) -> None:
+    cache.get(ADA)
+    grown: Any = cache.get(BEN)
+    grown.kept = 20
+    cache.get(BEN)
+    assert list(cache.entries) == [BEN]
 
 
 def test_a_prefix_is_embedded_once(cache: VoicePrefixCache, decoder: FakeDecoder) -> None:

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.stock import TEXT, StockEngine
-from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoint_with_mean_flow
+from tests.support.tiny_models import MODELS, PACK, TinyCheckpoint, tiny_checkpoint_with_mean_flow
 from worker.cards import FlowModel
 from worker.engines.base import Cancellation, ModelUnavailableError
 from worker.engines.chatterbox.upstream import loading, patches
@@ -54,7 +54,7 @@ def mapped(folder: Path) -> list[range]:
 # Each engine
 
 
-@pytest.mark.parametrize("engine", VARIANTS)
+@pytest.mark.parametrize("engine", [*MODELS, PACK])
 def test_every_engine_loads(tiny_checkpoint: TinyCheckpoint, engine: str) -> None:
     folder = tiny_checkpoint(engine)
     model = load_muted(engine, folder)
@@ -181,6 +181,7 @@ def test_the_same_speech_as_from_upstreams_own_loading(
         ("chatterbox", "Llama_520M", {}),
         ("multilingual", "Llama_520M", {}),
         ("multilingual-v3", "Llama_520M", {}),
+        (PACK, "Llama_520M", {}),
     ],
 )
 def test_the_full_shape_is_read_from_the_checkpoint(

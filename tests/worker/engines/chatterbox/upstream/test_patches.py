@@ -146,7 +146,7 @@ def test_the_tokenizer_reads_its_file_from_the_checkpoint(tmp_path: Path, no_net
 
 def test_chinese_without_the_segmentation_model(tmp_path: Path, no_network: list[Any]) -> None:
     (tmp_path / "Cangjie5_TC.json").write_text('["中\\tl", "文\\tyk"]')
-    with pytest.raises(UnspeakableError, match="run `chorus models download multilingual`"):
+    with pytest.raises(UnspeakableError, match="run `chorus models download` for this engine"):
         patches._TOKENIZER.ChineseCangjieConverter(tmp_path)("中文")
     assert no_network == []
 
