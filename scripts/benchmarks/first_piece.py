@@ -29,6 +29,7 @@ from voices.registry import Voice
 from worker.cards import MAX_PROMPT_SECONDS
 from worker.checkpoints.catalogue import CheckpointError
 from worker.contract import Utterance
+from worker.cpu_affinity import WAITING
 from worker.engines import load
 from worker.engines.base import Cancellation, Engine, Samples, VoiceSource
 from worker.options import EngineOptions
@@ -161,8 +162,7 @@ def main(  # noqa: PLR0917 - each is an option
     runs: list[tuple[list[int], Run]] = []
     try:
         with checkpoint_home(checkpoints) as home, tempfile.TemporaryDirectory(prefix="chorus-bench-") as cache:
-            # As a worker's threads, those of a model do not spin while they wait.
-            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+            os.environ.update(WAITING)
             options = EngineOptions(
                 engine,
                 Path(cache),
