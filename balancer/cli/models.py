@@ -53,7 +53,7 @@ def models(context: typer.Context) -> None:
 @app.command("list")
 def list_models() -> None:
     """List the engines, and whether their weights are on this host."""
-    table = Table("engine", Column("repository", overflow="fold"), "revision", "state", "size")
+    table = Table(Column("engine", no_wrap=True), Column("repository", overflow="fold"), "revision", "state", "size")
     table.add_column("where", overflow="fold")
     for name in (*CARDS, MEANFLOW.engine):
         if checkpoint := DOWNLOADS.get(name):
@@ -97,7 +97,7 @@ def verify_models(
     """
     if model_dir is not None and len(engines or ()) != 1:
         raise typer.BadParameter("--model-dir holds the weights of one engine: name that engine")
-    table = Table("engine", "file", "state", "size", "details")
+    table = Table(Column("engine", no_wrap=True), "file", "state", "size", "details")
     errors = []
     for checkpoint in _checkpoints(engines or DOWNLOADS):
         try:
