@@ -11,7 +11,7 @@ import random
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -27,6 +27,7 @@ from scripts.faults.invariants import check_invariants, peak_memory, take_snapsh
 from scripts.support.check import Check
 from scripts.support.console import report_progress
 from scripts.support.servers import Server, start_chorus
+from scripts.support.stream_twins import Twin, hear_undisturbed, request_stream
 from worker.cards import CARDS
 from worker.contract import SAMPLE_BYTES
 
@@ -40,15 +41,6 @@ READ_SECONDS = 60.0
 MIN_PAUSE_SECONDS = 0.1
 """Silence of exact zeros that is no shorter is a pause between segments."""
 POLL_INTERVAL_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A text with the seed and the PCM of its undisturbed stream."""
-
-    text: str
-    seed: int
-    pcm: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -135,7 +127,7 @@ class Listeners:
         clock, size, began = PlayoutClock(), 0, monotonic()
         came = began
         try:
-            async with request(http, twin) as response:
+            async with request_stream(http, twin) as response:
                 if response.status_code != 200:
                     self.heard.failures[f"status {response.status_code}"] += 1
                     return
@@ -195,12 +187,6 @@ def client(url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, timeout=READ_SECONDS, trust_env=False)
 
 
-def request(http: httpx.AsyncClient, twin: Twin) -> AbstractAsyncContextManager[httpx.Response]:
-    """Ask for the stream of a text."""
-    body = {"text": twin.text, "seed": twin.seed, "format": "pcm", "stream": True}
-    return http.stream("POST", "/tts", json=body, headers={"Cache-Control": "no-store"})
-
-
 def draw_texts(count: int, seed: int) -> list[Twin]:
     """Different texts of several sentences, without their audio; they depend on `seed` alone."""
     rng = random.Random(f"streams {seed}")
@@ -234,10 +220,7 @@ def run(plan: StreamPlan) -> StreamReport:
 async def _run(server: Server, run_dir: Path, plan: StreamPlan) -> StreamReport:
     report_progress(f"hearing {plan.listeners} texts without faults")
     async with client(server.url) as http:
-        twins = []
-        for twin in draw_texts(plan.listeners, plan.seed):
-            async with request(http, twin) as response:
-                twins.append(replace(twin, pcm=await response.raise_for_status().aread()))
+        twins = await hear_undisturbed(http, draw_texts(plan.listeners, plan.seed))
     undisturbed = Listeners(server.url, twins, plan.seed)
     peak = await peak_memory(server, _hear(undisturbed, plan.listeners, min(UNDISTURBED_SECONDS, plan.duration)))
     before = replace(await asyncio.to_thread(take_snapshot, server, run_dir), balancer_bytes=peak)

@@ -17,11 +17,12 @@ import typer
 from balancer.host.processes import free_port, wait_until
 from scripts.hosts.clients import Outcome, check_jobs, send_jobs, speak_at_once, speak_at_rate
 from scripts.hosts.host import WORKERS, Host
-from scripts.hosts.listeners import Heard, Listeners, undisturbed
+from scripts.hosts.listeners import Heard, Listeners, texts
 from scripts.hosts.proxy import Proxy, start_proxy
 from scripts.support.console import report_progress, run_command
 from scripts.support.sentinels import Sentinels, start_sentinels
 from scripts.support.servers import interrupt_on_signals
+from scripts.support.stream_twins import hear_undisturbed
 
 ADDRESSES = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 MIN_RATIO = 2.9
@@ -187,7 +188,7 @@ async def _try(
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=trial.proxy.url, timeout=60, limits=limits, trust_env=False) as client:
         ratio = await measure_ratio(trial, client, ratio_seconds) if ratio_seconds else None
-        listeners = Listeners(client, await undisturbed(client, streams))
+        listeners = Listeners(client, await hear_undisturbed(client, texts(streams)))
         return ratio, await load_and_break(trial, client, rate, seconds, listeners), listeners.heard
 
 

@@ -10,12 +10,12 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import httpx
 
 from balancer.load.texts import spell_number
+from scripts.support.stream_twins import Twin, request_stream
 
 SENTENCES_PER_TEXT = 24
 RETRY_SECONDS = 0.5
@@ -23,15 +23,6 @@ RETRY_SECONDS = 0.5
 MAX_RETRIES = 20
 PAUSE_SECONDS = 1.0
 """Pause of a listener between two streams."""
-
-
-@dataclass(frozen=True)
-class Twin:
-    """A text with its seed, and the PCM of its undisturbed stream."""
-
-    text: str
-    seed: int
-    pcm: bytes = b""
 
 
 @dataclass
@@ -52,15 +43,6 @@ def texts(count: int) -> list[Twin]:
     numbers = [range(first, first + SENTENCES_PER_TEXT) for first in range(0, 100 * count, 100)]
     sentences = [[f"Sentence {spell_number(number)} is to be heard." for number in text] for text in numbers]
     return [Twin(" ".join(text), seed) for seed, text in enumerate(sentences)]
-
-
-async def undisturbed(client: httpx.AsyncClient, count: int) -> list[Twin]:
-    """Hear so many texts while nothing is done to the hosts."""
-    twins = []
-    for twin in texts(count):
-        async with _request(client, twin) as response:
-            twins.append(replace(twin, pcm=await response.raise_for_status().aread()))
-    return twins
 
 
 class Listeners:
@@ -106,7 +88,7 @@ class Listeners:
     async def _fault(self, twin: Twin) -> str | None:
         """What is wrong with a stream; None if it is whole. Raises httpx.HTTPError if it breaks off."""
         size = 0
-        async with _request(self._client, twin) as response:
+        async with request_stream(self._client, twin) as response:
             if response.status_code != 200:
                 return f"HTTP {response.status_code} {(await response.aread())[:200]!r}"
             async for piece in response.aiter_raw():
@@ -114,8 +96,3 @@ class Listeners:
                     return "other audio than undisturbed"
                 size += len(piece)
         return None if size == len(twin.pcm) else "it ended as if it were whole"
-
-
-def _request(client: httpx.AsyncClient, twin: Twin) -> AbstractAsyncContextManager[httpx.Response]:
-    body = {"text": twin.text, "seed": twin.seed, "format": "pcm", "stream": True}
-    return client.stream("POST", "/tts", json=body)

@@ -15,14 +15,13 @@ from scripts.faults.streams import (
     Heard,
     Joins,
     Listeners,
-    Twin,
     check_streams,
     client,
     draw_texts,
     joins_of,
-    request,
     unexplained_gaps,
 )
+from scripts.support.stream_twins import Twin, hear_undisturbed
 from tests.support.harness import start_balancer, start_stub
 
 TEXT = "The first paragraph is here.\n\nThe last one comes later."
@@ -46,9 +45,9 @@ async def heard(url: str, twin: Twin) -> Heard:
 
 
 async def undisturbed(url: str, text: str = TEXT) -> Twin:
-    twin = Twin(text, 1)
-    async with client(url) as http, request(http, twin) as response:
-        return replace(twin, pcm=await response.aread())
+    async with client(url) as http:
+        (twin,) = await hear_undisturbed(http, [Twin(text, 1)])
+    return twin
 
 
 async def test_a_stream_is_compared_with_its_twin(url: str) -> None:

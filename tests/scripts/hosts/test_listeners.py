@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from scripts.hosts import listeners
-from scripts.hosts.listeners import Heard, Listeners, Twin, texts
+from scripts.hosts.listeners import Heard, Listeners, texts
+from scripts.support.stream_twins import Twin
 
 PCM = bytes(range(200))
 
