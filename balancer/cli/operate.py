@@ -14,6 +14,7 @@ import httpx
 import typer
 
 from balancer.cli.console import EXIT_REFUSED, EXIT_UNREACHABLE, fail, tell
+from balancer.host.unix_sockets import unix_transport
 from balancer.settings import Settings, SettingsError
 
 POLL_INTERVAL_SECONDS = 0.1
@@ -107,7 +108,7 @@ def health_of_this_host(port: int | None) -> dict[str, Any] | None:
         path = Settings.load(port=port).server.control_socket
         if not path.is_socket():
             return None
-        with httpx.Client(transport=_transport(path), base_url="http://control") as client:
+        with httpx.Client(transport=unix_transport(path), base_url="http://control") as client:
             report: dict[str, Any] = client.get("/health").json()
     except (SettingsError, httpx.HTTPError, ValueError):
         return None
@@ -162,16 +163,10 @@ class _ControlClient:
             fail(f"worker {index} was not replaced: {lines[-1]}", EXIT_REFUSED)
 
     def _client(self) -> httpx.Client:
-        return httpx.Client(transport=_transport(self._path), base_url="http://control", timeout=None)
+        return httpx.Client(transport=unix_transport(self._path), base_url="http://control", timeout=None)
 
     def _fail_unreachable(self, error: httpx.HTTPError) -> NoReturn:
         fail(
             f"no server answers at {self._path} ({error}): run this as the server's user, with its --port or --run-dir",
             EXIT_UNREACHABLE,
         )
-
-
-def _transport(path: Path) -> httpx.HTTPTransport:
-    """Connections to a Unix socket."""
-    # Nothing is encrypted there: `verify` spares httpx from reading the certificates of all authorities.
-    return httpx.HTTPTransport(uds=str(path), verify=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from balancer.host.processes import await_ready, running, wait_until
+from balancer.host.unix_sockets import unix_transport
 from balancer.settings import variable
 from balancer.settings_groups import REPOSITORY
 from scripts.support.servers import clean_environment
@@ -113,6 +114,5 @@ class Host:
             client.post(path).raise_for_status()
 
     def _control_client(self) -> httpx.Client:
-        # Nothing is encrypted there: `verify` spares httpx from reading the certificates of all authorities.
-        transport = httpx.HTTPTransport(uds=str(self._run_dir / "control.sock"), verify=False)
+        transport = unix_transport(self._run_dir / "control.sock")
         return httpx.Client(transport=transport, base_url="http://control", timeout=10)

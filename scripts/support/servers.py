@@ -17,6 +17,7 @@ import psutil
 
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, log_tail, process_tree, running
 from balancer.host.topology import detect_topology
+from balancer.host.unix_sockets import unix_transport
 from balancer.settings import PREFIX, variable
 from balancer.settings_groups import REPOSITORY
 from scripts.support.checkpoints import Size
@@ -94,9 +95,7 @@ class Server:
 
 def read_state(socket: Path, *, timeout: float = STATE_SECONDS) -> WorkerState:
     """The present state of the worker that listens on a Unix socket."""
-    # Nothing is encrypted there: `verify` spares httpx from reading the certificates of all authorities.
-    transport = httpx.HTTPTransport(uds=str(socket), verify=False)
-    with httpx.Client(transport=transport, timeout=timeout) as client:
+    with httpx.Client(transport=unix_transport(socket), timeout=timeout) as client:
         return WorkerState.model_validate_json(client.get("http://worker/state").raise_for_status().content)
 
 
