@@ -90,8 +90,8 @@ from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
 from balancer.systemd import is_notified
+from balancer.weights_fingerprint import weights_fingerprint
 from voices.watched_registry import WatchedRegistry
-from worker.checkpoints.fingerprint import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -443,17 +443,9 @@ def _quota(rates: RateLimitSettings) -> Quota:
 
 def _cache_keys(settings: Settings) -> CacheKeys:
     """Returns the keys of the audio cache. Reads weights that are new on this host in full, which takes seconds."""
-    engine = settings.engine
-    weights_fingerprint = fingerprint(
-        engine.card,
-        flow=engine.flow,
-        model_dir=engine.model_dir,
-        revision=engine.model_revision,
-        notes=settings.storage.cache_dir / "weights.json",
-    )
     return CacheKeys(
         settings.engine_options().audio_label(),
-        weights_fingerprint,
+        weights_fingerprint(settings),
         settings.storage.voices_dir,
         per_caller=settings.storage.cache_scope == "caller",
     )

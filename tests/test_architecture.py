@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.scheduling", "balancer.audio", "balancer.text"),
     ("balancer.text.english", "balancer.text.markup"),
     ("balancer.text.guard", "balancer.text.marks"),
+    ("balancer.weights_fingerprint",),
     ("balancer.settings",),
     ("balancer.settings_groups",),
     ("balancer.background", "balancer.descriptor_limit", "balancer.lifecycle", "balancer.listening_sockets"),

@@ -34,9 +34,10 @@ from balancer.host.layout import Layout, plan_layout
 from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
 from balancer.host.wording import counted
-from balancer.launch.plan import calibration_conditions, weights_fingerprint, with_weights
+from balancer.launch.plan import calibration_conditions, with_weights
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
+from balancer.weights_fingerprint import weights_fingerprint
 from worker.precision import detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130

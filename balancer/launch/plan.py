@@ -16,6 +16,7 @@ from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check_engine_options
 from balancer.settings import Settings
+from balancer.weights_fingerprint import weights_fingerprint
 from worker.cards import FlowModel
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,
@@ -28,7 +29,6 @@ from worker.checkpoints.catalogue import (
     find,
     find_meanflow,
 )
-from worker.checkpoints.fingerprint import fingerprint
 from worker.precision import detect_processor
 
 
@@ -63,20 +63,6 @@ def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOW
         processor=detect_processor().name,
         cores=len(budget.cores),
         quota=budget.quota,
-    )
-
-
-def weights_fingerprint(settings: Settings) -> str:
-    """Returns the fingerprint of the engine's weights.
-
-    Reads weight files that are new to this host to their end, unless they are in the hub's cache: that takes seconds.
-    """
-    return fingerprint(
-        settings.engine.card,
-        flow=settings.engine.flow,
-        model_dir=settings.engine.model_dir,
-        revision=settings.engine.model_revision,
-        notes=settings.storage.cache_dir / "weights.json",
     )
 
 

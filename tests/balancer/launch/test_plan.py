@@ -19,6 +19,7 @@ from balancer.launch import plan
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.settings import Settings
+from balancer.weights_fingerprint import weights_fingerprint
 from tests.support.checkpoint_files import write
 from tests.support.launch import ICE_LAKE, settings_in
 from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, Checkpoint, DownloadError
@@ -177,7 +178,7 @@ def calibrated(settings: Settings, host: Host) -> None:
     measurements = [
         configuration | {"slots": slots, "audio_seconds": audio} for slots, audio in ((1, 4), (3, 9), (8, 6))
     ]
-    held_for = plan.calibration_conditions(settings, host, plan.weights_fingerprint(settings))
+    held_for = plan.calibration_conditions(settings, host, weights_fingerprint(settings))
     made = {"conditions": held_for, "measured_at": datetime.now(UTC), "measurements": measurements}
     save(Calibration.model_validate(made), settings.storage.cache_dir)
 
