@@ -98,6 +98,7 @@ def test_the_control_socket_and_the_network_see_the_same(server: Server, operato
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.log.parent / "control.sock"))) as control:
         assert control.get("http://control/state").json()["draining"] is True
         assert control.post("http://control/resume").json()["draining"] is False
+    wait_until(lambda: "control socket" in server.log.read_text())
     (line,) = (json.loads(line) for line in server.log.read_text().splitlines() if "control socket" in line)
     assert (line["message"], line["caller"]) == ("POST /resume", "control socket")
     assert server.client.get("/ready").status_code == 200
