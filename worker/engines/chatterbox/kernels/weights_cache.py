@@ -10,7 +10,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -53,8 +53,12 @@ def weights_cache(file: Path, key: str) -> Iterator[None]:
     The key stands for all that the weights follow from. While one process writes, others wait. Where the file cannot be
     read or written, layers pack weights for themselves, and the log says why.
     """
-    with _lock(file):
-        cache = _Reader.open(file, key) or _Writer.open(file, key)
+    with _lock(file) as failure:
+        cache: _Reader | _Writer | None = _Reader.open(file, key)
+        if cache is None and failure is not None:
+            _warn(file, failure)
+        elif cache is None:
+            cache = _Writer.open(file, key)
         token = _current.set(cache)
         try:
             yield
@@ -67,18 +71,16 @@ def weights_cache(file: Path, key: str) -> Iterator[None]:
 
 
 @contextmanager
-def _lock(file: Path) -> Iterator[None]:
-    """A block that one process at a time is in; without a lock if there can be no file."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.with_suffix(".lock").open("wb")
-    except OSError:
-        # `_Writer.open` says why.
-        yield
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _lock(file: Path) -> Iterator[OSError | None]:
+    """A block that one process at a time is in; gives why not, if there can be no lock: then nothing may be written."""
+    failure = None
+    with ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(file.with_suffix(".lock").open("wb")), fcntl.LOCK_EX)
+        except OSError as error:
+            failure = error
+        yield failure
 
 
 class _Reader:
@@ -107,7 +109,8 @@ class _Reader:
             except (OSError, ValueError) as error:
                 log.warning("%s is damaged and will be written again at the next start: %s", self._file, error)
                 self._damaged = True
-                self._file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self._file.unlink()
         return pack()
 
     def _next(self) -> npt.NDArray[Any]:

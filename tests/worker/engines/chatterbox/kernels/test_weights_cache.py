@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import threading
 from collections.abc import Callable
@@ -110,6 +112,36 @@ def test_where_nothing_can_be_written_a_process_packs_for_itself(
     file = tmp_path / "file" / "model.weights"
     assert same(take(file, "a", lambda: layer(1)), [layer(1)])
     assert "cannot be written" in caplog.text
+
+
+def test_without_locks_a_file_is_mapped_but_none_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a file system of a network."""
+    file, other = tmp_path / "model.weights", tmp_path / "other.weights"
+    take(file, "a", lambda: layer(1))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert same(take(file, "a", fail), [layer(1)])
+    assert not caplog.text
+    assert same(take(other, "a", lambda: layer(2)), [layer(2)])
+    assert not other.exists()
+    assert "No locks available" in caplog.text
+
+
+def test_a_damaged_file_that_cannot_be_removed_is_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "model.weights"
+    take(file, "a", lambda: layer(1), lambda: layer(2))
+    file.write_bytes(file.read_bytes()[:-70])
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert same(take(file, "a", fail, lambda: layer(2)), [layer(1), layer(2)])
 
 
 def test_a_full_disk_is_told_and_costs_nothing_but_memory(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
