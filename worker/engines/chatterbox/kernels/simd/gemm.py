@@ -9,6 +9,7 @@ a row of A, B or C to its next.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -32,38 +33,47 @@ INT8_GROUP = 4 if TARGET.integers is None else TARGET.integers.value
 """int8 numbers of K that a micro-kernel multiplies at once."""
 
 
-def _accumulate(
-    emitter: Emitter,
-    dot: DotProduct,
-    rows: Sequence[Any],
-    a_step: Any,
-    vectors: Sequence[Any],
-    b_step: Any,
-    k: Any,
-    initial: Sequence[Any],
-) -> Sequence[Any]:
-    """The accumulators of rows x vectors, row by row, after all of K; each row starts from `initial`.
+@dataclass(frozen=True)
+class _Block:
+    """What a block of C, rows x vectors, is computed from."""
 
-    `rows` and `vectors` are the addresses of A's rows and of B's vectors at k = 0; `a_step` and `b_step` are the bytes
-    from there to the next k.
-    """
+    rows: Sequence[Any]
+    """The addresses of A's rows at k = 0."""
+    a_step: Any
+    """Bytes from there to the next k."""
+    vectors: Sequence[Any]
+    """The addresses of B's vectors at k = 0."""
+    b_step: Any
+    """Bytes from there to the next k."""
+    k: Any
+    """How many k there are."""
+    initial: Sequence[Any]
+    """The vectors of sums from which each row starts."""
+
+    def part(self, rows: slice, vectors: slice) -> _Block:
+        """A part of the block."""
+        return replace(self, rows=self.rows[rows], vectors=self.vectors[vectors], initial=self.initial[vectors])
+
+
+def _accumulate(emitter: Emitter, dot: DotProduct, block: _Block) -> Sequence[Any]:
+    """The accumulators of a block, row by row, after all of K."""
     builder = emitter.builder
 
     def body(index: Any, totals: Sequence[Any]) -> list[Any]:
-        places = [builder.add(vector, builder.mul(index, b_step)) for vector in vectors]
+        places = [builder.add(vector, builder.mul(index, block.b_step)) for vector in block.vectors]
         for place in places:
             emitter.prefetch(place)
         b = [dot.load_b(emitter, place) for place in places]
-        a_offset = builder.mul(index, a_step)
+        a_offset = builder.mul(index, block.a_step)
         results = []
-        for row, start in enumerate(rows):
+        for row, start in enumerate(block.rows):
             a = emitter.broadcast(emitter.load(builder.add(start, a_offset), zero, dot.group))
             for column, vector in enumerate(b):
-                results.append(dot.accumulate(emitter, totals[len(vectors) * row + column], a, vector))
+                results.append(dot.accumulate(emitter, totals[len(b) * row + column], a, vector))
         return results
 
-    zero = ir.Constant(a_step.type, 0)
-    return emitter.loop(k, 1, [*initial] * len(rows), body, unroll=dot.unroll)
+    zero = ir.Constant(block.a_step.type, 0)
+    return emitter.loop(block.k, 1, [*block.initial] * len(block.rows), body, unroll=dot.unroll)
 
 
 def _behind(emitter: Emitter, address: Any, number: int, size: Any) -> Any:
@@ -71,26 +81,13 @@ def _behind(emitter: Emitter, address: Any, number: int, size: Any) -> Any:
     return emitter.builder.add(address, emitter.builder.mul(size, ir.Constant(size.type, number)))
 
 
-def _emit_block(  # noqa: PLR0917
-    dot: DotProduct,
-    accumulators: int,
-    emitter: Emitter,
-    rows: Sequence[Any],
-    a_step: Any,
-    vectors: Sequence[Any],
-    b_step: Any,
-    k: Any,
-    initial: Sequence[Any],
-    c: Any,
-    ldc: Any,
-) -> None:
-    """Compute a block of C, rows x vectors, in parts of at most so many accumulators: see `_accumulate`."""
-    height = min(len(rows), accumulators)
-    width = min(len(vectors), max(1, accumulators // height))
-    for first_row, first_vector in product(range(0, len(rows), height), range(0, len(vectors), width)):
-        part_rows, part = rows[first_row : first_row + height], slice(first_vector, first_vector + width)
-        totals = _accumulate(emitter, dot, part_rows, a_step, vectors[part], b_step, k, initial[part])
-        for number, total in enumerate(totals):
+def _emit_block(emitter: Emitter, dot: DotProduct, accumulators: int, block: _Block, c: Any, ldc: Any) -> None:
+    """Compute a block of C in parts of at most so many accumulators, each over all of K."""
+    height = min(len(block.rows), accumulators)
+    width = min(len(block.vectors), max(1, accumulators // height))
+    for first_row, first_vector in product(range(0, len(block.rows), height), range(0, len(block.vectors), width)):
+        part = block.part(slice(first_row, first_row + height), slice(first_vector, first_vector + width))
+        for number, total in enumerate(_accumulate(emitter, dot, part)):
             row = _behind(emitter, c, first_row + number // width, ldc)
             emitter.store(total, row, vector_offset(row, first_vector + number % width), 4)
 
@@ -108,7 +105,8 @@ def _emit_tile(dtype: DType, target: MicroKernelTarget, emitter: Emitter, *argum
         else ir.Constant(dot.total, [0] * LANES)
         for number in range(NR_VECTORS)
     ]
-    _emit_block(dot, target.accumulators, emitter, rows, group_bytes, vectors, ldb, k, start, c, ldc)
+    block = _Block(rows, group_bytes, vectors, ldb, k, start)
+    _emit_block(emitter, dot, target.accumulators, block, c, ldc)
 
 
 def tile(dtype: DType, target: MicroKernelTarget = TARGET) -> Callable[..., Any]:
@@ -149,7 +147,7 @@ def _emit_packed(  # noqa: PLR0917
     a_step, b_step = ir.Constant(a.type, mr * 4), ir.Constant(a.type, dot.group_bytes * LANES)
     panels = [_behind(emitter, b, number, emitter.builder.mul(k, b_step)) for number in range(vectors)]
     initial = [ir.Constant(dot.total, [0] * LANES)] * vectors
-    _emit_block(dot, mr * vectors, emitter, rows, a_step, panels, b_step, k, initial, c, ldc)
+    _emit_block(emitter, dot, mr * vectors, _Block(rows, a_step, panels, b_step, k, initial), c, ldc)
 
 
 def micro_kernels(dtype: DType, target: MicroKernelTarget = TARGET) -> dict[int, Callable[..., None]]:
