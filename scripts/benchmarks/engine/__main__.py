@@ -107,8 +107,8 @@ def main(  # noqa: PLR0917 - each is an option
     )
     _check_flows(engines, meanflow=meanflow, steps=flow_steps)
     chosen = _parse_sides(sides, _reduced_precisions(precision))
-    others = with_other_flows(chosen, meanflow=meanflow, steps=flow_steps)[len(chosen) :]
-    baselines = [*with_shorter_prompts(chosen, prompt_seconds), *others]
+    other_flows = with_other_flows(chosen, meanflow=meanflow, steps=flow_steps)
+    baselines = list(dict.fromkeys([*with_shorter_prompts(chosen, prompt_seconds), *other_flows]))
     results: list[EngineResult] = []
     try:
         with checkpoint_home(checkpoints) as home:
