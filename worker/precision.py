@@ -29,6 +29,7 @@ INSTRUCTION_SET_NAMES = {
     "avx512bw": "AVX-512",
     "avx512_vnni": "AVX512-VNNI",
     "avx512_bf16": "AVX512-BF16",
+    "amx_int8": "AMX-INT8",
     "amx_bf16": "AMX-BF16",
     "bf16": "BF16",
 }
@@ -38,6 +39,7 @@ AVX-512 counts with its products of int16, which every such server processor has
 """
 
 _INT8_PRODUCTS = {
+    "amx_int8": "AMX-INT8 (tdpbusd)",
     "avx512_vnni": "AVX512-VNNI (vpdpbusd)",
     "avx512bw": "AVX-512 (vpmaddwd)",
     "avx2": "AVX2 (vpmaddwd)",

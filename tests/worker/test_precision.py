@@ -109,7 +109,7 @@ def test_remarks_on_sapphire_rapids() -> None:
     assert list(precision_remarks(FP32, found))[1:] == [
         "fp32, as chosen: as upstream computes, products by AVX2, AVX-512.",
         "bf16: half of the weights to read, products by AVX512-BF16, AMX-BF16.",
-        "int8: a quarter of the weights to read, products by AVX512-VNNI (vpdpbusd).",
+        "int8: a quarter of the weights to read, products by AMX-INT8 (tdpbusd).",
     ]
 
 

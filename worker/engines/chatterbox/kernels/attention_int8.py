@@ -13,38 +13,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from worker.engines.chatterbox.kernels.attention_int8_packing import (
+    MAX_VALUE,
+    MAX_VALUE_SUM,
+    PADDING_SCALE,
+    PADDING_SCORE,
+    WEIGHT_BITS,
+    pack_keys,
+    values_abs_max,
+    zero_point_corrections,
+)
+from worker.engines.chatterbox.kernels.attention_int8_tiled import attention_tiled
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
 from worker.engines.chatterbox.kernels.quantize import (
     ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
-    MIN_ABS_MAX,
-    ZERO_POINT,
     quantize_activations,
-    quantize_row,
 )
-from worker.engines.chatterbox.kernels.simd.emitter import LANES
+from worker.engines.chatterbox.kernels.simd.amx import TILE_ROW_BYTES
 from worker.engines.chatterbox.kernels.simd.gemm import (
     INT8_GROUP,
     NR,
-    tile_int8,
     tile_int8_from,
     tile_int16,
-    transpose_block,
 )
-from worker.engines.chatterbox.kernels.simd.rows import abs_max, interleave_int16
+from worker.engines.chatterbox.kernels.simd.rows import interleave_int16, scale_sums
 from worker.engines.chatterbox.kernels.simd.softmax import dequantize_scores, exp2_int16
-from worker.engines.chatterbox.kernels.simd.targets import MR
-
-WEIGHT_BITS = np.float32(12)
-"""The largest weight of a query's softmax is quantized to 2**12."""
-MAX_VALUE = 511
-"""The largest value is quantized to this, or to less in an utterance so long that a sum could pass 2**31."""
-_MAX_VALUE_SUM = (1 << 31 - 12) - 1
-
-_PADDING_SCALE, _PADDING_SCORE = np.float32(1e28), -(1 << 30)
-"""The positions that fill the last tile get a score so low that they weigh nothing, yet a finite one."""
+from worker.engines.chatterbox.kernels.simd.targets import MR, TARGET
 
 
 def attention_int8(qkv: Tensor, heads: int) -> Tensor:
@@ -55,8 +52,9 @@ def attention_int8(qkv: Tensor, heads: int) -> Tensor:
     time, width = qkv.shape[0], qkv.shape[1] // 3
     out = torch.empty(time, width)
     factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    max_value = np.float32(min(MAX_VALUE, _MAX_VALUE_SUM // padded_length(time)))
-    parallel_for(_attention, heads, qkv.numpy(), heads, factor, max_value, out.numpy())
+    max_value = np.float32(min(MAX_VALUE, MAX_VALUE_SUM // padded_length(time)))
+    kernel = attention_tiled if TARGET.matrix_tiles and width == heads * TILE_ROW_BYTES else _attention
+    parallel_for(kernel, heads, qkv.numpy(), heads, factor, max_value, out.numpy())
     return out
 
 
@@ -74,90 +72,24 @@ def _attention(
     columns = padded_length(time)
     keys, values = aligned_zeros(columns * width // 4), aligned_zeros(columns * NR // 2)
     key_scales, corrections = aligned_zeros(columns).view(np.float32), aligned_zeros(columns)
-    key_scales[time:], corrections[time:] = _PADDING_SCALE, _PADDING_SCORE
+    key_scales[time:], corrections[time:] = PADDING_SCALE, PADDING_SCORE
     for head in range(begin, end):
         start = head * width
         for at in range(time):
             place = qkv.ctypes.data + at * qkv.strides[0] + start * 4
             query = queries.ctypes.data + at * width * ACTIVATION_BYTES
             query_scales[at] = factor * quantize_activations(place, width, query)
-        _pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
-        _zero_point_corrections(keys, time, corrections)
+        pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
+        zero_point_corrections(keys, time, corrections)
         value_scale = _pack_values(qkv, (2 * heads + head) * width, width, max_value, values)
         _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
-
-
-@jit
-def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
-    """Quantize one head's keys less their mean, into panels of NR positions.
-
-    The panels are int8 (time / NR, width / INT8_GROUP, NR, INT8_GROUP).
-    """
-    time = len(qkv)
-    mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
-    for at in range(time):
-        for lane in range(width):
-            mean[lane] += qkv[at, start + lane]
-    for lane in range(width):
-        mean[lane] /= np.float32(time)
-    # 32-bit groups of four bytes: width / 4 of them for each of LANES keys, at most as many as the block has columns.
-    block = np.zeros((LANES, LANES), np.int32)
-    transposed = np.empty((LANES, LANES), np.int32)
-    for at in range(time):
-        for lane in range(width):
-            key[lane] = qkv[at, start + lane] - mean[lane]
-        block_row = at % LANES
-        scales[at] = quantize_row(key.ctypes.data, width, block.ctypes.data + block_row * LANES * 4)
-        if block_row == LANES - 1 or at == time - 1:
-            transpose_block(block.ctypes.data, LANES * 4, transposed.ctypes.data, LANES * 4)
-            _store_keys(transposed, at - block_row, width, keys)
-
-
-@jit
-def _store_keys(block: ArrayI32, first: int, width: int, keys: ArrayI32) -> None:
-    """Store LANES keys from position `first` on: their width in groups of four bytes, (width / 4, LANES)."""
-    if INT8_GROUP == 4:
-        place = first // NR * (NR * width // 4) + first % NR
-        for number in range(width // 4):
-            for lane in range(LANES):
-                keys[place + number * NR + lane] = block[number, lane]
-    else:
-        halves = keys.view(np.int16)
-        place = first // NR * (NR * width // 2) + first % NR
-        for number in range(width // 4):
-            for lane in range(LANES):
-                halves[place + 2 * number * NR + lane] = block[number, lane]
-                halves[place + (2 * number + 1) * NR + lane] = block[number, lane] >> 16
-
-
-@jit
-def _zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) -> None:
-    """The product of the queries' ZERO_POINT with each key, negated: the sums of the scores start from it."""
-    width = len(keys) * 4 // len(corrections)
-    rows = np.full((MR, width), ZERO_POINT, ACTIVATION_DTYPE)
-    sums = np.empty((MR, NR), np.int32)
-    for at in range(0, time, NR):
-        panel = keys.ctypes.data + at * width
-        tile_int8(
-            rows.ctypes.data,
-            width * ACTIVATION_BYTES,
-            panel,
-            NR * INT8_GROUP,
-            width // INT8_GROUP,
-            sums.ctypes.data,
-            NR * 4,
-        )
-        for number in range(min(NR, time - at)):
-            corrections[at + number] = -sums[0, number]
 
 
 @jit
 def _pack_values(qkv: ArrayF32, start: int, width: int, max_value: np.float32, values: ArrayI32) -> np.float32:
     """Quantize one head's values to int16 pairs of two positions: (time / 2, NR, 2); returns their scale."""
     zeros = np.zeros(width, np.float32)
-    largest = MIN_ABS_MAX
-    for at in range(len(qkv)):
-        largest = max(largest, abs_max(qkv.ctypes.data + at * qkv.strides[0] + start * 4, width))
+    largest = values_abs_max(qkv, start, width)
     for at in range(0, len(qkv), 2):
         even = qkv.ctypes.data + at * qkv.strides[0] + start * 4
         odd = even + qkv.strides[0] if at + 1 < len(qkv) else zeros.ctypes.data
@@ -214,6 +146,5 @@ def _head_attention(  # noqa: PLR0917
             NR * 4,
         )
         for row in range(min(MR, len(out) - first)):
-            factor = value_scale / totals[row]
-            for number in range(width):
-                out[first + row, start + number] = np.float32(sums[row, number]) * factor
+            place = out.ctypes.data + (first + row) * out.strides[0] + start * 4
+            scale_sums(sums.ctypes.data + row * NR * 4, value_scale / totals[row], width, place)

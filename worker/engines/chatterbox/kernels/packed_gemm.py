@@ -15,6 +15,9 @@ In int8, A are unsigned numbers around a zero point, A = row_scale · (Q - ZERO_
 scale for each column. The zero-point correction, ZERO_POINT times the sum of B's column, is subtracted from the int32
 sums.
 
+A processor with AMX multiplies int8 in matrix tiles (`simd.amx`), from the same panels of B, where A has as many rows
+as a tile; A is not packed for them.
+
 A sum is accumulated over K in the same order for every mr, so a row's result does not depend on the other rows.
 """
 
@@ -37,10 +40,19 @@ from worker.engines.chatterbox.kernels.quantize import (
     quantize_weight,
 )
 from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row
+from worker.engines.chatterbox.kernels.simd.amx import (
+    TILE_NR,
+    TILE_ROW_BYTES,
+    TILE_ROWS,
+    configure_tiles,
+    multiply_16_rows,
+    multiply_32_rows,
+    release_tiles,
+)
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
 from worker.engines.chatterbox.kernels.simd.gemm import INT8_GROUP, NR, micro_kernel_f32, micro_kernel_int8
 from worker.engines.chatterbox.kernels.simd.rows import add_bias, dequantize
-from worker.engines.chatterbox.kernels.simd.targets import NR_VECTORS, TARGET
+from worker.engines.chatterbox.kernels.simd.targets import NR_VECTORS, TARGET, TILE_MR
 from worker.engines.chatterbox.kernels.weights_cache import Arrays, packed
 
 _BLOCKS = TARGET.packed_blocks
@@ -88,12 +100,20 @@ class PackedLinearInt8:
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs); inputs is a multiple of 16."""
         out = torch.empty(len(states), self._outputs)
-        parallel_for(_linear_int8, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
+        linear = _linear_int8_tiled if _multiplies_in_tiles(states) else _linear_int8
+        parallel_for(linear, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
         return out
 
     def multiply_quantized(self, quantized: Tensor, row_scales: Tensor, out: Tensor) -> None:
         """The same of rows that are quantized already: (rows, inputs) around ZERO_POINT, float32 (rows,)."""
-        parallel_for(_gemm_int8, self._blocks, quantized.numpy(), row_scales.numpy(), *self._arrays, out.numpy())
+        gemm = _gemm_int8_tiled if _multiplies_in_tiles(quantized) else _gemm_int8
+        parallel_for(gemm, self._blocks, quantized.numpy(), row_scales.numpy(), *self._arrays, out.numpy())
+
+
+def _multiplies_in_tiles(a: Tensor) -> bool:
+    """Whether the product of A, (M, K), is computed in matrix tiles."""
+    m, k = a.shape
+    return TARGET.matrix_tiles and m >= TILE_ROWS and k % TILE_ROW_BYTES == 0
 
 
 def _pack_b(weight: Tensor, group: int) -> Tensor:
@@ -157,12 +177,35 @@ def _linear_int8(  # noqa: PLR0917
     activation: int,
     c: ArrayF32,
 ) -> None:
+    quantized, row_scales = _quantize(a)
+    _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
+
+
+@jit
+def _linear_int8_tiled(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    a: ArrayF32,
+    b: ArrayI8,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    activation: int,
+    c: ArrayF32,
+) -> None:
+    quantized, row_scales = _quantize(a)
+    _gemm_int8_tiled(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
+
+
+@jit
+def _quantize(a: ArrayF32) -> tuple[ArrayQuantized, ArrayF32]:
+    """Quantize rows; returns their scales, too."""
     m, k = a.shape
     quantized, row_scales = np.empty((m, k), ACTIVATION_DTYPE), np.empty(m, np.float32)
     for row in range(m):
         out = quantized.ctypes.data + row * k * ACTIVATION_BYTES
         row_scales[row] = quantize_activations(a.ctypes.data + row * k * 4, k, out)
-    _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
+    return quantized, row_scales
 
 
 @jit
@@ -199,47 +242,117 @@ def _gemm(  # noqa: PLR0917
     mr, k = _choose_mr(len(a)), a.shape[1]
     column_bytes = k * (INT8_GROUP if int8 else 4)
     panels = _pack_a(a, mr)
-    sums, edge = aligned_zeros(mr * NR), aligned_zeros(NR).view(np.float32)
+    sums, edge = aligned_zeros(mr * NR), aligned_zeros(mr * NR).view(np.float32)
     for column in range(begin * NR, end * NR, NR):
-        b_panels, full = b.ctypes.data + column * column_bytes, column + NR <= c.shape[1]
-        bias_place = bias.ctypes.data + column * 4
+        b_panels = b.ctypes.data + column * column_bytes
         for panel in range(len(panels)):
-            a_panel = panels.ctypes.data + panel * mr * k * 4
-            _multiply_panel(int8, mr, a_panel, b_panels, column_bytes, k, sums.ctypes.data)
-            # The epilogue, row by row. C may end within the last block, of which only its columns are copied.
-            for row in range(min(mr, len(c) - panel * mr)):
-                out = _address(c, panel * mr + row, column) if full else edge.ctypes.data
-                row_sums = sums.ctypes.data + row * NR * 4
-                if int8:
-                    row_scale, scales = row_scales[panel * mr + row], column_scales.ctypes.data + column * 4
-                    row_corrections = corrections.ctypes.data + column * 4
-                    dequantize(row_sums, row_corrections, row_scale, scales, bias_place, NR, out)
-                else:
-                    add_bias(row_sums, bias_place, NR, out)
-                _activate(activation, out)
-                if not full:
-                    _copy_edge(edge, c, panel * mr + row, column)
+            first = panel * mr
+            _multiply_panel(int8, mr, panels.ctypes.data + first * k * 4, b_panels, column_bytes, k, sums.ctypes.data)
+            rows = min(mr, len(c) - first)
+            out, out_bytes = _place(c, first, column, edge)
+            if int8:
+                _dequantize(sums, rows, first, column, row_scales, corrections, column_scales, bias, out, out_bytes)
+            else:
+                for row in range(rows):
+                    place = sums.ctypes.data + row * NR * 4
+                    add_bias(place, bias.ctypes.data + column * 4, NR, out + row * out_bytes)
+            _activate(activation, rows, out, out_bytes)
+            _copy_edge(edge, rows, c, first, column)
 
 
 @jit
-def _activate(activation: int, row: int) -> None:
-    """Apply the activation of that index in ACTIVATIONS to NR numbers in place."""
+def _gemm_int8_tiled(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    a: ArrayQuantized,
+    row_scales: ArrayF32,
+    b: ArrayI8,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    activation: int,
+    c: ArrayF32,
+) -> None:
+    """C = A · B with A as unsigned bytes, (M, K), in matrix tiles; K is a multiple of TILE_ROW_BYTES."""
+    m, k = a.shape
+    # The last panel may have fewer rows than a tile.
+    last = (m - 1) // TILE_MR * TILE_MR
+    last_panel = np.zeros((TILE_MR, k), a.dtype)
+    last_panel[: m - last] = a[last:]
+    sums, edge = aligned_zeros(TILE_MR * NR), aligned_zeros(TILE_MR * NR).view(np.float32)
+    no_sums = aligned_zeros(TILE_NR)
+    configure_tiles()
+    for column in range(begin * NR, end * NR, NR):
+        for first in range(0, m, TILE_MR):
+            panel = last_panel.ctypes.data if first == last else a.ctypes.data + first * k
+            rows = min(TILE_MR, m - first)
+            _multiply_tiles(panel, rows, b.ctypes.data + column * k, k, sums.ctypes.data, no_sums.ctypes.data)
+            out, out_bytes = _place(c, first, column, edge)
+            _dequantize(sums, rows, first, column, row_scales, corrections, column_scales, bias, out, out_bytes)
+            _activate(activation, rows, out, out_bytes)
+            _copy_edge(edge, rows, c, first, column)
+    release_tiles()
+
+
+@jit
+def _multiply_tiles(a: int, rows: int, b: int, k: int, sums: int, initial: int) -> None:
+    """sums[rows,NR] = A · B of a panel of A."""
+    for column in range(0, NR, TILE_NR):
+        panels, count, c = b + column * k, k // TILE_ROW_BYTES, sums + column * 4
+        if rows <= TILE_ROWS:
+            multiply_16_rows(a, k, panels, TILE_ROW_BYTES, LANES * k, count, c, NR * 4, initial)
+        else:
+            multiply_32_rows(a, k, panels, TILE_ROW_BYTES, LANES * k, count, c, NR * 4, initial)
+
+
+# The epilogue of a block of C, whose first element is in the row `first` and the column `column`. C may end within the
+# last block: that one is computed in `edge`, (rows, NR), from where its columns are copied.
+
+
+@jit
+def _place(c: ArrayF32, first: int, column: int, edge: ArrayF32) -> tuple[int, int]:
+    """The address of the block's first row, and the bytes from there to the next."""
+    if column + NR <= c.shape[1]:
+        return c.ctypes.data + (first * c.shape[1] + column) * 4, c.shape[1] * 4
+    return edge.ctypes.data, NR * 4
+
+
+@jit
+def _dequantize(  # noqa: PLR0917
+    sums: ArrayI32,
+    rows: int,
+    first: int,
+    column: int,
+    row_scales: ArrayF32,
+    corrections: ArrayI32,
+    column_scales: ArrayF32,
+    bias: ArrayF32,
+    out: int,
+    out_bytes: int,
+) -> None:
+    scales, offset = row_scales.ctypes.data + first * 4, column * 4
+    arrays = corrections.ctypes.data + offset, column_scales.ctypes.data + offset, bias.ctypes.data + offset
+    dequantize(sums.ctypes.data, rows, arrays[0], scales, arrays[1], arrays[2], out, out_bytes)
+
+
+@jit
+def _activate(activation: int, rows: int, out: int, out_bytes: int) -> None:
+    """Apply the activation of that index in ACTIVATIONS to rows of NR numbers in place."""
     if activation == _GELU:
-        gelu_row(row, NR)
+        for row in range(rows):
+            gelu_row(out + row * out_bytes, NR)
     elif activation == _GELU_TANH:
-        gelu_tanh_row(row, NR)
+        for row in range(rows):
+            gelu_tanh_row(out + row * out_bytes, NR)
 
 
 @jit
-def _address(c: ArrayF32, row: int, column: int) -> int:
-    return c.ctypes.data + (row * c.shape[1] + column) * 4
-
-
-@jit
-def _copy_edge(edge: ArrayF32, c: ArrayF32, row: int, column: int) -> None:
-    """Copy to C those of NR numbers from `column` on for which it has columns."""
-    for number in range(c.shape[1] - column):
-        c[row, column + number] = edge[number]
+def _copy_edge(edge: ArrayF32, rows: int, c: ArrayF32, first: int, column: int) -> None:
+    """Copy to C those of the last block's columns that it has."""
+    if column + NR > c.shape[1]:
+        for row in range(rows):
+            for number in range(c.shape[1] - column):
+                c[first + row, column + number] = edge[row * NR + number]
 
 
 @jit

@@ -166,7 +166,7 @@ class Int8Convolution:
         self._before, self._shortening = before, (taps - 1) * dilation - before - after
         # A multiple of the rows of a block.
         windows = min(512, _WINDOW_BYTES // (self._width * ACTIVATION_BYTES))
-        self._windows = max(1, windows // TARGET.many_rows_mr) * TARGET.many_rows_mr
+        self._windows = max(1, windows // TARGET.many_rows) * TARGET.many_rows
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (batch, time, inputs) to (batch, time + before + after - (taps - 1) * dilation, outputs)."""

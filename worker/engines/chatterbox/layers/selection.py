@@ -21,10 +21,12 @@ def _own(target: MicroKernelTarget) -> str:
     return f"own, vectors of {target.vector_bits} bits"
 
 
-def _integer_kernel(target: MicroKernelTarget, vnni: str) -> str:
-    """Our kernel with that instruction, or what takes its place."""
+def _integer_kernel(target: MicroKernelTarget, vnni: str, tiles: str | None = None) -> str:
+    """Our kernel with that instruction, in matrix tiles with the other one, or what takes its place."""
     if target.integers is None:
         return "refused"
+    if target.matrix_tiles and tiles is not None:
+        return f"own, {tiles}"
     return f"own, {vnni if target.integers is IntegerDotProduct.VNNI else target.integers.instruction}"
 
 
@@ -42,9 +44,10 @@ _WORK: tuple[tuple[str, str, Callable[[MicroKernelTarget], str]], ...] = (
         "attention of the encoder and the flow",
         lambda target: _own(target) if tiles_attention(target) else "PyTorch",
     ),
-    ("`int8`", "products, convolutions of stride 1", lambda target: _integer_kernel(target, "vpdpbusd")),
-    ("", "attention of the flow, scores", lambda target: _integer_kernel(target, "vpdpbusd")),
-    ("", "attention of the flow, outputs", lambda target: _integer_kernel(target, "vpdpwssd")),
+    ("`int8`", "products of fewer than 16 rows", lambda target: _integer_kernel(target, "vpdpbusd")),
+    ("", "other products, convolutions of stride 1", lambda target: _integer_kernel(target, "vpdpbusd", "tdpbusd")),
+    ("", "attention of the flow, scores", lambda target: _integer_kernel(target, "vpdpbusd", "tdpbusd")),
+    ("", "attention of the flow, outputs", lambda target: _integer_kernel(target, "vpdpwssd", "tdpbusd")),
     (
         "",
         "attention of a decode step, float16",

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
+from tests.support.tiles import WITHOUT_TILES, needs_tiles
+from worker.engines.chatterbox.kernels import packed_gemm
 from worker.engines.chatterbox.kernels.packed_gemm import PackedLinearF32, PackedLinearInt8
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
@@ -46,6 +48,21 @@ def test_a_row_comes_out_the_same_whichever_rows_stand_beside_it(precision: Prec
     together = layer(states)
     for count in (1, 5, 9, 20, 40):
         assert torch.equal(layer(states[40 - count :]), together[40 - count :])
+
+
+@needs_tiles
+@pytest.mark.parametrize(("inputs", "outputs"), [(64, 64), (256, 70), (1024, 192)])
+@pytest.mark.parametrize("activation", ["none", "gelu"])
+def test_matrix_tiles_give_the_numbers_of_vectors(
+    monkeypatch: pytest.MonkeyPatch, inputs: int, outputs: int, activation: str
+) -> None:
+    layer = PackedLinearInt8(torch.randn(outputs, inputs), torch.randn(outputs), activation)
+    states = torch.randn(77, inputs)
+    counts = (15, 16, 17, 31, 32, 33, 64, 77)
+    tiled = [layer(states[:count]) for count in counts]
+    monkeypatch.setattr(packed_gemm, "TARGET", WITHOUT_TILES)
+    for out, count in zip(tiled, counts, strict=True):
+        assert torch.equal(out, layer(states[:count]))
 
 
 @in_each

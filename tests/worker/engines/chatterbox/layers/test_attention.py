@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
-from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
+from tests.support.tiles import WITHOUT_TILES, needs_tiles
+from worker.engines.chatterbox.kernels import attention_int8
 from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
 from worker.precision import Precision
 
@@ -39,9 +40,18 @@ def test_self_attention(precision: Precision, time: int, spread: float) -> None:
 @pytest.mark.parametrize("precision", precision_params([Precision.INT8]))
 def test_what_all_keys_have_in_common_costs_no_precision(precision: Precision) -> None:
     qkv = torch.randn(300, 3, 2, 64)
-    expected = attention_int8(qkv.flatten(1).clone(), 2)
+    expected = attention_int8.attention_int8(qkv.flatten(1).clone(), 2)
     qkv[:, 1] += 20 * torch.randn(64)
-    assert relative_error(attention_int8(qkv.flatten(1), 2), expected) < MAX_ERROR[precision] / 10
+    assert relative_error(attention_int8.attention_int8(qkv.flatten(1), 2), expected) < MAX_ERROR[precision] / 10
+
+
+@needs_tiles
+@pytest.mark.parametrize("time", [1, 3, 15, 16, 17, 63, 64, 65, 333])
+def test_matrix_tiles_give_the_attention_of_vectors(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
+    qkv = torch.randn(time, 3 * 128) * torch.logspace(-2, 1, time)[:, None]
+    tiled = attention_int8.attention_int8(qkv, 2)
+    monkeypatch.setattr(attention_int8, "TARGET", WITHOUT_TILES)
+    assert torch.equal(tiled, attention_int8.attention_int8(qkv, 2))
 
 
 @in_each

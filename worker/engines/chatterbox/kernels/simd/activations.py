@@ -70,6 +70,9 @@ def mish_row(emitter: Emitter, row: Any, count: Any) -> None:
 
 _ERFC = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0.0)
 """1 - erf(x), x >= 0, is e**-x**2 times this of 1 / (1 + 0.3275911 x), to 1.5e-7 (Abramowitz and Stegun, 7.1.26)."""
+_MIN_TAIL_EXPONENT = -100.0
+"""Of the tail's e**-x**2, as a power of two: products with a smaller one could be subnormal, which take a processor of
+Intel's a hundred times as long."""
 
 
 @simd_intrinsic(types.void(types.intp, types.intp))
@@ -82,7 +85,7 @@ def gelu_row(emitter: Emitter, row: Any, count: Any) -> None:
         magnitude = builder.fmul(emitter.call("llvm.fabs.v16f32", F32X16, states), f32x16(0.7071067811865476))
         inverse = builder.fdiv(f32x16(1.0), emitter.fma(magnitude, f32x16(0.3275911), f32x16(1.0)))
         exponent = builder.fmul(builder.fmul(magnitude, magnitude), f32x16(-LOG2_E))
-        power = emitter.exp2(emitter.maximum(exponent, f32x16(MIN_EXPONENT)))
+        power = emitter.exp2(emitter.maximum(exponent, f32x16(_MIN_TAIL_EXPONENT)))
         # The normal distribution's tail beyond |x|: the factor of a negative x, and 1 minus that of a positive x.
         tail = builder.fmul(builder.fmul(emitter.polynomial(_ERFC, inverse), power), f32x16(0.5))
         negative = builder.fcmp_ordered("<", states, f32x16(0.0))

@@ -67,24 +67,41 @@ def quantize_int16(emitter: Emitter, row: Any, count: Any, inverse_scale: Any, z
     _quantize(emitter, row, count, inverse_scale, zero_point, out, I16X16)
 
 
-@simd_intrinsic(types.void(types.intp, types.intp, types.float32, *[types.intp] * 4))
-def dequantize(
-    emitter: Emitter, sums: Any, corrections: Any, row_scale: Any, column_scales: Any, bias: Any, count: Any, out: Any
+@simd_intrinsic(types.void(*[types.intp] * 8))
+def dequantize(  # noqa: PLR0917
+    emitter: Emitter,
+    sums: Any,
+    rows: Any,
+    corrections: Any,
+    row_scales: Any,
+    column_scales: Any,
+    bias: Any,
+    out: Any,
+    out_bytes: Any,
 ) -> None:
-    """Compute out = (sums - corrections) * row_scale * column_scales + bias: int32 to float32.
+    """Compute out = (sums - corrections) * row_scales * column_scales + bias: int32 (rows, NR) to float32.
 
-    `count` is a multiple of LANES.
+    There is at least one row. The rows of `out` lie `out_bytes` apart.
     """
-    builder, factors = emitter.builder, emitter.broadcast(row_scale)
+    builder = emitter.builder
+    arrays = (corrections, I32X16), (column_scales, F32X16), (bias, F32X16)
+    columns = [
+        [emitter.load(array, vector_offset(array, number), kind) for array, kind in arrays]
+        for number in range(NR_VECTORS)
+    ]
 
-    def body(index: Any, _: Sequence[Any]) -> list[Any]:
-        corrected = builder.sub(emitter.load(sums, index, I32X16), emitter.load(corrections, index, I32X16))
-        number = builder.fmul(builder.sitofp(corrected, F32X16), factors)
-        number = emitter.fma(number, emitter.load(column_scales, index, F32X16), emitter.load(bias, index, F32X16))
-        emitter.store(number, out, index, 4)
+    def body(row: Any, _: Sequence[Any]) -> list[Any]:
+        row_sums = builder.add(sums, builder.mul(row, ir.Constant(row.type, NR * 4)))
+        row_out = builder.add(out, builder.mul(row, out_bytes))
+        factors = emitter.broadcast(emitter.load(row_scales, row, F32))
+        for number, (correction, scales, biases) in enumerate(columns):
+            offset = vector_offset(row, number)
+            corrected = builder.sub(emitter.load(row_sums, offset, I32X16), correction)
+            result = emitter.fma(builder.fmul(builder.sitofp(corrected, F32X16), factors), scales, biases)
+            emitter.store(result, row_out, offset, 4)
         return []
 
-    emitter.loop(count, LANES, [], body)
+    emitter.loop(rows, 1, [], body, unroll=2)
 
 
 @simd_intrinsic(types.void(*[types.intp] * 4))
@@ -116,6 +133,79 @@ def interleave_int16(emitter: Emitter, even: Any, odd: Any, count: Any, inverse_
         return []
 
     emitter.loop(count, LANES, [], body)
+
+
+@simd_intrinsic(types.void(types.intp, types.intp, types.intp, types.float32, types.intp, types.intp, types.intp))
+def interleave_halves(
+    emitter: Emitter,
+    rows: Any,
+    row_bytes: Any,
+    count: Any,
+    inverse_scale: Any,
+    low: Any,
+    high: Any,
+    panel_bytes: Any,
+) -> None:
+    """Quantize four rows of `count` float32 to numbers of ten bits, in two bytes each, and interleave their bytes.
+
+    A number is low + 16 * high. In `low` and in `high`, the bytes of the four rows lie side by side, those of each
+    LANES columns `panel_bytes` behind the ones before. `count` is a multiple of LANES.
+    """
+    builder, factors = emitter.builder, emitter.broadcast(inverse_scale)
+
+    def side_by_side(numbers: Sequence[Any]) -> Any:
+        total = i32x16(0)
+        for place, vector in enumerate(numbers):
+            byte = builder.shl(builder.and_(vector, i32x16(0xFF)), i32x16(8 * place))
+            total = builder.or_(total, byte)
+        return total
+
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        numbers = []
+        for row in range(4):
+            place = builder.add(rows, builder.mul(row_bytes, ir.Constant(row_bytes.type, row)))
+            numbers.append(emitter.round_to_int(builder.fmul(emitter.load(place, index, F32X16), factors)))
+        highs = [builder.ashr(builder.add(number, i32x16(8)), i32x16(4)) for number in numbers]
+        lows = [builder.sub(number, builder.shl(top, i32x16(4))) for number, top in zip(numbers, highs, strict=True)]
+        offset = builder.mul(builder.udiv(index, ir.Constant(index.type, LANES)), panel_bytes)
+        zero = ir.Constant(index.type, 0)
+        emitter.store(side_by_side(lows), builder.add(low, offset), zero, 4)
+        emitter.store(side_by_side(highs), builder.add(high, offset), zero, 4)
+        return []
+
+    emitter.loop(count, LANES, [], body)
+
+
+@simd_intrinsic(types.void(types.intp, types.float32, types.intp, types.intp))
+def scale_sums(emitter: Emitter, sums: Any, factor: Any, count: Any, out: Any) -> None:
+    """Compute out = sums * factor: `count` int32, a multiple of LANES, to float32."""
+    factors = emitter.broadcast(factor)
+
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        number = emitter.builder.sitofp(emitter.load(sums, index, I32X16), F32X16)
+        emitter.store(emitter.builder.fmul(number, factors), out, index, 4)
+        return []
+
+    emitter.loop(count, LANES, [], body)
+
+
+@simd_intrinsic(types.void(types.intp, types.intp, types.intp, types.float32, types.intp))
+def join_halves(emitter: Emitter, sums: Any, high_sums: Any, distance: Any, factor: Any, out: Any) -> None:
+    """Join NR sums of products of halves: low weight times low value, and so on, to NR float32 times `factor`.
+
+    `sums` are those of the weights' low bytes, `high_sums` of their high ones; in each, those of the values' low bytes
+    come first, and of the high ones `distance` bytes behind.
+    """
+    builder, factors = emitter.builder, emitter.broadcast(factor)
+    for number in range(NR_VECTORS):
+        offset = vector_offset(sums, number)
+        total = i32x16(0)
+        for address, shift in ((sums, 0), (high_sums, 8)):
+            low = emitter.load(address, offset, I32X16)
+            high = emitter.load(builder.add(address, distance), offset, I32X16)
+            joined = builder.add(low, builder.shl(high, i32x16(4)))
+            total = builder.add(total, builder.shl(joined, i32x16(shift)))
+        emitter.store(builder.fmul(builder.sitofp(total, F32X16), factors), out, offset, 4)
 
 
 @simd_intrinsic(types.void(*[types.intp] * 3))

@@ -11,6 +11,7 @@ from numba import types
 from worker.engines.chatterbox.kernels.simd.emitter import (
     F32,
     F32X16,
+    I8X16,
     I16X16,
     I32,
     I32X16,
@@ -59,12 +60,16 @@ _EXP2_INT16 = (0.00956051, 0.05591704, 0.2402498, 0.693122, 0.9999992)
 """2**x for x in [-0.5, 0.5], to a share of 3e-6; from the highest power of x down (fitted by least squares)."""
 
 
-@simd_intrinsic(types.int32(types.intp, types.float32, types.float32, types.float32, types.intp, types.intp))
-def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
-    """Compute out = round(2**((scores - maximum) * factor + bits)): float32 to int16; returns the sum.
-
-    `count` is a multiple of LANES.
-    """
+def _exp2_integers(
+    emitter: Emitter,
+    scores: Any,
+    maximum: Any,
+    factor: Any,
+    bits: Any,
+    count: Any,
+    store: Callable[[Any, Any], None],
+) -> Any:
+    """Call `store` with round(2**((scores - maximum) * factor + bits)), int32, and their index; returns the sum."""
     builder, factors = emitter.builder, emitter.broadcast(factor)
     shift = emitter.broadcast(builder.fsub(bits, builder.fmul(maximum, factor)))
 
@@ -72,11 +77,40 @@ def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: A
         exponent = emitter.fma(emitter.load(scores, index, F32X16), factors, shift)
         exponent = emitter.maximum(exponent, f32x16(MIN_INT16_EXPONENT))
         number = emitter.round_to_int(emitter.exp2_by(_EXP2_INT16, exponent))
-        emitter.store(builder.trunc(number, I16X16), out, index, 2)
+        store(number, index)
         return [builder.add(carried[0], number)]
 
     (totals,) = emitter.loop(count, LANES, [i32x16(0)], body)
     return emitter.call("llvm.vector.reduce.add.v16i32", I32, totals)
+
+
+@simd_intrinsic(types.int32(types.intp, types.float32, types.float32, types.float32, types.intp, types.intp))
+def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: Any, count: Any, out: Any) -> Any:
+    """Compute out = round(2**((scores - maximum) * factor + bits)): float32 to int16; returns the sum.
+
+    `count` is a multiple of LANES.
+    """
+
+    def store(number: Any, index: Any) -> None:
+        emitter.store(emitter.builder.trunc(number, I16X16), out, index, 2)
+
+    return _exp2_integers(emitter, scores, maximum, factor, bits, count, store)
+
+
+@simd_intrinsic(
+    types.int32(types.intp, types.float32, types.float32, types.float32, types.intp, types.intp, types.intp)
+)
+def exp2_halves(
+    emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: Any, count: Any, low: Any, high: Any
+) -> Any:
+    """The same numbers as those of `exp2_int16`, their low bytes to `low` and their high ones to `high`."""
+    builder = emitter.builder
+
+    def store(number: Any, index: Any) -> None:
+        emitter.store(builder.trunc(number, I8X16), low, index, 1)
+        emitter.store(builder.trunc(builder.lshr(number, i32x16(8)), I8X16), high, index, 1)
+
+    return _exp2_integers(emitter, scores, maximum, factor, bits, count, store)
 
 
 @simd_intrinsic(types.float32(types.intp, types.float32, types.intp))

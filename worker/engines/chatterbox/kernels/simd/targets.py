@@ -5,13 +5,16 @@ Blocks of C follow from the registers: as many accumulators as fit, so that none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
+from worker.engines.chatterbox.kernels.simd.tile_permission import may_use_tiles
 from worker.precision import INSTRUCTION_SET_NAMES, Processor, detect_processor
 
 MR, NR_VECTORS = 6, 4
 """Rows of a block of C, and vectors of 512 bits of its columns."""
+TILE_MR = 32
+"""Rows of a block of C in matrix tiles, see `amx`."""
 
 
 class IntegerDotProduct(Enum):
@@ -45,6 +48,13 @@ class MicroKernelTarget:
     """
     many_rows_mr: int
     """Rows of the blocks of a packed product of many rows: those that read least from the second-level cache."""
+    matrix_tiles: bool = False
+    """Whether int8 of many rows are multiplied in matrix tiles, by tdpbusd: see `amx`."""
+
+    @property
+    def many_rows(self) -> int:
+        """Rows that a product of many rows should have a multiple of."""
+        return TILE_MR if self.matrix_tiles else self.many_rows_mr
 
     @property
     def accumulators(self) -> int:
@@ -60,11 +70,14 @@ class MicroKernelTarget:
         products = (
             "no products of int8" if self.integers is None else f"products of int8 by {self.integers.instruction}"
         )
-        return f"{self.registers} registers of {self.vector_bits} bits ({self.name}), {products}"
+        tiles = ", of many rows by tdpbusd" if self.matrix_tiles else ""
+        return f"{self.registers} registers of {self.vector_bits} bits ({self.name}), {products}{tiles}"
 
     def runs_on(self, processor: Processor) -> bool:
-        """Whether the processor runs the target's code."""
-        return self.instruction_set is None or self.instruction_set in processor.instruction_sets
+        """Whether the processor runs the target's code, and the operating system lets this process use its tiles."""
+        if self.instruction_set is not None and self.instruction_set not in processor.instruction_sets:
+            return False
+        return may_use_tiles() if self.matrix_tiles else True
 
 
 _BLOCKS_OF_512_BITS = (6, 4), (12, 2), (24, 1)
@@ -74,7 +87,8 @@ AVX2 = MicroKernelTarget("avx2", 16, 256, IntegerDotProduct.PMADDWD, ((1, 2), (2
 BASELINE = MicroKernelTarget(None, 16, 128, None, ((1, 1), (3, 1)), 3)
 """x86 without AVX2, and Arm."""
 
-TARGETS = (AVX512_VNNI, AVX512, AVX2, BASELINE)
+AMX = replace(AVX512_VNNI, instruction_set="amx_int8", matrix_tiles=True)
+TARGETS = (AMX, AVX512_VNNI, AVX512, AVX2, BASELINE)
 """From the fastest to the slowest."""
 TARGET = next(target for target in TARGETS if target.runs_on(detect_processor()))
 """The target of this host's kernels."""

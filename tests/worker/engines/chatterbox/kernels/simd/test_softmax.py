@@ -8,7 +8,13 @@ import pytest
 
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, jit
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
-from worker.engines.chatterbox.kernels.simd.softmax import MAXIMA, dequantize_scores, exp2_f32, exp2_int16
+from worker.engines.chatterbox.kernels.simd.softmax import (
+    MAXIMA,
+    dequantize_scores,
+    exp2_f32,
+    exp2_halves,
+    exp2_int16,
+)
 
 
 @jit
@@ -22,6 +28,15 @@ def _exp2_int16(
     scores: ArrayF32, maximum: np.float32, factor: np.float32, bits: np.float32, out: npt.NDArray[np.int16]
 ) -> int:
     total: int = exp2_int16(scores.ctypes.data, maximum, factor, bits, len(scores), out.ctypes.data)
+    return total
+
+
+@jit
+def _exp2_halves(
+    scores: ArrayF32, maximum: np.float32, factor: np.float32, bits: np.float32, out: npt.NDArray[np.uint8]
+) -> int:
+    places = out[0].ctypes.data, out[1].ctypes.data
+    total: int = exp2_halves(scores.ctypes.data, maximum, factor, bits, len(scores), *places)
     return total
 
 
@@ -52,6 +67,14 @@ def test_powers_of_two_as_int16(factor: float) -> None:
     assert np.all(np.abs(out - exact) <= 0.5 + 1e-5 * exact)
     assert total == int(out.astype(np.int64).sum())
     assert out.max() == 2**12
+
+
+def test_powers_of_two_as_halves_of_int16() -> None:
+    scores = np.random.default_rng(3).uniform(-25, 4, 1024).astype(np.float32)
+    whole, halves = np.empty(1024, np.int16), np.empty((2, 1024), np.uint8)
+    arguments = scores, scores.max(), np.float32(1), np.float32(12)
+    assert _exp2_halves(*arguments, halves) == _exp2_int16(*arguments, whole)
+    assert np.array_equal(halves[0] + 256 * halves[1].astype(np.int16), whole)
 
 
 def test_scores_and_their_maximum() -> None:
