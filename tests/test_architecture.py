@@ -109,6 +109,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "worker.memory",
         "worker.precision",
         "worker.stage_timer",
+        "worker.unix_listener",
         "worker.watchdog",
     ),
 )

@@ -7,7 +7,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -26,6 +25,7 @@ from worker.logs import flush
 from worker.options import WorkerOptions
 from worker.precision import detect_processor, precision_remarks
 from worker.runner import MODEL_THREAD, Runner
+from worker.unix_listener import listen
 
 log = logging.getLogger(__name__)
 
@@ -124,19 +124,3 @@ async def _end_when_drained(server: uvicorn.Server, runner: Runner) -> None:
     log.info("drained: ending")
     # The answer to the last utterance is finished first.
     server.should_exit = True
-
-
-def listen(path: Path) -> socket.socket:
-    """A Unix socket listening at `path` that only this user may open.
-
-    It takes the place of what a dead worker left there in one step: no client ever finds the path missing.
-    """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}")
-    for left in path.parent.glob(f"{path.name}.*"):
-        left.unlink(missing_ok=True)  # an earlier process may have died in the middle of this
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    listener.bind(str(fresh))
-    fresh.chmod(0o600)
-    listener.listen(128)
-    fresh.replace(path)
-    return listener

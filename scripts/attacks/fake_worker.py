@@ -24,7 +24,7 @@ from pydantic import BaseModel
 
 from scripts.attacks.wire import read_body
 from worker.contract import EndOfUtterance, FrameKind, Phase, UtteranceError, WorkerState, encode_frame
-from worker.server import listen
+from worker.unix_listener import listen
 
 KINDS = ("endless", "endless-state", "nan-state", "late", "silent", "garbage", "failing")
 MARK = "odd"

@@ -21,6 +21,7 @@ from balancer.host.unix_sockets import unix_transport
 from balancer.settings import PREFIX, variable
 from balancer.settings_groups import REPOSITORY
 from scripts.support.checkpoints import Size
+from scripts.support.kernel_cache import cache_folder
 from worker.contract import WorkerState
 from worker.cpu_affinity import THREAD_VARIABLES
 
@@ -140,14 +141,15 @@ def start_chorus(
     """Run `chorus serve`; all of its workers are ready when the block begins. Raises ServerError.
 
     `settings` have the names of Chorus's settings, such as `sjf_window`. Log, sockets and data go to `folder` unless
-    they say otherwise. `wrapper` is a program with arguments that executes the command, such as `prlimit`. `api_key` is
-    needed if the server has keys: without one it does not tell about its workers.
+    they say otherwise; compiled kernels are those of CHORUS_CACHE_DIR if that is set. `wrapper` is a program with
+    arguments that executes the command, such as `prlimit`. `api_key` is needed if the server has keys: without one it
+    does not tell about its workers.
     """
     port = free_port()
     log = folder / f"{name}.log"
     chosen = {
         "run_dir": folder / "run",
-        "cache_dir": folder / "cache",
+        "cache_dir": cache_folder(folder),
         "data_dir": folder / "data",
         "cache_mib": 0,  # every request is to be synthesized
         # Random weights never end a text: each would be taken thrice. Lengths are compared with untrimmed audio.

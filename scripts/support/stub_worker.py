@@ -55,7 +55,7 @@ from worker.contract import (
     WorkerState,
     encode_frame,
 )
-from worker.server import listen
+from worker.unix_listener import listen
 
 SAMPLE_RATE = 24_000
 

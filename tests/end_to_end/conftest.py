@@ -28,6 +28,8 @@ Answer = TypeVar("Answer")
 
 CHORUS = Path(sys.executable).with_name("chorus")
 STOP_SECONDS = 90.0  # balancer and workers may take 30 s each to finish their utterances
+SEED = 7
+"""Of what is synthesized without another one."""
 MODEL_TIMEOUT = 240.0
 """Seconds that an engine with large libraries may need to start or to answer on a busy machine."""
 
@@ -175,7 +177,7 @@ def synthesize(chorus: Chorus, text: str = "Hi.", **fields: object) -> bytes:
 
 
 def post_tts(chorus: Chorus, text: str, **fields: object) -> httpx.Response:
-    return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": 7} | fields, timeout=MODEL_TIMEOUT)
+    return httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": SEED} | fields, timeout=MODEL_TIMEOUT)
 
 
 def kill_all(chorus: Chorus) -> None:

@@ -164,6 +164,7 @@ def test_what_cannot_be_measured_is_refused_before_anything_starts(
     assert not place.cache.joinpath("calibrations").exists()
 
 
+@pytest.mark.usefixtures("one_core")
 def test_weights_that_do_not_load_are_told(place: Place, tmp_path: Path) -> None:
     folder = write(CHECKPOINTS["turbo"], tmp_path / "whole-files-of-nothing")
     done = place.run("calibrate", *TURBO, "--model-dir", folder, "--threads", "1", "--slots", "1")

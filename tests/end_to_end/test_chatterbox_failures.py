@@ -29,8 +29,8 @@ from tests.support.harness import wait_until
 from tests.support.tiny_models import TinyCheckpoint
 
 LONGEST = "abcdefghij" * 28
-LONG = "abcdefghij" * 10
-"""Its budget ends after 450 tokens, and with it the decoding; the sound of so many takes a while."""
+LONG = "abcdefghij" * 5
+"""Its budget ends after 250 tokens, and with it the decoding; the sound of so many takes a while."""
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +96,10 @@ def test_clients_that_leave_free_their_workers_in_the_middle(chorus: Chorus, sta
 
 def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Chorus) -> None:
     chorus.await_ready(2, timeout=MODEL_TIMEOUT)
-    text = "What is lost is said again."
+    text = "Said again."
     whole = synthesize(chorus, text)
     chorus.await_ready(2)
-    before = pids(chorus)
+    before, retries = pids(chorus), chorus.metric("chorus_retries_total")
 
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(synthesize, chorus, text)
@@ -109,7 +109,7 @@ def test_a_worker_killed_in_mid_utterance_costs_its_client_only_time(chorus: Cho
         assert not answer.done(), "the utterance was over before its worker was killed"
         assert answer.result() == whole
 
-    assert chorus.metric("chorus_retries_total") == 1
+    assert chorus.metric("chorus_retries_total") == retries + 1
     chorus.await_ready(2, timeout=MODEL_TIMEOUT)
     after = pids(chorus)
     assert killed not in after

@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from scripts.support.recogniser import audio_seconds
-from tests.end_to_end.conftest import MODEL_TIMEOUT, Chorus, Home, post_tts, run_concurrently, synthesize
+from tests.end_to_end.conftest import MODEL_TIMEOUT, SEED, Chorus, Home, post_tts, run_concurrently, synthesize
 from tests.support.recordings import record, speech
 from voices import voice_editor
 
@@ -29,22 +29,26 @@ def cloned_voice(home: Home, tmp_path_factory: pytest.TempPathFactory) -> None:
     voice_editor.add(home.voices, CLONED, clip, synthetic=True)
 
 
+@pytest.fixture(scope="module")
+def alone(turbo: Chorus) -> dict[str, bytes]:
+    """The audio of either voice, spoken before anything else."""
+    return {voice: synthesize(turbo, voice=voice) for voice in ("default", CLONED)}
+
+
 def done(chorus: Chorus) -> list[int]:
     return [state.done for state in chorus.states()]
 
 
 @pytest.mark.parametrize("voice", ["default", CLONED])
-def test_either_worker_makes_the_same_audio_of_a_seed(turbo: Chorus, voice: str) -> None:
+def test_either_worker_makes_the_same_audio_of_a_seed(turbo: Chorus, alone: dict[str, bytes], voice: str) -> None:
     turbo.await_ready(2)
     before = done(turbo)
-    one, other = run_concurrently(*[partial(synthesize, turbo, voice=voice)] * 2)
-    assert one == other
+    assert run_concurrently(*[partial(synthesize, turbo, voice=voice)] * 2) == [alone[voice]] * 2
     assert done(turbo) == [before[0] + 1, before[1] + 1]
 
 
-def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus) -> None:
-    alone = {voice: synthesize(turbo, voice=voice, seed=1) for voice in ("default", CLONED)}
-    asked = [(voice, seed) for seed in (1, 2) for voice in ("default", CLONED)]
+def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus, alone: dict[str, bytes]) -> None:
+    asked = [(voice, seed) for seed in (SEED, SEED + 1) for voice in ("default", CLONED)]
 
     def hear(which: tuple[str, int]) -> bytes:
         voice, seed = which
@@ -54,7 +58,7 @@ def test_what_else_is_spoken_leaves_no_trace(turbo: Chorus) -> None:
         heard = list(clients.map(hear, asked))
 
     for (voice, seed), audio in zip(asked, heard, strict=True):
-        assert (audio == alone[voice]) == (seed == 1)
+        assert (audio == alone[voice]) == (seed == SEED)
     assert len(set(heard)) == 4, "two voices times two seeds"
     assert {audio_seconds(audio) for audio in heard} == {audio_seconds(alone["default"])}
 
@@ -137,8 +141,8 @@ def test_openais_client_passes_seed_and_parameters(turbo: Chorus) -> None:
             create(top_k=-1)
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_log_has_lines_of_ours_only(turbo: Chorus) -> None:
-    synthesize(turbo, voice=CLONED)
     log = turbo.log.read_text()
     assert "POST /tts 200" in log
     assert [word for word in CHATTER if word in log] == []
@@ -148,7 +152,7 @@ def test_the_log_has_lines_of_ours_only(turbo: Chorus) -> None:
     assert [line for line in lines if line and not TIMESTAMP.match(line)] == []
 
 
-def test_nothing_is_written_but_conditionals(turbo: Chorus, home: Home) -> None:
-    synthesize(turbo, voice=CLONED)
+@pytest.mark.usefixtures("alone")
+def test_nothing_is_written_but_conditionals(home: Home) -> None:
     assert len(home.conditionals()) == 1, "the checkpoint brings those of the voice `default`"
     assert {file for file in home.cache.rglob("*") if file.is_file()} == home.conditionals()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,8 @@ SETTINGS: dict[str, Any] = {
     "webhook_private": True,
 }
 OPTIONS = ("--workers", "2", "--threads", "1")
+ONE_WORKER = ("--workers", "1", "--threads", "1")
+"""Of a host in whose tests it does not matter how many workers share a job: the audio is the same."""
 
 
 def queue(chorus: Chorus, **fields: object) -> str:
@@ -78,11 +82,26 @@ def spoken(log: str) -> Counter[str]:
     return texts
 
 
+@dataclass(frozen=True)
+class Host:
+    """A server and its data folder."""
+
+    chorus: Chorus
+    data: Path
+
+
 @pytest.fixture(scope="module")
-def undisturbed() -> bytes:
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A server that nothing happens to, shared by the tests of this module."""
+    data = tmp_path_factory.mktemp("data")
+    with start_chorus(*OPTIONS, data_dir=data, jobs_mib=400, **SETTINGS) as chorus:
+        yield Host(chorus, data)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(host: Host) -> bytes:
     """The audio of TEXT, of a job that nothing happened to."""
-    with start_chorus(*OPTIONS, **SETTINGS) as chorus:
-        return await_done(chorus, queue(chorus))
+    return await_done(host.chorus, queue(host.chorus))
 
 
 def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturbed: bytes) -> None:
@@ -126,49 +145,51 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
 def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed: bytes) -> None:
     with start_redis() as server:
         settings = SETTINGS | {"redis_url": server.url}
-        with start_chorus(*OPTIONS, data_dir=tmp_path / "one", cache_dir=tmp_path / "cache", **settings) as chorus:
+        with start_chorus(*ONE_WORKER, data_dir=tmp_path / "one", cache_dir=tmp_path / "cache", **settings) as chorus:
             job_id = queue(chorus)
             wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= KILLS[0], timeout=120)
             kill_all(chorus)
         with Redis.from_url(server.url) as redis:
             before = redis.hlen(f"chorus:job-segments:{job_id}")
         assert before >= KILLS[0]
-        with start_chorus(*OPTIONS, data_dir=tmp_path / "two", cache_dir=tmp_path / "other", **settings) as chorus:
+        with start_chorus(*ONE_WORKER, data_dir=tmp_path / "two", cache_dir=tmp_path / "other", **settings) as chorus:
             assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]
             assert await_done(chorus, job_id) == undisturbed
             wait_until(lambda: chorus.metric("chorus_worker_utterances_total") == len(SEGMENTS) - before)
 
 
-def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cancelled(tmp_path: Path) -> None:
-    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
-        job_id, second = queue(chorus, text=LONGER), queue(chorus, text=LONGER, seed=6)
-        wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
-        short = await_done(chorus, queue(chorus, text="A short job."))
-        assert synthesize(chorus, "A request.")
-        assert status(chorus, job_id)["state"] == "running"
-        assert httpx.delete(f"{chorus.url}/queue/{second}").json()["segments"] is None
-        assert httpx.delete(f"{chorus.url}/queue/{job_id}").json()["state"] == "cancelled"
-        wait_until(lambda: chorus.health()["freeSlots"] == 2 and chorus.health()["queueDepth"] == 0)
-        wait_until(lambda: not list((tmp_path / "jobs" / "segments").iterdir()))
-        wait_until(lambda: chorus.metric("chorus_jobs_audio_bytes") == len(short))
+def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cancelled(
+    host: Host, undisturbed: bytes
+) -> None:
+    chorus = host.chorus
+    job_id, second = queue(chorus, text=LONGER), queue(chorus, text=LONGER, seed=6)
+    wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
+    short = await_done(chorus, queue(chorus, text="A short job."))
+    assert synthesize(chorus, "A request.")
+    assert status(chorus, job_id)["state"] == "running"
+    assert httpx.delete(f"{chorus.url}/queue/{second}").json()["segments"] is None
+    assert httpx.delete(f"{chorus.url}/queue/{job_id}").json()["state"] == "cancelled"
+    wait_until(lambda: chorus.health()["freeSlots"] == 2 and chorus.health()["queueDepth"] == 0)
+    wait_until(lambda: not list((host.data / "jobs" / "segments").iterdir()))
+    wait_until(lambda: chorus.metric("chorus_jobs_audio_bytes") == len(undisturbed) + len(short))
 
 
 def test_a_stopped_server_leaves_a_long_job_to_the_next(tmp_path: Path, undisturbed: bytes) -> None:
-    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
+    with start_chorus(*ONE_WORKER, data_dir=tmp_path, **SETTINGS) as chorus:
         job_id = queue(chorus)
         wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
-    with start_chorus(*OPTIONS, data_dir=tmp_path, **SETTINGS) as chorus:
+    with start_chorus(*ONE_WORKER, data_dir=tmp_path, **SETTINGS) as chorus:
         assert status(chorus, job_id)["segmentsDone"] >= 3
         assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]
         assert await_done(chorus, job_id) == undisturbed
         assert status(chorus, job_id)["attempts"] == 1
 
 
-def test_texts_that_are_too_long_and_results_that_are_too_large_are_refused_at_once(tmp_path: Path) -> None:
-    with start_chorus(*OPTIONS, data_dir=tmp_path, jobs_mib=100, **SETTINGS) as chorus:
-        answer = httpx.post(f"{chorus.url}/tts", json={"text": TEXT})
-        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_too_long")
-        for text, code in (("Too long. " * 20_001, "text_too_long"), ("Hello there. " * 4000, "audio_too_large")):
-            answer = httpx.post(f"{chorus.url}/queue", json={"text": text}, timeout=TIMEOUT)
-            assert answer.json()["error"]["code"] == code, answer.text
-            assert "parts" in answer.text or code == "text_too_long"
+def test_texts_that_are_too_long_and_results_that_are_too_large_are_refused_at_once(host: Host) -> None:
+    url = host.chorus.url
+    answer = httpx.post(f"{url}/tts", json={"text": TEXT})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "text_too_long")
+    for text, code in (("Too long. " * 20_001, "text_too_long"), ("Hello there. " * 15_000, "audio_too_large")):
+        answer = httpx.post(f"{url}/queue", json={"text": text}, timeout=TIMEOUT)
+        assert answer.json()["error"]["code"] == code, answer.text
+        assert "parts" in answer.text or code == "text_too_long"

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.end_to_end.conftest import Chorus
+import pytest
+
+from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import ROOT, environment
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+
+MAX_CHARACTERS = 100
+"""Of a text, be it a job's: the longest that is allowed is among those made up, and one that is longer."""
+
+
+@pytest.fixture(scope="module")
+def chorus() -> Iterator[Chorus]:
+    limit = MAX_CHARACTERS
+    with start_chorus("--workers", "1", max_text_characters=limit, max_job_text_characters=limit) as running:
+        yield running
 
 
 def test_answers_are_as_described(chorus: Chorus, tmp_path: Path) -> None:

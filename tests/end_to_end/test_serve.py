@@ -9,17 +9,21 @@ import shlex
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import httpx
 import psutil
+import pytest
 
 from balancer.host.processes import end_tree, free_port
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import CHORUS, start_chorus
+from tests.end_to_end.conftest import CHORUS, Chorus, start_chorus
 from tests.support.harness import ROOT, environment, wait_until
+
+SECRET = "0123456789abcdef"
 
 
 def test_what_it_says_when_ready_works_as_it_stands(tmp_path: Path) -> None:
@@ -54,17 +58,7 @@ def test_ctrl_c_ends_all_of_it() -> None:
         assert "stopped: balancer (exit status 0)" in chorus.log.read_text()
 
 
-def test_what_is_in_flight_is_finished_before_the_end() -> None:
-    text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
-    with start_chorus("--workers", "1") as chorus, ThreadPoolExecutor(1) as client:
-        answer = client.submit(httpx.post, f"{chorus.url}/tts", json={"text": text}, timeout=60)
-        wait_until(lambda: chorus.workers()[0]["phase"] == "busy")
-        os.kill(chorus.process.pid, signal.SIGTERM)
-        assert answer.result().status_code == 200
-        assert chorus.process.wait(30) == 0
-
-
-def test_while_it_stops_the_port_is_closed() -> None:
+def test_what_is_in_flight_is_finished_before_the_end_while_the_port_is_closed() -> None:
     text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
     with start_chorus("--workers", "1") as chorus, ThreadPoolExecutor(1) as client:
         answer = client.submit(httpx.post, f"{chorus.url}/tts", json={"text": text}, timeout=60)
@@ -81,19 +75,26 @@ def test_while_it_stops_the_port_is_closed() -> None:
         wait_until(refused)
         assert answer.result().status_code == 200
         assert refused()
+        assert chorus.process.wait(30) == 0
 
 
-def test_workers_get_no_secrets() -> None:
-    secret = "0123456789abcdef"
-    variables = {"HF_TOKEN": secret, "AWS_SECRET_ACCESS_KEY": secret, "HTTPS_PROXY": f"http://user:{secret}@localhost"}
-    with start_chorus("--workers", "1", api_keys=secret, variables=variables) as chorus:
-        workers = [process for process in chorus.children() if "worker" in process.cmdline()]
-        assert workers
-        for process in workers:
-            environ = process.environ()
-            assert environ["ORT_DISABLE_TELEMETRY"] == "1"
-            assert not any(secret in value for value in environ.values())
-            assert process.net_connections("tcp") == [], "it does not hold the port either"
+@pytest.fixture(scope="module")
+def keyed() -> Iterator[Chorus]:
+    """A server whose environment holds secrets, SECRET among its API keys, on an address of its own."""
+    variables = {"HF_TOKEN": SECRET, "AWS_SECRET_ACCESS_KEY": SECRET, "HTTPS_PROXY": f"http://user:{SECRET}@localhost"}
+    options = ("--workers", "1", "--host", "127.0.0.2")
+    with start_chorus(*options, host_name="127.0.0.2", api_keys=SECRET, variables=variables) as chorus:
+        yield chorus
+
+
+def test_workers_get_no_secrets(keyed: Chorus) -> None:
+    workers = [process for process in keyed.children() if "worker" in process.cmdline()]
+    assert workers
+    for process in workers:
+        environ = process.environ()
+        assert environ["ORT_DISABLE_TELEMETRY"] == "1"
+        assert not any(SECRET in value for value in environ.values())
+        assert process.net_connections("tcp") == [], "it does not hold the port either"
 
 
 def test_a_reader_that_stops_reading_the_output_stops_nothing(tmp_path: Path) -> None:
@@ -132,38 +133,39 @@ def test_what_keeps_it_from_starting_is_a_line_of_json_and_not_to_be_tried_again
     assert [fault.partition(":")[0] for fault in line["message"].splitlines()] == ["CHORUS_PORT", "CHORUS_SLOTS"]
 
 
-def test_both_families_are_served_where_both_are_asked_for() -> None:
-    with start_chorus("--workers", "1", "--host", "::", allow_anonymous="true") as chorus:
-        port = chorus.url.rpartition(":")[2]
-        assert f"at http://127.0.0.1:{port}" in chorus.log.read_text()
-        for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{port}/ready").status_code == 200
+@pytest.fixture(scope="module")
+def everywhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chorus]:
+    """A server on all addresses of both families, whose voices lie at a path with a space."""
+    voices = tmp_path_factory.mktemp("home") / "my voices"
+    (voices / "default").mkdir(parents=True)
+    (voices / "default" / "voice.toml").write_text((ROOT / "voices" / "default" / "voice.toml").read_text())
+    with start_chorus("--workers", "1", "--host", "::", allow_anonymous="true", voices_dir=voices) as chorus:
+        yield chorus
 
 
-def test_a_second_one_on_the_same_port_is_refused() -> None:
-    with start_chorus("--workers", "1") as chorus:
-        port = chorus.url.rpartition(":")[2]
-        second = subprocess.run(
-            [CHORUS, "serve", "--port", port], check=False, capture_output=True, text=True, env=environment(), cwd=ROOT
-        )
-        assert second.returncode == 1
-        assert f"cannot listen on 127.0.0.1:{port}" in " ".join(second.stderr.split())
-        assert chorus.health()["status"] == "healthy"
+def test_both_families_are_served_where_both_are_asked_for(everywhere: Chorus) -> None:
+    port = everywhere.url.rpartition(":")[2]
+    assert f"at http://127.0.0.1:{port}" in everywhere.log.read_text()
+    for host in ("127.0.0.1", "[::1]"):
+        assert httpx.get(f"http://{host}:{port}/ready").status_code == 200
 
 
-def test_keys_of_the_operator_are_asked_for() -> None:
-    key = "0123456789abcdef"
-    with start_chorus("--workers", "1", "--host", "127.0.0.2", api_keys=key) as chorus:
-        url = chorus.url.replace("127.0.0.1", "127.0.0.2")
-        body = {"text": "Hello."}
-        assert httpx.post(f"{url}/tts", json=body).status_code == 401
-        assert httpx.post(f"{url}/tts", json=body, headers={"X-API-Key": key}).status_code == 200
-        assert httpx.get(f"{url}/ready").status_code == 200
+def test_a_second_one_on_the_same_port_is_refused(everywhere: Chorus) -> None:
+    port = everywhere.url.rpartition(":")[2]
+    second = subprocess.run(
+        [CHORUS, "serve", "--port", port], check=False, capture_output=True, text=True, env=environment(), cwd=ROOT
+    )
+    assert second.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in " ".join(second.stderr.split())
+    assert everywhere.health()["status"] == "healthy"
 
 
-def test_paths_with_spaces_are_fine(tmp_path: Path) -> None:
-    voices = tmp_path / "my voices" / "default"
-    voices.mkdir(parents=True)
-    (voices / "voice.toml").write_text((ROOT / "voices" / "default" / "voice.toml").read_text())
-    with start_chorus("--workers", "1", voices_dir=voices.parent) as chorus:
-        assert httpx.post(f"{chorus.url}/tts", json={"text": "Hello."}).status_code == 200
+def test_paths_with_spaces_are_fine(everywhere: Chorus) -> None:
+    assert httpx.post(f"{everywhere.url}/tts", json={"text": "Hello."}).status_code == 200
+
+
+def test_keys_of_the_operator_are_asked_for(keyed: Chorus) -> None:
+    body = {"text": "Hello."}
+    assert httpx.post(f"{keyed.url}/tts", json=body).status_code == 401
+    assert httpx.post(f"{keyed.url}/tts", json=body, headers={"X-API-Key": SECRET}).status_code == 200
+    assert httpx.get(f"{keyed.url}/ready").status_code == 200

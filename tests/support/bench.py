@@ -12,19 +12,20 @@ from pathlib import Path
 import psutil
 
 from tests.support.harness import ROOT, environment
+from tests.support.shared_folder import kernels_folder
 
 TIMEOUT = 600
 """Seconds after which a test that waits for a benchmark fails."""
 
 
 class Bench:
-    """`python -m scripts.benchmarks.PROGRAM` with these options and environment variables."""
+    """`python -m scripts.benchmarks.PROGRAM` with these options and environment variables, and the run's kernels."""
 
     def __init__(self, program: str, *options: str, **variables: str) -> None:
         self._command = [sys.executable, "-m", f"scripts.benchmarks.{program}", *options]
         self._mark = f"BENCH_TEST_{uuid.uuid4().hex}"
         # All descendants inherit the mark. The width keeps messages on one line.
-        self._environment = environment() | {self._mark: "1", "COLUMNS": "200"} | variables
+        self._environment = environment(cache_dir=kernels_folder()) | {self._mark: "1", "COLUMNS": "200"} | variables
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, *options: str) -> subprocess.Popen[str]:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from scripts.support import kernel_cache
+
 VARIABLE = "TEST_RUN_FOLDER"
 
 
@@ -55,11 +57,7 @@ def kernels_folder() -> Path:
 
 def with_kernels(cache: Path) -> Path:
     """Have engines whose cache folder is `cache` find the run's compiled kernels in it; returns `cache`."""
-    cache.mkdir(parents=True, exist_ok=True)
-    if not (cache / "kernels").exists():
-        (kernels_folder() / "kernels").mkdir(exist_ok=True)
-        (cache / "kernels").symlink_to(kernels_folder() / "kernels")
-    return cache
+    return kernel_cache.with_kernels(cache, kernels_folder())
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import pytest
 from tests.support.harness import TIMEOUT, wait_until
 from tests.support.real_worker import CPU, SENTENCE, Worker, start_worker, synthesize, utterance, worker_options
 from worker.contract import EndOfUtterance, FrameDecoder, FrameKind, Phase, UtteranceError, WorkerState
-from worker.server import listen
+from worker.unix_listener import listen
 
 CPUS = sorted(os.sched_getaffinity(0))
 
@@ -113,17 +113,6 @@ def test_the_socket_is_the_users_alone(worker: Worker) -> None:
     assert stat.S_ISSOCK(mode)
     assert stat.S_IMODE(mode) == 0o600
     assert [entry.name for entry in worker.path.parent.iterdir()] == ["worker-0.sock"]
-
-
-def test_listening_takes_the_place_of_what_was_left_there(run_dir: Path) -> None:
-    path = run_dir / "worker-0.sock"
-    path.with_name(f"worker-0.sock.{os.getpid()}").touch()
-    with listen(path) as first:
-        old = path.lstat().st_ino
-        with listen(path) as second:
-            assert path.lstat().st_ino != old
-            assert first.fileno() != second.fileno()
-    assert list(run_dir.iterdir()) == [path]
 
 
 # From the start to ready

@@ -21,6 +21,7 @@ import psutil
 
 from scripts.benchmarks.backends.backend import Backend, Workload
 from scripts.support.console import report_progress
+from scripts.support.kernel_cache import cache_folder
 from scripts.support.markdown import plural
 from scripts.support.noise import machine_cpu_seconds
 from worker.cpu_affinity import confine
@@ -186,7 +187,10 @@ def _serve(pipe: Connection, task: StepTask, backend: Backend, cpus: tuple[int, 
     confine(cpus, len(cpus))
     # As in a worker, see `worker.server`: it neither delays the imports nor disturbs a step.
     gc.disable()
-    from scripts.benchmarks.backends import implementations  # noqa: PLC0415 - loads numerical libraries
+    from worker.engines.chatterbox.kernels import disk_cache  # noqa: PLC0415 - loads numerical libraries
+
+    disk_cache.enable(cache_folder(task.folder))  # compiled once for all turns
+    from scripts.benchmarks.backends import implementations  # noqa: PLC0415 - the same
 
     @cache
     def load(workload: Workload) -> Callable[[int], Callable[[], Any]]:

@@ -27,6 +27,7 @@ from scripts.benchmarks.engine.baselines import (
     Baseline,
     EnginePlan,
     select_baselines,
+    supported_precisions,
     with_other_flows,
     with_shorter_prompts,
 )
@@ -204,8 +205,7 @@ def _parse_numbers(concurrency: str) -> tuple[int, ...]:
 def _reduced_precisions(requested: Sequence[Precision] | None) -> list[Precision]:
     """The precisions of side d: the requested ones, or those that the processor supports."""
     if requested is None:
-        processor = detect_processor()
-        return [precision for precision in REDUCED_PRECISIONS if processor.supports(precision)]
+        return supported_precisions(detect_processor())
     for precision in requested:
         if precision not in REDUCED_PRECISIONS:
             raise typer.BadParameter(

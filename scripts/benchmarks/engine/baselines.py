@@ -18,7 +18,7 @@ from scripts.support.servers import (
     start_locked_server,
 )
 from worker.cards import MAX_PROMPT_SECONDS, FlowModel, Runtime
-from worker.precision import Precision
+from worker.precision import Precision, Processor
 
 BATCHED = "batched"
 REDUCED_PRECISIONS = (Precision.BF16, Precision.INT8)
@@ -123,6 +123,11 @@ def select_baselines(sides: Iterable[str], reduced: Sequence[Precision]) -> list
         else:
             names.add(BASELINES[side].name)
     return [baseline for name, baseline in BASELINES.items() if name in names]
+
+
+def supported_precisions(processor: Processor) -> list[Precision]:
+    """The precisions of side d where none are requested: the reduced ones that the processor supports."""
+    return [precision for precision in REDUCED_PRECISIONS if processor.supports(precision)]
 
 
 def with_shorter_prompts(baselines: Sequence[Baseline], prompt_seconds: int) -> list[Baseline]:

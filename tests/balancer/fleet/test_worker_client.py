@@ -15,7 +15,7 @@ from tests.support.harness import start_stub
 from tests.support.unix_server import unix_server
 from tests.support.worker_state import worker_state
 from worker.contract import EndOfUtterance, FrameKind, Utterance, encode_frame
-from worker.server import listen
+from worker.unix_listener import listen
 
 
 def utterance(text: str = "Hello.") -> Utterance:

@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 from scripts.benchmarks.burst import BurstResult, spread_utterances
-from scripts.benchmarks.engine.baselines import select_baselines, with_other_flows
+from scripts.benchmarks.engine.baselines import (
+    select_baselines,
+    supported_precisions,
+    with_other_flows,
+    with_shorter_prompts,
+)
 from scripts.benchmarks.engine.result import EngineResult, Footprint
 from scripts.benchmarks.engine.run import BaselineRun
 from scripts.support.memory import ProcessMemory
 from scripts.support.servers import STOCK_LOCK, STOCK_WORKERS
 from tests.support.bench import TIMEOUT, bench, tiny_options
 from worker.engines.chatterbox.token_budget import token_budget
-from worker.precision import Precision, detect_processor
+from worker.precision import Precision, Processor, detect_processor
 
 UTTERANCES = 2
 MIN, MAX = 58, 66
@@ -122,9 +127,32 @@ def test_the_batched_sides_are_measured_again_with_other_flows() -> None:
     assert with_other_flows(chosen, meanflow=False, steps=None) == chosen
 
 
+def test_the_batched_sides_are_measured_again_with_shorter_prompts() -> None:
+    chosen = select_baselines(["a", "d"], [Precision.BF16, Precision.INT8])
+    reduced = ["batched-bf16", "batched-int8"]
+    found = [baseline.name for baseline in with_shorter_prompts(chosen, 4)]
+    assert found == [STOCK_LOCK, *reduced, *(f"{name}-4s" for name in reduced)]
+    assert with_shorter_prompts(chosen, 10) == chosen
+
+
+@pytest.mark.parametrize(
+    ("features", "precisions"),
+    [
+        (set(), []),
+        ({"avx512bw", "avx512_vnni"}, [Precision.INT8]),
+        ({"avx512bw", "avx512_vnni", "avx512_bf16"}, [Precision.BF16, Precision.INT8]),
+    ],
+)
+def test_reduced_precisions_are_those_of_the_processor(features: set[str], precisions: list[Precision]) -> None:
+    assert supported_precisions(Processor("any", frozenset(features))) == precisions
+
+
 def test_all_baselines_make_the_same_audio_and_the_report_has_their_speeds(tiny_turbo: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{MIN}-{MAX}", "--concurrency", "1"]
+    # One reduced precision: each takes two servers.
+    reduced = supported_precisions(detect_processor())[-1:]
+    options += [word for precision in reduced for word in ("--precision", precision)]
     with bench("engine", *tiny_options(tiny_turbo), *options) as program:
         process = program.start("--workers", "1", "--slots", "2", "--prompt-seconds", "4", "--json", str(file))
         tables, messages = process.communicate(timeout=TIMEOUT)
@@ -132,7 +160,6 @@ def test_all_baselines_make_the_same_audio_and_the_report_has_their_speeds(tiny_
         assert program.leftovers() == []
 
     [engine] = json.loads(file.read_text())["engines"]
-    reduced = [precision for precision in (Precision.BF16, Precision.INT8) if detect_processor().supports(precision)]
     batched = [FP32, *(f"batched-{precision}" for precision in reduced)]
     names = [STOCK_LOCK, STOCK_WORKERS, *batched, *(f"{name}-4s" for name in batched)]
     assert list(engine["baselines"]) == names

@@ -20,7 +20,9 @@ from scripts.faults.disk import small_disk
 from scripts.faults.texts import ReferenceUtterance, audio_digest, draw_utterances
 from tests.support.harness import ROOT, environment, start_balancer, start_stub
 
-SECONDS = 20
+SECONDS = 12
+PAUSE = "2-4"
+"""Seconds between two faults."""
 MAX_SECONDS = 400
 """A slow machine needs longer for the requests and faults that the test counts."""
 TIMEOUT = 600
@@ -30,7 +32,7 @@ def test_no_request_fails_under_faults(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = (
         *(f"--duration={SECONDS}", f"--max-duration={MAX_SECONDS}", "--min-requests=70", "--min-faults=4"),
-        *("--texts=12", "--workers=2", f"--json={file}"),
+        *(f"--pause={PAUSE}", "--texts=12", "--workers=2", f"--json={file}"),
     )
     command = [str(ROOT / "scripts/chaos"), *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT, check=False)
@@ -71,10 +73,14 @@ def test_utterances_depend_on_the_seed_alone() -> None:
     assert len({utterance.text for utterance in draw_utterances(50, 1)}) == 50
 
 
-@pytest.fixture
-def url(run_dir: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
     """The URL of a balancer with one stub worker."""
-    with start_stub(run_dir, audio_bytes=1000), start_balancer(run_dir) as url:
+    with (
+        tempfile.TemporaryDirectory(prefix="chorus-") as folder,
+        start_stub(Path(folder), audio_bytes=1000),
+        start_balancer(Path(folder)) as url,
+    ):
         yield url
 
 
