@@ -59,7 +59,6 @@ def start_stub(
     audio_bytes: int = 100_000,
     phase: Phase = Phase.READY,
     speaking_seconds: float = 0.0,
-    audio_of_text: bool = False,
 ) -> Iterator[Stub]:
     """Run a stub worker as worker `index`; it answers on its socket when the block begins.
 
@@ -67,8 +66,6 @@ def start_stub(
     """
     arguments = [f"--index={index}", f"--folder={run_dir}", f"--audio-bytes={audio_bytes}", f"--phase={phase}"]
     arguments.append(f"--speaking-seconds={speaking_seconds}")
-    if audio_of_text:
-        arguments.append("--audio-of-text")
     with running(
         [sys.executable, "-m", "scripts.support.stub_worker", *arguments], cwd=ROOT, env=environment()
     ) as process:
