@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import ROOT, environment
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.cards import Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS
@@ -69,7 +70,7 @@ def refusal(engine: str, model_dir: Path | None, cache_dir: Path) -> str:
 def test_the_engine_and_nothing_from_the_network(
     tiny_checkpoint: TinyCheckpoint, tmp_path: Path, changed: dict[str, Any], kind: str, slots: int
 ) -> None:
-    options = EngineOptions("turbo", tmp_path, tiny_checkpoint("turbo"), **changed)
+    options = EngineOptions("turbo", with_kernels(tmp_path / "cache"), tiny_checkpoint("turbo"), **changed)
     variables = environment() | {"PYTHONWARNINGS": "ignore"}
     variables.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
