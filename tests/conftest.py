@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
+import importlib.util
 import signal
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import httpx._transports.default
@@ -34,6 +37,20 @@ def pytest_configure(config: pytest.Config) -> None:
     vars(httpx._transports.default)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)
     # Before any kernel is imported: those that a test compiles are there for all others.
     disk_cache.enable(shared_folder.kernels_folder())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    # All processes of a run import the same modules in the same order. In a fresh environment each would compile them.
+    alone = hasattr(session.config, "workerinput") and not _bytecode_exists()
+    with shared_folder.first_alone("imports") if alone else contextlib.nullcontext():
+        return (yield)
+
+
+def _bytecode_exists() -> bool:
+    """Whether the packages of the engines were imported before, or never leave bytecode."""
+    spec = importlib.util.find_spec("transformers")
+    return sys.dont_write_bytecode or spec is None or spec.cached is None or Path(spec.cached).exists()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

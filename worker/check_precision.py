@@ -33,10 +33,10 @@ def main() -> None:
     confine(os.sched_getaffinity(0), arguments.threads)
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_primitive_cache()
-    limit_torch(arguments.threads)
     from worker.engines.chatterbox.upstream.lean_imports import lean_imports  # noqa: PLC0415 - loads NumPy
 
     with lean_imports():
+        limit_torch(arguments.threads)
         from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
         from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415
 

@@ -13,21 +13,25 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 import typer
-from chatterbox.models.s3gen import S3Gen
-from chatterbox.models.t3 import T3
-from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
-from chatterbox.models.t3.modules.t3_config import T3Config
-from chatterbox.models.voice_encoder import VoiceEncoder
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
-from torch import Tensor, nn
 
 from scripts.support.console import run_command
 from worker.cards import CARDS, LANGUAGES
 from worker.checkpoints.catalogue import CHECKPOINTS
-from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_widths
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
+
+with lean_imports():
+    import torch
+    from chatterbox.models.s3gen import S3Gen
+    from chatterbox.models.t3 import T3
+    from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
+    from chatterbox.models.t3.modules.t3_config import T3Config
+    from chatterbox.models.voice_encoder import VoiceEncoder
+    from safetensors.torch import save_file
+    from torch import Tensor, nn
+
+    from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_shape
 
 TINY_LAYERS = 2
 ALIGNED_LAYERS = 14
@@ -142,15 +146,16 @@ def _s3gen(*, meanflow: bool, tiny: bool) -> nn.Module:
     vocoder, estimator = VOCODER_CHANNELS, ESTIMATOR_CHANNELS
     if tiny:
         vocoder, estimator = TINY_VOCODER_CHANNELS, TINY_ESTIMATOR_CHANNELS
-    with s3gen_widths(vocoder=vocoder, estimator=estimator):
+    layers = TINY_LAYERS if tiny else None
+    with s3gen_shape(vocoder=vocoder, estimator=estimator, layers=layers, blocks=layers):
         model = S3Gen(meanflow=meanflow)
     if tiny:
         repeating = model.flow.decoder.estimator
-        repeated = [model.tokenizer.encoder.blocks, model.flow.encoder.encoders, model.flow.encoder.up_encoders]
+        repeated = [model.flow.encoder.encoders, model.flow.encoder.up_encoders]
         repeated += [
             block[1] for part in (repeating.down_blocks, repeating.mid_blocks, repeating.up_blocks) for block in part
         ]
-        for modules in (*repeated, repeating.mid_blocks):
+        for modules in repeated:
             del modules[TINY_LAYERS:]
     return model
 

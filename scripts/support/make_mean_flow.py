@@ -9,16 +9,20 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from scripts.support.console import run_command
 from worker.cards import CARDS, FlowModel
 from worker.checkpoints.catalogue import MEANFLOW
-from worker.engines.chatterbox.upstream.encoders import ENCODERS
-from worker.engines.chatterbox.upstream.loading import VARIANTS
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
+
+with lean_imports():
+    import torch
+    from safetensors.torch import load_file, save_file
+    from torch import Tensor
+
+    from worker.engines.chatterbox.upstream.encoders import ENCODERS
+    from worker.engines.chatterbox.upstream.loading import VARIANTS
 
 ENGINES = tuple(name for name, card in CARDS.items() if FlowModel.MEANFLOW in card.flows)
 """The engines that can run the mean flow."""

@@ -48,6 +48,21 @@ def make_once(name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
+@contextmanager
+def first_alone(name: str) -> Iterator[None]:
+    """A block that the first process of this run is alone in; the others enter it together, once that has left it."""
+    done = shared_folder() / f"{name}.done"
+    with (shared_folder() / f"{name}.lock").open("w") as held:
+        if not done.exists():
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                fcntl.flock(held, fcntl.LOCK_SH)
+                fcntl.flock(held, fcntl.LOCK_UN)
+        yield
+        done.touch()
+
+
 def kernels_folder() -> Path:
     """Cache folder for compiled kernels: all engines of a run take them from there, in whatever process they are."""
     folder = shared_folder() / "kernel-cache"

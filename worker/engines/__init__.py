@@ -34,8 +34,8 @@ def load(options: EngineOptions) -> Engine:
     os.environ["HF_HUB_OFFLINE"] = "1"
     limit_primitive_cache(MAX_CACHED_CONVOLUTIONS if options.batched is None else MAX_CACHED_BLOCKS)
     disk_cache.enable(options.cache_dir)
-    limit_torch(options.threads)
     with lean_imports():
+        limit_torch(options.threads)
         if options.batched is None:
             from worker.engines.chatterbox.stock import StockEngine  # noqa: PLC0415
         else:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import ROOT, environment
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 from worker.cards import Runtime
 from worker.checkpoints.catalogue import CHECKPOINTS
@@ -25,11 +26,13 @@ LOADED = """if True:
     from worker.engines import load
     from worker.options import EngineOptions
     engine = load(EngineOptions.from_argv(sys.argv[1:]))
-    unused = ("sklearn", "sympy", "torch._dynamo", "torch.utils.checkpoint")
+    unused = ("sklearn", "sympy", "torch._dynamo", "torch._meta_registrations", "torch.utils.checkpoint")
+    unused += ("librosa.core.audio", "scipy.optimize", "scipy.signal", "scipy.stats", "transformers.models.clip")
     unused = [name for name in unused if name in sys.modules]
     import transformers.masking_utils
     with transformers.masking_utils.TransformGetItemToIndex():
         compiler = sys.modules["torch._dynamo"].__file__
+    meta_kernels = sys.modules["torch._meta_registrations"].__file__
     import huggingface_hub.constants, torch, transformers.modeling_utils
     weight = torch.ones(1, requires_grad=True)
     transformers.modeling_utils.checkpoint(torch.square, weight, use_reentrant=False).backward()
@@ -44,6 +47,7 @@ LOADED = """if True:
         "hibari": any(name.startswith("worker.engines.hibari") for name in sys.modules),
         "unused": unused,
         "compiler": compiler is not None,
+        "meta_kernels": meta_kernels is not None,
         "gradient": weight.grad.item(),
     }))
 """
@@ -66,7 +70,7 @@ def refusal(engine: str, model_dir: Path | None, cache_dir: Path) -> str:
 def test_the_engine_and_nothing_from_the_network(
     tiny_checkpoint: TinyCheckpoint, tmp_path: Path, changed: dict[str, Any], kind: str, slots: int
 ) -> None:
-    options = EngineOptions("turbo", tmp_path, tiny_checkpoint("turbo"), **changed)
+    options = EngineOptions("turbo", with_kernels(tmp_path / "cache"), tiny_checkpoint("turbo"), **changed)
     variables = environment() | {"PYTHONWARNINGS": "ignore"}
     variables.pop("HF_HUB_OFFLINE", None)
     done = subprocess.run(
@@ -89,6 +93,7 @@ def test_the_engine_and_nothing_from_the_network(
         "hibari": False,
         "unused": [],
         "compiler": True,
+        "meta_kernels": True,
         "gradient": 2.0,
     }
 

@@ -40,6 +40,7 @@ class StockEngine:
     ) -> None:
         """Raises ModelUnavailableError where the checkpoint, or the flow, does not load."""
         self.loaded = LoadedModel(name, checkpoint, cache, flow)
+        patches.transpose_without_onednn(self.loaded.upstream)
         if flow_steps is not None:
             patches.set_flow_steps(self.loaded.upstream, flow_steps)
         self._retakes = retakes

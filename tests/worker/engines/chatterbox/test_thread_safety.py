@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.harness import ROOT, environment
 from tests.support.recordings import record, speech
+from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
 
 
@@ -24,7 +25,7 @@ def test_two_threads_corrupt_audio_and_the_runner_does_not(
     record(tmp_path / "voices" / "ada" / "clip.wav", speech(6.0))
     program = [sys.executable, "tests/support/two_threads.py", engine, str(tiny_checkpoint(engine))]
     done = subprocess.run(
-        [*program, str(tmp_path / "cache"), str(tmp_path / "voices")],
+        [*program, str(with_kernels(tmp_path / "cache")), str(tmp_path / "voices")],
         cwd=ROOT,
         env=environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
         capture_output=True,

@@ -8,8 +8,7 @@ does not fit.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import chatterbox.models.s3gen.s3gen as _s3gen_module
+import s3tokenizer.model_v2 as _tokenizer_module  # type: ignore[import-untyped]
 import torch
 from chatterbox import mtl_tts, tts, tts_turbo
 from chatterbox.models.s3gen import S3Gen
@@ -116,12 +116,14 @@ def load(engine: str, folder: Path, flow: FlowModel = FlowModel.UPSTREAM) -> Any
         for part in parts.values():
             part.eval().requires_grad_(False)
         conds = folder / "conds.pt"
-        return variant.upstream(
-            **parts,
-            tokenizer=_tokenizer(variant, folder),
-            device="cpu",
-            conds=variant.module.Conditionals.load(conds) if conds.exists() else None,
-        )
+        tokenizer = _tokenizer(variant, folder)
+        with _no_initialisation():  # of the watermarker's model, whose weights come with it
+            return variant.upstream(
+                **parts,
+                tokenizer=tokenizer,
+                device="cpu",
+                conds=variant.module.Conditionals.load(conds) if conds.exists() else None,
+            )
 
 
 def s3gen_path(engine: str, folder: Path, flow: FlowModel) -> Path:
@@ -160,11 +162,11 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
         hp.speech_cond_prompt_len = 375
         hp.use_perceiver_resampler = False
         hp.emotion_adv = False
-        shape = {"n_layer": _depth(state, "tfmr.h"), "n_embd": width, "n_head": width // HEAD_WIDTH}
+        shape = {"n_layer": _depths(state)["tfmr.h"], "n_embd": width, "n_head": width // HEAD_WIDTH}
         backbone = LLAMA_CONFIGS["GPT2_medium"] | shape
     else:
         inner = state["tfmr.layers.0.mlp.gate_proj.weight"].shape[0]
-        shape = {"num_hidden_layers": _depth(state, "tfmr.layers"), "intermediate_size": inner}
+        shape = {"num_hidden_layers": _depths(state)["tfmr.layers"], "intermediate_size": inner}
         backbone = LLAMA_CONFIGS["Llama_520M"] | shape
     # T3 finds its backbone's shape by name in upstream's table.
     hp.llama_config_name = variant.t3_file
@@ -200,10 +202,18 @@ def _mean_flow(engine: str, folder: Path) -> nn.Module:
 
 
 def _build_s3gen(state: StateDict, *, meanflow: bool, strict: bool) -> nn.Module:
-    widths = s3gen_widths(vocoder=len(state[VOCODER_WIDTH]), estimator=len(state[ESTIMATOR_WIDTH]))
-    with _no_initialisation(), widths:
+    depths = _depths(state)
+    with (
+        _no_initialisation(),
+        s3gen_shape(
+            vocoder=len(state[VOCODER_WIDTH]),
+            estimator=len(state[ESTIMATOR_WIDTH]),
+            layers=depths.get("tokenizer.encoder.blocks"),
+            blocks=depths.get("flow.decoder.estimator.mid_blocks"),
+        ),
+    ):
         model = S3Gen(meanflow=meanflow)
-    _trim_layers(model, state)
+    _trim_layers(model, depths)
     _assign_weights(model, state, optional=model.ignore_state_dict_missing, strict=strict)
     return model
 
@@ -255,34 +265,54 @@ def _assign_weights(model: nn.Module, state: StateDict, *, optional: Iterable[st
 
 
 @contextmanager
-def s3gen_widths(*, vocoder: int, estimator: int) -> Iterator[None]:
-    """A block in which the parts of a new S3Gen have so many channels: upstream's constructor has fixed numbers."""
+def s3gen_shape(
+    *, vocoder: int, estimator: int, layers: int | None = None, blocks: int | None = None
+) -> Iterator[None]:
+    """A block in which the parts of a new S3Gen have another shape than the fixed one of upstream's constructor.
+
+    `vocoder` and `estimator` are their channels, `layers` those of the speech tokenizer, `blocks` those in the middle
+    of the estimator, as many as upstream's if None.
+    """
     generator, decoder = _s3gen_module.HiFTGenerator, _s3gen_module.ConditionalDecoder
+    encoder = _tokenizer_module.AudioEncoderV2
+    shape = {"channels": [estimator]} | ({} if blocks is None else {"num_mid_blocks": blocks})
 
     def narrow_decoder(**arguments: Any) -> nn.Module:
-        return decoder(**arguments | {"channels": [estimator]})
+        return decoder(**arguments | shape)
+
+    def shallow_encoder(mels: int, width: int, heads: int, depth: int, *others: Any) -> nn.Module:
+        return encoder(mels, width, heads, depth if layers is None else layers, *others)
 
     _s3gen_module.HiFTGenerator = partial(generator, base_channels=vocoder)
     _s3gen_module.ConditionalDecoder = narrow_decoder
+    _tokenizer_module.AudioEncoderV2 = shallow_encoder
     try:
         yield
     finally:
         _s3gen_module.HiFTGenerator, _s3gen_module.ConditionalDecoder = generator, decoder
+        _tokenizer_module.AudioEncoderV2 = encoder
 
 
-def _trim_layers(model: nn.Module, state: StateDict) -> None:
-    """Shorten lists of layers to the layers in `state`: upstream's constructor has a fixed depth for S3Gen."""
+def _trim_layers(model: nn.Module, depths: Mapping[str, int]) -> None:
+    """Shorten lists of layers to the depths of a checkpoint: upstream's constructor has fixed ones for S3Gen."""
     for name, layers in model.named_modules():
         if isinstance(layers, nn.ModuleList):
-            depth = _depth(state, name)
+            depth = depths.get(name, 0)
             # A last entry without parameters, such as a dropout, has no tensors and stays.
             while len(layers) > depth > 0 and any(True for _ in layers[-1].parameters()):
                 del layers[-1]
 
 
-def _depth(state: StateDict, name: str) -> int:
-    number = re.compile(re.escape(name) + r"\.(\d+)\.")
-    return 1 + max((int(match[1]) for key in state if (match := number.match(key))), default=-1)
+def _depths(state: StateDict) -> dict[str, int]:
+    """How many entries each list of layers has in `state`, by the list's name."""
+    depths: dict[str, int] = {}
+    for key in state:
+        parts = key.split(".")
+        for place, part in enumerate(parts):
+            if part.isdecimal():
+                name = ".".join(parts[:place])
+                depths[name] = max(depths.get(name, 0), 1 + int(part))
+    return depths
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from tests.support.harness import ROOT, environment
 from tests.support.recordings import record, silence, speech
+from tests.support.shared_folder import with_kernels
 from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint
 from voices.registry import Voice
@@ -193,7 +194,7 @@ def test_two_processes_at_once_compute_it_once(
     tiny_checkpoint: TinyCheckpoint, ada: VoiceSource, cached_file: bytes, tmp_path: Path
 ) -> None:
     command = [sys.executable, "tests/support/prepare_voice.py"]
-    command += ["turbo", str(tiny_checkpoint("turbo")), str(tmp_path / "cache"), str(ada.reference)]
+    command += ["turbo", str(tiny_checkpoint("turbo")), str(with_kernels(tmp_path / "cache")), str(ada.reference)]
     settings = environment() | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     with (
