@@ -88,7 +88,7 @@ def test_both_servers_make_the_same_audio_and_the_tables_have_their_speeds(progr
     [(signal.SIGTERM, "starting the locked server"), (signal.SIGINT, "starting 2 workers")],
 )
 def test_an_interruption_leaves_nothing_behind(program: Bench, signum: signal.Signals, moment: str) -> None:
-    process = program.start("--workers", "2")
+    process = program.start("--workers", "2", "--utterances", "1")
     assert process.stderr
     assert any(moment in line for line in process.stderr)
 
