@@ -4,6 +4,7 @@ import contextlib
 import functools
 import gc
 import importlib.util
+import os
 import signal
 import sys
 import tempfile
@@ -79,6 +80,16 @@ def run_dir() -> Iterator[Path]:
     """A folder for sockets, at a path that is short enough for them."""
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
         yield Path(folder)
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """All that is started has one core, however many there are: so the test takes as long everywhere,
+    and no idle thread of a program waits awake."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(scope="session")

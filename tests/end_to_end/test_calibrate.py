@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -51,15 +50,6 @@ def place(run_dir: Path, tmp_path: Path) -> Iterator[Place]:
     (run_dir / "t").mkdir()
     yield Place(with_kernels(tmp_path / "cache"), run_dir / "t")
     assert list((run_dir / "t").iterdir()) == [], "nothing temporary is left"
-
-
-@pytest.fixture
-def one_core() -> Iterator[None]:
-    """All that is started has one core, however many there are: so the test takes as long everywhere."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
 
 
 @pytest.mark.usefixtures("one_core")

@@ -71,7 +71,7 @@ def test_a_dead_host_s_jobs_are_done_by_the_other(hosts: list[Chorus], redis: Re
     with start_chorus(
         "--workers", "1", "--host", "127.0.0.4", host_name="127.0.0.4", redis_url=redis.url, cache_mib=64
     ) as third:
-        lines = "\n".join(json.dumps({"text": f"Text {number}. " * 40}) for number in range(30))
+        lines = "\n".join(json.dumps({"text": f"Text {number}. " * 15}) for number in range(30))
         ids = [
             job["requestId"]
             for job in httpx.post(f"{third.url}/queue/batch", content=lines, headers=LINES).json()["jobs"]

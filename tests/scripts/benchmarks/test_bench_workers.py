@@ -83,12 +83,13 @@ def test_both_servers_make_the_same_audio_and_the_tables_have_their_speeds(progr
     assert all(memory["shared"] > 400e6 and memory["private_peak"] >= memory["private"] > 0 for memory in workers)
 
 
+@pytest.mark.usefixtures("one_core")
 @pytest.mark.parametrize(
     ("signum", "moment"),
     [(signal.SIGTERM, "starting the locked server"), (signal.SIGINT, "starting 2 workers")],
 )
 def test_an_interruption_leaves_nothing_behind(program: Bench, signum: signal.Signals, moment: str) -> None:
-    process = program.start("--workers", "2")
+    process = program.start("--workers", "2", "--utterances", "1")
     assert process.stderr
     assert any(moment in line for line in process.stderr)
 
@@ -99,6 +100,7 @@ def test_an_interruption_leaves_nothing_behind(program: Bench, signum: signal.Si
     assert program.leftovers() == []
 
 
+@pytest.mark.usefixtures("one_core")
 def test_a_server_that_does_not_start_is_named_with_the_end_of_its_log(program: Bench, tiny_turbo: Path) -> None:
     vocabulary = tiny_turbo / "tiny/turbo/vocab.json"
     vocabulary.unlink()
