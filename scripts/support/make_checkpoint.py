@@ -31,11 +31,12 @@ with lean_imports():
     from safetensors.torch import save_file
     from torch import Tensor, nn
 
-    from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_shape
+    from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_shape, t3_width
 
 TINY_LAYERS = 2
 ALIGNED_LAYERS = 14
 """Layers of a tiny Multilingual with an alignment guard, which reads attention heads of layers 9, 12 and 13."""
+TINY_LLAMA_WIDTH = 256
 VOCODER_CHANNELS = 512
 TINY_VOCODER_CHANNELS = 128
 """Its stages then have 64, 32 and 16 channels; int8 needs multiples of 16."""
@@ -128,12 +129,14 @@ def _t3(engine: str, *, tiny: bool) -> nn.Module:
     else:
         hp = T3Config.english_only() if engine == "chatterbox" else T3Config.multilingual()
         layers = ALIGNED_LAYERS if VARIANTS[engine].guarded else TINY_LAYERS
-        # The width stays: upstream hard-codes it in parts of this model.
-        overrides = {"num_hidden_layers": layers, "intermediate_size": 128} if tiny else {}
+        # The heads stay, as the alignment guard reads the last of them.
+        shape = {"num_hidden_layers": layers, "hidden_size": TINY_LLAMA_WIDTH, "intermediate_size": 128}
+        overrides = shape if tiny else {}
         backbone = "Llama_520M"
     hp.llama_config_name = "random weights"
     LLAMA_CONFIGS[hp.llama_config_name] = LLAMA_CONFIGS[backbone] | overrides
-    model = T3(hp)
+    with t3_width(hp.n_channels):
+        model = T3(hp)
     with torch.no_grad():
         # The logits of the special tokens, the stop token among them, are 0, far below those of the likely speech
         # tokens: none of them is drawn, so that the token budget alone determines the length of an utterance.

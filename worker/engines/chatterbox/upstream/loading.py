@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import chatterbox.models.s3gen.s3gen as _s3gen_module
+import chatterbox.models.t3.modules.cond_enc as _conditioning_module
 import s3tokenizer.model_v2 as _tokenizer_module  # type: ignore[import-untyped]
 import torch
 from chatterbox import mtl_tts, tts, tts_turbo
@@ -171,7 +172,7 @@ def _t3(variant: ModelVariant, folder: Path) -> nn.Module:
     # T3 finds its backbone's shape by name in upstream's table.
     hp.llama_config_name = variant.t3_file
     LLAMA_CONFIGS[variant.t3_file] = backbone | {"hidden_size": width}
-    with _no_initialisation():
+    with _no_initialisation(), t3_width(width):
         model = T3(hp)
     _assign_weights(model, state)
     if variant.turbo:
@@ -262,6 +263,17 @@ def _assign_weights(model: nn.Module, state: StateDict, *, optional: Iterable[st
     if absent or (unexpected and strict):
         fault = f"lacks {min(absent)}" if absent else f"has {min(unexpected)}, which it should not"
         raise ValueError(f"{type(model).__name__} {fault}")
+
+
+@contextmanager
+def t3_width(width: int) -> Iterator[None]:
+    """A block in which all of a new T3 has this width: for one part of it upstream's constructor has a fixed one."""
+    resampler = _conditioning_module.Perceiver
+    _conditioning_module.Perceiver = partial(resampler, pre_attention_query_size=width, embedding_dim=width)
+    try:
+        yield
+    finally:
+        _conditioning_module.Perceiver = resampler
 
 
 @contextmanager

@@ -60,11 +60,17 @@ def judgements() -> Iterator[list[Judgement]]:
 
 @pytest.fixture(scope="module")
 def engine(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory) -> StockEngine:
-    """Multilingual with sharper attention in the aligned layers: a tiny checkpoint's own weights show no alignment."""
+    """Multilingual with sharper attention in the aligned layers, and with speech that sounds much alike.
+
+    A tiny checkpoint's own weights show no alignment, and repeat no token.
+    """
     engine = start("multilingual", tiny_checkpoint("multilingual"), tmp_path_factory.mktemp("cache"))
     for layer, _ in HEADS:
         attention = engine.loaded.upstream.t3.tfmr.layers[layer].self_attn
-        attention.q_proj.weight = nn.Parameter(12 * attention.q_proj.weight, requires_grad=False)
+        attention.q_proj.weight = nn.Parameter(48 * attention.q_proj.weight, requires_grad=False)
+    t3 = engine.loaded.upstream.t3
+    for embedding in (t3.speech_emb, t3.speech_pos_emb.emb):
+        embedding.weight = nn.Parameter(0.1 * embedding.weight, requires_grad=False)
     return engine
 
 

@@ -389,4 +389,5 @@ def test_a_failure_while_adding_takes_no_slot(subject: Subject) -> None:
 def test_the_memory_of_a_slot_is_as_stated(subject: Subject) -> None:
     t3, decoder = subject.stock.loaded.upstream.t3, subject.decoder
     rows, layers = (1, t3.cfg.n_layer) if subject.gpt2 else (2, t3.cfg.num_hidden_layers)
-    assert decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * LENGTH
+    width = t3.dim if subject.gpt2 else t3.cfg.num_attention_heads * t3.cfg.head_dim
+    assert decoder.bytes_per_slot == rows * 2 * 4 * layers * width * LENGTH

@@ -22,7 +22,7 @@ from worker.engines.chatterbox.upstream.loading import VARIANTS, load
 assert StockEngine is not None  # imported first: it suppresses upstream's warnings
 
 TINY_TURBO = {"n_layer": 2, "n_embd": 128, "hidden_size": 128, "n_head": 2}
-TINY_LLAMA = {"num_hidden_layers": 2, "intermediate_size": 128}
+TINY_LLAMA = {"num_hidden_layers": 2, "hidden_size": 256, "intermediate_size": 128}
 GUARDED = ("multilingual",)
 
 
@@ -145,7 +145,7 @@ def test_the_same_speech_as_from_upstreams_own_loading(
             samples: torch.Tensor = model.generate(TEXT)
         return samples
 
-    with patches.muted():
+    with patches.muted(), loading.t3_width(256):
         upstream = VARIANTS[engine].upstream.from_local(tiny_checkpoint(engine), "cpu")
     own = load_muted(engine, tiny_checkpoint(engine))
     for one, other in zip(parts(upstream), parts(own), strict=True):
