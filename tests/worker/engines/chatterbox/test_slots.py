@@ -234,9 +234,10 @@ def test_a_text_without_any_token_is_refused(batched: BatchedEngine, monkeypatch
 def test_the_memory_of_a_slot_is_as_stated(batched: BatchedEngine) -> None:
     t3 = batched.loaded.upstream.t3
     rows, layers = (1, t3.cfg.n_layer) if t3.is_gpt else (2, t3.cfg.num_hidden_layers)
+    width = t3.dim if t3.is_gpt else t3.cfg.num_attention_heads * t3.cfg.head_dim
     padded = batched._decoder._cache._values.shape[3]
     assert MAX_POSITIONS <= padded == SLOT_POSITIONS, "the card says so"
-    assert batched._decoder.bytes_per_slot == rows * 2 * 4 * layers * t3.dim * padded
+    assert batched._decoder.bytes_per_slot == rows * 2 * 4 * layers * width * padded
 
 
 def test_more_slots_than_this_host_holds_are_refused(batched: BatchedEngine, tmp_path: Path) -> None:
