@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from balancer.launch.stand_in import StandIn
-from balancer.launch.watchdog import Watchdog, run
+from balancer.launch.watchdog import Watchdog, run, runs
 from balancer.operations import heartbeat
+from tests.support.harness import wait_until
 
 TICK = "ver:3.0 server:supervisor serial:1 pool:watchdog poolserial:1 eventname:TICK_5 len:15\nwhen:1201063880"
 
@@ -81,6 +82,7 @@ def test_the_stand_in_answers_once_no_balancer_has_run_for_two_ticks(tmp_path: P
     ticks.clear()
     with subprocess.Popen([sys.executable, "-c", "input()", "balancer"], stdin=subprocess.PIPE) as balancer:
         (tmp_path / f"balancer{heartbeat.SUFFIX}").write_bytes(balancer.pid.to_bytes(8, sys.byteorder) + bytes(8))
+        wait_until(lambda: runs(tmp_path))  # a process has no command line while it replaces its program
         run(tmp_path, None, io.StringIO(3 * TICK), io.StringIO(), Recorder([], lambda: False))
         balancer.communicate(b"\n")
     assert ticks == []
