@@ -19,9 +19,8 @@ from worker.engines.chatterbox.kernels.attention_int8_packing import (
     PADDING_SCALE,
     PADDING_SCORE,
     WEIGHT_BITS,
-    pack_keys,
+    pack_queries_and_keys,
     values_abs_max,
-    zero_point_corrections,
 )
 from worker.engines.chatterbox.kernels.attention_int8_tiled import attention_tiled
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
@@ -30,7 +29,6 @@ from worker.engines.chatterbox.kernels.openmp import parallel_for
 from worker.engines.chatterbox.kernels.quantize import (
     ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
-    quantize_activations,
 )
 from worker.engines.chatterbox.kernels.simd.amx import TILE_ROW_BYTES
 from worker.engines.chatterbox.kernels.simd.gemm import (
@@ -75,12 +73,7 @@ def _attention(
     key_scales[time:], corrections[time:] = PADDING_SCALE, PADDING_SCORE
     for head in range(begin, end):
         start = head * width
-        for at in range(time):
-            place = qkv.ctypes.data + at * qkv.strides[0] + start * 4
-            query = queries.ctypes.data + at * width * ACTIVATION_BYTES
-            query_scales[at] = factor * quantize_activations(place, width, query)
-        pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
-        zero_point_corrections(keys, time, corrections)
+        pack_queries_and_keys(qkv, head, heads, factor, queries, query_scales, keys, key_scales, corrections)
         value_scale = _pack_values(qkv, (2 * heads + head) * width, width, max_value, values)
         _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
 

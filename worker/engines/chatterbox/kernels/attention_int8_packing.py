@@ -1,15 +1,16 @@
-"""The operands of attention in int8: keys and values of one head, quantized and packed; what their scales are."""
+"""The operands of attention in int8: queries, keys and values of one head, quantized and packed, and their scales."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, jit
+from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, jit
 from worker.engines.chatterbox.kernels.quantize import (
     ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
     MIN_ABS_MAX,
     ZERO_POINT,
+    quantize_activations,
     quantize_row,
 )
 from worker.engines.chatterbox.kernels.simd.emitter import LANES
@@ -31,7 +32,29 @@ PADDING_SCALE, PADDING_SCORE = np.float32(1e28), -(1 << 30)
 
 
 @jit
-def pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
+def pack_queries_and_keys(  # noqa: PLR0917
+    qkv: ArrayF32,
+    head: int,
+    heads: int,
+    factor: np.float32,
+    queries: ArrayQuantized,
+    query_scales: ArrayF32,
+    keys: ArrayI32,
+    key_scales: ArrayF32,
+    corrections: ArrayI32,
+) -> None:
+    """Quantize one head's queries, whose scales are multiplied by `factor`, and its keys, with their corrections."""
+    time, width = len(qkv), queries.shape[1]
+    for at in range(time):
+        place = qkv.ctypes.data + at * qkv.strides[0] + head * width * 4
+        query = queries.ctypes.data + at * width * ACTIVATION_BYTES
+        query_scales[at] = factor * quantize_activations(place, width, query)
+    _pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
+    _zero_point_corrections(keys, time, corrections)
+
+
+@jit
+def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
     """Quantize one head's keys less their mean, into panels of NR positions.
 
     The panels are int8 (time / NR, width / INT8_GROUP, NR, INT8_GROUP).
@@ -74,7 +97,7 @@ def _store_keys(block: ArrayI32, first: int, width: int, keys: ArrayI32) -> None
 
 
 @jit
-def zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) -> None:
+def _zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) -> None:
     """The product of the queries' ZERO_POINT with each key, negated: the sums of the scores start from it."""
     width = len(keys) * 4 // len(corrections)
     rows = np.full((MR, width), ZERO_POINT, ACTIVATION_DTYPE)

@@ -12,13 +12,12 @@ from worker.engines.chatterbox.kernels.attention_int8_packing import (
     PADDING_SCALE,
     PADDING_SCORE,
     WEIGHT_BITS,
-    pack_keys,
+    pack_queries_and_keys,
     values_abs_max,
-    zero_point_corrections,
 )
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, aligned_zeros, jit
-from worker.engines.chatterbox.kernels.quantize import ACTIVATION_DTYPE, quantize_activations
+from worker.engines.chatterbox.kernels.quantize import ACTIVATION_DTYPE
 from worker.engines.chatterbox.kernels.simd.amx import (
     TILE_NR,
     TILE_ROW_BYTES,
@@ -50,11 +49,7 @@ def attention_tiled(
     key_scales[time:], corrections[time:] = PADDING_SCALE, PADDING_SCORE
     for head in range(begin, end):
         start = head * width
-        for at in range(time):
-            place = qkv.ctypes.data + at * qkv.strides[0] + start * 4
-            query_scales[at] = factor * quantize_activations(place, width, queries.ctypes.data + at * width)
-        pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
-        zero_point_corrections(keys, time, corrections)
+        pack_queries_and_keys(qkv, head, heads, factor, queries, query_scales, keys, key_scales, corrections)
         value_scale = _pack_values(qkv, (2 * heads + head) * width, max_value, values, columns)
         _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
 

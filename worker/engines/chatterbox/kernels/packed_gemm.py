@@ -33,10 +33,10 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI8, ArrayI32, ArrayQuantized, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
 from worker.engines.chatterbox.kernels.quantize import (
-    ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
     ZERO_POINT,
-    quantize_activations,
+    quantize_rows,
+    quantize_rows_of,
     quantize_weight,
 )
 from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row
@@ -100,8 +100,11 @@ class PackedLinearInt8:
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs); inputs is a multiple of 16."""
         out = torch.empty(len(states), self._outputs)
-        linear = _linear_int8_tiled if _multiplies_in_tiles(states) else _linear_int8
-        parallel_for(linear, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
+        if _multiplies_in_tiles(states):
+            self.multiply_quantized(*quantize_rows(states), out)
+        else:
+            # Each thread quantizes the few rows for itself: threads are started once, not twice.
+            parallel_for(_linear_int8, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
         return out
 
     def multiply_quantized(self, quantized: Tensor, row_scales: Tensor, out: Tensor) -> None:
@@ -177,35 +180,9 @@ def _linear_int8(  # noqa: PLR0917
     activation: int,
     c: ArrayF32,
 ) -> None:
-    quantized, row_scales = _quantize(a)
+    quantized, row_scales = np.empty(a.shape, ACTIVATION_DTYPE), np.empty(len(a), np.float32)
+    quantize_rows_of(0, len(a), a, quantized, row_scales)
     _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
-
-
-@jit
-def _linear_int8_tiled(  # noqa: PLR0917
-    begin: int,
-    end: int,
-    a: ArrayF32,
-    b: ArrayI8,
-    corrections: ArrayI32,
-    column_scales: ArrayF32,
-    bias: ArrayF32,
-    activation: int,
-    c: ArrayF32,
-) -> None:
-    quantized, row_scales = _quantize(a)
-    _gemm_int8_tiled(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
-
-
-@jit
-def _quantize(a: ArrayF32) -> tuple[ArrayQuantized, ArrayF32]:
-    """Quantize rows; returns their scales, too."""
-    m, k = a.shape
-    quantized, row_scales = np.empty((m, k), ACTIVATION_DTYPE), np.empty(m, np.float32)
-    for row in range(m):
-        out = quantized.ctypes.data + row * k * ACTIVATION_BYTES
-        row_scales[row] = quantize_activations(a.ctypes.data + row * k * 4, k, out)
-    return quantized, row_scales
 
 
 @jit

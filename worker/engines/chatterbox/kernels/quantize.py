@@ -51,6 +51,13 @@ def quantize_windows(
     parallel_for(_quantize_windows, len(out), *arrays)
 
 
+def quantize_rows(states: Tensor) -> tuple[Tensor, Tensor]:
+    """Quantize float32 (rows, width): the same of ACTIVATION_TENSOR_DTYPE, and the scale of each row."""
+    out, scales = torch.empty(states.shape, dtype=ACTIVATION_TENSOR_DTYPE), torch.empty(len(states))
+    parallel_for(quantize_rows_of, len(states), states.contiguous().numpy(), out.numpy(), scales.numpy())
+    return out, scales
+
+
 def row_abs_max(states: Tensor) -> Tensor:
     """The largest magnitude of each row: float32 (rows, width) to (rows,)."""
     out = torch.empty(len(states))
@@ -80,6 +87,15 @@ def _store_activations(row: int, width: int, inverse_scale: np.float32, out: int
         quantize_int8(row, width, inverse_scale, ZERO_POINT, out)
     else:
         quantize_int16(row, width, inverse_scale, ZERO_POINT, out)
+
+
+@jit
+def quantize_rows_of(begin: int, end: int, states: ArrayF32, out: ArrayQuantized, scales: ArrayF32) -> None:
+    """Quantize the rows `begin` to `end`: see `quantize_rows`."""
+    width = states.shape[1]
+    for row in range(begin, end):
+        place = out.ctypes.data + row * width * ACTIVATION_BYTES
+        scales[row] = quantize_activations(states.ctypes.data + row * width * 4, width, place)
 
 
 @jit
