@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -95,8 +95,9 @@ from voices.watched_registry import WatchedRegistry
 
 log = logging.getLogger(__name__)
 
-FIRST_PROBES_SECONDS = 1.0
-"""A balancer that starts beside running workers accepts connections once it knows one of them, or after this time."""
+MAX_FIRST_PROBES_SECONDS = 10.0
+"""A balancer that starts beside running workers accepts connections once it knows one that serves, or has probed all of
+them, or after this time: on a host under load a worker answers late."""
 
 FIRST_PROBES_INTERVAL_SECONDS = 0.01
 
@@ -202,7 +203,7 @@ def create_app(settings: Settings, metrics: Metrics, lifecycle: Lifecycle) -> AS
 
     async def before_accepting() -> None:
         await asyncio.to_thread(signed_links.open)
-        await _first_probes(settings, dispatcher)
+        await _first_probes(fleet, dispatcher)
 
     app = Starlette(
         routes=[
@@ -323,13 +324,12 @@ def _lifespan(
     return lifespan
 
 
-async def _first_probes(settings: Settings, dispatcher: Dispatcher) -> None:
-    """Waits until a worker is known to serve, if there may be one: `/ready` is not to say 503 during a restart."""
-    deadline = time.monotonic() + FIRST_PROBES_SECONDS
-    while dispatcher.why_not_serving() is not None and time.monotonic() < deadline:
-        if not any(settings.server.socket_dir.glob("worker-*.sock")):
-            return
-        await asyncio.sleep(FIRST_PROBES_INTERVAL_SECONDS)
+async def _first_probes(fleet: Fleet, dispatcher: Dispatcher) -> None:
+    """Waits until a worker is known to serve, if one does: `/ready` is not to say 503 during a restart."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(MAX_FIRST_PROBES_SECONDS):
+            while dispatcher.why_not_serving() is not None and not fleet.surveyed:
+                await asyncio.sleep(FIRST_PROBES_INTERVAL_SECONDS)
 
 
 def _operations(

@@ -105,6 +105,8 @@ class Worker:
     """Probes in a row that failed."""
     unresponsive: Unresponsive | None = None
     """The process that has stopped answering, if there is one."""
+    probed: bool = False
+    """Whether its first probe has ended."""
     probe_now: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have the next probe at once."""
 
@@ -134,6 +136,7 @@ class Fleet:
         self._clock = RunningClock(MAX_CLOCK_STEP_SECONDS)
         self._last_alive: float | None = None
         self._folder_error: str | None = None
+        self._folder_read = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.workers: dict[int, Worker] = {}
 
@@ -153,6 +156,11 @@ class Fleet:
             for worker in self.workers.values():
                 if worker.process is not None:
                     await worker.process.client.close()
+
+    @property
+    def surveyed(self) -> bool:
+        """Whether every worker whose socket lies in the folder has been probed, so that what is known is up to date."""
+        return self._folder_read and all(worker.probed for worker in self.workers.values())
 
     def down(self) -> str | None:
         """Why no worker is available, once `recovery_seconds` have passed without one; None before that."""
@@ -230,6 +238,7 @@ class Fleet:
             self._folder_error = str(error)
             return []
         self._folder_error = None
+        self._folder_read = True
         discovered = []
         for name in names:
             match = re.fullmatch(r"worker-(\d+)\.sock", name)
@@ -243,6 +252,7 @@ class Fleet:
         while True:
             worker.probe_now.clear()
             await self._probe(worker)
+            worker.probed = True
             process = worker.process
             ready = process is not None and process.state.ready
             try:

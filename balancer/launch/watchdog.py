@@ -29,8 +29,9 @@ log = logging.getLogger(__name__)
 
 TICK_SECONDS = 5
 """Interval of supervisord's TICK_5 events."""
-MAX_ABSENT_TICKS = 2
-"""Ticks in a row without a balancer after which the stand-in answers: a start takes less time."""
+MAX_ABSENT_TICKS = 3
+"""Ticks in a row without a balancer after which the stand-in answers: a start takes less time, on a host under load
+too."""
 
 
 class Watchdog:
@@ -66,9 +67,9 @@ def run(
         if not header:
             return
         events.read(int(dict(token.split(":", 1) for token in header.split())["len"]))
+        absent_ticks = 0 if runs(folder) else absent_ticks + 1  # one that is killed now has run until now
         for pid in watchdog.tick(read_beats(folder)) if watchdog is not None else []:
             _kill(pid)
-        absent_ticks = 0 if runs(folder) else absent_ticks + 1
         if stand_in is not None and absent_ticks >= MAX_ABSENT_TICKS:
             stand_in.start()
         notify("WATCHDOG=1")  # supervisord is alive: it has just sent an event

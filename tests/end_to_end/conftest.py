@@ -83,12 +83,13 @@ def start_chorus(
     variables: dict[str, str] | None = None,
     timeout: float = TIMEOUT,
     host_name: str = "127.0.0.1",
+    begin: str = "Chorus is ready",
     **settings: object,
 ) -> Iterator[Chorus]:
     """Run `chorus serve` on a free port with these options and settings; it is ready when the block begins.
 
-    `host_name` is the host of its URL, if its options make it listen elsewhere. `variables` are further environment
-    variables. The audio cache is off unless `cache_mib` is set.
+    `host_name` is the host of its URL, if its options make it listen elsewhere. The block begins once its log says
+    `begin`. `variables` are further environment variables. The audio cache is off unless `cache_mib` is set.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
@@ -98,7 +99,7 @@ def start_chorus(
         env = environment(**(own | settings | {"run_dir": run_dir})) | (variables or {})
         with running([CHORUS, "serve", "--port", str(port), *options], log=log, cwd=ROOT, env=env) as process:
             try:
-                await_ready(process, lambda: b"Chorus is ready" in log.read_bytes(), timeout=timeout)
+                await_ready(process, lambda: begin in log.read_text(), timeout=timeout)
                 yield Chorus(f"http://{host_name}:{port}", run_dir, process, log)
             except ProcessEndedError as error:
                 raise AssertionError(log.read_text()) from error

@@ -124,7 +124,8 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
             assert texts.keys().isdisjoint(before), "a segment that is kept is not spoken again"
             assert len(kept()) >= kill - 2, "each worker may have had one that was counted, and not yet written"
         before = kept()
-        with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
+        # Asked before the balancer accepts connections: it answers at once, while the other segments are to be spoken.
+        with start_chorus(*OPTIONS, data_dir=data, begin="spawned: 'balancer'", **SETTINGS) as chorus:
             resumed = status(chorus, job_id)
             assert resumed["state"] in ("queued", "running")
             assert (resumed["segments"], resumed["segmentsDone"] >= len(before)) == (len(SEGMENTS), True)

@@ -198,7 +198,8 @@ def test_a_balancer_that_stands_still_is_replaced() -> None:
     with start_chorus("--workers", "1", balancer_watchdog_seconds=5) as chorus:
         stopped = balancer_of(chorus)
         stopped.suspend()
-        assert httpx.get(f"{chorus.url}/ready", timeout=TIMEOUT * 2).status_code == 200
+        answer = httpx.get(f"{chorus.url}/ready", timeout=TIMEOUT * 2)
+        assert answer.status_code == 200, answer.text
         assert stopped not in balancers_of(chorus)
         assert f"the event loop of the balancer (pid {stopped.pid}) stands still" in chorus.log.read_text()
         assert chorus.metric("chorus_workers_lost_total") == 0

@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import signal
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import pytest
 
@@ -69,20 +72,36 @@ def test_systemd_is_told_that_supervisord_is_alive(run_dir: Path, monkeypatch: p
         assert systemd.recv(100) == b"WATCHDOG=1"
 
 
-def test_the_stand_in_answers_once_no_balancer_has_run_for_two_ticks(tmp_path: Path) -> None:
-    ticks: list[int] = []
+def test_the_stand_in_answers_once_no_balancer_has_run_for_three_ticks(tmp_path: Path) -> None:
+    answers, ticks = io.StringIO(), list[int]()
 
     class Recorder(StandIn):
         def start(self) -> None:
             ticks.append(answers.getvalue().count("OK"))
 
-    answers = io.StringIO()
-    run(tmp_path, None, io.StringIO(3 * TICK), answers, Recorder([], lambda: False))
-    assert ticks == [1, 2]
-    ticks.clear()
+    def run_ticks(events: TextIO, watchdog: Watchdog | None = None) -> None:
+        answers.seek(0)
+        answers.truncate()
+        ticks.clear()
+        run(tmp_path, watchdog, events, answers, Recorder([], lambda: False))
+
+    run_ticks(io.StringIO(4 * TICK))
+    assert ticks == [2, 3]
     with subprocess.Popen([sys.executable, "-c", "input()", "balancer"], stdin=subprocess.PIPE) as balancer:
         (tmp_path / f"balancer{heartbeat.SUFFIX}").write_bytes(balancer.pid.to_bytes(8, sys.byteorder) + bytes(8))
         wait_until(lambda: runs(tmp_path))  # a process has no command line while it replaces its program
-        run(tmp_path, None, io.StringIO(3 * TICK), io.StringIO(), Recorder([], lambda: False))
-        balancer.communicate(b"\n")
-    assert ticks == []
+        run_ticks(io.StringIO(4 * TICK))
+        assert ticks == []
+        reading, writing = os.pipe()
+
+        def send_ticks() -> None:
+            with os.fdopen(writing, "w") as events:
+                print(2 * TICK, end="", file=events, flush=True)
+                assert balancer.wait() == -signal.SIGKILL
+                print(3 * TICK, end="", file=events)
+
+        with ThreadPoolExecutor() as threads, os.fdopen(reading) as events:
+            sent = threads.submit(send_ticks)
+            run_ticks(events, Watchdog(5))  # silent since the first tick, it is killed at the second
+            sent.result()
+    assert ticks == [4]
