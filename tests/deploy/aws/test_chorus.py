@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import cfnlint.api
 import pytest
-from cfnlint.decode import cfn_yaml
 from moto import mock_aws
 
 from balancer.settings import Settings
 from deploy.aws import host_agent
+from tests.support import cloudformation
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "aws"
@@ -55,9 +54,8 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
-    """The template as CloudFormation reads it: `!Ref` is {"Ref": …}, and so on."""
-    loaded: dict[str, Any] = json.loads(json.dumps(cfn_yaml.load(str(TEMPLATE))))
-    return loaded
+    """The template as CloudFormation reads it."""
+    return cloudformation.load(TEMPLATE)
 
 
 @pytest.fixture(scope="module", params=["trial", "production"])
@@ -136,7 +134,7 @@ def settings_written(setup: str) -> dict[str, str]:
 
 
 def test_cfn_lint_finds_nothing() -> None:
-    found = [str(match) for match in cfnlint.api.lint(TEMPLATE.read_text())]
+    found = cloudformation.lint(TEMPLATE)
     # Of 2026, and known to cfn-lint from 1.58 on, which needs a newer sympy than torch.
     assert [message for message in found if "'AutoScalingInstanceRefresh' was unexpected" not in message] == []
 

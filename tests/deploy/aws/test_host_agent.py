@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 from botocore.stub import Stubber
-from cfnlint.decode import cfn_yaml
 
 from balancer.api.models import Health, MetricsSummary
 from deploy.aws import host_agent
+from tests.support import cloudformation
 
 TEMPLATE = Path(host_agent.__file__).with_name("chorus.yaml")
 MAC = "0e:49:61:0f:c3:11"
@@ -103,7 +103,7 @@ def completing(member: host_agent.GroupMember, hook: str) -> Iterator[None]:
 def policies() -> list[dict[str, Any]]:
     """The metrics that the group's policies follow, for the group `speech`."""
     template: dict[str, Any] = json.loads(
-        json.dumps(cfn_yaml.load(str(TEMPLATE))).replace('{"Ref": "Group"}', '"speech"')
+        json.dumps(cloudformation.load(TEMPLATE)).replace('{"Ref": "Group"}', '"speech"')
     )
     return [
         resource["Properties"]["TargetTrackingConfiguration"]["CustomizedMetricSpecification"]
