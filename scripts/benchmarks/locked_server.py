@@ -27,9 +27,12 @@ from worker.cards import CARDS
 from worker.contract import SAMPLE_BYTES
 from worker.engines.base import Cancellation
 from worker.engines.chatterbox.token_budget import token_budget
-from worker.engines.chatterbox.upstream import loading, patches
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
 from worker.runner import WARM_UP_TEXT, WARM_UP_TOKENS, to_pcm
 from worker.stage_timer import StageTimer
+
+with lean_imports():  # as workers do; it changes nothing but the time of a start
+    from worker.engines.chatterbox.upstream import loading, patches
 
 LOADERS = ("upstream", "ours")
 

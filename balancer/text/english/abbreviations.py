@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from balancer.text.english.rules import At, rule
+from balancer.text.english.rules import GAP, At, rule
 
 _TITLES = {
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Prof": "Professor", "Rev": "Reverend",
@@ -143,16 +143,16 @@ RULES = (
         at=At.capitals,
     ),
     rule(
-        r"\b(DR|MR|MRS|MS|PROF|GEN|ST)\.(?=\s[A-Z])",
+        rf"\b(DR|MR|MRS|MS|PROF|GEN|ST)\.(?={GAP}[A-Z])",
         lambda match: _TITLES[match[1].capitalize()].upper(),
         at=At.capitals,
     ),
     rule(
-        rf"\b({_alternatives(_TITLES)})\.(?=\s[^\W\d_a-z]|\s(?:and|&)\s)",
+        rf"\b({_alternatives(_TITLES)})\.(?={GAP}(?:[^\W\d_a-z]|(?:and|&)\s))",
         lambda match: _TITLES[match[1]],
         at=At.capitals,
     ),
-    rule(r"\b(Mr|Mrs|Ms|Dr|Prof)(?=\s[A-Z][a-z])", lambda match: _TITLES[match[1]], at=At.capitals),
+    rule(rf"\b(Mr|Mrs|Ms|Dr|Prof)(?={GAP}[A-Z][a-z])", lambda match: _TITLES[match[1]], at=At.capitals),
     rule(rf"(?<![\w.])(?:{_alternatives(_DEGREES)})(?!\w)", _degree, at=At.capitals),
     rule(rf"(?<![\w./])(?:{_alternatives(_ANYWHERE)})(?![\w.])", _anywhere, needs=tuple(_ANYWHERE)),
     rule(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from balancer.text.english.cardinals import cardinal, ordinal, pair, year
-from balancer.text.english.rules import At, rule
+from balancer.text.english.rules import GAP, At, rule
 
 MONTHS = tuple("January February March April May June July August September October November December".split())
 _DAYS_OF_MONTHS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
@@ -146,7 +146,7 @@ RULES = (
     rule(r"(?<![\w.,])(1[0-9]|20|21)([0-9])0'?s\b", _decade, at=At.numbers),
     rule(r"(?<![\w.,$])'?()([2-9])0'?s\b", _decade, at=At.numbers),
     rule(rf"(?<![\w.,/-])({_YEAR})\s?[-\u2013]\s?({_YEAR}|[0-9]{{2}})(?![\w-]|[.,]\d)", _years, at=At.numbers),
-    rule(rf"\b({_SHORT_MONTH})\.(?=\s[^\W\d_]|,)", lambda match: _MONTH_NAMES[match[1]], needs=_NAMED, at=At.capitals),
+    rule(rf"\b({_SHORT_MONTH})\.(?={GAP}[^\W_]|,)", lambda match: _MONTH_NAMES[match[1]], needs=_NAMED, at=At.capitals),
     rule(
         rf"\b({_DAY})\b\.?\s?[-\u2013]\s?({_DAY})\b\.?",
         lambda match: f"{_DAYS[match[1]]} to {_DAYS[match[2]]}",
@@ -154,7 +154,7 @@ RULES = (
         at=At.capitals,
     ),
     rule(
-        r"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=\s?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)",
+        rf"\b(Mon|Tues?|Wed|Thu|Thurs?|Fri)\.(?=(?:{GAP})?[,\w]|$)(?!\s[A-Z][a-z]+ed\b)",
         lambda match: _DAYS[match[1]],
         needs=_DAYS_NAMED,
         at=At.capitals,

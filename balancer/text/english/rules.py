@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 
 from balancer.text.guard import is_complete
+from balancer.text.marks import PAUSE_MARKS
+
+GAP = rf"[\s{PAUSE_MARKS}]+"
+"""What is between two words, for a look ahead: white space, a pause that the text asks for, or both."""
 
 _DIGIT = re.compile(r"\d")
 _NUMERIC = re.compile("[\\d$\u00a2-\u00a5\u20a0-\u20cf]")

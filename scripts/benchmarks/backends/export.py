@@ -15,8 +15,11 @@ from scripts.benchmarks.backends import inputs
 from scripts.benchmarks.backends.backend import Workload
 from scripts.benchmarks.backends.inputs import Arrays, KVCacheShape
 from scripts.benchmarks.backends.steps import DecodeStep, EstimatorStep, as_tensors
-from worker.engines.chatterbox.upstream import patches
-from worker.engines.chatterbox.upstream.loading import load
+from worker.engines.chatterbox.upstream.lean_imports import lean_imports
+
+with lean_imports():
+    from worker.engines.chatterbox.upstream import patches
+    from worker.engines.chatterbox.upstream.loading import load
 
 OPSET = 17
 ACCURACY_LEVEL = 4

@@ -52,7 +52,10 @@ def load_backend(
 @cache
 def _model(engine: str, weights: Path, threads: int) -> Any:
     from worker.cpu_affinity import limit_torch  # noqa: PLC0415
-    from worker.engines.chatterbox.upstream import loading, patches  # noqa: PLC0415
+    from worker.engines.chatterbox.upstream.lean_imports import lean_imports  # noqa: PLC0415
+
+    with lean_imports():
+        from worker.engines.chatterbox.upstream import loading, patches  # noqa: PLC0415
 
     limit_torch(threads)
     patches.install()

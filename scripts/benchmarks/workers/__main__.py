@@ -169,7 +169,7 @@ def _fill_page_cache(weights: Path) -> None:
         with file.open("rb") as opened:
             while opened.read(2**24):
                 pass
-    libraries = "import chatterbox.tts, chatterbox.tts_turbo, uvicorn"
+    libraries = "import scripts.benchmarks.locked_server, worker.engines.chatterbox.stock"
     subprocess.run([sys.executable, "-W", "ignore", "-c", libraries], check=True)
 
 

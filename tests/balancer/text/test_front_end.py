@@ -68,8 +68,22 @@ def test_the_result_is_bounded_stable_and_without_markup(text: str) -> None:
     assert not any(character in result for character in "\0\x1b\u200b\u00ad\U0001f600")
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Dr.[pause]Smith met Mr. [pause] and Mrs. Jones.", "Doctor Smith met Mister and Missus Jones."),
+        ("See you in Jan.[pause]we said, or on Mon.[pause]then.", "See you in January we said, or on Monday then."),
+        ("It was Sept.[pause]11 people came.", "It was September eleven people came."),
+    ],
+)
+def test_an_abbreviation_before_a_pause_is_read_as_before_a_space(text: str, expected: str) -> None:
+    assert words_of(said(text)) == words_of(expected)
+
+
 @given(TEXTS)
 @settings(max_examples=300, deadline=None)
+@example("Jan.[pause]a")
+@example("Dr.[pause]NASA")
 def test_what_has_been_said_stays_as_it_is(text: str) -> None:
     try:
         once = said(text)
