@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakValueDictionary
 
 from limits import (
@@ -34,7 +34,9 @@ from limits.errors import StorageError
 from balancer.access.api_keys import ApiKey
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
-from balancer.redis_client import RedisClient
+
+if TYPE_CHECKING:
+    from balancer.redis_client import RedisClient
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from balancer.access.api_keys import KeysFileError, read_keys
 from balancer.access.exposure import ExposureError, check_exposure
-from balancer.redis_client import is_cluster
 from balancer.requests.bodies import DEFAULT_VOICE
 from balancer.settings import Settings
 from balancer.settings_groups import StorageSettings, stand_in_home
@@ -110,7 +109,11 @@ def _check_home(settings: Settings) -> None:
 
 def _check_redis(storage: StorageSettings) -> None:
     """Refuse a cluster: one script changes keys that it keeps on several nodes. A Redis that is away may come later."""
-    if storage.redis_url is not None and asyncio.run(is_cluster(storage.redis_url.get_secret_value())):
+    if storage.redis_url is None:
+        return
+    from balancer.redis_client import is_cluster  # noqa: PLC0415 - loaded only where there is a Redis
+
+    if asyncio.run(is_cluster(storage.redis_url.get_secret_value())):
         raise LaunchError(
             "CHORUS_REDIS_URL names a node of a Redis Cluster, which cannot hold jobs; use one primary with replicas "
             "and Sentinel, such as redis+sentinel://host:26379/chorus/0"

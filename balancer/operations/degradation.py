@@ -9,9 +9,12 @@ import asyncio
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from balancer.redis_client import RedisClient
 from balancer.thread_pool import ThreadPool
+
+if TYPE_CHECKING:
+    from balancer.redis_client import RedisClient
 
 CHECK_INTERVAL_SECONDS = 5.0
 MAX_WRITE_SECONDS = 2.0
