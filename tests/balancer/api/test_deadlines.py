@@ -12,8 +12,9 @@ import pytest
 from tests.support.harness import Server, serve_stub, wait_until
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
+    """A server with a stub worker, shared by the tests of this module: each leaves it idle."""
     with serve_stub() as running:
         yield running
 
