@@ -17,7 +17,7 @@ from balancer.host.processes import await_ready, free_port, running
 from balancer.settings_groups import REPOSITORY
 
 START_SECONDS = 20.0
-SHIPPED_SERVER = "server host1 127.0.0.1:5000"
+SHIPPED_SERVER = 'server host1 "${HOST1-127.0.0.1}:5000"'
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from urllib.parse import urlsplit
 from balancer.host.processes import await_ready, free_port, running
 from tests.support.harness import ROOT, TIMEOUT
 
+HAPROXY_SERVER = '"${HOST1-127.0.0.1}:5000"'
+"""The server's address in `deploy/haproxy.cfg`: compose gives it another host."""
+
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin"
 
 _NGINX = """\
@@ -38,7 +41,7 @@ def start_nginx(folder: Path, *servers: str) -> Iterator[str]:
     deployed = _deployed("nginx.conf", servers).replace("listen 8080", f"listen 127.0.0.1:{port}")
     configuration = folder / "nginx.conf"
     configuration.write_text(_NGINX.format(folder=folder, deployed=deployed))
-    command: list[str | Path] = [_program("nginx"), "-p", folder, "-e", folder / "nginx.log", "-c", configuration]
+    command: list[str | Path] = [program("nginx"), "-p", folder, "-e", folder / "nginx.log", "-c", configuration]
     with _proxy(command, port, folder / "nginx.out") as url:
         yield url
 
@@ -51,14 +54,14 @@ def start_haproxy(folder: Path, *servers: str, agent_port: int = 5001) -> Iterat
     deployed = _deployed("haproxy.cfg", servers).replace("agent-port 5001", f"agent-port {agent_port}")
     own = f"bind 127.0.0.1:{port}\n    stats enable\n    stats uri /stats"
     configuration.write_text(deployed.replace("bind :8080", own))
-    with _proxy([_program("haproxy"), "-db", "-f", configuration], port, folder / "haproxy.out") as url:
+    with _proxy([program("haproxy"), "-db", "-f", configuration], port, folder / "haproxy.out") as url:
         yield url
 
 
 def _deployed(name: str, servers: Sequence[str]) -> str:
     """The configuration, in which the line of its only server is repeated for each of these."""
     lines = []
-    for line in (ROOT / "deploy" / name).read_text().splitlines():
+    for line in (ROOT / "deploy" / name).read_text().replace(HAPROXY_SERVER, "127.0.0.1:5000").splitlines():
         listed = (
             [line]
             if "127.0.0.1:5000" not in line
@@ -71,7 +74,8 @@ def _deployed(name: str, servers: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of an installed program."""
     path = shutil.which(name) or shutil.which(name, path=_SYSTEM_PATH)
     assert path is not None, f"{name} is not installed"
     return path
