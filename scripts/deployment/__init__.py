@@ -2,7 +2,8 @@
 
 systemd_trial     deploy/install, upgrade and uninstall under a real systemd
 container_trial   deploy/Containerfile with podman
+compose_trial     deploy/compose.yaml with podman-compose
 bare_root         a Debian without anything, and how it is booted
-containers        podman, with storage of its own
+containers        podman and podman-compose, with storage of their own
 steady_load       callers that speak all the time, and count what fails
 """

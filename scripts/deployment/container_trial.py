@@ -1,4 +1,4 @@
-"""Builds the image of deploy/Containerfile on a bare Debian, runs it as an operator does, and prints what it saw.
+"""Builds the image of deploy/Containerfile on a bare Debian, runs it alone and by compose, and prints what it saw.
 
 It needs the network, to install packages. The bare Debian is kept in a cache folder.
 """
@@ -6,9 +6,12 @@ It needs the network, to install packages. The bare Debian is kept in a cache fo
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +21,7 @@ import typer
 from balancer.host.processes import free_port
 from balancer.settings_groups import REPOSITORY
 from scripts.deployment.bare_root import RootError, make_root
+from scripts.deployment.compose_trial import ComposeTrial
 from scripts.deployment.containers import IMAGE, Podman
 from scripts.deployment.steady_load import Tally, in_flight, speak, until
 from scripts.support.check import Check
@@ -27,15 +31,21 @@ from scripts.support.servers import interrupt_on_signals
 
 REQUESTS_AT_STOP = 8
 READY_SECONDS = 90.0
+TRIAL_SECONDS = 600.0
 KEY = "a-key-of-the-trial-only"
+
+
+class OverdueError(RuntimeError):
+    """The trial takes too long."""
 
 
 class ContainerTrial:
     """The steps with one image, and what was seen at each."""
 
-    def __init__(self, podman: Podman, folder: Path) -> None:
+    def __init__(self, podman: Podman, folder: Path, revision: str) -> None:
         self._podman = podman
         self._folder = folder
+        self._revision = revision
         self._port = free_port()
         self._url = f"http://127.0.0.1:{self._port}"
         self.checks: list[Check] = []
@@ -56,10 +66,7 @@ class ContainerTrial:
     def _build(self) -> None:
         """Building the image."""
         begun = time.monotonic()
-        revision = subprocess.run(
-            ["git", "-C", REPOSITORY, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        self._podman.build(REPOSITORY, revision)
+        self._podman.build(REPOSITORY, self._revision)
         size = int(self._podman.read("image", "inspect", "--format={{.Size}}", IMAGE))
         self._see("podman build", f"{time.monotonic() - begun:.0f} s, {size / 1e6:.0f} MB with its base", True)
 
@@ -130,31 +137,59 @@ def main(
     ),
     folder: Annotated[Path | None, typer.Option(help="Folder of the trial; default: a temporary one.")] = None,
 ) -> None:
-    """Build an image of this checkout on a bare Debian, run it, and print a table.
+    """Build an image of this checkout on a bare Debian, run it, alone and by deploy/compose.yaml, and print a table.
 
-    Exit code: 0 all held, 1 something did not, 2 wrong usage. It takes up to ten minutes.
+    Exit code: 0 all held, 1 something did not, 2 wrong usage. It takes ten minutes at most.
     """
     interrupt_on_signals()
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chorus-container-", dir=folder) as name:
         podman = Podman(Path(name))
-        trial = ContainerTrial(podman, Path(name))
+        revision = _revision()
+        trials = ContainerTrial(podman, Path(name), revision), ComposeTrial(podman, Path(name), revision)
+        checks = trials[0].checks
         try:
-            report_progress("Making a bare Debian")
-            make_root(cache, Path(name) / "root")
-            podman.import_root(Path(name) / "root")
-            trial.run()
+            with _within(TRIAL_SECONDS):
+                report_progress("Making a bare Debian")
+                make_root(cache, Path(name) / "root")
+                podman.import_root(Path(name) / "root")
+                for trial in trials:
+                    checks = trial.checks
+                    trial.run()
         except subprocess.CalledProcessError as error:
-            trial.checks.append(Check(str(error.cmd[-1]), f"{error}: {(error.stderr or '')[-2000:]}", holds=False))
+            checks.append(Check(str(error.cmd[-1]), f"{error}: {(error.stderr or '')[-2000:]}", holds=False))
+        except (OverdueError, httpx.HTTPError) as error:
+            checks.append(Check("the trial's end", repr(error), holds=False))
         except (RootError, subprocess.SubprocessError, OSError) as error:
             fail("scripts/try_container", error)
         finally:
             podman.remove_storage()
     typer.echo(f"{machine()}\n{time.monotonic() - begun:.0f} s\n")
-    rows = [(check.name, check.value, "holds" if check.holds else "DOES NOT HOLD") for check in trial.checks]
+    checks = [check for trial in trials for check in trial.checks]
+    rows = [(check.name, check.value, "holds" if check.holds else "DOES NOT HOLD") for check in checks]
     typer.echo(table(["what", "seen", ""], rows))
-    if not all(check.holds for check in trial.checks):
+    if not all(check.holds for check in checks):
         raise typer.Exit(1)
+
+
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Raises OverdueError in the block if it takes longer."""
+
+    def end(*_: object) -> None:
+        raise OverdueError(f"not reached within {seconds:.0f} s")
+
+    signal.signal(signal.SIGALRM, end)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def _revision() -> str:
+    command = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

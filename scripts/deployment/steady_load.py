@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -79,24 +79,30 @@ def speak(client: httpx.Client, text: str) -> str | None:
 
 
 @contextmanager
-def in_flight(url: str, number: int, tally: Tally) -> Iterator[None]:
-    """Has so many requests under way for the block, each of one utterance; its end waits for their answers."""
+def in_flight(url: str, number: int, tally: Tally, key: str | None = None) -> Iterator[None]:
+    """Has so many requests under way for the block, each of one utterance; its end waits for their answers.
+
+    `key` is the API key, if there is one.
+    """
 
     def call(client: httpx.Client, index: int) -> None:
         text = f"Request {index} is in flight when the server is told to stop, and is answered."
         tally.add(speak(client, text))
 
-    with _calling(url, number, call):
-        until(lambda: _utterances(url) + tally.answered + tally.failed >= number, TIMEOUT_SECONDS)
+    headers = bearer(key)
+    with _calling(url, number, call, headers):
+        until(lambda: _utterances(url, headers) + tally.answered + tally.failed >= number, TIMEOUT_SECONDS)
         yield
 
 
 @contextmanager
-def _calling(url: str, callers: int, call: Callable[[httpx.Client, int], None]) -> Iterator[None]:
+def _calling(
+    url: str, callers: int, call: Callable[[httpx.Client, int], None], headers: Mapping[str, str] | None = None
+) -> Iterator[None]:
     """Run `call` in a thread for each caller, which has a number; the end of the block waits for all of them."""
 
     def run(caller: int) -> None:
-        with httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+        with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             call(client, caller)
 
     threads = [threading.Thread(target=run, args=(caller,)) for caller in range(callers)]
@@ -109,9 +115,14 @@ def _calling(url: str, callers: int, call: Callable[[httpx.Client, int], None]) 
             thread.join()
 
 
-def _utterances(url: str) -> int:
+def bearer(key: str | None) -> dict[str, str]:
+    """The header that carries an API key."""
+    return {} if key is None else {"Authorization": f"Bearer {key}"}
+
+
+def _utterances(url: str, headers: Mapping[str, str]) -> int:
     """The utterances that the server knows of, queued and running."""
-    health = httpx.get(f"{url}/health", trust_env=False).json()
+    health = httpx.get(f"{url}/health", headers=headers, trust_env=False).json()
     return int(health["queueDepth"] + sum(worker["in_flight"] for worker in health["workers"] if "in_flight" in worker))
 
 
