@@ -126,7 +126,8 @@ class SystemdTrial:
             self._host.run("/opt/chorus/current/deploy/upgrade")
         seconds = time.monotonic() - begun
         self._see("deploy/upgrade under load", f"{tally.describe()}, {seconds:.0f} s", tally.failed == 0)
-        self._see("all run the new release", self._releases(), self._releases() == [commit[:12]])
+        alone = self._come_to_run([commit[:12]])
+        self._see("all run the new release", self._releases(), alone)
 
     def _broken_worker(self) -> None:
         """Upgrading to a release whose worker does not start."""
@@ -144,7 +145,7 @@ class SystemdTrial:
             upgrade = f"CHORUS_UPGRADE_PATIENCE={PATIENCE_SECONDS} /opt/chorus/current/deploy/upgrade"
             done = self._host.run(upgrade, check=False)
         seconds = time.monotonic() - begun
-        whole = done.returncode == 1 and tally.failed == 0 and self._releases() == before
+        whole = done.returncode == 1 and tally.failed == 0 and self._come_to_run(before)
         self._see(
             f"an upgrade that breaks {part}",
             f"exit code {done.returncode}, {tally.describe()}, {self._releases()} again after {seconds:.0f} s",
@@ -193,6 +194,10 @@ class SystemdTrial:
         path.write_text(path.read_text(encoding="utf-8") + text, encoding="utf-8")
         self._host.run(f"git -C {CHECKOUT} -c user.name=trial -c user.email=trial@localhost commit -qam trial")
         return self._host.read(f"git -C {CHECKOUT} rev-parse HEAD")
+
+    def _come_to_run(self, releases: list[str]) -> bool:
+        """Whether all run these before long: the former balancer ends once its busy clients have reconnected."""
+        return until(lambda: self._releases() == releases, RETURN_SECONDS)
 
     def _releases(self) -> list[str]:
         """The releases that workers and balancer run."""
