@@ -20,7 +20,7 @@ MAX_PROCESSES = 4096
 BUILD_SECONDS = 450.0
 MOUNTED_FOR_PIP = ("/etc/ssl/certs", "/etc/pip.conf", "/etc/xdg/pip")
 """How pip is configured on this host."""
-PODMAN_COMPOSE = "podman-compose>=1.3"
+PODMAN_COMPOSE = "podman-compose>=1.5"
 """Older ones, such as Debian 12's, know neither a container's address nor the time that it has to stop."""
 
 
