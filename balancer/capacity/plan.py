@@ -30,8 +30,8 @@ class PlannedHosts:
     hosts: int
     rate: float
     """Requests per second of all together, at the target."""
-    short_p95: float
-    """Of texts of one sentence at that rate, in seconds."""
+    short_p95: float | None
+    """Of texts of one sentence at that rate, in seconds; None if the texts are not those of the built-in mix."""
 
 
 @dataclass(frozen=True)

@@ -284,7 +284,7 @@ def _plan(study: Study, prices: Prices, plan: Plan) -> str:
                 str(row.size.workers),
                 str(row.size.all_slots),
                 f"{60 * row.rate:,.0f}",
-                f"{row.short_p95:.3f}",
+                "" if row.short_p95 is None else f"{row.short_p95:.3f}",
                 "" if price is None else f"{price * 730:,.0f}",
             )
         )

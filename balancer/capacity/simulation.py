@@ -42,7 +42,8 @@ class Simulated:
     rate: float
     latency_mean: float
     latency_p95: float
-    short_p95: float
+    short_p95: float | None
+    """Of texts of one sentence; None if there are none."""
     first_sound_p95: float
     gaps: int
 
@@ -189,7 +190,7 @@ def _summarise(rate: float, counted: Sequence[SimulatedRequest]) -> Simulated:
         rate=rate,
         latency_mean=float(np.mean(latencies)) if latencies else 0.0,
         latency_p95=_p95(latencies),
-        short_p95=_p95(short),
+        short_p95=_p95(short) if short else None,
         first_sound_p95=_p95(first_sounds),
         gaps=sum(request.gaps for request in counted),
     )

@@ -92,7 +92,9 @@ def test_what_the_target_does_not_allow_is_no_knee() -> None:
 @cache
 def short_p95(hosts: int, workers: int, load: float) -> float:
     fleet = Fleet(model(0.2, tuple(np.linspace(0.5, 1.5, 21).tolist())), HostSize(workers), hosts)
-    return fleet.simulate(SHORT, load * fleet.limit(SHORT), 3_000).short_p95
+    p95 = fleet.simulate(SHORT, load * fleet.limit(SHORT), 3_000).short_p95
+    assert p95 is not None
+    return p95
 
 
 @pytest.mark.parametrize("hosts", [4, 64])
@@ -107,8 +109,14 @@ def test_short_texts_do_not_wait_for_long_ones_where_hosts_tell_their_work() -> 
     rate = 0.8 * fleet.limit(texts)
     told = fleet.simulate(texts, rate, 4_000)
     untold = fleet.simulate(texts, rate, 4_000, router=lambda hosts: LeastConnections(hosts, math.inf))
+    assert told.short_p95 is not None
+    assert untold.short_p95 is not None
     assert told.short_p95 < 0.9 * untold.short_p95
     assert told.latency_p95 < 0.9 * untold.latency_p95
+
+
+def test_texts_of_which_none_is_short_have_no_time_of_short_ones() -> None:
+    assert Fleet(model(1.0), HostSize(2)).simulate([SimulatedText((60,))], 1.0, 100).short_p95 is None
 
 
 def test_a_simulation_can_be_repeated() -> None:
