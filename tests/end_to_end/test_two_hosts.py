@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.end_to_end.conftest import Chorus, start_chorus
-from tests.support.harness import TIMEOUT, wait_until
+from tests.support.harness import ROOT, TIMEOUT, wait_until
 from tests.support.redis_server import RedisServer
 
 LINES = {"Content-Type": "application/x-ndjson"}
 
 
 @pytest.fixture(scope="module")
-def hosts(redis: RedisServer) -> Iterator[list[Chorus]]:
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of voices that the hosts share."""
+    folder = tmp_path_factory.mktemp("shared") / "voices"
+    shutil.copytree(ROOT / "voices" / "default", folder / "default")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hosts(redis: RedisServer, voices: Path) -> Iterator[list[Chorus]]:
     with ExitStack() as running:
         yield [
             running.enter_context(
@@ -31,6 +41,7 @@ def hosts(redis: RedisServer) -> Iterator[list[Chorus]]:
                     address,
                     host_name=address,
                     redis_url=redis.url,
+                    voices_dir=voices,
                     cache_mib=64,
                     rate_requests_per_minute=200,
                 )
@@ -45,6 +56,25 @@ def test_audio_kept_by_one_serves_the_other(hosts: list[Chorus]) -> None:
     assert first.headers["x-cache"] == "miss"
     wait_until(lambda: httpx.post(f"{hosts[1].url}/tts", json=body).headers["x-cache"] == "hit")
     assert httpx.post(f"{hosts[1].url}/tts", json=body).content == first.content
+
+
+def test_a_voice_in_the_shared_folder_is_spoken_by_both_until_it_is_removed(hosts: list[Chorus], voices: Path) -> None:
+    def speak(host: Chorus) -> httpx.Response:
+        return httpx.post(f"{host.url}/tts", json={"text": "It is spoken here, too.", "character": "narrator"})
+
+    def listed(host: Chorus) -> set[str]:
+        return {voice["name"] for voice in httpx.get(f"{host.url}/v1/audio/voices").json()["data"]}
+
+    assert [speak(host).json()["error"]["code"] for host in hosts] == ["voice_not_found"] * 2
+    (voices / "narrator").mkdir()
+    (voices / "narrator" / "voice.toml").write_text('name = "narrator"\nengine = "*"\n')
+    for host in hosts:
+        wait_until(lambda: "narrator" in listed(host))  # noqa: B023
+        assert speak(host).status_code == 200
+    shutil.rmtree(voices / "narrator")
+    for host in hosts:
+        wait_until(lambda: "narrator" not in listed(host))  # noqa: B023
+        assert speak(host).json()["error"]["code"] == "voice_not_found"
 
 
 def test_jobs_are_done_by_both_and_known_to_either(hosts: list[Chorus]) -> None:
