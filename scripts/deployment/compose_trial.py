@@ -19,7 +19,7 @@ import httpx
 from balancer.host.processes import free_port
 from balancer.settings_groups import REPOSITORY
 from scripts.deployment.containers import BASE, Compose, Podman
-from scripts.deployment.steady_load import Tally, bearer, in_flight, speak, until
+from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, until
 from scripts.support.check import Check
 from scripts.support.console import report_progress
 
@@ -40,7 +40,6 @@ WORKDIR /data
 CMD ["redis-server"]
 """,
 }
-KEY = "a-key-of-the-trial-only"
 SERVICES = ("chorus", "haproxy", "redis")
 REQUESTS_AT_DOWN = 8
 READY_SECONDS = 90.0

@@ -23,7 +23,7 @@ from balancer.settings_groups import REPOSITORY
 from scripts.deployment.bare_root import RootError, make_root
 from scripts.deployment.compose_trial import ComposeTrial
 from scripts.deployment.containers import IMAGE, Podman
-from scripts.deployment.steady_load import Tally, in_flight, speak, until
+from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, until
 from scripts.support.check import Check
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, table
@@ -32,7 +32,6 @@ from scripts.support.servers import interrupt_on_signals
 REQUESTS_AT_STOP = 8
 READY_SECONDS = 90.0
 TRIAL_SECONDS = 600.0
-KEY = "a-key-of-the-trial-only"
 
 
 class OverdueError(RuntimeError):
@@ -113,10 +112,7 @@ class ContainerTrial:
         with self._podman.container(*self._options(), mounted, "--env=CHORUS_LOG_FORMAT=json") as name:
             until(self._ready, READY_SECONDS)
             path = f"{self._url}/v1/audio/voices"
-            statuses = [
-                httpx.get(path, headers=headers, trust_env=False).status_code
-                for headers in ({}, {"Authorization": f"Bearer {KEY}"})
-            ]
+            statuses = [httpx.get(path, headers=headers, trust_env=False).status_code for headers in ({}, bearer(KEY))]
             self._see("an API key as a secret: without, with", statuses, statuses == [401, 200])
             log = self._podman.run("logs", name)
         lines = (log.stdout + log.stderr).splitlines()

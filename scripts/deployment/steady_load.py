@@ -16,6 +16,8 @@ from balancer.host.processes import wait_until
 CALLERS = 2
 PAUSE_SECONDS = 0.25
 """Between an answer and the next request of a caller: an upgrade needs some of the CPU as well."""
+KEY = "a-key-of-the-trial-only"
+"""An API key for the servers of the trials."""
 TIMEOUT_SECONDS = 60.0
 MIN_AUDIO_BYTES = 10_000
 TEXT = "Request {number} of caller {caller} is spoken while the host is changed."

@@ -19,7 +19,7 @@ import typer
 from balancer.host.processes import free_port
 from balancer.settings_groups import REPOSITORY
 from scripts.deployment.bare_root import BootedRoot, RootError, booted, make_root
-from scripts.deployment.steady_load import Tally, in_flight, speak, steady_load, until
+from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, steady_load, until
 from scripts.support.check import Check
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, table
@@ -96,14 +96,14 @@ class SystemdTrial:
         )
         settings.write_text(good, encoding="ascii")
         secret = self._host.root / "etc/chorus/credentials/api_keys"
-        secret.write_text("a-key-of-the-trial-only\n", encoding="ascii")
+        secret.write_text(f"{KEY}\n", encoding="ascii")
         self._host.run("systemctl reset-failed chorus && systemctl restart chorus")
         statuses = [
             httpx.get(f"{self._url}/v1/audio/voices", headers=headers, trust_env=False).status_code
-            for headers in ({}, {"Authorization": "Bearer a-key-of-the-trial-only"})
+            for headers in ({}, bearer(KEY))
         ]
         self._see("an API key as a credential: without, with", statuses, statuses == [401, 200])
-        leaked = self._host.read("grep -lz a-key-of-the-trial-only /proc/[0-9]*/environ 2>/dev/null || true")
+        leaked = self._host.read(f"grep -lz {KEY} /proc/[0-9]*/environ 2>/dev/null || true")
         self._see("processes with the key in their environment", leaked or "none", not leaked)
         secret.unlink()
         self._host.run("systemctl restart chorus")

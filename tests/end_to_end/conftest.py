@@ -86,10 +86,10 @@ def start_chorus(
     begin: str = "Chorus is ready",
     **settings: object,
 ) -> Iterator[Chorus]:
-    """Run `chorus serve` on a free port with these options and settings; it is ready when the block begins.
+    """Run `chorus serve` on a free port with these options and settings; the block begins once its log says `begin`.
 
-    `host_name` is the host of its URL, if its options make it listen elsewhere. The block begins once its log says
-    `begin`. `variables` are further environment variables. The audio cache is off unless `cache_mib` is set.
+    `host_name` is the host of its URL, if its options make it listen elsewhere. `variables` are further environment
+    variables. The audio cache is off unless `cache_mib` is set.
     """
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="chorus-") as folder:

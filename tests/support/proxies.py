@@ -10,10 +10,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from balancer.host.processes import await_ready, free_port, running
+from scripts.hosts.proxy import SHIPPED_SERVER
 from tests.support.harness import ROOT, TIMEOUT
-
-HAPROXY_SERVER = '"${HOST1-127.0.0.1}:5000"'
-"""The server's address in `deploy/haproxy.cfg`: compose gives it another host."""
 
 _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin"
 
@@ -60,8 +58,9 @@ def start_haproxy(folder: Path, *servers: str, agent_port: int = 5001) -> Iterat
 
 def _deployed(name: str, servers: Sequence[str]) -> str:
     """The configuration, in which the line of its only server is repeated for each of these."""
+    text = (ROOT / "deploy" / name).read_text().replace(SHIPPED_SERVER, "server host1 127.0.0.1:5000")
     lines = []
-    for line in (ROOT / "deploy" / name).read_text().replace(HAPROXY_SERVER, "127.0.0.1:5000").splitlines():
+    for line in text.splitlines():
         listed = (
             [line]
             if "127.0.0.1:5000" not in line
