@@ -56,7 +56,8 @@ def _bytecode_exists() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Whole files go to the processes of a run in this order: the longest ones first, so that all end together.
-    items.sort(key=lambda item: not any(folder in item.path.parents for folder in LONGEST))
+    longest = {path: any(map(path.is_relative_to, LONGEST)) for path in {item.path for item in items}}
+    items.sort(key=lambda item: not longest[item.path])
 
 
 def pytest_collection_finish() -> None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from hibari import Hibari
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from scipy.signal import butter, sosfilt
 
 from scripts.support.console import run_command
 from worker.engines.base import Samples
@@ -105,10 +105,9 @@ def clicks(count: int, level: float, _: np.random.Generator) -> Samples:
 
 def breath(decibels: float) -> Tail:
     """A breath of 0.4 s after 0.3 s of silence, relative to the voice."""
-    passband = butter(2, [500, 5000], "bandpass", fs=RATE, output="sos")
 
     def make(count: int, level: float, random: np.random.Generator) -> Samples:
-        noise = sosfilt(passband, random.standard_normal(count))
+        noise = _filtered(random.standard_normal(count), [500, 5000], "bandpass", order=2)
         envelope = np.zeros(count)
         start, length = round(0.3 * RATE), round(0.4 * RATE)
         envelope[start : start + length] = np.hanning(length)
@@ -133,7 +132,7 @@ def find_by_level(samples: Samples, begins: float, ends: float) -> int:
 
     Both are in dB relative to the voice; below 100 Hz nothing counts. The margin is that of the trimmer.
     """
-    levels = _levels(sosfilt(butter(4, 100, "highpass", fs=RATE, output="sos"), samples))
+    levels = _levels(_filtered(samples, 100, "highpass", order=4))
     levels -= np.percentile(levels, 95)
     runs = np.flatnonzero(np.convolve(levels >= begins, np.ones(6), "valid") >= 6)
     if not len(runs):
@@ -142,6 +141,14 @@ def find_by_level(samples: Samples, begins: float, ends: float) -> int:
     quiet = np.flatnonzero(levels[behind:] < ends)
     frames = behind + (int(quiet[0]) if len(quiet) else len(levels) - behind)
     return min(len(samples), frames * RATE // 100 + round(MARGIN_SECONDS * RATE))
+
+
+def _filtered(samples: NDArray[np.floating[Any]], hertz: float | list[float], kind: str, *, order: int) -> Samples:
+    """The samples behind a Butterworth filter with these corner frequencies."""
+    from scipy.signal import butter, sosfilt  # noqa: PLC0415 - takes a second, also where only a tail's name is needed
+
+    filtered: Samples = sosfilt(butter(order, hertz, kind, fs=RATE, output="sos"), samples)
+    return filtered
 
 
 def _levels(samples: Samples) -> Samples:
