@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from balancer.host.calibration import Calibration, Objective
 from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import CHORUS, Home, start_model, synthesize
 from tests.support.checkpoint_files import write
+from tests.support.cli import clean_shell, invoke
 from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 from tests.support.shared_folder import with_kernels
 from tests.support.tiny_models import TinyCheckpoint
@@ -145,10 +147,15 @@ def alive(process: psutil.Process) -> bool:
     ],
 )
 def test_what_cannot_be_measured_is_refused_before_anything_starts(
-    place: Place, options: list[str], code: int, message: str
+    place: Place, monkeypatch: pytest.MonkeyPatch, options: list[str], code: int, message: str
 ) -> None:
-    done = place.run("calibrate", *options)
-    assert done.returncode == code
+    clean_shell(monkeypatch, columns=200)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(tempfile, "tempdir", str(place.temporary))
+    before = psutil.Process().children(recursive=True)
+    done = invoke("calibrate", *options, **place.environment())
+    assert psutil.Process().children(recursive=True) == before
+    assert done.exit_code == code
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not place.cache.joinpath("calibrations").exists()
