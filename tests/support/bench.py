@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import typer
+from typer.testing import CliRunner, Result
 
 from tests.support.harness import ROOT, environment
 from tests.support.shared_folder import kernels_folder
@@ -73,3 +76,15 @@ def bench(program: str, *options: str, **variables: str) -> Iterator[Bench]:
 def tiny_options(checkpoints: Path) -> list[str]:
     """Options for tiny checkpoints in this folder."""
     return ["--size", "tiny", "--checkpoints", str(checkpoints)]
+
+
+def invoke(command: Callable[..., None], *options: str) -> Result:
+    """The result of a benchmark's command with options that it refuses before it starts anything, in this process."""
+    app = typer.Typer()
+    app.command()(command)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        return CliRunner().invoke(app, options, env={"COLUMNS": "200"})
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

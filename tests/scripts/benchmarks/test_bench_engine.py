@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from scripts.benchmarks.burst import BurstResult, spread_utterances
+from scripts.benchmarks.engine.__main__ import main
 from scripts.benchmarks.engine.baselines import (
     select_baselines,
     supported_precisions,
@@ -22,7 +20,7 @@ from scripts.benchmarks.engine.result import EngineResult, Footprint
 from scripts.benchmarks.engine.run import BaselineRun
 from scripts.support.memory import ProcessMemory
 from scripts.support.servers import STOCK_LOCK, STOCK_WORKERS
-from tests.support.bench import TIMEOUT, bench, tiny_options
+from tests.support.bench import TIMEOUT, bench, invoke, tiny_options
 from worker.engines.chatterbox.token_budget import token_budget
 from worker.precision import Precision, Processor, detect_processor
 
@@ -201,13 +199,6 @@ def test_all_baselines_make_the_same_audio_and_the_report_has_their_speeds(tiny_
     ],
 )
 def test_invalid_options_are_refused(options: tuple[str, str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmarks.engine", *options],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-    assert done.returncode == 2
+    done = invoke(main, *options)
+    assert done.exit_code == 2
     assert message in done.stderr
