@@ -62,9 +62,10 @@ def word_errors(text: str, audio: bytes) -> WordErrors:
     return WordErrors(found.substitutions + found.deletions + found.insertions, len(expected))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=32)
 def _transcript(audio: bytes) -> str:
-    # The readings of a text are compared with one and the same audio, of which a second takes half a second.
+    # The readings of a text are compared with one and the same audio, and answers are the same where texts and seeds
+    # are. A second of audio takes half a second.
     return recognise(decode(audio, SAMPLE_RATE))
 
 
