@@ -59,7 +59,7 @@ def test_ctrl_c_ends_all_of_it() -> None:
 
 
 def test_what_is_in_flight_is_finished_before_the_end_while_the_port_is_closed() -> None:
-    text = "The quick brown fox jumps over the lazy dog near the river bank. " * 40
+    text = "The quick brown fox jumps over the lazy dog near the river bank. " * 20
     with start_chorus("--workers", "1") as chorus, ThreadPoolExecutor(1) as client:
         answer = client.submit(httpx.post, f"{chorus.url}/tts", json={"text": text}, timeout=60)
         wait_until(lambda: chorus.workers()[0]["phase"] == "busy")
