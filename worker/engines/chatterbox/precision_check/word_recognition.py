@@ -6,12 +6,18 @@ Imports no PyTorch, so that scripts and tests can use it where PyTorch is not in
 from __future__ import annotations
 
 import re
+from functools import cache
+from threading import Lock
+from typing import Any
 
 SAMPLE_RATE = 16_000
 """Samples per second of the audio that pocketsphinx takes."""
 
 _TAG = re.compile(r"\[[^\]]*\]")
 """Turbo's tags for laughs, sighs and the like, which are not words."""
+
+_LOCK = Lock()
+"""Held by whoever uses the decoder."""
 
 
 def words(text: str) -> list[str]:
@@ -22,12 +28,20 @@ def words(text: str) -> list[str]:
 
 def recognise(pcm: bytes) -> str:
     """The words in signed 16-bit little-endian mono PCM at SAMPLE_RATE, in lower case."""
+    with _LOCK:
+        decoder = _decoder()
+        # It adapts to the loudness of each band: without this, one that is used again would recognise differently.
+        decoder.reinit_feat()
+        decoder.start_utt()
+        decoder.process_raw(pcm, full_utt=True)
+        decoder.end_utt()
+        hypothesis = decoder.hyp()
+        return hypothesis.hypstr if hypothesis is not None else ""
+
+
+@cache
+def _decoder() -> Any:
+    """The decoder of this process: to load its models takes as long as to recognise two seconds."""
     from pocketsphinx import Decoder  # noqa: PLC0415 - optional: the extra `check` brings it
 
-    # A decoder adapts to the loudness of each band, so that one that is used again would recognise differently.
-    decoder = Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
-    decoder.start_utt()
-    decoder.process_raw(pcm, full_utt=True)
-    decoder.end_utt()
-    hypothesis = decoder.hyp()
-    return hypothesis.hypstr if hypothesis is not None else ""
+    return Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
