@@ -37,6 +37,9 @@ def main() -> None:
 
     with lean_imports():
         limit_torch(arguments.threads)
+        from worker.engines.chatterbox.kernels import disk_cache  # noqa: PLC0415 - loads NumPy
+
+        disk_cache.enable(arguments.cache_dir)
         from worker.engines.base import EngineError, VoiceSource  # noqa: PLC0415 - these load numerical libraries
         from worker.engines.chatterbox.precision_check.comparison import Task, compare  # noqa: PLC0415
 
