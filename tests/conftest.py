@@ -15,7 +15,7 @@ import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.support import shared_folder, tiny_models
+from tests.support import kernel_compilation, shared_folder, tiny_models
 from tests.support.redis_server import RedisServer, start_redis
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.chatterbox.kernels import disk_cache
@@ -61,6 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
+    kernel_compilation.share()
     gc.freeze()
     gc.enable()
 
