@@ -31,7 +31,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture(scope="module")
 def ada(engines: Pair, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
-    source = cloned(tmp_path_factory.mktemp("voices"))
+    source = cloned(tmp_path_factory.mktemp("voices"), turbo=False)
     for engine in engines:
         engine.prepare(source)
     return source

@@ -46,7 +46,7 @@ async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Pa
     for name, description in (("default", 'engine = "*"'), ("ada", 'reference = "clip.wav"\nsynthetic = true')):
         (voices / name).mkdir(parents=True)
         (voices / name / "voice.toml").write_text(f'name = "{name}"\n{description}\n')
-    record(voices / "ada" / "clip.wav", speech(6.0))
+    record(voices / "ada" / "clip.wav", speech(5.2))
     draw = random.Random(0)
     used: list[int] = []
     options = worker_options(run_dir, "turbo", model_dir=tiny_checkpoint("turbo"), voices_dir=voices)

@@ -48,7 +48,7 @@ def nothing_is_left_over(batched: BatchedEngine) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def ada(batched: BatchedEngine, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
-    source = cloned(tmp_path_factory.mktemp("voices"))
+    source = cloned(tmp_path_factory.mktemp("voices"), turbo=batched.loaded.variant.turbo)
     batched.prepare(source)
     return source
 

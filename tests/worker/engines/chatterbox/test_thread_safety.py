@@ -22,7 +22,7 @@ def test_two_threads_corrupt_audio_and_the_runner_does_not(
     for name, description in (("default", 'engine = "*"'), ("ada", 'reference = "clip.wav"\nsynthetic = true')):
         (tmp_path / "voices" / name).mkdir(parents=True)
         (tmp_path / "voices" / name / "voice.toml").write_text(f'name = "{name}"\n{description}\n')
-    record(tmp_path / "voices" / "ada" / "clip.wav", speech(6.0))
+    record(tmp_path / "voices" / "ada" / "clip.wav", speech(5.2))
     program = [sys.executable, "tests/support/two_threads.py", engine, str(tiny_checkpoint(engine))]
     done = subprocess.run(
         [*program, str(with_kernels(tmp_path / "cache")), str(tmp_path / "voices")],

@@ -163,7 +163,7 @@ def test_statistics_of_each_text_and_of_all(checked: Compare) -> None:
 
 
 def test_a_cloned_voice_with_its_own_parameters(checked: Compare, tmp_path: Path) -> None:
-    source = cloned(tmp_path)
+    source = cloned(tmp_path, turbo=False)
     warm = source.voice.model_copy(update={"parameters": {"temperature": 1.3, "exaggeration": 0.7}})
     report = checked("chatterbox", source=VoiceSource(warm, source.reference), texts=TEXTS[:1])
     assert report.voice == "ada"

@@ -40,8 +40,7 @@ def stock(
 
 @pytest.fixture(scope="module")
 def ada(stock: StockEngine, tmp_path_factory: pytest.TempPathFactory) -> VoiceSource:
-    # Turbo refuses clips of 5 s. Of the others' S3Gen, which integrates in ten guided steps, each second costs more.
-    source = cloned(tmp_path_factory.mktemp("voices"), seconds=6.0 if stock.loaded.variant.turbo else 3.0)
+    source = cloned(tmp_path_factory.mktemp("voices"), turbo=stock.loaded.variant.turbo)
     stock.prepare(source)
     return source
 
