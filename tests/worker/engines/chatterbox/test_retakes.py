@@ -216,7 +216,7 @@ def test_the_end_is_trimmed_before_the_watermark(engine: Engine, monkeypatch: py
 
 def test_an_utterance_with_a_budget_of_its_own_is_taken_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     script = scripted(engine, monkeypatch, LOOP)
-    assert speak(engine, token_budget=100)[1] == Report()
+    assert speak(engine, token_budget=2 * LOOP_TOKENS)[1] == Report()
     assert script.seeds == [SEED]
 
 
