@@ -1,4 +1,4 @@
-"""The engine's own kernels against the libraries', in fp32 and in int8: products of few and many rows, and attention.
+"""The engine's own kernels against the libraries', in fp32 and in int8: products, self-attention and feed-forward.
 
 A product of few rows goes through as many layers as a model has, so that memory delivers the weights, not a cache.
 """
@@ -16,14 +16,13 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from scripts.support.console import run_command
-from worker.engines.chatterbox.kernels.attention_fp32 import attention_fp32
-from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
 from worker.engines.chatterbox.kernels.packed_gemm import PackedLinearF32, PackedLinearInt8
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
-from worker.engines.chatterbox.layers.attention import attention
+from worker.engines.chatterbox.layers.attention import attention, self_attention
+from worker.engines.chatterbox.layers.feed_forward import feed_forward
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision, detect_processor
@@ -56,13 +55,40 @@ def implementations(weight: Tensor, bias: Tensor) -> dict[str, Layer]:
 
 
 def attention_sides() -> Sides:
-    """Attention of all frames to all, by each implementation; in MKL's column that of PyTorch."""
-    qkv = torch.randn(FRAMES, 3 * HEADS * 64)
-    parts = [part.contiguous() for part in qkv.chunk(3, 1)]
-    split = [part.view(FRAMES, HEADS, 64).transpose(0, 1) for part in parts]
-    sides: Sides = {"MKL fp32": lambda: attention(*split), "own fp32": lambda: attention_fp32(*parts)}
+    """Self-attention of all frames, its layer norm and its products included; in MKL's column that of PyTorch."""
+    states, norm = torch.randn(FRAMES, CHANNELS), nn.LayerNorm(CHANNELS)
+    weights = torch.randn(3, HEADS * 64, CHANNELS) / CHANNELS**0.5
+    query, key, value = weights
+    weight = weights.flatten(0, 1)
+
+    def by_pytorch() -> Tensor:
+        qkv = F.linear(norm(states), weight).view(FRAMES, 3, HEADS, 64)
+        queries, keys, values = qkv.permute(1, 2, 0, 3)
+        return attention(queries, keys, values)
+
+    def own(precision: Precision) -> Callable[[], object]:
+        return partial(self_attention(norm, query, key, value, HEADS, precision), states)
+
+    sides: Sides = {"MKL fp32": by_pytorch, "own fp32": own(Precision.FP32)}
     if TARGET.integers is not None:
-        sides["own int8"] = lambda: attention_int8(qkv, HEADS)
+        sides["own int8"] = own(Precision.INT8)
+    return sides
+
+
+def feed_forward_sides() -> Sides:
+    """A feed-forward with GELU of all frames, its layer norm and residual included."""
+    states, norm = torch.randn(FRAMES, CHANNELS), nn.LayerNorm(CHANNELS)
+    up, down = nn.Linear(CHANNELS, 4 * CHANNELS), nn.Linear(4 * CHANNELS, CHANNELS)
+
+    def layer(precision: Precision) -> Callable[[], object]:
+        return partial(feed_forward(norm, up, down, precision, activation="gelu"), states)
+
+    sides: Sides = {
+        "MKL fp32": lambda: states + down(F.gelu(up(norm(states)))),
+        "oneDNN fp32": layer(Precision.FP32),
+    }
+    if TARGET.integers is not None:
+        sides["own int8"] = layer(Precision.INT8)
     return sides
 
 
@@ -104,7 +130,8 @@ def main(
             states = torch.randn(FRAMES, inputs)
             sides: Sides = {name: partial(layer, states) for name, layer in wide[0].items()}
             add(f"{FRAMES} x {inputs} x {outputs}", measure(sides, rounds), 1)
-        add(f"attention of {FRAMES} frames, {HEADS} heads", measure(attention_sides(), rounds), 1)
+        add(f"self-attention of {FRAMES} frames, {HEADS} heads", measure(attention_sides(), rounds), 1)
+        add(f"feed-forward of {FRAMES} frames", measure(feed_forward_sides(), rounds), 1)
     Console().print(table)
 
 

@@ -18,18 +18,20 @@ from worker.engines.chatterbox.kernels.attention_int8_packing import (
     MAX_VALUE_SUM,
     PADDING_SCALE,
     PADDING_SCORE,
+    QKV_COLUMNS,
+    VALUES_COLUMN,
     WEIGHT_BITS,
     pack_queries_and_keys,
+    project_head,
     values_abs_max,
+    weight_of_heads,
 )
 from worker.engines.chatterbox.kernels.attention_int8_tiled import attention_tiled
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, aligned_zeros, jit
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.quantize import (
-    ACTIVATION_BYTES,
-    ACTIVATION_DTYPE,
-)
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, PackedLinearInt8, multiplies_in_tiles
+from worker.engines.chatterbox.kernels.quantize import ACTIVATION_BYTES, ACTIVATION_DTYPE
 from worker.engines.chatterbox.kernels.simd.amx import TILE_ROW_BYTES
 from worker.engines.chatterbox.kernels.simd.gemm import (
     INT8_GROUP,
@@ -42,29 +44,48 @@ from worker.engines.chatterbox.kernels.simd.softmax import dequantize_scores, ex
 from worker.engines.chatterbox.kernels.simd.targets import MR, TARGET
 
 
-def attention_int8(qkv: Tensor, heads: int) -> Tensor:
-    """Attention of each position to all: float32 (time, 3 * heads * width) to (time, heads * width).
+class SelfAttentionInt8:
+    """Attention of each position to all, with the products that make queries, keys and values of its states.
 
-    `qkv` has queries, keys and values side by side. A head's width is a multiple of 16, and at most 64.
+    The weights are float32 (heads * width, inputs), without bias. A head's width is a multiple of 16, and at most 64;
+    inputs is a multiple of 16.
     """
-    time, width = qkv.shape[0], qkv.shape[1] // 3
-    out = torch.empty(time, width)
-    factor = np.float32((width // heads) ** -0.5 * math.log2(math.e))
-    max_value = np.float32(min(MAX_VALUE, MAX_VALUE_SUM // padded_length(time)))
-    kernel = attention_tiled if TARGET.matrix_tiles and width == heads * TILE_ROW_BYTES else _attention
-    parallel_for(kernel, heads, qkv.numpy(), heads, factor, max_value, out.numpy())
-    return out
+
+    def __init__(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> None:
+        self._heads, self._width = heads, len(query) // heads
+        self._weight = PackedLinearInt8(weight_of_heads(query, key, value, heads), None).weight
+
+    def __call__(self, quantized: Tensor, scales: Tensor) -> Tensor:
+        """Quantized states, (time, inputs), with a scale for each, (time,), to float32 (time, heads * width)."""
+        time, heads, width = len(quantized), self._heads, self._width
+        out = torch.empty(time, heads * width)
+        factor = np.float32(width**-0.5 * math.log2(math.e))
+        max_value = np.float32(min(MAX_VALUE, MAX_VALUE_SUM // padded_length(time)))
+        kernel = attention_tiled if TARGET.matrix_tiles and width == TILE_ROW_BYTES else _attention
+        arrays = quantized.numpy(), scales.numpy(), self._weight
+        parallel_for(kernel, heads, multiplies_in_tiles(quantized), *arrays, width, factor, max_value, out.numpy())
+        return out
 
 
 # Below, addresses stand for rows of arrays: float32 and int32 numbers take 4 bytes, int16 2.
 
 
 @jit
-def _attention(
-    begin: int, end: int, qkv: ArrayF32, heads: int, factor: np.float32, max_value: np.float32, out: ArrayF32
+def _attention(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    tiles: bool,
+    states: ArrayQuantized,
+    scales: ArrayF32,
+    weight: PackedInt8,
+    width: int,
+    factor: np.float32,
+    max_value: np.float32,
+    out: ArrayF32,
 ) -> None:
     """The heads `begin` to `end`."""
-    time, width = qkv.shape[0], qkv.shape[1] // 3 // heads
+    time = len(states)
+    qkv = np.empty((time, QKV_COLUMNS), np.float32)
     queries = np.zeros(((time + MR - 1) // MR * MR, width), ACTIVATION_DTYPE)
     query_scales = np.zeros(len(queries), np.float32)
     columns = padded_length(time)
@@ -73,18 +94,19 @@ def _attention(
     key_scales[time:], corrections[time:] = PADDING_SCALE, PADDING_SCORE
     for head in range(begin, end):
         start = head * width
-        pack_queries_and_keys(qkv, head, heads, factor, queries, query_scales, keys, key_scales, corrections)
-        value_scale = _pack_values(qkv, (2 * heads + head) * width, width, max_value, values)
+        project_head(head, tiles, states, scales, weight, qkv)
+        pack_queries_and_keys(qkv, factor, queries, query_scales, keys, key_scales, corrections)
+        value_scale = _pack_values(qkv, width, max_value, values)
         _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
 
 
 @jit
-def _pack_values(qkv: ArrayF32, start: int, width: int, max_value: np.float32, values: ArrayI32) -> np.float32:
+def _pack_values(qkv: ArrayF32, width: int, max_value: np.float32, values: ArrayI32) -> np.float32:
     """Quantize one head's values to int16 pairs of two positions: (time / 2, NR, 2); returns their scale."""
     zeros = np.zeros(width, np.float32)
-    largest = values_abs_max(qkv, start, width)
+    largest = values_abs_max(qkv, width)
     for at in range(0, len(qkv), 2):
-        even = qkv.ctypes.data + at * qkv.strides[0] + start * 4
+        even = qkv.ctypes.data + at * qkv.strides[0] + VALUES_COLUMN * 4
         odd = even + qkv.strides[0] if at + 1 < len(qkv) else zeros.ctypes.data
         interleave_int16(even, odd, width, max_value / largest, values.ctypes.data + at // 2 * NR * 4)
     return largest / max_value

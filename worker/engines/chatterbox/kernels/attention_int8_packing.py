@@ -1,10 +1,18 @@
-"""The operands of attention in int8: queries, keys and values of one head, quantized and packed, and their scales."""
+"""The operands of attention in int8: queries, keys and values of one head, quantized and packed, and their scales.
+
+A head's queries, keys and values are computed for all positions right before they are quantized, while the core's
+second-level cache holds them: those of all heads would leave it before they are read again.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
+from torch import Tensor
 
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, jit
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, gemm_int8
 from worker.engines.chatterbox.kernels.quantize import (
     ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
@@ -24,18 +32,48 @@ MAX_VALUE = 511
 """The largest value is quantized to this, or to less in an utterance so long that a sum could pass 2**31."""
 MAX_VALUE_SUM = (1 << 31 - 12) - 1
 
+QKV_BLOCKS = 3
+QKV_COLUMNS = QKV_BLOCKS * NR
+KEYS_COLUMN, VALUES_COLUMN = NR, 2 * NR
+"""Where one head's keys and values begin in its `qkv`, float32 (time, QKV_COLUMNS); its queries lie before them."""
+
 PADDING_SCALE, PADDING_SCORE = np.float32(1e28), -(1 << 30)
 """The positions that fill the last tile get a score so low that they weigh nothing, yet a finite one."""
+
+
+def weight_of_heads(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """The weights of all heads, float32 (heads * width, inputs) each, head after head: (heads * QKV_COLUMNS, inputs).
+
+    Each has a head's queries, keys and values, filled up with zeros to NR columns each.
+    """
+    rows = torch.stack([weight.unflatten(0, (heads, -1)) for weight in (query, key, value)], 1)
+    return F.pad(rows, (0, 0, 0, NR - rows.shape[2])).flatten(0, 2)
 
 
 # Below, addresses stand for rows of arrays: float32 and int32 numbers take 4 bytes.
 
 
 @jit
-def pack_queries_and_keys(  # noqa: PLR0917
+def project_head(
+    head: int, tiles: bool, states: ArrayQuantized, scales: ArrayF32, weight: PackedInt8, qkv: ArrayF32
+) -> None:
+    """Queries, keys and values of one head, from quantized states, (time, inputs), and their scales, (time,)."""
+    panels, corrections, column_scales, bias, activation = weight
+    begin, end = head * QKV_COLUMNS, (head + 1) * QKV_COLUMNS
+    columns = slice(begin, end)
+    of_head = (
+        panels[begin // LANES : end // LANES],
+        corrections[columns],
+        column_scales[columns],
+        bias[columns],
+        activation,
+    )
+    gemm_int8(0, QKV_BLOCKS, tiles, states, scales, of_head, qkv)
+
+
+@jit
+def pack_queries_and_keys(
     qkv: ArrayF32,
-    head: int,
-    heads: int,
     factor: np.float32,
     queries: ArrayQuantized,
     query_scales: ArrayF32,
@@ -46,15 +84,15 @@ def pack_queries_and_keys(  # noqa: PLR0917
     """Quantize one head's queries, whose scales are multiplied by `factor`, and its keys, with their corrections."""
     time, width = len(qkv), queries.shape[1]
     for at in range(time):
-        place = qkv.ctypes.data + at * qkv.strides[0] + head * width * 4
+        place = qkv.ctypes.data + at * qkv.strides[0]
         query = queries.ctypes.data + at * width * ACTIVATION_BYTES
         query_scales[at] = factor * quantize_activations(place, width, query)
-    _pack_keys(qkv, (heads + head) * width, width, keys, key_scales)
+    _pack_keys(qkv, width, keys, key_scales)
     _zero_point_corrections(keys, time, corrections)
 
 
 @jit
-def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
+def _pack_keys(qkv: ArrayF32, width: int, keys: ArrayI32, scales: ArrayF32) -> None:
     """Quantize one head's keys less their mean, into panels of NR positions.
 
     The panels are int8 (time / NR, width / INT8_GROUP, NR, INT8_GROUP).
@@ -63,7 +101,7 @@ def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: Ar
     mean, key = np.zeros(width, np.float32), np.empty(width, np.float32)
     for at in range(time):
         for lane in range(width):
-            mean[lane] += qkv[at, start + lane]
+            mean[lane] += qkv[at, KEYS_COLUMN + lane]
     for lane in range(width):
         mean[lane] /= np.float32(time)
     # 32-bit groups of four bytes: width / 4 of them for each of LANES keys, at most as many as the block has columns.
@@ -71,7 +109,7 @@ def _pack_keys(qkv: ArrayF32, start: int, width: int, keys: ArrayI32, scales: Ar
     transposed = np.empty((LANES, LANES), np.int32)
     for at in range(time):
         for lane in range(width):
-            key[lane] = qkv[at, start + lane] - mean[lane]
+            key[lane] = qkv[at, KEYS_COLUMN + lane] - mean[lane]
         block_row = at % LANES
         scales[at] = quantize_row(key.ctypes.data, width, block.ctypes.data + block_row * LANES * 4)
         if block_row == LANES - 1 or at == time - 1:
@@ -118,9 +156,9 @@ def _zero_point_corrections(keys: ArrayI32, time: int, corrections: ArrayI32) ->
 
 
 @jit
-def values_abs_max(qkv: ArrayF32, start: int, width: int) -> np.float32:
-    """The largest magnitude of one head's values, which begin at the column `start`."""
+def values_abs_max(qkv: ArrayF32, width: int) -> np.float32:
+    """The largest magnitude of one head's values."""
     largest = MIN_ABS_MAX
     for at in range(len(qkv)):
-        largest = max(largest, abs_max(qkv.ctypes.data + at * qkv.strides[0] + start * 4, width))
+        largest = max(largest, abs_max(qkv.ctypes.data + at * qkv.strides[0] + VALUES_COLUMN * 4, width))
     return largest

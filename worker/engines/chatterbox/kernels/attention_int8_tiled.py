@@ -11,12 +11,16 @@ import numpy as np
 from worker.engines.chatterbox.kernels.attention_int8_packing import (
     PADDING_SCALE,
     PADDING_SCORE,
+    QKV_COLUMNS,
+    VALUES_COLUMN,
     WEIGHT_BITS,
     pack_queries_and_keys,
+    project_head,
     values_abs_max,
 )
 from worker.engines.chatterbox.kernels.attention_tiles import padded_length
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, aligned_zeros, jit
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8
 from worker.engines.chatterbox.kernels.quantize import ACTIVATION_DTYPE
 from worker.engines.chatterbox.kernels.simd.amx import (
     TILE_NR,
@@ -36,11 +40,21 @@ _VALUE_COLUMNS = 2 * NR
 
 
 @jit
-def attention_tiled(
-    begin: int, end: int, qkv: ArrayF32, heads: int, factor: np.float32, max_value: np.float32, out: ArrayF32
+def attention_tiled(  # noqa: PLR0917
+    begin: int,
+    end: int,
+    tiles: bool,
+    states: ArrayQuantized,
+    scales: ArrayF32,
+    weight: PackedInt8,
+    width: int,
+    factor: np.float32,
+    max_value: np.float32,
+    out: ArrayF32,
 ) -> None:
     """The heads `begin` to `end`, each TILE_ROW_BYTES wide."""
-    time, width = len(qkv), TILE_ROW_BYTES
+    time = len(states)
+    qkv = np.empty((time, QKV_COLUMNS), np.float32)
     queries = np.zeros(((time + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS, width), ACTIVATION_DTYPE)
     query_scales = np.zeros(len(queries), np.float32)
     columns = padded_length(time)
@@ -49,25 +63,26 @@ def attention_tiled(
     key_scales[time:], corrections[time:] = PADDING_SCALE, PADDING_SCORE
     for head in range(begin, end):
         start = head * width
-        pack_queries_and_keys(qkv, head, heads, factor, queries, query_scales, keys, key_scales, corrections)
-        value_scale = _pack_values(qkv, (2 * heads + head) * width, max_value, values, columns)
+        project_head(head, tiles, states, scales, weight, qkv)
+        pack_queries_and_keys(qkv, factor, queries, query_scales, keys, key_scales, corrections)
+        value_scale = _pack_values(qkv, max_value, values, columns)
         _head_attention(queries, query_scales, keys, key_scales, corrections, values, value_scale, out, start)
 
 
 @jit
-def _pack_values(qkv: ArrayF32, start: int, max_value: np.float32, values: ArrayI32, columns: int) -> np.float32:
+def _pack_values(qkv: ArrayF32, max_value: np.float32, values: ArrayI32, columns: int) -> np.float32:
     """Quantize one head's values to two bytes each, see `interleave_halves`; returns their scale.
 
     They are int8 (_VALUE_COLUMNS / 16, columns / 4, 16, 4).
     """
-    largest = values_abs_max(qkv, start, NR)
+    largest = values_abs_max(qkv, NR)
     panel_bytes = columns * TILE_ROWS
     low, high = values.ctypes.data, values.ctypes.data + NR * columns
     last = np.zeros((4, NR), np.float32)
     whole = len(qkv) // 4 * 4
-    last[: len(qkv) - whole] = qkv[whole:, start : start + NR]
+    last[: len(qkv) - whole] = qkv[whole:, VALUES_COLUMN:]
     for at in range(0, len(qkv), 4):
-        rows, row_bytes = qkv.ctypes.data + at * qkv.strides[0] + start * 4, qkv.strides[0]
+        rows, row_bytes = qkv.ctypes.data + at * qkv.strides[0] + VALUES_COLUMN * 4, qkv.strides[0]
         if at == whole:
             rows, row_bytes = last.ctypes.data, NR * 4
         offset = at * TILE_ROWS

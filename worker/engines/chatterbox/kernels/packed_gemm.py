@@ -39,7 +39,7 @@ from worker.engines.chatterbox.kernels.quantize import (
     quantize_rows_of,
     quantize_weight,
 )
-from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row
+from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row, silu_row
 from worker.engines.chatterbox.kernels.simd.amx import (
     TILE_NR,
     TILE_ROW_BYTES,
@@ -58,9 +58,12 @@ from worker.engines.chatterbox.kernels.weights_cache import Arrays, packed
 _BLOCKS = TARGET.packed_blocks
 _MANY_ROWS_MR = TARGET.many_rows_mr
 _MAX_MR = _BLOCKS[-1][0]
-ACTIVATIONS = ("none", "gelu", "gelu-tanh")
+ACTIVATIONS = ("none", "gelu", "gelu-tanh", "silu")
 """The activations that C may go through."""
-_GELU, _GELU_TANH = 1, 2
+_GELU, _GELU_TANH, _SILU = 1, 2, 3
+
+PackedInt8 = tuple[ArrayI8, ArrayI32, ArrayF32, ArrayF32, int]
+"""A packed weight: its panels, and for each column of C correction, scale and bias; the index of the activation."""
 
 
 class PackedLinearF32:
@@ -93,28 +96,28 @@ class PackedLinearInt8:
             biases = torch.zeros(len(weight)) if bias is None else bias
             return panels, *map(_pad_columns, (corrections, scales, biases))
 
-        arrays = packed(pack, 4)
-        self._outputs, self._blocks = len(weight), len(arrays[0]) * LANES // NR
-        self._arrays = *arrays, ACTIVATIONS.index(activation)
+        panels, corrections, scales, biases = packed(pack, 4)
+        self._outputs, self._blocks = len(weight), len(biases) // NR
+        self.weight: PackedInt8 = panels, corrections, scales, biases, ACTIVATIONS.index(activation)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, inputs) to (rows, outputs); inputs is a multiple of 16."""
         out = torch.empty(len(states), self._outputs)
-        if _multiplies_in_tiles(states):
+        if multiplies_in_tiles(states):
             self.multiply_quantized(*quantize_rows(states), out)
         else:
             # Each thread quantizes the few rows for itself: threads are started once, not twice.
-            parallel_for(_linear_int8, self._blocks, states.contiguous().numpy(), *self._arrays, out.numpy())
+            parallel_for(_linear_int8, self._blocks, states.contiguous().numpy(), self.weight, out.numpy())
         return out
 
     def multiply_quantized(self, quantized: Tensor, row_scales: Tensor, out: Tensor) -> None:
         """The same of rows that are quantized already: (rows, inputs) around ZERO_POINT, float32 (rows,)."""
-        gemm = _gemm_int8_tiled if _multiplies_in_tiles(quantized) else _gemm_int8
-        parallel_for(gemm, self._blocks, quantized.numpy(), row_scales.numpy(), *self._arrays, out.numpy())
+        tiles = multiplies_in_tiles(quantized)
+        parallel_for(gemm_int8, self._blocks, tiles, quantized.numpy(), row_scales.numpy(), self.weight, out.numpy())
 
 
-def _multiplies_in_tiles(a: Tensor) -> bool:
-    """Whether the product of A, (M, K), is computed in matrix tiles."""
+def multiplies_in_tiles(a: Tensor) -> bool:
+    """Whether the int8 product of A, (M, K), is computed in matrix tiles."""
     m, k = a.shape
     return TARGET.matrix_tiles and m >= TILE_ROWS and k % TILE_ROW_BYTES == 0
 
@@ -169,36 +172,22 @@ def _linear_f32(begin: int, end: int, a: ArrayF32, b: ArrayF32, bias: ArrayF32, 
 
 
 @jit
-def _linear_int8(  # noqa: PLR0917
-    begin: int,
-    end: int,
-    a: ArrayF32,
-    b: ArrayI8,
-    corrections: ArrayI32,
-    column_scales: ArrayF32,
-    bias: ArrayF32,
-    activation: int,
-    c: ArrayF32,
-) -> None:
+def _linear_int8(begin: int, end: int, a: ArrayF32, weight: PackedInt8, c: ArrayF32) -> None:
     quantized, row_scales = np.empty(a.shape, ACTIVATION_DTYPE), np.empty(len(a), np.float32)
     quantize_rows_of(0, len(a), a, quantized, row_scales)
-    _gemm_int8(begin, end, quantized, row_scales, b, corrections, column_scales, bias, activation, c)
+    gemm_int8(begin, end, False, quantized, row_scales, weight, c)
 
 
 @jit
-def _gemm_int8(  # noqa: PLR0917
-    begin: int,
-    end: int,
-    a: ArrayQuantized,
-    row_scales: ArrayF32,
-    b: ArrayI8,
-    corrections: ArrayI32,
-    column_scales: ArrayF32,
-    bias: ArrayF32,
-    activation: int,
-    c: ArrayF32,
+def gemm_int8(
+    begin: int, end: int, tiles: bool, a: ArrayQuantized, row_scales: ArrayF32, weight: PackedInt8, c: ArrayF32
 ) -> None:
-    _gemm(True, begin, end, a.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
+    """C = activation(A · B + bias) of quantized rows A, (M, K), with their scales; in matrix `tiles` where K fits."""
+    b, corrections, column_scales, bias, activation = weight
+    if tiles:
+        _gemm_int8_tiled(begin, end, a, row_scales, b, corrections, column_scales, bias, activation, c)
+    else:
+        _gemm(True, begin, end, a.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
 
 
 @jit
@@ -321,6 +310,9 @@ def _activate(activation: int, rows: int, out: int, out_bytes: int) -> None:
     elif activation == _GELU_TANH:
         for row in range(rows):
             gelu_tanh_row(out + row * out_bytes, NR)
+    elif activation == _SILU:
+        for row in range(rows):
+            silu_row(out + row * out_bytes, NR)
 
 
 @jit

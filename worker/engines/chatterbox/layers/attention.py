@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
-from torch import Tensor
+from torch import Tensor, nn
 
 from worker.engines.chatterbox.kernels.attention_fp32 import attention_fp32
-from worker.engines.chatterbox.kernels.attention_int8 import attention_int8
+from worker.engines.chatterbox.kernels.attention_int8 import SelfAttentionInt8
 from worker.engines.chatterbox.kernels.attention_tiles import HEAD_DIM
+from worker.engines.chatterbox.kernels.layer_norm import norm_arrays, quantize_normed
+from worker.engines.chatterbox.layers.layer_norm import layer_norm
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.engines.chatterbox.layers.selection import tiles_attention
@@ -24,18 +26,27 @@ distance of time - 1 - n.
 """
 
 
-def self_attention(query: Tensor, key: Tensor, value: Tensor, heads: int, precision: Precision) -> Layer:
-    """Multi-head self-attention: float32 (time, width) to (time, outputs).
+def self_attention(
+    norm: nn.LayerNorm, query: Tensor, key: Tensor, value: Tensor, heads: int, precision: Precision
+) -> Layer:
+    """Layer norm and multi-head self-attention: float32 (time, width) to (time, outputs).
 
     The weights are float32 (outputs, width), without bias.
     """
     if precision is Precision.INT8:
-        qkv = linear(torch.cat([query, key, value]), None, precision)
-        return lambda states: attention_int8(qkv(states), heads)
+        attention_int8, arrays = SelfAttentionInt8(query, key, value, heads), norm_arrays(norm)
+        return lambda states: attention_int8(*quantize_normed(states, arrays))
     layers = [linear(weight, None, precision) for weight in (query, key, value)]
     if precision is Precision.FP32 and len(query) == heads * HEAD_DIM and tiles_attention():
-        return lambda states: attention_fp32(*(layer(states) for layer in layers))
-    return lambda states: attention(*(_split_heads(layer(states), heads) for layer in layers))
+        kernel: Callable[..., Tensor] = attention_fp32
+    else:
+        kernel = lambda *parts: attention(*(_split_heads(part, heads) for part in parts))  # noqa: E731
+
+    def layer(states: Tensor) -> Tensor:
+        normed = layer_norm(states, norm)
+        return kernel(*(layer(normed) for layer in layers))
+
+    return layer
 
 
 def relative_attention(heads: int, width: int, precision: Precision) -> RelativeAttention:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
-from torch import Tensor, nn
+from torch import Tensor
 
 from worker.engines.chatterbox.cooperative import CooperativeSteps
 from worker.engines.chatterbox.layers.attention import relative_attention
 from worker.engines.chatterbox.layers.convolution import convolution
+from worker.engines.chatterbox.layers.feed_forward import feed_forward
+from worker.engines.chatterbox.layers.layer_norm import layer_norm
 from worker.engines.chatterbox.layers.linear import linear
 from worker.precision import Precision
 
@@ -71,8 +72,8 @@ class _Layer:
     """Attention with relative positions (Transformer-XL, section 3.3 of arXiv 1901.02860), then feed-forward (SiLU)."""
 
     def __init__(self, layer: Any, precision: Precision) -> None:
-        attention, feed_forward = layer.self_attn, layer.feed_forward
-        self._attention_norm, self._feed_forward_norm = layer.norm_mha, layer.norm_ff
+        attention, hidden = layer.self_attn, layer.feed_forward
+        self._attention_norm = layer.norm_mha
         self._query, self._key, self._value, self._output_projection, self._position = (
             linear(projection.weight, projection.bias, precision)
             for projection in (
@@ -85,8 +86,7 @@ class _Layer:
         )
         self._content_bias, self._position_bias = attention.pos_bias_u.flatten(), attention.pos_bias_v.flatten()
         self._attention = relative_attention(attention.h, attention.d_k, precision)
-        self._up_projection = linear(feed_forward.w_1.weight, feed_forward.w_1.bias, precision)
-        self._down_projection = linear(feed_forward.w_2.weight, feed_forward.w_2.bias, precision)
+        self._feed_forward = feed_forward(layer.norm_ff, hidden.w_1, hidden.w_2, precision, activation="silu")
 
     def __call__(self, states: Tensor, positions: Tensor) -> Tensor:
         normed = layer_norm(states, self._attention_norm)
@@ -94,11 +94,4 @@ class _Layer:
         attention_output = self._attention(
             query + self._content_bias, key, value, query + self._position_bias, self._position(positions)
         )
-        states = states + self._output_projection(attention_output)
-        hidden = F.silu(self._up_projection(layer_norm(states, self._feed_forward_norm)))
-        return states + self._down_projection(hidden)
-
-
-def layer_norm(states: Tensor, norm: nn.LayerNorm | Any) -> Tensor:
-    """The layer norm `norm` over the last dimension, computed in float32."""
-    return torch.layer_norm(states.float(), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return self._feed_forward(states + self._output_projection(attention_output))

@@ -11,8 +11,9 @@ from worker.engines.chatterbox.cooperative import CooperativeSteps
 from worker.engines.chatterbox.kernels.activations import mish_
 from worker.engines.chatterbox.layers.attention import self_attention
 from worker.engines.chatterbox.layers.convolution import convolution
+from worker.engines.chatterbox.layers.feed_forward import feed_forward
+from worker.engines.chatterbox.layers.layer_norm import layer_norm
 from worker.engines.chatterbox.layers.linear import linear
-from worker.engines.chatterbox.s3gen.encoder import layer_norm
 from worker.precision import Precision
 
 KERNEL_SIZE = 3
@@ -95,17 +96,13 @@ class _Transformer:
 
     def __init__(self, layer: Any, precision: Precision) -> None:
         attention = layer.attn1
-        self._attention_norm, self._feed_forward_norm = layer.norm1, layer.norm3
         self._attention = self_attention(
-            attention.to_q.weight, attention.to_k.weight, attention.to_v.weight, attention.heads, precision
+            layer.norm1, attention.to_q.weight, attention.to_k.weight, attention.to_v.weight, attention.heads, precision
         )
         self._output_projection = linear(attention.to_out[0].weight, attention.to_out[0].bias, precision)
         up, _, down = layer.ff.net
-        self._up_projection = linear(up.proj.weight, up.proj.bias, precision, activation="gelu")
-        self._down_projection = linear(down.weight, down.bias, precision)
+        self._feed_forward = feed_forward(layer.norm3, up.proj, down, precision, activation="gelu")
 
     def __call__(self, states: Tensor) -> Tensor:
-        normed = layer_norm(states, self._attention_norm)
-        attention_output = torch.stack([self._attention(spectrogram) for spectrogram in normed])
-        states = states + self._output_projection(attention_output)
-        return states + self._down_projection(self._up_projection(layer_norm(states, self._feed_forward_norm)))
+        projected = [self._output_projection(self._attention(spectrogram)) for spectrogram in states]
+        return self._feed_forward(states + torch.stack(projected))

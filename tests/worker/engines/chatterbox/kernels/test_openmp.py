@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch import nn
 
 from tests.support.precisions import precision_params
 from worker.engines.chatterbox.kernels import openmp
@@ -16,6 +17,7 @@ from worker.engines.chatterbox.kernels.openmp import parallel, parallel_for
 from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
 from worker.engines.chatterbox.layers.convolution import convolution
 from worker.engines.chatterbox.layers.decode_linear import decode_linear
+from worker.engines.chatterbox.layers.feed_forward import feed_forward
 from worker.engines.chatterbox.layers.linear import linear
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
@@ -147,7 +149,10 @@ def test_kernels_compute_the_same_in_any_number_of_threads(precision: Precision)
     }
     if precision is Precision.INT8:
         # In float32 oneDNN may add numbers up in another order.
-        layers["int8 attention"] = self_attention(weights[0], weights[1], weights[2], 3, precision)
+        norm = nn.LayerNorm(128)
+        layers["int8 attention"] = self_attention(norm, weights[0], weights[1], weights[2], 3, precision)
+        hidden = nn.Linear(128, 256), nn.Linear(256, 128)
+        layers["feed-forward"] = feed_forward(norm, *hidden, precision, activation="silu")
         layers["linear"] = linear(weights[0], None, precision, activation="gelu")
         layers["convolution"] = convolution(torch.randn(32, 128, 3), None, precision, before=1, after=1)
     for name, layer in layers.items():

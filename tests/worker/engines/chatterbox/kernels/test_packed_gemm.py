@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
+from torch import Tensor
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
 from tests.support.tiles import WITHOUT_TILES, needs_tiles
@@ -82,10 +84,14 @@ def test_states_that_are_not_contiguous(precision: Precision) -> None:
 @in_each
 @pytest.mark.parametrize("rows", [3, 40])
 @pytest.mark.parametrize("outputs", [64, 90])
-@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu-tanh", "tanh")])
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("gelu", F.gelu), ("gelu-tanh", partial(F.gelu, approximate="tanh")), ("silu", F.silu)],
+    ids=["gelu", "gelu-tanh", "silu"],
+)
 def test_an_activation_after_it(
-    precision: Precision, rows: int, outputs: int, activation: str, approximate: str
+    precision: Precision, rows: int, outputs: int, activation: str, function: Callable[[Tensor], Tensor]
 ) -> None:
     weight, shift, states = torch.randn(outputs, 64), torch.randn(outputs), torch.randn(rows, 64)
     plain, activated = LAYERS[precision](weight, shift), LAYERS[precision](weight, shift, activation)
-    assert torch.allclose(activated(states), F.gelu(plain(states), approximate=approximate), atol=3e-6)
+    assert torch.allclose(activated(states), function(plain(states)), atol=3e-6)

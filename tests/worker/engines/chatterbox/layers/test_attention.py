@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call it
+from torch import Tensor, nn
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
 from tests.support.tiles import WITHOUT_TILES, needs_tiles
-from worker.engines.chatterbox.kernels import attention_int8
+from worker.engines.chatterbox.kernels import attention_int8, packed_gemm
+from worker.engines.chatterbox.kernels.attention_int8 import SelfAttentionInt8
+from worker.engines.chatterbox.kernels.quantize import quantize_rows
 from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
+from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
 
 in_each = pytest.mark.parametrize("precision", precision_params())
@@ -24,6 +28,15 @@ def exact_attention(states: Tensor, weights: Tensor, heads: int) -> Tensor:
     return (torch.softmax(scores, -1) @ values).transpose(0, 1).flatten(1).float()
 
 
+def self_attention_of(weights: Tensor, heads: int, precision: Precision) -> Layer:
+    """Self-attention behind a layer norm that only normalizes."""
+    return self_attention(nn.LayerNorm(weights.shape[2]), weights[0], weights[1], weights[2], heads, precision)
+
+
+def normed(states: Tensor) -> Tensor:
+    return F.layer_norm(states, states.shape[-1:])
+
+
 @in_each
 @pytest.mark.parametrize("time", [1, 2, 5, 63, 64, 65, 700, 1111])
 @pytest.mark.parametrize("spread", [0.1, 1.0, 4.0], ids="spread {}".format)
@@ -31,27 +44,32 @@ def test_self_attention(precision: Precision, time: int, spread: float) -> None:
     weights = torch.randn(3, 128, 48) / 48**0.5
     weights[0] *= spread
     states = torch.randn(time, 48)
-    found = self_attention(weights[0], weights[1], weights[2], 2, precision)(states).float()
-    expected = exact_attention(states, weights, 2)
+    found = self_attention_of(weights, 2, precision)(states).float()
+    expected = exact_attention(normed(states), weights, 2)
     # An average over many values cancels out, and widely spread scores come from large products.
     assert float((found - expected).abs().max()) < MAX_ERROR[precision] * (1 + 2 * spread) * float(states.abs().max())
 
 
 @pytest.mark.parametrize("precision", precision_params([Precision.INT8]))
-def test_what_all_keys_have_in_common_costs_no_precision(precision: Precision) -> None:
-    qkv = torch.randn(300, 3, 2, 64)
-    expected = attention_int8.attention_int8(qkv.flatten(1).clone(), 2)
-    qkv[:, 1] += 20 * torch.randn(64)
-    assert relative_error(attention_int8.attention_int8(qkv.flatten(1), 2), expected) < MAX_ERROR[precision] / 10
+@pytest.mark.parametrize("heads", [2, 4, 8], ids="{} heads".format)
+def test_heads_of_other_widths(precision: Precision, heads: int) -> None:
+    weights = torch.randn(3, 128, 64) / 8
+    states = torch.randn(100, 64)
+    found = self_attention_of(weights, heads, precision)(states)
+    assert relative_error(found, exact_attention(normed(states), weights, heads)) < MAX_ERROR[precision]
 
 
 @needs_tiles
 @pytest.mark.parametrize("time", [1, 3, 15, 16, 17, 63, 64, 65, 333])
-def test_matrix_tiles_give_the_attention_of_vectors(monkeypatch: pytest.MonkeyPatch, time: int) -> None:
-    qkv = torch.randn(time, 3 * 128) * torch.logspace(-2, 1, time)[:, None]
-    tiled = attention_int8.attention_int8(qkv, 2)
-    monkeypatch.setattr(attention_int8, "TARGET", WITHOUT_TILES)
-    assert torch.equal(tiled, attention_int8.attention_int8(qkv, 2))
+@pytest.mark.parametrize("inputs", [48, 64], ids="{} inputs".format)
+def test_matrix_tiles_give_the_attention_of_vectors(monkeypatch: pytest.MonkeyPatch, time: int, inputs: int) -> None:
+    states = torch.randn(time, inputs) * torch.logspace(-2, 1, time)[:, None]
+    quantized, weights = quantize_rows(states), torch.randn(3, 128, inputs)
+    attention = SelfAttentionInt8(weights[0], weights[1], weights[2], 2)
+    tiled = attention(*quantized)
+    for module in (attention_int8, packed_gemm):
+        monkeypatch.setattr(module, "TARGET", WITHOUT_TILES)
+    assert torch.equal(tiled, attention(*quantized))
 
 
 @in_each

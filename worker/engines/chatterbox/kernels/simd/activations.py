@@ -118,3 +118,18 @@ def gelu_tanh_row(emitter: Emitter, row: Any, count: Any) -> None:
         return []
 
     emitter.loop(count, LANES, [], body)
+
+
+@simd_intrinsic(types.void(types.intp, types.intp))
+def silu_row(emitter: Emitter, row: Any, count: Any) -> None:
+    """SiLU: x / (1 + e**-x) of `count` float32, a multiple of LANES, in place."""
+    builder = emitter.builder
+
+    def body(index: Any, _: Sequence[Any]) -> list[Any]:
+        states = emitter.load(row, index, F32X16)
+        exponent = builder.fmul(states, f32x16(-LOG2_E))
+        power = emitter.exp2(emitter.minimum(emitter.maximum(exponent, f32x16(MIN_EXPONENT)), f32x16(MAX_EXPONENT)))
+        emitter.store(builder.fdiv(states, builder.fadd(power, f32x16(1.0))), row, index, 4)
+        return []
+
+    emitter.loop(count, LANES, [], body)

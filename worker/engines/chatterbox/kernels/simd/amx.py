@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 
 from worker.engines.chatterbox.kernels.simd.emitter import Emitter, simd_intrinsic
-from worker.engines.chatterbox.kernels.simd.targets import TILE_MR
+from worker.engines.chatterbox.kernels.simd.targets import TARGET, TILE_MR
 
 TILE_ROWS, TILE_ROW_BYTES = 16, 64
 """Rows of a tile and bytes of each."""
@@ -47,13 +47,13 @@ def configure_tiles(emitter: Emitter) -> None:
     numbers = _configuration()
     constant = ir.Constant(ir.ArrayType(_I8, len(numbers)), bytearray(numbers))
     place = cgutils.global_constant(emitter.builder, "tile_configuration", constant)
-    emitter.call("llvm.x86.ldtilecfg", _VOID, emitter.builder.bitcast(place, _I8.as_pointer()))
+    _call(emitter, "ldtilecfg", emitter.builder.bitcast(place, _I8.as_pointer()))
 
 
 @simd_intrinsic(types.void())
 def release_tiles(emitter: Emitter) -> None:
     """Give the tile registers back, so that the operating system need not save them."""
-    emitter.call("llvm.x86.tilerelease", _VOID)
+    _call(emitter, "tilerelease")
 
 
 class _Tiles:
@@ -78,7 +78,13 @@ class _Tiles:
         return self._emitter.builder.inttoptr(address, _I8.as_pointer())
 
     def _call(self, instruction: str, *operands: Any) -> None:
-        self._emitter.call(f"llvm.x86.{instruction}", _VOID, *operands)
+        _call(self._emitter, instruction, *operands)
+
+
+def _call(emitter: Emitter, instruction: str, *operands: Any) -> None:
+    """Emit an instruction; nothing for other targets: code that is never reached there has to compile all the same."""
+    if TARGET.matrix_tiles:
+        emitter.call(f"llvm.x86.{instruction}", _VOID, *operands)
 
 
 def _register(number: int) -> Any:

@@ -18,6 +18,7 @@ F32, I32 = ir.FloatType(), ir.IntType(32)
 F32X16, I32X16 = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 F16X16 = ir.VectorType(ir.HalfType(), LANES)
 I16X16, I8X16 = ir.VectorType(ir.IntType(16), LANES), ir.VectorType(ir.IntType(8), LANES)
+I8X64 = ir.VectorType(ir.IntType(8), 4 * LANES)
 I16X32 = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 PREFETCH_BYTES = 4096

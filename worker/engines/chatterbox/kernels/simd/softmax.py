@@ -11,7 +11,7 @@ from numba import types
 from worker.engines.chatterbox.kernels.simd.emitter import (
     F32,
     F32X16,
-    I8X16,
+    I8X64,
     I16X16,
     I32,
     I32X16,
@@ -67,21 +67,31 @@ def _exp2_integers(
     factor: Any,
     bits: Any,
     count: Any,
-    store: Callable[[Any, Any], None],
+    vectors: int,
+    store: Callable[[Sequence[Any], Any], None],
 ) -> Any:
-    """Call `store` with round(2**((scores - maximum) * factor + bits)), int32, and their index; returns the sum."""
+    """Call `store` with round(2**((scores - maximum) * factor + bits)), int32, and their index; returns the sum.
+
+    It gets so many `vectors` at a time.
+    """
     builder, factors = emitter.builder, emitter.broadcast(factor)
     shift = emitter.broadcast(builder.fsub(bits, builder.fmul(maximum, factor)))
 
     def body(index: Any, carried: Sequence[Any]) -> list[Any]:
-        exponent = emitter.fma(emitter.load(scores, index, F32X16), factors, shift)
-        exponent = emitter.maximum(exponent, f32x16(MIN_INT16_EXPONENT))
-        number = emitter.round_to_int(emitter.exp2_by(_EXP2_INT16, exponent))
-        store(number, index)
-        return [builder.add(carried[0], number)]
+        numbers = []
+        for number in range(vectors):
+            place = builder.add(index, vector_offset(index, number))
+            exponent = emitter.fma(emitter.load(scores, place, F32X16), factors, shift)
+            exponent = emitter.maximum(exponent, f32x16(MIN_INT16_EXPONENT))
+            numbers.append(emitter.round_to_int(emitter.exp2_by(_EXP2_INT16, exponent)))
+        store(numbers, index)
+        return [builder.add(total, number) for total, number in zip(carried, numbers, strict=True)]
 
-    (totals,) = emitter.loop(count, LANES, [i32x16(0)], body)
-    return emitter.call("llvm.vector.reduce.add.v16i32", I32, totals)
+    totals = emitter.loop(count, vectors * LANES, [i32x16(0)] * vectors, body, unroll=4 // vectors)
+    total = totals[0]
+    for other in totals[1:]:
+        total = builder.add(total, other)
+    return emitter.call("llvm.vector.reduce.add.v16i32", I32, total)
 
 
 @simd_intrinsic(types.int32(types.intp, types.float32, types.float32, types.float32, types.intp, types.intp))
@@ -91,10 +101,10 @@ def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: A
     `count` is a multiple of LANES.
     """
 
-    def store(number: Any, index: Any) -> None:
-        emitter.store(emitter.builder.trunc(number, I16X16), out, index, 2)
+    def store(numbers: Sequence[Any], index: Any) -> None:
+        emitter.store(emitter.builder.trunc(numbers[0], I16X16), out, index, 2)
 
-    return _exp2_integers(emitter, scores, maximum, factor, bits, count, store)
+    return _exp2_integers(emitter, scores, maximum, factor, bits, count, 1, store)
 
 
 @simd_intrinsic(
@@ -103,14 +113,20 @@ def exp2_int16(emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: A
 def exp2_halves(
     emitter: Emitter, scores: Any, maximum: Any, factor: Any, bits: Any, count: Any, low: Any, high: Any
 ) -> Any:
-    """The same numbers as those of `exp2_int16`, their low bytes to `low` and their high ones to `high`."""
+    """The same numbers as those of `exp2_int16`, their low bytes to `low` and their high ones to `high`.
+
+    `count` is a multiple of two vectors: one shuffle of two vectors' bytes takes the place of four conversions.
+    """
     builder = emitter.builder
+    low_bytes, high_bytes = ([4 * lane + byte for lane in range(2 * LANES)] for byte in (0, 1))
 
-    def store(number: Any, index: Any) -> None:
-        emitter.store(builder.trunc(number, I8X16), low, index, 1)
-        emitter.store(builder.trunc(builder.lshr(number, i32x16(8)), I8X16), high, index, 1)
+    def store(numbers: Sequence[Any], index: Any) -> None:
+        one, other = (builder.bitcast(number, I8X64) for number in numbers)
+        for places, address in ((low_bytes, low), (high_bytes, high)):
+            mask = ir.Constant(ir.VectorType(I32, len(places)), places)
+            emitter.store(builder.shuffle_vector(one, other, mask), address, index, 1)
 
-    return _exp2_integers(emitter, scores, maximum, factor, bits, count, store)
+    return _exp2_integers(emitter, scores, maximum, factor, bits, count, 2, store)
 
 
 @simd_intrinsic(types.float32(types.intp, types.float32, types.intp))

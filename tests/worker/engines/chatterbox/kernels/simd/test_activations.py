@@ -12,7 +12,13 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.jit import ArrayF32, jit
-from worker.engines.chatterbox.kernels.simd.activations import gelu_row, gelu_tanh_row, mish_row, snake_row
+from worker.engines.chatterbox.kernels.simd.activations import (
+    gelu_row,
+    gelu_tanh_row,
+    mish_row,
+    silu_row,
+    snake_row,
+)
 
 NUMBERS = np.concatenate(
     [
@@ -39,14 +45,24 @@ def _gelu_tanh(numbers: ArrayF32) -> None:
 
 
 @jit
+def _silu(numbers: ArrayF32) -> None:
+    silu_row(numbers.ctypes.data, len(numbers))
+
+
+@jit
 def _snake(numbers: ArrayF32, frequencies: ArrayF32, scales: ArrayF32, out: ArrayF32) -> None:
     snake_row(numbers.ctypes.data, frequencies.ctypes.data, scales.ctypes.data, len(numbers), out.ctypes.data)
 
 
 @pytest.mark.parametrize(
     ("activation", "expected", "tolerance"),
-    [(_mish, F.mish, 2e-7), (_gelu, F.gelu, 3e-7), (_gelu_tanh, partial(F.gelu, approximate="tanh"), 3e-7)],
-    ids=["mish", "gelu", "gelu-tanh"],
+    [
+        (_mish, F.mish, 2e-7),
+        (_gelu, F.gelu, 3e-7),
+        (_gelu_tanh, partial(F.gelu, approximate="tanh"), 3e-7),
+        (_silu, F.silu, 3e-7),
+    ],
+    ids=["mish", "gelu", "gelu-tanh", "silu"],
 )
 def test_an_activation(
     activation: Callable[[ArrayF32], None], expected: Callable[[Tensor], Tensor], tolerance: float
