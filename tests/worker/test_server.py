@@ -188,7 +188,8 @@ async def test_state_answers_at_once_while_the_model_works(
             took.append(time.perf_counter() - began)
         await asyncio.sleep(0.002)
     assert (await speaking)[-1][0] is FrameKind.END
-    assert seen_working > 20
+    # An event loop that waits for the model would answer once, at the end.
+    assert seen_working > 5
     assert statistics.median(took) < 0.05
 
 

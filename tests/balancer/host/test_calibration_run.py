@@ -6,6 +6,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -36,7 +37,12 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def started() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "worker" in child.cmdline()]
+    workers = []
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):  # it has just ended
+            if "worker" in child.cmdline():
+                workers.append(child)
+    return workers
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from scripts.benchmarks.balancer_comparison.targets import check_targets
 from tests.support.bench import TIMEOUT, Bench, bench, invoke
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
 
-REQUESTS = 12
+REQUESTS = 24
 LENGTHS = ("short", "medium", "long")
 
 

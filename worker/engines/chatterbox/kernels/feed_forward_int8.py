@@ -22,7 +22,8 @@ from worker.engines.chatterbox.kernels.simd.gemm import NR
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
 
 BLOCK_ROWS = max(1, 128 // TARGET.many_rows) * TARGET.many_rows
-"""Rows of a block: so many that the weights are read often enough, so few that 1,024 float32 of each take 512 KiB."""
+"""Rows of a block. So many that reading the weights takes little of its time, so few that 1,024 float32 of each row are
+512 KiB, half of a second-level cache of 1 MiB."""
 
 
 class FeedForwardInt8:
