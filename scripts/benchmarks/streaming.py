@@ -2,7 +2,9 @@
 
 A second server does as Kokoro-FastAPI does: it streams sentence after sentence from one model, which has all the cores.
 
-With --hold, listeners are added until one of them has nothing to play: so many streams does the host hold.
+With --hold, listeners are added until one of them has nothing to play: so many streams does the host hold. Where all
+ask at once, the second segments of all have to be spoken while the first ones, which are short, are played; where they
+arrive one after the other, the host's throughput is what limits them.
 """
 
 from __future__ import annotations
@@ -81,16 +83,19 @@ async def listen(client: httpx.AsyncClient, text: str, *, stream: bool, sample_r
     return Heard(end if first is None else first, end, seconds, clock.gaps, clock.gap_seconds)
 
 
-async def run_once(url: str, side: str, listeners: int, sentences: int, first_text: int, sample_rate: int) -> Run:
-    """Have `listeners` ask at once, each for a text of its own."""
+async def run_once(
+    url: str, side: str, listeners: int, sentences: int, first_text: int, sample_rate: int, arrival_seconds: float = 0.0
+) -> Run:
+    """Have `listeners` ask, each for a text of its own, at once or one after the other within `arrival_seconds`."""
+
+    async def arrive(number: int) -> Heard:
+        await asyncio.sleep(arrival_seconds * number / listeners)
+        text = text_of(first_text + number, sentences)
+        return await listen(client, text, stream=side != WHOLE, sample_rate=sample_rate)
+
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=httpx.Limits(max_connections=None)) as client:
         began = time.monotonic()
-        heard = await asyncio.gather(
-            *(
-                listen(client, text_of(first_text + n, sentences), stream=side != WHOLE, sample_rate=sample_rate)
-                for n in range(listeners)
-            )
-        )
+        heard = await asyncio.gather(*map(arrive, range(listeners)))
         return Run(side, listeners, time.monotonic() - began, heard)
 
 
@@ -110,14 +115,14 @@ class Held:
         )
 
 
-async def find_held(url: str, sentences: int, sample_rate: int, rounds: int) -> Held:
+async def find_held(url: str, sentences: int, sample_rate: int, rounds: int, arrival_seconds: float) -> Held:
     """The most listeners, each with a text of its own, of whom none has a gap in any of `rounds` rounds."""
     asked = 0
 
     async def has_gap(listeners: int) -> bool:
         nonlocal asked
         for _ in range(rounds):
-            run = await run_once(url, STREAMED, listeners, sentences, asked, sample_rate)
+            run = await run_once(url, STREAMED, listeners, sentences, asked, sample_rate, arrival_seconds)
             asked += listeners
             gaps = sum(answer.gaps for answer in run.heard)
             report_progress(f"{plural(listeners, 'listener')}: {plural(gaps, 'gap')}")
@@ -147,6 +152,9 @@ def main(
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each side, which take turns.")] = 3,
     one_model: Annotated[bool, typer.Option(help="Measure a server of one model, too.")] = True,
     hold: Annotated[bool, typer.Option("--hold", help="Find how many listeners have no gap, instead.")] = False,
+    arrival_seconds: Annotated[
+        float, typer.Option(min=0, help="With --hold: the listeners arrive one after the other within so long.")
+    ] = 0.0,
 ) -> None:
     """Measure whole and streamed answers of one server, and streamed ones of a server of one model, by turns."""
     interrupt_on_signals()
@@ -162,7 +170,7 @@ def main(
                 )
                 rate = CARDS[engine].sample_rate
                 if hold:
-                    held = asyncio.run(find_held(server.url, sentences, rate, rounds))
+                    held = asyncio.run(find_held(server.url, sentences, rate, rounds, arrival_seconds))
                     typer.echo(f"{machine()}\n{engine}, {plural(workers, 'worker')}: {held}")
                     return
                 urls = {WHOLE: server.url, STREAMED: server.url}

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 
 from scripts.benchmarks import streaming
-from scripts.benchmarks.streaming import ONE_MODEL, STREAMED, WHOLE, Heard, Held, Run, find_held, report, text_of
+from scripts.benchmarks.streaming import (
+    ONE_MODEL,
+    STREAMED,
+    WHOLE,
+    Heard,
+    Held,
+    Run,
+    find_held,
+    report,
+    run_once,
+    text_of,
+)
 from tests.support.bench import TIMEOUT, bench
 
 
@@ -34,10 +46,25 @@ async def test_listeners_are_added_until_one_has_a_gap(monkeypatch: pytest.Monke
         return Run(side, listeners, 2.0, [Heard(0.1, 2.0, 3.0, gaps, 0.1 * gaps)] * listeners)
 
     monkeypatch.setattr(streaming, "run_once", run_once)
-    held = await find_held("http://somewhere", 4, 24_000, 1)
+    held = await find_held("http://somewhere", 4, 24_000, 1, 0.0)
     assert held == Held(5, 7.5)
     assert tried == [1, 2, 4, 8, 6, 5, 5]
     assert str(held).endswith("ratio 0.67")
+
+
+async def test_listeners_arrive_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = time.monotonic()
+    arrivals: list[float] = []
+
+    async def listen(*_: object, **__: object) -> Heard:
+        arrivals.append(time.monotonic() - began)
+        return Heard(0.1, 1.0, 1.0, 0, 0.0)
+
+    monkeypatch.setattr(streaming, "listen", listen)
+    run = await run_once("http://somewhere", STREAMED, 4, 2, 0, 24_000, arrival_seconds=0.2)
+    assert len(run.heard) == 4
+    # A sleep never ends early.
+    assert all(arrival >= 0.05 * number for number, arrival in enumerate(arrivals))
 
 
 def test_all_sides_are_measured() -> None:

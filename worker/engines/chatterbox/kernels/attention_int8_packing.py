@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor
 
 from worker.engines.chatterbox.kernels.jit import ArrayF32, ArrayI32, ArrayQuantized, jit
-from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, gemm_int8
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, multiply_int8
 from worker.engines.chatterbox.kernels.quantize import (
     ACTIVATION_BYTES,
     ACTIVATION_DTYPE,
@@ -32,8 +32,7 @@ MAX_VALUE = 511
 """The largest value is quantized to this, or to less in an utterance so long that a sum could pass 2**31."""
 MAX_VALUE_SUM = (1 << 31 - 12) - 1
 
-QKV_BLOCKS = 3
-QKV_COLUMNS = QKV_BLOCKS * NR
+QKV_COLUMNS = 3 * NR
 KEYS_COLUMN, VALUES_COLUMN = NR, 2 * NR
 """Where one head's keys and values begin in its `qkv`, float32 (time, QKV_COLUMNS); its queries lie before them."""
 
@@ -68,7 +67,7 @@ def project_head(
         bias[columns],
         activation,
     )
-    gemm_int8(0, QKV_BLOCKS, tiles, states, scales, of_head, qkv)
+    multiply_int8(tiles, states, scales, of_head, qkv)
 
 
 @jit

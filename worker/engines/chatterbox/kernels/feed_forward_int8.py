@@ -15,10 +15,9 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels.jit import ArrayF32, jit
 from worker.engines.chatterbox.kernels.layer_norm import NormArrays, norm_arrays, quantize_normed_rows
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, PackedLinearInt8, gemm_int8
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, PackedLinearInt8, multiply_int8
 from worker.engines.chatterbox.kernels.quantize import ACTIVATION_DTYPE, quantize_rows_of
 from worker.engines.chatterbox.kernels.simd.amx import TILE_ROW_BYTES
-from worker.engines.chatterbox.kernels.simd.gemm import NR
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
 
 BLOCK_ROWS = max(1, 128 // TARGET.many_rows) * TARGET.many_rows
@@ -70,9 +69,9 @@ def _feed_forward(  # noqa: PLR0917
         count = min(BLOCK_ROWS, len(states) - first)
         rows = slice(first, first + count)
         quantize_normed_rows(states[rows], norm, quantized[:count], scales[:count])
-        gemm_int8(0, len(up[3]) // NR, tiles, quantized[:count], scales[:count], up, activations[:count])
+        multiply_int8(tiles, quantized[:count], scales[:count], up, activations[:count])
         quantize_rows_of(0, count, activations[:count], quantized_hidden[:count], scales[:count])
-        gemm_int8(0, len(down[3]) // NR, tiles, quantized_hidden[:count], scales[:count], down, out[rows])
+        multiply_int8(tiles, quantized_hidden[:count], scales[:count], down, out[rows])
         for row in range(first, first + count):
             for lane in range(width):
                 out[row, lane] += states[row, lane]

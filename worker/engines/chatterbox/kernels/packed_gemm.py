@@ -175,7 +175,8 @@ def _linear_f32(begin: int, end: int, a: ArrayF32, b: ArrayF32, bias: ArrayF32, 
 def _linear_int8(begin: int, end: int, a: ArrayF32, weight: PackedInt8, c: ArrayF32) -> None:
     quantized, row_scales = np.empty(a.shape, ACTIVATION_DTYPE), np.empty(len(a), np.float32)
     quantize_rows_of(0, len(a), a, quantized, row_scales)
-    gemm_int8(begin, end, False, quantized, row_scales, weight, c)
+    b, corrections, column_scales, bias, activation = weight
+    _gemm(True, begin, end, quantized.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
 
 
 @jit
@@ -188,6 +189,13 @@ def gemm_int8(
         _gemm_int8_tiled(begin, end, a, row_scales, b, corrections, column_scales, bias, activation, c)
     else:
         _gemm(True, begin, end, a.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
+
+
+@jit
+def multiply_int8(tiles: bool, a: ArrayQuantized, row_scales: ArrayF32, weight: PackedInt8, c: ArrayF32) -> None:
+    """All of `gemm_int8`, for kernels that multiply among other things."""
+    # Of a literal zero Numba would compile the product a second time.
+    gemm_int8(int(np.int64(0)), len(weight[3]) // NR, tiles, a, row_scales, weight, c)
 
 
 @jit
