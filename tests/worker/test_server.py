@@ -176,20 +176,21 @@ async def test_an_unspeakable_text(client: httpx.AsyncClient) -> None:
 async def test_state_answers_at_once_while_the_model_works(
     worker: Worker, client: httpx.AsyncClient, text: str
 ) -> None:
-    speaking = asyncio.ensure_future(speak_alone(worker, utterance(text, "long").model_dump_json()))
-    took = []
-    seen_working = 0
-    while not speaking.done():
-        began = time.perf_counter()
-        report = await state(client)
-        if report.in_flight:
-            assert report.in_flight == ("long",)
-            seen_working += 1
-            took.append(time.perf_counter() - began)
-        await asyncio.sleep(0.002)
-    assert (await speaking)[-1][0] is FrameKind.END
-    # An event loop that waits for the model would answer once, at the end.
-    assert seen_working > 5
+    took: list[float] = []
+    # A busy machine asks less often while one text is spoken. An event loop that waits for the model would answer once.
+    for _ in range(5):
+        speaking = asyncio.ensure_future(speak_alone(worker, utterance(text, "long").model_dump_json()))
+        while not speaking.done():
+            began = time.perf_counter()
+            report = await state(client)
+            if report.in_flight:
+                assert report.in_flight == ("long",)
+                took.append(time.perf_counter() - began)
+            await asyncio.sleep(0.002)
+        assert (await speaking)[-1][0] is FrameKind.END
+        if len(took) > 20:
+            break
+    assert len(took) > 20
     assert statistics.median(took) < 0.05
 
 

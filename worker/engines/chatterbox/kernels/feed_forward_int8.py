@@ -15,9 +15,8 @@ from torch import Tensor
 from worker.engines.chatterbox.kernels.jit import ArrayF32, jit
 from worker.engines.chatterbox.kernels.layer_norm import NormArrays, norm_arrays, quantize_normed_rows
 from worker.engines.chatterbox.kernels.openmp import parallel_for
-from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, PackedLinearInt8, multiply_int8
+from worker.engines.chatterbox.kernels.packed_gemm import PackedInt8, PackedLinearInt8, fits_tiles, multiply_int8
 from worker.engines.chatterbox.kernels.quantize import ACTIVATION_DTYPE, quantize_rows_of
-from worker.engines.chatterbox.kernels.simd.amx import TILE_ROW_BYTES
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
 
 BLOCK_ROWS = max(1, 128 // TARGET.many_rows) * TARGET.many_rows
@@ -37,7 +36,7 @@ class FeedForwardInt8:
         self._hidden, inputs = up.weight.shape
         self._up = PackedLinearInt8(up.weight, up.bias, activation).weight
         self._down = PackedLinearInt8(down.weight, down.bias).weight
-        self._tiles = TARGET.matrix_tiles and inputs % TILE_ROW_BYTES == 0 and self._hidden % TILE_ROW_BYTES == 0
+        self._tiles = fits_tiles(inputs) and fits_tiles(self._hidden)
 
     def __call__(self, states: Tensor) -> Tensor:
         """float32 (rows, width) to the same shape."""

@@ -119,7 +119,12 @@ class PackedLinearInt8:
 def multiplies_in_tiles(a: Tensor) -> bool:
     """Whether the int8 product of A, (M, K), is computed in matrix tiles."""
     m, k = a.shape
-    return TARGET.matrix_tiles and m >= TILE_ROWS and k % TILE_ROW_BYTES == 0
+    return m >= TILE_ROWS and fits_tiles(k)
+
+
+def fits_tiles(k: int) -> bool:
+    """Whether this processor has matrix tiles, and rows of so many bytes fill them."""
+    return TARGET.matrix_tiles and k % TILE_ROW_BYTES == 0
 
 
 def _pack_b(weight: Tensor, group: int) -> Tensor:

@@ -36,7 +36,7 @@ def self_attention(
     if precision is Precision.INT8:
         attention_int8, arrays = SelfAttentionInt8(query, key, value, heads), norm_arrays(norm)
         return lambda states: attention_int8(*quantize_normed(states, arrays))
-    layers = [linear(weight, None, precision) for weight in (query, key, value)]
+    projections = [linear(weight, None, precision) for weight in (query, key, value)]
     if precision is Precision.FP32 and len(query) == heads * HEAD_DIM and tiles_attention():
         kernel: Callable[..., Tensor] = attention_fp32
     else:
@@ -44,7 +44,7 @@ def self_attention(
 
     def layer(states: Tensor) -> Tensor:
         normed = layer_norm(states, norm)
-        return kernel(*(layer(normed) for layer in layers))
+        return kernel(*(projection(normed) for projection in projections))
 
     return layer
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
 from tests.support.tiles import WITHOUT_TILES, needs_tiles
-from worker.engines.chatterbox.kernels import feed_forward_int8
+from worker.engines.chatterbox.kernels import packed_gemm
 from worker.engines.chatterbox.layers.feed_forward import feed_forward
 from worker.precision import Precision
 
@@ -63,5 +63,5 @@ def test_matrix_tiles_give_the_numbers_of_vectors(monkeypatch: pytest.MonkeyPatc
     modules = parts(64, 256)
     states = torch.randn(rows, 64)
     tiled = feed_forward(*modules, Precision.INT8, activation="silu")(states)
-    monkeypatch.setattr(feed_forward_int8, "TARGET", WITHOUT_TILES)
+    monkeypatch.setattr(packed_gemm, "TARGET", WITHOUT_TILES)
     assert torch.equal(tiled, feed_forward(*modules, Precision.INT8, activation="silu")(states))

@@ -113,8 +113,7 @@ def gelu_tanh_row(emitter: Emitter, row: Any, count: Any) -> None:
         cube = builder.fmul(builder.fmul(states, states), f32x16(_TANH_CUBE))
         argument = emitter.fma(cube, states, states)
         exponent = builder.fmul(argument, f32x16(-2 * _TANH_FACTOR * LOG2_E))
-        power = emitter.exp2(emitter.minimum(emitter.maximum(exponent, f32x16(MIN_EXPONENT)), f32x16(MAX_EXPONENT)))
-        emitter.store(builder.fdiv(states, builder.fadd(power, f32x16(1.0))), row, index, 4)
+        emitter.store(_gated(emitter, states, exponent), row, index, 4)
         return []
 
     emitter.loop(count, LANES, [], body)
@@ -123,13 +122,17 @@ def gelu_tanh_row(emitter: Emitter, row: Any, count: Any) -> None:
 @simd_intrinsic(types.void(types.intp, types.intp))
 def silu_row(emitter: Emitter, row: Any, count: Any) -> None:
     """SiLU: x / (1 + e**-x) of `count` float32, a multiple of LANES, in place."""
-    builder = emitter.builder
 
     def body(index: Any, _: Sequence[Any]) -> list[Any]:
         states = emitter.load(row, index, F32X16)
-        exponent = builder.fmul(states, f32x16(-LOG2_E))
-        power = emitter.exp2(emitter.minimum(emitter.maximum(exponent, f32x16(MIN_EXPONENT)), f32x16(MAX_EXPONENT)))
-        emitter.store(builder.fdiv(states, builder.fadd(power, f32x16(1.0))), row, index, 4)
+        exponent = emitter.builder.fmul(states, f32x16(-LOG2_E))
+        emitter.store(_gated(emitter, states, exponent), row, index, 4)
         return []
 
     emitter.loop(count, LANES, [], body)
+
+
+def _gated(emitter: Emitter, states: Any, exponent: Any) -> Any:
+    """The quotient states / (1 + 2**exponent): times the logistic function of -exponent * log(2)."""
+    power = emitter.exp2(emitter.minimum(emitter.maximum(exponent, f32x16(MIN_EXPONENT)), f32x16(MAX_EXPONENT)))
+    return emitter.builder.fdiv(states, emitter.builder.fadd(power, f32x16(1.0)))
