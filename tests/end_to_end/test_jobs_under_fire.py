@@ -21,14 +21,15 @@ from tests.support.webhook_receiver import start_webhook_receiver
 JOBS = 200
 KILLS = 6
 SAMPLE = 12
-THINGS = ("ferry", "garden", "violin", "library", "mountain", "river", "kitchen", "window", "market", "teacher")
-PLACES = ("harbour", "village", "station", "museum", "bakery", "orchard", "bridge", "valley", "castle", "island")
+# Words that the recogniser hears in the built-in voice: of 800 such sentences with random seeds, three had one error.
+THINGS = ("table", "teacher", "kitchen", "building", "paper", "college", "picture", "market", "garden", "lady")
+PLACES = ("station", "village", "bakery", "bridge", "castle", "office", "theater", "church", "hotel", "university")
 SECRET = "whsec_" + "A" * 32
 
 
 def text(number: int) -> str:
     thing, place = THINGS[number % 10], PLACES[number // 10 % 10]
-    return f"The {thing} near the old {place} was {'green' if number < 100 else 'yellow'}."
+    return f"The {thing} near the old {place} was {'painted' if number < 100 else 'black'}."
 
 
 def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:
@@ -81,4 +82,4 @@ def test_two_hundred_jobs_are_each_done_once(tmp_path: Path) -> None:
     results = [file for file in (tmp_path / "data/jobs/results").iterdir() if not file.name.startswith(".")]
     assert len(results) == JOBS
     for number in rng.sample(range(JOBS), SAMPLE):
-        assert word_error_rate(text(number), audio[number]) < 0.35, text(number)
+        assert word_error_rate(text(number), audio[number]) <= 1 / 8, text(number)
