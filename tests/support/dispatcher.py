@@ -77,17 +77,21 @@ async def running_dispatcher(
     run_dir: Path,
     *,
     limit: int = 100,
-    recovery_seconds: float = 20.0,
+    probe_timeout: float = TIMEOUT,
+    recovery_seconds: float = TIMEOUT,
     unresponsive_seconds: float = 60.0,
     timeouts: AttemptTimeouts = DEFAULT_TIMEOUTS,
     ejection_failures: int = 3,
 ) -> AsyncIterator[RunningDispatcher]:
-    """Run a dispatcher on the workers whose sockets are in `run_dir`."""
+    """Run a dispatcher on the workers whose sockets are in `run_dir`.
+
+    A worker that does not answer is lost after two probes of `probe_timeout`: on a busy machine any may be slow.
+    """
     fleet = Fleet(
         run_dir,
         ProbeSettings(
             probe_seconds=0.05,
-            probe_timeout=1.0,
+            probe_timeout=probe_timeout,
             probe_failures=2,
             recovery_seconds=recovery_seconds,
             unresponsive_seconds=unresponsive_seconds,
