@@ -14,8 +14,8 @@ Opened = Callable[..., Any]
 
 ERROR = JobError(code="synthesis_failed", message="no")
 RESULT = Result(MemoryBuffer(b"RIFF audio"), 1.5, "digest")
-LEASE = 0.4
-"""Seconds for which a claim in Redis holds without being renewed."""
+LEASE = 60.0
+"""Seconds for which a claim in Redis holds without being renewed: longer than any process is held up."""
 
 
 def job(number: int, **changes: Any) -> Job:

@@ -74,10 +74,10 @@ class RedisServer:
 
 
 @contextmanager
-def start_redis() -> Iterator[RedisServer]:
-    """Run a server, which the end of the block kills."""
+def start_redis(**options: object) -> Iterator[RedisServer]:
+    """Run a server with these options, which the end of the block kills."""
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
-        server = RedisServer(Path(folder))
+        server = RedisServer(Path(folder), **options)
         server.start()
         try:
             yield server
