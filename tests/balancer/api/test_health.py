@@ -119,8 +119,8 @@ def test_a_busy_worker_and_its_queue(run_dir: Path, processes: ExitStack) -> Non
 def test_the_json_summary(run_dir: Path, processes: ExitStack) -> None:
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))
-    httpx.post(f"{url}/tts", json={"text": "Hello."}, trust_env=False).raise_for_status()
-    response = httpx.get(f"{url}/metrics", headers={"Accept": "application/json"}, trust_env=False)
+    httpx.post(f"{url}/tts", json={"text": "Hello."}, timeout=TIMEOUT, trust_env=False).raise_for_status()
+    response = httpx.get(f"{url}/metrics", headers={"Accept": "application/json"}, timeout=TIMEOUT, trust_env=False)
     summary = response.json()
     assert summary.keys() == {"queue_size", "avg_wait_time", "requests_per_minute"}
     assert (summary["queue_size"], summary["requests_per_minute"]) == (0, 1)
@@ -131,7 +131,7 @@ def test_loop_lag_and_request_times_are_measured(run_dir: Path, processes: ExitS
     processes.enter_context(start_stub(run_dir))
     url = processes.enter_context(start_balancer(run_dir))
     for _ in range(3):
-        httpx.post(f"{url}/tts", json={"text": "Hello."}, trust_env=False).raise_for_status()
+        httpx.post(f"{url}/tts", json={"text": "Hello."}, timeout=TIMEOUT, trust_env=False).raise_for_status()
     wait_until(lambda: samples(url)["chorus_loop_lag_seconds_count hibari"] > 3)
     found = samples(url)
     assert found["chorus_request_seconds_count /tts hibari ok"] == 3

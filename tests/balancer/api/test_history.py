@@ -37,16 +37,17 @@ def test_requests_appear_in_it(server: Server) -> None:
 
     def seen() -> bool:
         minute = get(server)["lastMinute"]
-        return minute is not None and minute["requests"]["speech"]["ok"] == 3
+        speech = {} if minute is None else minute["requests"]["speech"]
+        return (speech.get("ok"), speech.get("invalid")) == (3, 1)
 
     wait_until(seen)
     answer = get(server)
     minute = answer["lastMinute"]
-    assert minute["requests"]["speech"]["invalid"] == 1
     assert minute["audioSeconds"] > 0
     assert minute["cache"]["miss"] == 3
     assert 0 < minute["answer"]["p50"] <= minute["answer"]["p99"]
-    assert minute["slots"]["total"] == 1
+    assert answer["seconds"]["slots"]["total"][-1] == 1
+    assert 0 < minute["slots"]["total"] <= 1, "a mean: the worker may have been found after the first second"
     assert sum(answer["seconds"]["requests"]["speech"]["ok"]) == 3
     assert answer["lastHour"]["requests"]["speech"]["ok"] == 3
 
@@ -54,7 +55,7 @@ def test_requests_appear_in_it(server: Server) -> None:
 def test_only_what_is_new(server: Server) -> None:
     wait_until(lambda: len(get(server)["seconds"]["at"]) > 1)
     latest = get(server)["latest"]
-    assert len(get(server, since=latest)["seconds"]["at"]) <= 1
+    assert all(at > latest for at in get(server, since=latest)["seconds"]["at"])
     assert get(server, since=latest + 100)["seconds"]["at"] == []
 
 

@@ -350,9 +350,14 @@ def test_status_as_json(server: Server) -> None:
     assert [worker["pid"] for worker in report["workers"]] == [server.stub.process.pid]
 
 
+def phases(url: str) -> list[str]:
+    workers = httpx.get(f"{url}/health", timeout=TIMEOUT, trust_env=False).json()["workers"]
+    return [worker["phase"] for worker in workers]
+
+
 def test_status_of_an_unhealthy_server(run_dir: Path) -> None:
     with start_stub(run_dir, phase=Phase.FAILED), start_balancer(run_dir, ready=0, recovery_seconds=0) as url:
-        wait_until(lambda: bool(httpx.get(f"{url}/health").json()["workers"]))
+        wait_until(lambda: phases(url) == ["failed"])
         once, as_json = run("status", "--once", url=url), run("status", "--json", url=url)
         spoken = run("say", "Hello.", url=url)
     assert (once.exit_code, as_json.exit_code, spoken.exit_code) == (1, 1, 1)
