@@ -53,7 +53,7 @@ async def test_neither_threads_nor_garbage_keep_the_event_loop_waiting(
 
 
 def test_before_it_stops_it_says_so_for_a_while_and_serves_everything() -> None:
-    with serve_stub(stop_delay_seconds=3) as server:
+    with serve_stub(stop_delay_seconds=5) as server:
         process = balancer_process(server)
         assert server.client.get("/ready").status_code == 200
         process.terminate()

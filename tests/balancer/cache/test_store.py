@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES
 from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
 from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
-from balancer.redis_client import RedisClient
+from balancer.redis_client import TIMEOUT_SECONDS, RedisClient
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment, wait_until
 from tests.support.redis_server import RedisServer, start_redis
@@ -326,11 +327,13 @@ async def test_an_outage_of_redis(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         assert await store.get(KEY) is not None, "Redis has persisted it"
         server.freeze()
-        before = time.monotonic()
+        took = []
         for _ in range(20):
+            before = time.monotonic()
             with pytest.raises(StoreError):
                 await store.get(KEY)
-        assert time.monotonic() - before < 3, "only the first waits"
+            took.append(time.monotonic() - before)
+        assert statistics.median(took) < TIMEOUT_SECONDS / 10, "only the first waits"
         server.thaw()
         while client.unavailable_reason is not None:
             await asyncio.sleep(0.05)

@@ -254,9 +254,14 @@ async def test_cancelling_frees_the_slot(run_dir: Path) -> None:
 async def test_a_worker_drains(run_dir: Path) -> None:
     with start_stub(run_dir) as stub:
         async with connected(stub.path) as client:
+            synthesis = asyncio.create_task(client.synthesize(utterance("slow")))
+            while not (await client.state()).in_flight:
+                await asyncio.sleep(0.01)
             await client.drain()
             with pytest.raises(WorkerFullError, match="draining"):
                 await client.synthesize(utterance())
+            (run_dir / "go").touch()
+            assert (await synthesis).pcm
         assert await asyncio.to_thread(stub.process.wait, 30) == 0
 
 

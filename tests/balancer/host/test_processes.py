@@ -74,7 +74,7 @@ def test_a_process_that_is_never_ready_is_awaited_for_so_long() -> None:
     assert process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.parametrize(("grace_seconds", "signum"), [(0.0, signal.SIGKILL), (0.5, signal.SIGTERM)])
+@pytest.mark.parametrize(("grace_seconds", "signum"), [(0.0, signal.SIGKILL), (2.0, signal.SIGTERM)])
 def test_the_end_of_the_block_ends_all_descendants(
     tmp_path: Path, grace_seconds: float, signum: signal.Signals
 ) -> None:

@@ -8,9 +8,16 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from balancer.launch import stand_in as module
 from balancer.launch.stand_in import RETRY_SECONDS, StandIn
 from balancer.listening_sockets import listen, refuse
 from tests.support.harness import TIMEOUT, wait_until
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client of these tests may be held up for longer than it usually has for its request."""
+    monkeypatch.setattr(module, "READ_SECONDS", TIMEOUT)
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,6 +16,7 @@ from balancer.fleet.view import WorkerView
 from balancer.operations.fleet_collector import FleetCollector
 from balancer.operations.process_cpu import ProcessCpu
 from balancer.scheduling.priority import Priority
+from tests.support.clock import Clock
 from tests.support.worker_state import worker_state
 
 NO_PROCESS = 2**22 + 1
@@ -53,9 +55,9 @@ def view(index: int, phase: WorkerPhase = WorkerPhase.READY, **changed: object) 
     return WorkerView(index, phase, None, worker_state(**(fields | changed)))
 
 
-def registry(dispatcher: Dispatcher) -> CollectorRegistry:
+def registry(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(FleetCollector(dispatcher, ProcessCpu()))  # type: ignore[arg-type]
+    made.register(FleetCollector(dispatcher, ProcessCpu(clock)))  # type: ignore[arg-type]
     return made
 
 
@@ -131,7 +133,7 @@ def test_a_worker_without_utterances_has_no_speed() -> None:
 
 
 def test_concurrent_scrapes_do_not_mix() -> None:
-    registered = registry(Dispatcher(view(0), view(1)))
-    expected = generate_latest(registered)  # the next scrapes are within MIN_INTERVAL_SECONDS
+    registered = registry(Dispatcher(view(0), view(1)), Clock())
+    expected = generate_latest(registered)  # by this clock, the next scrapes are within MIN_INTERVAL_SECONDS
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(lambda _: generate_latest(registered), range(20))) == {expected}
