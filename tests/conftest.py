@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import httpx._config
 import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support import kernel_compilation, shared_folder, tiny_models
+from tests.support.harness import TIMEOUT
 from tests.support.redis_server import RedisServer, start_redis
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.chatterbox.kernels import disk_cache
@@ -36,6 +38,9 @@ def pytest_configure(config: pytest.Config) -> None:
         shared_folder.create()
     # Each client of httpx reads the certificates of all authorities, for 30 ms of CPU time, and tests make thousands.
     vars(httpx._transports.default)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)
+    # A client's time limit bounds how long a test may hang. On a busy machine, an answer may take more than the five
+    # seconds of httpx.
+    vars(httpx._config.DEFAULT_TIMEOUT_CONFIG).update(dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT))
     # Before any kernel is imported: those that a test compiles are there for all others.
     disk_cache.enable(shared_folder.kernels_folder())
 
