@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +30,9 @@ SEED = 7
 """Of what is synthesized without another one."""
 MODEL_TIMEOUT = 240.0
 """Seconds that an engine with large libraries may need to start or to answer on a busy machine."""
+
+_PORTS_TRIED = 5
+_TAKEN = "cannot listen on"
 
 
 @dataclass(frozen=True)
@@ -91,22 +92,32 @@ def start_chorus(
     `host_name` is the host of its URL, if its options make it listen elsewhere. `variables` are further environment
     variables. The audio cache is off unless `cache_mib` is set.
     """
-    port = free_port()
-    with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
-        log = Path(folder) / "log"
-        run_dir = Path(folder) / "run"
-        own = {"data_dir": Path(folder) / "data", "cache_mib": 0}
-        env = environment(**(own | settings | {"run_dir": run_dir})) | (variables or {})
-        with running([CHORUS, "serve", "--port", str(port), *options], log=log, cwd=ROOT, env=env) as process:
-            try:
-                await_ready(process, lambda: begin in log.read_text(), timeout=timeout)
-                yield Chorus(f"http://{host_name}:{port}", run_dir, process, log)
-            except ProcessEndedError as error:
-                raise AssertionError(log.read_text()) from error
-            finally:
-                # A server that does not stop by itself within its time fails the test.
-                process.terminate()
-                process.wait(STOP_SECONDS)
+    for _ in range(_PORTS_TRIED):
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="chorus-") as folder:
+            log = Path(folder) / "log"
+            run_dir = Path(folder) / "run"
+            own = {"data_dir": Path(folder) / "data", "cache_mib": 0}
+            env = environment(**(own | settings | {"run_dir": run_dir})) | (variables or {})
+
+            def has_begun(log: Path = log) -> bool:
+                return begin in log.read_text()
+
+            with running([CHORUS, "serve", "--port", str(port), *options], log=log, cwd=ROOT, env=env) as process:
+                try:
+                    await_ready(process, has_begun, timeout=timeout)
+                except ProcessEndedError as error:
+                    if _TAKEN not in log.read_text():
+                        raise AssertionError(log.read_text()) from error
+                    continue
+                try:
+                    yield Chorus(f"http://{host_name}:{port}", run_dir, process, log)
+                finally:
+                    # A server that does not stop by itself within its time fails the test.
+                    process.terminate()
+                    process.wait(STOP_SECONDS)
+                return
+    raise AssertionError(f"no free port in {_PORTS_TRIED} tries")
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +196,8 @@ def kill_all(chorus: Chorus) -> None:
     """End every process of a server, all at once, the supervisor first: nobody says goodbye."""
     processes = [psutil.Process(chorus.process.pid), *chorus.children()]
     for process in processes:
-        os.kill(process.pid, signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):  # one without its supervisor ends by itself
+            process.kill()
     chorus.process.wait()
     psutil.wait_procs(processes[1:], timeout=10)
 

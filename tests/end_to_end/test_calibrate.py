@@ -6,6 +6,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,12 @@ def await_workers(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> l
     me = psutil.Process(process.pid)
 
     def workers() -> list[psutil.Process]:
-        return [child for child in me.children() if "worker" in child.cmdline() and listens(child)]
+        found = []
+        for child in me.children():
+            with suppress(psutil.NoSuchProcess):  # one that ends at this moment
+                if "worker" in child.cmdline() and listens(child):
+                    found.append(child)
+        return found
 
     wait_until(lambda: process.poll() is not None or bool(workers()))
     assert process.poll() is None
@@ -126,7 +132,10 @@ def listens(process: psutil.Process) -> bool:
 
 
 def alive(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between the two
+        return False
 
 
 @pytest.mark.parametrize(
