@@ -57,7 +57,9 @@ def test_the_default_format_is_openais(client: openai.OpenAI) -> None:
 
 def test_the_answer_can_be_streamed_to_a_file(client: openai.OpenAI, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("audio") / "speech.mp3"
-    with client.audio.speech.with_streaming_response.create(model="hibari", voice="default", input=SENTENCE) as answer:
+    with client.audio.speech.with_streaming_response.create(
+        model="hibari", voice="default", input=SENTENCE, extra_body={"seed": 5}
+    ) as answer:
         answer.stream_to_file(file)
     assert word_error_rate(SENTENCE, file.read_bytes()) <= 0.1
 
@@ -112,7 +114,12 @@ def test_ffmpeg_plays_what_comes_through_a_pipe_before_the_end_is_there(
 @pytest.mark.parametrize("text", [SENTENCE, SENTENCES])
 def test_events_carry_the_audio(client: openai.OpenAI, text: str) -> None:
     with client.audio.speech.with_streaming_response.create(
-        model="gpt-4o-mini-tts", voice="alloy", input=text, response_format="mp3", stream_format="sse"
+        model="gpt-4o-mini-tts",
+        voice="alloy",
+        input=text,
+        response_format="mp3",
+        stream_format="sse",
+        extra_body={"seed": 5},
     ) as answer:
         events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line.startswith("data: ")]
     *deltas, done = events

