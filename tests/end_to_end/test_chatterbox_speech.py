@@ -14,6 +14,7 @@ import pytest
 
 from scripts.support.recogniser import audio_seconds
 from tests.end_to_end.conftest import MODEL_TIMEOUT, SEED, Chorus, Home, post_tts, run_concurrently, synthesize
+from tests.support.harness import wait_until
 from tests.support.recordings import record, speech
 from voices import voice_editor
 
@@ -143,8 +144,8 @@ def test_openais_client_passes_seed_and_parameters(turbo: Chorus) -> None:
 
 @pytest.mark.usefixtures("alone")
 def test_the_log_has_lines_of_ours_only(turbo: Chorus) -> None:
+    wait_until(lambda: "POST /tts 200" in turbo.log.read_text())
     log = turbo.log.read_text()
-    assert "POST /tts 200" in log
     assert [word for word in CHATTER if word in log] == []
     running = log[log.index("supervisord started") :].partition("\nChorus is ready")
     after = running[2].partition("Ctrl-C stops it.")[2]
