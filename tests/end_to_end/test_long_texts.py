@@ -55,7 +55,7 @@ def test_a_worker_that_dies_costs_its_segment_only_time(chorus: Chorus, spoken: 
     chorus.await_ready(2)
     with ThreadPoolExecutor(1) as client:
         answer = client.submit(synthesize, chorus, TEXT, seed=SEED)
-        wait_until(lambda: any(worker["in_flight"] for worker in chorus.workers()))
+        wait_until(lambda: any(state.in_flight for state in chorus.states()))
         next(child for child in chorus.children() if "worker" in child.cmdline()).kill()
         assert answer.result() == spoken
 
