@@ -119,7 +119,7 @@ def test_a_worker_whose_model_cannot_load_reports_it_and_ends(run_dir: Path, tmp
         from worker.crash_history import CrashHistory
         from worker.options import WorkerOptions
         from worker.server import serve
-        serve(WorkerOptions.from_argv({options.argv()!r}), CrashHistory(Path({str(run_dir)!r}), 0), failed_seconds=1)
+        serve(WorkerOptions.from_argv({options.argv()!r}), CrashHistory(Path({str(run_dir)!r}), 0), failed_seconds=5)
     """
     with running([sys.executable, "-c", code], options.socket, PYTHONPATH=str(tmp_path)) as worker:
         state = worker.await_phase(Phase.FAILED)

@@ -118,10 +118,22 @@ def test_the_socket_is_the_users_alone(worker: Worker) -> None:
 # From the start to ready
 
 
-async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
+async def test_it_refuses_until_it_is_ready(run_dir: Path, tmp_path: Path) -> None:
+    # The model does not load before it has been asked for: a busy machine may have it ready by then.
+    asked = tmp_path / "asked"
+    (tmp_path / "hibari.py").write_text(f"""if True:
+        import pathlib
+        import sys
+        import time
+        while not pathlib.Path({str(asked)!r}).exists():
+            time.sleep(0.005)
+        sys.path.remove({str(tmp_path)!r})
+        del sys.modules["hibari"]
+        import hibari  # the package itself, in the place of this module
+    """)
     phases: list[Phase] = []
     refused = set()
-    with start_worker(worker_options(run_dir)) as worker:
+    with start_worker(worker_options(run_dir), PYTHONPATH=str(tmp_path)) as worker:
         async with worker.client() as client:
             async with asyncio.timeout(TIMEOUT):
                 while not phases or phases[-1] is not Phase.READY:
@@ -129,11 +141,12 @@ async def test_it_refuses_until_it_is_ready(run_dir: Path) -> None:
                     if answer.status_code != 200:
                         refused.add((answer.status_code, UtteranceError.model_validate_json(answer.content).code))
                     phases.append((await state(client)).phase)
+                    asked.touch()
             assert (await synthesize(client, utterance("Hi.")))[-1][0] is FrameKind.END
     assert refused == {(503, "not_ready")}
     order = list(Phase)
     assert phases == sorted(phases, key=order.index)
-    assert phases[0] in (Phase.STARTING, Phase.WARMING)
+    assert phases[0] is Phase.STARTING
 
 
 # Speaking
@@ -177,8 +190,10 @@ async def test_state_answers_at_once_while_the_model_works(
     worker: Worker, client: httpx.AsyncClient, text: str
 ) -> None:
     took: list[float] = []
+    whole = 0.0
     # A busy machine asks less often while one text is spoken. An event loop that waits for the model would answer once.
     for _ in range(5):
+        started = time.perf_counter()
         speaking = asyncio.ensure_future(speak_alone(worker, utterance(text, "long").model_dump_json()))
         while not speaking.done():
             began = time.perf_counter()
@@ -188,10 +203,12 @@ async def test_state_answers_at_once_while_the_model_works(
                 took.append(time.perf_counter() - began)
             await asyncio.sleep(0.002)
         assert (await speaking)[-1][0] is FrameKind.END
+        whole = max(whole, time.perf_counter() - started)
         if len(took) > 20:
             break
     assert len(took) > 20
-    assert statistics.median(took) < 0.05
+    # Where others have the core for most of the time, the answers take as much longer as the text.
+    assert statistics.median(took) < max(0.05, whole / 40)
 
 
 async def speak_alone(worker: Worker, content: str) -> list[tuple[FrameKind, bytes]]:
@@ -230,17 +247,17 @@ async def test_what_does_not_fit(client: httpx.AsyncClient, body: str, said: str
 
 @pytest.mark.parametrize("text", [LONG, ENDLESS], ids=["long", "endless"])
 async def test_hanging_up_frees_the_slot(worker: Worker, client: httpx.AsyncClient, text: str) -> None:
-    began = time.monotonic()
+    first = await state(client)
     await synthesize(client, utterance(text))
-    whole = time.monotonic() - began
     before = await state(client)
 
     async with begun(worker, text):
-        assert (await state(client)).in_flight == ("u",)
-    began = time.monotonic()
+        left = await state(client)
+        assert left.in_flight == ("u",)
     await until_idle(client)
-    assert time.monotonic() - began < whole / 2
     after = await state(client)
+    # In steps of its work: a busy machine makes each of them longer.
+    assert after.progress - left.progress < (before.progress - first.progress) / 2
     assert after.done == before.done
     assert (await synthesize(client, utterance()))[-1][0] is FrameKind.END
 
