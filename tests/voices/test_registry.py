@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.clock import Clock
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, wait_until
 from voices import registry as module
 from voices.names import folder_name
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice, VoiceError
@@ -469,7 +469,10 @@ def test_a_removed_voice_is_gone(live: LiveRegistry, folder: Path, clock: Clock)
 
 def test_a_changed_description(live: LiveRegistry, folder: Path, clock: Clock) -> None:
     file = folder / "alice" / "voice.toml"
+    before = file.stat()
     file.write_text(file.read_text().replace("Ada", "Eve"))
+    # The clock of files goes in steps of milliseconds, in which a fast machine writes twice.
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
     clock.now += 1.1
     consent = live.resolve("alice").consent
     assert consent is not None
@@ -583,7 +586,14 @@ def test_changed_permissions_count_as_a_change(
     live: LiveRegistry, folder: Path, clock: Clock, reads: list[Path]
 ) -> None:
     before = live.current
-    (folder / "alice" / "voice.toml").chmod(0o600)
+    file = folder / "alice" / "voice.toml"
+    written = file.stat().st_ctime_ns
+
+    def changed() -> bool:
+        file.chmod(0o600)
+        return file.stat().st_ctime_ns != written
+
+    wait_until(changed)  # the clock of files goes in steps of milliseconds
     clock.now += 1.1
     assert live.current is not before
 
