@@ -20,8 +20,8 @@ import pytest
 
 from balancer.host.processes import end_tree, free_port
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import CHORUS, Chorus, start_chorus
-from tests.support.harness import ROOT, environment, wait_until
+from tests.end_to_end.conftest import CHORUS, STOP_SECONDS, Chorus, start_chorus
+from tests.support.harness import ROOT, TIMEOUT, environment, wait_until
 
 SECRET = "0123456789abcdef"
 
@@ -52,8 +52,8 @@ def test_ctrl_c_ends_all_of_it() -> None:
     with start_chorus("--workers", "2") as chorus:
         children = chorus.children()
         os.kill(chorus.process.pid, signal.SIGINT)
-        assert chorus.process.wait(30) == 0
-        _, alive = psutil.wait_procs(children, timeout=10)
+        assert chorus.process.wait(STOP_SECONDS) == 0
+        _, alive = psutil.wait_procs(children, timeout=TIMEOUT)
         assert alive == []
         assert "stopped: balancer (exit status 0)" in chorus.log.read_text()
 
@@ -75,7 +75,7 @@ def test_what_is_in_flight_is_finished_before_the_end_while_the_port_is_closed()
         wait_until(refused)
         assert answer.result().status_code == 200
         assert refused()
-        assert chorus.process.wait(30) == 0
+        assert chorus.process.wait(STOP_SECONDS) == 0
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_reader_that_stops_reading_the_output_stops_nothing(tmp_path: Path) ->
                 said = {client.post("/tts", json={"text": "Hello."}).status_code for _ in range(1500)}
                 assert said == {200}
             process.terminate()
-            assert process.wait(60) == 0
+            assert process.wait(STOP_SECONDS) == 0
         finally:
             end_tree(process)
 
