@@ -72,7 +72,10 @@ def start_stub(
         stub = Stub(process, run_dir / f"worker-{index}.sock")
 
         def answers() -> bool:
-            return listens(stub.path) and stub.state().pid == process.pid
+            try:
+                return listens(stub.path) and stub.state().pid == process.pid
+            except httpx.TransportError:  # an earlier process at this socket ends at this moment
+                return False
 
         await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
         yield stub

@@ -102,7 +102,10 @@ def running(command: Sequence[str], path: Path, **variables: str) -> Iterator[Wo
         worker = Worker(process, path)
 
         def answers() -> bool:
-            return worker.listens() and worker.state().pid == process.pid
+            try:
+                return worker.listens() and worker.state().pid == process.pid
+            except httpx.TransportError:  # an earlier process at this socket ends at this moment
+                return False
 
         processes.await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
         yield worker
