@@ -53,8 +53,8 @@ from balancer.api.responses import (
     internal_error_response,
 )
 from balancer.audio.held_audio import HeldAudio
-from balancer.background import Background, BackgroundTask, OnFailure
 from balancer.cache.best_effort import BestEffortCache
+from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.dispatch.attempt import AttemptTimeouts
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.errors import ChorusError
@@ -65,7 +65,6 @@ from balancer.jobs.public_network import ReceiverRules
 from balancer.jobs.service import JobService
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
-from balancer.lifecycle import Lifecycle
 from balancer.metrics import Metrics
 from balancer.operations import heartbeat
 from balancer.operations.agent_check import AgentCheck
@@ -81,6 +80,9 @@ from balancer.operations.recycling import RecycleLimits, WorkerRecycler
 from balancer.operations.systemd_status import report_to_systemd
 from balancer.operations.voice_library import VoiceLibrary
 from balancer.requests.validation import RequestValidator
+from balancer.runtime.background import Background, BackgroundTask, OnFailure
+from balancer.runtime.lifecycle import Lifecycle
+from balancer.runtime.systemd import is_notified
 from balancer.scheduling.scheduler import Scheduler
 from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings import Settings
@@ -89,8 +91,6 @@ from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
 from balancer.stores import Stores, open_stores
-from balancer.systemd import is_notified
-from balancer.weights_fingerprint import weights_fingerprint
 from voices.watched_registry import WatchedRegistry
 
 log = logging.getLogger(__name__)

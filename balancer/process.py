@@ -17,14 +17,14 @@ import uvicorn
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.access.trusted_proxies import TrustedProxies
 from balancer.app import create_app
-from balancer.background import end_process
-from balancer.descriptor_limit import raise_descriptor_limit
 from balancer.http.connections import Connections
 from balancer.http.protocol import HttpProtocol
-from balancer.lifecycle import Lifecycle
+from balancer.http.server import Server
 from balancer.listening_sockets import listen, take_over
 from balancer.metrics import Metrics
-from balancer.serving import Server
+from balancer.runtime.background import end_process
+from balancer.runtime.descriptor_limit import raise_descriptor_limit
+from balancer.runtime.lifecycle import Lifecycle
 from balancer.settings import Settings, SettingsError
 from balancer.settings_groups import ServerSettings
 from voices.registry import VoiceError

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from balancer.cpu_lists import parse_cores
-from balancer.redis_location import RedisLocation
+from balancer.redis.location import RedisLocation
 from worker.cards import CARDS, LANGUAGE_PACKS, MAX_PROMPT_SECONDS, EngineCard, FlowModel, Runtime
 from worker.precision import Precision
 

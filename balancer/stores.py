@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.cache.file_store import FileStore
 from balancer.cache.store import AudioStore, StoreError
-from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobLimits, JobStore, JobStoreError
+from balancer.runtime.expiry_clock import ExpiryClock
 from balancer.settings_groups import JobSettings, StorageSettings
 
 if TYPE_CHECKING:
-    from balancer.redis_client import RedisClient
+    from balancer.redis.client import RedisClient
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def open_stores(settings: StorageSettings, job_settings: JobSettings | None = No
         return Stores(audio if limit else None, jobs, daily_counters=counters)
     from balancer.cache.redis_store import RedisStore  # noqa: PLC0415 - see above
     from balancer.jobs.redis_store import RedisJobStore  # noqa: PLC0415
-    from balancer.redis_client import RedisClient  # noqa: PLC0415
+    from balancer.redis.client import RedisClient  # noqa: PLC0415
 
     redis = RedisClient(settings.redis_url.get_secret_value())
     audio = RedisStore(redis, limit=limit, lifetime=lifetime)

@@ -36,7 +36,7 @@ from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
 
 if TYPE_CHECKING:
-    from balancer.redis_client import RedisClient
+    from balancer.redis.client import RedisClient
 
 log = logging.getLogger(__name__)
 

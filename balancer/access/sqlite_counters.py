@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from limits.aio.storage.base import Storage
 
-from balancer.thread_pool import ThreadPool
+from balancer.runtime.thread_pool import ThreadPool
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS counts (key TEXT PRIMARY KEY, count INTEGER NOT NULL, expires REAL NOT NULL)"
 _LENGTH = "seconds REAL NOT NULL DEFAULT 86400"

@@ -18,10 +18,10 @@ from balancer.errors import QueueFullError
 from balancer.requests.bodies import TtsBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.requests.validation import MAX_LOOP_CHARACTERS, RequestValidator
+from balancer.runtime.thread_pool import PoolFullError, ThreadPool
 from balancer.settings_groups import LimitSettings, PauseSettings
 from balancer.speech.segment_requests import begin_soon, pauses_around, segments_of
 from balancer.text.segments import Segment
-from balancer.thread_pool import PoolFullError, ThreadPool
 from worker.cards import SegmentLength
 
 MAX_WAITING_PREVIEWS = 100

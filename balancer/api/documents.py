@@ -28,7 +28,7 @@ from balancer.audio.held_audio import HeldAudio
 from balancer.documents import isolated_reading
 from balancer.documents.document import KINDS, MAX_FILE_BYTES, DocumentError, DocumentType
 from balancer.errors import DocumentRefusedError, MemoryFullError, UnsupportedMediaTypeError
-from balancer.thread_pool import PoolFullError, ThreadPool
+from balancer.runtime.thread_pool import PoolFullError, ThreadPool
 
 FILE_FIELD = "file"
 READERS = 2

@@ -34,8 +34,8 @@ from balancer.jobs.job_stream import JobStreams
 from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody, StreamFormat
 from balancer.requests.validation import RequestValidator
+from balancer.runtime.thread_pool import run_at_once, with_rests
 from balancer.settings_groups import JobSettings, LimitSettings
-from balancer.thread_pool import run_at_once, with_rests
 
 MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not

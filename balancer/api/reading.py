@@ -22,7 +22,7 @@ from balancer.audio.held_audio import Budget
 from balancer.errors import BodyTooLargeError, InvalidRequestError, MemoryFullError, UnsupportedMediaTypeError
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
-from balancer.thread_pool import ThreadPool, with_rests
+from balancer.runtime.thread_pool import ThreadPool, with_rests
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")

@@ -30,7 +30,7 @@ from balancer.cache.store import (
     open_entry,
     unpack_entry,
 )
-from balancer.thread_pool import ThreadPool
+from balancer.runtime.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 

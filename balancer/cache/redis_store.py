@@ -20,8 +20,8 @@ from balancer.cache.store import (
     pack_entry,
     unpack_entry,
 )
-from balancer.redis_client import RedisClient, RedisUnavailableError, Script
-from balancer.thread_pool import ThreadPool
+from balancer.redis.client import RedisClient, RedisUnavailableError, Script
+from balancer.runtime.thread_pool import ThreadPool
 
 PREFIX = "chorus:audio:"
 USED = "chorus:audio-used"

@@ -14,6 +14,7 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.cli.console import fail, messages, tell
 from balancer.cli.options import EngineOption, ModelDirOption, PrecisionOption, RuntimeOption
 from balancer.cpu_lists import LayoutError
@@ -37,7 +38,6 @@ from balancer.host.wording import counted
 from balancer.launch.plan import calibration_conditions, with_weights
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
 from balancer.settings import Settings, SettingsError
-from balancer.weights_fingerprint import weights_fingerprint
 from worker.precision import detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130

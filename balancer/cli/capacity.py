@@ -21,9 +21,9 @@ from balancer.capacity.study import Conditions, Study, StudyError
 from balancer.capacity.sweep import OutOfTimeError, Sweep, simulated_texts
 from balancer.capacity.target import Target, parse_seconds
 from balancer.cli.console import EXIT_UNREACHABLE, LOCAL_URL, ApiKey, Url, fail, tell
-from balancer.descriptor_limit import raise_descriptor_limit
 from balancer.load.client import ServerNotReadyError, SpeechClient
 from balancer.load.texts import TextLines, TextMix, TextSource
+from balancer.runtime.descriptor_limit import raise_descriptor_limit
 
 DEFAULT_P95 = 2.0
 MIX = "mix"

@@ -11,7 +11,7 @@ from typing import NoReturn
 import typer
 
 from balancer.cli.console import fail, tell
-from balancer.systemd import with_priority, writes_to_journal
+from balancer.runtime.systemd import with_priority, writes_to_journal
 
 STANDARD_ERROR = 2
 """Its file descriptor."""

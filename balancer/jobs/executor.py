@@ -21,7 +21,6 @@ from balancer.errors import (
     QueueFullError,
     SynthesisError,
 )
-from balancer.expiry_clock import ExpiryClock
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.job_request import request_of
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
@@ -30,9 +29,10 @@ from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
+from balancer.runtime.expiry_clock import ExpiryClock
+from balancer.runtime.thread_pool import ThreadPool
 from balancer.settings_groups import MIB, JobSettings
 from balancer.speech.service import SpeechService
-from balancer.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 

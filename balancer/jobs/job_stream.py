@@ -30,6 +30,7 @@ from balancer.jobs.store import JobStore, JobStoreError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
+from balancer.runtime.thread_pool import ThreadPool
 from balancer.scheduling.queued_utterance import Terms
 from balancer.settings_groups import PauseSettings
 from balancer.speech.encoder_pool import EncoderPool
@@ -37,7 +38,6 @@ from balancer.speech.place import Place
 from balancer.speech.segment_requests import pause_before
 from balancer.speech.service import SpeechService
 from balancer.text.segments import Segment
-from balancer.thread_pool import ThreadPool
 from worker.contract import SAMPLE_BYTES
 
 RETRY_SECONDS = 0.25

@@ -38,8 +38,8 @@ from balancer.jobs.store import (
     Result,
     StoreFullError,
 )
-from balancer.redis_client import RedisClient, RedisUnavailableError, Script
-from balancer.thread_pool import ThreadPool
+from balancer.redis.client import RedisClient, RedisUnavailableError, Script
+from balancer.runtime.thread_pool import ThreadPool
 
 log = logging.getLogger(__name__)
 

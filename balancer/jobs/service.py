@@ -38,8 +38,8 @@ from balancer.jobs.store import (
 )
 from balancer.requests.bodies import QueueBody
 from balancer.requests.speech_request import SpeechRequest
+from balancer.runtime.thread_pool import Run, run_at_once, with_rests
 from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
-from balancer.thread_pool import Run, run_at_once, with_rests
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -40,7 +40,7 @@ from balancer.jobs.store import (
     Result,
     Usage,
 )
-from balancer.thread_pool import ThreadPool, with_rests
+from balancer.runtime.thread_pool import ThreadPool, with_rests
 
 log = logging.getLogger(__name__)
 

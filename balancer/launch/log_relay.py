@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from balancer.systemd import with_priority, writes_to_journal
+from balancer.runtime.systemd import with_priority, writes_to_journal
 from worker.log_queue import LineWriter
 
 FLUSH_SECONDS = 2.0

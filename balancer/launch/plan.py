@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.cpu_lists import LayoutError, parse_cores
 from balancer.host.calibration import Conditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, find_calibration
@@ -16,7 +17,6 @@ from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check_engine_options
 from balancer.settings import Settings
-from balancer.weights_fingerprint import weights_fingerprint
 from worker.cards import FlowModel
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,

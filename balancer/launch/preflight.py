@@ -111,7 +111,7 @@ def _check_redis(storage: StorageSettings) -> None:
     """Refuse a cluster: one script changes keys that it keeps on several nodes. A Redis that is away may come later."""
     if storage.redis_url is None:
         return
-    from balancer.redis_client import is_cluster  # noqa: PLC0415 - loaded only where there is a Redis
+    from balancer.redis.client import is_cluster  # noqa: PLC0415 - loaded only where there is a Redis
 
     if asyncio.run(is_cluster(storage.redis_url.get_secret_value())):
         raise LaunchError(

@@ -15,12 +15,12 @@ from math import ceil
 from typing import NoReturn
 
 from balancer.cpu_lists import format_cores
-from balancer.descriptor_limit import raise_descriptor_limit
 from balancer.host.layout import Layout
 from balancer.host.worker_options import worker_options
 from balancer.launch.preflight import TransientLaunchError
 from balancer.launch.worker_environment import unset_arguments
 from balancer.listening_sockets import VARIABLE, listen, pass_on, take_from_systemd
+from balancer.runtime.descriptor_limit import raise_descriptor_limit
 from balancer.settings import Settings
 from balancer.settings_groups import REPOSITORY
 

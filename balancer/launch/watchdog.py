@@ -21,7 +21,7 @@ from typing import TextIO
 from balancer.launch.stand_in import StandIn
 from balancer.listening_sockets import take_over
 from balancer.operations.heartbeat import read_beats
-from balancer.systemd import notify
+from balancer.runtime.systemd import notify
 from worker.descriptors import close_inherited
 from worker.logs import configure
 

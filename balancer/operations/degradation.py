@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from balancer.thread_pool import ThreadPool
+from balancer.runtime.thread_pool import ThreadPool
 
 if TYPE_CHECKING:
-    from balancer.redis_client import RedisClient
+    from balancer.redis.client import RedisClient
 
 CHECK_INTERVAL_SECONDS = 5.0
 MAX_WRITE_SECONDS = 2.0

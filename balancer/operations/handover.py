@@ -22,7 +22,7 @@ from xmlrpc.client import Fault, ServerProxy
 from httptools import HttpParserError
 
 from balancer.fleet.unix_http import UnixHttpClient
-from balancer.lifecycle import Lifecycle
+from balancer.runtime.lifecycle import Lifecycle
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
-from balancer.lifecycle import Lifecycle
-from balancer.systemd import notify
+from balancer.runtime.lifecycle import Lifecycle
+from balancer.runtime.systemd import notify
 
 POLL_INTERVAL_SECONDS = 0.25
 

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 
 from balancer import errors
 from balancer.requests.voice_form import VoiceForm
-from balancer.thread_pool import PoolFullError, ThreadPool
+from balancer.runtime.thread_pool import PoolFullError, ThreadPool
 from voices import clips, isolated_inspection, voice_editor
 from voices.clips import Clip, ClipError
 from voices.registry import (

@@ -15,7 +15,7 @@ from balancer.errors import InvalidRequestError, ModelNotFoundError, QueueFullEr
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.speech_request import DEFAULT_LANGUAGE, SpeechRequest
 from balancer.requests.text_preparation import TextPreparation
-from balancer.thread_pool import PoolFullError, ThreadPool
+from balancer.runtime.thread_pool import PoolFullError, ThreadPool
 from voices.registry import LiveRegistry, Registry, UnknownVoiceError, Voice
 from worker.cards import CARDS, Choice, EngineCard, Parameter
 from worker.contract import ParameterValue

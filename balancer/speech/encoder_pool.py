@@ -22,12 +22,12 @@ from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import HeldAudio
 from balancer.audio.pcm import duration
 from balancer.errors import QueueFullError
+from balancer.runtime.thread_pool import ThreadPool
 from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import BATCH_TURN
 from balancer.speech.place import Place
-from balancer.thread_pool import ThreadPool
 
 T = TypeVar("T")
 

@@ -28,6 +28,7 @@ from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestEr
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheOutcome
 from balancer.requests.speech_request import RequestContext, SpeechRequest, time_limit
+from balancer.runtime.thread_pool import ThreadPool
 from balancer.scheduling.queued_utterance import Terms
 from balancer.scheduling.stream_headroom import StreamHeadroom
 from balancer.settings_groups import PauseSettings, StreamSettings
@@ -41,7 +42,6 @@ from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.segment_requests import begin_soon, pauses_around, request_of, segments_of
 from balancer.speech.single_flight import SingleFlight
 from balancer.text.segments import Segment
-from balancer.thread_pool import ThreadPool
 from worker.cards import EngineCard
 from worker.checkpoints.fingerprint import digest_of
 from worker.contract import SAMPLE_BYTES, Utterance

@@ -17,7 +17,7 @@ from balancer.access.api_keys import ApiKey
 from balancer.access.rate_limits import Quota, RateLimitRequest, RateLimits
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.clock import Clock
 from tests.support.redis_server import RedisServer, start_redis
 

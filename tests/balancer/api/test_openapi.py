@@ -16,9 +16,9 @@ from starlette.routing import BaseRoute, Route
 
 from balancer.api.openapi import describe
 from balancer.app import create_app
-from balancer.lifecycle import Lifecycle
 from balancer.metrics import SPEECH_SURFACES, Metrics
 from balancer.requests.validation import RequestValidator
+from balancer.runtime.lifecycle import Lifecycle
 from balancer.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
 from voices.registry import Registry

@@ -25,7 +25,7 @@ from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES
 from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
 from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
-from balancer.redis_client import TIMEOUT_SECONDS, RedisClient
+from balancer.redis.client import TIMEOUT_SECONDS, RedisClient
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment, wait_until
 from tests.support.redis_server import RedisServer, start_redis

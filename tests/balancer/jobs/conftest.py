@@ -9,7 +9,7 @@ import pytest
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobLimits, JobStore
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.jobs import LEASE, Opened
 
 

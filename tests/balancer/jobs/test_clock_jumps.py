@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from balancer.access.sqlite_counters import SqliteCounterStorage
-from balancer.expiry_clock import ExpiryClock
+from balancer.runtime.expiry_clock import ExpiryClock
 from tests.support.clock import Clock
 from tests.support.jobs import ERROR, RESULT, Opened, found, job
 

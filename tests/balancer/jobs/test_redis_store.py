@@ -12,7 +12,7 @@ from balancer.jobs import redis_store
 from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.store import JobStoreError, Result
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.jobs import ERROR, LEASE, RESULT, found, job
 from tests.support.redis_server import RedisServer, start_redis
 

@@ -15,7 +15,7 @@ from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment
 from tests.support.jobs import ERROR, LEASE, RESULT, Opened, found, job
@@ -169,7 +169,7 @@ CLAIMER = """
 import asyncio, pathlib, sys
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 async def main():
     folder, url, lease = pathlib.Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     store = RedisJobStore(RedisClient(url), folder / "spool", lease=lease) if url else SqliteJobStore(folder)

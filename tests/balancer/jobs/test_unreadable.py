@@ -12,7 +12,7 @@ import pytest
 
 from balancer.jobs.job import JobState
 from balancer.jobs.sqlite_database import DATABASE
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.jobs import RESULT, Opened, found, job
 
 Damage = Callable[[str], str]

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.cpu_lists import LayoutError
 from balancer.host.calibration import Calibration
 from balancer.host.calibration_store import save
@@ -19,7 +20,6 @@ from balancer.launch import plan
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
 from balancer.settings import Settings
-from balancer.weights_fingerprint import weights_fingerprint
 from tests.support.checkpoint_files import write
 from tests.support.launch import ICE_LAKE, settings_in
 from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, Checkpoint, DownloadError

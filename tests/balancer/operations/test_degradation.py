@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from balancer.operations.degradation import Degradation
-from balancer.redis_client import RedisClient
+from balancer.redis.client import RedisClient
 from tests.support.harness import TIMEOUT
 
 UNWRITABLE = Path("/proc/chorus")

@@ -5,8 +5,8 @@ from typing import cast
 
 import pytest
 
-from balancer.lifecycle import Lifecycle
 from balancer.operations.handover import NotSupervisedError, ProgramState, Succession, Supervision
+from balancer.runtime.lifecycle import Lifecycle
 from tests.support.harness import TIMEOUT
 
 

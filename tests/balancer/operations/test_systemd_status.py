@@ -6,8 +6,8 @@ from typing import cast
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
-from balancer.lifecycle import Lifecycle
 from balancer.operations.systemd_status import describe, report_to_systemd
+from balancer.runtime.lifecycle import Lifecycle
 from tests.support.harness import TIMEOUT
 
 

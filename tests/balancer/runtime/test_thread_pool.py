@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from balancer.thread_pool import ITEMS_AT_A_TIME, PoolFullError, ThreadPool, with_rests
+from balancer.runtime.thread_pool import ITEMS_AT_A_TIME, PoolFullError, ThreadPool, with_rests
 from tests.support.harness import ROOT, TIMEOUT, environment
 
 HANGING = """
 import asyncio, threading
-from balancer.thread_pool import ThreadPool
+from balancer.runtime.thread_pool import ThreadPool
 async def main():
     pool = ThreadPool("hanging", 1)
     task = asyncio.create_task(pool.run(threading.Event().wait))
@@ -68,7 +68,7 @@ async def test_work_that_has_not_begun_can_be_taken_back() -> None:
 
 def test_work_on_thousands_rests_and_on_few_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
-    monkeypatch.setattr("balancer.thread_pool.time.sleep", rests.append)
+    monkeypatch.setattr("balancer.runtime.thread_pool.time.sleep", rests.append)
     assert list(with_rests(range(ITEMS_AT_A_TIME - 1))) == list(range(ITEMS_AT_A_TIME - 1))
     assert rests == []
     assert len(list(with_rests(range(10 * ITEMS_AT_A_TIME)))) == 10 * ITEMS_AT_A_TIME

@@ -4,10 +4,10 @@ import resource
 import subprocess
 import sys
 
-from balancer.descriptor_limit import MAX_DESCRIPTORS
+from balancer.runtime.descriptor_limit import MAX_DESCRIPTORS
 from tests.support.harness import ROOT
 
-PROGRAM = "from balancer.descriptor_limit import raise_descriptor_limit; print(raise_descriptor_limit())"
+PROGRAM = "from balancer.runtime.descriptor_limit import raise_descriptor_limit; print(raise_descriptor_limit())"
 
 
 def test_the_soft_limit_is_raised_to_the_hard_one() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from balancer.redis_location import RedisLocation
+from balancer.redis.location import RedisLocation
 
 
 def test_a_server() -> None:

@@ -12,8 +12,8 @@ import httpx
 import psutil
 import pytest
 
+from balancer.http.server import COLLECTION_THRESHOLDS, SWITCH_SECONDS
 from balancer.process import create_server
-from balancer.serving import COLLECTION_THRESHOLDS, SWITCH_SECONDS
 from balancer.settings import Settings, variable
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 

@@ -15,8 +15,8 @@ import anyio.lowlevel
 import uvicorn
 
 from balancer.http.connections import Connections
-from balancer.lifecycle import Lifecycle
 from balancer.listening_sockets import refuse
+from balancer.runtime.lifecycle import Lifecycle
 
 SWITCH_SECONDS = 0.0005
 """How long another thread may keep the interpreter while the event loop wants it, a tenth of Python's default. One

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from balancer.background import EXIT_CODE, Background, BackgroundTask
 from balancer.metrics import Metrics
+from balancer.runtime.background import EXIT_CODE, Background, BackgroundTask
 from tests.support.harness import ROOT, TIMEOUT
 
 
@@ -57,7 +57,7 @@ async def test_the_failure_of_one_leaves_the_others_alone() -> None:
 
 UNSAFE = """
 import asyncio
-from balancer.background import Background, BackgroundTask, OnFailure
+from balancer.runtime.background import Background, BackgroundTask, OnFailure
 from balancer.metrics import Metrics
 from worker.logs import configure
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from balancer.systemd import is_notified, notify, with_priority, writes_to_journal
+from balancer.runtime.systemd import is_notified, notify, with_priority, writes_to_journal
 
 
 @pytest.mark.parametrize("abstract", [False, True])

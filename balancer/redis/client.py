@@ -18,7 +18,7 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError, ResponseError
 
-from balancer.redis_location import RedisLocation
+from balancer.redis.location import RedisLocation
 
 log = logging.getLogger(__name__)
 

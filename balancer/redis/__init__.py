@@ -1,0 +1,1 @@
+"""The location of Redis, and its client."""
