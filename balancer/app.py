@@ -85,8 +85,11 @@ from balancer.runtime.lifecycle import Lifecycle
 from balancer.runtime.systemd import is_notified
 from balancer.scheduling.scheduler import Scheduler
 from balancer.scheduling.stream_headroom import StreamHeadroom
-from balancer.settings import Settings
-from balancer.settings_groups import AttemptSettings, JobSettings, RateLimitSettings, StorageSettings
+from balancer.settings.jobs import JobSettings
+from balancer.settings.limits import RateLimitSettings
+from balancer.settings.scheduling import AttemptSettings
+from balancer.settings.settings import Settings
+from balancer.settings.storage import StorageSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService

@@ -25,8 +25,8 @@ from balancer.metrics import Metrics
 from balancer.runtime.background import end_process
 from balancer.runtime.descriptor_limit import raise_descriptor_limit
 from balancer.runtime.lifecycle import Lifecycle
-from balancer.settings import Settings, SettingsError
-from balancer.settings_groups import ServerSettings
+from balancer.settings.server import ServerSettings
+from balancer.settings.settings import Settings, SettingsError
 from voices.registry import VoiceError
 from worker.logs import configure
 

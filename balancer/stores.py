@@ -15,7 +15,8 @@ from balancer.cache.store import AudioStore, StoreError
 from balancer.jobs.sqlite_store import SqliteJobStore
 from balancer.jobs.store import JobLimits, JobStore, JobStoreError
 from balancer.runtime.expiry_clock import ExpiryClock
-from balancer.settings_groups import JobSettings, StorageSettings
+from balancer.settings.jobs import JobSettings
+from balancer.settings.storage import StorageSettings
 
 if TYPE_CHECKING:
     from balancer.redis.client import RedisClient

@@ -52,7 +52,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.text.english", "balancer.text.markup"),
     ("balancer.text.guard", "balancer.text.marks"),
     ("balancer.settings",),
-    ("balancer.settings_groups",),
     ("balancer.errors", "balancer.metrics", "balancer.redis"),
     (
         "balancer.cpu_lists",

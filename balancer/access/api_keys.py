@@ -17,7 +17,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.scheduling.priority import Priority
-from balancer.settings_groups import DIGEST_PATTERN, IDENTITY_PREFIX
+from balancer.settings.access import DIGEST_PATTERN, IDENTITY_PREFIX
 from voices.regular_files import read_regular_file
 
 MAX_FILE_BYTES = 16 * 2**20

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 
 
 class ExposureError(RuntimeError):

@@ -11,7 +11,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from balancer.access.trusted_proxies import parse_address
-from balancer.settings_groups import ANY_ORIGIN
+from balancer.settings.access import ANY_ORIGIN
 
 
 class HostNames:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from balancer.access.api_keys import ApiKey, KeysFileError, digest_of, read_keys
-from balancer.settings_groups import DIGEST_PREFIX
+from balancer.settings.access import DIGEST_PREFIX
 from voices.file_thread import FileThread
 
 log = logging.getLogger(__name__)

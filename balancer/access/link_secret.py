@@ -7,7 +7,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from balancer.settings_groups import MIN_SECRET_BYTES
+from balancer.settings.access import MIN_SECRET_BYTES
 from voices.regular_files import read_regular_file
 
 MAX_FILE_BYTES = 4096

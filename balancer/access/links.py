@@ -18,7 +18,7 @@ from balancer.access.caller import Caller
 from balancer.access.key_ring import KeyRing
 from balancer.access.link_secret import read_or_make_secret
 from balancer.errors import LinkExpiredError, LinkInvalidError
-from balancer.settings_groups import MIN_SECRET_BYTES
+from balancer.settings.access import MIN_SECRET_BYTES
 
 log = logging.getLogger(__name__)
 

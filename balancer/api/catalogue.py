@@ -19,7 +19,8 @@ from balancer.requests.bodies import TtsBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.requests.validation import MAX_LOOP_CHARACTERS, RequestValidator
 from balancer.runtime.thread_pool import PoolFullError, ThreadPool
-from balancer.settings_groups import LimitSettings, PauseSettings
+from balancer.settings.limits import LimitSettings
+from balancer.settings.speech import PauseSettings
 from balancer.speech.segment_requests import begin_soon, pauses_around, segments_of
 from balancer.text.segments import Segment
 from worker.cards import SegmentLength

@@ -35,7 +35,8 @@ from balancer.jobs.service import Client, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody, StreamFormat
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.thread_pool import run_at_once, with_rests
-from balancer.settings_groups import JobSettings, LimitSettings
+from balancer.settings.jobs import JobSettings
+from balancer.settings.limits import LimitSettings
 
 MAX_EVENT_STREAM_SECONDS = 60.0
 """A stream of events ends after this time, and the client's EventSource reconnects: so a restart of the server need not

@@ -15,7 +15,7 @@ from typing import IO
 from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer
 from balancer.errors import MemoryFullError
 from balancer.runtime.thread_pool import PoolFullError, ThreadPool
-from balancer.settings_groups import MemorySettings
+from balancer.settings.limits import MemorySettings
 
 MAX_IN_MEMORY_BYTES = 2 * 2**20
 """Larger audio is held in a file: at 24 kHz, three quarters of a minute of PCM."""

@@ -14,7 +14,7 @@ from random import Random
 from balancer.capacity.service_model import ServiceModel
 from balancer.scheduling.queued_utterance import NOTHING_HEARD, AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import Scheduler
-from balancer.settings_groups import SchedulingSettings
+from balancer.settings.scheduling import SchedulingSettings
 
 TOLERANCE = 1e-12
 """Times that differ by this share of the clock are equal: sums of floats are not exact."""

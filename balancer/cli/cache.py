@@ -11,7 +11,7 @@ import typer
 
 from balancer.cache.store import AudioStore, StoreError
 from balancer.cli.console import fail, tell
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 from balancer.stores import open_stores
 
 app = typer.Typer(help="Show the size of the audio cache, and clear it.", no_args_is_help=True)

@@ -37,7 +37,7 @@ from balancer.host.topology import detect_topology
 from balancer.host.wording import counted
 from balancer.launch.plan import calibration_conditions, with_weights
 from balancer.launch.preflight import LaunchError, check_engine, check_voices
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 from worker.precision import detect_processor, precision_remarks
 
 EXIT_INTERRUPTED = 130

@@ -26,8 +26,8 @@ from balancer.cli.console import EXIT_REFUSED, fail, messages, tell
 from balancer.cli.options import ModelDirOption
 from balancer.host.calibration_run import TEXTS
 from balancer.requests.bodies import DEFAULT_VOICE
-from balancer.settings import Settings, SettingsError
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import Settings, SettingsError
 from voices.registry import Registry, UnknownVoiceError, Voice, VoiceError
 from worker.cards import Choice, EngineCard, FlowModel
 from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError, find, find_meanflow, missing_extra

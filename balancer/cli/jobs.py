@@ -12,7 +12,7 @@ from rich.table import Table
 
 from balancer.cli.console import EXIT_REFUSED, fail, tell
 from balancer.jobs.store import JobStore, JobStoreError
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 from balancer.stores import open_stores
 
 app = typer.Typer(help="Count jobs, list failed jobs and retry them.", no_args_is_help=True)

@@ -18,7 +18,7 @@ from rich.table import Table
 from balancer.access.api_keys import ApiKey, KeysFileError, Role, digest_of, new_key, read_keys, update_keys
 from balancer.cli.console import EXIT_REFUSED, fail, tell
 from balancer.scheduling.priority import Priority
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 
 app = typer.Typer(
     help="List, add and revoke API keys. Changes take effect in a running server within a second.", no_args_is_help=True

@@ -15,7 +15,7 @@ import typer
 
 from balancer.cli.console import EXIT_REFUSED, EXIT_UNREACHABLE, fail, tell
 from balancer.host.unix_sockets import unix_transport
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 
 POLL_INTERVAL_SECONDS = 0.1
 

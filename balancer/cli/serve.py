@@ -19,7 +19,7 @@ from balancer.host.layout import Layout
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check
 from balancer.launch.supervisor import become_supervisor
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 from worker.precision import detect_processor, precision_remarks
 
 WorkersOption = Annotated[int | None, typer.Option(help="Number of worker processes; default: chosen for this host.")]

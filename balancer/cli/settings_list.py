@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from balancer.settings import SettingsTable, tables
+from balancer.settings.settings import SettingsTable, tables
 
 
 def settings(

@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from balancer.cli.console import LOCAL_URL, ApiKey, Url, fail, request, tell
-from balancer.settings import Settings, SettingsError
+from balancer.settings.settings import Settings, SettingsError
 from voices import clips, voice_editor
 from voices.clips import Clip, ClipError
 from voices.registry import POLL_INTERVAL_SECONDS, Consent, Registry, UnknownVoiceError, Voice, VoiceError

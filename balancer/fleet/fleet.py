@@ -24,7 +24,7 @@ import psutil
 
 from balancer.fleet.running_clock import RunningClock
 from balancer.fleet.worker_client import WorkerClient, WorkerLostError
-from balancer.settings_groups import ProbeSettings
+from balancer.settings.workers import ProbeSettings
 from worker.contract import Phase, WorkerState
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ from balancer.host.layout import Layout
 from balancer.host.processes import log_tail, running
 from balancer.host.worker_options import worker_options
 from balancer.requests.bodies import DEFAULT_VOICE
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from worker.contract import SAMPLE_BYTES, Phase, Utterance, WorkerState
 from worker.options import WorkerOptions
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from balancer.host.layout import Layout
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from worker.options import WorkerOptions
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from balancer.access.trusted_proxies import TrustedProxies, parse_address
 from balancer.http.turns import Turns
 from balancer.metrics import Metrics
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 log = logging.getLogger(__name__)
 

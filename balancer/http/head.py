@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from balancer.errors import ExpectationFailedError, HeadTooLargeError, InvalidHttpError, UriTooLongError
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 _END = re.compile(rb"\n\r?\n")
 """The empty line. A line that ends without CR is found, too, so that the parser can refuse it at once."""

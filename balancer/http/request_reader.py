@@ -10,7 +10,7 @@ import httptools
 
 from balancer.errors import InvalidHttpError
 from balancer.http.head import check_headers, check_size, without_upgrade
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 FRAMING_BYTES = 16
 """Bytes of chunked framing that a byte of the body may have; trailers and extensions beyond it are limited."""

@@ -6,7 +6,7 @@ import socket
 from math import inf
 
 from balancer.http.tcp_info import read_tcp_info
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 
 class TransferDeadline:

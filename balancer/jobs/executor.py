@@ -31,7 +31,8 @@ from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.expiry_clock import ExpiryClock
 from balancer.runtime.thread_pool import ThreadPool
-from balancer.settings_groups import MIB, JobSettings
+from balancer.settings.base import MIB
+from balancer.settings.jobs import JobSettings
 from balancer.speech.service import SpeechService
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 from balancer.errors import ChorusError, JobNotFoundError, RateLimitedError, TooManyStreamsError
 from balancer.jobs.service import JobService, JobStatusView
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 
 LOOK_INTERVAL_SECONDS = 0.25
 """Pause between two looks, unless there are new watchers."""

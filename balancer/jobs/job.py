@@ -16,7 +16,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from balancer.audio.formats import AudioFormat
-from balancer.settings_groups import IDENTITY_PREFIX
+from balancer.settings.access import IDENTITY_PREFIX
 
 UnixTime = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 """Seconds since 1970, before the year 5000: every one of them is a date."""

@@ -32,7 +32,7 @@ from balancer.requests.speech_request import RequestContext
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.thread_pool import ThreadPool
 from balancer.scheduling.queued_utterance import Terms
-from balancer.settings_groups import PauseSettings
+from balancer.settings.speech import PauseSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.segment_requests import pause_before

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpcore
 
 from balancer.jobs.public_addresses import is_public
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 
 SocketOption = tuple[int, int, int] | tuple[int, int, bytes | bytearray] | tuple[int, int, None, int]
 

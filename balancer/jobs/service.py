@@ -39,7 +39,9 @@ from balancer.jobs.store import (
 from balancer.requests.bodies import QueueBody
 from balancer.requests.speech_request import SpeechRequest
 from balancer.runtime.thread_pool import Run, run_at_once, with_rests
-from balancer.settings_groups import IDENTITY_PREFIX, MIB, JobSettings
+from balancer.settings.access import IDENTITY_PREFIX
+from balancer.settings.base import MIB
+from balancer.settings.jobs import JobSettings
 
 A = TypeVar("A")
 B = TypeVar("B")

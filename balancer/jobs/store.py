@@ -9,7 +9,7 @@ from typing import Protocol, Self
 
 from balancer.audio.buffers import AudioBuffer
 from balancer.jobs.job import Job, JobError, JobState
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 
 LONG_CHARACTERS = 5000
 """A job with more characters is a long one: it may take all slots for hours, segment by segment."""

@@ -16,7 +16,7 @@ from balancer.host.memory_budget import WorkerMemory
 from balancer.host.topology import detect_topology
 from balancer.launch.download import download
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check_engine_options
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from worker.cards import FlowModel
 from worker.checkpoints.catalogue import (
     CHECKPOINTS,

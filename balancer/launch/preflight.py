@@ -11,8 +11,9 @@ from pathlib import Path
 from balancer.access.api_keys import KeysFileError, read_keys
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.requests.bodies import DEFAULT_VOICE
-from balancer.settings import Settings
-from balancer.settings_groups import StorageSettings, stand_in_home
+from balancer.settings.base import stand_in_home
+from balancer.settings.settings import Settings
+from balancer.settings.storage import StorageSettings
 from voices.registry import Registry, UnknownVoiceError, VoiceError
 from worker.checkpoints.catalogue import CHECKPOINTS, missing_extra
 from worker.precision import detect_processor

@@ -21,8 +21,8 @@ from balancer.launch.preflight import TransientLaunchError
 from balancer.launch.worker_environment import unset_arguments
 from balancer.listening_sockets import VARIABLE, listen, pass_on, take_from_systemd
 from balancer.runtime.descriptor_limit import raise_descriptor_limit
-from balancer.settings import Settings
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import Settings
 
 SUPERVISOR_CONFIG = REPOSITORY / "supervisord.conf"
 

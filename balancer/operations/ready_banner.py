@@ -10,7 +10,7 @@ from pathlib import Path
 
 from balancer.dispatch.dispatcher import Dispatcher
 from balancer.fleet.fleet import WorkerPhase
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 
 log = logging.getLogger(__name__)
 

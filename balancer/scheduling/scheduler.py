@@ -20,7 +20,7 @@ from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, Que
 from balancer.scheduling.fair_queue import FairQueue
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
-from balancer.settings_groups import SchedulingSettings
+from balancer.settings.scheduling import SchedulingSettings
 
 BATCH_TURN = 4
 """Every so many assignments, one goes to batch work that has waited `batch_ageing_seconds`."""

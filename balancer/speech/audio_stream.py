@@ -17,7 +17,7 @@ from balancer.metrics import Metrics
 from balancer.requests.speech_request import SpeechRequest
 from balancer.scheduling.queued_utterance import NOTHING_HEARD
 from balancer.scheduling.stream_headroom import StreamDemand, StreamHeadroom
-from balancer.settings_groups import PauseSettings, StreamSettings
+from balancer.settings.speech import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.playout_clock import PlayoutClock

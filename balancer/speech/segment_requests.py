@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from balancer.requests.speech_request import SpeechRequest
-from balancer.settings_groups import PauseSettings
+from balancer.settings.speech import PauseSettings
 from balancer.text.segments import Boundary, Segment, shorten_first, split
 from worker.cards import SegmentLength
 

@@ -31,7 +31,7 @@ from balancer.requests.speech_request import RequestContext, SpeechRequest, time
 from balancer.runtime.thread_pool import ThreadPool
 from balancer.scheduling.queued_utterance import Terms
 from balancer.scheduling.stream_headroom import StreamHeadroom
-from balancer.settings_groups import PauseSettings, StreamSettings
+from balancer.settings.speech import PauseSettings, StreamSettings
 from balancer.speech.audio_stream import AudioStream
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.concurrent_segments import speak_all

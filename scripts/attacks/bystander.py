@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balancer.host.processes import running
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.attacks.steady_client import ANSWER_SECONDS, KEY_VARIABLE, Record
 from scripts.support.servers import clean_environment
 

@@ -9,7 +9,7 @@ import time
 from ipaddress import ip_address
 
 from balancer.host.processes import free_port, running
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.attacks.attack import Attack, Checks, Criteria
 from scripts.attacks.jobs import job_done
 from scripts.attacks.target import BYSTANDER_KEY, ChorusPlan, Target, chorus_command, command_environment

@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 import psutil
 
-from balancer.settings import variable
-from balancer.settings_groups import MIB, REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.base import MIB
+from balancer.settings.settings import variable
 from scripts.attacks.log_pipe import LogPipe, open_log_pipe
 from scripts.attacks.wire import OTHER, TIMEOUT, Answer, NoAnswerError, exchange, post, request_head
 from scripts.support.redis_server import RedisServer, start_redis

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from balancer.host.processes import free_port, running
-from balancer.settings import variable
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import variable
 from scripts.attacks.attack import Attack, Checks, Criteria, all_spoken
 from scripts.attacks.fake_worker import LATE, MARK
 from scripts.attacks.target import Target, eventually

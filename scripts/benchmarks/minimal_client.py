@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from balancer.host.processes import free_port, running
-from balancer.settings import variable
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import variable
 from scripts.support.servers import Server, clean_environment, running_server
 
 AUDIO_BYTES = 100_000

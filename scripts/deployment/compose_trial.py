@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from balancer.host.processes import free_port
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.deployment.containers import BASE, Compose, Podman
 from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, until
 from scripts.support.check import Check

@@ -19,7 +19,7 @@ import httpx
 import typer
 
 from balancer.host.processes import free_port
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.deployment.bare_root import RootError, make_root
 from scripts.deployment.compose_trial import ComposeTrial
 from scripts.deployment.containers import IMAGE, Podman

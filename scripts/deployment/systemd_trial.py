@@ -17,7 +17,7 @@ import httpx
 import typer
 
 from balancer.host.processes import free_port
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.deployment.bare_root import BootedRoot, RootError, booted, make_root
 from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, steady_load, until
 from scripts.support.check import Check

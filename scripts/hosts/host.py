@@ -13,8 +13,8 @@ import httpx
 
 from balancer.host.processes import await_ready, running, wait_until
 from balancer.host.unix_sockets import unix_transport
-from balancer.settings import variable
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import variable
 from scripts.support.servers import clean_environment
 
 WORKERS = 2

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from balancer.host.processes import await_ready, free_port, running
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 
 START_SECONDS = 20.0
 SHIPPED_SERVER = 'server host1 "${HOST1-127.0.0.1}:5000"'

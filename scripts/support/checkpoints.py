@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.support.console import report_progress
 from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, CheckpointError, find
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from balancer.settings import variable
+from balancer.settings.settings import variable
 
 
 def cache_folder(folder: Path) -> Path:

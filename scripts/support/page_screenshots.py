@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from balancer.access.api_keys import ApiKey, Role, digest_of, new_key, write_keys
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.servers import ServerError, interrupt_on_signals, start_chorus
 

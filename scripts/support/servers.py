@@ -18,8 +18,8 @@ import psutil
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, log_tail, process_tree, running
 from balancer.host.topology import detect_topology
 from balancer.host.unix_sockets import unix_transport
-from balancer.settings import PREFIX, variable
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import PREFIX, variable
 from scripts.support.checkpoints import Size
 from scripts.support.kernel_cache import cache_folder
 from worker.contract import WorkerState

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from balancer.settings import SECRET, Settings
+from balancer.settings.settings import SECRET, Settings
 from tests.support.proxies import program
 
 ROOT = Path(__file__).parents[2]

@@ -15,7 +15,8 @@ from balancer.fleet.worker_client import SynthesisResult
 from balancer.metrics import Metrics
 from balancer.scheduling.queued_utterance import Terms
 from balancer.scheduling.scheduler import Scheduler
-from balancer.settings_groups import ProbeSettings, SchedulingSettings
+from balancer.settings.scheduling import SchedulingSettings
+from balancer.settings.workers import ProbeSettings
 from tests.support.harness import TIMEOUT, Stub, start_stub
 from worker.cards import CARDS
 from worker.contract import Utterance

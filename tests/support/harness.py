@@ -24,7 +24,7 @@ import httpx
 
 from balancer.host import processes
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
-from balancer.settings import PREFIX, variable
+from balancer.settings.settings import PREFIX, variable
 from scripts.support.servers import read_state
 from worker.contract import Phase, WorkerState
 

@@ -12,7 +12,7 @@ from balancer.host.layout import Layout
 from balancer.host.processes import free_port
 from balancer.launch import supervisor
 from balancer.launch.supervisor import become_supervisor
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from worker.precision import Processor
 
 ICE_LAKE = Processor("Ice Lake", frozenset({"avx2", "avx512bw", "avx512_vnni"}))

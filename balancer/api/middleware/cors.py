@@ -9,7 +9,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from balancer.api.headers import header
-from balancer.settings_groups import ANY_ORIGIN
+from balancer.settings.access import ANY_ORIGIN
 
 EXPOSED_HEADERS = (
     "Accept-Ranges",

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from balancer.access.api_keys import ApiKey, digest_of, write_keys
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 from tests.support.harness import Server, serve_stub, wait_until
 
 SHOP, GUEST, MUTE = "the-key-of-the-shop", "the-key-of-a-guest", "the-key-without-a-voice"

@@ -19,7 +19,7 @@ from balancer.app import create_app
 from balancer.metrics import SPEECH_SURFACES, Metrics
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.lifecycle import Lifecycle
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from tests.support.harness import TIMEOUT, start_balancer
 from voices.registry import Registry
 from worker.cards import CARDS, Choice, EngineCard, Parameter, SegmentLength

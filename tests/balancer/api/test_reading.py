@@ -14,7 +14,7 @@ from balancer.api.responses import ClientGoneError
 from balancer.audio.held_audio import Budget
 from balancer.errors import MemoryFullError
 from balancer.requests.bodies import TtsBody
-from balancer.settings_groups import MIB
+from balancer.settings.base import MIB
 from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.raw_http import TTS, ask, connect, with_body
 

@@ -10,7 +10,7 @@ import pytest
 from balancer.audio.buffers import AudioBuffer, FileBuffer, MemoryBuffer, PrefixedBuffer
 from balancer.audio.held_audio import MAX_IN_MEMORY_BYTES, HeldAudio
 from balancer.errors import MemoryFullError
-from balancer.settings_groups import PROGRAM_MIB, MemorySettings
+from balancer.settings.limits import PROGRAM_MIB, MemorySettings
 
 MIB = 2**20
 SETTINGS = MemorySettings(memory_mib=PROGRAM_MIB + 64, spool_mib=256, memory_caller_percent=25)

@@ -14,7 +14,7 @@ from balancer.audio.buffers import MemoryBuffer
 from balancer.cache.store import CachedAudio
 from balancer.cli.main import app
 from balancer.jobs.job import Job, JobError, JobState
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from balancer.stores import open_stores
 from tests.support.redis_server import start_redis
 

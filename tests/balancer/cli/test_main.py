@@ -20,7 +20,7 @@ import pytest
 from typer.testing import Result
 
 from balancer.host.processes import free_port
-from balancer.settings import tables
+from balancer.settings.settings import tables
 from balancer.version import FULL_VERSION
 from tests.support.cli import clean_shell, invoke
 from tests.support.harness import (

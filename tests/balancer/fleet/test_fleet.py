@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from balancer.fleet.fleet import Fleet, WorkerProcess
-from balancer.settings_groups import ProbeSettings
+from balancer.settings.workers import ProbeSettings
 from tests.support.harness import TIMEOUT
 from tests.support.unix_server import unix_server
 from tests.support.worker_state import worker_state

@@ -14,7 +14,7 @@ import pytest
 
 from balancer.host.calibration_run import MIN_SECONDS, TEXTS, CalibrationRunError, RunLimits, measure_layout
 from balancer.host.layout import Layout
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from worker.cards import CARDS
 
 CPUS = sorted(os.sched_getaffinity(0))

@@ -17,7 +17,7 @@ from balancer.http import connections
 from balancer.http.connections import CHECKED_PER_TURN, MAX_CONNECTIONS, Connections, derived_maximum, share_of
 from balancer.http.protocol import HttpProtocol
 from balancer.metrics import Metrics
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 from tests.support.harness import serve_stub
 from tests.support.raw_http import READY, TTS, RawConnection, ask, connect, with_body
 

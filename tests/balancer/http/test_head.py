@@ -4,7 +4,7 @@ import pytest
 
 from balancer.errors import ChorusError, HeadTooLargeError, InvalidHttpError, UriTooLongError
 from balancer.http.head import check_beginning, check_headers, check_size, find_end, without_upgrade
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 LIMITS = HttpSettings(max_head_bytes=2000, max_header_bytes=500, max_headers=10)
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"

@@ -4,7 +4,7 @@ import pytest
 
 from balancer.errors import InvalidHttpError
 from balancer.http.request_reader import RequestReader
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 HOST = b"Host: localhost\r\n"
 CHUNKED = b"POST /a HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"

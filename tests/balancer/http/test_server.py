@@ -14,7 +14,7 @@ import pytest
 
 from balancer.http.server import COLLECTION_THRESHOLDS, SWITCH_SECONDS
 from balancer.process import create_server
-from balancer.settings import Settings, variable
+from balancer.settings.settings import Settings, variable
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 
 ASSET = "/docs/assets/swagger-editor-bundle.js"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from balancer.http.transfer_limits import ResponseWatch, TransferDeadline
-from balancer.settings_groups import HttpSettings
+from balancer.settings.http import HttpSettings
 
 
 def test_a_transfer_may_pause_but_not_drip() -> None:

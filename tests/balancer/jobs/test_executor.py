@@ -21,7 +21,7 @@ from balancer.jobs.store import LONG_CHARACTERS, JobLimits
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 from balancer.speech.results import Audio
 from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.service import SpeechService

@@ -12,7 +12,7 @@ from balancer.jobs import feed as module
 from balancer.jobs.feed import JobFeed, Watcher
 from balancer.jobs.job import Job
 from balancer.jobs.service import JobService, JobStatusView
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 from tests.support.harness import TIMEOUT
 
 

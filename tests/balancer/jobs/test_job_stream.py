@@ -28,7 +28,8 @@ from balancer.jobs.store import JobStore, JobStoreError, Result
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
-from balancer.settings_groups import MemorySettings, PauseSettings
+from balancer.settings.limits import MemorySettings
+from balancer.settings.speech import PauseSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.segment_requests import pauses_around
 from balancer.speech.service import SpeechService

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from balancer.jobs.public_network import PrivateAddressError, PublicNetwork, ReceiverRules, check_url
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 
 
 @pytest.mark.parametrize("url", ["https://example.org/hook?x=1", "http://93.184.216.34:8080/", "https://a.example"])

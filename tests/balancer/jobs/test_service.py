@@ -11,7 +11,7 @@ from balancer.jobs.job import Job
 from balancer.jobs.service import Client, JobService
 from balancer.jobs.store import JobStore, QueuedAhead
 from balancer.requests.bodies import QueueBody
-from balancer.settings_groups import JobSettings
+from balancer.settings.jobs import JobSettings
 
 SAMPLE_RATE = 24_000
 

@@ -19,7 +19,7 @@ from balancer.host.cpu_budget import Core, Host
 from balancer.launch import plan
 from balancer.launch.plan import choose_layout, with_weights
 from balancer.launch.preflight import LaunchError, check
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from tests.support.checkpoint_files import write
 from tests.support.launch import ICE_LAKE, settings_in
 from worker.checkpoints.catalogue import CHECKPOINTS, MEANFLOW, Checkpoint, DownloadError

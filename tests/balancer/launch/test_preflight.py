@@ -18,7 +18,7 @@ from balancer.host.processes import free_port
 from balancer.launch import preflight
 from balancer.launch.plan import choose_layout
 from balancer.launch.preflight import LaunchError, TransientLaunchError, check
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
 from tests.support.harness import ROOT, environment
 from tests.support.launch import settings_in
 from worker.cards import CARDS

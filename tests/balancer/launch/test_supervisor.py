@@ -17,7 +17,7 @@ from balancer.host.layout import Layout
 from balancer.host.worker_options import worker_options
 from balancer.launch.preflight import check
 from balancer.launch.supervisor import SUPERVISOR_CONFIG
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from tests.support.launch import TWO_WORKERS, executed, settings_in
 from worker.options import WorkerOptions
 

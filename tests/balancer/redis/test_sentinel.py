@@ -13,7 +13,7 @@ import pytest
 from balancer.host.processes import await_ready, free_port, running
 from balancer.launch.preflight import LaunchError, check
 from balancer.redis.client import RedisClient
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from scripts.support.sentinels import start_sentinels
 from tests.support.harness import TIMEOUT, serve_stub, wait_until
 from tests.support.redis_server import RedisServer

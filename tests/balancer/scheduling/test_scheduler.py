@@ -13,7 +13,7 @@ from balancer.errors import DeadlineTooShortError, DeadlineUnreachableError, Que
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import NOTHING_HEARD, AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import BATCH_TURN, Assignment, Scheduler
-from balancer.settings_groups import SchedulingSettings
+from balancer.settings.scheduling import SchedulingSettings
 
 INTERACTIVE, BATCH = Priority.INTERACTIVE, Priority.BATCH
 LIMIT = 4

@@ -14,7 +14,7 @@ from balancer.audio.held_audio import HeldAudio
 from balancer.errors import QueueFullError
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import Terms
-from balancer.settings_groups import MemorySettings
+from balancer.settings.limits import MemorySettings
 from balancer.speech import encoder_pool as module
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place

@@ -8,7 +8,7 @@ import pytest
 
 from balancer.audio.formats import AudioFormat
 from balancer.requests.speech_request import SpeechRequest
-from balancer.settings_groups import PauseSettings
+from balancer.settings.speech import PauseSettings
 from balancer.speech.segment_requests import pauses_around, request_of, segments_of
 from balancer.text.segments import Boundary, Segment
 from balancer.text.spoken_text import Pause

@@ -16,7 +16,7 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from balancer.settings import Settings
+from balancer.settings.settings import Settings
 from deploy.aws import host_agent
 from tests.support import cloudformation
 

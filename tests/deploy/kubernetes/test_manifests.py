@@ -10,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from balancer.settings import SECRET, Settings
+from balancer.settings.settings import SECRET, Settings
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "deploy" / "kubernetes"

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.settings import OTHER_VARIABLES, Settings, SettingsError, tables, variable
-from balancer.settings_groups import REPOSITORY
+from balancer.runtime.repository import REPOSITORY
+from balancer.settings.settings import OTHER_VARIABLES, Settings, SettingsError, tables, variable
 from worker.cards import Runtime
 from worker.precision import Precision
 

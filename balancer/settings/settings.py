@@ -19,27 +19,17 @@ from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from balancer.settings_groups import (
-    AccessSettings,
-    AttemptSettings,
-    EngineSettings,
-    HttpSettings,
-    JobSettings,
-    LayoutSettings,
-    LimitSettings,
-    LoggingSettings,
-    MemorySettings,
-    PauseSettings,
-    ProbeSettings,
-    RateLimitSettings,
-    RecyclingSettings,
-    SchedulingSettings,
-    ServerSettings,
-    SettingsGroup,
-    StorageSettings,
-    StreamSettings,
-    TextSettings,
-)
+from balancer.settings.access import AccessSettings
+from balancer.settings.base import SettingsGroup
+from balancer.settings.engine import EngineSettings
+from balancer.settings.http import HttpSettings
+from balancer.settings.jobs import JobSettings
+from balancer.settings.limits import LimitSettings, MemorySettings, RateLimitSettings
+from balancer.settings.scheduling import AttemptSettings, SchedulingSettings
+from balancer.settings.server import LoggingSettings, ServerSettings
+from balancer.settings.speech import PauseSettings, StreamSettings, TextSettings
+from balancer.settings.storage import StorageSettings
+from balancer.settings.workers import LayoutSettings, ProbeSettings, RecyclingSettings
 from worker.options import EngineOptions
 
 PREFIX = "CHORUS_"
