@@ -88,7 +88,6 @@ class JobSettings(SettingsGroup):
         "80,443,1024-65535",
         description="Ports that webhooks may be sent to: numbers and ranges, separated by commas.",
     )
-
     webhook_nat64: str = Field(
         "",
         description="Prefixes of this network's own NAT64, such as `2001:db8:64::/96`, separated by commas: webhooks "

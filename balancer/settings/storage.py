@@ -42,7 +42,6 @@ class StorageSettings(SettingsGroup):
         "not merged.",
     )
     cache_days: float = Field(7.0, gt=0, description="Days after which audio in the cache expires.")
-
     cache_scope: Literal["shared", "caller"] = Field(
         "shared",
         description="Who shares cached audio: `shared`: all callers; `caller`: each API key, or address, has its own. "
