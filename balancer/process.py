@@ -16,7 +16,7 @@ import uvicorn
 
 from balancer.access.exposure import ExposureError, check_exposure
 from balancer.access.trusted_proxies import TrustedProxies
-from balancer.app import create_app
+from balancer.app.app import create_app
 from balancer.http.connections import Connections
 from balancer.http.protocol import HttpProtocol
 from balancer.http.server import Server

@@ -236,7 +236,7 @@ def loaded_by(statement: str) -> set[str]:
 
 def test_no_engine_or_numerical_runtime_is_loaded_by_the_balancer() -> None:
     heavy = {"torch", "onnxruntime", "hibari", "huggingface_hub", "worker.runner", "worker.engines"}
-    assert heavy & loaded_by("import balancer.app, balancer.cli.main") == set()
+    assert heavy & loaded_by("import balancer.app.app, balancer.cli.main") == set()
 
 
 def test_the_serving_process_loads_no_command_line() -> None:

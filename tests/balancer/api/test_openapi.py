@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Route
 
 from balancer.api.openapi import describe
-from balancer.app import create_app
+from balancer.app.app import create_app
 from balancer.metrics import SPEECH_SURFACES, Metrics
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.lifecycle import Lifecycle

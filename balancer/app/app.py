@@ -1,4 +1,4 @@
-"""The composition root: builds the balancer's app from its settings. Only this module knows all parts."""
+"""Builds the balancer's app from its settings."""
 
 from __future__ import annotations
 
