@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from balancer.cli.main import COMMANDS
+
 ROOT = Path(__file__).parents[1]
+PACKAGES = ("balancer", "worker", "voices", "scripts")
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     # Commands, each a program of its own; the fault test also has clients of the attack test.
@@ -133,8 +138,10 @@ NOT_IN_THE_SERVING_PROCESS = (
     "rich",
 )
 
+NAME_IN_STRING = re.compile(rf"(?P<module>(?:{'|'.join(PACKAGES)})(?:\.\w+)+):(?P<attribute>\w+)")
+"""How a string names what is imported later, as balancer/cli/lazy_group.py does: `module:attribute`."""
+
 RANK = {room: rank for rank, layer in enumerate(LAYERS) for room in layer}
-PACKAGES = ("balancer", "worker", "voices", "scripts")
 
 
 @cache
@@ -157,9 +164,15 @@ def room_of(module: str) -> str | None:
     return module
 
 
+@cache
+def syntax_of(file: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(file.read_text())
+
+
 def imports_of(file: Path) -> Iterator[str]:
-    """Every module that a file imports, in full, also within functions."""
-    for node in ast.walk(ast.parse(file.read_text())):
+    """Every module that a file imports, in full, also within functions, or names in strings."""
+    for node in ast.walk(syntax_of(file)):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             for alias in node.names:
@@ -167,6 +180,22 @@ def imports_of(file: Path) -> Iterator[str]:
                 yield member if member in modules() else str(node.module)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+    yield from (module for module, _ in names_in_strings(file))
+
+
+def names_in_strings(file: Path) -> Iterator[tuple[str, str]]:
+    """The modules and attributes that a file names in strings, to import them later."""
+    for node in ast.walk(syntax_of(file)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found = NAME_IN_STRING.fullmatch(node.value)
+            if found is not None:
+                yield found["module"], found["attribute"]
+
+
+def is_python(file: Path) -> bool:
+    """Whether a file is a module or program in Python."""
+    first_line = file.read_bytes().partition(b"\n")[0]
+    return file.suffix == ".py" or (first_line.startswith(b"#!") and b"python" in first_line)
 
 
 def test_every_package_has_a_rank() -> None:
@@ -225,6 +254,24 @@ def test_nothing_below_imports_the_balancer(package: str) -> None:
     for name, file in modules().items():
         if name.split(".")[0] == package:
             assert not any(module.split(".")[0] == "balancer" for module in imports_of(file)), name
+
+
+def test_what_strings_name_is_there() -> None:
+    assert set(names_in_strings(modules()["balancer.cli.main"])) == {
+        tuple(name.split(":")) for name in COMMANDS.values()
+    }
+    for file in modules().values():
+        for module, attribute in names_in_strings(file):
+            assert module in modules(), f"{file} names {module}"
+            assert hasattr(import_module(module), attribute), f"{file} names {module}:{attribute}"
+
+
+def test_programs_for_bare_hosts_import_nothing_of_the_project() -> None:
+    """They run in the distribution's Python, which has none of it."""
+    programs = [file for file in (ROOT / "deploy").rglob("*") if file.is_file() and is_python(file)]
+    assert {"host_agent.py", "healthcheck"} <= {file.name for file in programs}
+    for file in programs:
+        assert {module.split(".")[0] for module in imports_of(file)}.isdisjoint({*PACKAGES, "tests"}), file
 
 
 def loaded_by(statement: str) -> set[str]:
