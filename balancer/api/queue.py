@@ -31,7 +31,7 @@ from balancer.errors import ChorusError, InvalidRequestError, JobNotDoneError
 from balancer.jobs.feed import JobFeed, Watcher
 from balancer.jobs.job import Job
 from balancer.jobs.job_stream import JobStreams
-from balancer.jobs.service import Client, JobService, JobStatusView
+from balancer.jobs.service import JobOwner, JobService, JobStatusView
 from balancer.requests.bodies import QueueBody, StreamFormat
 from balancer.requests.validation import RequestValidator
 from balancer.runtime.thread_pool import run_at_once, with_rests
@@ -114,32 +114,32 @@ class QueueRoutes:
 
     async def status(self, request: Request) -> Response:
         """The status of a job: once, or as a stream of events."""
-        job_id, client = request.path_params["id"], self._client(request)
+        job_id, owner = request.path_params["id"], self._owner(request)
         if "text/event-stream" in request.headers.get("accept", ""):
-            return EventStreamResponse(self._feed, self._status_events, self._job_service, job_id, client)
-        view = await self._job_service.status(job_id, client)
-        return JSONResponse(JobStatus.of_view(view, client.base_url), headers=NO_STORE)
+            return EventStreamResponse(self._feed, self._status_events, self._job_service, job_id, owner)
+        view = await self._job_service.status(job_id, owner)
+        return JSONResponse(JobStatus.of_view(view, owner.base_url), headers=NO_STORE)
 
     async def audio(self, request: Request) -> Response:
         """The audio of a job that is done; with `stream=true`, that of any job, from its beginning on."""
-        job_id, client = request.path_params["id"], self._client(request)
+        job_id, owner = request.path_params["id"], self._owner(request)
         if _wants_stream(request) and can_stream(request):
-            response = await self._stream(request, job_id, client)
+            response = await self._stream(request, job_id, owner)
             if response is not None:
                 return response
-        return _file(request, *await self._job_service.audio(job_id, client))
+        return _file(request, *await self._job_service.audio(job_id, owner))
 
-    async def _stream(self, request: Request, job_id: str, client: Client) -> Response | None:
+    async def _stream(self, request: Request, job_id: str, owner: JobOwner) -> Response | None:
         """The audio of a job that has not ended, as it is made; None once the job has ended.
 
         Waits until its beginning is finished. Raises JobNotDoneError if that takes too long.
         """
         async with AsyncExitStack() as resources:
             await resources.enter_async_context(WhileConnected(request))
-            watcher = resources.enter_context(self._feed.watch(job_id, client.caller))
+            watcher = resources.enter_context(self._feed.watch(job_id, owner.caller))
             try:
                 async with asyncio.timeout(self._limits.request_timeout):
-                    job = await self._playable(watcher, client)
+                    job = await self._playable(watcher, owner)
             except TimeoutError as error:
                 raise JobNotDoneError("the beginning of the job is not finished yet; try again later") from error
             if job.state.final:
@@ -151,19 +151,19 @@ class QueueRoutes:
                 stream, resources.pop_all(), StreamFormat.AUDIO, characters=job.characters, headers=headers
             )
 
-    async def _playable(self, watcher: Watcher, client: Client) -> Job:
+    async def _playable(self, watcher: Watcher, owner: JobOwner) -> Job:
         """The job, once its beginning is finished or it has ended."""
         while True:
             job = (await watcher.change()).job
-            self._job_service.check_visible(job, client)
+            self._job_service.check_visible(job, owner)
             if job.state.final or job.playable_bytes:
                 return job
 
     async def cancel(self, request: Request) -> Response:
         """Cancel a job, or delete one that has ended."""
-        client = self._client(request)
-        view = await self._job_service.cancel(request.path_params["id"], client)
-        return JSONResponse(JobStatus.of_view(view, client.base_url))
+        owner = self._owner(request)
+        view = await self._job_service.cancel(request.path_params["id"], owner)
+        return JSONResponse(JobStatus.of_view(view, owner.base_url))
 
     def _check_line(self, body: QueueBody) -> None:
         """Refuse a job now that would certainly fail later, in the thread that reads the lines.
@@ -186,15 +186,15 @@ class QueueRoutes:
         caller = caller_of(request)
         admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
         async with WhileConnected(request), admitted as limit_headers:
-            return await self._job_service.accept(bodies, self._client(request), run), limit_headers
+            return await self._job_service.accept(bodies, self._owner(request), run), limit_headers
 
-    def _client(self, request: Request) -> Client:
+    def _owner(self, request: Request) -> JobOwner:
         caller = caller_of(request)
         key, base_url = caller.key, self._base_url(request)
         if key is None:
-            return Client(caller.name, None, base_url, self._admission.concurrency_of(caller))
+            return JobOwner(caller.name, None, base_url, self._admission.concurrency_of(caller))
         created = 0.0 if key.created is None else key.created.timestamp()
-        return Client(caller.name, key.identity, base_url, self._admission.concurrency_of(caller), created)
+        return JobOwner(caller.name, key.identity, base_url, self._admission.concurrency_of(caller), created)
 
     def _base_url(self, request: Request) -> str:
         return base_url(request, self._public_url)
@@ -222,20 +222,20 @@ class EventStreamResponse(StreamingResponse):
     """Server-sent events: the status at once and at each change, until the job has ended or the time is up."""
 
     def __init__(
-        self, feed: JobFeed, status_events: StatusEvents, job_service: JobService, job_id: str, client: Client
+        self, feed: JobFeed, status_events: StatusEvents, job_service: JobService, job_id: str, owner: JobOwner
     ) -> None:
         super().__init__((), media_type="text/event-stream", headers=NO_STORE)
         self._feed = feed
         self._status_events = status_events
         self._job_service = job_service
         self._job_id = job_id
-        self._client = client
+        self._owner = owner
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events. Before the first one, raises as `JobFeed.watch` and `JobService.status`."""
-        with self._feed.watch(self._job_id, self._client.caller) as watcher:
+        with self._feed.watch(self._job_id, self._owner.caller) as watcher:
             view = await watcher.change()
-            self._job_service.check_visible(view.job, self._client)
+            self._job_service.check_visible(view.job, self._owner)
             self.body_iterator = self._events(watcher, view)
             # Not by Starlette's method, whose task group takes as long as the rest of a stream's beginning.
             with suppress(ClientGoneError):
@@ -248,7 +248,7 @@ class EventStreamResponse(StreamingResponse):
         last = None
         try:
             while True:
-                event = self._status_events.of(view, self._client.base_url)
+                event = self._status_events.of(view, self._owner.base_url)
                 if event != last:
                     last = event
                     yield event

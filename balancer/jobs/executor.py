@@ -24,7 +24,7 @@ from balancer.errors import (
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.job_request import request_of
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
-from balancer.jobs.store import LONG_CHARACTERS, JobStore, JobStoreError, Result, StoreFullError
+from balancer.jobs.store import LONG_CHARACTERS, JobResult, JobStore, JobStoreError, StoreFullError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
@@ -226,7 +226,7 @@ class JobExecutor:
         else:
             await self._finish(kept.job, result)
 
-    async def _synthesize(self, kept: KeptSegments) -> Result:
+    async def _synthesize(self, kept: KeptSegments) -> JobResult:
         job = kept.job
         request = await request_of(job, self._validator)
         # A long text would take the place of all else in the cache.
@@ -236,9 +236,9 @@ class JobExecutor:
         audio = await self._speech.synthesize(request, context, kept)
         fields = {"request": job.id, "attempt": job.attempts} | context.log_fields.as_dict()
         log.info("job %s synthesized", job.id, extra={"fields": fields})
-        return Result(audio.data, audio.seconds, await self._pool.run(lambda: _digest_of(audio.data)))
+        return JobResult(audio.data, audio.seconds, await self._pool.run(lambda: _digest_of(audio.data)))
 
-    async def _finish(self, job: Job, result: Result) -> None:
+    async def _finish(self, job: Job, result: JobResult) -> None:
         """Store the audio. A job whose audio the store does not take for long, or has no room for, is queued again."""
         try:
             async with asyncio.timeout(MAX_STORE_SECONDS + len(result.audio) / MIN_STORED_PER_SECOND):

@@ -33,9 +33,9 @@ from balancer.jobs.store import (
     DeliveryRoom,
     IdempotencyError,
     JobLimits,
+    JobResult,
     JobStoreError,
     QueuedAhead,
-    Result,
     StoreFullError,
 )
 from balancer.redis.client import RedisClient, RedisUnavailableError, Script
@@ -259,7 +259,7 @@ class RedisJobStore:
             log.warning("the jobs of an earlier version in Redis were taken over; its hosts no longer see them")
         self._upgraded = True
 
-    async def finish(self, job: Job, result: Result) -> bool:
+    async def finish(self, job: Job, result: JobResult) -> bool:
         """See JobStore."""
         done = job.done(self._clock(), seconds=result.seconds, digest=result.digest, size=len(result.audio))
         async with self._sending:  # the audio of one job at a time

@@ -78,12 +78,12 @@ class JobCanceller(Protocol):
 
 
 @dataclass(frozen=True)
-class Client:
-    """The client of a request about jobs."""
+class JobOwner:
+    """The sender of a request about jobs, who owns the jobs that it queues."""
 
     caller: str
     """The API key's name, or the client's address."""
-    owner: str | None
+    identity: str | None
     """The API key's identity; None if the request has no key."""
     base_url: str = ""
     """The address of this server for the client, without a slash at its end."""
@@ -93,11 +93,11 @@ class Client:
     """When the API key was made, in Unix time; 0: unknown."""
 
     def may_see(self, job: Job) -> bool:
-        """Whether a job is this client's, or nobody's. Jobs of earlier versions know their key by its name only."""
-        if job.owner is None or job.owner == self.owner:
+        """Whether a job is this owner's, or nobody's. Jobs of earlier versions know their key by its name only."""
+        if job.owner is None or job.owner == self.identity:
             return True
         named_only = not job.owner.startswith(IDENTITY_PREFIX)
-        return named_only and self.owner is not None and job.owner == self.caller and self.key_created <= job.created
+        return named_only and self.identity is not None and job.owner == self.caller and self.key_created <= job.created
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class JobService:
                 param=field,
             )
 
-    async def accept(self, bodies: Sequence[QueueBody], client: Client, run: Run = run_at_once) -> list[JobStatusView]:
+    async def accept(self, bodies: Sequence[QueueBody], owner: JobOwner, run: Run = run_at_once) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
 
         `run` does what takes long for many jobs, in parts.
@@ -208,7 +208,7 @@ class JobService:
         def make(part: Sequence[QueueBody]) -> list[Job]:
             ids = new_ids(len(part))
             return [
-                _job(job_id, body, client).expecting(self._expected_size(body))
+                _job(job_id, body, owner).expecting(self._expected_size(body))
                 for job_id, body in with_rests(zip(ids, part, strict=True))
             ]
 
@@ -231,11 +231,11 @@ class JobService:
             raise unavailable(error) from error
         return await _in_parts(view, list(zip(added, ahead, strict=True)), run)
 
-    async def status(self, job_id: str, client: Client) -> JobStatusView:
+    async def status(self, job_id: str, owner: JobOwner) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""
         try:
             job = await self._store.get(job_id)
-            return self._view(job := _visible(job, client), await self._ahead(job))
+            return self._view(job := _visible(job, owner), await self._ahead(job))
         except JobStoreError as error:
             raise unavailable(error) from error
 
@@ -246,29 +246,29 @@ class JobService:
         except JobStoreError as error:
             raise unavailable(error) from error
 
-    def check_visible(self, job: Job, client: Client) -> None:
-        """Raise JobNotFoundError if this client may not see the job."""
-        _visible(job, client)
+    def check_visible(self, job: Job, owner: JobOwner) -> None:
+        """Raise JobNotFoundError if this owner may not see the job."""
+        _visible(job, owner)
 
-    async def cancel(self, job_id: str, client: Client) -> JobStatusView:
+    async def cancel(self, job_id: str, owner: JobOwner) -> JobStatusView:
         """Cancel a job that has not ended; delete one that is done or has failed, with its audio.
 
         Returns its last status. Raises JobNotFoundError, JobsUnavailableError.
         """
         try:
-            _visible(await self._store.get(job_id), client)
-            job = _visible(await self._store.cancel(job_id), client)
+            _visible(await self._store.get(job_id), owner)
+            job = _visible(await self._store.cancel(job_id), owner)
             if job.state is not JobState.CANCELLED:
-                job = _visible(await self._store.delete(job_id), client)
+                job = _visible(await self._store.delete(job_id), owner)
         except JobStoreError as error:
             raise unavailable(error) from error
         self._executor.cancel(job_id)
         return self._view(job, QueuedAhead(0, 0))
 
-    async def audio(self, job_id: str, client: Client) -> tuple[Job, Path]:
+    async def audio(self, job_id: str, owner: JobOwner) -> tuple[Job, Path]:
         """A job that is done, and its audio file. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
         try:
-            job = _visible(await self._store.get(job_id), client)
+            job = _visible(await self._store.get(job_id), owner)
             if job.state is not JobState.DONE:
                 raise JobNotDoneError(f"the job is {job.state.value}; poll /status/{job_id} until it is ready")
             file = await self._store.audio(job)
@@ -345,7 +345,7 @@ def _full(error: StoreFullError, seconds: float) -> JobsFullError | JobShareFull
 
 
 async def _in_parts(work: Callable[[Sequence[A]], list[B]], items: Sequence[A], run: Run) -> list[B]:
-    """What `work` makes of the items."""
+    """The results of `work` for parts of the items, joined."""
     made: list[B] = []
     for first in range(0, len(items), JOBS_AT_A_TIME):
         made += await run(partial(work, items[first : first + JOBS_AT_A_TIME]))
@@ -363,16 +363,16 @@ def _elapsed(job: Job) -> float:
     return max(0.0, now - (job.started or now))
 
 
-def _job(job_id: str, body: QueueBody, client: Client) -> Job:
+def _job(job_id: str, body: QueueBody, owner: JobOwner) -> Job:
     request = body.request
     return Job(
         id=job_id,
-        caller=client.caller,
-        owner=client.owner,
-        concurrency=client.concurrency,
+        caller=owner.caller,
+        owner=owner.identity,
+        concurrency=owner.concurrency,
         user_id=body.user_id,
         body=request,
-        base_url=client.base_url,
+        base_url=owner.base_url,
         characters=len(body.spoken_text),
         created=time.time(),
         idempotency_key=body.idempotency_key,
@@ -382,9 +382,9 @@ def _job(job_id: str, body: QueueBody, client: Client) -> Job:
     )
 
 
-def _visible(job: Job | None, client: Client) -> Job:
-    """The job, if this client may see it: a job of an API key is hidden from other keys. Raises JobNotFoundError."""
-    if job is None or not client.may_see(job):
+def _visible(job: Job | None, owner: JobOwner) -> Job:
+    """The job, if this owner may see it: a job of an API key is hidden from other keys. Raises JobNotFoundError."""
+    if job is None or not owner.may_see(job):
         raise JobNotFoundError(
             "there is no such job; POST /queue returns the id of a job, and ended jobs are deleted after some days"
         )

@@ -35,9 +35,9 @@ from balancer.jobs.store import (
     DeliveryRoom,
     IdempotencyError,
     JobLimits,
+    JobResult,
     JobStoreError,
     QueuedAhead,
-    Result,
     Usage,
 )
 from balancer.runtime.thread_pool import ThreadPool, with_rests
@@ -165,7 +165,7 @@ class SqliteJobStore:
         """See JobStore."""
         return await self._in_thread(lambda: self._segments.files(job))
 
-    async def finish(self, job: Job, result: Result) -> bool:
+    async def finish(self, job: Job, result: JobResult) -> bool:
         """See JobStore."""
 
         def end() -> bool:

@@ -142,7 +142,7 @@ class QueuedAhead:
 
 
 @dataclass(frozen=True)
-class Result:
+class JobResult:
     """The audio of a job: the content of its file, its duration, and the SHA-256 of the content in hexadecimal."""
 
     audio: AudioBuffer
@@ -214,7 +214,7 @@ class JobStore(Protocol):
     async def segment_files(self, job: Job) -> Sequence[Path]:
         """Files with the kept segments of a claimed job, in their order. They are there until the job has ended."""
 
-    async def finish(self, job: Job, result: Result) -> bool:
+    async def finish(self, job: Job, result: JobResult) -> bool:
         """Set a claimed job to DONE. Returns False, and stores nothing, if the claim no longer holds.
 
         Raises StoreFullError if there is no room for the audio.

@@ -7,13 +7,13 @@ from typing import Any
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import Job, JobError
-from balancer.jobs.store import Result
+from balancer.jobs.store import JobResult
 
 Opened = Callable[..., Any]
 """Opens a store, as the fixture `opened` does."""
 
 ERROR = JobError(code="synthesis_failed", message="no")
-RESULT = Result(MemoryBuffer(b"RIFF audio"), 1.5, "digest")
+RESULT = JobResult(MemoryBuffer(b"RIFF audio"), 1.5, "digest")
 LEASE = 60.0
 """Seconds for which a claim in Redis holds without being renewed: longer than any process is held up."""
 

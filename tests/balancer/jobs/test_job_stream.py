@@ -24,7 +24,7 @@ from balancer.jobs.job import Job
 from balancer.jobs.job_stream import JobStream, JobStreams
 from balancer.jobs.service import JobStatusView
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import JobStore, JobStoreError, Result
+from balancer.jobs.store import JobResult, JobStore, JobStoreError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
@@ -98,7 +98,7 @@ class Making:
         await self.tell()
 
     async def finish(self, audio: bytes) -> None:
-        assert await self.store.finish(self.job, Result(MemoryBuffer(audio), 1.0, "digest"))
+        assert await self.store.finish(self.job, JobResult(MemoryBuffer(audio), 1.0, "digest"))
         await self.tell()
 
     async def tell(self) -> None:

@@ -11,7 +11,7 @@ from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs import redis_store
 from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
-from balancer.jobs.store import JobStoreError, Result
+from balancer.jobs.store import JobResult, JobStoreError
 from balancer.redis.client import RedisClient
 from tests.support.jobs import ERROR, LEASE, RESULT, found, job
 from tests.support.redis_server import RedisServer, start_redis
@@ -46,7 +46,7 @@ async def test_a_full_redis_refuses_audio_and_new_jobs_but_no_other_change(tmp_p
         await store.add([job(1), job(2), job(3)])
         one, two = found(await store.claim()), found(await store.claim())
         await raw.config_set("maxmemory", 1)
-        for refused in (store.finish(one, Result(MemoryBuffer(b"x" * 1000), 1.0, "d")), store.add([job(4)])):
+        for refused in (store.finish(one, JobResult(MemoryBuffer(b"x" * 1000), 1.0, "d")), store.add([job(4)])):
             with pytest.raises(JobStoreError, match="Redis refused a command"):
                 await refused
         assert client.unavailable_reason is None
@@ -91,7 +91,7 @@ async def test_audio_is_fetched_in_pieces_and_only_whole(
     audio = bytes(range(256)) * 10
     await store.add([job(1), job(2)])
     for _ in range(2):
-        await store.finish(found(await store.claim()), Result(MemoryBuffer(audio), 1.0, "d"))
+        await store.finish(found(await store.claim()), JobResult(MemoryBuffer(audio), 1.0, "d"))
     whole, part = found(await store.get("job-1")), found(await store.get("job-2"))
     file = await store.audio(whole)
     assert file is not None

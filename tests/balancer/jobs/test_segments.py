@@ -9,7 +9,7 @@ import pytest
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import Job, JobState
-from balancer.jobs.store import LONG_CHARACTERS, JobLimits, JobStore, Result, StoreFullError
+from balancer.jobs.store import LONG_CHARACTERS, JobLimits, JobResult, JobStore, StoreFullError
 from tests.support.clock import Clock
 from tests.support.jobs import ERROR, RESULT, Opened, found, job
 
@@ -237,7 +237,7 @@ async def test_a_large_result_is_stored_in_pieces(opened: Opened, monkeypatch: p
     async with opened(Clock()) as store:
         await store.add([job(1)])
         done = await begun(store, 0)
-        assert await store.finish(done, Result(MemoryBuffer(audio), 1.0, "digest"))
+        assert await store.finish(done, JobResult(MemoryBuffer(audio), 1.0, "digest"))
         file: Any = await store.audio(found(await store.get("job-1")))
         assert file.read_bytes() == audio
 

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from balancer.jobs.job import Job
-from balancer.jobs.service import Client, JobService
+from balancer.jobs.service import JobOwner, JobService
 from balancer.jobs.store import JobStore, QueuedAhead
 from balancer.requests.bodies import QueueBody
 from balancer.settings.jobs import JobSettings
@@ -65,5 +65,5 @@ async def test_a_job_is_stored_with_the_expected_size_of_its_audio(fields: dict[
         sample_rate=SAMPLE_RATE,
         max_encoded_bytes=2**30,
     )
-    await service.accept([QueueBody.model_validate({"text": "Ten chars."} | fields)], Client("somebody", None))
+    await service.accept([QueueBody.model_validate({"text": "Ten chars."} | fields)], JobOwner("somebody", None))
     assert [job.expected_size for job in store.jobs] == [size]

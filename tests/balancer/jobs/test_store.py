@@ -14,7 +14,7 @@ from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.job import JobState
 from balancer.jobs.redis_store import RedisJobStore
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import IdempotencyError, JobStoreError, QueuedAhead, Result
+from balancer.jobs.store import IdempotencyError, JobResult, JobStoreError, QueuedAhead
 from balancer.redis.client import RedisClient
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment
@@ -43,7 +43,7 @@ async def test_a_finished_job_has_its_audio_and_no_second_result(opened: Opened)
         assert (done.state, done.seconds, done.digest, done.finished) == (JobState.DONE, 1.5, "digest", 1000.0)
         file = await store.audio(done)
         assert file.read_bytes() == b"RIFF audio"
-        assert not await store.finish(claimed, Result(MemoryBuffer(b"another"), 2.0, "x"))
+        assert not await store.finish(claimed, JobResult(MemoryBuffer(b"another"), 2.0, "x"))
         assert not await store.fail(claimed, ERROR)
         assert (await store.get("job-1")) == done
         assert await store.claim() is None
@@ -215,7 +215,7 @@ async def test_only_the_latest_claim_ends_a_job(opened: Opened) -> None:
         first = await store.claim()
         await store.retry_later(first, ERROR, 0.0)
         second = await store.claim()
-        assert not await store.finish(first, Result(MemoryBuffer(b"first"), 1.0, "first"))
+        assert not await store.finish(first, JobResult(MemoryBuffer(b"first"), 1.0, "first"))
         assert await store.finish(second, RESULT)
         assert (await store.get("job-1")).digest == "digest"
 

@@ -16,7 +16,7 @@ from balancer.jobs import webhooks
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.public_network import ReceiverRules
 from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import Result
+from balancer.jobs.store import JobResult
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
@@ -49,7 +49,7 @@ async def done(store: SqliteJobStore, url: str) -> None:
     await store.add([Job(id="one", caller="c", body={}, characters=1, created=0.0, format="wav", webhook=url)])
     claimed = await store.claim()
     assert claimed is not None
-    assert await store.finish(claimed, Result(MemoryBuffer(b"audio"), 1.0, "digest"))
+    assert await store.finish(claimed, JobResult(MemoryBuffer(b"audio"), 1.0, "digest"))
 
 
 async def until(condition: object) -> None:
