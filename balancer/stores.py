@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.cache.file_store import FileStore
 from balancer.cache.store import AudioStore, StoreError
-from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import JobLimits, JobStore, JobStoreError
+from balancer.jobs.limits import JobLimits
+from balancer.jobs.sqlite.store import SqliteJobStore
+from balancer.jobs.store import JobStore, JobStoreError
 from balancer.runtime.expiry_clock import ExpiryClock
 from balancer.settings.jobs import JobSettings
 from balancer.settings.storage import StorageSettings
@@ -56,7 +57,7 @@ def open_stores(settings: StorageSettings, job_settings: JobSettings | None = No
         jobs = SqliteJobStore(settings.data_dir / "jobs", limits=job_limits)
         return Stores(audio if limit else None, jobs, daily_counters=counters)
     from balancer.cache.redis_store import RedisStore  # noqa: PLC0415 - see above
-    from balancer.jobs.redis_store import RedisJobStore  # noqa: PLC0415
+    from balancer.jobs.redis.store import RedisJobStore  # noqa: PLC0415
     from balancer.redis.client import RedisClient  # noqa: PLC0415
 
     redis = RedisClient(settings.redis_url.get_secret_value())

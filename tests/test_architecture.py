@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.api.middleware",),
     ("balancer.api",),
     ("balancer.stores",),
+    ("balancer.jobs.redis", "balancer.jobs.sqlite"),
     ("balancer.operations", "balancer.jobs", "balancer.access", "balancer.page"),
     ("balancer.speech",),
     ("balancer.dispatch", "balancer.cache"),

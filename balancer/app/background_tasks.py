@@ -92,7 +92,7 @@ def _webhooks(settings: Settings, services: Services) -> list[BackgroundTask]:
         return []
     secret = settings.jobs.webhook_secret.get_secret_value()
     client = WebhookClient(secret, ReceiverRules.of(settings.jobs))
-    webhooks = Webhooks(services.stores.jobs, services.metrics, client)
+    webhooks = Webhooks(services.stores.jobs.outbox, services.metrics, client)
     return [BackgroundTask(WEBHOOKS, webhooks.run)]
 
 

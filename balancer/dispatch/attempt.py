@@ -58,7 +58,7 @@ class Attempt:
     used_at_start: int
     """Slots of all workers that were in use when it began, its own included."""
     early: EarlyAudio | None
-    """What hands on the audio while it is made, for all of the utterance's attempts; None: nobody wants it early."""
+    """Hands on the audio while it is made, for all of the utterance's attempts; None: nobody wants it early."""
     cancelled_as: str = "cancelled"
     """The reason in `chorus_wasted_seconds_total` if the attempt is cancelled."""
 

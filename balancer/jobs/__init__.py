@@ -1,13 +1,10 @@
 """Durable jobs: a job that was accepted is synthesized, whichever process or host crashes meanwhile.
 
 job               one job, its states, and the transitions between them
-store             the JobStore protocol
-sqlite_store      JobStore on this host: one SQLite file and a folder of results
-sqlite_database   the SQLite file, and its replacement where it was removed or is damaged
-runner_lock       the lock of the one process that runs the jobs of a folder
-result_files      the folder of results
-segment_files     the folder of finished segments of jobs that have not ended
-redis_store       JobStore for several hosts: sorted sets by turn and by lease, and Lua scripts in `lua/`
+store             the JobStore protocol, and the protocols of its parts
+limits            how much a store holds
+sqlite            JobStore on this host: one SQLite file and folders of audio
+redis             JobStore for several hosts
 service           accepts jobs, reports their status and cancels them; the API's routes call it
 report            the public description of a job, for status responses and webhooks
 job_request       the speech request of a job

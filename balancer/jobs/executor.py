@@ -24,7 +24,8 @@ from balancer.errors import (
 from balancer.jobs.job import Job, JobError, JobState
 from balancer.jobs.job_request import request_of
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments
-from balancer.jobs.store import LONG_CHARACTERS, JobResult, JobStore, JobStoreError, StoreFullError
+from balancer.jobs.limits import StoreFullError
+from balancer.jobs.store import LONG_CHARACTERS, JobResult, JobStore, JobStoreError
 from balancer.metrics import Metrics
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
@@ -123,7 +124,7 @@ class JobExecutor:
         self._finishing = True
         await asyncio.gather(*self._running.values(), return_exceptions=True)
         with suppress(JobStoreError):
-            await self._store.stop_claiming()
+            await self._store.claims.stop()
 
     async def run(self) -> None:
         """Run jobs until cancelled; the running ones are then queued again."""
@@ -147,14 +148,14 @@ class JobExecutor:
             return SLOT_POLL_INTERVAL_SECONDS
         try:
             # A caller's long jobs are spoken one after another: one takes all slots that others leave.
-            job = await self._store.claim(speaking if len(speaking) < MAX_LONG_JOBS else None)
+            job = await self._store.claims.claim_next(speaking if len(speaking) < MAX_LONG_JOBS else None)
         except JobStoreError as error:
             self._report_failure(error)
             return POLL_INTERVAL_SECONDS
         self._failing = False
         if job is None:
             return POLL_INTERVAL_SECONDS
-        kept = KeptSegments(job, self._store, self._until_answered, self._stops)
+        kept = KeptSegments(job, self._store.segments, self._until_answered, self._stops)
         if job.characters > LONG_CHARACTERS:
             self._long[job.id] = kept
         self._running[job.id] = task = asyncio.create_task(self._execute(kept))
@@ -207,7 +208,7 @@ class JobExecutor:
         except asyncio.CancelledError:
             if job.id not in self._cancelled:  # the executor stops
                 with suppress(JobStoreError):  # the store queues the job again once this process has ended
-                    await self._store.release(kept.job)
+                    await self._store.claims.release(kept.job)
             raise
         except ClaimLostError:
             self._metrics.record_job_attempt("superseded")
@@ -242,13 +243,13 @@ class JobExecutor:
         """Store the audio. A job whose audio the store does not take for long, or has no room for, is queued again."""
         try:
             async with asyncio.timeout(MAX_STORE_SECONDS + len(result.audio) / MIN_STORED_PER_SECOND):
-                await self._record("done", lambda: self._store.finish(job, result))
+                await self._record("done", lambda: self._store.claims.finish(job, result))
         except TimeoutError:
             log.error("the audio of job %s cannot be stored; the job runs again", job.id)
             reason = JobError(code="jobs_unavailable", message="the audio could not be stored; the job runs again")
             due = time.time() + UNSTORED_RETRY_SECONDS
             # Not the fault of the job, which must not fail of it.
-            await self._record("postponed", lambda: self._store.retry_later(job, reason, due, counts=False))
+            await self._record("postponed", lambda: self._store.claims.retry_later(job, reason, due, counts=False))
         except StoreFullError as full:
             await self._wait_for_room(job, full)
 
@@ -263,19 +264,19 @@ class JobExecutor:
             return
         log.info("job %s waits for room for %.1f MiB of audio, and runs again then", job.id, full.needed / MIB)
         reason = JobError(code="jobs_full", message="there was no room for its audio; the job runs again once there is")
-        # What is left of it takes as much as what was spoken so far, with the segment that has no room.
+        # Each segment that is left takes as much as those spoken so far, among them the one that has no room.
         expected = full.needed * max(job.segments or 0, job.segments_done + 1) // (job.segments_done + 1)
         anew, due = job.expecting(expected).without_segments(), time.time()
-        await self._record("postponed", lambda: self._store.retry_later(anew, reason, due, counts=False))
+        await self._record("postponed", lambda: self._store.claims.retry_later(anew, reason, due, counts=False))
 
     async def _release(self, job: Job) -> bool:
-        await self._store.release(job)
+        await self._store.claims.release(job)
         return True
 
     async def _fail(self, job: Job, error: ChorusError) -> None:
         log.warning("job %s failed after %d attempts: %s", job.id, job.attempts, error)
         reason = JobError(code=error.code, message=error.message)
-        await self._record("failed", lambda: self._store.fail(job, reason))
+        await self._record("failed", lambda: self._store.claims.fail(job, reason))
 
     async def _retry_later(self, job: Job, error: ChorusError) -> None:
         """Retry after a pause, unless the attempts are used up; a full queue or memory does not use them up."""
@@ -287,7 +288,7 @@ class JobExecutor:
         log.info("job %s is retried in %g s: %s", job.id, pause, error)
         reason = JobError(code=error.code, message=error.message)
         due = time.time() + pause
-        await self._record("postponed", lambda: self._store.retry_later(job, reason, due))
+        await self._record("postponed", lambda: self._store.claims.retry_later(job, reason, due))
 
     async def _record(self, outcome: str, transition: Callable[[], Awaitable[bool]]) -> None:
         """Apply a transition in the store. Retried until the store answers, or the job would stay running there."""
@@ -312,13 +313,13 @@ class JobExecutor:
             try:
                 if now() >= purge_due:
                     purge_due = now() + PURGE_INTERVAL_SECONDS
-                    while await self._store.purge(expiry_clock() - self._retention_seconds):
+                    while await self._store.retention.purge(expiry_clock() - self._retention_seconds):
                         pass
-                if evicted := await self._store.evict():
+                if evicted := await self._store.retention.evict():
                     log.info("deleted the %d oldest finished jobs to make room for audio", evicted)
                 counts = await self._store.counts()
                 self._metrics.set_job_counts({state.value: counts[state] for state in JobState})
-                self._metrics.jobs_audio_bytes.set(await self._store.audio_bytes())
+                self._metrics.jobs_audio_bytes.set(await self._store.retention.audio_bytes())
                 self._metrics.jobs_unreadable.inc(self._store.unreadable - self._unreadable_reported)
                 self._unreadable_reported = self._store.unreadable
             except JobStoreError as error:

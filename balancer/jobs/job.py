@@ -39,7 +39,7 @@ class JobState(StrEnum):
 
 
 class KeptCounts(NamedTuple):
-    """What a store keeps of a job that has not ended: segments and bytes of their PCM."""
+    """The segments that a store keeps of a job that has not ended, and the bytes of their PCM."""
 
     segments: int = 0
     bytes: int = 0
@@ -69,7 +69,7 @@ class Job(BaseModel):
     The methods are its transitions; each returns a changed copy.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
 
     id: str
     caller: str
@@ -110,8 +110,11 @@ class Job(BaseModel):
     """Finished segments from the first one on, none of which is missing."""
     playable_bytes: Count = 0
     """Bytes of their PCM."""
-    plan: str = ""
-    """Digest of what the segments are made of: only segments of one plan belong together."""
+    segmentation: str = Field(default="", alias="plan")
+    """Digest of all that determines the segments: only segments of one segmentation belong together.
+
+    Stores and earlier versions know it as `plan`.
+    """
     segments_before: Count = 0
     """Segments that were finished when the latest run began."""
     attempts_excused: Count = 0
@@ -160,11 +163,14 @@ class Job(BaseModel):
         """With `size` bytes reserved for its audio."""
         return self._with(size=size)
 
-    def with_plan(self, plan: str, segments: int, done: int) -> Job:
+    def with_segmentation(self, segmentation: str, segments: int, done: int) -> Job:
         """To be spoken in so many segments, of which `done` were finished by earlier attempts."""
-        excused = self.attempts - self.fruitless_attempts
         return self._with(
-            plan=plan, segments=segments, segments_done=done, segments_before=done, attempts_excused=excused
+            segmentation=segmentation,
+            segments=segments,
+            segments_done=done,
+            segments_before=done,
+            attempts_excused=self.attempts - self.fruitless_attempts,
         )
 
     def with_segments_done(self, done: int) -> Job:
@@ -225,6 +231,10 @@ class Job(BaseModel):
         """With its webhook to be delivered at `due`; nothing counts as an attempt."""
         return self._with(webhook_due=due)
 
+    def to_json(self) -> str:
+        """The job as it is stored."""
+        return self.model_dump_json(by_alias=True)
+
     def _queued(self, **changes: Any) -> Job:
         return self._with(state=JobState.QUEUED, size=0, **changes)
 
@@ -242,7 +252,12 @@ class Job(BaseModel):
 
 
 _NO_SEGMENTS: dict[str, Any] = {"segment_bytes": 0, "playable_segments": 0, "playable_bytes": 0}
-_UNBEGUN: dict[str, Any] = _NO_SEGMENTS | {"plan": "", "segments": None, "segments_done": 0, "segments_before": 0}
+_UNBEGUN: dict[str, Any] = _NO_SEGMENTS | {
+    "segmentation": "",
+    "segments": None,
+    "segments_done": 0,
+    "segments_before": 0,
+}
 """The fields of a job of which no segment is begun."""
 
 
@@ -257,7 +272,7 @@ def new_ids(count: int) -> list[str]:
 
 
 class UnreadableJobError(ValueError):
-    """What was stored is no job of this version; the message says why."""
+    """The stored content is no job of this version; the message says why."""
 
 
 def read_job(job_id: str, content: str | bytes, kept: KeptCounts = NOTHING_KEPT) -> Job:

@@ -83,8 +83,8 @@ class JobStreams:
         """
         request = await request_of(job, self._validator)
         context = RequestContext(job.id, job.caller, job.caller_id, asyncio.get_running_loop().time())
-        segments, plan = await self._speech.plan(request, context)
-        if plan != job.plan:
+        segments, segmentation = await self._speech.segmentation(request, context)
+        if segmentation != job.segmentation:
             raise JobNotDoneError("the job is spoken with other settings than this server has; wait until it is done")
         stream = JobStream(self, job, watcher, segments, request.speed, listener)
         try:
@@ -112,8 +112,9 @@ class JobStream:
         """Length of the audio that was encoded for the listener, after the tempo change."""
         self._streams = streams
         self._job = job
-        """The job as it was last seen; its plan is that of the segments that are sent."""
-        self._plan = job.plan
+        """The job as it was last seen."""
+        self._segmentation = job.segmentation
+        """That of the segments that are sent."""
         self._watcher = watcher
         self._segments = segments
         self._speed = speed
@@ -123,7 +124,7 @@ class JobStream:
         self._sent = 0
         """Bytes."""
         self._digest = sha256()
-        """Of what was sent behind the first MAX_HEADER_BYTES."""
+        """Digest of the bytes that were sent behind the first MAX_HEADER_BYTES."""
         self._pieces = self._make()
         self._first: bytes | None = None
         self._open = False
@@ -183,13 +184,13 @@ class JobStream:
         while self._job.state is not JobState.DONE:
             if self._job.state.final:
                 raise JobNotDoneError(f"the job is {self._job.state.value}")
-            if self._job.plan not in ("", self._plan):
+            if self._job.segmentation not in ("", self._segmentation):
                 raise JobNotDoneError("the job was begun anew")
-            if number >= self._job.playable_segments or not self._job.plan:
+            if number >= self._job.playable_segments or not self._job.segmentation:
                 await self._change()
                 continue
             with suppress(JobStoreError):
-                pcm = await self._streams.store.segment(self._job, number)
+                pcm = await self._streams.store.segments.read(self._job, number)
                 if pcm is not None:
                     return pcm
             with suppress(TimeoutError):
@@ -224,7 +225,7 @@ class JobStream:
         return piece
 
     async def _rest(self) -> AsyncGenerator[bytes, None]:
-        """What the file of the job, which is done, has behind what was sent. Raises JobNotDoneError if that differs."""
+        """The rest of the file of the job, which is done. Raises JobNotDoneError if its beginning was not sent."""
         pool = self._streams.pool
         try:
             file = await self._streams.store.audio(self._job)

@@ -1,4 +1,4 @@
-"""Which IP addresses are public, by a table of this module's own.
+"""Tells public IP addresses from others, by a table of this module's own.
 
 `ipaddress.is_global` follows the table of the Python version that runs, and decides several embedded forms of an IPv4
 address differently from one version to the next. Sources of this table, as of 2025-10:

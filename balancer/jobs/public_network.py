@@ -46,7 +46,7 @@ class LocalFaultError(httpcore.ConnectError):
 
 @dataclass(frozen=True)
 class ReceiverRules:
-    """Which receivers webhooks are sent to."""
+    """Rules that the receiver of a webhook must fulfil."""
 
     allow_private: bool = False
     """Whether to addresses of private networks."""

@@ -54,7 +54,7 @@ class JobReport(BaseModel):
 
 
 def status_url(job: Job, base_url: str) -> str:
-    """Where the status of a job can be fetched."""
+    """The URL of a job's status."""
     return f"{base_url}/status/{job.id}"
 
 

@@ -26,15 +26,15 @@ from balancer.errors import (
     JobsUnavailableError,
 )
 from balancer.jobs.job import Job, JobState, new_ids
+from balancer.jobs.limits import JobLimits, StoreFullError
 from balancer.jobs.public_network import ReceiverRules, check_url
 from balancer.jobs.store import (
     MAX_DUE_SECONDS,
+    NOTHING_AHEAD,
     IdempotencyError,
-    JobLimits,
     JobStore,
     JobStoreError,
     QueuedAhead,
-    StoreFullError,
 )
 from balancer.requests.bodies import QueueBody
 from balancer.requests.speech_request import SpeechRequest
@@ -50,10 +50,8 @@ JOBS_AT_A_TIME = 500
 """Jobs of a batch that are made before another batch has its turn."""
 MAX_UNFINISHED_PROGRESS = 0.99
 """The largest progress that is reported for a job that is not done."""
-
-
 FULL_RETRY_SECONDS = 60.0
-"""After which a client may try again to queue jobs where finished ones fill the store."""
+"""Pause after which a client may try again to queue jobs where finished ones fill the store."""
 
 
 class ThroughputSource(Protocol):
@@ -219,7 +217,7 @@ class JobService:
         try:
             added = await self._store.add(jobs)
             self._executor.wake()
-            ahead = await self._store.ahead_all(added)
+            ahead = await self._store.places.ahead_all(added)
         except StoreFullError as error:
             raise _full(error, self._seconds(sum(job.characters for job in jobs))) from error
         except IdempotencyError as error:
@@ -263,7 +261,7 @@ class JobService:
         except JobStoreError as error:
             raise unavailable(error) from error
         self._executor.cancel(job_id)
-        return self._view(job, QueuedAhead(0, 0))
+        return self._view(job, NOTHING_AHEAD)
 
     async def audio(self, job_id: str, owner: JobOwner) -> tuple[Job, Path]:
         """A job that is done, and its audio file. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
@@ -279,7 +277,7 @@ class JobService:
         return job, file
 
     async def _ahead(self, job: Job) -> QueuedAhead:
-        return await self._store.ahead(job) if job.state is JobState.QUEUED else QueuedAhead(0, 0)
+        return await self._store.places.ahead(job) if job.state is JobState.QUEUED else NOTHING_AHEAD
 
     def _view(self, job: Job, ahead: QueuedAhead) -> JobStatusView:
         position = ahead.jobs + 1 if job.state is JobState.QUEUED else 0

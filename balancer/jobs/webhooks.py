@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from balancer.jobs.job import Job
-from balancer.jobs.store import DeliveryRoom, JobStore, JobStoreError
+from balancer.jobs.store import DeliveryRoom, JobStoreError, WebhookOutbox
 from balancer.jobs.webhook_client import NotSentError, WebhookClient
 from balancer.metrics import Metrics
 
@@ -30,14 +30,14 @@ MAX_DELIVERIES = 64
 """Deliveries that run at once; each has one connection, and one thread while its name is looked up."""
 MAX_DELIVERIES_PER_CALLER = 16
 MAX_DELIVERIES_PER_RECEIVER = 8
-"""Of one caller's deliveries, those to one URL."""
+"""Deliveries of one caller to one URL."""
 
 
 class Webhooks:
-    """Delivers the webhooks that the store reports as due."""
+    """Delivers the webhooks of an outbox when they are due."""
 
-    def __init__(self, store: JobStore, metrics: Metrics, client: WebhookClient) -> None:
-        self._store = store
+    def __init__(self, outbox: WebhookOutbox, metrics: Metrics, client: WebhookClient) -> None:
+        self._outbox = outbox
         self._metrics = metrics
         self._client = client
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -62,7 +62,7 @@ class Webhooks:
     async def _start_due(self) -> bool:
         """Start the deliveries that are due and have room; whether there were any."""
         try:
-            due = await self._store.webhooks_due(time.time(), self._room())
+            due = await self._outbox.due(time.time(), self._room())
         except JobStoreError as error:
             log.debug("webhooks cannot be read: %s", error)
             return False
@@ -112,22 +112,22 @@ class Webhooks:
         except NotSentError as fault:
             log.warning("the webhook of job %s was not sent and is tried again: %s", job.id, fault)
             due = time.time() + NOT_SENT_RETRY_SECONDS
-            await self._record(lambda: self._store.postpone_webhook(job, due=due))
+            await self._record(lambda: self._outbox.postpone(job, due=due))
             return
         except Exception:
             log.exception("the webhook of job %s: internal error", job.id)
             error = "internal error of the sender"
         if error is None:
             self._metrics.record_webhook("delivered")
-            await self._record(lambda: self._store.record_webhook_attempt(job, due=None, error=None))
+            await self._record(lambda: self._outbox.record_attempt(job, due=None, error=None))
         elif failures < len(RETRY_SECONDS):
             self._metrics.record_webhook("failed")
             next_due = time.time() + RETRY_SECONDS[failures]
-            await self._record(lambda: self._store.record_webhook_attempt(job, due=next_due, error=error))
+            await self._record(lambda: self._outbox.record_attempt(job, due=next_due, error=error))
         else:
             self._metrics.record_webhook("given_up")
             log.error("the webhook of job %s is given up after %d attempts: %s", job.id, failures + 1, error)
-            await self._record(lambda: self._store.record_webhook_attempt(job, due=None, error=error))
+            await self._record(lambda: self._outbox.record_attempt(job, due=None, error=error))
 
     async def _record(self, change: Callable[[], Awaitable[None]]) -> None:
         """Record an outcome. Retried until the store answers: else the receiver would be called at each poll."""

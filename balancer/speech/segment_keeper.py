@@ -1,4 +1,4 @@
-"""Where a long text's finished segments are kept, so that each is spoken once, whatever happens meanwhile."""
+"""The protocol by which a long text's finished segments are kept: each is spoken once, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ class SegmentKeeper(Protocol):
     def stops(self) -> bool:
         """Whether no further segment is to be begun."""
 
-    async def begin(self, plan: str, total: int) -> Collection[int]:
-        """The segments that are kept already of a text of `total`; those of another plan are dropped."""
+    async def begin(self, segmentation: str, total: int) -> Collection[int]:
+        """The segments that are kept already of a text of `total`; those of another segmentation are dropped.
+
+        `segmentation` is a digest of all that determines their PCM.
+        """
 
     async def keep(self, number: int, pcm: AudioBuffer) -> None:
         """Keep a segment; empty PCM stands for one that cannot be spoken."""

@@ -163,11 +163,11 @@ class SpeechService:
         retakes = 0 if result.stats is None else result.stats.retakes
         return Audio(result.data, request.format, rate, seconds, result.outcome, result.segments, retakes, result.flaws)
 
-    async def plan(self, request: SpeechRequest, context: RequestContext) -> tuple[Sequence[Segment], str]:
-        """The segments of a text that is given to a keeper, and the plan that they are kept by."""
+    async def segmentation(self, request: SpeechRequest, context: RequestContext) -> tuple[Sequence[Segment], str]:
+        """The segments of a text that is given to a keeper, and the digest that they are kept by."""
         segments = await self._pool.run(lambda: segments_of(request, self._card.segments))
         task = _Task(request, context, Place(Terms(context.caller_id, request.priority, None)), segments)
-        return segments, await self._plan(task)
+        return segments, await self._segmentation(task)
 
     async def stream(self, request: SpeechRequest, context: RequestContext) -> Audio | AudioStream:
         """The audio as it is made, from its first piece on; or whole, if it is cached, or one segment made in one go.
@@ -348,7 +348,7 @@ class SpeechService:
                 spoken.append(result)
 
         total = len(task.segments)
-        kept = await keeper.begin(await self._plan(task), total)
+        kept = await keeper.begin(await self._segmentation(task), total)
         missing = [number for number in range(total) if number not in kept]
         await self._speak(task, missing, keep, lambda: keeper.stops)
         if len(spoken) < len(missing):
@@ -367,7 +367,7 @@ class SpeechService:
         pauses = pauses_around([segment for segment, _ in spoken], self._pauses)
         return JoinedFiles([file for _, file in spoken], pauses, self._card.sample_rate)
 
-    async def _plan(self, task: _Task) -> str:
+    async def _segmentation(self, task: _Task) -> str:
         """A digest of all that determines the PCM of a task's segments, as far as it is known without a cache."""
         request = task.request
         if self._keys is not None:

@@ -42,9 +42,9 @@ async def fill() -> None:
         for number in range(2)
     ]
     await stores.jobs.add(jobs)
-    claimed = await stores.jobs.claim()
+    claimed = await stores.jobs.claims.claim_next()
     assert claimed is not None
-    await stores.jobs.fail(claimed, JobError(code="synthesis_failed", message="it did not want to"))
+    await stores.jobs.claims.fail(claimed, JobError(code="synthesis_failed", message="it did not want to"))
     await stores.aclose()
 
 

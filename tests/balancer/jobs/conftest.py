@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from balancer.jobs.redis_store import RedisJobStore
-from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import JobLimits, JobStore
+from balancer.jobs.limits import JobLimits
+from balancer.jobs.redis.store import RedisJobStore
+from balancer.jobs.sqlite.store import SqliteJobStore
+from balancer.jobs.store import JobStore
 from balancer.redis.client import RedisClient
 from tests.support.jobs import LEASE, Opened
 

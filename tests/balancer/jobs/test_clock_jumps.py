@@ -16,18 +16,18 @@ async def test_a_delayed_job_is_claimed_after_a_jump_back(opened: Opened) -> Non
     clock = Clock(YEAR)
     async with opened(clock) as store:
         await store.add([job(1)])
-        await store.retry_later(found(await store.claim()), ERROR, clock.now + 5)
-        assert await store.claim() is None
+        await store.claims.retry_later(found(await store.claims.claim_next()), ERROR, clock.now + 5)
+        assert await store.claims.claim_next() is None
         clock.now -= YEAR / 2
-        assert found(await store.claim()).id == "job-1"
+        assert found(await store.claims.claim_next()).id == "job-1"
 
 
 async def test_a_webhook_is_delivered_after_a_jump_back(opened: Opened) -> None:
     clock = Clock(YEAR)
     async with opened(clock) as store:
         await store.add([job(1, webhook="https://example.org/")])
-        await store.finish(found(await store.claim()), RESULT)
-        assert [due.id for due in await store.webhooks_due(YEAR / 2)] == ["job-1"]
+        await store.claims.finish(found(await store.claims.claim_next()), RESULT)
+        assert [due.id for due in await store.outbox.due(YEAR / 2)] == ["job-1"]
 
 
 def test_nothing_expires_by_a_jump_forward() -> None:

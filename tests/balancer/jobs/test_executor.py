@@ -16,8 +16,9 @@ from balancer.errors import NotServingError, PoisonedError, QueueFullError, Synt
 from balancer.jobs import executor as module
 from balancer.jobs.executor import MAX_CRASHES_PER_ATTEMPT, JobExecutor
 from balancer.jobs.job import Job, JobState
-from balancer.jobs.sqlite_store import SqliteJobStore
-from balancer.jobs.store import LONG_CHARACTERS, JobLimits
+from balancer.jobs.limits import JobLimits
+from balancer.jobs.sqlite.store import SqliteJobStore
+from balancer.jobs.store import LONG_CHARACTERS
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
 from balancer.requests.validation import RequestValidator
@@ -49,16 +50,16 @@ class Speech:
         self.seeds.add(request.seed)
         name, _, times = request.text.partition(" ")
         if name == "segments":
-            kept = await keeper.begin("plan", int(times))
+            kept = await keeper.begin("digest", int(times))
             await keeper.keep(len(kept), PCM)
             if len(kept) + 1 < int(times):
                 raise SynthesisError("one segment failed")
         if name == "growing":
-            kept = await keeper.begin("plan", int(times))
+            kept = await keeper.begin("digest", int(times))
             for number in range(int(times)):
                 await keeper.keep(number, PCM)
         if name == "hold":
-            await keeper.begin("plan", 2)
+            await keeper.begin("digest", 2)
             await keeper.keep(0, PCM)
             while not keeper.stops:
                 await asyncio.sleep(0.005)
@@ -238,7 +239,7 @@ async def test_a_job_whose_segments_have_no_room_is_begun_anew_when_there_is(
         while (job := await store.get("growing-4")) is None or job.error is None:
             await asyncio.sleep(0.005)
     assert (job.state, job.attempts, job.expected_size, job.error.code) == (JobState.QUEUED, 0, 12, "jobs_full")
-    assert (job.segments, job.segments_done, await store.audio_bytes()) == (None, 0, 5)
+    assert (job.segments, job.segments_done, await store.retention.audio_bytes()) == (None, 0, 5)
     await store.delete(first.id)
     assert (await waiting).state is JobState.DONE
     assert speech.attempts("growing 4") == 2

@@ -23,7 +23,8 @@ from balancer.jobs.feed import Watcher
 from balancer.jobs.job import Job
 from balancer.jobs.job_stream import JobStream, JobStreams
 from balancer.jobs.service import JobStatusView
-from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.sqlite.segments import SqliteSegments
+from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import JobResult, JobStore, JobStoreError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext, SpeechRequest
@@ -51,10 +52,10 @@ UNSPEAKABLE = 1
 
 
 class Speech:
-    """Stub of the speech service: every text has the SEGMENTS, by the plan `plan`."""
+    """Stub of the speech service: every text has the SEGMENTS, by the segmentation `digest`."""
 
-    async def plan(self, _: SpeechRequest, __: RequestContext) -> tuple[list[Segment], str]:
-        return SEGMENTS, "plan"
+    async def segmentation(self, _: SpeechRequest, __: RequestContext) -> tuple[list[Segment], str]:
+        return SEGMENTS, "digest"
 
 
 def pcm(number: int) -> MemoryBuffer:
@@ -94,11 +95,11 @@ class Making:
 
     async def keep(self, *numbers: int) -> None:
         for number in numbers:
-            assert await self.store.keep_segment(self.job, number, pcm(number))
+            assert await self.store.segments.keep(self.job, number, pcm(number))
         await self.tell()
 
     async def finish(self, audio: bytes) -> None:
-        assert await self.store.finish(self.job, JobResult(MemoryBuffer(audio), 1.0, "digest"))
+        assert await self.store.claims.finish(self.job, JobResult(MemoryBuffer(audio), 1.0, "digest"))
         await self.tell()
 
     async def tell(self) -> None:
@@ -108,7 +109,7 @@ class Making:
 async def making(store: JobStore, audio_format: AudioFormat = AudioFormat.WAV, speed: float = 1.0) -> Making:
     body = {"text": "Any text.", "format": audio_format.value, "speed": speed}
     await store.add([job(1, body=body, format=audio_format.value)])
-    begun = await store.begin_segments(found(await store.claim()), "plan", len(SEGMENTS))
+    begun = await store.segments.begin(found(await store.claims.claim_next()), "digest", len(SEGMENTS))
     assert begun is not None
     return Making(store, begun[0])
 
@@ -193,9 +194,9 @@ async def test_another_process_goes_on_with_what_is_kept(opened: Opened, tmp_pat
     async with opened() as store:
         made = await making(store)
         await made.keep(0, 1, 2)
-        await store.release(made.job)
+        await store.claims.release(made.job)
     async with opened() as store:
-        again = await store.begin_segments(found(await store.claim()), "plan", len(SEGMENTS))
+        again = await store.segments.begin(found(await store.claims.claim_next()), "digest", len(SEGMENTS))
         made = Making(store, again[0])
         await made.tell()
         stream = await listen(made, held)
@@ -204,7 +205,7 @@ async def test_another_process_goes_on_with_what_is_kept(opened: Opened, tmp_pat
         assert (await waiting)[MAX_HEADER_BYTES:] == file[MAX_HEADER_BYTES:]
 
 
-@pytest.mark.parametrize("how", ["cancelled", "failed", "another plan", "another file", "deleted"])
+@pytest.mark.parametrize("how", ["cancelled", "failed", "another segmentation", "another file", "deleted"])
 async def test_a_stream_without_an_end_is_broken_off(opened: Opened, tmp_path: Path, held: HeldAudio, how: str) -> None:
     async with opened() as store:
         made = await making(store)
@@ -214,9 +215,9 @@ async def test_a_stream_without_an_end_is_broken_off(opened: Opened, tmp_path: P
             case "cancelled":
                 await store.cancel("job-1")
             case "failed":
-                await store.fail(made.job, ERROR)
-            case "another plan":
-                await store.begin_segments(made.job, "other", 4)
+                await store.claims.fail(made.job, ERROR)
+            case "another segmentation":
+                await store.segments.begin(made.job, "other", 4)
             case "another file":
                 await made.finish(whole(tmp_path / "parts", AudioFormat.WAV, 1.5))
             case "deleted":
@@ -236,11 +237,11 @@ async def test_a_retried_job_is_waited_for(opened: Opened, tmp_path: Path, held:
         await made.keep(0)
         stream = await listen(made, held)
         anew = made.job.without_segments()
-        await store.retry_later(anew, ERROR, 0.0)
+        await store.claims.retry_later(anew, ERROR, 0.0)
         await made.tell()
         waiting = asyncio.create_task(rest(stream))
         await asyncio.sleep(0)
-        begun = await store.begin_segments(found(await store.claim()), "plan", len(SEGMENTS))
+        begun = await store.segments.begin(found(await store.claims.claim_next()), "digest", len(SEGMENTS))
         made.job = begun[0]
         await made.keep(0, 1, 2, 3)
         assert (await waiting)[MAX_HEADER_BYTES:] == file[MAX_HEADER_BYTES:]
@@ -249,14 +250,19 @@ async def test_a_retried_job_is_waited_for(opened: Opened, tmp_path: Path, held:
 async def test_a_segment_that_cannot_be_read_yet_is_read_again(
     tmp_path: Path, held: HeldAudio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Store(SqliteJobStore):
+    class Segments(SqliteSegments):
         failures = 0
 
-        async def segment(self, job: Job, number: int) -> bytes | None:
+        async def read(self, job: Job, number: int) -> bytes | None:
             self.failures += 1
             if self.failures == 1:
                 raise JobStoreError("the disk hangs")
-            return None if self.failures == 2 else await super().segment(job, number)
+            return None if self.failures == 2 else await super().read(job, number)
+
+    class Store(SqliteJobStore):
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            self.segments = Segments(self._folder)
 
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.01)
     store = Store(tmp_path / "jobs")
@@ -283,7 +289,7 @@ async def test_a_listener_holds_one_segment_and_gives_it_back(opened: Opened, tm
 async def test_other_settings_have_no_stream(opened: Opened, held: HeldAudio) -> None:
     async with opened() as store:
         await store.add([job(1)])
-        begun = await store.begin_segments(found(await store.claim()), "other plan", 4)
+        begun = await store.segments.begin(found(await store.claims.claim_next()), "other digest", 4)
         made = Making(store, begun[0])
         await made.keep(0)
         with pytest.raises(JobNotDoneError, match="other settings"):

@@ -10,7 +10,7 @@ import pytest
 
 from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs.kept_segments import ClaimLostError, KeptSegments, T
-from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import JobStoreError
 from tests.support.jobs import found, job
 
@@ -29,8 +29,8 @@ async def test_segments_are_kept_until_the_claim_is_lost(tmp_path: Path) -> None
     store = SqliteJobStore(tmp_path)
     await store.add([job(1)])
     stopping = False
-    kept = KeptSegments(found(await store.claim()), store, until_answered, lambda: stopping)
-    assert set(await kept.begin("plan", 3)) == set()
+    kept = KeptSegments(found(await store.claims.claim_next()), store.segments, until_answered, lambda: stopping)
+    assert set(await kept.begin("digest", 3)) == set()
     await kept.keep(1, PCM)
     assert (kept.job.segments, kept.job.segments_done, kept.speaking, kept.stops) == (3, 1, True, False)
     stopping = True
@@ -41,15 +41,15 @@ async def test_segments_are_kept_until_the_claim_is_lost(tmp_path: Path) -> None
     with pytest.raises(ClaimLostError):
         await kept.keep(2, PCM)
     with pytest.raises(ClaimLostError):
-        await kept.begin("plan", 3)
+        await kept.begin("digest", 3)
     await store.aclose()
 
 
 async def test_a_segment_waits_for_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path)
     await store.add([job(1)])
-    kept = KeptSegments(found(await store.claim()), store, until_answered, lambda: False)
-    await kept.begin("plan", 3)
+    kept = KeptSegments(found(await store.claims.claim_next()), store.segments, until_answered, lambda: False)
+    await kept.begin("digest", 3)
     obstacle = tmp_path / "segments"
     obstacle.write_text("no folder")
     keeping = asyncio.create_task(kept.keep(0, PCM))

@@ -23,10 +23,15 @@ class Store:
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
+        self.places = Places()
 
     async def add(self, jobs: Sequence[Job]) -> list[Job]:
         self.jobs += jobs
         return list(jobs)
+
+
+class Places:
+    """Stub of the places of queued jobs."""
 
     async def ahead_all(self, jobs: Sequence[Job]) -> list[QueuedAhead]:
         return [QueuedAhead(0, 0)] * len(jobs)

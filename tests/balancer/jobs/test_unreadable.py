@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from balancer.jobs.job import JobState
-from balancer.jobs.sqlite_database import DATABASE
+from balancer.jobs.sqlite.database import DATABASE
 from balancer.redis.client import RedisClient
 from tests.support.jobs import RESULT, Opened, found, job
 
@@ -62,7 +62,7 @@ async def test_a_queued_job_that_cannot_be_read_fails(
     async with opened() as store:
         await store.add([job(1), job(2)])
         await damage("job-1", how)
-        assert found(await store.claim()).id == "job-2"
+        assert found(await store.claims.claim_next()).id == "job-2"
         failed = found(await store.get("job-1"))
         assert failed.error is not None
         assert (failed.state, failed.error.code) == (JobState.FAILED, "job_unreadable")
@@ -78,11 +78,11 @@ async def test_an_ended_job_that_cannot_be_read_stops_no_webhook_and_no_purge(
     async with opened() as store:
         await store.add([job(number, webhook="https://example.org/") for number in (1, 2)])
         for _ in range(2):
-            await store.finish(found(await store.claim()), RESULT)
+            await store.claims.finish(found(await store.claims.claim_next()), RESULT)
         await damage("job-1", torn)
-        assert [one.id for one in await store.webhooks_due(2000.0) if one.state is JobState.DONE] == ["job-2"]
+        assert [one.id for one in await store.outbox.due(2000.0) if one.state is JobState.DONE] == ["job-2"]
         assert found(await store.get("job-1")).state is JobState.FAILED
-        assert await store.purge(5000.0) == 1
+        assert await store.retention.purge(5000.0) == 1
 
 
 async def test_a_running_job_that_cannot_be_read_is_not_claimed_again(
@@ -90,7 +90,7 @@ async def test_a_running_job_that_cannot_be_read_is_not_claimed_again(
 ) -> None:
     async with opened() as store:
         await store.add([job(1), job(2)])
-        await store.claim()
+        await store.claims.claim_next()
         await damage("job-1", torn)
-        assert found(await store.claim()).id == "job-2"
+        assert found(await store.claims.claim_next()).id == "job-2"
         assert found(await store.get("job-1")).state is JobState.FAILED

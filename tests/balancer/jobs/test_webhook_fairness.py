@@ -14,7 +14,7 @@ import pytest
 from balancer.jobs import webhook_client, webhooks
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.public_network import MAX_ANSWER_BYTES, ReceiverRules
-from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import DeliveryRoom
 from balancer.jobs.webhook_client import NotSentError, WebhookClient
 from balancer.jobs.webhooks import Webhooks
@@ -78,7 +78,7 @@ async def answers_without_end(writer: asyncio.StreamWriter) -> None:
 async def delivering(folder: Path) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
     client = WebhookClient(SECRET, ReceiverRules(allow_private=True))
-    delivery = asyncio.create_task(Webhooks(store, Metrics("hibari"), client).run())
+    delivery = asyncio.create_task(Webhooks(store.outbox, Metrics("hibari"), client).run())
     yield store
     delivery.cancel()
     with suppress(asyncio.CancelledError):
@@ -89,7 +89,7 @@ async def delivering(folder: Path) -> AsyncIterator[SqliteJobStore]:
 async def finish(store: SqliteJobStore, jobs: list[Job]) -> None:
     await store.add(jobs)
     for _ in jobs:
-        await store.finish(found(await store.claim()), RESULT)
+        await store.claims.finish(found(await store.claims.claim_next()), RESULT)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -170,11 +170,11 @@ async def test_a_delivery_that_this_host_cannot_make_is_no_failure_of_the_receiv
 async def test_a_postponed_webhook_counts_no_attempt(opened: Opened) -> None:
     async with opened() as store:
         await store.add([job(1, webhook="https://example.org/")])
-        await store.finish(found(await store.claim()), RESULT)
-        (due,) = await store.webhooks_due(1000.0)
-        await store.postpone_webhook(due, due=1005.0)
-        assert await store.webhooks_due(1000.0) == []
-        (again,) = await store.webhooks_due(1005.0)
+        await store.claims.finish(found(await store.claims.claim_next()), RESULT)
+        (due,) = await store.outbox.due(1000.0)
+        await store.outbox.postpone(due, due=1005.0)
+        assert await store.outbox.due(1000.0) == []
+        (again,) = await store.outbox.due(1005.0)
         assert (again.webhook_attempts, again.webhook_error) == (0, None)
 
 
@@ -187,8 +187,8 @@ async def test_the_store_gives_webhooks_as_far_as_there_is_room(opened: Opened) 
             for number in range(count):
                 id_ = f"{caller}{url[7]}{number}"
                 await store.add([job(number, id=id_, caller=caller, webhook=url)])
-                await store.finish(found(await store.claim()), RESULT)
+                await store.claims.finish(found(await store.claims.claim_next()), RESULT)
         room = DeliveryRoom(total=5, per_caller=4, per_receiver=2, callers={"a": 1}, receivers={("a", "http://x/"): 1})
-        due = urls(await store.webhooks_due(2000.0, room))
+        due = urls(await store.outbox.due(2000.0, room))
         assert sorted(due) == [("a", "http://x/"), ("a", "http://y/"), ("a", "http://y/"), *[("b", "http://x/")] * 2]
         assert due[0][0] == "b", "of whom none is being delivered"

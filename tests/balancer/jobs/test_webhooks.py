@@ -15,7 +15,7 @@ from balancer.audio.buffers import MemoryBuffer
 from balancer.jobs import webhooks
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.public_network import ReceiverRules
-from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import JobResult
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
@@ -36,7 +36,7 @@ def receiver() -> Iterator[WebhookReceiver]:
 async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterator[SqliteJobStore]:
     store = SqliteJobStore(folder)
     delivery = asyncio.create_task(
-        Webhooks(store, Metrics("hibari"), WebhookClient(SECRET, ReceiverRules(allow_private))).run()
+        Webhooks(store.outbox, Metrics("hibari"), WebhookClient(SECRET, ReceiverRules(allow_private))).run()
     )
     yield store
     delivery.cancel()
@@ -47,9 +47,9 @@ async def delivering(folder: Path, *, allow_private: bool = True) -> AsyncIterat
 
 async def done(store: SqliteJobStore, url: str) -> None:
     await store.add([Job(id="one", caller="c", body={}, characters=1, created=0.0, format="wav", webhook=url)])
-    claimed = await store.claim()
+    claimed = await store.claims.claim_next()
     assert claimed is not None
-    assert await store.finish(claimed, JobResult(MemoryBuffer(b"audio"), 1.0, "digest"))
+    assert await store.claims.finish(claimed, JobResult(MemoryBuffer(b"audio"), 1.0, "digest"))
 
 
 async def until(condition: object) -> None:

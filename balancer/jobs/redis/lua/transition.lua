@@ -6,7 +6,7 @@ local id, expected_states, expected_attempts = ARGV[1], ARGV[2], ARGV[3]  -- the
 local state, attempts, content = ARGV[4], ARGV[5], ARGV[6]
 local due, finished, lease = ARGV[7], ARGV[8], ARGV[9]                    -- Unix seconds, 0: none; milliseconds
 local part, size, webhook_due, unreadable = ARGV[10], tonumber(ARGV[11]), ARGV[12], ARGV[13]  -- '': none
-local plan, expected, max_size, max_own_size = ARGV[14], ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17])
+local segmentation, expected, max_size, max_own_size = ARGV[14], ARGV[15], tonumber(ARGV[16]), tonumber(ARGV[17])
 
 local job = job_prefix .. id
 local current, current_attempts, caller, at, concurrency = unpack(redis.call('HMGET', job, 'state', 'attempts', 'caller',
@@ -37,7 +37,7 @@ if part ~= '' then
     redis.call('PERSIST', audio_prefix .. id)
 end
 leave(id)
-if plan == '' or state ~= 'queued' and state ~= 'running' then
+if segmentation == '' or state ~= 'queued' and state ~= 'running' then
     redis.call('DEL', segments_prefix .. id)
     redis.call('HDEL', job, 'plan', 'kept', 'playable', 'playable_size')
     kept_size = 0

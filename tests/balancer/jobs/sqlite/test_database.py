@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from balancer.jobs.job import JobState
-from balancer.jobs.sqlite_database import DATABASE
-from balancer.jobs.sqlite_store import SqliteJobStore
+from balancer.jobs.sqlite.database import DATABASE
+from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import JobStoreError
 from tests.support.jobs import RESULT, found, job
 
@@ -30,12 +30,12 @@ async def test_jobs_of_a_removed_folder_are_written_again(tmp_path: Path) -> Non
     folder = tmp_path / "jobs"
     store = SqliteJobStore(folder)
     await store.add([job(1), job(2)])
-    running = found(await store.claim())
+    running = found(await store.claims.claim_next())
     shutil.rmtree(folder)
     await store.add([job(3)])
     assert stored(folder) == {"job-1": "running", "job-2": "queued", "job-3": "queued"}
-    assert await store.finish(running, RESULT)
-    assert found(await store.claim()).id == "job-2"
+    assert await store.claims.finish(running, RESULT)
+    assert found(await store.claims.claim_next()).id == "job-2"
     file = await store.audio(found(await store.get("job-1")))
     assert file is not None
     assert file.read_bytes() == bytes(RESULT.audio)
@@ -86,16 +86,16 @@ async def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
 async def test_a_running_job_outlives_the_damage_of_its_database(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path)
     await store.add([job(1)])
-    running = found(await store.claim())
+    running = found(await store.claims.claim_next())
     await store.add([job(2)])
     for file in tmp_path.glob(f"{DATABASE}*"):
         file.unlink()
     (tmp_path / DATABASE).write_bytes(os.urandom(8192))
     with pytest.raises(JobStoreError):
         await store.counts()
-    assert await store.finish(running, RESULT)
+    assert await store.claims.finish(running, RESULT)
     assert found(await store.get("job-1")).state is JobState.DONE
-    assert found(await store.claim()).id == "job-2"
+    assert found(await store.claims.claim_next()).id == "job-2"
     await store.aclose()
 
 
@@ -126,7 +126,7 @@ PRAGMA user_version = 1;
 async def test_jobs_of_version_1_keep_their_turns(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path)
     await store.add([job(1), job(2, caller="other"), job(3)])
-    assert found(await store.claim()).id == "job-1"
+    assert found(await store.claims.claim_next()).id == "job-1"
     await store.aclose()
     database = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
     turns = database.execute("SELECT id, turn FROM jobs").fetchall()
@@ -134,10 +134,10 @@ async def test_jobs_of_version_1_keep_their_turns(tmp_path: Path) -> None:
     store = SqliteJobStore(tmp_path)
     await store.add([job(4, expected_size=7)])
     assert database.execute("SELECT id, turn FROM jobs WHERE expected_size = 0").fetchall() == turns
-    begun = await store.begin_segments(found(await store.claim()), "plan", 2)
+    begun = await store.segments.begin(found(await store.claims.claim_next()), "digest", 2)
     assert begun is not None
-    assert await store.keep_segment(begun[0], 0, RESULT.audio)
-    assert await store.audio_bytes() == len(RESULT.audio)
+    assert await store.segments.keep(begun[0], 0, RESULT.audio)
+    assert await store.retention.audio_bytes() == len(RESULT.audio)
     database.close()
     await store.aclose()
 
@@ -159,7 +159,7 @@ async def test_jobs_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "job-9.wav").write_bytes(b"audio")
     store = SqliteJobStore(tmp_path)
-    assert [found(await store.claim()).id for _ in range(4)] == ["job-0", "job-5", "job-1", "job-2"]
-    assert await store.audio_bytes() == len(b"audio")
+    assert [found(await store.claims.claim_next()).id for _ in range(4)] == ["job-0", "job-5", "job-1", "job-2"]
+    assert await store.retention.audio_bytes() == len(b"audio")
     assert (await store.counts())[JobState.DONE] == 1
     await store.aclose()

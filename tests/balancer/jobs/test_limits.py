@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from balancer.jobs.job import JobState
-from balancer.jobs.store import JobLimits, JobStore, StoreFullError
+from balancer.jobs.limits import JobLimits, StoreFullError
+from balancer.jobs.store import JobStore
 from tests.support.clock import Clock
 from tests.support.jobs import ERROR, RESULT, Opened, found, job
 
@@ -13,8 +14,8 @@ SIZE = len(RESULT.audio)
 
 
 async def finish_next(store: JobStore) -> str:
-    claimed = found(await store.claim())
-    assert await store.finish(claimed, RESULT)
+    claimed = found(await store.claims.claim_next())
+    assert await store.claims.finish(claimed, RESULT)
     return claimed.id
 
 
@@ -29,7 +30,7 @@ async def test_queued_jobs_are_bounded_for_all_and_for_each_caller(opened: Opene
         with pytest.raises(StoreFullError) as full:
             await store.add([job(6, caller="d")])
         assert (full.value.own, full.value.used, full.value.limit) == (False, 4, 4)
-        await store.claim()
+        await store.claims.claim_next()
         await store.add([job(6, caller="d")])
 
 
@@ -60,8 +61,8 @@ async def test_a_caller_whose_audio_fills_its_share_waits(opened: Opened) -> Non
         await store.add([job(number) for number in range(4)])
         await finish_next(store)
         await finish_next(store)
-        assert await store.audio_bytes() == 2 * SIZE
-        assert await store.claim() is None, "the third job waits for room"
+        assert await store.retention.audio_bytes() == 2 * SIZE
+        assert await store.claims.claim_next() is None, "the third job waits for room"
         with pytest.raises(StoreFullError) as full:
             await store.add([job(9)])
         assert (full.value.own, full.value.audio) == (True, True)
@@ -71,41 +72,41 @@ async def test_a_caller_whose_audio_fills_its_share_waits(opened: Opened) -> Non
         assert deleted.state is JobState.DONE
         assert await store.get("job-0") is None
         assert await store.audio(deleted) is None
-        assert await store.audio_bytes() == 2 * SIZE
+        assert await store.retention.audio_bytes() == 2 * SIZE
         assert await finish_next(store) == "job-2"
 
 
 async def test_room_for_expected_audio_is_reserved_while_a_job_runs(opened: Opened) -> None:
     async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
         await store.add([job(number, expected_size=SIZE) for number in range(4)])
-        first, second = found(await store.claim()), found(await store.claim())
-        assert await store.claim() is None, "two of SIZE are reserved, which is the caller's share"
-        assert await store.audio_bytes() == 2 * SIZE
+        first, second = found(await store.claims.claim_next()), found(await store.claims.claim_next())
+        assert await store.claims.claim_next() is None, "two of SIZE are reserved, which is the caller's share"
+        assert await store.retention.audio_bytes() == 2 * SIZE
         await store.add([job(10, caller="other", expected_size=SIZE)])
         assert await finish_next(store) == "job-10"
-        await store.release(second)
-        assert await store.audio_bytes() == 2 * SIZE, "what was reserved is given back"
-        assert await store.finish(first, RESULT)
+        await store.claims.release(second)
+        assert await store.retention.audio_bytes() == 2 * SIZE, "what was reserved is given back"
+        assert await store.claims.finish(first, RESULT)
         assert await finish_next(store) == "job-1"
-        assert await store.claim() is None
+        assert await store.claims.claim_next() is None
 
 
 async def test_audio_that_is_larger_than_expected_is_not_stored_without_room(opened: Opened) -> None:
     async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
         await store.add([job(number, expected_size=1) for number in range(3)])
-        running = [found(await store.claim()) for _ in range(3)]
-        assert await store.finish(running[0], RESULT)
+        running = [found(await store.claims.claim_next()) for _ in range(3)]
+        assert await store.claims.finish(running[0], RESULT)
         with pytest.raises(StoreFullError) as full:
-            await store.finish(running[1], RESULT)
+            await store.claims.finish(running[1], RESULT)
         assert (full.value.own, full.value.audio, full.value.limit) == (True, True, 2 * SIZE)
-        assert await store.retry_later(running[1].expecting(SIZE), ERROR, 0.0, counts=False)
+        assert await store.claims.retry_later(running[1].expecting(SIZE), ERROR, 0.0, counts=False)
         assert await store.audio(running[1]) is None
-        assert await store.claim() is None, "it waits until there is room for all of its audio"
-        assert await store.fail(running[2], ERROR)
-        again = found(await store.claim())
+        assert await store.claims.claim_next() is None, "it waits until there is room for all of its audio"
+        assert await store.claims.fail(running[2], ERROR)
+        again = found(await store.claims.claim_next())
         assert (again.id, again.attempts) == ("job-1", 1)
-        assert await store.finish(again, RESULT)
-        assert await store.audio_bytes() == 2 * SIZE
+        assert await store.claims.finish(again, RESULT)
+        assert await store.retention.audio_bytes() == 2 * SIZE
 
 
 async def test_a_job_that_fits_goes_before_an_earlier_one_that_does_not(opened: Opened) -> None:
@@ -119,7 +120,7 @@ async def test_an_expectation_above_the_share_keeps_no_job_from_running(opened: 
     async with opened(limits=JobLimits(audio_bytes=4 * SIZE, share=0.5)) as store:
         await store.add([job(1, expected_size=100 * SIZE)])
         assert await finish_next(store) == "job-1"
-        assert await store.audio_bytes() == SIZE
+        assert await store.retention.audio_bytes() == SIZE
 
 
 async def test_a_job_is_refused_without_room_for_what_it_is_expected_to_make(opened: Opened) -> None:
@@ -150,9 +151,9 @@ async def test_the_oldest_finished_jobs_are_evicted_where_that_is_set(opened: Op
         for _ in range(5):
             clock.now += 1
             await finish_next(store)
-        assert await store.evict() == 2
+        assert await store.retention.evict() == 2
         assert [await store.get(f"job-{number}") is None for number in range(5)] == [True, True, False, False, False]
-        assert await store.audio_bytes() == 3 * SIZE
+        assert await store.retention.audio_bytes() == 3 * SIZE
 
 
 async def test_only_ended_jobs_are_deleted(opened: Opened) -> None:

@@ -18,7 +18,7 @@ class ResultFiles:
         self._folder = folder
 
     def path(self, job: Job) -> Path:
-        """Where the audio of a job lies, once it is done."""
+        """The file with the audio of a job, once it is done."""
         return self._folder / f"{job.id}{job.suffix}"
 
     def write(self, job: Job, audio: AudioBuffer) -> None:
