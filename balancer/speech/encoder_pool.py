@@ -1,4 +1,4 @@
-"""The line in front of the encoders, and the threads that they run in.
+"""The encoder queue, and the threads that encodes run in.
 
 Callers take turns, as they do in front of the workers, and interactive encodes go before batch ones. A long encode
 gives its place up after SLICE_SECONDS if others wait, and goes on when its caller's turn has come again: its thread
@@ -38,7 +38,7 @@ MAX_STARTED = 32
 MAX_THREADS = 8
 """Encodes at once, if no setting says otherwise: more are of little use to the one process that sends the audio."""
 SPEED = 100.0
-"""Rough seconds of audio that are encoded in a second, for the order of the line only."""
+"""Rough seconds of audio that are encoded in a second, for the order of the queue only."""
 RETRY_SECONDS = 5.0
 
 
@@ -59,14 +59,14 @@ class _Encode:
 
 
 class EncoderPool:
-    """Encodes up to `threads` files at a time; `limit` bounds the line of each priority."""
+    """Encodes up to `threads` files at a time; `limit` bounds the queue of each priority."""
 
     def __init__(self, held: HeldAudio, *, limit: int, threads: int | None = None) -> None:
         self._held = held
         self._limit = limit
         self._threads = threads or max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)) - 1))
         self._pool = ThreadPool("encoders", MAX_STARTED)
-        self._lines = {priority: FairQueue(1.0) for priority in Priority}
+        self._queues = {priority: FairQueue(1.0) for priority in Priority}
         self._encodes: dict[AttemptId, _Encode] = {}
         self._running: dict[AttemptId, _Encode] = {}
         self._started = 0
@@ -77,7 +77,7 @@ class EncoderPool:
     @property
     def depth(self) -> int:
         """Number of encodes that wait."""
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._queues.values()))
 
     @property
     def running(self) -> int:
@@ -129,9 +129,9 @@ class EncoderPool:
     ) -> T:
         """The result of `turn`, which is called in a thread once its turn has come."""
         terms = replace(place.terms, deadline=None)  # whoever calls this ends it at the deadline
-        line = self._lines[terms.priority]
-        if len(line) >= self._limit and not begun:
-            raise QueueFullError(f"{len(line)} files wait to be encoded; try again later", retry_after=RETRY_SECONDS)
+        queue = self._queues[terms.priority]
+        if len(queue) >= self._limit and not begun:
+            raise QueueFullError(f"{len(queue)} files wait to be encoded; try again later", retry_after=RETRY_SECONDS)
         seconds = audio_seconds / SPEED
         job = _Encode(QueuedUtterance(AttemptId(str(next(self._ids))), seconds, terms), seconds, self._now())
         self._encodes[job.queued.attempt_id] = job
@@ -182,16 +182,16 @@ class EncoderPool:
 
         encode(pcm, sample_rate, audio_format, speed, output, abandoned)
 
-    # The line.
+    # The queue.
 
     def _add(self, job: _Encode) -> None:
         # One that has begun keeps the lowest rank of its caller, so that a caller's encodes end one after the other.
         duration = 0.0 if job.started else job.seconds
-        self._lines[job.queued.terms.priority].add(job.queued, duration=duration, now=job.arrived)
+        self._queues[job.queued.terms.priority].add(job.queued, duration=duration, now=job.arrived)
 
     def _improve(self, job: _Encode, terms: Terms) -> None:
         """Give an encode that waits the place of a request that waits for it, too, if that is better."""
-        current, better = self._lines[job.queued.terms.priority], self._lines[terms.priority]
+        current, better = self._queues[job.queued.terms.priority], self._queues[terms.priority]
         attempt_id = job.queued.attempt_id
         if attempt_id not in current:  # it has just been let go
             return
@@ -217,20 +217,20 @@ class EncoderPool:
         self._ask_to_pause()
 
     def _next(self) -> _Encode | None:
-        """Take the next encode out of the line; None if none may run."""
-        interactive, batch = self._lines[Priority.INTERACTIVE], self._lines[Priority.BATCH]
-        lines = [batch, interactive] if self._since_batch >= BATCH_TURN - 1 else [interactive, batch]
-        for line in lines:
+        """Take the next encode out of the queue; None if none may run."""
+        interactive, batch = self._queues[Priority.INTERACTIVE], self._queues[Priority.BATCH]
+        queues = [batch, interactive] if self._since_batch >= BATCH_TURN - 1 else [interactive, batch]
+        for queue in queues:
             # Without a thread for another one, only those that have begun go on.
-            without = self._callers_of_new(line) if self._started >= MAX_STARTED else ()
-            if line.waits(without=without):
-                self._since_batch = 0 if line is batch else self._since_batch + 1
-                return self._encodes[line.pop(self._now(), without=without).attempt_id]
+            without = self._callers_of_new(queue) if self._started >= MAX_STARTED else ()
+            if queue.waits(without=without):
+                self._since_batch = 0 if queue is batch else self._since_batch + 1
+                return self._encodes[queue.pop(self._now(), without=without).attempt_id]
         return None
 
-    def _callers_of_new(self, line: FairQueue) -> set[str]:
-        """The callers in a line none of whose encodes has begun."""
-        jobs = [self._encodes[attempt_id] for attempt_id in line]
+    def _callers_of_new(self, queue: FairQueue) -> set[str]:
+        """The callers in a queue none of whose encodes has begun."""
+        jobs = [self._encodes[attempt_id] for attempt_id in queue]
         paused = {job.queued.terms.caller for job in jobs if job.started}
         return {job.queued.terms.caller for job in jobs} - paused
 
@@ -253,12 +253,12 @@ class EncoderPool:
     def _yields(self, job: _Encode) -> bool:
         """Whether an encode waits that this one is to let go first: its caller's own others are not among them."""
         terms = job.queued.terms
-        if terms.priority is Priority.BATCH and self._lines[Priority.INTERACTIVE]:
+        if terms.priority is Priority.BATCH and self._queues[Priority.INTERACTIVE]:
             return True
-        return self._lines[terms.priority].waits(without=[terms.caller])
+        return self._queues[terms.priority].waits(without=[terms.caller])
 
     def _pause(self, job: _Encode) -> None:
-        """Put a running encode, whose thread sleeps, back into the line."""
+        """Put a running encode, whose thread sleeps, back into the queue."""
         if self._running.pop(job.queued.attempt_id, None) is not None:
             self._add(job)
         self._fill()
@@ -272,8 +272,8 @@ class EncoderPool:
         attempt_id = job.queued.attempt_id
         self._encodes.pop(attempt_id, None)
         self._running.pop(attempt_id, None)
-        for line in self._lines.values():
-            line.remove(attempt_id)
+        for queue in self._queues.values():
+            queue.remove(attempt_id)
         self._fill()
 
     def _now(self) -> float:

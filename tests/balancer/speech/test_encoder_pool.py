@@ -1,4 +1,4 @@
-"""Real encodes in threads. The order is checked by what the line lets begin, not by time."""
+"""Real encodes in threads. The order is checked by what the queue lets begin, not by time."""
 
 from __future__ import annotations
 
