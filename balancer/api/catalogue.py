@@ -13,7 +13,7 @@ from balancer.api.reading import read_json
 from balancer.api.responses import JSONResponse
 from balancer.audio.formats import AudioFormat
 from balancer.audio.held_audio import Budget
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.errors import QueueFullError
 from balancer.requests.bodies import TtsBody
 from balancer.requests.speech_request import SpeechRequest
@@ -37,14 +37,14 @@ class CatalogueRoutes:
         self,
         validator: RequestValidator,
         admission: Admission,
-        dispatcher: Dispatcher,
+        host_state: HostState,
         memory: Budget,
         limits: LimitSettings,
         pauses: PauseSettings,
     ) -> None:
         self._validator = validator
         self._admission = admission
-        self._dispatcher = dispatcher
+        self._host_state = host_state
         self._memory = memory
         self._limits = limits
         self._pauses = pauses
@@ -97,7 +97,7 @@ class CatalogueRoutes:
 
     def _previews(self, segments: list[Segment], request: SpeechRequest) -> SegmentPreviews:
         pauses = pauses_around(segments, self._pauses)
-        seconds = sum(self._dispatcher.audio_seconds(len(segment.text)) for segment in segments)
+        seconds = sum(self._host_state.audio_seconds(len(segment.text)) for segment in segments)
         return SegmentPreviews(
             characters=request.characters,
             seconds=round((seconds + sum(pauses)) / request.speed, 2),

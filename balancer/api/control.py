@@ -23,7 +23,7 @@ from starlette.routing import Route
 from balancer.api.health import health_of
 from balancer.api.models import ControlState
 from balancer.api.responses import JSONResponse
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.operations.handover import NotSupervisedError, Succession
 from balancer.operations.history import History
 from balancer.operations.process_cpu import ProcessCpu
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def create_control_api(
-    dispatcher: Dispatcher,
+    host_state: HostState,
     recycler: WorkerRecycler,
     cpu: ProcessCpu,
     past: History,
@@ -44,22 +44,22 @@ def create_control_api(
     """The app. A successor asks this process to `hand_over` once it accepts connections."""
     started_at = time.time()
 
-    state = partial(_state_of, dispatcher, succession, started_at)
+    state = partial(_state_of, host_state, succession, started_at)
 
     async def get_state(_: Request) -> Response:
         return JSONResponse(state())
 
     async def get_health(_: Request) -> Response:
-        return JSONResponse(health_of(dispatcher, cpu, past))
+        return JSONResponse(health_of(host_state, cpu, past))
 
     async def drain(request: Request) -> Response:
-        dispatcher.draining = request.url.path == "/drain"
+        host_state.draining = request.url.path == "/drain"
         _log_action(request)
         return JSONResponse(state())
 
     async def replace(request: Request) -> Response:
         index = request.path_params["index"]
-        if index not in [view.index for view in dispatcher.workers()]:
+        if index not in [view.index for view in host_state.workers()]:
             return JSONResponse({"error": {"message": f"there is no worker {index}"}}, 404)
         _log_action(request)
 
@@ -100,14 +100,14 @@ def _log_action(request: Request) -> None:
     log.info("%s %s", request.method, request.url.path, extra={"fields": {"caller": "control socket"}})
 
 
-def _state_of(dispatcher: Dispatcher, succession: Succession, started_at: float) -> ControlState:
+def _state_of(host_state: HostState, succession: Succession, started_at: float) -> ControlState:
     return ControlState(
         pid=os.getpid(),
         started_at=started_at,
-        draining=dispatcher.draining,
-        idle=dispatcher.idle,
-        reason=dispatcher.why_not_serving(),
-        workers=[view.index for view in dispatcher.workers()],
+        draining=host_state.draining,
+        idle=host_state.idle,
+        reason=host_state.why_not_serving(),
+        workers=[view.index for view in host_state.workers()],
         successor_failure=succession.failure,
     )
 

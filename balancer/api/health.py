@@ -28,7 +28,7 @@ from balancer.api.models import (
     WorkerReport,
 )
 from balancer.api.responses import JSONResponse
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.metrics import Metrics
@@ -45,27 +45,27 @@ _STATE_FIELDS = (
 
 
 def routes(
-    dispatcher: Dispatcher, metrics: Metrics, cpu: ProcessCpu, past: History, degradation: Degradation
+    host_state: HostState, metrics: Metrics, cpu: ProcessCpu, past: History, degradation: Degradation
 ) -> list[Route]:
     """The routes. Load balancers poll `/ready`; supervisors of this host poll `/health`."""
 
     async def get_health(request: Request) -> Response:
-        health: HealthStatus = health_of(dispatcher, cpu, past)
+        health: HealthStatus = health_of(host_state, cpu, past)
         status = 200 if health.status == "healthy" else 503
         if is_stranger(request):
             health = HealthStatus.model_validate(health.model_dump(include=set(HealthStatus.model_fields)))
         return JSONResponse(health, status)
 
     async def get_ready(request: Request) -> Response:
-        reason = "draining: the operator has taken this host out of service" if dispatcher.draining else None
-        reason = reason or dispatcher.why_not_serving()
-        views = dispatcher.workers()
+        reason = "draining: the operator has taken this host out of service" if host_state.draining else None
+        reason = reason or host_state.why_not_serving()
+        views = host_state.workers()
         phases = Counter(view.phase for view in views)
         readiness: ReadinessStatus = Readiness(
             ready=reason is None,
             reason=reason,
             degraded=degradation.reasons(),
-            draining=dispatcher.draining,
+            draining=host_state.draining,
             phases={phase: phases[phase] for phase in WorkerPhase},
             reasons={str(view.index): view.reason for view in views if view.reason},
             timestamp=_now(),
@@ -79,7 +79,7 @@ def routes(
 
     async def get_metrics(request: Request) -> Response:
         if "application/json" in request.headers.get("accept", ""):
-            return JSONResponse(MetricsSummary.model_validate(metrics.summary(dispatcher.depth)))
+            return JSONResponse(MetricsSummary.model_validate(metrics.summary(host_state.depth)))
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [
@@ -90,21 +90,21 @@ def routes(
     ]
 
 
-def health_of(dispatcher: Dispatcher, cpu: ProcessCpu, past: History) -> Health:
+def health_of(host_state: HostState, cpu: ProcessCpu, past: History) -> Health:
     """The state of the server and of every worker."""
-    reason = dispatcher.why_not_serving()
-    workers = dispatcher.workers()
-    warnings = warnings_of(past.last_minute, workers, draining=dispatcher.draining)
+    reason = host_state.why_not_serving()
+    workers = host_state.workers()
+    warnings = warnings_of(past.last_minute, workers, draining=host_state.draining)
     return Health(
         status="healthy" if reason is None else "unhealthy",
         timestamp=_now(),
         version=FULL_VERSION,
         reason=reason,
-        draining=dispatcher.draining,
-        queue_depth=dispatcher.depth,
-        queue_depths={priority.value: depth for priority, depth in dispatcher.depths.items()},
-        slots=dispatcher.slots,
-        free_slots=dispatcher.free_slots,
+        draining=host_state.draining,
+        queue_depth=host_state.depth,
+        queue_depths={priority.value: depth for priority, depth in host_state.depths.items()},
+        slots=host_state.slots,
+        free_slots=host_state.free_slots,
         warnings=[WarningReport(code=warning.code, message=warning.message) for warning in warnings],
         workers=[_worker(view, cpu) for view in workers],
     )

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from balancer.access.caller import caller_of, operator_of
 from balancer.api.models import DrainState
 from balancer.api.responses import JSONResponse
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 
 
 def admit_operator(request: Request, voice: str | None = None) -> None:
@@ -26,7 +26,7 @@ def admit_operator(request: Request, voice: str | None = None) -> None:
     operator_of(request)
 
 
-def routes(dispatcher: Dispatcher) -> list[Route]:
+def routes(host_state: HostState) -> list[Route]:
     """The routes."""
 
     async def drain(request: Request) -> Response:
@@ -37,7 +37,7 @@ def routes(dispatcher: Dispatcher) -> list[Route]:
 
     def set_draining(request: Request, *, draining: bool) -> Response:
         admit_operator(request)
-        dispatcher.draining = draining
-        return JSONResponse(DrainState(draining=draining, idle=dispatcher.idle))
+        host_state.draining = draining
+        return JSONResponse(DrainState(draining=draining, idle=host_state.idle))
 
     return [Route("/drain", drain, methods=["POST"]), Route("/resume", resume, methods=["POST"])]

@@ -22,7 +22,7 @@ from balancer.app.background_tasks import STOPPED_ON_HAND_OVER, create_backgroun
 from balancer.app.middleware import with_middleware
 from balancer.app.routes import Closeable, create_routes
 from balancer.app.services import Services, create_services
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.errors import ChorusError
 from balancer.fleet.fleet import Fleet
 from balancer.metrics import Metrics
@@ -81,7 +81,7 @@ def _lifespan(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with background.running(tasks):
             await asyncio.to_thread(services.links.open)
-            await _first_probes(services.fleet, services.dispatcher)
+            await _first_probes(services.fleet, services.host_state)
             yield
         for pool in pools:
             pool.close()
@@ -90,11 +90,11 @@ def _lifespan(
     return lifespan
 
 
-async def _first_probes(fleet: Fleet, dispatcher: Dispatcher) -> None:
+async def _first_probes(fleet: Fleet, host_state: HostState) -> None:
     """Waits until a worker is known to serve, if one does: `/ready` is not to say 503 during a restart."""
     with suppress(TimeoutError):
         async with asyncio.timeout(MAX_FIRST_PROBES_SECONDS):
-            while dispatcher.why_not_serving() is not None and not fleet.surveyed:
+            while host_state.why_not_serving() is not None and not fleet.surveyed:
                 await asyncio.sleep(FIRST_PROBES_INTERVAL_SECONDS)
 
 
@@ -103,7 +103,7 @@ def _follow(lifecycle: Lifecycle, services: Services, background: Background) ->
     handing_over: list[asyncio.Task[None]] = []
 
     def announce_stop() -> None:
-        services.dispatcher.draining = True
+        services.host_state.draining = True
 
     async def finish_jobs() -> None:
         """Gives up what has one owner: the successor claims jobs once those under way here have ended."""

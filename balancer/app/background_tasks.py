@@ -38,7 +38,7 @@ def create_background_tasks(settings: Settings, services: Services, lifecycle: L
         BackgroundTask("fleet", lambda: services.fleet.run(dispatcher), OnFailure.END_PROCESS),
         # The others find what they left undone: in the job store, in the workers' states, on their socket.
         BackgroundTask("jobs", services.jobs.executor.run),
-        BackgroundTask("ready banner", lambda: print_ready_banner(settings, dispatcher)),
+        BackgroundTask("ready banner", lambda: print_ready_banner(settings, services.host_state)),
         BackgroundTask("degradation", services.degradation.run),
         *_systemd(settings, services, lifecycle),
         BackgroundTask("loop lag", lambda: observe_loop_lag(services.metrics.record_loop_lag)),
@@ -54,7 +54,7 @@ def _systemd(settings: Settings, services: Services, lifecycle: Lifecycle) -> li
     if not is_notified():
         return []
     workers = settings.layout.workers
-    return [BackgroundTask("systemd", lambda: report_to_systemd(services.dispatcher, lifecycle, workers=workers))]
+    return [BackgroundTask("systemd", lambda: report_to_systemd(services.host_state, lifecycle, workers=workers))]
 
 
 def _operations(settings: Settings, services: Services, lifecycle: Lifecycle) -> list[BackgroundTask]:
@@ -63,7 +63,7 @@ def _operations(settings: Settings, services: Services, lifecycle: Lifecycle) ->
     recycler = WorkerRecycler(services.dispatcher, RecycleLimits(recycling.recycle_utterances, recycling.recycle_bytes))
     supervision = Supervision.of(os.environ)
     control_api = control.create_control_api(
-        services.dispatcher,
+        services.host_state,
         recycler,
         services.process_cpu,
         services.history,
@@ -102,5 +102,5 @@ def _agent_check(settings: Settings, services: Services) -> list[BackgroundTask]
     if port is None:
         return []
     metrics = services.metrics
-    agent_check = AgentCheck(services.dispatcher, lambda: metrics.open_requests)
+    agent_check = AgentCheck(services.host_state, lambda: metrics.open_requests)
     return [BackgroundTask(AGENT_CHECK, lambda: agent_check.serve(host, port))]

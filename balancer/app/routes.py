@@ -42,7 +42,7 @@ def create_routes(settings: Settings, services: Services) -> Routes:
         server.public_url,
     )
     document_routes = documents.DocumentRoutes(admission, held, max_characters=limits.job_text_characters)
-    catalogue = CatalogueRoutes(validator, admission, services.dispatcher, held.memory, limits, settings.pauses)
+    catalogue = CatalogueRoutes(validator, admission, services.host_state, held.memory, limits, settings.pauses)
     routes: list[BaseRoute] = [
         *openai.routes(
             services.speech,
@@ -73,9 +73,13 @@ def create_routes(settings: Settings, services: Services) -> Routes:
         *job_routes.routes(),
         *document_routes.routes(),
         *voices.routes(validator, services.voices, held.files),
-        *operators.routes(services.dispatcher),
+        *operators.routes(services.host_state),
         *health.routes(
-            services.dispatcher, services.metrics, services.process_cpu, services.history, services.degradation
+            services.host_state,
+            services.metrics,
+            services.process_cpu,
+            services.history,
+            services.degradation,
         ),
         *history.routes(services.history),
         *catalogue.routes(),

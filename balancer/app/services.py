@@ -14,6 +14,7 @@ from balancer.cache.best_effort import BestEffortCache
 from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.dispatch.attempt import AttemptTimeouts
 from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
 from balancer.jobs.job_stream import JobStreams
@@ -59,6 +60,7 @@ class Services:
     stores: Stores
     fleet: Fleet
     dispatcher: Dispatcher
+    host_state: HostState
     validator: RequestValidator
     voices: VoiceLibrary
     held: HeldAudio
@@ -85,6 +87,7 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
     stores = open_stores(storage, settings.jobs)
     fleet = Fleet(settings.server.socket_dir, settings.probes)
     dispatcher = _dispatcher(settings, card, fleet, metrics)
+    host_state = dispatcher.host_state
     registry = WatchedRegistry(storage.voices_dir)
     voices = VoiceLibrary(storage.voices_dir, storage.cache_dir, registry)
     validator = RequestValidator(card, registry, limits.max_text_characters, settings.text.normalize)
@@ -95,20 +98,21 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
         _rate_limits(settings.rates, stores), _quota(settings.rates), metrics, timeout=limits.request_timeout
     )
     job_validator = replace(validator, max_characters=limits.job_text_characters)
-    jobs = _jobs(settings, metrics, stores, dispatcher, job_validator, speech, held, encoders)
+    jobs = _jobs(settings, metrics, stores, host_state, job_validator, speech, held, encoders)
     keys = KeyRing([key.get_secret_value() for key in settings.access.api_keys], settings.keys_path)
     keys.watch()
     links = _links(settings.access, storage, keys)
     process_cpu = ProcessCpu()
     degradation = _degradation(storage, stores)
     metrics.degraded.set_function(lambda: len(degradation.reasons()))
-    metrics.registry.register(FleetCollector(dispatcher, process_cpu))
+    metrics.registry.register(FleetCollector(host_state, process_cpu))
     history = History(time.monotonic, time.time())
     return Services(
         metrics=metrics,
         stores=stores,
         fleet=fleet,
         dispatcher=dispatcher,
+        host_state=host_state,
         validator=validator,
         voices=voices,
         held=held,
@@ -121,7 +125,7 @@ def create_services(settings: Settings, metrics: Metrics) -> Services:
         process_cpu=process_cpu,
         degradation=degradation,
         history=history,
-        history_sampler=HistorySampler(history, metrics, dispatcher),
+        history_sampler=HistorySampler(history, metrics, host_state),
     )
 
 
@@ -147,7 +151,7 @@ def _speech(
     encoders: EncoderPool,
 ) -> SpeechService:
     headroom = StreamHeadroom(
-        lambda: dispatcher.capacity, best_effort=settings.streams.stream_admission == "best_effort"
+        lambda: dispatcher.host_state.capacity, best_effort=settings.streams.stream_admission == "best_effort"
     )
     _set_gauges(metrics, headroom, encoders, held)
     return SpeechService(
@@ -188,17 +192,17 @@ def _jobs(
     settings: Settings,
     metrics: Metrics,
     stores: Stores,
-    dispatcher: Dispatcher,
+    host_state: HostState,
     validator: RequestValidator,
     speech: SpeechService,
     held: HeldAudio,
     encoders: EncoderPool,
 ) -> JobServices:
     sample_rate = validator.card.sample_rate
-    executor = JobExecutor(stores.jobs, speech, validator, dispatcher, metrics, settings.jobs)
+    executor = JobExecutor(stores.jobs, speech, validator, host_state, metrics, settings.jobs)
     service = JobService(
         stores.jobs,
-        dispatcher,
+        host_state,
         executor,
         settings.jobs,
         sample_rate=sample_rate,

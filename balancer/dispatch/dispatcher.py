@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from balancer.dispatch.attempt import Attempt, AttemptExpiredError, AttemptTimeouts
 from balancer.dispatch.attempt_runner import AttemptRunner
 from balancer.dispatch.early_audio import AudioDivergedError, EarlyAudio
+from balancer.dispatch.host_state import HostState
 from balancer.dispatch.outlier_detection import OutlierDetector
 from balancer.dispatch.retry_policy import RetryDecision, RetryPolicy
 from balancer.dispatch.worker_ejector import WorkerEjector
 from balancer.errors import ChorusError, InvalidRequestError, NotServingError, PoisonedError, SynthesisError
-from balancer.fleet.fleet import Fleet, WorkerPhase, WorkerProcess
-from balancer.fleet.view import WorkerView
+from balancer.fleet.fleet import Fleet, WorkerProcess
 from balancer.fleet.worker_client import SynthesisResult, UtteranceRefusedError, WorkerFullError, WorkerLostError
 from balancer.metrics import Metrics
 from balancer.scheduling.cost_model import CostModel
-from balancer.scheduling.priority import Priority
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 from balancer.scheduling.scheduler import Scheduler
 from worker.cards import EngineCard
-from worker.contract import Phase, Utterance
+from worker.contract import Utterance
 
 log = logging.getLogger(__name__)
 
@@ -65,12 +64,10 @@ class Dispatcher:
             record_failure=self._ejector.record_failure,
             others_serve=lambda attempt: self._scheduler.open_besides({attempt.process.name}) > 0,
         )
-        self._max_slots = 0
-        """The most slots that the fleet has had at once."""
         self._processes: dict[str, WorkerProcess] = {}
+        """The workers that have joined the scheduler, by name."""
         self._waiting: dict[AttemptId, asyncio.Future[WorkerProcess]] = {}
-        self.draining = False
-        """Whether this host wants no new clients: `/ready` says so, but requests are still served."""
+        self.host_state = HostState(fleet, scheduler, self._costs, self._runner, self._processes, speed=card.speed)
 
     async def synthesize(self, utterance: Utterance, terms: Terms, early: EarlyAudio | None = None) -> SynthesisResult:
         """Synthesize an utterance. Cancelling the call cancels the utterance, queued or running.
@@ -130,7 +127,7 @@ class Dispatcher:
     ) -> None:
         """Return if the utterance is to be retried. Raises PoisonedError, NotServingError."""
         utterance_id = attempt.utterance.id
-        match self._retry_policy.decide(strikes, self._now(), slots=self._max_slots):
+        match self._retry_policy.decide(strikes, self._now(), slots=self.host_state.max_slots):
             case RetryDecision.POISONED:
                 raise PoisonedError(
                     f"{len(strikes)} workers crashed or timed out on utterance {utterance_id}; it is not retried"
@@ -143,7 +140,9 @@ class Dispatcher:
 
     def _check_failure_retry(self, attempt: Attempt, error: UtteranceRefusedError, strikes: Sequence[str]) -> None:
         """Return if the utterance, on which an engine failed, is to be tried elsewhere. Raises the client's error."""
-        retried = error.worker_fault and self._retry_policy.retries_failure(strikes, self._now(), slots=self._max_slots)
+        retried = error.worker_fault and self._retry_policy.retries_failure(
+            strikes, self._now(), slots=self.host_state.max_slots
+        )
         if not retried:
             if len(attempt.failed_on) > 1:
                 self._runner.release_failed(attempt.utterance.id)
@@ -242,7 +241,7 @@ class Dispatcher:
         self._ejector.watch(process)
         self._processes[name] = process
         self._scheduler.join(name, slots=process.state.slots, speed=self._costs.speed(name))
-        self._max_slots = max(self._max_slots, self._scheduler.slots)
+        self.host_state.record_slots()
         self._dispatch_ready()
 
     def worker_draining(self, process: WorkerProcess) -> None:
@@ -264,7 +263,7 @@ class Dispatcher:
             if not assigned.done():
                 assigned.set_exception(not_serving(reason))
 
-    # For operators, health checks and jobs.
+    # For operators.
 
     async def retire(self, index: int) -> None:
         """Have a worker drain and exit, so that it is restarted. Raises WorkerLostError."""
@@ -280,97 +279,6 @@ class Dispatcher:
             self._scheduler.reopen(process.name)
             self._dispatch_ready()
             raise
-
-    @property
-    def depth(self) -> int:
-        """Number of queued utterances."""
-        return self._scheduler.depth
-
-    @property
-    def depths(self) -> Mapping[Priority, int]:
-        """Number of queued utterances by priority."""
-        return self._scheduler.depths
-
-    @property
-    def running(self) -> int:
-        """Number of taken slots."""
-        return self._scheduler.running
-
-    @property
-    def free_slots(self) -> int:
-        """Number of free slots."""
-        return self._scheduler.free_slots
-
-    @property
-    def slots(self) -> int:
-        """Number of slots of the workers that take utterances."""
-        return self._scheduler.slots
-
-    @property
-    def max_slots(self) -> int:
-        """The most slots that the workers have had at once: those of a host that misses none."""
-        return self._max_slots
-
-    @property
-    def room_for_batch(self) -> bool:
-        """Whether a batch utterance would start at once, or none is queued.
-
-        One batch utterance may always be queued, so that it can age and get its turn.
-        """
-        if not self._scheduler.slots:
-            return False
-        depths = self._scheduler.depths
-        return (self._scheduler.free_slots > 0 and not any(depths.values())) or not depths[Priority.BATCH]
-
-    def audio_seconds(self, characters: int) -> float:
-        """Expected audio of a text with that many characters, in seconds."""
-        return self._costs.audio_seconds(characters)
-
-    @property
-    def capacity(self) -> float:
-        """Audio seconds that the slots make in a second, all in use; 0 without a worker that takes utterances."""
-        return self._costs.capacity(self._scheduler.slots) if self._scheduler.slots else 0.0
-
-    @property
-    def characters_per_second(self) -> float:
-        """Throughput of all ready workers; if there is none, the expected throughput of one."""
-        speeds = [self._costs.speed(name) * process.state.slots for name, process in self._processes.items()]
-        return (sum(speeds) or self._card.speed) / self._costs.audio_seconds(1)
-
-    @property
-    def idle(self) -> bool:
-        """Whether no utterance is queued or running."""
-        return not self._scheduler.depth and not self._scheduler.running
-
-    def why_not_serving(self) -> str | None:
-        """Why no worker takes utterances; None if at least one does."""
-        if self._scheduler.slots:
-            return None
-        return self._fleet.down() or "the workers are starting"
-
-    def workers(self) -> list[WorkerView]:
-        """Every known worker, by index."""
-        running = self._runner.running()
-        views = []
-        for index, worker in sorted(self._fleet.workers.items()):
-            process = worker.process
-            if process is None:
-                views.append(WorkerView(index, WorkerPhase.GONE, worker.reason, None))
-            else:
-                reason = process.ejected or process.state.reason
-                own = tuple(running.get(process.name, ()))
-                views.append(WorkerView(index, self._phase(process), reason, process.state, own))
-        return views
-
-    def _phase(self, process: WorkerProcess) -> WorkerPhase:
-        if process.retired:
-            return WorkerPhase.DRAINING
-        match process.state.phase:
-            case Phase.READY:
-                full = self._scheduler.running_on(process.name) >= process.state.slots
-                return WorkerPhase.BUSY if full else WorkerPhase.READY
-            case other:
-                return WorkerPhase(other.value)
 
 
 def not_serving(reason: str) -> NotServingError:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.scheduling.host_weight import host_weight
 
 ANSWER_SECONDS = 5.0
@@ -19,8 +19,8 @@ ANSWER_SECONDS = 5.0
 class AgentCheck:
     """The answer of one host. `open_requests` returns the number of its clients' requests under way."""
 
-    def __init__(self, dispatcher: Dispatcher, open_requests: Callable[[], int]) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, host_state: HostState, open_requests: Callable[[], int]) -> None:
+        self._host_state = host_state
         self._open_requests = open_requests
 
     async def serve(self, host: str, port: int) -> None:
@@ -33,14 +33,14 @@ class AgentCheck:
     @property
     def line(self) -> str:
         """The answer now."""
-        dispatcher = self._dispatcher
-        if dispatcher.draining:
+        host_state = self._host_state
+        if host_state.draining:
             return "drain"
         percent = host_weight(
             requests=self._open_requests(),
-            utterances=dispatcher.running + dispatcher.depth,
-            slots=dispatcher.slots,
-            all_slots=dispatcher.max_slots,
+            utterances=host_state.running + host_state.depth,
+            slots=host_state.slots,
+            all_slots=host_state.max_slots,
         )
         return f"ready {percent}%"
 

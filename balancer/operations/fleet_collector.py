@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.operations.process_cpu import ProcessCpu
@@ -16,28 +16,28 @@ from worker.logs import dropped_lines
 
 
 class FleetCollector(Collector):
-    """Collects from the dispatcher, and the CPU time of the worker processes from the kernel."""
+    """Collects the state of the host, and the CPU time of the worker processes from the kernel."""
 
-    def __init__(self, dispatcher: Dispatcher, cpu: ProcessCpu) -> None:
-        self._dispatcher = dispatcher
+    def __init__(self, host_state: HostState, cpu: ProcessCpu) -> None:
+        self._host_state = host_state
         self._cpu = cpu
 
     def collect(self) -> Iterator[Metric]:
         """Yields all metrics with their current values."""
-        dispatcher = self._dispatcher
+        host_state = self._host_state
         depth = GaugeMetricFamily("chorus_queue_depth", "Queued utterances.", labels=["priority"])
-        for priority, number in dispatcher.depths.items():
+        for priority, number in host_state.depths.items():
             depth.add_metric([priority.value], number)
         yield depth
-        yield GaugeMetricFamily("chorus_slots", "Slots of all workers that accept utterances.", dispatcher.slots)
-        yield GaugeMetricFamily("chorus_slots_free", "Free slots.", dispatcher.free_slots)
+        yield GaugeMetricFamily("chorus_slots", "Slots of all workers that accept utterances.", host_state.slots)
+        yield GaugeMetricFamily("chorus_slots_free", "Free slots.", host_state.free_slots)
         yield GaugeMetricFamily(
-            "chorus_draining", "1 while the host drains on the operator's command, else 0.", int(dispatcher.draining)
+            "chorus_draining", "1 while the host drains on the operator's command, else 0.", int(host_state.draining)
         )
         yield CounterMetricFamily(
             "chorus_log_lines_dropped", "Log lines of the balancer that nobody read in time.", value=dropped_lines()
         )
-        views = dispatcher.workers()
+        views = host_state.workers()
         yield from _phases(views)
         yield from self._workers(views)
 

@@ -1,11 +1,11 @@
-"""Samples the metrics and the dispatcher once a second for the history of the last hour."""
+"""Samples the metrics and the state of the host once a second for the history of the last hour."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.metrics import SPEECH_SURFACES, Metrics, outcome_of
 from balancer.operations.history import History, Totals
 from balancer.requests.cache_control import CacheOutcome
@@ -45,10 +45,10 @@ _ALWAYS_THERE = (
 class HistorySampler:
     """Fills `history`, which begins now."""
 
-    def __init__(self, history: History, metrics: Metrics, dispatcher: Dispatcher) -> None:
+    def __init__(self, history: History, metrics: Metrics, host_state: HostState) -> None:
         self._history = history
         self._metrics = metrics
-        self._dispatcher = dispatcher
+        self._host_state = host_state
         history.add(self.sample())
 
     async def run(self) -> None:
@@ -78,12 +78,12 @@ class HistorySampler:
         return counts | {name: _total(self._metrics.values(own).values()) for own, name in _COUNTS.items()}
 
     def _levels(self) -> dict[str, float]:
-        dispatcher, metrics = self._dispatcher, self._metrics
-        slots = dispatcher.slots
+        host_state, metrics = self._host_state, self._metrics
+        slots = host_state.slots
         return {
-            **{f"queue.{priority.value}": depth for priority, depth in dispatcher.depths.items()},
+            **{f"queue.{priority.value}": depth for priority, depth in host_state.depths.items()},
             "slots.total": slots,
-            "slots.busy": slots - dispatcher.free_slots,
+            "slots.busy": slots - host_state.free_slots,
             "streams.running": _total(metrics.values("streams").values()),
             "connections": _total(metrics.values("connections").values()),
             **{f"jobsKept.{state}": number for (state,), number in metrics.values("jobs_kept").items()},

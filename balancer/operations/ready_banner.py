@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import WorkerPhase
 from balancer.settings.settings import Settings
 
@@ -20,15 +20,15 @@ MAX_WAIT_SECONDS = 10.0
 POLL_INTERVAL_SECONDS = 0.1
 
 
-async def print_ready_banner(settings: Settings, dispatcher: Dispatcher) -> None:
+async def print_ready_banner(settings: Settings, host_state: HostState) -> None:
     """Waits until the workers are ready, then prints the banner on standard output, once."""
-    while dispatcher.why_not_serving() is not None:
+    while host_state.why_not_serving() is not None:
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
     waited = 0.0
-    while _ready_workers(dispatcher) < (settings.layout.workers or 1) and waited < MAX_WAIT_SECONDS:
+    while _ready_workers(host_state) < (settings.layout.workers or 1) and waited < MAX_WAIT_SECONDS:
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
         waited += POLL_INTERVAL_SECONDS
-    ready = _ready_workers(dispatcher)
+    ready = _ready_workers(host_state)
     if settings.logging.log_format == "json":
         fields = {"workers": ready, "engine": settings.engine.engine, "url": _url(settings)}
         log.info("Chorus is ready", extra={"fields": fields})
@@ -37,8 +37,8 @@ async def print_ready_banner(settings: Settings, dispatcher: Dispatcher) -> None
     sys.stdout.flush()
 
 
-def _ready_workers(dispatcher: Dispatcher) -> int:
-    return sum(view.phase in (WorkerPhase.READY, WorkerPhase.BUSY) for view in dispatcher.workers())
+def _ready_workers(host_state: HostState) -> int:
+    return sum(view.phase in (WorkerPhase.READY, WorkerPhase.BUSY) for view in host_state.workers())
 
 
 def _url(settings: Settings) -> str:

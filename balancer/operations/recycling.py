@@ -50,6 +50,7 @@ class WorkerRecycler:
 
     def __init__(self, dispatcher: Dispatcher, limits: RecycleLimits) -> None:
         self._dispatcher = dispatcher
+        self._host_state = dispatcher.host_state
         self._limits = limits
         self._lock = asyncio.Lock()
 
@@ -58,7 +59,7 @@ class WorkerRecycler:
         while True:
             due = [
                 (view.index, reason)
-                for view in self._dispatcher.workers()
+                for view in self._host_state.workers()
                 if (reason := self._limits.reason_to_replace(view))
             ]
             for index, reason in due:
@@ -71,7 +72,7 @@ class WorkerRecycler:
     async def replace(self, index: int) -> None:
         """Drains a worker and waits until its successor is ready. If the worker does not run, only waits for it."""
         async with self._lock:
-            await self._until(lambda: self._another_serves(index) or len(self._dispatcher.workers()) == 1)
+            await self._until(lambda: self._another_serves(index) or len(self._host_state.workers()) == 1)
             before = self._view(index)
             if before is not None and before.state is not None and before.phase in SERVING:
                 try:
@@ -91,7 +92,7 @@ class WorkerRecycler:
         return view is not None and view.phase in SERVING and view.state is not None and view.state.pid != old_pid
 
     def _another_serves(self, index: int) -> bool:
-        return any(view.phase in SERVING for view in self._dispatcher.workers() if view.index != index)
+        return any(view.phase in SERVING for view in self._host_state.workers() if view.index != index)
 
     def _view(self, index: int) -> WorkerView | None:
-        return next((view for view in self._dispatcher.workers() if view.index == index), None)
+        return next((view for view in self._host_state.workers() if view.index == index), None)

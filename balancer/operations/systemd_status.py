@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import WorkerPhase
 from balancer.runtime.lifecycle import Lifecycle
 from balancer.runtime.systemd import notify
@@ -19,26 +19,26 @@ SERVING = (WorkerPhase.READY, WorkerPhase.BUSY)
 
 
 async def report_to_systemd(
-    dispatcher: Dispatcher, lifecycle: Lifecycle, *, workers: int | None, send: Callable[..., None] = notify
+    host_state: HostState, lifecycle: Lifecycle, *, workers: int | None, send: Callable[..., None] = notify
 ) -> None:
     """Sends each change of the status, with readiness once the server speaks, until a successor takes over."""
     await lifecycle.accepting.wait()
     ready, told = False, ""
     while not lifecycle.handed_over:
-        status = describe(dispatcher, workers)
-        newly_ready = not ready and dispatcher.why_not_serving() is None
+        status = describe(host_state, workers)
+        newly_ready = not ready and host_state.why_not_serving() is None
         if newly_ready or status != told:
             send(*(["READY=1"] if newly_ready else []), f"STATUS={status}")
             ready, told = ready or newly_ready, status
         await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
-def describe(dispatcher: Dispatcher, workers: int | None) -> str:
+def describe(host_state: HostState, workers: int | None) -> str:
     """The state of the server in one line. `workers` is the number of those that there are to be."""
-    views = dispatcher.workers()
+    views = host_state.workers()
     ready = sum(view.phase in SERVING for view in views)
     status = f"{ready} of {workers or len(views)} workers ready"
-    if dispatcher.draining:
+    if host_state.draining:
         status += "; draining"
-    reason = dispatcher.why_not_serving() or next((view.reason for view in views if view.reason), None)
+    reason = host_state.why_not_serving() or next((view.reason for view in views if view.reason), None)
     return status if reason is None else f"{status}; {' '.join(reason.split())}"

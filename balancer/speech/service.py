@@ -187,7 +187,7 @@ class SpeechService:
         stream = AudioStream(
             segments,
             partial(self._speak_to, task),
-            [self._dispatcher.audio_seconds(len(segment.text)) for segment in segments],
+            [self._dispatcher.host_state.audio_seconds(len(segment.text)) for segment in segments],
             request,
             task.place,
             sample_rate=self._card.sample_rate,
@@ -407,7 +407,7 @@ class SpeechService:
                 admitted = True
                 await take(number, result)
 
-        await speak_all(numbers, speak, lambda: self._dispatcher.slots, stops)
+        await speak_all(numbers, speak, lambda: self._dispatcher.host_state.slots, stops)
 
     async def _speak_to(self, task: _Task, stream: AudioStream) -> None:
         """Speak all segments to a stream, which gets each while it is made, if the engine can."""

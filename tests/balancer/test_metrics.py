@@ -169,7 +169,7 @@ def test_the_documentation_lists_exactly_the_existing_metrics(metrics: Metrics) 
 
 
 class _Idle:
-    """A dispatcher without workers, as far as FleetCollector needs one."""
+    """The state of a host without workers, as far as FleetCollector needs it."""
 
     depths = dict.fromkeys(Priority, 0)
     slots = free_slots = 0

@@ -46,7 +46,7 @@ class RunningDispatcher:
         return (await self.dispatch(text, name)).pcm
 
     def phases(self) -> list[WorkerPhase]:
-        return [view.phase for view in self.dispatcher.workers()]
+        return [view.phase for view in self.dispatcher.host_state.workers()]
 
     def count(self, counter: str) -> float:
         lines = self.metrics.exposition().decode().splitlines()
@@ -61,7 +61,7 @@ class RunningDispatcher:
         """Wait until the workers report that many utterances in flight."""
         async with asyncio.timeout(TIMEOUT):
             while True:
-                states = [view.state for view in self.dispatcher.workers()]
+                states = [view.state for view in self.dispatcher.host_state.workers()]
                 if sum(len(state.in_flight) for state in states if state is not None) == utterances:
                     return
                 await asyncio.sleep(0.005)
@@ -69,7 +69,7 @@ class RunningDispatcher:
     async def until_idle(self) -> None:
         """Wait until no utterance is queued and every slot is free."""
         async with asyncio.timeout(TIMEOUT):
-            while not self.dispatcher.idle:
+            while not self.dispatcher.host_state.idle:
                 await asyncio.sleep(0.005)
 
 

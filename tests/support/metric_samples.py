@@ -20,8 +20,8 @@ SCRAPED = frozenset({"instance", "job"})
 """Labels that Prometheus adds."""
 
 
-class _Dispatcher:
-    """One with a worker, as far as FleetCollector needs one."""
+class _HostState:
+    """The state of a host with a worker, as far as FleetCollector needs it."""
 
     depths = dict.fromkeys(Priority, 0)
     slots = free_slots = 1
@@ -35,7 +35,7 @@ class _Dispatcher:
 def exposed_labels() -> Mapping[str, frozenset[str]]:
     """The names of the labels of every sample, by the sample's name, with those that Prometheus adds."""
     metrics = Metrics("hibari")
-    metrics.registry.register(FleetCollector(_Dispatcher(), ProcessCpu()))  # type: ignore[arg-type]
+    metrics.registry.register(FleetCollector(_HostState(), ProcessCpu()))  # type: ignore[arg-type]
     metrics.record_queue_wait(1.0)
     metrics.record_attempt("ok", 1.0, 1.0)
     metrics.record_wasted_seconds("hedge", 1.0)

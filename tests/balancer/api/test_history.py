@@ -82,7 +82,7 @@ def test_where_keys_are_required_it_needs_one() -> None:
 
 
 class _Idle:
-    """A dispatcher without workers."""
+    """The state of a host without workers."""
 
     depths = dict.fromkeys(Priority, 0)
     slots = free_slots = 0

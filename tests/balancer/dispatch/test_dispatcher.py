@@ -187,12 +187,12 @@ async def test_a_worker_that_fails_at_once_draws_no_more_work_than_others(run_di
             await chorus.until_phases(READY, READY)
             busy = asyncio.create_task(chorus.synthesize("slow", "busy"))
             await chorus.until_running(1)
-            index = next(view.index for view in chorus.dispatcher.workers() if view.phase is READY)
+            index = next(view.index for view in chorus.dispatcher.host_state.workers() if view.phase is READY)
             text = f"fail on {index}"
             failing = [asyncio.create_task(chorus.synthesize(text, f"u{number}")) for number in range(10)]
             while chorus.count("chorus_retries_total") < 1:
                 await asyncio.sleep(0)
-            assert chorus.dispatcher.free_slots == 0
+            assert chorus.dispatcher.host_state.free_slots == 0
             (run_dir / "go").touch()
             assert await busy == bytes(AUDIO_BYTES)
             assert set(await asyncio.gather(*failing)) == {bytes(AUDIO_BYTES)}
@@ -332,10 +332,10 @@ async def test_utterances_go_to_different_workers_and_the_rest_is_queued(run_dir
             synthesis = [asyncio.create_task(chorus.synthesize("slow", f"u{number}")) for number in range(5)]
             await chorus.until_running(2)
             await chorus.until_phases(WorkerPhase.BUSY, WorkerPhase.BUSY)
-            assert chorus.dispatcher.depth == 3
+            assert chorus.dispatcher.host_state.depth == 3
             (run_dir / "go").touch()
             assert await asyncio.gather(*synthesis) == [bytes(AUDIO_BYTES)] * 5
-            assert chorus.dispatcher.depth == 0
+            assert chorus.dispatcher.host_state.depth == 0
 
 
 async def test_cancelling_stops_the_worker_and_frees_its_slot(run_dir: Path) -> None:
@@ -383,11 +383,11 @@ async def test_cancelling_in_the_queue_leaves_the_queue(run_dir: Path) -> None:
             await chorus.until_running(1)
             second = asyncio.create_task(chorus.synthesize("Never spoken.", "second"))
             await asyncio.sleep(0)
-            assert chorus.dispatcher.depth == 1
+            assert chorus.dispatcher.host_state.depth == 1
             second.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await second
-            assert chorus.dispatcher.depth == 0
+            assert chorus.dispatcher.host_state.depth == 0
             (run_dir / "go").touch()
             assert await first == bytes(AUDIO_BYTES)
 
@@ -586,7 +586,7 @@ async def test_without_workers_queued_utterances_fail_after_the_recovery_time(ru
     async with running_dispatcher(run_dir, recovery_seconds=0.2) as chorus:
         with pytest.raises(NotServingError, match="no worker has opened its socket"):
             await chorus.synthesize("Hello?")
-        assert chorus.dispatcher.depth == 0
+        assert chorus.dispatcher.host_state.depth == 0
         with pytest.raises(NotServingError):
             await chorus.synthesize("At once, this time.")
 
@@ -598,7 +598,7 @@ async def test_the_reason_why_a_model_cannot_be_loaded_is_reported(run_dir: Path
             with pytest.raises(NotServingError, match="there are no weights; run: make weights"):
                 await chorus.synthesize("Hello?")
             assert chorus.phases() == [WorkerPhase.FAILED]
-            assert chorus.dispatcher.why_not_serving() == (
+            assert chorus.dispatcher.host_state.why_not_serving() == (
                 "no worker can load its model: there are no weights; run: make weights"
             )
 
@@ -609,6 +609,6 @@ async def test_queued_utterances_are_served_once_a_worker_is_ready(run_dir: Path
         await asyncio.sleep(0)
         with start_stub(run_dir, 0, phase=Phase.STARTING):
             await chorus.until_phases(WorkerPhase.STARTING)
-            assert chorus.dispatcher.why_not_serving() == "the workers are starting"
+            assert chorus.dispatcher.host_state.why_not_serving() == "the workers are starting"
         with start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES):
             assert await synthesis == bytes(AUDIO_BYTES)

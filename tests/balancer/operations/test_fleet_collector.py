@@ -23,8 +23,8 @@ NO_PROCESS = 2**22 + 1
 """Higher than any process id of Linux."""
 
 
-class Dispatcher:
-    """The part of a dispatcher that the collector uses."""
+class HostState:
+    """The part of a host's state that the collector uses."""
 
     slots, free_slots = 5, 2
     draining = False
@@ -55,15 +55,15 @@ def view(index: int, phase: WorkerPhase = WorkerPhase.READY, **changed: object) 
     return WorkerView(index, phase, None, worker_state(**(fields | changed)))
 
 
-def registry(dispatcher: Dispatcher, clock: Callable[[], float] = time.monotonic) -> CollectorRegistry:
+def registry(host_state: HostState, clock: Callable[[], float] = time.monotonic) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(FleetCollector(dispatcher, ProcessCpu(clock)))  # type: ignore[arg-type]
+    made.register(FleetCollector(host_state, ProcessCpu(clock)))  # type: ignore[arg-type]
     return made
 
 
-def scrape(*views: WorkerView, dispatcher: Dispatcher | None = None) -> dict[tuple[str, ...], float]:
+def scrape(*views: WorkerView, host_state: HostState | None = None) -> dict[tuple[str, ...], float]:
     """All samples by name and label values, in the order of the label names."""
-    text = generate_latest(registry(dispatcher or Dispatcher(*views))).decode()
+    text = generate_latest(registry(host_state or HostState(*views))).decode()
     return {
         (sample.name, *sample.labels.values()): sample.value
         for family in text_string_to_metric_families(text)
@@ -84,9 +84,9 @@ def test_queue_depth_and_slots() -> None:
 
 @pytest.mark.parametrize("draining", [False, True])
 def test_an_operators_drain(draining: bool) -> None:
-    dispatcher = Dispatcher()
-    dispatcher.draining = draining
-    assert scrape(dispatcher=dispatcher)["chorus_draining",] == draining
+    host_state = HostState()
+    host_state.draining = draining
+    assert scrape(host_state=host_state)["chorus_draining",] == draining
 
 
 @pytest.mark.parametrize("phase", WorkerPhase)
@@ -133,7 +133,7 @@ def test_a_worker_without_utterances_has_no_speed() -> None:
 
 
 def test_concurrent_scrapes_do_not_mix() -> None:
-    registered = registry(Dispatcher(view(0), view(1)), Clock())
+    registered = registry(HostState(view(0), view(1)), Clock())
     expected = generate_latest(registered)  # by this clock, the next scrapes are within MIN_INTERVAL_SECONDS
     with ThreadPoolExecutor(4) as threads:
         assert set(threads.map(lambda _: generate_latest(registered), range(20))) == {expected}

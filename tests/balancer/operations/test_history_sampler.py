@@ -11,8 +11,8 @@ from balancer.scheduling.priority import Priority
 from balancer.time_histogram import percentile
 
 
-class Dispatcher:
-    """The part of a dispatcher that is sampled."""
+class HostState:
+    """The part of a host's state that is sampled."""
 
     slots, free_slots = 5, 2
 
@@ -21,7 +21,7 @@ class Dispatcher:
 
 
 def sampler(metrics: Metrics, history: History | None = None) -> HistorySampler:
-    return HistorySampler(history or History(time.monotonic, 0.0), metrics, Dispatcher())  # type: ignore[arg-type]
+    return HistorySampler(history or History(time.monotonic, 0.0), metrics, HostState())  # type: ignore[arg-type]
 
 
 def counts(metrics: Metrics) -> dict[str, float]:

@@ -70,7 +70,7 @@ async def test_a_worker_above_its_limit_is_replaced_only_while_another_is_ready(
             await chorus.synthesize("Hello.")
             # The limit is exceeded and seen, but there is no other worker.
             async with asyncio.timeout(TIMEOUT):
-                while (chorus.dispatcher.workers()[0].state or first.state()).done < 1:
+                while (chorus.dispatcher.host_state.workers()[0].state or first.state()).done < 1:
                     await asyncio.sleep(0.01)
             await asyncio.sleep(0.3)
             assert not has_ended(first)
