@@ -1,4 +1,4 @@
-"""What can be asked of this server: `GET /capabilities`, and `POST /segments`, how a text would be spoken."""
+"""The capabilities of this server, `GET /capabilities`, and a preview of a text's segments, `POST /segments`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from worker.cards import SegmentLength
 
 MAX_WAITING_PREVIEWS = 100
 RETRY_SECONDS = 1.0
-"""After which a client may come back if that many previews wait."""
+"""Pause after which a client may come back if that many previews wait."""
 
 
 class CatalogueRoutes:

@@ -1,4 +1,4 @@
-"""What operators may do over the network: who is one, and `POST /drain` and `POST /resume`.
+"""The operations of operators over the network: who is one, and `POST /drain` and `POST /resume`.
 
 The control socket of this host (`control`) does the same for the command line, and more.
 """

@@ -21,7 +21,7 @@ MIN_TIME_LIMIT = 0.001
 
 @dataclass(frozen=True)
 class AttemptTimeouts:
-    """When an attempt has taken too long. Factors are multiples of its expected duration."""
+    """Times after which an attempt has taken too long. Factors are multiples of its expected duration."""
 
     seconds: float = 30.0
     factor: float = 10.0

@@ -2,7 +2,7 @@
 
 job               one job, its states, and the transitions between them
 store             the JobStore protocol, and the protocols of its parts
-limits            how much a store holds
+limits            the limits of a store, and the room that its jobs take up
 sqlite            JobStore on this host: one SQLite file and folders of audio
 redis             JobStore for several hosts
 service           accepts jobs, reports their status and cancels them; the API's routes call it

@@ -52,7 +52,7 @@ MAX_CRASHES_PER_ATTEMPT = 4
 MAX_LONG_JOBS = 16
 """Long jobs that run at once, each of another caller: their segments take turns."""
 MAX_STORE_SECONDS = 30.0
-"""How long the audio of a job is held while the store does not take it. The job is queued again then."""
+"""Time that the audio of a job is held while the store does not take it. The job is queued again then."""
 MIN_STORED_PER_SECOND = 2 * 2**20
 """Bytes of audio that a store takes in a second, at least: a large result is waited for longer."""
 UNSTORED_RETRY_SECONDS = 60.0

@@ -80,7 +80,7 @@ class Job(BaseModel):
     Jobs of earlier versions have the key's name here, which no identity equals.
     """
     concurrency: int | None = None
-    """How many jobs of the caller may run at once; None: as many as there are slots."""
+    """The most jobs of the caller that may run at once; None: as many as there are slots."""
     user_id: str | None = None
     body: dict[str, Any]
     """The validated request, a body of `POST /tts`."""
@@ -101,7 +101,7 @@ class Job(BaseModel):
     error: JobError | None = None
 
     segments: Count | None = None
-    """How many segments the text is spoken in; None: it is spoken whole, or has not been begun."""
+    """The number of segments that the text is spoken in; None: it is spoken whole, or has not been begun."""
     segments_done: Count = 0
     """Finished segments."""
     segment_bytes: Count = 0
@@ -133,7 +133,7 @@ class Job(BaseModel):
     webhook: str | None = None
     webhook_attempts: Count = 0
     webhook_due: UnixTime | None = None
-    """When the next delivery of the webhook is due; None: there is none to deliver."""
+    """Time at which the next delivery of the webhook is due; None: there is none to deliver."""
     webhook_error: str | None = None
 
     @field_validator("format")

@@ -114,7 +114,7 @@ class JobStream:
         self._job = job
         """The job as it was last seen."""
         self._segmentation = job.segmentation
-        """That of the segments that are sent."""
+        """The segmentation of the segments that are sent."""
         self._watcher = watcher
         self._segments = segments
         self._speed = speed

@@ -1,4 +1,4 @@
-"""How much a store of jobs holds: in all, and of each caller."""
+"""The limits of a store of jobs, in all and for each caller, and the room that its jobs take up."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class StoreFullError(Exception):
 
 @dataclass(frozen=True)
 class JobLimits:
-    """How much a store holds. `share` is the largest part of each limit that one caller may take."""
+    """The limits of a store. `share` is the largest part of each limit that one caller may take."""
 
     queued: int = NO_LIMIT
     audio_bytes: int = NO_LIMIT

@@ -86,9 +86,9 @@ class JobOwner:
     base_url: str = ""
     """The address of this server for the client, without a slash at its end."""
     concurrency: int | None = None
-    """How many of its jobs may run at once; None: as many as there are slots."""
+    """The most jobs of this owner that may run at once; None: as many as there are slots."""
     key_created: float = 0.0
-    """When the API key was made, in Unix time; 0: unknown."""
+    """Unix time at which the API key was made; 0: unknown."""
 
     def may_see(self, job: Job) -> bool:
         """Whether a job is this owner's, or nobody's. Jobs of earlier versions know their key by its name only."""

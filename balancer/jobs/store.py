@@ -32,7 +32,7 @@ class IdempotencyError(Exception):
 
 @dataclass(frozen=True)
 class DeliveryRoom:
-    """How many more webhooks can be delivered at once: in all, of one caller, and of one caller to one URL."""
+    """Room for more deliveries of webhooks at once: in all, of one caller, and of one caller to one URL."""
 
     total: int = 100
     per_caller: int = 100
@@ -178,7 +178,7 @@ class JobStore(Protocol):
 
     @property
     def unreadable(self) -> int:
-        """How many jobs this process has set aside because they could not be read."""
+        """The number of jobs that this process has set aside because they could not be read."""
 
     @property
     def max_result_bytes(self) -> int:

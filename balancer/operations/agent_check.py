@@ -13,7 +13,7 @@ from balancer.dispatch.host_state import HostState
 from balancer.scheduling.host_weight import host_weight
 
 ANSWER_SECONDS = 5.0
-"""In which a client is to have read the answer."""
+"""Time in which a client is to have read the answer."""
 
 
 class AgentCheck:

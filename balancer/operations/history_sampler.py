@@ -62,7 +62,7 @@ class HistorySampler:
             self._history.add(self.sample())
 
     def sample(self) -> Totals:
-        """What is counted until now, and the present levels."""
+        """The counts until now, and the present levels."""
         return Totals(
             counts=self._counts(),
             levels=self._levels(),

@@ -15,7 +15,7 @@ from balancer.settings.settings import Settings
 log = logging.getLogger(__name__)
 
 MAX_WAIT_SECONDS = 10.0
-"""How long the banner waits for the other workers once one is ready."""
+"""Time that the banner waits for the other workers once one is ready."""
 
 POLL_INTERVAL_SECONDS = 0.1
 

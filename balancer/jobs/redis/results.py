@@ -16,7 +16,7 @@ from balancer.jobs.redis.spool import Spool, append
 PIECE_BYTES = 2**20
 """The audio of a job is sent and fetched in pieces of this size."""
 PART_SECONDS = 600
-"""How long the pieces of a host that has died are kept."""
+"""Time that the pieces of a host that has died are kept."""
 
 
 class RedisResults:

@@ -17,7 +17,7 @@ from balancer.runtime.thread_pool import ThreadPool
 T = TypeVar("T")
 
 MAX_AGE_SECONDS = 3600.0
-"""How long this host keeps the audio of a job after a client has fetched it."""
+"""Time that this host keeps the audio of a job after a client has fetched it."""
 THREADS = 2
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 DATABASE = "jobs.sqlite3"
 BUSY_SECONDS = 5.0
-"""How long a transaction waits for another process's."""
+"""Time that a transaction waits for that of another process."""
 
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 

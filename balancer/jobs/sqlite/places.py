@@ -13,7 +13,7 @@ from balancer.jobs.store import NOTHING_AHEAD, QueuedAhead
 MAX_COUNTED = 200
 """Queued jobs that are counted at each look at a job's place. A longer queue is read once for many looks."""
 ORDER_SECONDS = 1.0
-"""How old a reading of the queue's order may be."""
+"""The largest age of a reading of the queue's order."""
 
 
 class SqlitePlaces:

@@ -1,4 +1,4 @@
-"""What both job stores hold is bounded, and so is each caller's part of it."""
+"""Both job stores bound the jobs and the audio that they hold, and each caller's part of them."""
 
 from __future__ import annotations
 
