@@ -29,7 +29,7 @@ from math import inf
 
 from balancer.scheduling.queued_utterance import AttemptId, QueuedUtterance, Terms
 
-HURRY = 2.0
+PLAYOUT_SLACK_DURATIONS = 2.0
 """Expected durations before its playout deadline at which an utterance should start: slots are not free at once."""
 
 
@@ -49,10 +49,10 @@ class _Entry:
         return None if deadline is None else deadline - self.duration
 
     @property
-    def heard_at(self) -> float:
+    def playout_deadline(self) -> float:
         """When a listener has nothing to play without it; infinite if nobody listens."""
-        playout_deadline = self.utterance.terms.playout_deadline
-        return inf if playout_deadline is None else playout_deadline
+        deadline = self.utterance.terms.playout_deadline
+        return inf if deadline is None else deadline
 
 
 @dataclass
@@ -61,34 +61,35 @@ class _Caller:
     """The round of its next turn."""
     entries: list[_Entry] = field(default_factory=list)
     """By rank."""
-    heard: list[_Entry] = field(default_factory=list)
-    """Those that somebody listens to, by the time at which they are to be heard."""
+    by_playout_deadline: list[_Entry] = field(default_factory=list)
+    """The entries that somebody listens to."""
     preempted: bool = False
     """Whether its last turn went to a listener or a deadline instead of the lowest rank."""
 
     def add(self, entry: _Entry) -> None:
         insort(self.entries, entry)
-        if entry.heard_at < inf:
-            insort(self.heard, entry, key=lambda entry: entry.heard_at)
+        if entry.playout_deadline < inf:
+            insort(self.by_playout_deadline, entry, key=lambda entry: entry.playout_deadline)
 
     def remove(self, entry: _Entry) -> None:
         del self.entries[bisect_left(self.entries, entry)]
-        if entry.heard_at < inf:
-            self.heard.remove(entry)
+        if entry.playout_deadline < inf:
+            self.by_playout_deadline.remove(entry)
 
-    def pressing(self, now: float) -> _Entry | None:
-        """The entry that is to be heard soonest, if its listener would wait for it behind that of the lowest rank."""
-        if not self.heard or self.preempted:
+    def most_urgent(self, now: float) -> _Entry | None:
+        """The entry of the earliest playout deadline, if it would miss it behind the entry of the lowest rank."""
+        if not self.by_playout_deadline or self.preempted:
             return None
-        soonest = self.heard[0]
-        return soonest if soonest.heard_at - HURRY * soonest.duration < now + self.entries[0].duration else None
+        soonest = self.by_playout_deadline[0]
+        latest_start = soonest.playout_deadline - PLAYOUT_SLACK_DURATIONS * soonest.duration
+        return soonest if latest_start < now + self.entries[0].duration else None
 
     def next(self, now: float) -> _Entry:
         first = self.entries[0]
         if self.preempted:
             return first
-        if (pressing := self.pressing(now)) is not None:
-            return pressing
+        if (urgent := self.most_urgent(now)) is not None:
+            return urgent
         at_risk = [
             entry
             for entry in self.entries
@@ -141,8 +142,8 @@ class FairQueue:
         callers = [caller for name, caller in self._callers.items() if name not in without]
         self._round = max(self._round, min(caller.round for caller in callers))
         in_round = [caller for caller in callers if caller.round <= self._round]
-        if listened := [caller for caller in in_round if caller.heard and caller.pressing(now)]:
-            caller = min(listened, key=lambda caller: (caller.heard[0].heard_at, caller.heard[0]))
+        if urgent := [(entry, caller) for caller in in_round if (entry := caller.most_urgent(now)) is not None]:
+            _, caller = min(urgent, key=lambda each: (each[0].playout_deadline, each[0]))
         else:
             caller = min(in_round, key=lambda caller: caller.entries[0])
         entry = caller.next(now)
@@ -174,7 +175,7 @@ class FairQueue:
     def listen(self, attempt_id: AttemptId, playout_deadline: float) -> None:
         """A listener waits for a queued utterance, too; its rank stays as it is. Raises KeyError."""
         entry = self._entries[attempt_id]
-        if playout_deadline < entry.heard_at:
+        if playout_deadline < entry.playout_deadline:
             caller = self._callers[entry.utterance.terms.caller]
             caller.remove(entry)
             terms = replace(entry.utterance.terms, playout_deadline=playout_deadline)
@@ -209,4 +210,4 @@ class FairQueue:
         rank = now + self._sjf_window * duration
         if terms.playout_deadline is None:
             return rank
-        return max(rank, terms.playout_deadline - HURRY * duration)
+        return max(rank, terms.playout_deadline - PLAYOUT_SLACK_DURATIONS * duration)

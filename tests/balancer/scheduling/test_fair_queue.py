@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.scheduling.fair_queue import HURRY, FairQueue
+from balancer.scheduling.fair_queue import PLAYOUT_SLACK_DURATIONS, FairQueue
 from balancer.scheduling.queued_utterance import NOTHING_HEARD, AttemptId, QueuedUtterance, Terms
 
 DURATIONS = st.sampled_from([0.25, 0.5, 1.0, 4.0, 16.0])
@@ -23,9 +23,9 @@ def add(
     duration: float = 1.0,
     caller: str = "",
     by: float | None = None,
-    heard: float | None = None,
+    playout_deadline: float | None = None,
 ) -> None:
-    terms = Terms(caller, deadline=by, playout_deadline=heard)
+    terms = Terms(caller, deadline=by, playout_deadline=playout_deadline)
     queue.add(QueuedUtterance(AttemptId(name), duration, terms), duration=duration, now=now)
 
 
@@ -123,14 +123,14 @@ def test_deadlines_never_preempt_twice_in_a_row() -> None:
 
 def test_beginnings_go_first_then_what_is_to_be_heard_soonest_then_whole_answers() -> None:
     queue = FairQueue(sjf_window=0)
-    for caller, heard in (("a", None), ("b", 12.0), ("c", 11.0), ("d", NOTHING_HEARD)):
-        add(queue, caller, now=10.0, caller=caller, heard=heard)
+    for caller, playout_deadline in (("a", None), ("b", 12.0), ("c", 11.0), ("d", NOTHING_HEARD)):
+        add(queue, caller, now=10.0, caller=caller, playout_deadline=playout_deadline)
     assert emptied(queue, 10.0) == ["d", "c", "b", "a"]
 
 
 def test_what_is_heard_later_is_in_no_hurry_until_it_is() -> None:
     queue = FairQueue(sjf_window=0)
-    add(queue, "ahead", now=0.0, heard=60.0)
+    add(queue, "ahead", now=0.0, playout_deadline=60.0)
     add(queue, "whole", now=1.0)
     assert queue.pop(1.0).attempt_id.utterance == "whole"
     add(queue, "second", now=2.0)
@@ -143,7 +143,7 @@ def test_listeners_never_preempt_whole_answers_twice_in_a_row() -> None:
     for number in range(3):
         add(queue, f"whole{number}", now=0.0)
     for number in range(3):
-        add(queue, f"heard{number}", now=1.0, heard=NOTHING_HEARD)
+        add(queue, f"heard{number}", now=1.0, playout_deadline=NOTHING_HEARD)
     assert emptied(queue, 2.0) == ["heard0", "whole0", "heard1", "whole1", "heard2", "whole2"]
 
 
@@ -151,7 +151,7 @@ def test_a_caller_with_listeners_has_one_turn_in_each_round() -> None:
     queue = FairQueue(sjf_window=0)
     add(queue, "a0", now=0.0, caller="a")
     for number in range(3):
-        add(queue, f"b{number}", now=1.0, caller="b", heard=NOTHING_HEARD)
+        add(queue, f"b{number}", now=1.0, caller="b", playout_deadline=NOTHING_HEARD)
     assert emptied(queue, 2.0) == ["b0", "a0", "b1", "b2"]
 
 
@@ -201,20 +201,27 @@ ARRIVALS = st.lists(
 )
 
 
-HEARD = st.lists(st.sampled_from([None, NOTHING_HEARD, 1.0, 20.0]), min_size=30, max_size=30)
+PLAYOUT_DEADLINES = st.lists(st.sampled_from([None, NOTHING_HEARD, 1.0, 20.0]), min_size=30, max_size=30)
 """Playout deadlines of the arrivals."""
 
 
-@given(ARRIVALS, HEARD, st.sampled_from([0.0, 1.0, 4.0]))
+@given(ARRIVALS, PLAYOUT_DEADLINES, st.sampled_from([0.0, 1.0, 4.0]))
 def test_no_utterance_is_lost_or_returned_twice(
-    arrivals: list[Arrival], heard: list[float | None], sjf_window: float
+    arrivals: list[Arrival], deadlines: list[float | None], sjf_window: float
 ) -> None:
     queue = FairQueue(sjf_window)
     now, left = 0.0, []
     for number, arrival in enumerate(arrivals):
         now += arrival.after
         left += [queue.pop(now).attempt_id.utterance for _ in range(min(arrival.pops, len(queue)))]
-        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller, heard=heard[number])
+        add(
+            queue,
+            f"t{number}",
+            now=now,
+            duration=arrival.duration,
+            caller=arrival.caller,
+            playout_deadline=deadlines[number],
+        )
     assert sorted(left + emptied(queue, now)) == sorted(f"t{number}" for number in range(len(arrivals)))
     assert (len(queue), queue.seconds, list(queue)) == (0, 0, [])
 
@@ -243,9 +250,9 @@ def test_siblings_are_overtaken_only_within_the_window(arrivals: list[Arrival], 
         pop()
 
 
-@given(ARRIVALS, HEARD, st.sampled_from([0.0, 4.0]))
+@given(ARRIVALS, PLAYOUT_DEADLINES, st.sampled_from([0.0, 4.0]))
 def test_a_waiting_caller_is_overtaken_at_most_twice_by_each_other_caller(
-    arrivals: list[Arrival], heard: list[float | None], sjf_window: float
+    arrivals: list[Arrival], deadlines: list[float | None], sjf_window: float
 ) -> None:
     """Between two turns of a caller that always waits, every other caller has at most two: one in each round."""
     queue = FairQueue(sjf_window)
@@ -266,21 +273,30 @@ def test_a_waiting_caller_is_overtaken_at_most_twice_by_each_other_caller(
         now += arrival.after
         for _ in range(arrival.pops):
             pop()
-        add(queue, f"t{number}", now=now, duration=arrival.duration, caller=arrival.caller, heard=heard[number])
+        add(
+            queue,
+            f"t{number}",
+            now=now,
+            duration=arrival.duration,
+            caller=arrival.caller,
+            playout_deadline=deadlines[number],
+        )
         if len([attempt_id for attempt_id in queue if attempt_id.utterance.startswith("s")]) < 2:
             break
 
 
-@given(ARRIVALS, HEARD)
-def test_of_two_turns_of_a_caller_one_at_least_goes_by_rank(arrivals: list[Arrival], heard: list[float | None]) -> None:
+@given(ARRIVALS, PLAYOUT_DEADLINES)
+def test_of_two_turns_of_a_caller_one_at_least_goes_by_rank(
+    arrivals: list[Arrival], deadlines: list[float | None]
+) -> None:
     queue = FairQueue(sjf_window=1.0)
     now, preempted = 0.0, False
     waiting: list[tuple[float, int]] = []
     for number, arrival in enumerate(arrivals):
         now += arrival.after
-        add(queue, str(number), now=now, duration=arrival.duration, heard=heard[number])
-        playout_deadline = heard[number]
-        due = 0.0 if playout_deadline is None else playout_deadline - HURRY * arrival.duration
+        add(queue, str(number), now=now, duration=arrival.duration, playout_deadline=deadlines[number])
+        playout_deadline = deadlines[number]
+        due = 0.0 if playout_deadline is None else playout_deadline - PLAYOUT_SLACK_DURATIONS * arrival.duration
         waiting.append((max(now + arrival.duration, due), number))
         if arrival.pops:
             first = min(waiting)
