@@ -1,6 +1,6 @@
 """Tells why an engine failed on an utterance: for lack of memory or a failed device, or by a defect.
 
-The first is a trouble of this process, which another worker need not have. Libraries have no common error for it, and
+The first is a fault of this process, which another worker need not have. Libraries have no common error for it, and
 some are not loaded here, so their errors are recognised by name and message.
 """
 

@@ -49,7 +49,7 @@ class HistoryStreams(BaseModel, Generic[Number]):
     gap_seconds: Number
 
 
-class HistoryTroubles(BaseModel, Generic[Number]):
+class HistoryFaults(BaseModel, Generic[Number]):
     """What an operator should look into."""
 
     model_config = _CAMEL_CASE
@@ -89,7 +89,7 @@ class HistoryValues(BaseModel, Generic[Number, Measured]):
         dict[str, Number],
         Field(description="Speech requests answered with an error, by its code; those that occurred since the start."),
     ]
-    troubles: HistoryTroubles[Number]
+    faults: HistoryFaults[Number]
     loop_lag: Annotated[HistoryPercentiles[Measured], Field(description="Time by which the event loop woke too late.")]
 
 

@@ -221,7 +221,7 @@ class BodyMemory:
     def __exit__(self, *_: object) -> None:
         """Give back what was taken, which is nothing if the body failed at its beginning."""
         if self._taken:
-            self._budget.give_back(self._caller, self._taken)
+            self._budget.release(self._caller, self._taken)
 
     def take(self, size: int) -> None:
         """Take `size` bytes more. Raises MemoryFullError."""

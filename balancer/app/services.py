@@ -165,7 +165,7 @@ def _speech(
         encoders=encoders,
         headroom=headroom,
         cache=BestEffortCache(stores.audio, metrics),
-        keys=None if stores.audio is None else _cache_keys(settings),
+        cache_keys=None if stores.audio is None else _cache_keys(settings),
         log_text=settings.logging.log_text,
     )
 

@@ -30,7 +30,7 @@ class Budget:
     def __init__(self, limit: int, share: float) -> None:
         self._limit = limit
         self._caller_limit = int(limit * share)
-        # Reentrant: the garbage collector may call `give_back` within either method.
+        # Reentrant: the garbage collector may call `release` within either method.
         self._lock = threading.RLock()
         self._callers: dict[str, int] = {}
         self._taken = 0
@@ -59,7 +59,7 @@ class Budget:
             self._callers[caller] = self._callers.get(caller, 0) + size
             return True
 
-    def give_back(self, caller: str, size: int) -> None:
+    def release(self, caller: str, size: int) -> None:
         """Count `size` bytes less for the caller."""
         with self._lock:
             self._taken -= size
@@ -82,7 +82,7 @@ class _Claim:
         self._size = size
 
     def __del__(self) -> None:
-        self._budget.give_back(self._caller, self._size)
+        self._budget.release(self._caller, self._size)
 
 
 class HeldAudio:

@@ -27,9 +27,9 @@ _COUNTS = {
     "audio_seconds": "audioSeconds",
     "stream_gaps": "streams.gaps",
     "stream_gap_seconds": "streams.gapSeconds",
-    "cache_errors": "troubles.cacheErrors",
-    "background_failures": "troubles.taskFailures",
-    "workers_lost": "troubles.workersLost",
+    "cache_errors": "faults.cacheErrors",
+    "background_failures": "faults.taskFailures",
+    "workers_lost": "faults.workersLost",
 }
 """Counters of which only the sum counts."""
 

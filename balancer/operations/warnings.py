@@ -80,9 +80,9 @@ def _of_minute(minute: Mapping[str, Value]) -> Iterator[HostWarning]:
 
 
 _COUNTED = {
-    "troubles.workersLost": ("workers_lost", "workers lost", "workers die now and then"),
-    "troubles.cacheErrors": ("cache_errors", "errors of the audio cache", "X-Cache is always miss"),
-    "troubles.taskFailures": ("task_failures", "failures of background tasks", "a background task fails"),
+    "faults.workersLost": ("workers_lost", "workers lost", "workers die now and then"),
+    "faults.cacheErrors": ("cache_errors", "errors of the audio cache", "X-Cache is always miss"),
+    "faults.taskFailures": ("task_failures", "failures of background tasks", "a background task fails"),
     "jobs.failed": ("jobs_failed", "failed jobs", "jobs failed"),
     "webhooks.given_up": ("webhooks_given_up", "webhooks given up", "webhooks do not arrive"),
 }

@@ -25,7 +25,7 @@ class RequestLogFields:
     worker: int | None = None
     """Index of the worker."""
     attempts: int | None = None
-    waited: float | None = None
+    queue_seconds: float | None = None
     """Seconds in the queue."""
     compute_seconds: float | None = None
     """Seconds of work that the worker reports."""

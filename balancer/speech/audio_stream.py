@@ -39,7 +39,7 @@ class _Position:
 class AudioStream:
     """An asynchronous iterator of the pieces of one audio stream. `begin` waits for the first; it is to be closed.
 
-    `speak` speaks the segments, and gives them to `hear` and `take`; `lengths` are the seconds that they are expected
+    `speak` speaks the segments, and gives them to `on_pcm` and `take`; `lengths` are the seconds that they are expected
     to last. After the first piece, the next one has `timeout` seconds each time. `on_end` is called once all has been
     sent.
     """
@@ -128,7 +128,7 @@ class AudioStream:
         self._first = None
         self._buffer.clear()  # exceptions refer to this stream, and may be left to the garbage collector
 
-    def hear(self, number: int, pcm: bytes) -> None:
+    def on_pcm(self, number: int, pcm: bytes) -> None:
         """Give the stream a piece of a segment that is being made."""
         self._buffer.extend(number, pcm)
 

@@ -88,7 +88,7 @@ class _Task:
 class SpeechService:
     """Synthesizes requests with one engine, each within `timeout` seconds.
 
-    With `keys` None, nothing is cached or shared.
+    With `cache_keys` None, nothing is cached or shared.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class SpeechService:
         encoders: EncoderPool,
         headroom: StreamHeadroom,
         cache: BestEffortCache,
-        keys: CacheKeys | None,
+        cache_keys: CacheKeys | None,
         log_text: bool = False,
     ) -> None:
         self._dispatcher = dispatcher
@@ -117,7 +117,7 @@ class SpeechService:
         self._encoders = encoders
         self._headroom = headroom
         self._cache = cache
-        self._keys = keys
+        self._cache_keys = cache_keys
         self._log_text = log_text
         self._first_piece_tokens = streams.first_piece_tokens(early_audio=card.early_audio)
         self._pool = ThreadPool("kept-segments", 1)
@@ -216,13 +216,13 @@ class SpeechService:
     async def _is_cached(self, task: _Task, segments: Sequence[Segment]) -> bool:
         """Whether the cache has the file of the whole text, which has these segments, or of a single one its PCM."""
         request = task.request
-        if self._keys is None or not task.context.cache.reads:
+        if self._cache_keys is None or not task.context.cache.reads:
             return False
         if task.one_utterance:
-            return await self._cache.get(await self._pcm_key(task, self._keys)) is not None
+            return await self._cache.get(await self._pcm_key(task, self._cache_keys)) is not None
         if is_pcm_copy(request.format, request.speed):
             return False
-        pcm_key = await self._keys.pcm(request, task.context.caller_id)
+        pcm_key = await self._cache_keys.pcm(request, task.context.caller_id)
         return await self._cache.get(self._file_key(pcm_key, request, segments)) is not None
 
     def _log(self, request: SpeechRequest, context: RequestContext) -> None:
@@ -240,7 +240,7 @@ class SpeechService:
         if result.stats is not None:
             fields.worker = result.stats.worker
             fields.attempts = result.stats.attempts
-            fields.waited = round(result.stats.queue_seconds, 4)
+            fields.queue_seconds = round(result.stats.queue_seconds, 4)
             fields.compute_seconds = round(result.stats.compute_seconds, 4)
             fields.retakes = result.stats.retakes or None
         fields.flaws = sorted(result.flaws) or None
@@ -278,10 +278,10 @@ class SpeechService:
 
     async def _result(self, task: _Task) -> CachedResult:
         request = task.request
-        if is_pcm_copy(request.format, request.speed) or self._keys is None or not task.context.cache.writes:
+        if is_pcm_copy(request.format, request.speed) or self._cache_keys is None or not task.context.cache.writes:
             # A copy of the PCM is not stored twice.
             return await self._encode(await self._pcm(task), task)
-        pcm_key = await self._pcm_key(task, self._keys)
+        pcm_key = await self._pcm_key(task, self._cache_keys)
         key = self._file_key(pcm_key, request, task.segments)
 
         async def encode_pcm() -> CachedResult:
@@ -307,9 +307,9 @@ class SpeechService:
 
     async def _segment(self, task: _Task, key: str | None = None) -> CachedResult:
         """The PCM of a task of one segment; `key` is its cache key, if it is known."""
-        if self._keys is None or not task.context.cache.writes:
+        if self._cache_keys is None or not task.context.cache.writes:
             return await self._synthesize(task)
-        key = key or await self._pcm_key(task, self._keys)
+        key = key or await self._pcm_key(task, self._cache_keys)
         return await self._cached(self._pcm_flights, key, task, lambda: self._synthesize(task))
 
     async def _all_segments(self, task: _Task) -> list[tuple[Segment, CachedResult]]:
@@ -370,8 +370,8 @@ class SpeechService:
     async def _segmentation(self, task: _Task) -> str:
         """A digest of all that determines the PCM of a task's segments, as far as it is known without a cache."""
         request = task.request
-        if self._keys is not None:
-            voiced = await self._keys.pcm(request, task.context.caller_id)
+        if self._cache_keys is not None:
+            voiced = await self._cache_keys.pcm(request, task.context.caller_id)
         else:
             seed = request.seed if request.seeded else None
             voiced = digest_of([self._card.name, request.voice.name, request.text, request.parameters, seed])
@@ -416,18 +416,18 @@ class SpeechService:
     def _segment_task(self, task: _Task, number: int, place: Place, stream: AudioStream | None) -> _Task:
         early = None
         if stream is not None and task.first_piece_tokens is not None:
-            early = EarlyAudio(partial(stream.hear, number))
+            early = EarlyAudio(partial(stream.on_pcm, number))
         first_piece_tokens = task.first_piece_of(number)
         return _Task(task.request_of(number), task.context, place, [task.segments[number]], first_piece_tokens, early)
 
     async def _characters_to_speak(self, task: _Task) -> int:
         """Characters of the segments that are not in the cache."""
-        if self._keys is None or not task.context.cache.reads:
+        if self._cache_keys is None or not task.context.cache.reads:
             return len(task.request.text)
         missing = 0
         for number, segment in enumerate(task.segments):
             request, first_piece_tokens = task.request_of(number), task.first_piece_of(number)
-            key = await self._keys.pcm(request, task.context.caller_id, first_piece_tokens)
+            key = await self._cache_keys.pcm(request, task.context.caller_id, first_piece_tokens)
             missing += 0 if await self._cache.get(key) else len(segment.text)
         return missing
 

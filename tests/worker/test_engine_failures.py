@@ -1,4 +1,4 @@
-"""Which errors of an engine are a trouble of its process."""
+"""Which errors of an engine are a fault of its process."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def test_batches_leave_half_of_the_memory_to_audio() -> None:
             async with reader.read(request("192.0.2.2"), TtsBody):
                 pass
         assert memory.take("192.0.2.2", 50 * LINE_BYTES)
-        memory.give_back("192.0.2.2", 50 * LINE_BYTES)
+        memory.release("192.0.2.2", 50 * LINE_BYTES)
     async with reader.read(request("192.0.2.2"), TtsBody):
         pass
     assert not memory.taken

@@ -65,9 +65,9 @@ def test_what_else_is_counted() -> None:
         "streams.gapSeconds": 0.5,
         "jobs.done": 1,
         "webhooks.given_up": 1,
-        "troubles.cacheErrors": 1,
-        "troubles.workersLost": 1,
-        "troubles.taskFailures": 2,
+        "faults.cacheErrors": 1,
+        "faults.workersLost": 1,
+        "faults.taskFailures": 2,
     }
 
 
