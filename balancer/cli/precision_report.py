@@ -80,7 +80,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     for metric in (*_METRICS, *((_SIMILARITY,) if report["flow"] else ())):
         table.add_row(metric.label, *(_format(metric, each["figures"]) for each in precisions))
     if upstream_errors is not None:
-        cells = (_error_rate(each["figures"]["heard"]) for each in precisions)
+        cells = (_error_rate(each["figures"]["wordErrors"]) for each in precisions)
         table.add_row(f"word error rate (upstream: {_error_rate(upstream_errors)})", *cells)
     table.add_section()
     table.add_row("verdict", *(each["verdict"]["fitness"] for each in precisions))
@@ -104,7 +104,9 @@ def _texts_table(precisions: list[dict[str, Any]], *, with_errors: bool) -> Tabl
             cells = [_format(metric, figures) for metric in _METRICS if metric.key in _PER_TEXT]
             if with_errors:
                 cells.append(
-                    "" if figures["heard"] is None else f"{figures['heard']['errors']}/{figures['heard']['words']}"
+                    ""
+                    if figures["wordErrors"] is None
+                    else f"{figures['wordErrors']['errors']}/{figures['wordErrors']['words']}"
                 )
             table.add_row("" if index else escape(text), each["precision"], *cells)
     return table

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
-import wave
-from dataclasses import dataclass
 from functools import lru_cache
 
 import imageio_ffmpeg
-import jiwer
 
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import SAMPLE_RATE, recognise, words
 
 
@@ -29,37 +26,9 @@ def audio_seconds(audio: bytes) -> float:
     return len(decode(audio, SAMPLE_RATE)) / 2 / SAMPLE_RATE
 
 
-def last_seconds(audio: bytes, seconds: float) -> bytes:
-    """The last `seconds` of an audio file, as a WAV file."""
-    file = io.BytesIO()
-    with wave.open(file, "wb") as output:
-        output.setnchannels(1)
-        output.setsampwidth(2)
-        output.setframerate(SAMPLE_RATE)
-        output.writeframes(decode(audio, SAMPLE_RATE)[-2 * round(seconds * SAMPLE_RATE) :])
-    return file.getvalue()
-
-
-@dataclass(frozen=True)
-class WordErrors:
-    """How many words of a text the recogniser got wrong."""
-
-    errors: int
-    """Words that were substituted, deleted or inserted."""
-    words: int
-    """Words of the text."""
-
-    @property
-    def rate(self) -> float:
-        """The word error rate, from 0; more than 1 if many words were inserted."""
-        return self.errors / self.words
-
-
 def word_errors(text: str, audio: bytes) -> WordErrors:
     """Compare a text, which must have words, with the transcript of an audio file of any kind."""
-    expected = words(text)
-    found = jiwer.process_words(" ".join(expected), _transcript(audio))
-    return WordErrors(found.substitutions + found.deletions + found.insertions, len(expected))
+    return WordErrors.count(words(text), _transcript(audio))
 
 
 @lru_cache(maxsize=32)

@@ -11,9 +11,10 @@ import httpx
 import psutil
 import pytest
 
-from scripts.support.recogniser import last_seconds, word_error_rate
+from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus
-from tests.support.harness import TIMEOUT, wait_until
+from tests.support.audio_files import last_seconds
+from tests.support.harness import wait_until
 
 LAST_WORDS = "Please close the door behind you."
 ONE_UTTERANCE = "The quick brown fox jumps over the lazy dog near the river bank, " * 5 + LAST_WORDS

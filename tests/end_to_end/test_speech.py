@@ -10,8 +10,9 @@ import httpx
 import psutil
 import pytest
 
-from scripts.support.recogniser import audio_seconds, last_seconds, word_error_rate
+from scripts.support.recogniser import audio_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus
+from tests.support.audio_files import last_seconds
 
 SENTENCES = (
     "The weather is beautiful this morning.",

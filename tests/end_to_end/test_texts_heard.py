@@ -7,9 +7,10 @@ from itertools import chain, zip_longest
 
 import pytest
 
-from scripts.support.recogniser import WordErrors, word_errors
+from scripts.support.recogniser import word_errors
 from tests.end_to_end.conftest import Chorus, synthesize
 from tests.support.texts import TextCase, text_cases
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import words
 
 COUNT = 40

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.end_to_end.conftest import Chorus, kill_all, start_chorus
+from scripts.support.redis_server import RedisServer
+from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.harness import ROOT, TIMEOUT, wait_until
-from tests.support.redis_server import RedisServer
 
 LINES = {"Content-Type": "application/x-ndjson"}
 

@@ -85,7 +85,7 @@ def made_up(fitness: str = "close", **changed: Any) -> dict[str, Any]:
         "melCepstral": 0.12,
         "vocoderRatio": 119.23,
         "speakerSimilarity": None,
-        "heard": {"errors": 7, "words": 25},
+        "wordErrors": {"errors": 7, "words": 25},
     } | changed
     texts = [{"text": text, "figures": figures} for text in ("[laugh] The ferry leaves at seven.", "Nobody knew.")]
     verdict = {"fitness": fitness, "reasons": ["mel-cepstral distance: 0.12 dB (at most 1.00 dB)"]}
@@ -136,7 +136,7 @@ def test_precisions_of_a_checkpoint(
     assert fp32["figures"]["logitLargest"] < 1e-5
     assert [text["text"] for text in fp32["texts"]] == ["Where is it?"]
     assert report["stock"]["words"] == 3
-    assert fp32["figures"]["heard"] == report["stock"]
+    assert fp32["figures"]["wordErrors"] == report["stock"]
     assert "does not understand upstream's own speech" in report["notes"][0]
     listed = rows(shown(report))
     assert listed["verdict"][0] == "equal"
@@ -377,7 +377,7 @@ def test_another_flow_is_named_with_the_speakers_similarity() -> None:
 
 
 def test_figures_that_are_not_numbers() -> None:
-    listed = rows(shown(made_up("not recommended", divergenceMean=None, melLargest=None, heard=None)))
+    listed = rows(shown(made_up("not recommended", divergenceMean=None, melLargest=None, wordErrors=None)))
     assert listed["next token: mean KL divergence, nats per step"] == ["not a number"]
     assert listed["mel: maximum difference per band"] == ["not a number"]
     assert listed["word error rate (upstream: 20.0%)"] == ["no speech"]
@@ -389,7 +389,7 @@ def test_without_a_clear_choice_the_cell_is_empty() -> None:
 
 
 def test_without_a_recogniser_there_are_no_word_errors() -> None:
-    report = made_up(heard=None) | {"stock": None}
+    report = made_up(wordErrors=None) | {"stock": None}
     output = shown(report)
     assert "word error rate (" not in output
     assert "errors" not in output

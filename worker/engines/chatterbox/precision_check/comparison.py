@@ -25,12 +25,11 @@ from worker.engines.chatterbox.precision_check.reference_run import RecordingEng
 from worker.engines.chatterbox.precision_check.statistics import (
     ReportModel,
     Statistics,
-    WordErrors,
     summarise,
-    total_word_errors,
 )
 from worker.engines.chatterbox.precision_check.teacher_forced import TeacherForcedEngine
 from worker.engines.chatterbox.precision_check.verdict import Verdict, is_understood, judge
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors, total_word_errors
 from worker.options import EngineOptions
 from worker.precision import Precision
 
@@ -88,7 +87,7 @@ class PrecisionReport(ReportModel):
     texts: list[TextReport]
 
 
-class Report(ReportModel):
+class ComparisonReport(ReportModel):
     """The result of a comparison."""
 
     engine: str
@@ -113,7 +112,7 @@ ProgressCallback = Callable[[int, str], None]
 """Called with the number of completed steps and a description of the next one."""
 
 
-def compare(task: Task, on_progress: ProgressCallback) -> Report:
+def compare(task: Task, on_progress: ProgressCallback) -> ComparisonReport:
     """Measure and judge every precision. Raises EngineError where a voice or text cannot be used."""
     progress = _Progress(on_progress)
     progress("loading upstream's classes")
@@ -128,7 +127,7 @@ def compare(task: Task, on_progress: ProgressCallback) -> Report:
     found = [_word_errors(task, each.utterance, each.samples, rate) for each in references]
     stock_errors = total_word_errors([each for each in found if each is not None])
     precisions = [_measure(task, each, references, stock_errors, progress) for each in task.precisions]
-    return Report(
+    return ComparisonReport(
         engine=task.engine,
         model=model,
         voice=task.source.voice.name,

@@ -13,7 +13,7 @@ import torch
 import torchaudio
 
 from worker.engines.base import Samples
-from worker.engines.chatterbox.precision_check.statistics import WordErrors
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import SAMPLE_RATE, recognise, words
 
 LANGUAGE = "en"
@@ -34,13 +34,8 @@ def unavailable_reason(language: str) -> str | None:
 
 def count_word_errors(text: str, samples: Samples, rate: int) -> WordErrors | None:
     """Word errors in speech of `text`, at `rate` samples per second; None where the text has no words."""
-    import jiwer  # noqa: PLC0415 - optional, see `unavailable_reason`
-
     expected = words(text)
-    if not expected:
-        return None
-    found = jiwer.process_words(" ".join(expected), transcribe(samples, rate))
-    return WordErrors(errors=found.substitutions + found.deletions + found.insertions, words=len(expected))
+    return WordErrors.count(expected, transcribe(samples, rate)) if expected else None
 
 
 def transcribe(samples: Samples, rate: int) -> str:

@@ -14,6 +14,7 @@ from worker.engines.chatterbox.precision_check.distances import (
     WaveDistance,
     concatenate,
 )
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors, total_word_errors
 
 MAX_DECIBELS = 150.0
 """Signal-to-noise ratio of identical waves: the most that float32 can express."""
@@ -23,23 +24,6 @@ class ReportModel(BaseModel):
     """Base of everything in the report, which is JSON with field names in camel case."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
-
-
-class WordErrors(ReportModel):
-    """A recogniser's errors in speech of known words."""
-
-    errors: int
-    """Words that it substituted, deleted or inserted."""
-    words: int
-
-    @property
-    def rate(self) -> float:
-        """Word error rate: 1 where every word is wrong, more where words were inserted as well."""
-        return self.errors / self.words
-
-    def __add__(self, other: WordErrors) -> WordErrors:
-        """The errors in both."""
-        return WordErrors(errors=self.errors + other.errors, words=self.words + other.words)
 
 
 class Statistics(ReportModel):
@@ -74,7 +58,7 @@ class Statistics(ReportModel):
     speaker_similarity: float | None
     """Cosine similarity of the speaker's embedding to that of upstream's speech, by the model's voice encoder, mean of
     the texts; None where the flow is upstream's."""
-    heard: WordErrors | None
+    word_errors: WordErrors | None
     """None where no recogniser was used."""
 
 
@@ -104,13 +88,8 @@ def summarise(
         mel_cepstral=float(frame.cepstral.mean()),
         vocoder_ratio=decibels(float(wave.signal.sum()), float(wave.noise.sum())),
         speaker_similarity=sum(similarities) / len(similarities) if similarities else None,
-        heard=total_word_errors(word_errors),
+        word_errors=total_word_errors(word_errors),
     )
-
-
-def total_word_errors(word_errors: Sequence[WordErrors]) -> WordErrors | None:
-    """The sum over several texts; None where there are none."""
-    return sum(word_errors[1:], start=word_errors[0]) if word_errors else None
 
 
 def decibels(signal: float, noise: float) -> float:

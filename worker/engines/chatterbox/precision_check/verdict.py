@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from worker.engines.chatterbox.precision_check.statistics import ReportModel, Statistics, WordErrors
+from worker.engines.chatterbox.precision_check.statistics import ReportModel, Statistics
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 
 
 class Fitness(StrEnum):
@@ -121,7 +122,7 @@ def judge(statistics: Statistics, stock: WordErrors | None) -> Verdict:
     """The verdict on a precision; `stock` are the word errors in upstream's own speech, None without a recogniser."""
     limits = CLOSE if statistics.speaker_similarity is None else RENDERING
     failed = [bound.describe(statistics) for bound in limits if not bound.holds(statistics)]
-    failed += _word_error_reasons(statistics.heard, stock)
+    failed += _word_error_reasons(statistics.word_errors, stock)
     if failed:
         return Verdict(fitness=Fitness.NOT_RECOMMENDED, reasons=failed)
     if limits is RENDERING:

@@ -20,7 +20,7 @@ from tests.support.stock import BUILT_IN, StockEngine, cloned, synthesize
 from tests.support.tiny_models import TinyCheckpoint, tiny_checkpoint_with_mean_flow
 from worker.cards import FlowModel
 from worker.engines.base import VoiceSource
-from worker.engines.chatterbox.precision_check.comparison import Report, Task, compare
+from worker.engines.chatterbox.precision_check.comparison import ComparisonReport, Task, compare
 from worker.engines.chatterbox.precision_check.reference_run import RecordingEngine
 from worker.engines.chatterbox.precision_check.verdict import Fitness
 from worker.engines.chatterbox.upstream.loading import load
@@ -31,7 +31,7 @@ assert StockEngine is not None  # imported first: it suppresses upstream's warni
 TEXTS = ("Hi there.", "Where is it?")
 BUDGET = 10
 
-Compare = Callable[..., Report]
+Compare = Callable[..., ComparisonReport]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def checked(tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFa
         on_progress: Callable[[int, str], None] = lambda _done, _doing: None,
         flow: FlowModel = FlowModel.UPSTREAM,
         flow_steps: int | None = None,
-    ) -> Report:
+    ) -> ComparisonReport:
         own = flow is FlowModel.UPSTREAM
         checkpoint = tiny_checkpoint(engine) if own else tiny_checkpoint_with_mean_flow(engine)
         options = (3, language, BUDGET, recognise, flow, flow_steps)
@@ -105,11 +105,11 @@ def test_a_reference_run_has_every_stage(tiny_checkpoint: TinyCheckpoint, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def with_all_precisions(checked: Compare) -> Callable[[str], Report]:
+def with_all_precisions(checked: Compare) -> Callable[[str], ComparisonReport]:
     """Compares all precisions that this processor supports with upstream; of Nano fp32 only, a smaller Turbo."""
 
     @cache
-    def comparing(engine: str) -> Report:
+    def comparing(engine: str) -> ComparisonReport:
         return checked(engine, (Precision.FP32,) if engine == "nano" else SUPPORTED, texts=TEXTS[:1])
 
     return comparing
@@ -127,7 +127,7 @@ def with_all_precisions(checked: Compare) -> Callable[[str], Report]:
     ],
 )
 def test_each_precision_that_this_processor_supports_is_fit(
-    engine: str, precision: Precision, with_all_precisions: Callable[[str], Report]
+    engine: str, precision: Precision, with_all_precisions: Callable[[str], ComparisonReport]
 ) -> None:
     report = with_all_precisions(engine)
     assert report.fit
@@ -159,7 +159,7 @@ def test_statistics_of_each_text_and_of_all(checked: Compare) -> None:
     assert overall.mel_largest == max(text.mel_largest for text in texts)
     assert min(text.vocoder_ratio for text in texts) <= overall.vocoder_ratio
     assert overall.clear_steps == sum(text.clear_steps for text in texts)
-    assert overall.heard is None
+    assert overall.word_errors is None
 
 
 def test_a_cloned_voice_with_its_own_parameters(checked: Compare, tmp_path: Path) -> None:
@@ -267,8 +267,8 @@ def test_speech_of_random_weights_is_not_understood(checked: Compare) -> None:
     assert report.stock.words == 2
     assert report.stock.rate > 0.5
     fp32 = report.precisions[0]
-    assert fp32.figures.heard == report.stock
-    assert [text.figures.heard is None for text in fp32.texts] == [False, True]
+    assert fp32.figures.word_errors == report.stock
+    assert [text.figures.word_errors is None for text in fp32.texts] == [False, True]
     assert fp32.verdict.fitness is Fitness.EQUAL
     (note,) = report.notes
     assert "does not understand upstream's own speech" in note
@@ -277,7 +277,7 @@ def test_speech_of_random_weights_is_not_understood(checked: Compare) -> None:
 def test_no_recogniser_for_other_languages(checked: Compare) -> None:
     report = checked("turbo", recognise=True, language="fr", texts=TEXTS[:1])
     assert report.stock is None
-    assert report.precisions[0].figures.heard is None
+    assert report.precisions[0].figures.word_errors is None
     assert report.precisions[0].verdict.fitness is Fitness.EQUAL
     (note,) = report.notes
     assert "'fr'" in note

@@ -13,10 +13,8 @@ from worker.engines.chatterbox.precision_check.distances import FrameDistances, 
 from worker.engines.chatterbox.precision_check.statistics import (
     MAX_DECIBELS,
     Statistics,
-    WordErrors,
     decibels,
     summarise,
-    total_word_errors,
 )
 from worker.engines.chatterbox.precision_check.verdict import (
     CLOSE,
@@ -30,6 +28,7 @@ from worker.engines.chatterbox.precision_check.verdict import (
     judge,
     max_error_rate,
 )
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors, total_word_errors
 
 
 def word_errors(errors: int, words: int = 100) -> WordErrors:
@@ -54,7 +53,7 @@ def some(**changed: Any) -> Statistics:
         "mel_cepstral": 1e-5,
         "vocoder_ratio": 119.0,
         "speaker_similarity": None,
-        "heard": None,
+        "word_errors": None,
     }
     return Statistics(**equal | changed)
 
@@ -144,15 +143,15 @@ def test_bounds_of_equality_are_the_narrower_ones() -> None:
 
 
 def test_as_many_errors_as_upstream() -> None:
-    assert judge(some(heard=word_errors(20)), word_errors(20)).fitness is Fitness.EQUAL
-    assert judge(some(**CLOSE_BY, heard=word_errors(15)), word_errors(20)).fitness is Fitness.CLOSE
+    assert judge(some(word_errors=word_errors(20)), word_errors(20)).fitness is Fitness.EQUAL
+    assert judge(some(**CLOSE_BY, word_errors=word_errors(15)), word_errors(20)).fitness is Fitness.CLOSE
 
 
 def test_more_word_errors_than_chance_explains() -> None:
     limit = max_error_rate(word_errors(20))
     few, many = word_errors(math.floor(100 * limit)), word_errors(math.floor(100 * limit) + 1)
-    assert judge(some(heard=few), word_errors(20)).fit
-    verdict = judge(some(heard=many), word_errors(20))
+    assert judge(some(word_errors=few), word_errors(20)).fit
+    verdict = judge(some(word_errors=many), word_errors(20))
     assert verdict.fitness is Fitness.NOT_RECOMMENDED
     assert verdict.reasons == [
         f"word error rate: {many.rate:.1%}, upstream's 20.0% (at most {limit:.1%} over 100 words)"
@@ -174,12 +173,12 @@ def test_word_error_rates_do_not_count_where_upstream_is_not_understood(errors: 
     stock = word_errors(errors)
     assert is_understood(stock) is counts
     assert (stock.rate <= MAX_UPSTREAM_RATE) is counts
-    assert judge(some(heard=word_errors(200)), stock).fit is not counts
+    assert judge(some(word_errors=word_errors(200)), stock).fit is not counts
 
 
 @pytest.mark.parametrize(("found", "stock"), [(None, word_errors(10)), (word_errors(90), None), (None, None)])
 def test_without_a_recogniser_word_errors_do_not_count(found: WordErrors | None, stock: WordErrors | None) -> None:
-    assert judge(some(heard=found), stock).fitness is Fitness.EQUAL
+    assert judge(some(word_errors=found), stock).fitness is Fitness.EQUAL
 
 
 # Statistics of several texts
@@ -209,7 +208,7 @@ def test_texts_are_weighted_by_their_length() -> None:
         [0.9, 0.7],
         [word_errors(1, 4), word_errors(3, 12)],
     )
-    assert found.model_dump(exclude={"heard"}) == pytest.approx(
+    assert found.model_dump(exclude={"word_errors"}) == pytest.approx(
         {
             "steps": 4,
             "logit_largest": 12,
@@ -228,12 +227,12 @@ def test_texts_are_weighted_by_their_length() -> None:
             "speaker_similarity": 0.8,
         }
     )
-    assert found.heard == word_errors(4, 16)
+    assert found.word_errors == word_errors(4, 16)
 
 
 def test_no_clear_choice_and_no_recogniser() -> None:
     found = summarise([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [], [])
-    assert (found.clear_steps, found.clear_agreement, found.heard) == (0, None, None)
+    assert (found.clear_steps, found.clear_agreement, found.word_errors) == (0, None, None)
     assert found.speaker_similarity is None
 
 
