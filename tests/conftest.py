@@ -16,9 +16,10 @@ import httpx._transports.default
 import pytest
 from hypothesis import HealthCheck, settings
 
+from scripts.support.redis_server import RedisServer
 from tests.support import kernel_compilation, shared_folder, tiny_models
 from tests.support.harness import TIMEOUT
-from tests.support.redis_server import RedisServer, start_redis
+from tests.support.redis_server import start_redis
 from tests.support.tiny_models import TinyCheckpoint
 from worker.engines.chatterbox.kernels import disk_cache
 
@@ -109,5 +110,5 @@ def tiny_checkpoint() -> TinyCheckpoint:
 def redis() -> Iterator[RedisServer]:
     """A Redis server, shared by the module's tests."""
     # It is never started again, and a busy disk does not hold its answers up.
-    with start_redis(appendonly="no") as server:
+    with start_redis(durable=False) as server:
         yield server

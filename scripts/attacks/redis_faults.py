@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 from collections import Counter
 
@@ -28,22 +27,22 @@ PLAN = ChorusPlan(redis=True, keys=((BYSTANDER_KEY,), LIMITED))
 async def full(target: Target) -> Checks:
     """Redis at its maximum of memory, which any caller can bring about with jobs."""
     redis = _redis(target)
-    redis.command("CONFIG SET maxmemory-policy noeviction")
-    redis.command("CONFIG SET maxmemory 1mb")
+    redis.ask("CONFIG SET maxmemory-policy noeviction")
+    redis.ask("CONFIG SET maxmemory 1mb")
     try:
         return await _limits_hold(target)
     finally:
-        redis.command("CONFIG SET maxmemory 0")
+        redis.ask("CONFIG SET maxmemory 0")
 
 
 async def read_only(target: Target) -> Checks:
     """Redis as a replica that takes no writes."""
     redis = _redis(target)
-    redis.command("REPLICAOF 127.0.0.1 1")
+    redis.ask("REPLICAOF 127.0.0.1 1")
     try:
         return await _limits_hold(target)
     finally:
-        redis.command("REPLICAOF NO ONE")
+        redis.ask("REPLICAOF NO ONE")
 
 
 async def _limits_hold(target: Target) -> Checks:
@@ -71,14 +70,14 @@ async def _limits_hold(target: Target) -> Checks:
 async def frozen(target: Target) -> Checks:
     """Redis stands still: it keeps its connections and answers nothing."""
     redis = _redis(target)
-    redis.process.send_signal(signal.SIGSTOP)
+    redis.freeze()
     try:
         statuses = []
         until = time.monotonic() + FROZEN_SECONDS
         while time.monotonic() < until:
             statuses.append(await target.speech_status(new_text(), key=BYSTANDER_KEY))
     finally:
-        redis.process.send_signal(signal.SIGCONT)
+        redis.thaw()
     return [all_spoken("another caller's new texts", statuses)]
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from balancer.host.processes import await_ready, free_port, running
+from balancer.host.processes import await_ready, free_port, running, wait_until
+from scripts.support.redis_server import RedisServer, ask
 
 START_SECONDS = 30.0
 NAME = "chorus"
@@ -21,21 +19,19 @@ class Sentinels:
 
     def __init__(self, folder: Path, running_here: ExitStack, password: str = "") -> None:
         """`password` is what the Sentinel requires; the Redis servers require none."""
-        self._primary_port, self._replica_port, self._port = free_port(), free_port(), free_port()
+        self._primary = _start(running_here, folder / "primary")
+        # Without a delay the replica is there at once.
+        follows = {"replicaof": f"127.0.0.1 {self._primary.port}", "repl_diskless_sync_delay": 0}
+        self._replica = _start(running_here, folder / "replica", **follows)
+        wait_until(lambda: b"state=online" in self._primary.ask("INFO replication"), timeout=START_SECONDS)
+        self._port = free_port()
         self._password = password
         own = f"port {self._port}\nbind 127.0.0.1\ndir {folder}\n"
         if password:
             own += f'requirepass "{password}"\n'
-        watched = f"sentinel monitor {NAME} 127.0.0.1 {self._primary_port} 1\n"
+        watched = f"sentinel monitor {NAME} 127.0.0.1 {self._primary.port} 1\n"
         times = f"sentinel down-after-milliseconds {NAME} 500\nsentinel failover-timeout {NAME} 2000\n"
         (folder / "sentinel.conf").write_text(own + watched + times)
-        self._primary = _start(running_here, folder, self._primary_port)
-        await_ready(self._primary, lambda: b"PONG" in ask(self._primary_port, "PING"), timeout=START_SECONDS)
-        follows = ("--replicaof", "127.0.0.1", str(self._primary_port), "--repl-diskless-sync-delay", "0")
-        replica = _start(running_here, folder, self._replica_port, *follows)
-        await_ready(
-            replica, lambda: b"state=online" in ask(self._primary_port, "INFO replication"), timeout=START_SECONDS
-        )
         command = ["redis-server", str(folder / "sentinel.conf"), "--sentinel"]
         sentinel = running_here.enter_context(running(command, log=folder / "sentinel.log"))
         await_ready(sentinel, lambda: b"slaves=1" in ask(self._port, "INFO sentinel", password), timeout=START_SECONDS)
@@ -48,12 +44,12 @@ class Sentinels:
 
     def kill_primary(self) -> None:
         """Kill the primary, whose place the replica takes within a few seconds."""
-        self._primary.send_signal(signal.SIGKILL)
+        self._primary.kill()
 
     @property
     def failed_over(self) -> bool:
         """Whether the replica has become the primary."""
-        return b"role:master" in ask(self._replica_port, "INFO replication")
+        return b"role:master" in self._replica.ask("INFO replication")
 
 
 @contextmanager
@@ -63,21 +59,9 @@ def start_sentinels(folder: Path, password: str = "") -> Iterator[Sentinels]:
         yield Sentinels(folder, running_here, password)
 
 
-def ask(port: int, command: str, password: str = "") -> bytes:
-    """The beginning of a Redis's answer to a command; empty if it does not listen."""
-    with socket.socket() as client:
-        if client.connect_ex(("127.0.0.1", port)) != 0:
-            return b""
-        if password:
-            client.sendall(f'AUTH "{password}"\r\n'.encode())
-            client.recv(100)
-        client.sendall(f"{command}\r\n".encode())
-        return client.recv(10_000)
-
-
-def _start(running_here: ExitStack, folder: Path, port: int, *options: str) -> subprocess.Popen[bytes]:
-    own = folder / str(port)
-    own.mkdir()
-    persistent = ("--save", "", "--appendonly", "yes", "--appendfsync", "always")
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(own), *persistent, *options]
-    return running_here.enter_context(running(command, log=own / "redis.log"))
+def _start(running_here: ExitStack, folder: Path, **options: object) -> RedisServer:
+    folder.mkdir()
+    server = RedisServer(folder, durable=True, **options)
+    running_here.callback(server.kill)
+    server.start()
+    return server

@@ -14,7 +14,7 @@ import pytest
 from scripts.support.recogniser import word_error_rate
 from tests.end_to_end.conftest import Chorus, start_chorus
 from tests.support.audio_files import last_seconds
-from tests.support.harness import wait_until
+from tests.support.harness import TIMEOUT, wait_until
 
 LAST_WORDS = "Please close the door behind you."
 ONE_UTTERANCE = "The quick brown fox jumps over the lazy dog near the river bank, " * 5 + LAST_WORDS

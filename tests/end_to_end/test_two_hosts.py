@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from scripts.support.redis_server import RedisServer
-from tests.end_to_end.conftest import Chorus, start_chorus
+from tests.end_to_end.conftest import Chorus, kill_all, start_chorus
 from tests.support.harness import ROOT, TIMEOUT, wait_until
 
 LINES = {"Content-Type": "application/x-ndjson"}

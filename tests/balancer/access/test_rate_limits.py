@@ -18,8 +18,9 @@ from balancer.access.rate_limits import Quota, RateLimitRequest, RateLimits
 from balancer.access.sqlite_counters import SqliteCounterStorage
 from balancer.errors import LimitsUnavailableError, RateLimitedError
 from balancer.redis.client import RedisClient
+from scripts.support.redis_server import RedisServer
 from tests.support.clock import Clock
-from tests.support.redis_server import RedisServer, start_redis
+from tests.support.redis_server import start_redis
 
 
 @pytest.fixture(params=["here", "redis"])

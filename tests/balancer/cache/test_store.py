@@ -26,9 +26,10 @@ from balancer.cache.file_store import INDEX, FileStore
 from balancer.cache.redis_store import PREFIX, RedisStore
 from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreError, pack_entry, unpack_entry
 from balancer.redis.client import TIMEOUT_SECONDS, RedisClient
+from scripts.support.redis_server import RedisServer
 from tests.support.clock import Clock
 from tests.support.harness import ROOT, environment, wait_until
-from tests.support.redis_server import RedisServer, start_redis
+from tests.support.redis_server import start_redis
 
 KEY, OTHER = "a" * 64, "b" * 64
 Opened = Callable[..., Any]

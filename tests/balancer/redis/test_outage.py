@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from scripts.support.redis_server import RedisServer
 from tests.support.harness import Server, serve_stub, wait_until
-from tests.support.redis_server import RedisServer
 
 
 def tts(server: Server, text: str = "Hello.") -> int:
@@ -25,7 +25,7 @@ def queued(server: Server, text: str = "Hello.") -> bool:
 
 def test_redis_unavailable_at_the_start_and_available_later() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
-        redis = RedisServer(Path(folder))
+        redis = RedisServer(Path(folder), durable=True)
         with serve_stub(redis_url=redis.url, cache_mib=64, rate_requests_per_minute=1000) as server:
             assert tts(server) == 200
             assert not queued(server)
@@ -41,7 +41,7 @@ def test_redis_unavailable_at_the_start_and_available_later() -> None:
 
 def test_redis_unavailable_while_accepted_jobs_wait() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
-        redis = RedisServer(Path(folder))
+        redis = RedisServer(Path(folder), durable=True)
         redis.start()
         try:
             with serve_stub(redis_url=redis.url, cache_mib=64) as server:
@@ -62,7 +62,7 @@ def test_redis_unavailable_while_accepted_jobs_wait() -> None:
 
 def test_requests_are_refused_without_redis_if_limits_are_set_so() -> None:
     with tempfile.TemporaryDirectory(prefix="chorus-redis-") as folder:
-        redis = RedisServer(Path(folder))
+        redis = RedisServer(Path(folder), durable=True)
         settings = {"redis_url": redis.url, "rate_requests_per_minute": 1000, "rate_without_redis": "closed"}
         with serve_stub(**settings) as server:
             refused = server.client.post("/tts", json={"text": "Hello."})

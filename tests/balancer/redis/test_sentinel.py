@@ -14,9 +14,9 @@ from balancer.host.processes import await_ready, free_port, running
 from balancer.launch.preflight import LaunchError, check
 from balancer.redis.client import RedisClient
 from balancer.settings.settings import Settings
+from scripts.support.redis_server import RedisServer
 from scripts.support.sentinels import start_sentinels
 from tests.support.harness import TIMEOUT, serve_stub, wait_until
-from tests.support.redis_server import RedisServer
 
 JOBS = 60
 KILLED_AFTER = 20
@@ -71,7 +71,7 @@ def encrypted(certificate: Path) -> Iterator[str]:
     port = free_port()
     files = {"tls_cert_file": certificate / "cert.pem", "tls_key_file": certificate / "key.pem"}
     own = {"tls_ca_cert_file": certificate / "cert.pem", "tls_auth_clients": "no"}
-    server = RedisServer(certificate, tls_port=port, **files, **own)
+    server = RedisServer(certificate, durable=True, tls_port=port, **files, **own)
     server.start()
     yield f"rediss://127.0.0.1:{port}/0"
     server.kill()
@@ -114,7 +114,7 @@ async def test_a_sentinel_has_a_password_of_its_own_and_tls_as_its_primary(
 
 
 def test_a_cluster_is_refused_at_the_start(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path, cluster_enabled="yes", cluster_port=free_port())
+    server = RedisServer(tmp_path, durable=True, cluster_enabled="yes", cluster_port=free_port())
     server.start()
     try:
         with pytest.raises(LaunchError, match="Cluster"):

@@ -12,8 +12,8 @@ from balancer.jobs.redis import results
 from balancer.jobs.redis.store import RedisJobStore
 from balancer.jobs.store import JobResult
 from balancer.redis.client import RedisClient
+from scripts.support.redis_server import RedisServer
 from tests.support.jobs import LEASE, found, job
-from tests.support.redis_server import RedisServer
 
 
 async def test_audio_is_fetched_in_pieces_and_only_whole(

@@ -8,8 +8,8 @@ from typing import Any
 from balancer.jobs.job import JobState
 from balancer.jobs.redis.store import RedisJobStore
 from balancer.redis.client import RedisClient
+from scripts.support.redis_server import RedisServer
 from tests.support.jobs import found, job
-from tests.support.redis_server import RedisServer
 
 
 async def test_jobs_of_an_earlier_version_are_taken_over(redis: RedisServer, tmp_path: Path) -> None:
