@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.attacks.attack import Outcome
-from scripts.support.markdown import mib, plural
+from scripts.support.markdown import mib, milliseconds, plural
 
 WIDTH = 120
 
@@ -33,8 +33,8 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
     for outcome in outcomes:
         table.add_row(
             outcome.name,
-            _milliseconds(outcome.calm_p99),
-            _milliseconds(outcome.attacked_p99),
+            milliseconds(outcome.calm_p99),
+            milliseconds(outcome.attacked_p99),
             str(outcome.failures),
             mib(outcome.peak_memory),
             str(outcome.peak_descriptors),
@@ -48,7 +48,3 @@ def _table(outcomes: Sequence[Outcome]) -> Table:
 def as_json(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     """The outcomes with all of their checks."""
     return [asdict(outcome) | {"held": outcome.held} for outcome in outcomes]
-
-
-def _milliseconds(seconds: float | None) -> str:
-    return "none" if seconds is None else f"{seconds * 1000:.0f} ms"

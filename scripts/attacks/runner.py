@@ -20,7 +20,7 @@ from scripts.attacks.texts import CACHED_TEXT, new_text
 from scripts.attacks.wire import REFUSED, NoAnswerError
 from scripts.support.check import Check
 from scripts.support.console import report_progress
-from scripts.support.markdown import mib
+from scripts.support.markdown import mib, milliseconds
 from scripts.support.servers import ServerError
 
 CALM_SECONDS = 2.0
@@ -147,7 +147,7 @@ def common_checks(attack: Attack, calm: Observation, attacked: Observation, peak
     if criteria.latency:
         limit = max(MAX_LATENCY_FACTOR * (calm.p99 or 0.0), MAX_LATENCY_SECONDS)
         p99 = attacked.p99
-        value = f"{_ms(calm.p99)}, {_ms(p99)} (at most {_ms(limit)})"
+        value = f"{milliseconds(calm.p99)}, {milliseconds(p99)} (at most {milliseconds(limit)})"
         checks.append(
             Check("others' p99 of a cached answer, before and during", value, p99 is not None and p99 <= limit)
         )
@@ -198,7 +198,3 @@ async def _descriptors(target: Target, before: _Look) -> Check:
     holds = await eventually(closed, SETTLE_SECONDS)
     value = f"{before.descriptors}, {_look(target).descriptors} (at most {limit})"
     return Check("descriptors of the balancer, before and after", value, holds)
-
-
-def _ms(seconds: float | None) -> str:
-    return "none" if seconds is None else f"{seconds * 1000:.0f} ms"

@@ -20,7 +20,7 @@ from balancer.host.processes import free_port
 from balancer.runtime.repository import REPOSITORY
 from scripts.deployment.containers import BASE, Compose, Podman
 from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, until
-from scripts.support.check import Check
+from scripts.deployment.trial import Trial
 from scripts.support.console import report_progress
 
 HAPROXY_IMAGE = "localhost/trial-haproxy"
@@ -50,10 +50,11 @@ LONG_TEXT = " ".join(
 )
 
 
-class ComposeTrial:
+class ComposeTrial(Trial):
     """The steps with the containers, and what was seen at each."""
 
     def __init__(self, podman: Podman, folder: Path, revision: str) -> None:
+        super().__init__()
         self._podman = podman
         port = free_port()
         self._url = f"http://127.0.0.1:{port}"
@@ -71,24 +72,19 @@ class ComposeTrial:
         self._compose = Compose(podman, folder, REPOSITORY / "deploy" / "compose.yaml", environment)
         self._client = httpx.Client(base_url=self._url, headers=bearer(KEY), timeout=60, trust_env=False)
         self._job = ""
-        self.checks: list[Check] = []
 
     def run(self) -> None:
         """Every step in turn. Raises CalledProcessError where a step cannot be taken."""
         with self._client:
             steps = (self._images, self._up, self._keys, self._queue, self._crash, self._restart, self._down)
             for step in steps:
-                report_progress((step.__doc__ or "").rstrip("."))
                 before = len(self.checks)
                 try:
-                    step()
+                    self._take(step)
                 finally:
                     seen = self.checks[before:]
                     if not seen or not all(check.holds for check in seen):
                         self._report_logs()
-
-    def _see(self, name: str, value: object, holds: bool) -> None:
-        self.checks.append(Check(name, str(value), holds))
 
     def _images(self) -> None:
         """Building images of HAProxy and Redis, and installing podman-compose."""

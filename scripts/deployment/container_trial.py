@@ -24,6 +24,7 @@ from scripts.deployment.bare_root import RootError, make_root
 from scripts.deployment.compose_trial import ComposeTrial
 from scripts.deployment.containers import IMAGE, Podman
 from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, until
+from scripts.deployment.trial import Trial
 from scripts.support.check import Check
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, table
@@ -38,25 +39,21 @@ class OverdueError(RuntimeError):
     """The trial takes too long."""
 
 
-class ContainerTrial:
+class ContainerTrial(Trial):
     """The steps with one image, and what was seen at each."""
 
     def __init__(self, podman: Podman, folder: Path, revision: str) -> None:
+        super().__init__()
         self._podman = podman
         self._folder = folder
         self._revision = revision
         self._port = free_port()
         self._url = f"http://127.0.0.1:{self._port}"
-        self.checks: list[Check] = []
 
     def run(self) -> None:
         """Every step in turn. Raises CalledProcessError where a step cannot be taken."""
         for step in (self._build, self._serve, self._stop_at_once, self._secrets):
-            report_progress((step.__doc__ or "").rstrip("."))
-            step()
-
-    def _see(self, name: str, value: object, holds: bool) -> None:
-        self.checks.append(Check(name, str(value), holds))
+            self._take(step)
 
     def _options(self) -> list[str]:
         volumes = [f"--volume=chorus-{name}:/{name}" for name in ("data", "cache", "voices")]

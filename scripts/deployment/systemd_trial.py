@@ -20,6 +20,7 @@ from balancer.host.processes import free_port
 from balancer.runtime.repository import REPOSITORY
 from scripts.deployment.bare_root import BootedRoot, RootError, booted, make_root
 from scripts.deployment.steady_load import KEY, Tally, bearer, in_flight, speak, steady_load, until
+from scripts.deployment.trial import Trial
 from scripts.support.check import Check
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, table
@@ -38,25 +39,21 @@ BROKEN_BALANCER = ("balancer/process.py", FAULT.format(condition="sys.argv[0].en
 FAULTY_SETTING = "CHORUS_SLOTS=none"
 
 
-class SystemdTrial:
+class SystemdTrial(Trial):
     """The steps on one booted root, and what was seen at each."""
 
     def __init__(self, host: BootedRoot, port: int) -> None:
+        super().__init__()
         self._host = host
         self._url = f"http://127.0.0.1:{port}"
         self._port = port
-        self.checks: list[Check] = []
 
     def run(self, *, upgrades: bool) -> None:
         """Every step in turn. Raises CalledProcessError where a step cannot be taken."""
         first = (self._install, self._speak, self._security, self._faulty_setting, self._drain)
         second = (self._upgrade, self._broken_worker, self._broken_balancer) if upgrades else ()
         for step in (*first, *second, self._kill, self._stop, self._uninstall):
-            report_progress((step.__doc__ or "").rstrip("."))
-            step()
-
-    def _see(self, name: str, value: object, holds: bool) -> None:
-        self.checks.append(Check(name, str(value), holds))
+            self._take(step)
 
     def _install(self) -> None:
         """Installing."""

@@ -24,6 +24,11 @@ def mib(size: float) -> str:
     return f"{size / 2**20:,.0f} MiB"
 
 
+def milliseconds(seconds: float | None) -> str:
+    """A duration such as `250 ms`; `none` if there is none."""
+    return "none" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
 def median_text(values: Sequence[float], digits: int, unit: str = "") -> str:
     """The median and, if there are several values, all of them: `2.00 s (1.00, 3.00)`."""
     listed = f" ({', '.join(f'{value:.{digits}f}' for value in values)})" if len(values) > 1 else ""
