@@ -13,7 +13,7 @@ import httpx
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
-from balancer.capacity.step import Sample, Totals
+from balancer.capacity.step import Sample, StepTotals
 from balancer.capacity.study import HostFacts
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -25,7 +25,7 @@ SUMS = {
     "balancer_cpu_seconds": ("process_cpu_seconds_total", {}),
     "cache_hits": ("chorus_cache_total", {"outcome": "hit"}),
 }
-"""The metric and the labels of each field of `Totals`."""
+"""The metric and the labels of each field of `StepTotals`."""
 
 
 class Observer:
@@ -74,7 +74,7 @@ class Observer:
             host_cpu=host_cpu,
         )
 
-    async def totals(self) -> Totals | None:
+    async def totals(self) -> StepTotals | None:
         """The sums of the server's counters."""
         try:
             response = await self._http.get("/metrics")
@@ -88,7 +88,7 @@ class Observer:
                 for field, (name, labels) in SUMS.items():
                     if sample.name == name and labels.items() <= sample.labels.items():
                         sums[field] += sample.value
-        return Totals(**sums)
+        return StepTotals(**sums)
 
     async def _health(self) -> Mapping[str, Any] | None:
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from balancer.capacity.costs import SAFETY_SHARE
 from balancer.capacity.service_model import ServiceModel
 from balancer.capacity.simulated_host import HostSize
-from balancer.capacity.simulation import Fleet, SimulatedText
+from balancer.capacity.simulation import SimulatedFleet, SimulatedText
 from balancer.capacity.study import HostFacts
 from balancer.capacity.target import Target
 
@@ -53,13 +53,13 @@ class Planner:
 
         It is simulated with the requests that the sweep sends.
         """
-        knee = Fleet(self.model, self.host.size).replayed_knee(self.texts, self.target, step_seconds, seed)
+        knee = SimulatedFleet(self.model, self.host.size).replayed_knee(self.texts, self.target, step_seconds, seed)
         return None if knee is None else knee.rate
 
     def plan(self, cpus: int, hosts: int = 1) -> PlannedHosts | None:
         """What hosts with so many CPUs carry; None if they do not keep the target even without a load."""
         size = self.size_of(cpus)
-        fleet = Fleet(self.model, size, hosts)
+        fleet = SimulatedFleet(self.model, size, hosts)
         requests = min(MAX_REQUESTS, max(MIN_REQUESTS, REQUESTS_PER_SLOT * size.all_slots * hosts))
         knee = fleet.knee(self.texts, self.target, requests=requests, precision=0.03)
         return None if knee is None else PlannedHosts(cpus, size, hosts, knee.rate, knee.short_p95)

@@ -41,7 +41,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Plan:
+class CapacityPlan:
     """Other hosts and counts of hosts, on paper."""
 
     comparison: Comparison | None
@@ -56,7 +56,7 @@ def yield_of(study: Study) -> Yield | None:
     return Yield(knee.offered_rate, knee.audio_seconds / knee.answered, knee.characters / knee.answered)
 
 
-def figures(study: Study, prices: Prices, plan: Plan | None) -> dict[str, Any]:
+def figures(study: Study, prices: Prices, plan: CapacityPlan | None) -> dict[str, Any]:
     """The result as JSON has it."""
     result: dict[str, Any] = {
         "begun_at": study.begun_at.isoformat(),
@@ -102,7 +102,7 @@ def figures(study: Study, prices: Prices, plan: Plan | None) -> dict[str, Any]:
     return result
 
 
-def page(study: Study, prices: Prices, plan: Plan | None) -> str:
+def page(study: Study, prices: Prices, plan: CapacityPlan | None) -> str:
     """The HTML file."""
     host = study.host
     parts = [
@@ -264,7 +264,7 @@ def _steps(study: Study) -> str:
     return "<h2>All steps</h2>" + _table(head, rows)
 
 
-def _plan(study: Study, prices: Prices, plan: Plan) -> str:
+def _plan(study: Study, prices: Prices, plan: CapacityPlan) -> str:
     text = "<h2>Other hosts, simulated</h2>"
     if plan.comparison is not None:
         text += (

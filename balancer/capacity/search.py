@@ -10,7 +10,7 @@ LOWEST_SHARE = 64
 
 
 @dataclass(frozen=True)
-class Trial:
+class TriedRate:
     """One rate that was tried."""
 
     rate: float
@@ -28,19 +28,19 @@ class Search:
     start: float
     factor: float = 1.5
     precision: float = 0.05
-    max_trials: int = 24
+    max_rates: int = 24
 
-    def knee(self, trials: Sequence[Trial]) -> float | None:
+    def knee(self, tried: Sequence[TriedRate]) -> float | None:
         """The highest rate that held, below all that did not; None if none has."""
-        broken = min((trial.rate for trial in trials if not trial.held), default=float("inf"))
-        return max((trial.rate for trial in trials if trial.held and trial.rate < broken), default=None)
+        broken = min((each.rate for each in tried if not each.held), default=float("inf"))
+        return max((each.rate for each in tried if each.held and each.rate < broken), default=None)
 
-    def next_rate(self, trials: Sequence[Trial]) -> float | None:
+    def next_rate(self, tried: Sequence[TriedRate]) -> float | None:
         """The rate to try next; None once the knee is found, or cannot be."""
-        if len(trials) >= self.max_trials:
+        if len(tried) >= self.max_rates:
             return None
-        broken = min((trial.rate for trial in trials if not trial.held), default=None)
-        held = self.knee(trials)
+        broken = min((each.rate for each in tried if not each.held), default=None)
+        held = self.knee(tried)
         if broken is None:
             return self.start if held is None else held * self.factor
         if held is None:

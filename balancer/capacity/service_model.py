@@ -11,18 +11,14 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
-from balancer.capacity.step import Totals
+from balancer.capacity.step import StepTotals
+from balancer.host.conditions import FrozenModel
 
 Floats = NDArray[np.float64]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Level(_Frozen):
+class Level(FrozenModel):
     """Texts of one segment, of which so many were always under way (a closed loop)."""
 
     clients: int
@@ -32,7 +28,7 @@ class Level(_Frozen):
     latencies: tuple[float, ...]
     """Of each request, in seconds."""
     audio_seconds: float
-    totals: Totals
+    totals: StepTotals
 
     @property
     def service(self) -> float:
@@ -51,7 +47,7 @@ class Level(_Frozen):
         return max(0.0, float(np.mean(self.latencies)) - queue - self.service)
 
 
-class ServiceModel(_Frozen):
+class ServiceModel(FrozenModel):
     """The times of one host, all of whose slots are equal. Seconds."""
 
     base: float

@@ -12,7 +12,7 @@ from random import Random
 import numpy as np
 
 from balancer.capacity.routing import LeastConnections, Router
-from balancer.capacity.search import Search, Trial
+from balancer.capacity.search import Search, TriedRate
 from balancer.capacity.service_model import ServiceModel
 from balancer.capacity.simulated_host import TOLERANCE, HostSize, SimulatedHost, SimulatedRequest
 from balancer.capacity.target import Target
@@ -56,7 +56,7 @@ class Simulated:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class SimulatedFleet:
     """Hosts of one size, all with the times of one model, behind a load balancer."""
 
     model: ServiceModel
@@ -141,12 +141,12 @@ class Fleet:
 
 
 def _search(search: Search, try_rate: Callable[[float], tuple[Simulated, bool]]) -> Simulated | None:
-    trials, tried = list[Trial](), dict[float, Simulated]()
-    while (rate := search.next_rate(trials)) is not None:
-        tried[rate], held = try_rate(rate)
-        trials.append(Trial(rate, held))
-    knee = search.knee(trials)
-    return None if knee is None else tried[knee]
+    tried, simulated = list[TriedRate](), dict[float, Simulated]()
+    while (rate := search.next_rate(tried)) is not None:
+        simulated[rate], held = try_rate(rate)
+        tried.append(TriedRate(rate, held))
+    knee = search.knee(tried)
+    return None if knee is None else simulated[knee]
 
 
 def least_busy(hosts: Sequence[SimulatedHost]) -> Router:

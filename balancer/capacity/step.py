@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from balancer.host.conditions import FrozenModel
 from balancer.load.driver import RequestRecord
 from balancer.load.summary import Percentiles
 
@@ -17,11 +17,7 @@ MIN_FOR_GROWTH = 10
 """Requests in each part, without which nothing is said of growth."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Spread(_Frozen):
+class Spread(FrozenModel):
     """Percentiles of a duration, in seconds."""
 
     p50: float
@@ -37,7 +33,7 @@ class Spread(_Frozen):
         return cls(p50=found.p50, p90=found.p90, p95=found.p95, p99=found.p99, max=found.max)
 
 
-class Sample(_Frozen):
+class Sample(FrozenModel):
     """The server at one moment of a step. None: it does not say."""
 
     at: float
@@ -53,7 +49,7 @@ class Sample(_Frozen):
     """Share of the host's CPUs that is busy, in [0, 1], this client included; None if the server is elsewhere."""
 
 
-class Totals(_Frozen):
+class StepTotals(FrozenModel):
     """The server's counters, as sums since its start, or as the difference of two such."""
 
     utterances: float = 0.0
@@ -64,12 +60,12 @@ class Totals(_Frozen):
     cache_hits: float = 0.0
     """Requests that were answered from the cache."""
 
-    def since(self, earlier: Totals) -> Totals:
+    def since(self, earlier: StepTotals) -> StepTotals:
         """The difference."""
-        return Totals(**{name: getattr(self, name) - getattr(earlier, name) for name in Totals.model_fields})
+        return StepTotals(**{name: getattr(self, name) - getattr(earlier, name) for name in StepTotals.model_fields})
 
 
-class Step(_Frozen):
+class Step(FrozenModel):
     """One rate of requests, and how the server answered them.
 
     Latencies count from the time at which a request was due, so they include the wait behind others that stall. A
@@ -96,7 +92,7 @@ class Step(_Frozen):
     """Of the texts that were answered."""
     lag: float
     """How late this client sent its requests, p99 in seconds."""
-    totals: Totals | None
+    totals: StepTotals | None
     """None if the server does not say."""
     samples: tuple[Sample, ...] = ()
 
@@ -123,7 +119,7 @@ class Step(_Frozen):
         records: Sequence[RequestRecord],
         ages: Sequence[float],
         *,
-        totals: Totals | None = None,
+        totals: StepTotals | None = None,
         samples: Sequence[Sample] = (),
     ) -> Self:
         """Summarise the records of a step; `ages` are those of the requests without an answer."""

@@ -5,24 +5,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
-from balancer.capacity.search import Search, Trial
+from balancer.capacity.search import Search, TriedRate
 from balancer.capacity.service_model import Level, ServiceModel
 from balancer.capacity.simulated_host import HostSize
 from balancer.capacity.step import Step
 from balancer.capacity.target import Target
+from balancer.host.conditions import Conditions, FrozenModel
 
 
 class StudyError(ValueError):
     """A file with a study cannot be read, or does not fit; the message says why."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Conditions(_Frozen):
+class StudyConditions(Conditions):
     """What is measured, and how. A study goes on under the same conditions only."""
 
     url: str
@@ -33,12 +30,8 @@ class Conditions(_Frozen):
     voice: str | None
     seed: int
 
-    def differences(self, other: Conditions) -> tuple[str, ...]:
-        """The names of the conditions that are different in `other`."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
 
-
-class HostFacts(_Frozen):
+class HostFacts(FrozenModel):
     """The measured server and its machine."""
 
     engine: str
@@ -55,11 +48,11 @@ class HostFacts(_Frozen):
         return HostSize(self.workers, max(1, self.slots // self.workers))
 
 
-class Study(_Frozen):
+class Study(FrozenModel):
     """The measurements of one server so far."""
 
     begun_at: AwareDatetime
-    conditions: Conditions
+    conditions: StudyConditions
     host: HostFacts
     levels: tuple[Level, ...] = ()
     balancer_seconds: float | None = None
@@ -71,14 +64,14 @@ class Study(_Frozen):
     """Whether the knee has been found."""
 
     @property
-    def trials(self) -> list[Trial]:
+    def tried_rates(self) -> list[TriedRate]:
         """The steps as the search sees them."""
-        return [Trial(step.rate, not self.conditions.target.broken_by(step)) for step in self.steps]
+        return [TriedRate(step.rate, not self.conditions.target.broken_by(step)) for step in self.steps]
 
     @property
     def knee(self) -> Step | None:
         """The step of the highest rate that kept the target; None if none has."""
-        rate = Search(1.0).knee(self.trials)
+        rate = Search(1.0).knee(self.tried_rates)
         return next((step for step in self.steps if step.rate == rate), None)
 
     @property

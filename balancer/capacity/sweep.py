@@ -12,7 +12,7 @@ from functools import cache
 from balancer.capacity.observer import Observer
 from balancer.capacity.search import Search
 from balancer.capacity.service_model import Level
-from balancer.capacity.simulation import Fleet, SimulatedText
+from balancer.capacity.simulation import SimulatedFleet, SimulatedText
 from balancer.capacity.step import Sample, Step
 from balancer.capacity.study import Study
 from balancer.load.arrivals import poisson
@@ -142,7 +142,7 @@ class Sweep:
         # A run that goes on begins where the earlier one began.
         start = self._study.steps[0].rate if self._study.steps else self._start_rate or self._expected_start()
         search = Search(start)
-        while (rate := search.next_rate(self._study.trials)) is not None:
+        while (rate := search.next_rate(self._study.tried_rates)) is not None:
             self._check_time(conditions.step_seconds + (conditions.target.p95 or 0.0))
             await self._settle()
             step = await self._step(rate)
@@ -158,7 +158,7 @@ class Sweep:
         if model is None:
             return 1.0
         texts = simulated_texts(self._source(), self._study.conditions.seed, self._study.host.engine)
-        return START_SHARE * Fleet(model, self._study.host.size).limit(texts)
+        return START_SHARE * SimulatedFleet(model, self._study.host.size).limit(texts)
 
     async def _step(self, rate: float) -> Step:
         conditions = self._study.conditions

@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 import re
 
-from pydantic import BaseModel, ConfigDict
-
 from balancer.capacity.step import Step
+from balancer.host.conditions import FrozenModel
 
 RISE_SHARE = 0.25
 """A step whose latencies rise by this share of the limit while it lasts is not steady: its queue grows."""
 
 
-class Target(BaseModel):
+class Target(FrozenModel):
     """The limits that a rate of requests has to keep. None: no limit.
 
     With `first_sound` or `gaps`, the requests are streamed, and `p95` counts to the end of the stream.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     p95: float | None = None
     """Seconds until the complete answer, for 95 of 100 requests."""

@@ -16,8 +16,8 @@ from rich.table import Table
 
 from balancer.capacity.observer import Observer
 from balancer.capacity.plan import SIZES, PlannedHosts, Planner
-from balancer.capacity.report import Comparison, Plan, Prices, figures, page, yield_of
-from balancer.capacity.study import Conditions, Study, StudyError
+from balancer.capacity.report import CapacityPlan, Comparison, Prices, figures, page, yield_of
+from balancer.capacity.study import Study, StudyConditions, StudyError
 from balancer.capacity.sweep import OutOfTimeError, Sweep, simulated_texts
 from balancer.capacity.target import Target, parse_seconds
 from balancer.cli.console import EXIT_UNREACHABLE, LOCAL_URL, ApiKey, Url, fail, tell
@@ -107,7 +107,7 @@ def capacity(
     if target == Target():
         target = Target(p95=DEFAULT_P95)
     source, texts_name = _texts(texts, seed)
-    conditions = Conditions(url=url, target=target, step_seconds=step, texts=texts_name, voice=voice, seed=seed)
+    conditions = StudyConditions(url=url, target=target, step_seconds=step, texts=texts_name, voice=voice, seed=seed)
     file = output.with_suffix(".json")
     raise_descriptor_limit()
     try:
@@ -142,7 +142,7 @@ def _texts(file: Path | None, seed: int) -> tuple[Callable[[], TextSource], str]
     return (lambda: TextLines(lines)), f"{file.name}, {hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
 
-def _earlier(file: Path, conditions: Conditions) -> Study:
+def _earlier(file: Path, conditions: StudyConditions) -> Study:
     """The study in a file. Raises StudyError if it is of other conditions."""
     study = Study.load(file)
     if names := study.conditions.differences(conditions):
@@ -151,7 +151,7 @@ def _earlier(file: Path, conditions: Conditions) -> Study:
 
 
 async def _measure(
-    conditions: Conditions,
+    conditions: StudyConditions,
     source: Callable[[], TextSource],
     file: Path,
     study: Study | None,
@@ -185,7 +185,7 @@ async def _measure(
             return kept
 
 
-async def _check_ready(conditions: Conditions, api_key: str) -> None:
+async def _check_ready(conditions: StudyConditions, api_key: str) -> None:
     async with SpeechClient(
         conditions.url, voice=None, audio_format="wav", api_key=api_key or None, timeout=10.0
     ) as client:
@@ -194,7 +194,7 @@ async def _check_ready(conditions: Conditions, api_key: str) -> None:
 
 def _plan(
     study: Study, source: Callable[[], TextSource], prices: Prices, cpus: list[int] | tuple[int, ...], hosts: int | None
-) -> Plan:
+) -> CapacityPlan:
     """What hosts of other sizes carry, alone or as many as the load takes."""
     model = study.model
     if model is None:
@@ -204,7 +204,7 @@ def _plan(
     simulated = planner.simulated_knee(study.conditions.step_seconds, study.conditions.seed)
     comparison = None if simulated is None or study.knee is None else Comparison(study.knee.rate, simulated)
     rows = [row for size in cpus if (row := _planned(planner, size, prices, hosts, tell)) is not None]
-    return Plan(comparison, tuple(rows))
+    return CapacityPlan(comparison, tuple(rows))
 
 
 def _planned(
@@ -218,7 +218,7 @@ def _planned(
     return planner.plan(cpus, hosts or 1)
 
 
-def _print(study: Study, prices: Prices, plan: Plan | None) -> None:
+def _print(study: Study, prices: Prices, plan: CapacityPlan | None) -> None:
     console = Console()
     table = Table("measured", "", title=f"{study.host.engine}, target: {study.conditions.target}", title_justify="left")
     if (made := yield_of(study)) is None:

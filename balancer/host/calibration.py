@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from math import inf
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, Field
 
+from balancer.host.conditions import Conditions, FrozenModel
 from balancer.host.wording import counted
 
 DEFAULT_SLOTS = (1, 2, 4, 8, 16)
@@ -35,11 +36,7 @@ EQUAL_FIRST_SOUND = 1.1
 """Configurations whose first sound takes up to so many times the shortest are equally early: the fastest is best."""
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Conditions(_Frozen):
+class CalibrationConditions(Conditions):
     """The conditions that a calibration was measured under; it is valid under the same ones only."""
 
     engine: str
@@ -52,10 +49,6 @@ class Conditions(_Frozen):
     quota: float | None
     """CPUs of the cgroup quota, if it is the tighter limit."""
 
-    def differences(self, other: Conditions) -> tuple[str, ...]:
-        """Returns the names of the conditions that are different in `other`."""
-        return tuple(name for name in type(self).model_fields if getattr(self, name) != getattr(other, name))
-
     @property
     def file_stem(self) -> str:
         """The name, without suffix, of the file of a calibration under these conditions."""
@@ -67,7 +60,7 @@ class Conditions(_Frozen):
         return f"{re.sub(r'[^a-z0-9-]+', '_', self.engine)}."
 
 
-class Measurement(_Frozen):
+class Measurement(FrozenModel):
     """All workers of one configuration, synthesizing at once with every slot in use."""
 
     threads: int = Field(ge=1)
@@ -98,10 +91,10 @@ class Measurement(_Frozen):
         return f"{counted(self.workers, 'worker')} of {worker}: {self.speed:.3g} audio seconds per second{first}"
 
 
-class Calibration(_Frozen):
+class Calibration(FrozenModel):
     """The measurements under one set of conditions."""
 
-    conditions: Conditions
+    conditions: CalibrationConditions
     measured_at: AwareDatetime
     measurements: tuple[Measurement, ...] = Field(min_length=1)
     objective: Objective = Objective.THROUGHPUT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from balancer.host.calibration import Calibration, Conditions
+from balancer.host.calibration import Calibration, CalibrationConditions
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def save(calibration: Calibration, cache_dir: Path) -> Path:
 
 
 def find_calibration(
-    conditions: Conditions, cache_dir: Path, fingerprint: Callable[[], str]
+    conditions: CalibrationConditions, cache_dir: Path, fingerprint: Callable[[], str]
 ) -> tuple[Calibration | None, str | None]:
     """Returns the calibration under these conditions, or else None and a sentence on how the existing ones differ.
 

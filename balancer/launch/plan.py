@@ -8,7 +8,7 @@ from pathlib import Path
 
 from balancer.cache.weights_fingerprint import weights_fingerprint
 from balancer.cpu_lists import LayoutError, parse_cores
-from balancer.host.calibration import Conditions
+from balancer.host.calibration import CalibrationConditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, find_calibration
 from balancer.host.cpu_budget import CpuBudget, Host
 from balancer.host.layout import Layout, plan_layout
@@ -54,10 +54,10 @@ def choose_layout(settings: Settings) -> Layout:
     return layout if remark is None else replace(layout, reasons=(*layout.reasons, remark))
 
 
-def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> Conditions:
+def calibration_conditions(settings: Settings, host: Host, weights: str = UNKNOWN_WEIGHTS) -> CalibrationConditions:
     """Returns the conditions under which a calibration of this host with these settings is valid."""
     budget = CpuBudget.of(host)
-    return Conditions(
+    return CalibrationConditions(
         engine=settings.engine_options().label(),
         weights=weights,
         processor=detect_processor().name,

@@ -48,7 +48,7 @@ MAX_WORD_ERROR_RATE = 0.2
 
 
 @dataclass(frozen=True)
-class Plan:
+class LongJobOptions:
     """The job and the kills."""
 
     characters: int
@@ -92,23 +92,27 @@ def main(
     Exit code: 0 passed, 1 a check does not hold, 2 wrong usage.
     """
     interrupt_on_signals()
-    plan = Plan(characters, kills, workers, sample, seed)
+    options = LongJobOptions(characters, kills, workers, sample, seed)
     text = compose(characters, seed)
     segments = [segment.text for segment in split(text, "en", CARDS[ENGINE].segments)]
     try:
         with tempfile.TemporaryDirectory(prefix="chorus-long-") as name:
             report_progress(f"{len(text)} characters, {len(segments)} segments; undisturbed")
-            calm = run(plan, text, segments, Path(name) / "calm", kills=0)
+            calm = run(options, text, segments, Path(name) / "calm", kills=0)
             report_progress(f"the same, killed {kills} times")
-            killed = run(plan, text, segments, Path(name) / "killed", kills=kills)
+            killed = run(options, text, segments, Path(name) / "killed", kills=kills)
     except ServerError as error:
         fail("long_job", error)
     report_progress("recognising a sample of the segments")
-    checks = [*check(plan, segments, calm, killed)]
-    _print(plan, segments, calm, killed, checks)
+    checks = [*check(options, segments, calm, killed)]
+    _print(options, segments, calm, killed, checks)
     if json_file is not None:
         outcomes = {name: asdict(outcome) | {"audio": _digest(outcome)} for name, outcome in _named(calm, killed)}
-        result = {"plan": asdict(plan), "segments": len(segments), "checks": [asdict(one) for one in checks]} | outcomes
+        result = {
+            "plan": asdict(options),
+            "segments": len(segments),
+            "checks": [asdict(one) for one in checks],
+        } | outcomes
         json_file.write_text(json.dumps(result, indent=2), encoding="utf-8")
     if not all(one.holds for one in checks):
         raise typer.Exit(1)
@@ -124,7 +128,7 @@ def compose(characters: int, seed: int) -> str:
     return "\n\n".join(paragraphs)[:characters].rpartition(".")[0] + "."
 
 
-def run(plan: Plan, text: str, segments: list[str], folder: Path, *, kills: int) -> Outcome:
+def run(options: LongJobOptions, text: str, segments: list[str], folder: Path, *, kills: int) -> Outcome:
     """Have the text spoken as one job, by servers that are killed so often. Raises ServerError."""
     folder.mkdir()
     settings: dict[str, object] = {"log_format": "json", "log_text": "true"}
@@ -138,7 +142,7 @@ def run(plan: Plan, text: str, segments: list[str], folder: Path, *, kills: int)
         with start_chorus(
             f"run-{number}",
             engine=ENGINE,
-            workers=plan.workers,
+            workers=options.workers,
             folder=folder,
             settings=settings | {"run_dir": folder / f"run-{number}"},
         ) as server:
@@ -146,7 +150,7 @@ def run(plan: Plan, text: str, segments: list[str], folder: Path, *, kills: int)
             if not job_id:
                 outcome.balancer_bytes, _ = resident_memory(balancer)
                 started = time.perf_counter()
-                job_id = _queue(server, text, plan.seed)
+                job_id = _queue(server, text, options.seed)
             if number < kills:
                 _await(server, job_id, segments_done=len(segments) * (number + 1) // (kills + 1))
                 outcome.balancer_peak = max(outcome.balancer_peak, resident_memory(balancer)[1])
@@ -163,15 +167,15 @@ def run(plan: Plan, text: str, segments: list[str], folder: Path, *, kills: int)
     return outcome
 
 
-def check(plan: Plan, segments: list[str], calm: Outcome, killed: Outcome) -> Iterator[Check]:
+def check(options: LongJobOptions, segments: list[str], calm: Outcome, killed: Outcome) -> Iterator[Check]:
     """What must hold of the two runs."""
     yield Check("the same audio as undisturbed", _digest(killed)[:16], killed.audio == calm.audio)
     pieces = cut(killed.audio)
     yield Check("segments in the audio", f"{len(pieces)} of {len(segments)}", len(pieces) == len(segments))
     yield Check("segments spoken again that were kept", str(killed.repeated), not killed.repeated)
-    extra, most = killed.spoken - len(segments), plan.kills * plan.workers
+    extra, most = killed.spoken - len(segments), options.kills * options.workers
     yield Check("segments spoken twice, as they ended at a kill", f"{extra} (at most {most})", extra <= most)
-    numbers = random.Random(f"sample {plan.seed}").sample(range(min(len(pieces), len(segments))), plan.sample)
+    numbers = random.Random(f"sample {options.seed}").sample(range(min(len(pieces), len(segments))), options.sample)
     counts = [word_errors(segments[number], pieces[number]) for number in numbers]
     rate = sum(count.errors for count in counts) / sum(count.words for count in counts)
     heard = f"{rate:.1%} in {len(numbers)} segments"
@@ -246,8 +250,8 @@ def _named(calm: Outcome, killed: Outcome) -> list[tuple[str, Outcome]]:
     return [("undisturbed", calm), ("killed", killed)]
 
 
-def _print(plan: Plan, segments: list[str], calm: Outcome, killed: Outcome, checks: list[Check]) -> None:
-    title = f"A job of {plan.characters} characters in {len(segments)} segments, killed {plan.kills} times"
+def _print(options: LongJobOptions, segments: list[str], calm: Outcome, killed: Outcome, checks: list[Check]) -> None:
+    title = f"A job of {options.characters} characters in {len(segments)} segments, killed {options.kills} times"
     table = Table("", *(name for name, _ in _named(calm, killed)), title=title, title_justify="left")
     both = [outcome for _, outcome in _named(calm, killed)]
     table.add_row("seconds", *(f"{outcome.seconds:.1f}" for outcome in both))

@@ -34,7 +34,7 @@ KILL = "a host is killed"
 """The only step in which streams may break off."""
 
 
-class Trial:
+class FailoverRun:
     """The three hosts, and what is done to them."""
 
     def __init__(self, hosts: list[Host], proxy: Proxy, redis: Sentinels) -> None:
@@ -86,23 +86,23 @@ class Trial:
         wait_until(lambda: self.redis.failed_over, timeout=SEEN_SECONDS)
 
 
-async def measure_ratio(trial: Trial, client: httpx.AsyncClient, seconds: float) -> float:
+async def measure_ratio(failover: FailoverRun, client: httpx.AsyncClient, seconds: float) -> float:
     """The throughput of three hosts as a multiple of one's, the others draining."""
     slots = WORKERS * CLIENTS_PER_SLOT
-    for host in trial.hosts[1:]:
+    for host in failover.hosts[1:]:
         host.drain()
-    await asyncio.to_thread(trial.await_states, True, False, False)
+    await asyncio.to_thread(failover.await_states, True, False, False)
     one = await speak_at_once(client, slots, seconds, 100_000)
-    for host in trial.hosts[1:]:
+    for host in failover.hosts[1:]:
         host.resume()
-    await asyncio.to_thread(trial.await_states, True, True, True)
-    three = await speak_at_once(client, len(trial.hosts) * slots, seconds, 200_000)
+    await asyncio.to_thread(failover.await_states, True, True, True)
+    three = await speak_at_once(client, len(failover.hosts) * slots, seconds, 200_000)
     report_progress(f"one host: {one:.2f} requests a second; three: {three:.2f}; ratio {three / one:.2f}")
     return three / one
 
 
 async def load_and_break(
-    trial: Trial, client: httpx.AsyncClient, rate: float, seconds: float, listeners: Listeners
+    failover: FailoverRun, client: httpx.AsyncClient, rate: float, seconds: float, listeners: Listeners
 ) -> Outcome:
     """Break one thing after another under load."""
     outcome = Outcome()
@@ -110,10 +110,10 @@ async def load_and_break(
 
     async def break_all() -> None:
         steps: tuple[tuple[str, Callable[[], None]], ...] = (
-            (KILL, trial.lose_a_host),
-            ("a host drains", trial.drain_a_host),
-            ("a host is restarted", trial.restart_a_host),
-            ("Redis fails over", trial.lose_redis),
+            (KILL, failover.lose_a_host),
+            ("a host drains", failover.drain_a_host),
+            ("a host is restarted", failover.restart_a_host),
+            ("Redis fails over", failover.lose_redis),
         )
         for name, step in steps:
             await asyncio.sleep(5.0)
@@ -160,9 +160,9 @@ def main(
             host.start()
             running.callback(host.kill)
         proxy = running.enter_context(start_proxy(folder, [host.url for host in hosts], agent_port))
-        trial = Trial(hosts, proxy, redis)
-        trial.await_states(True, True, True)
-        ratio, outcome, heard = asyncio.run(_try(trial, rate, seconds, ratio_seconds, streams))
+        failover = FailoverRun(hosts, proxy, redis)
+        failover.await_states(True, True, True)
+        ratio, outcome, heard = asyncio.run(_try(failover, rate, seconds, ratio_seconds, streams))
     report_progress(
         f"{outcome.requests} requests, {outcome.failures.total()} failed {dict(outcome.failures) or ''}; "
         f"{outcome.jobs_accepted} jobs accepted in {outcome.job_tries} tries, {outcome.jobs_done} done"
@@ -183,13 +183,13 @@ def main(
 
 
 async def _try(
-    trial: Trial, rate: float, seconds: float, ratio_seconds: float, streams: int
+    failover: FailoverRun, rate: float, seconds: float, ratio_seconds: float, streams: int
 ) -> tuple[float | None, Outcome, Heard]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=trial.proxy.url, timeout=60, limits=limits, trust_env=False) as client:
-        ratio = await measure_ratio(trial, client, ratio_seconds) if ratio_seconds else None
+    async with httpx.AsyncClient(base_url=failover.proxy.url, timeout=60, limits=limits, trust_env=False) as client:
+        ratio = await measure_ratio(failover, client, ratio_seconds) if ratio_seconds else None
         listeners = Listeners(client, await hear_undisturbed(client, texts(streams)))
-        return ratio, await load_and_break(trial, client, rate, seconds, listeners), listeners.heard
+        return ratio, await load_and_break(failover, client, rate, seconds, listeners), listeners.heard
 
 
 if __name__ == "__main__":

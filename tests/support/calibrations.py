@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from balancer.host.calibration import Calibration, Conditions, Measurement
+from balancer.host.calibration import Calibration, CalibrationConditions, Measurement
 
-CONDITIONS = Conditions.model_validate(
+CONDITIONS = CalibrationConditions.model_validate(
     {
         "engine": "turbo, batched, int8",
         "weights": "a digest",

@@ -1,15 +1,15 @@
 import pytest
 
-from balancer.capacity.search import Search, Trial
+from balancer.capacity.search import Search, TriedRate
 
 
 def search(limit: float, **options: float) -> list[float]:
     """The rates that are tried on a server that keeps its target up to a limit."""
-    search, trials = Search(1.0, **options), list[Trial]()  # type: ignore[arg-type]
-    while (rate := search.next_rate(trials)) is not None:
-        trials.append(Trial(rate, rate <= limit))
-    knee = search.knee(trials)
-    return [trial.rate for trial in trials] + ([] if knee is None else [knee])
+    search, tried = Search(1.0, **options), list[TriedRate]()  # type: ignore[arg-type]
+    while (rate := search.next_rate(tried)) is not None:
+        tried.append(TriedRate(rate, rate <= limit))
+    knee = search.knee(tried)
+    return [each.rate for each in tried] + ([] if knee is None else [knee])
 
 
 @pytest.mark.parametrize("limit", [1.0, 7.3, 40.0, 0.21])
@@ -27,4 +27,4 @@ def test_a_server_that_keeps_no_rate_ends_the_search() -> None:
 
 
 def test_a_rate_that_held_above_one_that_broke_does_not_count() -> None:
-    assert Search(1.0).knee([Trial(1.0, True), Trial(2.0, False), Trial(3.0, True)]) == 1.0
+    assert Search(1.0).knee([TriedRate(1.0, True), TriedRate(2.0, False), TriedRate(3.0, True)]) == 1.0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from balancer.capacity.service_model import Level, ServiceModel
-from balancer.capacity.step import Totals
+from balancer.capacity.step import StepTotals
 
 
 def level(clients: int, service: dict[int, float], overhead: float, *, slots_used: float, queue: float = 0.0) -> Level:
@@ -14,7 +14,7 @@ def level(clients: int, service: dict[int, float], overhead: float, *, slots_use
         characters=characters,
         latencies=tuple(time + overhead + queue for time in seconds),
         audio_seconds=0.06 * sum(characters),
-        totals=Totals(utterances=len(service), synthesis_seconds=sum(seconds), queue_seconds=queue * len(service)),
+        totals=StepTotals(utterances=len(service), synthesis_seconds=sum(seconds), queue_seconds=queue * len(service)),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from balancer.host.calibration import Calibration, Conditions
+from balancer.host.calibration import Calibration, CalibrationConditions
 from balancer.host.calibration_store import UNKNOWN_WEIGHTS, calibrations_folder, find_calibration, save
 from tests.support.calibrations import CONDITIONS, calibration, measurement
 
@@ -17,7 +17,7 @@ CURRENT = CONDITIONS.model_copy(update={"weights": UNKNOWN_WEIGHTS})
 
 
 def calibration_under(slots: int = 4, **conditions: Any) -> Calibration:
-    changed = Conditions.model_validate(CONDITIONS.model_dump() | conditions)
+    changed = CalibrationConditions.model_validate(CONDITIONS.model_dump() | conditions)
     return calibration(measurement(1, slots)).model_copy(update={"conditions": changed})
 
 
