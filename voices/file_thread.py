@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 log = logging.getLogger(__name__)
 
 Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class FileThread:
@@ -42,18 +42,14 @@ class FileThread:
                 threading.Thread(target=self._run, name=self._name, daemon=True).start()
                 self._started = True
 
-    def submit(
-        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Future[Result]:
+    def submit(self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs) -> Future[T]:
         """Have the thread call a function. May be called from any thread."""
         self.start()
-        future: Future[Result] = Future()
+        future: Future[T] = Future()
         self._calls.put((future, lambda: function(*args, **kwargs)))
         return future
 
-    async def run(
-        self, function: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
+    async def run(self, function: Callable[Arguments, T], *args: Arguments.args, **kwargs: Arguments.kwargs) -> T:
         """The result of a function that the thread calls. A call that is cancelled while it waits is left out."""
         return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
 

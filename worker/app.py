@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from worker.cards import CARDS
 from worker.contract import MAX_VOICES_REPORTED, Utterance, UtteranceError, WorkerState
-from worker.runner import RefusedError, Run, Runner
+from worker.runner import AcceptedUtterance, RefusedError, Runner
 
 STATUS = {"full": 429, "not_ready": 503, "invalid": 400}
 
@@ -60,12 +60,12 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
     async def synthesize(request: Request) -> Response:
         try:
             utterance = Utterance.model_validate_json(await request.body())
-            run = await runner.submit_when_found(utterance)
+            accepted = await runner.submit_when_found(utterance)
         except ValidationError as error:
             return refusal(UtteranceError(code="invalid", message=str(error)))
         except RefusedError as error:
             return refusal(error.error)
-        return UtteranceResponse(run)
+        return UtteranceResponse(accepted)
 
     async def drain(_: Request) -> Response:
         runner.drain()
@@ -87,18 +87,18 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
 
 
 class UtteranceResponse(StreamingResponse):
-    """Streams the frames of a run, and cancels the run when the connection ends for whatever reason."""
+    """Streams the frames of an utterance, and cancels it when the connection ends for whatever reason."""
 
-    def __init__(self, run: Run) -> None:
-        super().__init__(run.frames(), media_type="application/octet-stream")
-        self._run = run
+    def __init__(self, accepted: AcceptedUtterance) -> None:
+        super().__init__(accepted.frames(), media_type="application/octet-stream")
+        self._accepted = accepted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Stream until the closing frame or until the balancer hangs up."""
         try:
             await super().__call__(scope, receive, send)
         finally:
-            self._run.cancellation.request()
+            self._accepted.cancellation.request()
 
 
 def refusal(error: UtteranceError) -> Response:

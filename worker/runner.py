@@ -36,13 +36,13 @@ from worker.engines.base import (
     CancelledError,
     Engine,
     ModelUnavailableError,
-    Report,
     Samples,
+    TakeReport,
     UnspeakableError,
     VoiceSource,
     VoiceUnusableError,
 )
-from worker.watchdog import Watchdog
+from worker.watchdog import ModelWatchdog
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +76,8 @@ class RefusedError(Exception):
 
 
 @dataclass
-class Run:
-    """One accepted utterance, from its slot to its closing frame."""
+class AcceptedUtterance:
+    """An utterance, from its slot to its closing frame."""
 
     utterance: Utterance
     source: VoiceSource
@@ -108,10 +108,10 @@ class Run:
 
 @dataclass
 class _Synthesis:
-    """A run on the model's thread."""
+    """An accepted utterance on the model's thread."""
 
-    run: Run
-    chunks: Generator[Samples, None, Report]
+    accepted: AcceptedUtterance
+    chunks: Generator[Samples, None, TakeReport]
     started: float = field(default_factory=time.perf_counter)
     samples: int = 0
     """Samples made so far."""
@@ -136,10 +136,10 @@ class Runner:
         self._load = load
         self._voices = voices
         self._crashes = crashes
-        self._watchdog = Watchdog(watchdog_seconds)
+        self._watchdog = ModelWatchdog(watchdog_seconds)
         self._log_text = log_text
-        self._inbox: queue.SimpleQueue[Run] = queue.SimpleQueue()
-        self._runs: dict[str, Run] = {}
+        self._inbox: queue.SimpleQueue[AcceptedUtterance] = queue.SimpleQueue()
+        self._accepted: dict[str, AcceptedUtterance] = {}
         self._prepared: dict[str, VoiceSource] = {}
         self._settled = asyncio.Event()
         self._drained = asyncio.Event()
@@ -169,7 +169,7 @@ class Runner:
         self._draining = True
         if self.phase is Phase.READY:
             self.phase = Phase.DRAINING
-        if not self._runs:
+        if not self._accepted:
             self._drained.set()
 
     @property
@@ -184,7 +184,7 @@ class Runner:
     @property
     def in_flight(self) -> tuple[str, ...]:
         """Ids of the utterances that hold a slot."""
-        return tuple(self._runs)
+        return tuple(self._accepted)
 
     @property
     def slots(self) -> int:
@@ -201,7 +201,7 @@ class Runner:
         """Voices that are prepared, sorted by name."""
         return tuple(sorted(self._prepared))
 
-    async def submit_when_found(self, utterance: Utterance) -> Run:
+    async def submit_when_found(self, utterance: Utterance) -> AcceptedUtterance:
         """The same as `submit`. Waits for the folder of voices only where it is needed: for a new or a cloned voice."""
         source = await self._find_source(utterance.voice)
         if source is None:  # the voice may have been added, or given another clip, since the last scan
@@ -220,22 +220,22 @@ class Runner:
         except (UnknownVoiceError, VoiceError):
             return None
 
-    def submit(self, utterance: Utterance, source: VoiceSource | None = None) -> Run:
+    def submit(self, utterance: Utterance, source: VoiceSource | None = None) -> AcceptedUtterance:
         """Put an utterance into a free slot, or raise RefusedError at once: the only queue is the balancer's.
 
         `source` is the utterance's voice; without it the voice is looked up.
         """
         if self.engine is None or self.phase is not Phase.READY:
             raise RefusedError("not_ready", self.reason or f"the worker is {self.phase}")
-        if utterance.id in self._runs:
+        if utterance.id in self._accepted:
             raise RefusedError("invalid", f"utterance {utterance.id!r} is already in flight")
-        if len(self._runs) >= self.slots:
+        if len(self._accepted) >= self.slots:
             raise RefusedError("full", f"all {self.slots} slots are taken")
         source = self._source(utterance, self.engine, source)
-        run = Run(utterance, source, Cancellation(self._progressed))
-        self._runs[utterance.id] = run
-        self._inbox.put(run)
-        return run
+        accepted = AcceptedUtterance(utterance, source, Cancellation(self._progressed))
+        self._accepted[utterance.id] = accepted
+        self._inbox.put(accepted)
+        return accepted
 
     def _source(self, utterance: Utterance, engine: Engine, source: VoiceSource | None) -> VoiceSource:
         card = engine.card
@@ -284,8 +284,8 @@ class Runner:
         active: list[_Synthesis] = []
         while True:
             while len(active) < engine.slots and (not active or not self._inbox.empty()):
-                run = self._inbox.get()
-                active.append(_Synthesis(run, self._chunks(engine, run)))
+                accepted = self._inbox.get()
+                active.append(_Synthesis(accepted, self._chunks(engine, accepted)))
             # One chunk each in turn: an engine with several slots makes progress on all of them with each chunk.
             active = [synthesis for synthesis in active if self._advance(engine, synthesis)]
             if not active:
@@ -318,29 +318,29 @@ class Runner:
             engine.prepare(source)
             self._prepared[source.voice.name] = source
 
-    def _chunks(self, engine: Engine, run: Run) -> Generator[Samples, None, Report]:
-        run.cancellation.check()
-        self._prepare(engine, run.source)
-        chunks = iter(engine.synthesize(run.utterance, run.source, run.cancellation))
+    def _chunks(self, engine: Engine, accepted: AcceptedUtterance) -> Generator[Samples, None, TakeReport]:
+        accepted.cancellation.check()
+        self._prepare(engine, accepted.source)
+        chunks = iter(engine.synthesize(accepted.utterance, accepted.source, accepted.cancellation))
         while True:
             try:
                 chunk = next(chunks)
             except StopIteration as end:
-                return end.value or Report()
+                return end.value or TakeReport()
             yield chunk
-            run.cancellation.check()
+            accepted.cancellation.check()
 
     def _advance(self, engine: Engine, synthesis: _Synthesis) -> bool:
         """Make the next chunk; returns whether the utterance goes on."""
-        run = synthesis.run
+        accepted = synthesis.accepted
         outcome, error = "ok", None
-        report = Report()
-        utterance_id = run.utterance.id
+        report = TakeReport()
+        utterance_id = accepted.utterance.id
         try:
             chunk = next(synthesis.chunks)
             if len(chunk):
                 synthesis.samples += len(chunk)
-                self._call_on_loop(run.put_audio, to_pcm(chunk))
+                self._call_on_loop(accepted.put_audio, to_pcm(chunk))
             return True
         except StopIteration as end:
             report = end.value
@@ -349,7 +349,7 @@ class Runner:
         except UnspeakableError as unspeakable:
             outcome, error = "unspeakable", _error(utterance_id, "unspeakable", str(unspeakable))
         except VoiceUnusableError as unusable:
-            message = f"voice {run.source.voice.name!r} cannot be used: {unusable}"
+            message = f"voice {accepted.source.voice.name!r} cannot be used: {unusable}"
             outcome, error = "invalid", _error(utterance_id, "invalid", message)
         except Exception as failure:
             code = failure_code(failure)
@@ -357,29 +357,29 @@ class Runner:
             if code == EXHAUSTED:
                 # Its frames hold what the engine had allocated, and logging needs memory as well.
                 traceback.clear_frames(failure.__traceback__)
-            log.error("the engine failed", exc_info=failure, extra={"fields": run.ids})
+            log.error("the engine failed", exc_info=failure, extra={"fields": accepted.ids})
         seconds = time.perf_counter() - synthesis.started
         audio_seconds = synthesis.samples / engine.card.sample_rate
-        self._log(run, outcome, seconds, audio_seconds)
+        self._log(accepted, outcome, seconds, audio_seconds)
         if outcome == "ok":
-            self._call_on_loop(self._finish, run, synthesis.samples, seconds, audio_seconds / seconds, report)
+            self._call_on_loop(self._finish, accepted, synthesis.samples, seconds, audio_seconds / seconds, report)
         else:
-            self._call_on_loop(self._close, run, error)
+            self._call_on_loop(self._close, accepted, error)
         return False
 
     def _progressed(self) -> None:
         self.progress += 1
         self._watchdog.progressed()
 
-    def _log(self, run: Run, outcome: str, seconds: float, audio_seconds: float) -> None:
-        fields = run.ids | {
-            "voice": run.utterance.voice,
-            "characters": len(run.utterance.text),
+    def _log(self, accepted: AcceptedUtterance, outcome: str, seconds: float, audio_seconds: float) -> None:
+        fields = accepted.ids | {
+            "voice": accepted.utterance.voice,
+            "characters": len(accepted.utterance.text),
             "seconds": round(seconds, 4),
             "audio_seconds": round(audio_seconds, 3),
         }
         if self._log_text:
-            fields["text"] = run.utterance.text
+            fields["text"] = accepted.utterance.text
         log.info("utterance %s", outcome, extra={"fields": fields})
 
     def _call_on_loop(self, callback: Callable[..., None], *arguments: object) -> None:
@@ -409,30 +409,32 @@ class Runner:
         self.phase, self.reason = Phase.FAILED, reason
         self._settled.set()
 
-    def _finish(self, run: Run, samples: int, seconds: float, speed: float, report: Report) -> None:
+    def _finish(
+        self, accepted: AcceptedUtterance, samples: int, seconds: float, speed: float, report: TakeReport
+    ) -> None:
         self.done += 1
         self.retakes.update(report.discarded)
         if report.flaw is not None:
             self.flawed[report.flaw] += 1
         self.speed = speed if self.speed is None else self.speed + SPEED_SMOOTHING * (speed - self.speed)
-        self._release(run)
+        self._release(accepted)
         end = EndOfUtterance(
-            id=run.utterance.id,
+            id=accepted.utterance.id,
             samples=samples,
             compute_seconds=seconds,
             retakes=len(report.discarded),
             flaw=report.flaw,
         )
-        run.put(FrameKind.END, end.model_dump_json().encode())
+        accepted.put(FrameKind.END, end.model_dump_json().encode())
 
-    def _close(self, run: Run, error: UtteranceError | None) -> None:
-        self._release(run)
+    def _close(self, accepted: AcceptedUtterance, error: UtteranceError | None) -> None:
+        self._release(accepted)
         if error is not None:
-            run.put(FrameKind.ERROR, error.model_dump_json().encode())
+            accepted.put(FrameKind.ERROR, error.model_dump_json().encode())
 
-    def _release(self, run: Run) -> None:
-        del self._runs[run.utterance.id]
-        if self.phase is Phase.DRAINING and not self._runs:
+    def _release(self, accepted: AcceptedUtterance) -> None:
+        del self._accepted[accepted.utterance.id]
+        if self.phase is Phase.DRAINING and not self._accepted:
             self._drained.set()
 
 

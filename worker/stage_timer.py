@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, TypeVar
 
 Step = TypeVar("Step")
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 
 class StageTimer:
@@ -34,14 +34,14 @@ class StageTimer:
         finally:
             self._switch_to(outer)
 
-    def steps(self, stage: str, steps: Generator[Step, None, Result]) -> Generator[Step, None, Result]:
+    def steps(self, stage: str, steps: Generator[Step, None, T]) -> Generator[Step, None, T]:
         """The same generator; its steps are counted as `stage`, the time between its steps is not."""
         while True:
             with self(stage):
                 try:
                     step = next(steps)
                 except StopIteration as end:
-                    result: Result = end.value
+                    result: T = end.value
                     return result
             yield step
 

@@ -13,7 +13,7 @@ MIN_RESET_SECONDS = 1.0
 """The timer is reset at most this often: each reset ends a thread and starts another."""
 
 
-class Watchdog:
+class ModelWatchdog:
     """Ends the process after `seconds` without progress; 0: never. Only the model's thread may call it."""
 
     def __init__(self, seconds: float) -> None:

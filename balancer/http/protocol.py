@@ -45,7 +45,7 @@ _DISCARD_UNSENT = struct.pack("ii", 1, 0)
 """Linux's `struct linger`, with which a close frees what the kernel still holds to be sent."""
 
 
-class Phase(Enum):
+class ConnectionState(Enum):
     """What a connection does."""
 
     WAITING = auto()
@@ -63,7 +63,7 @@ class Phase(Enum):
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """uvicorn's protocol with limits. The phases of a connection and their time limits are here."""
+    """uvicorn's protocol with limits. The states of a connection and their time limits are here."""
 
     cycle: Exchange
 
@@ -96,9 +96,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._connections = connections
         self._settings = connections.settings
         self._reader = RequestReader(self._settings)
-        self._phase = Phase.WAITING
+        self._state = ConnectionState.WAITING
         self._deadline = inf
-        """When this phase has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
+        """When this state has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
         self._buffer = bytearray()
         """An incomplete head; or what came behind the head that waits, or behind a request that runs."""
         self._head = b""
@@ -155,17 +155,17 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Receive a head or a body, or keep the bytes for later."""
-        match self._phase:
-            case Phase.WAITING | Phase.HEAD:
+        match self._state:
+            case ConnectionState.WAITING | ConnectionState.HEAD:
                 self._receive_head(data)
-            case Phase.READY:
+            case ConnectionState.READY:
                 self._buffer += data
                 self.flow.pause_reading()
-            case Phase.BODY:
+            case ConnectionState.BODY:
                 self._receive_body(data)
-            case Phase.ANSWERING:
+            case ConnectionState.ANSWERING:
                 self._keep(data)
-            case Phase.CLOSING:
+            case ConnectionState.CLOSING:
                 self._discarded_bytes += len(data)
                 if self._discarded_bytes > MAX_DISCARDED_BYTES:
                     self.transport.abort()
@@ -175,7 +175,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _receive_head(self, data: bytes) -> None:
         received: bytes | bytearray = data
         searched = 0
-        if self._phase is Phase.HEAD:
+        if self._state is ConnectionState.HEAD:
             searched = max(0, len(self._buffer) - 2)
             self._buffer += data
             received = self._buffer
@@ -187,21 +187,21 @@ class HttpProtocol(HttpToolsProtocol):
         try:
             if (end := find_end(received, searched)) < 0:
                 check_beginning(received, self._settings)
-                if self._phase is Phase.WAITING:
+                if self._state is ConnectionState.WAITING:
                     self._buffer += received
-                    self._enter(Phase.HEAD, self._settings.head_seconds if self._answered else None)
+                    self._enter(ConnectionState.HEAD, self._settings.head_seconds if self._answered else None)
                 return
         except ChorusError as error:
             self._refuse(error)
             return
         self._head, self._buffer = bytes(received[:end]), bytearray(received[end:])
         self._connections.end_waiting(self)
-        self._enter(Phase.READY)
+        self._enter(ConnectionState.READY)
         self._connections.turns.take(share_of(self.address), self._read_head)
 
     def _read_head(self) -> None:
         """Read the head that waits, unless the client has left meanwhile."""
-        if self._phase is not Phase.READY or self.transport.is_closing():
+        if self._state is not ConnectionState.READY or self.transport.is_closing():
             return
         rest = bytes(self._buffer)
         self._buffer.clear()
@@ -245,7 +245,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._end_body()
         else:
             self._body_deadline.start(self.loop.time())
-            self._enter(Phase.BODY)
+            self._enter(ConnectionState.BODY)
         self._start_asgi_task(self.cycle, self.app)
 
     def _receive_body(self, data: bytes) -> None:
@@ -269,13 +269,13 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _end_body(self) -> None:
         """The request has been received to its end."""
-        self._enter(Phase.ANSWERING)
+        self._enter(ConnectionState.ANSWERING)
         self.cycle.more_body = False
         self.cycle.message_event.set()
 
     def _give_up_body(self, error: ChorusError) -> None:
         """Receive no more of the body; the application answers, and the connection closes."""
-        self._enter(Phase.ANSWERING)
+        self._enter(ConnectionState.ANSWERING)
         self._discard_rest()
         self.cycle.fail(error)
 
@@ -298,11 +298,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with the next request."""
         self.server_state.total_requests += 1
-        if self._phase is Phase.CLOSING or self.transport.is_closing():
+        if self._state is ConnectionState.CLOSING or self.transport.is_closing():
             return
         self.flow.resume_reading()
         self._connections.begin_waiting(self)
-        self._enter(Phase.WAITING, self._settings.keep_alive_seconds)
+        self._enter(ConnectionState.WAITING, self._settings.keep_alive_seconds)
         if self._buffer:
             pipelined = bytes(self._buffer)
             self._buffer.clear()
@@ -320,7 +320,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def can_give_way(self) -> bool:
         """Whether no request is under way and the last response is sent."""
-        return self._phase in (Phase.WAITING, Phase.HEAD) and not self.transport.get_write_buffer_size()
+        return (
+            self._state in (ConnectionState.WAITING, ConnectionState.HEAD)
+            and not self.transport.get_write_buffer_size()
+        )
 
     def give_way(self) -> None:
         """Close the connection at once."""
@@ -347,12 +350,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _close(self) -> None:
         """Close after the response; if the client may still be sending, only once it had time to read that."""
-        if self._phase is Phase.CLOSING:
+        if self._state is ConnectionState.CLOSING:
             return
         unread = self._discarded or not self._reader.complete or bool(self._buffer)
         self._buffer.clear()
         self._connections.end_waiting(self)
-        self._enter(Phase.CLOSING, LINGER_SECONDS)
+        self._enter(ConnectionState.CLOSING, LINGER_SECONDS)
         if unread and not self.transport.is_closing() and self._connections.may_linger(self):
             # A close would have the kernel reset the connection, and the client lose the response.
             self.transport.write_eof()
@@ -368,7 +371,7 @@ class HttpProtocol(HttpToolsProtocol):
             if self._response_watch.is_overdue(unsent, now):
                 self._cut()
             return
-        if self._phase in (Phase.WAITING, Phase.HEAD) and not self._answered:
+        if self._state in (ConnectionState.WAITING, ConnectionState.HEAD) and not self._answered:
             self._end_or_check_later(now)
             return
         self._response_watch.all_sent()
@@ -378,7 +381,7 @@ class HttpProtocol(HttpToolsProtocol):
             if info is not None and not info.open:
                 self.transport.abort()
             self._body_deadline.start(now)  # it is this side that waits
-        elif self._phase is Phase.BODY:
+        elif self._state is ConnectionState.BODY:
             if now > self._body_deadline.at and not self.cycle.response_started:
                 self._connections.count("slow_body", summarize=False)
                 self._give_up_body(RequestTimeoutError("the body did not arrive in time"))
@@ -388,17 +391,17 @@ class HttpProtocol(HttpToolsProtocol):
     def _end_or_check_later(self, now: float) -> None:
         if now > self._deadline:
             self._end_overdue()
-        elif self._phase in (Phase.WAITING, Phase.HEAD):
+        elif self._state in (ConnectionState.WAITING, ConnectionState.HEAD):
             self.next_check = self._deadline
 
     def _end_overdue(self) -> None:
-        match self._phase:
-            case Phase.WAITING:
+        match self._state:
+            case ConnectionState.WAITING:
                 self._connections.count("idle" if self._answered else "silent", summarize=not self._answered)
                 self.transport.close()
-            case Phase.HEAD:
+            case ConnectionState.HEAD:
                 self._refuse(RequestTimeoutError("the headers did not arrive in time"))
-            case Phase.CLOSING:
+            case ConnectionState.CLOSING:
                 self.transport.abort()
 
     def _cut(self) -> None:
@@ -408,9 +411,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DISCARD_UNSENT)
         self.transport.abort()
 
-    def _enter(self, phase: Phase, seconds: float | None = inf) -> None:
-        """Begin a phase with a time limit; None: the limit of the phase before goes on."""
-        self._phase = phase
+    def _enter(self, state: ConnectionState, seconds: float | None = inf) -> None:
+        """Enter a state with a time limit; None: the limit of the state before goes on."""
+        self._state = state
         self.next_check = 0.0
         if seconds is not None:
             self._deadline = inf if seconds == inf else self.loop.time() + seconds

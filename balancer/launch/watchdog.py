@@ -34,7 +34,7 @@ MAX_ABSENT_TICKS = 3
 too."""
 
 
-class Watchdog:
+class BalancerWatchdog:
     """Counts for how many ticks in a row each process has not beaten.
 
     Ticks, not time: while this process, supervisord or the whole host is suspended, there are none.
@@ -56,7 +56,7 @@ class Watchdog:
 
 
 def run(
-    folder: Path, watchdog: Watchdog | None, events: TextIO, answers: TextIO, stand_in: StandIn | None = None
+    folder: Path, watchdog: BalancerWatchdog | None, events: TextIO, answers: TextIO, stand_in: StandIn | None = None
 ) -> None:
     """Answer supervisord's events until it closes `events`; without a watchdog, no balancer is killed."""
     absent_ticks = 0
@@ -104,7 +104,7 @@ def main() -> None:
     configure("watchdog", level="info", log_format=os.environ.get("CHORUS_LOG_FORMAT", "text"))
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
     stand_in = StandIn(listeners, lambda: runs(folder))
-    run(folder, Watchdog(seconds) if seconds else None, sys.stdin, sys.stdout, stand_in)
+    run(folder, BalancerWatchdog(seconds) if seconds else None, sys.stdin, sys.stdout, stand_in)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ from worker.engines.base import (
     Cancellation,
     Engine,
     ModelUnavailableError,
-    Report,
     Samples,
+    TakeReport,
     VoiceSource,
     VoiceUnusableError,
 )
-from worker.runner import RefusedError, Run, Runner, to_pcm
+from worker.runner import AcceptedUtterance, RefusedError, Runner, to_pcm
 
 DESCRIPTIONS = {
     "default": 'engine = "*"\naliases = ["alloy"]',
@@ -116,10 +116,10 @@ async def runner(engine: HeldEngine, voices: LiveRegistry) -> AsyncIterator[Runn
         engine.release()
 
 
-async def collect(run: Run) -> list[tuple[FrameKind, bytes]]:
+async def collect(accepted: AcceptedUtterance) -> list[tuple[FrameKind, bytes]]:
     decoder = FrameDecoder()
     async with asyncio.timeout(TIMEOUT):
-        return [frame async for chunk in run.frames() for frame in decoder.feed(chunk)]
+        return [frame async for chunk in accepted.frames() for frame in decoder.feed(chunk)]
 
 
 def names(sources: list[VoiceSource]) -> list[str]:
@@ -153,9 +153,9 @@ def refused(runner: Runner, asked: Utterance) -> UtteranceError:
 
 
 async def test_a_whole_utterance(runner: Runner) -> None:
-    run = runner.submit(utterance("3 1 2"))
+    accepted = runner.submit(utterance("3 1 2"))
     assert runner.in_flight == ("u",)
-    frames = await collect(run)
+    frames = await collect(accepted)
     assert numbers(frames) == [3, 1, 2]
     kind, payload = frames[-1]
     assert kind is FrameKind.END
@@ -172,10 +172,10 @@ class JudgingEngine(HeldEngine):
 
     def synthesize(
         self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
-    ) -> Generator[Samples, None, Report]:
+    ) -> Generator[Samples, None, TakeReport]:
         yield from super().synthesize(utterance, source, cancellation)
         discarded = () if utterance.text == "1" else ("loop",)
-        return Report(discarded, "cut" if utterance.text == "3" else None)
+        return TakeReport(discarded, "cut" if utterance.text == "3" else None)
 
 
 async def test_takes_are_told_in_the_closing_frame_and_counted(voices: LiveRegistry) -> None:
@@ -225,20 +225,20 @@ async def test_the_speed_is_an_average(runner: Runner) -> None:
 
 async def test_a_full_runner_refuses(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1", id="first"))
+    accepted = runner.submit(utterance("1", id="first"))
     assert refused(runner, utterance("2", id="second")).code == "full"
     engine.release()
-    assert numbers(await collect(run)) == [1]
+    assert numbers(await collect(accepted)) == [1]
     assert numbers(await collect(runner.submit(utterance("2", id="second")))) == [2]
 
 
 async def test_an_id_that_is_under_way_is_refused(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1"))
+    accepted = runner.submit(utterance("1"))
     refusal = refused(runner, utterance("2"))
     assert (refusal.code, refusal.message) == ("invalid", "utterance 'u' is already in flight")
     engine.release()
-    assert numbers(await collect(run)) == [1]
+    assert numbers(await collect(accepted)) == [1]
 
 
 async def test_an_unknown_voice_is_refused_naming_those_there_are(runner: Runner) -> None:
@@ -345,10 +345,10 @@ async def test_cancelled_before_the_start(voices: LiveRegistry) -> None:
 
 async def test_cancelled_in_the_middle(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1 2 3 4"))
+    accepted = runner.submit(utterance("1 2 3 4"))
     engine.step()
     await until(lambda: engine.pieces["u"] == 1)
-    run.cancellation.request()
+    accepted.cancellation.request()
     assert runner.in_flight == ("u",), "the slot is not free before the engine has stopped"
     engine.step()
     await until(lambda: runner.in_flight == ())
@@ -369,10 +369,10 @@ async def test_an_engine_that_never_looks_is_stopped_between_pieces(voices: Live
     engine = DeafEngine()
     async with started(engine, voices) as runner:
         engine.hold()
-        run = runner.submit(utterance("1 2 3 4"))
+        accepted = runner.submit(utterance("1 2 3 4"))
         engine.step()
         await until(lambda: engine.pieces["u"] == 1)
-        run.cancellation.request()
+        accepted.cancellation.request()
         engine.release()
         await until(lambda: runner.in_flight == ())
     # The runner looks after the first piece, too: whether before or after the request is a matter of luck.
@@ -382,9 +382,9 @@ async def test_an_engine_that_never_looks_is_stopped_between_pieces(voices: Live
 
 async def test_cancelled_at_the_last_piece_is_not_done(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1"))
+    accepted = runner.submit(utterance("1"))
     await until(lambda: engine.started[-1] == "u")
-    run.cancellation.request()
+    accepted.cancellation.request()
     engine.release()
     await until(lambda: runner.in_flight == ())
     assert runner.done == 0
@@ -471,8 +471,8 @@ async def test_a_voice_with_another_clip_than_in_the_last_scan_is_found(tmp_path
         (tmp_path / "cloned" / "clip.wav").rename(tmp_path / "cloned" / "clip.flac")
         description = tmp_path / "cloned" / "voice.toml"
         description.write_text(description.read_text().replace("clip.wav", "clip.flac"))
-        run = await runner.submit_when_found(utterance("5", voice="cloned"))
-        assert numbers(await collect(run)) == [5]
+        accepted = await runner.submit_when_found(utterance("5", voice="cloned"))
+        assert numbers(await collect(accepted)) == [5]
         assert engine.prepared[-1].reference == tmp_path / "cloned" / "clip.flac"
 
 
@@ -634,14 +634,14 @@ async def test_a_failed_utterance_is_no_failure_of_the_runner(runner: Runner) ->
 
 async def test_a_drained_runner_takes_no_more_and_finishes_what_it_has(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1 2"))
+    accepted = runner.submit(utterance("1 2"))
     runner.drain()
     drained = asyncio.ensure_future(runner.drained())
     refusal = refused(runner, utterance("3", id="next"))
     assert (refusal.code, refusal.message) == ("not_ready", "the worker is draining")
     assert not drained.done()
     engine.release()
-    assert numbers(await collect(run)) == [1, 2]
+    assert numbers(await collect(accepted)) == [1, 2]
     async with asyncio.timeout(TIMEOUT):
         await drained
     assert runner.phase is Phase.DRAINING
@@ -655,9 +655,9 @@ async def test_an_idle_runner_is_drained_at_once(runner: Runner) -> None:
 
 async def test_a_cancelled_utterance_ends_a_drain(runner: Runner, engine: HeldEngine) -> None:
     engine.hold()
-    run = runner.submit(utterance("1 2"))
+    accepted = runner.submit(utterance("1 2"))
     runner.drain()
-    run.cancellation.request()
+    accepted.cancellation.request()
     engine.release()
     async with asyncio.timeout(TIMEOUT):
         await runner.drained()

@@ -17,7 +17,7 @@ from worker.contract import FrameKind
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
-    lines = f"from worker.watchdog import Watchdog\n{code}"
+    lines = f"from worker.watchdog import ModelWatchdog\n{code}"
     return subprocess.run(
         [sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT
     )
@@ -33,7 +33,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     ids=["a call that waits", "a loop", "native code that keeps the interpreter's lock"],
 )
 def test_a_process_without_progress_ends_and_shows_where(hang: str) -> None:
-    done = run(f"Watchdog(1).progressed()\n{hang}")
+    done = run(f"ModelWatchdog(1).progressed()\n{hang}")
     assert done.returncode == 1
     assert "Timeout" in done.stderr
     assert 'File "<string>", line 3 in <module>' in done.stderr
@@ -43,7 +43,7 @@ def test_progress_and_rest_keep_it_alive() -> None:
     done = run(
         """if True:
         import time
-        watchdog = Watchdog(2)  # a busy machine may make the process stand still for a second
+        watchdog = ModelWatchdog(2)  # a busy machine may make the process stand still for a second
         end = time.monotonic() + 3
         while time.monotonic() < end:
             watchdog.progressed()
@@ -57,7 +57,7 @@ def test_progress_and_rest_keep_it_alive() -> None:
 
 
 def test_none_is_wanted() -> None:
-    done = run("import time\nwatchdog = Watchdog(0)\nwatchdog.progressed()\ntime.sleep(0.5)\nwatchdog.rest()")
+    done = run("import time\nwatchdog = ModelWatchdog(0)\nwatchdog.progressed()\ntime.sleep(0.5)\nwatchdog.rest()")
     assert done.returncode == 0, done.stderr
 
 

@@ -79,7 +79,7 @@ class VoiceSource:
 
 
 @dataclass(frozen=True)
-class Report:
+class TakeReport:
     """How a model did on an utterance, of which it may have made several takes."""
 
     discarded: tuple[str, ...] = ()
@@ -113,5 +113,5 @@ class Engine(Protocol):
         """Synthesise one utterance, yielding chunks of audio as they are made.
 
         The same utterance always gives the same samples. Raises UnspeakableError, or CancelledError soon after
-        `cancellation` is requested. An engine that judges what its model made returns a Report from its generator.
+        `cancellation` is requested. An engine that judges what its model made returns a TakeReport from its generator.
         """

@@ -15,7 +15,7 @@ from typing import TextIO
 import pytest
 
 from balancer.launch.stand_in import StandIn
-from balancer.launch.watchdog import Watchdog, run, runs
+from balancer.launch.watchdog import BalancerWatchdog, run, runs
 from balancer.operations import heartbeat
 from tests.support.harness import wait_until
 
@@ -23,14 +23,14 @@ TICK = "ver:3.0 server:supervisor serial:1 pool:watchdog poolserial:1 eventname:
 
 
 def test_a_process_is_due_once_it_was_silent_for_the_whole_time() -> None:
-    watchdog = Watchdog(15)
+    watchdog = BalancerWatchdog(15)
     assert [watchdog.tick({7: 1, 8: 1}) for _ in range(3)] == [[], [], []]
     assert watchdog.tick({7: 1, 8: 2}) == [7]
     assert watchdog.tick({7: 1, 8: 3}) == [], "it is told once"
 
 
 def test_a_beat_in_time_and_a_new_process_begin_anew() -> None:
-    watchdog = Watchdog(10)
+    watchdog = BalancerWatchdog(10)
     assert [watchdog.tick({7: count}) for count in (1, 1, 2, 2)] == [[], [], [], []]
     assert watchdog.tick({8: 2}) == []
     assert watchdog.tick({8: 2}) == []
@@ -58,7 +58,7 @@ def test_it_speaks_the_protocol_of_event_listeners_and_kills_none_but_balancers(
     with subprocess.Popen([sys.executable, "-c", "input()", "other"], stdin=subprocess.PIPE) as other:
         (tmp_path / f"balancer{heartbeat.SUFFIX}").write_bytes(other.pid.to_bytes(8, sys.byteorder) + bytes(8))
         answers = io.StringIO()
-        run(tmp_path, Watchdog(5), io.StringIO(3 * TICK), answers)
+        run(tmp_path, BalancerWatchdog(5), io.StringIO(3 * TICK), answers)
         assert answers.getvalue() == 3 * "READY\nRESULT 2\nOK" + "READY\n"
         assert other.poll() is None
         other.communicate(b"\n")
@@ -79,7 +79,7 @@ def test_the_stand_in_answers_once_no_balancer_has_run_for_three_ticks(tmp_path:
         def start(self) -> None:
             ticks.append(answers.getvalue().count("OK"))
 
-    def run_ticks(events: TextIO, watchdog: Watchdog | None = None) -> None:
+    def run_ticks(events: TextIO, watchdog: BalancerWatchdog | None = None) -> None:
         answers.seek(0)
         answers.truncate()
         ticks.clear()
@@ -102,6 +102,6 @@ def test_the_stand_in_answers_once_no_balancer_has_run_for_three_ticks(tmp_path:
 
         with ThreadPoolExecutor() as threads, os.fdopen(reading) as events:
             sent = threads.submit(send_ticks)
-            run_ticks(events, Watchdog(5))  # silent since the first tick, it is killed at the second
+            run_ticks(events, BalancerWatchdog(5))  # silent since the first tick, it is killed at the second
             sent.result()
     assert ticks == [4]

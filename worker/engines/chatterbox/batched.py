@@ -24,7 +24,7 @@ from torch import Tensor
 from worker.cards import EngineCard, FlowModel, Parameter
 from worker.checkpoints.fingerprint import digest_of
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, ModelUnavailableError, Report, Samples, UnspeakableError, VoiceSource
+from worker.engines.base import Cancellation, ModelUnavailableError, Samples, TakeReport, UnspeakableError, VoiceSource
 from worker.engines.chatterbox.first_piece import crossfade, tokens_of_first_piece
 from worker.engines.chatterbox.kernels import disk_cache
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
@@ -57,7 +57,7 @@ MAX_POSITIONS = MAX_TEXT_TOKENS + MAX_START_POSITIONS + MAX_TOKENS
 WATERMARK_FRAME = 240
 """Samples of a frame of the watermark."""
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 NO_SAMPLES: Samples = np.empty(0, np.float32)
 """Yielded by an utterance that has no audio yet, to let the others take their step."""
@@ -157,7 +157,7 @@ class BatchedEngine:
 
     def synthesize(
         self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
-    ) -> Generator[Samples, None, Report]:
+    ) -> Generator[Samples, None, TakeReport]:
         """Synthesise the text and yield its audio, after NO_SAMPLES for every step before.
 
         It is one chunk, or two where a first piece is handed out.
@@ -251,7 +251,7 @@ class BatchedEngine:
         marked = self._watermark(audio)[rest.start : rest.start + len(trimmed)]
         return crossfade(sent.ending, marked)
 
-    def _run_s3gen(self, steps: Generator[None, None, Result], current: _Utterance) -> Generator[Samples, None, Result]:
+    def _run_s3gen(self, steps: Generator[None, None, T], current: _Utterance) -> Generator[Samples, None, T]:
         """Run S3Gen's steps for an utterance whenever it is next; returns their result."""
         self._order.begin_s3gen(current.work)
         try:
@@ -262,7 +262,7 @@ class BatchedEngine:
                         with torch.inference_mode():
                             next(steps)
                     except StopIteration as end:
-                        result: Result = end.value
+                        result: T = end.value
                         return result
                 yield NO_SAMPLES
         finally:

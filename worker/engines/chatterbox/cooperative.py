@@ -7,17 +7,17 @@ from typing import TypeVar
 
 from torch import Tensor
 
-Result = TypeVar("Result")
+T = TypeVar("T")
 
 CooperativeSteps = Generator[None, None, Tensor]
 """Yields between steps of tens of milliseconds, and returns the result."""
 
 
-def run_to_completion(steps: Generator[None, None, Result]) -> Result:
+def run_to_completion(steps: Generator[None, None, T]) -> T:
     """Run all steps in a row; returns their result."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            result: Result = end.value
+            result: T = end.value
             return result

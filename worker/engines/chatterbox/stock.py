@@ -12,7 +12,7 @@ import torch
 
 from worker.cards import EngineCard, FlowModel
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, Report, Samples, VoiceSource
+from worker.engines.base import Cancellation, Samples, TakeReport, VoiceSource
 from worker.engines.chatterbox.takes import SOUNDS, Takes
 from worker.engines.chatterbox.trailing_audio import TrailingAudioTrimmer, without_last_token
 from worker.engines.chatterbox.upstream import patches
@@ -85,7 +85,7 @@ class StockEngine:
 
     def synthesize(
         self, utterance: Utterance, source: VoiceSource, cancellation: Cancellation
-    ) -> Generator[Samples, None, Report]:
+    ) -> Generator[Samples, None, TakeReport]:
         """Synthesise the text and yield its audio as one chunk."""
         takes = Takes(utterance, self._retakes)
         samples: Samples | None = None

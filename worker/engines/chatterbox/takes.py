@@ -21,7 +21,7 @@ from enum import StrEnum
 import numpy as np
 
 from worker.contract import Utterance
-from worker.engines.base import Report, Samples
+from worker.engines.base import Samples, TakeReport
 from worker.engines.chatterbox.token_budget import TOKENS_PER_SECOND, min_tokens
 
 log = logging.getLogger(__name__)
@@ -133,11 +133,11 @@ class Takes:
         self._take_started = self._clock()
         return True
 
-    def finish(self) -> Report:
+    def finish(self) -> TakeReport:
         """The takes that were discarded, and what is wrong with the one that is handed out, which the log has, too."""
         if self._flaw is not None and not self._last_logged:
             self._log_last()
-        return Report(tuple(self._discarded), self._flaw)
+        return TakeReport(tuple(self._discarded), self._flaw)
 
     def _log_last(self) -> None:
         self._last_logged = True

@@ -16,7 +16,7 @@ from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN, TOKEN_SAMPLES, CountedCancellation
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, CancelledError, Report, Samples
+from worker.engines.base import Cancellation, CancelledError, Samples, TakeReport
 from worker.engines.chatterbox import first_piece, takes
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import run_to_completion
@@ -69,7 +69,7 @@ def pieces(chunks: Iterator[Samples]) -> list[Samples]:
     return [chunk for chunk in chunks if len(chunk)]
 
 
-def report_of(engine: BatchedEngine, spoken: Utterance) -> tuple[list[Samples], Report]:
+def report_of(engine: BatchedEngine, spoken: Utterance) -> tuple[list[Samples], TakeReport]:
     chunks, found = engine.synthesize(spoken, BUILT_IN, Cancellation()), []
     while True:
         try:
@@ -291,7 +291,7 @@ def test_no_take_follows_a_first_piece(turbo: BatchedEngine, monkeypatch: pytest
     monkeypatch.setattr(takes, "is_silent", lambda *_: True)
     found, report = report_of(turbo, request(tokens=None))
     assert len(found) == 2
-    assert report == Report((), "silent")
+    assert report == TakeReport((), "silent")
 
 
 def test_tokens_without_speech_give_no_first_piece(turbo: BatchedEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +299,7 @@ def test_tokens_without_speech_give_no_first_piece(turbo: BatchedEngine, monkeyp
     good = [*range(100, 120), STOP]
     force(turbo, monkeypatch, [*[SILENCE] * 12, STOP], good)
     found, report = report_of(turbo, request(tokens=None))
-    assert report == Report(("silent",))
+    assert report == TakeReport(("silent",))
     assert len(found) == 1
 
 

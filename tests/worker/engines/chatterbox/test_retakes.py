@@ -16,7 +16,7 @@ from tests.support.real_worker import utterance
 from tests.support.stock import BUILT_IN, CountedCancellation, StockEngine
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import Utterance
-from worker.engines.base import Cancellation, CancelledError, Report, Samples
+from worker.engines.base import Cancellation, CancelledError, Samples, TakeReport
 from worker.engines.chatterbox import takes
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.t3.sampling import START, STOP, Gpt2Sampler, LlamaSampler, Sampler
@@ -83,7 +83,7 @@ def scripted(engine: Engine, monkeypatch: pytest.MonkeyPatch, *tokens: Sequence[
 
 def speak(
     engine: Engine, *, seed: int = SEED, cancellation: Cancellation | None = None, **fields: Any
-) -> tuple[Samples, Report]:
+) -> tuple[Samples, TakeReport]:
     """The samples of one utterance, and the engine's report."""
     request = utterance(TEXT, seed=seed, **fields)
     chunks = engine.synthesize(request, BUILT_IN, cancellation or Cancellation())
@@ -92,7 +92,7 @@ def speak(
         try:
             samples.append(next(chunks))
         except StopIteration as end:
-            report: Report = end.value
+            report: TakeReport = end.value
             return np.concatenate(samples), report
 
 
@@ -146,7 +146,7 @@ def test_upstreams_numbers_are_ours() -> None:
 def test_a_good_take_is_as_without_retakes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     script = scripted(engine, monkeypatch, GOOD)
     samples, report = speak(engine)
-    assert (script.seeds, report) == ([SEED], Report())
+    assert (script.seeds, report) == ([SEED], TakeReport())
     engine._retakes = 0
     assert np.array_equal(speak(engine)[0], samples)
 
@@ -157,7 +157,7 @@ def test_a_bad_take_is_taken_again_with_another_seed_and_makes_no_audio(
 ) -> None:
     script = scripted(engine, monkeypatch, bad, GOOD)
     samples, report = speak(engine)
-    assert report == Report((flaw,), None)
+    assert report == TakeReport((flaw,), None)
     assert script.seeds == [SEED, take_seed(SEED, 1)]
     assert len(s3gen_calls) == 1
     if flaw == "loop":
@@ -172,7 +172,7 @@ def test_the_last_take_is_handed_out_though_it_is_bad(
 ) -> None:
     script = scripted(engine, monkeypatch, LOOP)
     samples, report = speak(engine)
-    assert report == Report(("loop", "loop"), "loop")
+    assert report == TakeReport(("loop", "loop"), "loop")
     assert script.seeds == [take_seed(SEED, take) for take in range(3)]
     assert script.drawn[2] >= token_budget(TEXT), "the last take is not given up"
     assert len(s3gen_calls) == 1
@@ -189,7 +189,7 @@ def test_silent_audio_is_taken_again(engine: Engine, monkeypatch: pytest.MonkeyP
     verdicts = iter([True, False])
     monkeypatch.setattr(takes, "is_silent", lambda *_: next(verdicts))
     samples, report = speak(engine)
-    assert report == Report(("silent",))
+    assert report == TakeReport(("silent",))
     monkeypatch.setattr(takes, "is_silent", lambda *_: False)
     assert np.array_equal(speak(engine, seed=script.seeds[1])[0], samples)
 
@@ -216,7 +216,7 @@ def test_the_end_is_trimmed_before_the_watermark(engine: Engine, monkeypatch: py
 
 def test_an_utterance_with_a_budget_of_its_own_is_taken_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     script = scripted(engine, monkeypatch, LOOP)
-    assert speak(engine, token_budget=2 * LOOP_TOKENS)[1] == Report()
+    assert speak(engine, token_budget=2 * LOOP_TOKENS)[1] == TakeReport()
     assert script.seeds == [SEED]
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.real_worker import utterance
-from worker.engines.base import Report, Samples
+from worker.engines.base import Samples, TakeReport
 from worker.engines.chatterbox.takes import (
     LOOP_TOKENS,
     MAX_LOOP_PERIOD,
@@ -87,7 +87,7 @@ def test_a_good_take_is_the_only_one() -> None:
     assert not good.spoiled(GOOD)
     good.judge_tokens(GOOD, cut=False)
     assert not good.discard()
-    assert good.finish() == Report()
+    assert good.finish() == TakeReport()
     assert good.seed == 7
 
 
@@ -109,7 +109,7 @@ def test_a_bad_take_is_discarded_until_the_last(tokens: list[int], cut: bool, fl
         bad.judge_tokens(tokens, cut=cut)
         assert bad.discard() == (not last)
     assert seeds == [take_seed(7, take) for take in range(3)]
-    assert bad.finish() == Report((flaw, flaw), flaw)
+    assert bad.finish() == TakeReport((flaw, flaw), flaw)
 
 
 def test_a_few_tokens_are_enough_for_fast_speech() -> None:
@@ -125,7 +125,7 @@ def test_a_take_that_loops_is_given_up_at_once_unless_it_is_the_last(caplog: pyt
     assert looping.discard()
     assert not looping.spoiled(tokens)
     looping.judge_tokens(tokens, cut=False)
-    assert looping.finish() == Report((Flaw.LOOP,), None), "the model came out of it and ended its text"
+    assert looping.finish() == TakeReport((Flaw.LOOP,), None), "the model came out of it and ended its text"
     assert [record.getMessage() for record in caplog.records] == ["take 1 is bad (loop) and taken again"]
 
 
@@ -133,7 +133,7 @@ def test_without_retakes_a_bad_take_is_reported(caplog: pytest.LogCaptureFixture
     bad = takes(retakes=0)
     bad.judge_tokens(GOOD, cut=True)
     assert not bad.discard()
-    assert bad.finish() == Report((), Flaw.CUT)
+    assert bad.finish() == TakeReport((), Flaw.CUT)
     assert [record.getMessage() for record in caplog.records] == ["take 1 is bad (cut) and the last: it is handed out"]
 
 
@@ -144,7 +144,7 @@ def test_a_take_whose_first_piece_is_handed_out_is_the_last() -> None:
     assert not bad.spoiled([17] * LOOP_TOKENS)
     bad.judge_tokens(GOOD, cut=True)
     assert not bad.discard()
-    assert bad.finish() == Report((), Flaw.CUT)
+    assert bad.finish() == TakeReport((), Flaw.CUT)
 
 
 def test_only_the_first_take_has_a_first_piece() -> None:
@@ -166,7 +166,7 @@ def test_an_utterance_with_a_budget_of_its_own_is_not_judged() -> None:
     measured.judge_tokens([17] * 8, cut=True)
     measured.judge_audio(np.zeros(100, np.float32), RATE)
     assert not measured.discard()
-    assert measured.finish() == Report()
+    assert measured.finish() == TakeReport()
 
 
 @pytest.mark.parametrize(("limit", "discarded"), [(10 * (1 + TAKE_SHARE), True), (10 * (1 + TAKE_SHARE) - 1, False)])
@@ -219,4 +219,4 @@ def test_silent_audio_is_taken_again() -> None:
     silent.judge_tokens(GOOD, cut=False)
     silent.judge_audio(tone(2), RATE)
     assert not silent.discard()
-    assert silent.finish() == Report((Flaw.SILENT,))
+    assert silent.finish() == TakeReport((Flaw.SILENT,))
