@@ -17,7 +17,6 @@ LANGUAGES = {
 }  # fmt: skip
 """Languages of the engines that num2words knows, as it calls them."""
 
-MAX_DIGITS = 12
 _NUMBER = re.compile(
     r"(?<![\w.,:/-])(-?)([0-9]{1,3}(?:[.\u0020'][0-9]{3}){1,3}|[0-9]{1,12})(?:,([0-9]{1,6}))?(?![\w:/]|[.,-][0-9])"
 )

@@ -24,7 +24,6 @@ IDEOGRAPHIC = frozenset(["ja", "zh"])
 """Languages with punctuation of their own, and without spaces."""
 
 _LETTER = re.compile(r"[^\W\d_]")
-_LATIN_LETTER = re.compile(f"[{_LATIN}]")
 _GREEK_NAMES = "\u0391-\u03c9"
 """Greek letters have names in every language."""
 _NUMERIC = "\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u209f\u2150-\u2189\u2460-\u24ff"

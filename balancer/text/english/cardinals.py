@@ -10,7 +10,6 @@ from num2words import num2words
 MAX_CARDINAL_DIGITS = 15
 """Numbers with more digits are said digit by digit."""
 
-_SEPARATORS = re.compile(r"[ ,']")
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 GROUPED = (

@@ -18,7 +18,6 @@ ArrayF32 = npt.NDArray[np.float32]
 ArrayI8 = npt.NDArray[np.int8]
 ArrayI32 = npt.NDArray[np.int32]
 ArrayI64 = npt.NDArray[np.int64]
-ArrayU8 = npt.NDArray[np.uint8]
 ArrayQuantized = npt.NDArray[np.integer[Any]]
 """Quantized activations, see `quantize.ACTIVATION_DTYPE`."""
 
