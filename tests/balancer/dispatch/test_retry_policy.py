@@ -10,7 +10,10 @@ from balancer.dispatch.retry_policy import (
     MIN_RESERVE,
     POISON_THRESHOLD,
     REFILL_SECONDS,
+    RESERVE_PER_SLOT,
     RETRIES_PER_SUCCESS,
+    CrashWindow,
+    RetryBudget,
     RetryDecision,
     RetryPolicy,
 )
@@ -110,3 +113,59 @@ def test_a_failure_of_the_engine_is_retried_once_within_the_budget() -> None:
 def test_a_failure_counts_as_a_strike_beside_a_crash() -> None:
     assert decide(RetryPolicy(), 2) is POISONED
     assert not RetryPolicy().retries_failure(["crashed", "failed"], NOW, slots=1)
+
+
+def test_a_new_crash_window_is_empty() -> None:
+    assert CrashWindow().others(set(), 100.0) == 0
+
+
+def test_the_given_workers_do_not_count_and_others_do() -> None:
+    crashes = CrashWindow()
+    for number, worker in enumerate(("0:1", "1:2", "0:3")):
+        crashes.record(worker, 100.0 + number)
+    assert crashes.others({"0:1"}, 103.0) == 2
+    assert crashes.others({"0:1", "1:2", "0:3"}, 103.0) == 0
+
+
+def test_old_crashes_do_not_count() -> None:
+    crashes = CrashWindow()
+    crashes.record("0:1", 100.0)
+    assert crashes.others(set(), 100.0 + CRASH_WINDOW_SECONDS) == 1
+    assert crashes.others(set(), 100.1 + CRASH_WINDOW_SECONDS) == 0
+
+
+def spent_at(budget: RetryBudget, now: float, slots: int = 1) -> int:
+    """The number of retries that the budget grants at that time."""
+    granted = 0
+    while budget.spend(now, slots=slots):
+        granted += 1
+    return granted
+
+
+def test_the_reserve_is_there_from_the_start_and_limited() -> None:
+    assert spent_at(RetryBudget(), 100.0) == MIN_RESERVE
+
+
+def test_the_reserve_grows_with_the_slots() -> None:
+    assert spent_at(RetryBudget(), 100.0, slots=192) == RESERVE_PER_SLOT * 192
+
+
+def test_successes_earn_retries() -> None:
+    budget = RetryBudget()
+    spent_at(budget, 100.0)
+    for _ in range(round(3 / RETRIES_PER_SUCCESS)):
+        budget.earn()
+    assert spent_at(budget, 100.0) == 3
+
+
+def test_successes_earn_no_more_than_the_reserve() -> None:
+    budget = RetryBudget()
+    for _ in range(10_000):
+        budget.earn()
+    assert spent_at(budget, 100.0) == MIN_RESERVE
+
+
+def test_time_refills_the_reserve() -> None:
+    budget = RetryBudget()
+    spent_at(budget, 100.0)
+    assert spent_at(budget, 100.0 + 4 * REFILL_SECONDS) == 4

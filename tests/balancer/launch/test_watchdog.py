@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import signal
@@ -8,7 +7,6 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -35,23 +33,6 @@ def test_a_beat_in_time_and_a_new_process_begin_anew() -> None:
     assert watchdog.tick({8: 2}) == []
     assert watchdog.tick({8: 2}) == []
     assert watchdog.tick({8: 2}) == [8]
-
-
-def test_the_heartbeat_counts_while_the_loop_runs(tmp_path: Path) -> None:
-    async def beats() -> list[dict[int, int]]:
-        task = asyncio.create_task(heartbeat.beat(tmp_path, "balancer"))
-        counts = []
-        for _ in range(2):
-            await asyncio.sleep(heartbeat.BEAT_SECONDS * 1.5)
-            counts.append(heartbeat.read_beats(tmp_path))
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        return counts
-
-    first, second = asyncio.run(beats())
-    assert first.keys() == second.keys() == {os.getpid()}
-    assert second[os.getpid()] > first[os.getpid()]
 
 
 def test_it_speaks_the_protocol_of_event_listeners_and_kills_none_but_balancers(tmp_path: Path) -> None:

@@ -8,10 +8,6 @@ import torch.nn.functional as F  # noqa: N812 - as all of PyTorch's users call i
 from torch import Tensor, nn
 
 from tests.support.precisions import MAX_ERROR, precision_params, relative_error
-from tests.support.tiles import WITHOUT_TILES, needs_tiles
-from worker.engines.chatterbox.kernels import attention_int8, packed_gemm
-from worker.engines.chatterbox.kernels.attention_int8 import SelfAttentionInt8
-from worker.engines.chatterbox.kernels.quantize import quantize_rows
 from worker.engines.chatterbox.layers.attention import relative_attention, self_attention
 from worker.engines.chatterbox.layers.onednn import Layer
 from worker.precision import Precision
@@ -57,19 +53,6 @@ def test_heads_of_other_widths(precision: Precision, heads: int) -> None:
     states = torch.randn(100, 64)
     found = self_attention_of(weights, heads, precision)(states)
     assert relative_error(found, exact_attention(normed(states), weights, heads)) < MAX_ERROR[precision]
-
-
-@needs_tiles
-@pytest.mark.parametrize("time", [1, 3, 15, 16, 17, 63, 64, 65, 333])
-@pytest.mark.parametrize("inputs", [48, 64], ids="{} inputs".format)
-def test_matrix_tiles_give_the_attention_of_vectors(monkeypatch: pytest.MonkeyPatch, time: int, inputs: int) -> None:
-    states = torch.randn(time, inputs) * torch.logspace(-2, 1, time)[:, None]
-    quantized, weights = quantize_rows(states), torch.randn(3, 128, inputs)
-    attention = SelfAttentionInt8(weights[0], weights[1], weights[2], 2)
-    tiled = attention(*quantized)
-    for module in (attention_int8, packed_gemm):
-        monkeypatch.setattr(module, "TARGET", WITHOUT_TILES)
-    assert torch.equal(tiled, attention(*quantized))
 
 
 @in_each

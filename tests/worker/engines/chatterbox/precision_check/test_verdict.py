@@ -28,7 +28,7 @@ from worker.engines.chatterbox.precision_check.verdict import (
     judge,
     max_error_rate,
 )
-from worker.engines.chatterbox.precision_check.word_errors import WordErrors, total_word_errors
+from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 
 
 def word_errors(errors: int, words: int = 100) -> WordErrors:
@@ -234,13 +234,6 @@ def test_no_clear_choice_and_no_recogniser() -> None:
     found = summarise([steps(1, same=[True], clear=[False])], [frames(1)], [waves(1, 1)], [], [])
     assert (found.clear_steps, found.clear_agreement, found.word_errors) == (0, None, None)
     assert found.speaker_similarity is None
-
-
-def test_word_errors_of_several_texts() -> None:
-    assert total_word_errors([]) is None
-    assert total_word_errors([word_errors(1, 2)]) == word_errors(1, 2)
-    assert total_word_errors([word_errors(1, 2), word_errors(0, 8), word_errors(5, 5)]) == word_errors(6, 15)
-    assert word_errors(6, 15).rate == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(
