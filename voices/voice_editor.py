@@ -81,17 +81,7 @@ def add(
     voice = voice.model_copy(update={"reference": f"reference{measured.suffix}"})
     own = folder / voice.folder_name
     old_clips = clip_digests(own) if replace else ()
-    try:
-        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            new_folder = Path(scratch) / voice.folder_name
-            _write(new_folder, voice, clip)
-            # rename fails if another process has added a voice of that name meanwhile.
-            with _replaced(own) if replace else nullcontext():
-                new_folder.rename(own)
-    except UnicodeEncodeError as error:
-        raise VoiceError(f"voice {name!r} cannot be added: its description must be UTF-8") from error
-    except OSError as error:
-        raise VoicesUnavailableError(f"cannot write voice {name!r} in {folder}: {error.strerror}") from error
+    _put(own, voice, clip, replace=replace)
     _delete_conditionals(cache, old_clips)
     return voice
 
@@ -147,6 +137,22 @@ def _check_names(voice: Voice, registry: Registry, *, replace: bool) -> None:
                 f"{name!r} is a name or alias of voice {folders[owner]!r} already; choose another, such as "
                 f"{free_name(name, owners)!r}, or change that voice"
             )
+
+
+def _put(own: Path, voice: Voice, clip: Path, *, replace: bool) -> None:
+    """Writes the folder `own` of a voice, which is there with all of its files or not at all."""
+    folder = own.parent
+    try:
+        with tempfile.TemporaryDirectory(prefix=".new-", dir=folder, ignore_cleanup_errors=True) as scratch:
+            new_folder = Path(scratch) / own.name
+            _write(new_folder, voice, clip)
+            # rename fails if another process has added a voice of that name meanwhile.
+            with _replaced(own) if replace else nullcontext():
+                new_folder.rename(own)
+    except UnicodeEncodeError as error:
+        raise VoiceError(f"voice {voice.name!r} cannot be added: its description must be UTF-8") from error
+    except OSError as error:
+        raise VoicesUnavailableError(f"cannot write voice {voice.name!r} in {folder}: {error.strerror}") from error
 
 
 def _write(own: Path, voice: Voice, clip: Path) -> None:

@@ -24,38 +24,10 @@ STATUS = {"full": 429, "not_ready": 503, "invalid": 400}
 
 def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Starlette:
     """The app of a runner, which starts with the app. `index` is the worker's number on this host."""
-    process = psutil.Process()
-    started_at = time.time()
-    cores = tuple(sorted(os.sched_getaffinity(0)))
+    reporter = StateReporter(runner, index=index, engine=engine, threads=threads)
 
     async def state(_: Request) -> Response:
-        times = process.cpu_times()
-        memory = process.memory_info()
-        report = WorkerState(
-            index=index,
-            pid=process.pid,
-            phase=runner.phase,
-            reason=runner.reason,
-            engine=engine,
-            model=runner.engine.model if runner.engine is not None else engine,
-            sample_rate=CARDS[engine].sample_rate,
-            cores=cores,
-            threads=threads,
-            slots=runner.slots,
-            in_flight=runner.in_flight,
-            done=runner.done,
-            progress=runner.progress,
-            speed=runner.speed,
-            stage_seconds=runner.stage_seconds,
-            retakes=dict(runner.retakes),
-            flawed=dict(runner.flawed),
-            voices_prepared=runner.voices_prepared[:MAX_VOICES_REPORTED],
-            resident_bytes=memory.rss,
-            shared_bytes=memory.shared,
-            cpu_seconds=times.user + times.system,
-            started_at=started_at,
-        )
-        return Response(report.model_dump_json(), media_type="application/json")
+        return Response(reporter.state().model_dump_json(), media_type="application/json")
 
     async def synthesize(request: Request) -> Response:
         try:
@@ -84,6 +56,49 @@ def create_app(runner: Runner, *, index: int, engine: str, threads: int) -> Star
         ],
         lifespan=lifespan,
     )
+
+
+class StateReporter:
+    """Reports what `/state` says of this process and its runner."""
+
+    def __init__(self, runner: Runner, *, index: int, engine: str, threads: int) -> None:
+        self._runner = runner
+        self._index = index
+        self._engine = engine
+        self._threads = threads
+        self._process = psutil.Process()
+        self._started_at = time.time()
+        self._cores = tuple(sorted(os.sched_getaffinity(0)))
+
+    def state(self) -> WorkerState:
+        """The state now."""
+        runner = self._runner
+        times = self._process.cpu_times()
+        memory = self._process.memory_info()
+        return WorkerState(
+            index=self._index,
+            pid=self._process.pid,
+            phase=runner.phase,
+            reason=runner.reason,
+            engine=self._engine,
+            model=runner.engine.model if runner.engine is not None else self._engine,
+            sample_rate=CARDS[self._engine].sample_rate,
+            cores=self._cores,
+            threads=self._threads,
+            slots=runner.slots,
+            in_flight=runner.in_flight,
+            done=runner.done,
+            progress=runner.progress,
+            speed=runner.speed,
+            stage_seconds=runner.stage_seconds,
+            retakes=dict(runner.retakes),
+            flawed=dict(runner.flawed),
+            voices_prepared=runner.voices_prepared[:MAX_VOICES_REPORTED],
+            resident_bytes=memory.rss,
+            shared_bytes=memory.shared,
+            cpu_seconds=times.user + times.system,
+            started_at=self._started_at,
+        )
 
 
 class UtteranceResponse(StreamingResponse):

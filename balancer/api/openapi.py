@@ -91,19 +91,7 @@ class _SchemaGenerator(GenerateJsonSchema):
 
 def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
     """The OpenAPI document for the running engine, whose parameters are fields of the request bodies."""
-    _, definitions = models_json_schema(
-        [
-            *((model, "validation") for model in _REQUESTS),
-            (VoiceForm, "validation"),
-            *((model, "serialization") for model in _RESPONSES),
-        ],
-        ref_template=_REFERENCE,
-        schema_generator=_SchemaGenerator,
-    )
-    schemas = definitions["$defs"]
-    for model in _REQUESTS:
-        _add_engine_fields(schemas[model.__name__], validator)
-    _add_clip(schemas[VoiceForm.__name__])
+    schemas = _schemas(validator)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -112,61 +100,7 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
             "summary": "Text to speech at scale on CPU hosts.",
             "description": f"Engine: `{validator.card.name}`. {validator.card.description}",
         },
-        "paths": {
-            "/v1/audio/speech": {
-                "post": _speech(
-                    "Synthesize speech, as OpenAI's API does",
-                    OpenAISpeechBody,
-                    _audio() | {"text/event-stream": {}},
-                )
-            },
-            "/tts": {
-                "post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio()),
-                "get": _speech_by_query(schemas[TtsBody.__name__]),
-            },
-            "/tts-json": {
-                "post": _speech(
-                    "Synthesize speech; the response is JSON with the audio in base64", TtsBody, _json(TtsJson)
-                )
-            },
-            "/tts/link": {"post": _link()},
-            "/segments": {"post": _segments()},
-            "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
-            "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
-            "/queue/{id}": {"delete": _job("Cancel a job, or delete one that has ended", _json(JobStatus))},
-            "/status/{id}": {
-                "get": _job(
-                    "The status of a job; with `Accept: text/event-stream`, an event at each change",
-                    _json(JobStatus) | {"text/event-stream": {}},
-                )
-            },
-            "/audio/{id}": {"get": _download()},
-            "/documents": {"post": _document()},
-            "/capabilities": {"get": _read("What can be asked of the server, and by whom", _json(Capabilities))},
-            "/v1/models": {"get": _read("The names accepted as `model`", _json(ModelList))},
-            "/v1/models/{model}": {
-                "get": _read("One model", _json(Model))
-                | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
-            },
-            "/v1/audio/models": {"get": _read("The names accepted as `model`, for pickers", _json(ModelChoices))},
-            "/v1/audio/voices": {
-                "get": _read("The voices of the running engine", _json(VoiceList)),
-                "post": _operator("Add a voice that is cloned from a recording", VoiceDetails, form=VoiceForm),
-            },
-            "/v1/audio/voices/{name}": {
-                "get": _operator("One voice: its recording, consent and engines", VoiceDetails, of_voice=True),
-                "delete": _operator("Delete a voice with its recording", VoiceRemoval, of_voice=True),
-            },
-            "/drain": {"post": _operator("Take this host out of service: `/ready` answers 503", DrainState)},
-            "/resume": {"post": _operator("Put a drained host back into service", DrainState)},
-            "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
-            "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
-            "/livez": {
-                "get": _read("Whether the balancer answers, also without workers", _json(Liveness), "Operations")
-            },
-            "/metrics": {"get": _metrics()},
-            "/history": {"get": _history()},
-        },
+        "paths": _paths(schemas[TtsBody.__name__]),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -179,6 +113,79 @@ def describe(validator: RequestValidator, version: str) -> dict[str, Any]:
     }
     _name_operations(document["paths"])
     return document
+
+
+def _schemas(validator: RequestValidator) -> dict[str, Any]:
+    """The schemas of all bodies of requests and responses, by the names of their models."""
+    _, definitions = models_json_schema(
+        [
+            *((model, "validation") for model in _REQUESTS),
+            (VoiceForm, "validation"),
+            *((model, "serialization") for model in _RESPONSES),
+        ],
+        ref_template=_REFERENCE,
+        schema_generator=_SchemaGenerator,
+    )
+    schemas: dict[str, Any] = definitions["$defs"]
+    for model in _REQUESTS:
+        _add_engine_fields(schemas[model.__name__], validator)
+    _add_clip(schemas[VoiceForm.__name__])
+    return schemas
+
+
+def _paths(tts_body: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The operations by path and method; `tts_body` is the schema of the body of `POST /tts`."""
+    return {
+        "/v1/audio/speech": {
+            "post": _speech(
+                "Synthesize speech, as OpenAI's API does",
+                OpenAISpeechBody,
+                _audio() | {"text/event-stream": {}},
+            )
+        },
+        "/tts": {
+            "post": _speech("Synthesize speech; the response is the audio", TtsBody, _audio()),
+            "get": _speech_by_query(tts_body),
+        },
+        "/tts-json": {
+            "post": _speech("Synthesize speech; the response is JSON with the audio in base64", TtsBody, _json(TtsJson))
+        },
+        "/tts/link": {"post": _link()},
+        "/segments": {"post": _segments()},
+        "/queue": {"post": _queue("Queue a durable job: it is synthesized when workers are idle", JobReceipt)},
+        "/queue/batch": {"post": _queue("Queue many jobs, one per line, all or none", JobReceipts, lines=True)},
+        "/queue/{id}": {"delete": _job("Cancel a job, or delete one that has ended", _json(JobStatus))},
+        "/status/{id}": {
+            "get": _job(
+                "The status of a job; with `Accept: text/event-stream`, an event at each change",
+                _json(JobStatus) | {"text/event-stream": {}},
+            )
+        },
+        "/audio/{id}": {"get": _download()},
+        "/documents": {"post": _document()},
+        "/capabilities": {"get": _read("What can be asked of the server, and by whom", _json(Capabilities))},
+        "/v1/models": {"get": _read("The names accepted as `model`", _json(ModelList))},
+        "/v1/models/{model}": {
+            "get": _read("One model", _json(Model))
+            | {"parameters": [{"name": "model", "in": "path", "required": True, "schema": {"type": "string"}}]}
+        },
+        "/v1/audio/models": {"get": _read("The names accepted as `model`, for pickers", _json(ModelChoices))},
+        "/v1/audio/voices": {
+            "get": _read("The voices of the running engine", _json(VoiceList)),
+            "post": _operator("Add a voice that is cloned from a recording", VoiceDetails, form=VoiceForm),
+        },
+        "/v1/audio/voices/{name}": {
+            "get": _operator("One voice: its recording, consent and engines", VoiceDetails, of_voice=True),
+            "delete": _operator("Delete a voice with its recording", VoiceRemoval, of_voice=True),
+        },
+        "/drain": {"post": _operator("Take this host out of service: `/ready` answers 503", DrainState)},
+        "/resume": {"post": _operator("Put a drained host back into service", DrainState)},
+        "/health": {"get": _probe("The state of the server and of every worker", Health, HealthStatus)},
+        "/ready": {"get": _probe("Whether clients should be sent to this host", Readiness, ReadinessStatus)},
+        "/livez": {"get": _read("Whether the balancer answers, also without workers", _json(Liveness), "Operations")},
+        "/metrics": {"get": _metrics()},
+        "/history": {"get": _history()},
+    }
 
 
 def _name_operations(paths: dict[str, dict[str, Any]]) -> None:

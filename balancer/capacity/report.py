@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,10 @@ from balancer.capacity import charts
 from balancer.capacity.costs import HIT_SHARES, SAFETY_SHARE, Yield
 from balancer.capacity.plan import PlannedHosts
 from balancer.capacity.step import Step
-from balancer.capacity.study import Study
+from balancer.capacity.study import HostFacts, Study
 
+RATE = "requests a second"
+"""Label of the axis of rates."""
 MAX_CHARACTERS = 120
 """Of the list of what broke a target, in a cell of a table."""
 
@@ -159,26 +161,29 @@ def _plots(study: Study) -> str:
     steps = sorted(study.steps, key=lambda step: step.rate)
     if not steps:
         return ""
-    rates = [step.offered_rate for step in steps]
+    knee = study.knee or steps[0]
+    plots = [*_latency_plots(steps, knee), _throughput_plot(steps)]
+    if study.host.slots and any(step.mean("slots_used") is not None for step in steps):
+        plots += _load_plots(steps, knee, study.host)
+    return "<h2>By rate</h2><div class=plots>" + "".join(f"<figure>{plot}</figure>" for plot in plots) + "</div>"
 
-    def by_rate(values: Iterable[float | None]) -> charts.Points:
-        return list(zip(rates, values, strict=True))
 
-    def mean(field: str) -> charts.Points:
-        return by_rate(step.mean(field) for step in steps)
-
-    rate = "requests a second"
-    latency = {name: by_rate(getattr(step.latency, name) for step in steps) for name in ("p50", "p90", "p95", "p99")}
-    plots = [charts.lines("Latency by rate", rate, "seconds", latency)]
+def _latency_plots(steps: Sequence[Step], knee: Step) -> Iterator[str]:
+    latency = {
+        name: _by_rate(steps, (getattr(step.latency, name) for step in steps)) for name in ("p50", "p90", "p95", "p99")
+    }
+    yield charts.lines("Latency by rate", RATE, "seconds", latency)
     if any(step.latency_short for step in steps):
         short = {
-            name: by_rate(getattr(step.latency_short, name, None) for step in steps) for name in ("p50", "p95", "p99")
+            name: _by_rate(steps, (getattr(step.latency_short, name, None) for step in steps))
+            for name in ("p50", "p95", "p99")
         }
-        plots.append(charts.lines("Latency of texts of one sentence", rate, "seconds", short))
+        yield charts.lines("Latency of texts of one sentence", RATE, "seconds", short)
     if any(step.first_sound for step in steps):
-        first = {name: by_rate(getattr(step.first_sound, name, None) for step in steps) for name in ("p50", "p95")}
-        plots.append(charts.lines("First sound of streams", rate, "seconds", first))
-    knee = study.knee or steps[0]
+        first = {
+            name: _by_rate(steps, (getattr(step.first_sound, name, None) for step in steps)) for name in ("p50", "p95")
+        }
+        yield charts.lines("First sound of streams", RATE, "seconds", first)
     percentiles = {
         f"{step.offered_rate:.1f} a second": [
             (percent, getattr(step.latency, name))
@@ -186,44 +191,39 @@ def _plots(study: Study) -> str:
         ]
         for step in _around(steps, knee)
     }
-    plots.append(charts.lines("Percentiles of latency", "percentile", "seconds", percentiles))
-    plots.append(
-        charts.lines(
-            "Throughput",
-            rate,
-            "a second",
-            {
-                "requests answered": by_rate(step.answered / step.seconds for step in steps),
-                "audio seconds": by_rate(step.audio_seconds / step.seconds for step in steps),
-            },
-        )
-    )
-    if study.host.slots and any(step.mean("slots_used") is not None for step in steps):
-        plots.append(
-            charts.lines(
-                "Slots and CPU",
-                rate,
-                "share in use",
-                {
-                    "slots": by_rate(_share(step.mean("slots_used"), study.host.slots) for step in steps),
-                    "CPUs of the workers": by_rate(
-                        _share(step.mean("worker_cores"), study.host.cpus) for step in steps
-                    ),
-                    "CPUs of the host": mean("host_cpu"),
-                },
-            )
-        )
-        plots.append(
-            charts.lines(
-                "Queue", rate, "utterances", {"mean": mean("queue_depth"), "maximum": by_rate(map(_max_queue, steps))}
-            )
-        )
-        over_time = {
-            f"{step.offered_rate:.1f} a second": [(sample.at, sample.queue_depth) for sample in step.samples]
-            for step in _around(steps, knee)
-        }
-        plots.append(charts.lines("Queue in the course of a step", "seconds", "utterances", over_time))
-    return "<h2>By rate</h2><div class=plots>" + "".join(f"<figure>{plot}</figure>" for plot in plots) + "</div>"
+    yield charts.lines("Percentiles of latency", "percentile", "seconds", percentiles)
+
+
+def _throughput_plot(steps: Sequence[Step]) -> str:
+    throughput = {
+        "requests answered": _by_rate(steps, (step.answered / step.seconds for step in steps)),
+        "audio seconds": _by_rate(steps, (step.audio_seconds / step.seconds for step in steps)),
+    }
+    return charts.lines("Throughput", RATE, "a second", throughput)
+
+
+def _load_plots(steps: Sequence[Step], knee: Step, host: HostFacts) -> Iterator[str]:
+    """Slots, CPUs and queue of a server that tells of them."""
+    in_use = {
+        "slots": _by_rate(steps, (_share(step.mean("slots_used"), host.slots) for step in steps)),
+        "CPUs of the workers": _by_rate(steps, (_share(step.mean("worker_cores"), host.cpus) for step in steps)),
+        "CPUs of the host": _by_rate(steps, (step.mean("host_cpu") for step in steps)),
+    }
+    yield charts.lines("Slots and CPU", RATE, "share in use", in_use)
+    queue = {
+        "mean": _by_rate(steps, (step.mean("queue_depth") for step in steps)),
+        "maximum": _by_rate(steps, map(_max_queue, steps)),
+    }
+    yield charts.lines("Queue", RATE, "utterances", queue)
+    over_time = {
+        f"{step.offered_rate:.1f} a second": [(sample.at, sample.queue_depth) for sample in step.samples]
+        for step in _around(steps, knee)
+    }
+    yield charts.lines("Queue in the course of a step", "seconds", "utterances", over_time)
+
+
+def _by_rate(steps: Sequence[Step], values: Iterable[float | None]) -> charts.Points:
+    return list(zip((step.offered_rate for step in steps), values, strict=True))
 
 
 def _around(steps: Sequence[Step], knee: Step) -> list[Step]:

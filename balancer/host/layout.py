@@ -76,12 +76,7 @@ def plan_layout(
         best = next((one for one in measured if _fits(one, budget, memory, threads, slots)), None)
         if best is not None:
             threads, slots = best.threads, best.slots
-        by_cpu, by_memory = budget.max_workers(threads or 1), memory.max_workers(slots or 1)
-        groups = budget.split(min(by_cpu, by_memory), threads)
-        limit = f"Memory holds {counted(by_memory, 'worker')}: {memory}."
-        if by_cpu <= by_memory:
-            allows = "cores allow" if budget.quota is None else "quota allows"
-            limit = f"{counted(by_cpu, 'worker')} of {counted(threads or 1, 'thread')}: as many as the {allows}."
+        groups, limit = _as_many_as_fit(budget, memory, threads, slots)
     threads_each = threads or min(budget.threads_for(groups))
     if best is None and slots is None:
         same_threads = (one for one in measured if one.threads == threads_each)
@@ -92,6 +87,18 @@ def plan_layout(
     if threads is None:
         reasons += _unused_reasons(layout, budget)
     return replace(layout, reasons=tuple(reasons))
+
+
+def _as_many_as_fit(
+    budget: CpuBudget, memory: MemoryBudget, threads: int | None, slots: int | None
+) -> tuple[tuple[tuple[int, ...], ...], str]:
+    """The CPUs of each of as many workers as cores and memory allow, and a sentence on which of the two limits them."""
+    by_cpu, by_memory = budget.max_workers(threads or 1), memory.max_workers(slots or 1)
+    groups = budget.split(min(by_cpu, by_memory), threads)
+    if by_memory < by_cpu:
+        return groups, f"Memory holds {counted(by_memory, 'worker')}: {memory}."
+    allows = "cores allow" if budget.quota is None else "quota allows"
+    return groups, f"{counted(by_cpu, 'worker')} of {counted(threads or 1, 'thread')}: as many as the {allows}."
 
 
 def _fits(one: Measurement, budget: CpuBudget, memory: MemoryBudget, threads: int | None, slots: int | None) -> bool:
