@@ -1,5 +1,6 @@
 """Trials of the ways to deploy Chorus, each on a bare Debian of its own.
 
+trial             what the trials have in common: steps, and the checks that come of them
 systemd_trial     deploy/install, upgrade and uninstall under a real systemd
 container_trial   deploy/Containerfile with podman
 compose_trial     deploy/compose.yaml with podman-compose
