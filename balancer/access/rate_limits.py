@@ -161,17 +161,16 @@ class RateLimits:
     async def _spend(self, request: RateLimitRequest) -> dict[str, str]:
         """Count the request towards every limit, once it is within all of them."""
         if self._redis is not None and self._redis.unavailable_reason is not None:
-            return await self._spend_without_counters(request, self._redis.unavailable_reason)
+            return await self._spend_without_counters(request)
         try:
             headers = await self._spend_on(request, self._rules(request, self._storage(), self._daily_counters))
         except StorageError as error:
-            reason = str(error.storage_error)
             if self._redis is not None:
                 self._redis.report(error.storage_error)
             elif not self._reported:
                 self._reported = True
-                log.warning("rate limits cannot be checked: %s", reason)
-            return await self._spend_without_counters(request, reason)
+                log.warning("rate limits cannot be checked: %s", error.storage_error)
+            return await self._spend_without_counters(request)
         self._reported = False
         return headers
 
@@ -187,13 +186,14 @@ class RateLimits:
                 await self._hold(request, exceeded)
         return await self._headers(request.caller, rules)
 
-    async def _spend_without_counters(self, request: RateLimitRequest, reason: str) -> dict[str, str]:
+    async def _spend_without_counters(self, request: RateLimitRequest) -> dict[str, str]:
         if self._without_redis == "local":
             return await self._spend_on(request, self._rules(request, self._memory(), None))
         if self._without_redis == "open":
             return {}
         raise LimitsUnavailableError(
-            f"rate limits cannot be checked, and this server refuses requests without them: {reason}", retry_after=5.0
+            "rate limits cannot be checked at the moment, and this server refuses requests without them",
+            retry_after=5.0,
         )
 
     async def _exceeded(self, caller: str, rules: Sequence[_Rule]) -> list[_Rule]:

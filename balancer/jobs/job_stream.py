@@ -25,7 +25,7 @@ from balancer.errors import JobNotDoneError, JobNotFoundError, JobsUnavailableEr
 from balancer.jobs.feed import Watcher
 from balancer.jobs.job import Job, JobState
 from balancer.jobs.job_request import request_of
-from balancer.jobs.service import unavailable
+from balancer.jobs.outage_log import OutageLog
 from balancer.jobs.store import JobStore, JobStoreError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import RequestContext
@@ -68,6 +68,7 @@ class JobStreams:
         self.metrics = metrics
         self.sample_rate = sample_rate
         self.pauses = pauses
+        self.outage = OutageLog()
         self.pool = ThreadPool("job-listeners", FILE_THREADS)
         self._speech = speech
         self._validator = validator
@@ -244,7 +245,7 @@ class JobStream:
         except FileNotFoundError as error:
             raise JobNotFoundError("the audio of the job no longer exists") from error
         except (JobStoreError, OSError) as error:
-            raise unavailable(error) from error
+            raise self._streams.outage.unavailable(error) from error
 
 
 def _opened(file: Path) -> AudioBuffer:

@@ -23,10 +23,10 @@ from balancer.errors import (
     JobNotFoundError,
     JobsFullError,
     JobShareFullError,
-    JobsUnavailableError,
 )
 from balancer.jobs.job import Job, JobState, new_ids
 from balancer.jobs.limits import JobLimits, StoreFullError
+from balancer.jobs.outage_log import OutageLog
 from balancer.jobs.public_network import ReceiverRules, check_url
 from balancer.jobs.store import (
     MAX_DUE_SECONDS,
@@ -155,6 +155,7 @@ class JobService:
         self._max_encoded_bytes = max_encoded_bytes
         self._webhooks_enabled = settings.webhook_secret is not None
         self._receivers = ReceiverRules.of(settings)
+        self._outage = OutageLog()
 
     def check(self, body: QueueBody, request: SpeechRequest) -> None:
         """Raise InvalidRequestError for a webhook that could not be delivered, or a result that would be too large.
@@ -226,7 +227,7 @@ class JobService:
                 param="idempotencyKey",
             ) from error
         except JobStoreError as error:
-            raise unavailable(error) from error
+            raise self._outage.unavailable(error) from error
         return await _in_parts(view, list(zip(added, ahead, strict=True)), run)
 
     async def status(self, job_id: str, owner: JobOwner) -> JobStatusView:
@@ -235,14 +236,14 @@ class JobService:
             job = await self._store.get(job_id)
             return self._view(job := _visible(job, owner), await self._ahead(job))
         except JobStoreError as error:
-            raise unavailable(error) from error
+            raise self._outage.unavailable(error) from error
 
     async def look(self, job_ids: Collection[str]) -> dict[str, JobStatusView]:
         """The current status of many jobs, whoever may see them. Raises JobsUnavailableError."""
         try:
             return {job_id: self._view(*found) for job_id, found in (await self._store.look(job_ids)).items()}
         except JobStoreError as error:
-            raise unavailable(error) from error
+            raise self._outage.unavailable(error) from error
 
     def check_visible(self, job: Job, owner: JobOwner) -> None:
         """Raise JobNotFoundError if this owner may not see the job."""
@@ -259,7 +260,7 @@ class JobService:
             if job.state is not JobState.CANCELLED:
                 job = _visible(await self._store.delete(job_id), owner)
         except JobStoreError as error:
-            raise unavailable(error) from error
+            raise self._outage.unavailable(error) from error
         self._executor.cancel(job_id)
         return self._view(job, NOTHING_AHEAD)
 
@@ -271,7 +272,7 @@ class JobService:
                 raise JobNotDoneError(f"the job is {job.state.value}; poll /status/{job_id} until it is ready")
             file = await self._store.audio(job)
         except JobStoreError as error:
-            raise unavailable(error) from error
+            raise self._outage.unavailable(error) from error
         if file is None:
             raise JobNotFoundError(f"the audio of job {job_id} no longer exists")
         return job, file
@@ -313,14 +314,6 @@ class JobService:
 
     def _seconds(self, characters: int) -> float:
         return characters / self._throughput.characters_per_second
-
-
-def unavailable(error: JobStoreError | OSError) -> JobsUnavailableError:
-    """The error for clients while the store cannot be used."""
-    return JobsUnavailableError(
-        f"jobs cannot be accepted or looked up at the moment ({error}); accepted jobs are not lost",
-        retry_after=5.0,
-    )
 
 
 def _mib(size: float) -> str:

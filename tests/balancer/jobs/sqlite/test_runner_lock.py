@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from balancer.jobs.runner_lock import LOCK, RunnerLock
+from balancer.jobs.sqlite.runner_lock import LOCK, RunnerLock
 
 
 def test_one_holds_it_until_it_is_released(tmp_path: Path) -> None:
