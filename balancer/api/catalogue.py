@@ -92,7 +92,9 @@ class CatalogueRoutes:
             try:
                 segments = await self._pool.run(lambda: _split(speech_request, length, stream=body.stream))
             except PoolFullError as error:
-                raise QueueFullError(f"no text can be split: {error}", retry_after=RETRY_SECONDS) from error
+                raise QueueFullError(
+                    "too many long texts are being split; try again later", retry_after=RETRY_SECONDS
+                ) from error
         return JSONResponse(self._previews(segments, speech_request))
 
     def _previews(self, segments: list[Segment], request: SpeechRequest) -> SegmentPreviews:

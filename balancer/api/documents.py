@@ -97,7 +97,7 @@ class DocumentRoutes:
                 raise DocumentRefusedError(f"the document cannot be read: {error}", param=FILE_FIELD) from error
             except PoolFullError as error:
                 raise MemoryFullError(
-                    f"too many documents are being read: {error}", retry_after=RETRY_SECONDS
+                    "too many documents are being read; try again later", retry_after=RETRY_SECONDS
                 ) from error
         return BufferResponse(self._held, text, media_type="application/json", headers=headers)
 

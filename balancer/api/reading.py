@@ -19,10 +19,16 @@ from balancer.access.caller import caller_of
 from balancer.api.headers import header
 from balancer.api.responses import ClientGoneError
 from balancer.audio.held_audio import Budget
-from balancer.errors import BodyTooLargeError, InvalidRequestError, MemoryFullError, UnsupportedMediaTypeError
+from balancer.errors import (
+    BodyTooLargeError,
+    InvalidRequestError,
+    MemoryFullError,
+    QueueFullError,
+    UnsupportedMediaTypeError,
+)
 from balancer.requests.cache_control import CacheUse
 from balancer.requests.speech_request import RequestContext
-from balancer.runtime.thread_pool import ThreadPool, with_rests
+from balancer.runtime.thread_pool import PoolFullError, ThreadPool, with_rests
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -44,8 +50,8 @@ MAX_PARSED_SHARE = 0.5
 
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
-MEMORY_RETRY_SECONDS = 5.0
-"""When a body that was refused for want of room may be sent again."""
+RETRY_SECONDS = 5.0
+"""After which a body may be sent again that was refused because too much is being received or read."""
 
 _ALL_CALLERS = "all"
 
@@ -93,7 +99,7 @@ class JsonLinesReader:
 
         The body and its lines are counted until the end of the block.
 
-        Raises the errors of `read_json`; an invalid line is named in the message.
+        Raises QueueFullError and the errors of `read_json`; an invalid line is named in the message.
         """
         media_type = media_type_of(request)
         if media_type not in JSON_LINES_TYPES:
@@ -139,8 +145,13 @@ class JsonLinesReader:
             raise InvalidRequestError("the body is empty; send one JSON object per line")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work` on a whole batch, which takes too long for the event loop."""
-        return await self._pool.run(work)
+        """The result of `work` on a whole batch, which takes too long for the event loop. Raises QueueFullError."""
+        try:
+            return await self._pool.run(work)
+        except PoolFullError as error:
+            raise QueueFullError(
+                "too many batches are being read; try again later", retry_after=RETRY_SECONDS
+            ) from error
 
     def close(self) -> None:
         """End the thread; does not wait for it."""
@@ -228,7 +239,7 @@ class BodyMemory:
         if size and not self._budget.take(self._caller, size):
             raise MemoryFullError(
                 "too much is under way, for you or for all; try again, or send less at once",
-                retry_after=MEMORY_RETRY_SECONDS,
+                retry_after=RETRY_SECONDS,
             )
         self._taken += size
 

@@ -110,7 +110,9 @@ class HeldAudio:
         try:
             return await self._pool.run(work)
         except PoolFullError as error:
-            raise MemoryFullError(f"no temporary file can be written: {error}", retry_after=RETRY_SECONDS) from error
+            raise MemoryFullError(
+                "too many temporary files are being written; try again later", retry_after=RETRY_SECONDS
+            ) from error
 
     def write(self, caller: str, fill: Callable[[IO[bytes]], None]) -> AudioBuffer:
         """The audio that `fill` writes to the file it is given. Blocks. Raises MemoryFullError and as `fill`."""

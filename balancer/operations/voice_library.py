@@ -98,7 +98,7 @@ class VoiceLibrary:
             return await self._pool.run(work)
         except PoolFullError as error:
             raise errors.VoicesUnavailableError(
-                f"too many requests for voices are waiting: {error}", retry_after=RETRY_SECONDS
+                "too many requests for voices are waiting; try again later", retry_after=RETRY_SECONDS
             ) from error
 
     def _add(self, form: VoiceForm, recording: BinaryIO) -> InspectedVoice:

@@ -116,7 +116,9 @@ class RequestValidator:
             try:
                 return await self._pool.run(lambda: self.validate_blocking(body))
             except PoolFullError as error:
-                raise QueueFullError(f"no text can be prepared: {error}", retry_after=RETRY_SECONDS) from error
+                raise QueueFullError(
+                    "too many long texts are being prepared; try again later", retry_after=RETRY_SECONDS
+                ) from error
         try:
             return self.validate(body)
         except InvalidRequestError as error:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
+from balancer.access.admission import Admission
 from balancer.access.api_keys import ApiKey, Role, digest_of, write_keys
+from balancer.access.rate_limits import UNLIMITED, RateLimits
+from balancer.api.catalogue import CatalogueRoutes
 from balancer.api.models import EngineParameter
 from balancer.api.responses import json_object
-from tests.support.harness import Server, serve_stub
+from balancer.audio.held_audio import Budget
+from balancer.dispatch.dispatcher import Dispatcher
+from balancer.errors import QueueFullError
+from balancer.metrics import Metrics
+from balancer.requests.validation import MAX_LOOP_CHARACTERS, RequestValidator
+from balancer.settings.base import MIB
+from balancer.settings.limits import LimitSettings
+from balancer.settings.speech import PauseSettings
+from tests.support.harness import ROOT, TIMEOUT, Server, serve_stub
+from voices.registry import Registry
 from worker.cards import CARDS, Choice, Parameter
 
 SHOP, OPS, MUTE = "the-key-of-the-shop", "the-key-of-an-operator", "the-key-without-a-voice"
@@ -145,3 +159,25 @@ def test_no_rate_limit_counts_it(guarded: Server) -> None:
         response = ask(guarded, "Hi.", SHOP)
         assert response.status_code == 200
         assert "RateLimit-Remaining" not in response.headers
+
+
+async def test_past_the_limit_of_waiting_texts_a_long_one_is_refused() -> None:
+    async def receive() -> Message:
+        body = b'{"text": "%s"}' % (b"a " * MAX_LOOP_CHARACTERS)
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    limits = LimitSettings()
+    routes = CatalogueRoutes(
+        RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), max_characters=limits.max_text_characters),
+        Admission(RateLimits(), UNLIMITED, Metrics("hibari"), timeout=TIMEOUT),
+        cast(Dispatcher, None),
+        Budget(MIB, 1.0),
+        limits,
+        PauseSettings(),
+    )
+    routes.close()  # no thread takes work any more, as if it were busy and as many calls waited as may
+    headers, client = [(b"content-type", b"application/json")], ("192.0.2.1", 1)
+    with pytest.raises(QueueFullError) as refused:
+        await routes.segments(Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive))
+    assert refused.value.message == "too many long texts are being split; try again later"
+    assert refused.value.retry_after

@@ -7,11 +7,19 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from balancer.api.documents import DocumentText
+from balancer.access.admission import Admission
+from balancer.access.rate_limits import UNLIMITED, RateLimits
+from balancer.api.documents import DocumentRoutes, DocumentText
+from balancer.audio.held_audio import HeldAudio
 from balancer.documents.document import MAX_FILE_BYTES
+from balancer.errors import MemoryFullError
+from balancer.metrics import Metrics
+from balancer.settings.limits import MemorySettings
 from tests.support.epubs import archive, book, page
-from tests.support.harness import Server, serve_stub
+from tests.support.harness import TIMEOUT, Server, serve_stub
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +123,17 @@ def test_a_document_counts_as_a_request() -> None:
             429,
             "rate_limit_exceeded",
         )
+
+
+async def test_past_the_limit_of_waiting_documents_one_is_refused() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"Hello.", "more_body": False}
+
+    admission = Admission(RateLimits(), UNLIMITED, Metrics("hibari"), timeout=TIMEOUT)
+    routes = DocumentRoutes(admission, HeldAudio(MemorySettings()), max_characters=1000)
+    routes.close()  # no thread takes work any more, as if all were busy and as many calls waited as may
+    headers, client = [(b"content-type", b"text/plain")], ("192.0.2.1", 1)
+    with pytest.raises(MemoryFullError) as refused:
+        await routes.read(Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive))
+    assert refused.value.message == "too many documents are being read; try again later"
+    assert refused.value.retry_after

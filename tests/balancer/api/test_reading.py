@@ -12,7 +12,7 @@ from starlette.types import Message
 from balancer.api.reading import CLIENT_WATCH, LINE_BYTES, PARSED_BYTES, JsonLinesReader, WhileConnected, read_json
 from balancer.api.responses import ClientGoneError
 from balancer.audio.held_audio import Budget
-from balancer.errors import MemoryFullError
+from balancer.errors import MemoryFullError, QueueFullError
 from balancer.requests.bodies import TtsBody
 from balancer.settings.base import MIB
 from tests.support.harness import Server, serve_stub, wait_until
@@ -56,6 +56,23 @@ async def test_a_body_that_fails_at_its_beginning_has_no_memory_to_give_back() -
     memory = Budget(100, 1.0)
     with pytest.raises(ClientDisconnect):
         await read_json(request, TtsBody, 100, memory)
+    assert not memory.taken
+
+
+async def test_past_the_limit_of_waiting_batches_one_is_refused() -> None:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b'{"text":"a"}\n', "more_body": False}
+
+    headers, client = [(b"content-type", b"application/x-ndjson")], ("192.0.2.1", 1)
+    request = Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive)
+    memory = Budget(MIB, 1.0)
+    reader = JsonLinesReader(memory, max_bytes=MIB, max_lines=1000)
+    reader.close()  # no thread takes work any more, as if it were busy and as many calls waited as may
+    with pytest.raises(QueueFullError) as refused:
+        async with reader.read(request, TtsBody):
+            pass
+    assert refused.value.message == "too many batches are being read; try again later"
+    assert refused.value.retry_after
     assert not memory.taken
 
 

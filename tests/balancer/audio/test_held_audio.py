@@ -101,3 +101,11 @@ def test_written_audio_is_held_where_it_fits(held: HeldAudio) -> None:
     assert bytes(small) == b"head" + bytes(996)
     assert large.read(0, 8) == b"head" + bytes(4)
     assert len(large) == MAX_IN_MEMORY_BYTES + 1000
+
+
+async def test_past_the_limit_of_waiting_writers_audio_is_refused(held: HeldAudio) -> None:
+    held.close()  # no thread takes work any more, as if all were busy and as many calls waited as may
+    with pytest.raises(MemoryFullError) as refused:
+        await held.assemble("a", lambda _: None)
+    assert refused.value.message == "too many temporary files are being written; try again later"
+    assert refused.value.retry_after

@@ -118,6 +118,8 @@ async def test_requests_take_turns_and_too_many_are_refused(
     done, _ = await asyncio.wait(adding, return_when=asyncio.FIRST_COMPLETED)
     may_go_on.set()
     results = await asyncio.gather(*adding, return_exceptions=True)
+    refused = {str(task.exception()) for task in done if isinstance(task.exception(), errors.VoicesUnavailableError)}
+    assert refused == {"too many requests for voices are waiting; try again later"}
     assert all(isinstance(task.exception(), errors.VoicesUnavailableError) for task in done)
     assert sum(isinstance(result, errors.VoicesUnavailableError) for result in results) in {2, 3}
     assert max(most) == 1

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from balancer.audio.formats import AudioFormat
-from balancer.errors import InvalidRequestError, ModelNotFoundError
+from balancer.errors import InvalidRequestError, ModelNotFoundError, QueueFullError
+from balancer.requests import validation
 from balancer.requests.bodies import OpenAISpeechBody, TtsBody
 from balancer.requests.speech_request import SpeechRequest
-from balancer.requests.validation import OPENAI_MODELS, RequestValidator
+from balancer.requests.validation import MAX_LOOP_CHARACTERS, OPENAI_MODELS, RequestValidator
 from voices.registry import Registry, Voice
 from worker.cards import CARDS, Choice, EngineCard, Parameter, SegmentLength
 
@@ -318,3 +319,12 @@ def test_a_parameter_that_this_engine_lacks() -> None:
         "and the parameters of engine 'parrot': temperature, top_k"
     )
     assert (error.param, error.code) == ("exaggeration", "unknown_parameter")
+
+
+async def test_past_the_limit_of_waiting_texts_a_long_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MAX_WAITING_TEXTS", 0)
+    long_texts = RequestValidator(CARD, REGISTRY, max_characters=10 * MAX_LOOP_CHARACTERS)
+    with pytest.raises(QueueFullError) as refused:
+        await long_texts.validate_for_client(TtsBody(text="a " * MAX_LOOP_CHARACTERS))
+    assert refused.value.message == "too many long texts are being prepared; try again later"
+    assert refused.value.retry_after
