@@ -166,7 +166,10 @@ class Registry:
         """Returns the voice with that name or alias. Raises UnknownVoiceError."""
         if (voice := self.voices.get(name) or self._by_key.get(name_key(name))) is not None:
             return voice
-        raise UnknownVoiceError(name, self.names, self.problems.get(folder_name(name)))
+        problem = self.problems.get(folder_name(name))
+        if problem is not None:  # clients read it: where the folder of voices lies on the host is not for them
+            problem = problem.replace(f"{self.folder}/", "")
+        raise UnknownVoiceError(name, self.names, problem)
 
     def reference(self, voice: Voice) -> Path:
         """Returns the path of the voice's reference clip. Raises VoiceError if the voice is built in."""
@@ -228,7 +231,9 @@ class LiveRegistry:
         try:
             status = check_regular_file(clip, MAX_CLIP_BYTES)
         except OSError as error:
-            raise VoiceError(f"cannot read the reference clip {clip}: {error.strerror}") from error
+            raise VoiceError(
+                f"cannot read the reference clip {voice.folder_name}/{clip.name}: {error.strerror}"
+            ) from error
         return status.st_mtime_ns, status.st_size, status.st_ino
 
     async def rescan(self) -> None:

@@ -306,7 +306,9 @@ def test_the_error_of_a_broken_voice_is_found_by_its_name(tmp_path: Path) -> Non
 
 def test_the_error_of_a_broken_voice_says_what_is_wrong(tmp_path: Path) -> None:
     add(tmp_path, "alice", "volume = 3\n")
-    with pytest.raises(UnknownVoiceError, match=r"voice 'alice' cannot be used: .*volume: Extra inputs"):
+    with pytest.raises(
+        UnknownVoiceError, match=r"voice 'alice' cannot be used: alice/voice\.toml: volume: Extra inputs"
+    ):
         Registry.load(tmp_path).resolve("alice")
 
 
@@ -496,7 +498,7 @@ def test_a_clip_that_is_deleted_and_restored(
     clip = folder / "alice" / "clip.wav"
     alice = live.resolve("alice")
     clip.unlink()
-    with pytest.raises(VoiceError, match=r"cannot read the reference clip .*clip.wav: No such file"):
+    with pytest.raises(VoiceError, match=r"^cannot read the reference clip alice/clip\.wav: No such file"):
         live.fingerprint(alice)
     clock.now += 1.1
     with pytest.raises(UnknownVoiceError, match=r"the reference clip 'clip\.wav' is missing"):

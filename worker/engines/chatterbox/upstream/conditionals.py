@@ -67,7 +67,7 @@ class ConditionalsCache:
         try:
             digest = clip_digest(clip)
         except OSError as error:
-            raise VoiceUnusableError(f"the reference clip {clip} cannot be read: {error.strerror}") from error
+            raise VoiceUnusableError(f"the reference clip {clip.name} cannot be read: {error.strerror}") from error
         return self._cached(digest, lambda: self._read(clip))
 
     def built_in(self) -> ConditionalTensors:

@@ -32,5 +32,6 @@ def read_clip(path: Path) -> tuple[Samples, int]:
                 if remaining <= 0:
                     break
     except (ClipError, av.FFmpegError) as error:
-        raise VoiceUnusableError(f"the reference clip cannot be used: {error}") from error
+        reason = str(error).replace(str(path), path.name)  # clients read it
+        raise VoiceUnusableError(f"the reference clip cannot be used: {reason}") from error
     return np.concatenate(chunks), clip.sample_rate
