@@ -146,9 +146,7 @@ def _since(request: Request) -> float:
     except ValueError:
         since = -1.0
     if not (isfinite(since) and since >= 0):
-        raise InvalidRequestError(
-            "since is a Unix time in seconds: the field `latest` of the last answer", param="since"
-        )
+        raise InvalidRequestError("`since` must be a Unix time in seconds", param="since")
     return since
 
 

@@ -238,7 +238,7 @@ class BodyMemory:
         """Take `size` bytes more. Raises MemoryFullError."""
         if size and not self._budget.take(self._caller, size):
             raise MemoryFullError(
-                "too much is under way, for you or for all; try again, or send less at once",
+                "the memory for requests is in use; try again, or send less at once",
                 retry_after=RETRY_SECONDS,
             )
         self._taken += size

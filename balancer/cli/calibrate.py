@@ -53,7 +53,10 @@ def calibrate(
     *,
     objective: Annotated[
         Objective,
-        typer.Option("--for", help="What decides: audio per second of the whole host, or the first sound of a stream."),
+        typer.Option(
+            "--for",
+            help="Goal: throughput (audio per second of the whole host), or latency (time to first audio).",
+        ),
     ] = Objective.THROUGHPUT,
     engine: EngineOption = None,
     model_dir: ModelDirOption = None,
@@ -72,11 +75,12 @@ def calibrate(
     """Measure which worker configuration is best on this host: threads and slots of each worker.
 
     For each configuration, starts as many workers as the host has room for, has
-    all of them synthesize at once, and measures the throughput. For latency, it
-    first measures when a stream sounds that is alone on the host: the earliest
-    is the best, and among those within a tenth of it the fastest. `chorus
-    serve` and `chorus layout` use the saved result. This takes minutes; nothing
-    else should run on the host meanwhile.
+    all of them synthesize at once, and measures the throughput. With `--for
+    latency`, it also measures the time to the first audio of a single stream on
+    the idle host. Of the configurations within 10 % of the shortest time, the
+    one with the highest throughput is saved. `chorus serve` and `chorus layout`
+    use the saved result. This takes minutes; nothing else should run on the
+    host meanwhile.
     """
     with _clean_interruption():
         settings = Settings.load(engine=engine, model_dir=model_dir, runtime=runtime, precision=precision)

@@ -79,7 +79,7 @@ def check_headers(http_version: str, headers: Sequence[tuple[bytes, bytes]]) -> 
             content_length = int(value)
         elif http_version == "1.1":
             if value.strip().lower() != b"100-continue":
-                raise ExpectationFailedError("the only expectation that is met is 100-continue")
+                raise ExpectationFailedError("the only supported Expect value is 100-continue")
             expects_continue = True
     if hosts > 1 or (hosts == 0 and http_version == "1.1"):
         raise InvalidHttpError("a request needs exactly one header Host")
