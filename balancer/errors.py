@@ -41,7 +41,7 @@ ChorusError
 ├── DeadlineUnreachableError       503  the queue is too long to meet the deadline; synthesis was not started
 ├── DeadlineExceededError          504  the deadline passed before the audio was complete
 └── SynthesisError                 500  the engine failed on this utterance
-    └── PoisonedError              500  the utterance crashed two workers
+    └── PoisonedError              500  several workers crashed or timed out on the utterance
 """
 
 from __future__ import annotations
@@ -314,7 +314,7 @@ class TooManyConnectionsError(ChorusError):
 
 
 class NotServingError(ChorusError):
-    """No worker is ready, and none is expected to be soon."""
+    """No worker is ready: they are starting, cannot load their model, or crash."""
 
     status = 503
     code = "no_worker"
@@ -369,6 +369,6 @@ class SynthesisError(ChorusError):
 
 
 class PoisonedError(SynthesisError):
-    """The utterance crashed two workers, so it is not given to a third."""
+    """Two workers (up to four, while others crash as well) crashed or timed out on the utterance; it is not retried."""
 
     code = "utterance_poisoned"

@@ -1,1 +1,1 @@
-"""Access control: API keys, callers, and what each caller may ask for (voices, priority, rate limits)."""
+"""Access control: API keys, callers, host names, proxies and signed links, and the quotas and limits of each caller."""

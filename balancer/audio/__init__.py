@@ -1,1 +1,1 @@
-"""Audio formats and their encoders."""
+"""Audio: PCM, formats and codecs, encoders of files and of streams, joining of segments, buffers and their budgets."""

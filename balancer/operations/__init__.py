@@ -1,1 +1,1 @@
-"""Operations of a running host: recycling of workers, collectors of metrics, the ready banner."""
+"""Operations of a running host: its workers, voices and successor, its degradation, history, metrics, status."""

@@ -1,4 +1,4 @@
-"""An utterance in the queue: its attempt's id, its expected length, its terms. Value objects, without behaviour."""
+"""An utterance in the queue: its attempt's id, its expected length, its terms. Immutable value objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The speech service: turns one speech request into one audio file.
+"""The speech service: turns one speech request into one audio file, or into a stream of its pieces.
 
 A text is spoken in segments, as many at once as there are slots. For each, a worker synthesizes PCM; the encoder makes
 a file of all, joined. A segment's PCM and the file are taken from the cache, or from an identical request that is

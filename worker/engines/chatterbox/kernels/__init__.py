@@ -1,1 +1,4 @@
-"""Compiled CPU kernels: packed GEMM, quantization, attention, activations."""
+"""CPU kernels, compiled when first used: packed GEMM, quantization, attention, feed-forward, layer norm, activations.
+
+`disk_cache` keeps the compiled code, `weights_cache` the packed weights.
+"""
