@@ -48,6 +48,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import ClassVar, Self
 
 
@@ -55,12 +56,14 @@ class ChorusError(Exception):
     """Base class.
 
     `message` tells the client what is wrong and what to do; `param` is the invalid field, or None. `retry_after` is in
-    seconds. `headers` are added to the response.
+    seconds. `headers` are added to the response. docs/api.md has the status and code of each class, with its docstring
+    and `advice`, what the client is to do.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: str = "internal_error"
+    advice: ClassVar[str] = "Report the `X-Request-Id` of the answer to the operator."
 
     def __init__(
         self,
@@ -97,12 +100,14 @@ class InvalidRequestError(ChorusError):
     status = 400
     type = "invalid_request_error"
     code = "invalid_request"
+    advice = "Change what the message and `param` name."
 
 
 class InvalidHttpError(InvalidRequestError):
     """The bytes on the connection are not a valid HTTP/1.1 request."""
 
     code = "invalid_http"
+    advice = "Send a valid HTTP/1.1 request."
 
 
 class MisdirectedRequestError(InvalidRequestError):
@@ -110,6 +115,9 @@ class MisdirectedRequestError(InvalidRequestError):
 
     status = 421
     code = "unknown_host"
+    advice = (
+        "Use one of the server's names; its operator adds names with `CHORUS_PUBLIC_URL` or `CHORUS_ALLOWED_HOSTS`."
+    )
 
 
 class RequestTimeoutError(InvalidRequestError):
@@ -117,6 +125,7 @@ class RequestTimeoutError(InvalidRequestError):
 
     status = 408
     code = "request_timeout"
+    advice = "Send the request faster."
 
 
 class UriTooLongError(InvalidRequestError):
@@ -124,6 +133,7 @@ class UriTooLongError(InvalidRequestError):
 
     status = 414
     code = "uri_too_long"
+    advice = "Send a shorter URL, or `POST` instead of `GET`."
 
 
 class HeadTooLargeError(InvalidRequestError):
@@ -131,6 +141,7 @@ class HeadTooLargeError(InvalidRequestError):
 
     status = 431
     code = "headers_too_large"
+    advice = "Send fewer or shorter headers."
 
 
 class ExpectationFailedError(InvalidRequestError):
@@ -138,6 +149,7 @@ class ExpectationFailedError(InvalidRequestError):
 
     status = 417
     code = "expectation_failed"
+    advice = "Leave the header out, or send `100-continue`."
 
 
 class RangeNotSatisfiableError(InvalidRequestError):
@@ -145,6 +157,7 @@ class RangeNotSatisfiableError(InvalidRequestError):
 
     status = 416
     code = "range_not_satisfiable"
+    advice = "Ask for a range within the length that `Content-Range` states."
 
 
 class BodyTooLargeError(InvalidRequestError):
@@ -152,6 +165,7 @@ class BodyTooLargeError(InvalidRequestError):
 
     status = 413
     code = "body_too_large"
+    advice = "Send less at once: a shorter text, fewer lines, a smaller file."
 
 
 class AudioTooLargeError(InvalidRequestError):
@@ -159,6 +173,7 @@ class AudioTooLargeError(InvalidRequestError):
 
     status = 413
     code = "audio_too_large"
+    advice = "Use `POST /tts` instead of `/tts-json`; for a job another format, or the text in parts."
 
 
 class UnsupportedMediaTypeError(InvalidRequestError):
@@ -166,18 +181,21 @@ class UnsupportedMediaTypeError(InvalidRequestError):
 
     status = 415
     code = "unsupported_media_type"
+    advice = "Send the `Content-Type` that the message names, and the body uncompressed."
 
 
 class DocumentRefusedError(InvalidRequestError):
     """The document is damaged, not of the type that it is said to be, or has nothing to speak."""
 
     code = "document_refused"
+    advice = "Save the document again as the message says."
 
 
 class ClipRefusedError(InvalidRequestError):
     """The recording is damaged, or not good enough to clone a voice from; the message lists all defects."""
 
     code = "clip_refused"
+    advice = "Record again; each defect is named with its remedy."
 
 
 class VoiceNotFoundError(InvalidRequestError):
@@ -185,6 +203,7 @@ class VoiceNotFoundError(InvalidRequestError):
 
     status = 404
     code = "voice_not_found"
+    advice = "Use a name that `GET /v1/audio/voices` lists."
 
 
 class VoiceExistsError(InvalidRequestError):
@@ -192,12 +211,14 @@ class VoiceExistsError(InvalidRequestError):
 
     status = 409
     code = "voice_exists"
+    advice = "Choose another name, or send `replace=true`."
 
 
 class DeadlineTooShortError(InvalidRequestError):
     """Synthesis alone takes longer than the deadline allows, even on an idle server."""
 
     code = "deadline_too_short"
+    advice = "Allow more time, or send a shorter text."
 
 
 class ModelNotFoundError(InvalidRequestError):
@@ -205,6 +226,7 @@ class ModelNotFoundError(InvalidRequestError):
 
     status = 404
     code = "model_not_found"
+    advice = "Use a model that `GET /v1/models` lists."
 
 
 class JobNotFoundError(InvalidRequestError):
@@ -212,6 +234,7 @@ class JobNotFoundError(InvalidRequestError):
 
     status = 404
     code = "job_not_found"
+    advice = "Use the id and the API key of `POST /queue`; ended jobs are deleted after some days."
 
 
 class JobNotDoneError(InvalidRequestError):
@@ -219,6 +242,7 @@ class JobNotDoneError(InvalidRequestError):
 
     status = 409
     code = "job_not_done"
+    advice = "Poll the job's `statusUrl`, or follow its events."
 
 
 class IdempotencyConflictError(InvalidRequestError):
@@ -226,6 +250,7 @@ class IdempotencyConflictError(InvalidRequestError):
 
     status = 409
     code = "idempotency_key_reused"
+    advice = "Use another idempotency key for another request."
 
 
 class NotAuthenticatedError(ChorusError):
@@ -234,6 +259,7 @@ class NotAuthenticatedError(ChorusError):
     status = 401
     type = "authentication_error"
     code = "invalid_api_key"
+    advice = "Send a valid API key, as `Authorization: Bearer …` or `X-API-Key: …`."
 
 
 class NotAllowedError(ChorusError):
@@ -242,24 +268,28 @@ class NotAllowedError(ChorusError):
     status = 403
     type = "permission_error"
     code = "not_allowed"
+    advice = "Ask the operator for a key that permits it; for a web page, for its origin in `CHORUS_CORS_ORIGINS`."
 
 
 class OperatorKeyRequiredError(NotAllowedError):
     """The request is for operators, and has no operator's API key."""
 
     code = "operator_key_required"
+    advice = "Send an API key of the role `operator`."
 
 
 class LinkInvalidError(NotAllowedError):
     """The link was altered, signed with another secret, or made with an API key that is no longer valid."""
 
     code = "link_invalid"
+    advice = "Make a new link."
 
 
 class LinkExpiredError(NotAllowedError):
     """The time of the link is over."""
 
     code = "link_expired"
+    advice = "Make a new link."
 
 
 class RateLimitedError(ChorusError):
@@ -268,6 +298,7 @@ class RateLimitedError(ChorusError):
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+    advice = "Wait as long as `Retry-After` says."
 
 
 class LimitsUnavailableError(ChorusError):
@@ -275,6 +306,7 @@ class LimitsUnavailableError(ChorusError):
 
     status = 503
     code = "limits_unavailable"
+    advice = "Try again after `Retry-After`."
 
 
 class JobsFullError(ChorusError):
@@ -282,6 +314,7 @@ class JobsFullError(ChorusError):
 
     status = 503
     code = "jobs_full"
+    advice = "Try again after `Retry-After`."
 
 
 class JobShareFullError(ChorusError):
@@ -290,6 +323,7 @@ class JobShareFullError(ChorusError):
     status = 429
     type = "rate_limit_error"
     code = "jobs_share_full"
+    advice = "Delete finished jobs (`DELETE /queue/{id}`), or wait for queued ones."
 
 
 class JobsUnavailableError(ChorusError):
@@ -297,6 +331,7 @@ class JobsUnavailableError(ChorusError):
 
     status = 503
     code = "jobs_unavailable"
+    advice = "Try again after `Retry-After`; accepted jobs are not lost."
 
 
 class VoicesUnavailableError(ChorusError):
@@ -304,6 +339,7 @@ class VoicesUnavailableError(ChorusError):
 
     status = 503
     code = "voices_unavailable"
+    advice = "Try again after `Retry-After`; if it stays so, the server's user cannot use `CHORUS_VOICES_DIR`."
 
 
 class TooManyConnectionsError(ChorusError):
@@ -311,6 +347,7 @@ class TooManyConnectionsError(ChorusError):
 
     status = 503
     code = "too_many_connections"
+    advice = "Try again after `Retry-After`, with fewer connections."
 
 
 class NotServingError(ChorusError):
@@ -318,6 +355,7 @@ class NotServingError(ChorusError):
 
     status = 503
     code = "no_worker"
+    advice = "Try again after `Retry-After`; `GET /ready` has the reason."
 
 
 class QueueFullError(ChorusError):
@@ -325,6 +363,7 @@ class QueueFullError(ChorusError):
 
     status = 503
     code = "queue_full"
+    advice = "Try again after `Retry-After`."
 
 
 class MemoryFullError(ChorusError):
@@ -332,6 +371,7 @@ class MemoryFullError(ChorusError):
 
     status = 503
     code = "memory_full"
+    advice = "Read the answers to earlier requests, send less at once, and try again after `Retry-After`."
 
 
 class TooManyStreamsError(ChorusError):
@@ -339,6 +379,7 @@ class TooManyStreamsError(ChorusError):
 
     status = 503
     code = "too_many_streams"
+    advice = "Close other event streams, or poll without them."
 
 
 class NoHeadroomError(ChorusError):
@@ -346,6 +387,7 @@ class NoHeadroomError(ChorusError):
 
     status = 503
     code = "no_headroom"
+    advice = 'Try again after `Retry-After`, or ask for the whole audio with `"stream": false`.'
 
 
 class DeadlineUnreachableError(ChorusError):
@@ -353,6 +395,7 @@ class DeadlineUnreachableError(ChorusError):
 
     status = 503
     code = "deadline_unreachable"
+    advice = "Try again after `Retry-After`, or allow more time."
 
 
 class DeadlineExceededError(ChorusError):
@@ -360,15 +403,77 @@ class DeadlineExceededError(ChorusError):
 
     status = 504
     code = "deadline_exceeded"
+    advice = "Allow more time, send a shorter text, or queue it as a job."
 
 
 class SynthesisError(ChorusError):
     """The engine failed on this utterance."""
 
     code = "synthesis_failed"
+    advice = "Try again once; otherwise report the `X-Request-Id` to the operator."
 
 
 class PoisonedError(SynthesisError):
     """Two workers (up to four, while others crash as well) crashed or timed out on the utterance; it is not retried."""
 
     code = "utterance_poisoned"
+    advice = "Do not repeat the text; report the `X-Request-Id` to the operator."
+
+
+@dataclass(frozen=True)
+class FurtherCode:
+    """A code that errors have in place of that of their class."""
+
+    status: int
+    meaning: str
+    advice: str
+
+
+FURTHER_CODES = {
+    "concurrency_limit_exceeded": FurtherCode(
+        429, "As many of the caller's requests are in progress as may be.", "Wait for one to end."
+    ),
+    "invalid": FurtherCode(
+        400, "The engine does not have the voice or parameter, or cannot use the voice's clip.", "Use another voice."
+    ),
+    "invalid_form": FurtherCode(400, "The body is not a valid form.", "Send `multipart/form-data`, as `curl -F` does."),
+    "invalid_json": FurtherCode(
+        400,
+        "The body is not a JSON object, or not valid JSON.",
+        "Send a JSON object; the message has the line and column of the fault.",
+    ),
+    "invalid_parameter": FurtherCode(
+        400,
+        "A parameter of the engine is out of its range.",
+        "`GET /capabilities` has the ranges of all parameters.",
+    ),
+    "method_not_allowed": FurtherCode(405, "The path has other methods.", "Use a method that `Allow` names."),
+    "not_found": FurtherCode(404, "There is no such path.", "`GET /docs` lists the endpoints."),
+    "not_started": FurtherCode(
+        503, "The server is starting, or fails to start.", "Try again after `Retry-After`; the server's log says why."
+    ),
+    "nothing_to_speak": FurtherCode(400, "The text has only markup and symbols.", "Send a text with words."),
+    "text_too_long": FurtherCode(
+        400, "The text exceeds the limit that `GET /capabilities` states.", "Send it in parts, or queue it as a job."
+    ),
+    "unknown_parameter": FurtherCode(
+        400, "The endpoint or the engine has no such field.", "Leave it out; the message lists the fields."
+    ),
+    "unspeakable": FurtherCode(400, "The engine cannot pronounce any of the text.", "Send another text."),
+    "unsupported_script": FurtherCode(
+        400, "The text is in a script that the engine's language does not use.", "Send a text in that language."
+    ),
+    "too_many_streams": FurtherCode(
+        429, "As many event streams of the caller are open as may be.", "Close others, or poll without them."
+    ),
+    "voice_not_allowed": FurtherCode(
+        403, "The API key does not allow the voice.", "Use a voice of the key; the message lists them."
+    ),
+    "voice_not_found": FurtherCode(
+        400, "A request for speech names a voice that does not exist.", "Use a voice that the message lists."
+    ),
+    "voice_not_supported": FurtherCode(
+        400, "The engine cannot speak the voice.", "Use a voice that `GET /v1/audio/voices` lists."
+    ),
+}
+"""By code. Some of these codes have a class as well, with another status."""

@@ -7,6 +7,8 @@ memory, noise    memory of the processes of a server; CPU time that other progra
 redis_server     a Redis server for one run
 check            one condition and whether it holds
 recogniser       the words that a speech recogniser understands of an audio file
+error_table, kernel_table
+                 print the tables of errors and of kernels that docs/api.md and docs/engine.md have
 markdown         tables and numbers of the reports
 console          how a command runs, reports its progress and fails
 """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import Iterator
 from math import inf, nan
 
@@ -19,7 +21,16 @@ from balancer.api.responses import (
     http_error_response,
     internal_error_response,
 )
-from balancer.errors import ChorusError, InvalidRequestError, NotAuthenticatedError, NotServingError, QueueFullError
+from balancer.errors import (
+    FURTHER_CODES,
+    ChorusError,
+    InvalidRequestError,
+    NotAuthenticatedError,
+    NotServingError,
+    QueueFullError,
+)
+from scripts.support.error_table import error_markdown
+from tests.support.harness import ROOT
 
 
 def request(path: str = "/x") -> Request:
@@ -43,6 +54,51 @@ def test_the_docstring_draws_the_class_tree() -> None:
         depth = line.index(name) // 4
         drawn.append((name, depth, int(rest[0]) if rest else ChorusError.status))
     assert drawn == [(error.__name__, depth, error.status) for error, depth in tree(ChorusError)]
+
+
+def test_the_table_in_the_docs_is_the_generated_one() -> None:
+    docs = (ROOT / "docs" / "api.md").read_text()
+    table = re.search(r"<!-- errors: .*? -->\n(.*?)\n<!-- end of errors -->", docs, re.DOTALL)
+    assert table is not None
+    assert table[1] == error_markdown(), "run `python -m scripts.support.error_table` and put its output there"
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_says_what_it_means_and_what_to_do(error: type[ChorusError]) -> None:
+    own = vars(error)
+    assert own["advice"]
+    assert own["__doc__"]
+
+
+def codes_given_in(source: str) -> Iterator[tuple[int, str]]:
+    """Status and code of every error of a module that is raised with a code other than its class's."""
+    module = ast.parse(source)
+    constants = {
+        target.id: statement.value.value
+        for statement in module.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+        for target in statement.targets
+        if isinstance(target, ast.Name)
+    }
+    for call in ast.walk(module):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
+            continue
+        error = getattr(errors, call.func.id, None)
+        for keyword in call.keywords:
+            if error is not None and keyword.arg == "code":
+                value = keyword.value
+                if isinstance(value, ast.Constant):
+                    yield error.status, str(value.value)
+                elif isinstance(value, ast.Name):
+                    yield error.status, str(constants[value.id])
+
+
+def test_every_further_code_is_in_the_table() -> None:
+    given = {pair for file in (ROOT / "balancer").rglob("*.py") for pair in codes_given_in(file.read_text())}
+    elsewhere = {(404, "not_found"), (405, "method_not_allowed"), (503, "not_started")}  # Starlette's, the stand-in's
+    from_workers = {(400, "invalid"), (400, "unspeakable")}
+    listed = {(further.status, code) for code, further in FURTHER_CODES.items()}
+    assert listed == given | elsewhere | from_workers
 
 
 @pytest.mark.parametrize("error", ALL)
