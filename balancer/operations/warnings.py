@@ -67,7 +67,9 @@ def _of_minute(minute: Mapping[str, Value]) -> Iterator[HostWarning]:
     if refused:
         codes = ", ".join(f"{number} {code}" for code, number in refused.items())
         words = f"requests refused for want of capacity: {sum(refused.values())} ({codes})"
-        yield HostWarning.of("refusals", words, "503 queue_full")
+        yield HostWarning.of(
+            "refusals", words, "503 memory_full" if set(refused) == {"memory_full"} else "503 queue_full"
+        )
     if gaps := _count(minute, "streams.gaps"):
         seconds = minute.get("streams.gapSeconds") or 0.0
         yield HostWarning.of("stream_gaps", f"gaps in streams: {gaps} ({seconds:.1f} s together)", "streams have gaps")

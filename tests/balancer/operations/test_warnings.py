@@ -4,10 +4,23 @@ import re
 
 import pytest
 
+from balancer.errors import (
+    JobsFullError,
+    JobShareFullError,
+    JobsUnavailableError,
+    LimitsUnavailableError,
+    NoHeadroomError,
+    NotServingError,
+    PoisonedError,
+    SynthesisError,
+    TooManyConnectionsError,
+    TooManyStreamsError,
+    VoicesUnavailableError,
+)
 from balancer.fleet.fleet import WorkerPhase
 from balancer.fleet.view import WorkerView
 from balancer.operations.history import Value
-from balancer.operations.warnings import HostWarning, warnings_of
+from balancer.operations.warnings import CAPACITY_REFUSALS, HostWarning, warnings_of
 from tests.support.harness import ROOT
 
 QUIET: dict[str, Value] = {"queueWait.p95": None, "loopLag.p99": 0.001, "streams.gaps": 0, "jobs.failed": 0}
@@ -65,9 +78,31 @@ def test_a_host_that_is_drained() -> None:
     assert [warning.code for warning in warnings(draining=True)] == ["draining"]
 
 
+@pytest.mark.parametrize("code", CAPACITY_REFUSALS)
+def test_a_refusal_for_want_of_capacity_refers_to_a_row_that_names_its_code(code: str) -> None:
+    [warning] = warnings({f"refusals.{code}": 1})
+    symptom = warning.message.rpartition('"')[0].rpartition('"')[2]
+    assert [row for row in symptoms("docs/operations.md") if symptom in row and code in row]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [error.code for error in (LimitsUnavailableError, JobsUnavailableError, JobsFullError, JobShareFullError)]
+    + [error.code for error in (SynthesisError, PoisonedError, TooManyStreamsError, NotServingError, NoHeadroomError)]
+    + [error.code for error in (VoicesUnavailableError, TooManyConnectionsError)],
+)
+def test_the_guide_has_the_refusals_that_operators_can_mend(code: str) -> None:
+    assert [row for row in symptoms("docs/operations.md") if code in row]
+
+
+def symptoms(guide: str) -> list[str]:
+    """The symptoms in the table of the guide, as plain text."""
+    table = (ROOT / guide).read_text().partition("\n| symptom |")[2].partition("\n\n")[0]
+    return [row.split(" | ")[0].strip("| ").replace("`", "").lower() for row in table.splitlines()[2:]]
+
+
 def assert_described(warning: HostWarning) -> None:
     """The guide has the symptom that the warning names."""
     named = re.search(r'see (docs/\S+), "(.+)"$', warning.message)
     assert named is not None
-    guide = (ROOT / named[1]).read_text().replace("`", "").replace("*", "").lower()
-    assert named[2].lower() in guide
+    assert [row for row in symptoms(named[1]) if named[2].lower() in row]
