@@ -67,4 +67,4 @@ def mean_flow_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    run_command(main, "scripts/make_mean_flow")
+    run_command(main, "python -m scripts.support.make_mean_flow")
