@@ -124,7 +124,7 @@ def inspect(path: Path) -> Clip:
 
 
 class Subject(StrEnum):
-    """What is checked of a clip."""
+    """The subjects of a clip's checks."""
 
     LENGTH = "length"
     LEVEL = "level"
@@ -136,12 +136,12 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """What was found when a clip was checked."""
+    """The result of one check of a clip."""
 
     subject: Subject
     passed: bool
     words: str
-    """What was measured, or what is wrong and its remedy."""
+    """The measurement, or the fault and its remedy."""
 
 
 def faults(clip: Clip) -> tuple[str, ...]:
@@ -197,7 +197,7 @@ def _faults(clip: Clip) -> list[tuple[Subject, str]]:
 
 
 def _fault_of_speech(clip: Clip) -> tuple[Subject, str] | None:
-    """What keeps the engines from hearing enough speech, if anything: the first cause, which makes others follow."""
+    """The fault that leaves the engines too little speech, if any: the first cause, which makes others follow."""
     if clip.cancelled > MAX_CANCELLED_DB:
         fault = (
             "its channels cancel each other when they are mixed, since one has the opposite sign of another: "
@@ -338,7 +338,7 @@ class _Meter:
 
 
 def _decibels(power: float, reference: float) -> float:
-    """How many dB a power lies above another; silence lies -inf above sound, and 0 above silence."""
+    """The dB by which a power lies above another; silence lies -inf above sound, and 0 above silence."""
     if not power:
         return -inf if reference else 0.0
     return 10 * log10(power / reference) if reference else inf

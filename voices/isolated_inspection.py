@@ -18,7 +18,7 @@ from voices.clips import KINDS, Clip, ClipError
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 60.0
-"""After which the process is killed. Ten minutes of any accepted kind, the longest that is analysed, take a few."""
+"""Time limit after which the process is killed. Ten minutes of any kind, the longest analysed, take a few seconds."""
 MAX_MEMORY_BYTES = 2 * 2**30
 """Address space of the process."""
 LOGGED_CHARACTERS = 500

@@ -163,7 +163,7 @@ class EndOfUtterance(_Message):
     retakes: Count = 0
     """Takes that were discarded before the audio's."""
     flaw: Annotated[str, Field(max_length=100)] | None = None
-    """What is wrong with the audio, as far as the engine can tell, such as `cut`."""
+    """The flaw of the audio, as far as the engine can tell, such as `cut`."""
 
 
 class UtteranceError(_Message):

@@ -18,7 +18,7 @@ THREAD_VARIABLES = (
 )
 
 WAITING = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "20000"}
-"""How OpenMP's threads wait for the next parallel region: awake for some tenths of a millisecond, then asleep.
+"""The wait of OpenMP's threads for the next parallel region: awake for some tenths of a millisecond, then asleep.
 
 For longer, they would burn the core that the next utterance needs. Asleep at once, they would have to be woken for each
 layer: with two threads a step of Turbo's decoder in int8 took 1.4 times as long as with one.

@@ -22,7 +22,7 @@ from worker.log_queue import LineWriter
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
-"""How long the end of a process waits for its last lines to be written."""
+"""Time that the end of a process waits for its last lines to be written."""
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 """C0, DEL, C1 and the line ends of Unicode: a terminal obeys them, and some readers of logs end a line at them."""

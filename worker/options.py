@@ -64,7 +64,7 @@ class EngineOptions:
 
     @property
     def flow_label(self) -> str:
-        """What differs from upstream's flow: `meanflow`, `meanflow of 1 step`, `flow of 5 steps`; empty: nothing."""
+        """The difference from upstream's flow: `meanflow`, `meanflow of 1 step`, `flow of 5 steps`; empty: none."""
         card, steps = self._flow_card, self.flow_steps_taken
         name = "" if self.flow is FlowModel.UPSTREAM else str(self.flow)
         if card is None or steps is None or steps == card.default:

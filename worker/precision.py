@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 class Precision(StrEnum):
-    """How matrix products are computed; everything between them is float32."""
+    """The arithmetic of matrix products; everything between them is float32."""
 
     FP32 = "fp32"
     """As upstream computes: equal to it but for the order of additions."""

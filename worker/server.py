@@ -30,7 +30,7 @@ from worker.unix_listener import listen
 log = logging.getLogger(__name__)
 
 FAILED_SECONDS = 30.0
-"""How long a worker whose model cannot load stays up to say why, before it ends to be started afresh."""
+"""Time that a worker whose model cannot load stays up to say why, before it ends to be started afresh."""
 
 KEEP_ALIVE_SECONDS = 3600
 """Longer than the balancer keeps an idle connection: it must never pick one that is just being closed here."""

@@ -29,7 +29,7 @@ class Admission:
         self._timeout = timeout
 
     def concurrency_of(self, caller: Caller) -> int | None:
-        """How many requests, or jobs, of a caller may run at once; None: no limit."""
+        """Maximum number of requests, or jobs, of a caller that run at once; None: no limit."""
         return self._quota.of(caller.key).concurrency
 
     @asynccontextmanager

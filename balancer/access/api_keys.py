@@ -38,7 +38,7 @@ class KeysFileError(ValueError):
 
 
 class Role(StrEnum):
-    """What the owner of a key may do."""
+    """The permissions of a key."""
 
     CLIENT = "client"
     """Use the server: speech, jobs, lists, health and metrics."""
@@ -70,7 +70,7 @@ class ApiKey(BaseModel):
 
     @property
     def identity(self) -> str:
-        """Whose jobs, limits and idempotency keys these are: the key's, not those of a later key with its name."""
+        """The owner of jobs, limits and idempotency keys; a later key with the same name has another."""
         return f"{IDENTITY_PREFIX}{self.digest[:IDENTITY_DIGITS]}"
 
 

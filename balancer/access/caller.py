@@ -20,7 +20,7 @@ class Caller:
 
     @property
     def identity(self) -> str:
-        """What its jobs and counters are kept under: the API key's identity, or the client's address."""
+        """The key of its jobs and counters: the API key's identity, or the client's address."""
         return self.name if self.key is None else self.key.identity
 
 

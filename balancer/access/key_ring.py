@@ -22,7 +22,7 @@ from voices.file_thread import FileThread
 log = logging.getLogger(__name__)
 
 LOOK_INTERVAL_SECONDS = 0.25
-"""After which a change of the file takes effect, at most."""
+"""Maximum time until a change of the file takes effect."""
 READ_SECONDS = 1.0
 """Time that a request with an unknown key, which may be new, waits for the file."""
 RETRY_SECONDS = 1.0

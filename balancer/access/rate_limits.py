@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WithoutRedis = Literal["local", "open", "closed"]
-"""What happens while the counters cannot be used, as the setting `CHORUS_RATE_WITHOUT_REDIS` says it."""
+"""The policy while the counters cannot be used, a value of `CHORUS_RATE_WITHOUT_REDIS`."""
 
 CLOCK_JUMP_SECONDS = 2.0
 """A difference between the wall clock and the monotonic one, of which counts of the last minute would be wrong."""
@@ -80,7 +80,7 @@ class RateLimitRequest:
     characters: int
     deadline: float
     requests: int = 1
-    """How many requests it counts as: the lines of a batch."""
+    """Number of requests it counts as: the lines of a batch."""
 
 
 @dataclass(frozen=True)

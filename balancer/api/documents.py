@@ -61,7 +61,7 @@ class JobText(BaseModel):
 
 
 class DocumentText(BaseModel):
-    """What is to be spoken of a document: chapters, or jobs if it is a table."""
+    """The texts of a document: chapters, or jobs if it is a table."""
 
     title: Annotated[str, Field(description="Its own title, or the name of its file; may be empty.")]
     chapters: list[ChapterText]

@@ -26,7 +26,7 @@ MAX_FIELD_BYTES = 16 * 2**10
 MAX_OTHER_BYTES = 256 * 2**10
 """Bytes of a body beside its file: fields, and what the format adds."""
 COPIES = 2
-"""How often the file may lie on disk: as it was received, and as whoever works on it needs it."""
+"""Copies of the file on disk, at most: the one received, and the one that is worked on."""
 
 
 @asynccontextmanager

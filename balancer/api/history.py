@@ -50,7 +50,7 @@ class HistoryStreams(BaseModel, Generic[Number]):
 
 
 class HistoryFaults(BaseModel, Generic[Number]):
-    """What an operator should look into."""
+    """A condition that an operator should look into."""
 
     model_config = _CAMEL_CASE
 
@@ -60,7 +60,7 @@ class HistoryFaults(BaseModel, Generic[Number]):
 
 
 class HistoryValues(BaseModel, Generic[Number, Measured]):
-    """What happened in an interval. Counts are those of the interval, levels are means."""
+    """The values of an interval. Counts are those of the interval, levels are means."""
 
     model_config = _CAMEL_CASE
 

@@ -98,7 +98,7 @@ class SpeechAudioDelta(BaseModel):
 
 
 class SpeechUsage(BaseModel):
-    """What a stream cost, in OpenAI's fields."""
+    """The cost of a stream, in OpenAI's fields."""
 
     input_tokens: Annotated[int, Field(description="Characters of the text.")]
     output_tokens: Annotated[int, Field(description="25 for each second of audio.")]
@@ -255,7 +255,7 @@ class ConsentRecord(BaseModel):
 
 
 class ClipReport(BaseModel):
-    """What was measured of a recording."""
+    """Measurements of a recording."""
 
     model_config = _CAMEL_CASE
 
@@ -373,7 +373,7 @@ class RunningReport(BaseModel):
 
 
 class WarningReport(BaseModel):
-    """What an operator should look into."""
+    """A condition that an operator should look into."""
 
     code: Annotated[str, Field(description="The kind, for programs.")]
     message: Annotated[str, Field(description="What is wrong, with figures of the last minute, and where to read on.")]
@@ -406,7 +406,7 @@ class EngineParameter(BaseModel):
 
 
 class Capabilities(BaseModel):
-    """What can be asked of the server, and by whom."""
+    """The engine, the limits, and the caller's role."""
 
     model_config = _CAMEL_CASE
 
@@ -432,7 +432,7 @@ class SegmentPreview(BaseModel):
 
 
 class SegmentPreviews(BaseModel):
-    """How a text would be spoken."""
+    """The segments of a text, and its expected length."""
 
     characters: Annotated[int, Field(description="Characters of the text as it was sent, which limits count.")]
     seconds: Annotated[float, Field(description="Length of the audio, about.")]
@@ -512,7 +512,7 @@ class Readiness(ReadinessStatus):
 
 
 class Liveness(BaseModel):
-    """That the balancer answers."""
+    """The balancer answers."""
 
     alive: Literal[True]
 

@@ -51,7 +51,7 @@ MAX_PARSED_SHARE = 0.5
 JSON_LINES_TYPES = ("application/x-ndjson", "application/jsonl", "application/json-lines", "application/json")
 
 RETRY_SECONDS = 5.0
-"""After which a body may be sent again that was refused because too much is being received or read."""
+"""Retry-After of a body that was refused because too much is being received or read."""
 
 _ALL_CALLERS = "all"
 
@@ -179,7 +179,7 @@ def validate_body(value: Any, schema: type[Body]) -> Body:
 
 
 def base_url(request: Request, public_url: str | None) -> str:
-    """Where the client of this request reaches the server, without a slash at its end; at `public_url`, if given."""
+    """The client's address of this server (`public_url`, if given), without a slash at its end."""
     return (public_url or f"{request.url.scheme}://{request.url.netloc}").rstrip("/")
 
 
@@ -305,7 +305,7 @@ def _plain(message: str) -> str:
 
 
 class ClientWatch(Protocol):
-    """What the server tells of the client of one request."""
+    """Notifies of the client of one request leaving."""
 
     def watch(self, on_gone: Callable[[], None] | None) -> None:
         """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer."""

@@ -141,7 +141,7 @@ class SpeechResponder:
         return audio_response(self._held, audio, limit_headers)
 
     async def head(self, request: Request, body: TtsBody) -> Response:
-        """What is known of the response without its audio. It is not counted by the rate limits."""
+        """The response's headers without its audio. No rate limit counts it."""
         speech_request = await self._validator.validate_for_client(body)
         self._admission.check_voices(caller_of(request), [speech_request.voice.name])
         response = Response(media_type=speech_request.format.media_type)
@@ -216,7 +216,7 @@ def cache_headers(audio: Audio) -> dict[str, str]:
 
 
 def take_headers(audio: Audio) -> dict[str, str]:
-    """How many takes the model discarded, and what is wrong with the audio; empty if it spoke well at once."""
+    """Headers for the takes that the model discarded and the flaws of the audio; empty if there are none."""
     headers = {}
     if audio.retakes:
         headers["X-Retakes"] = str(audio.retakes)

@@ -19,7 +19,7 @@ class AudioBuffer(ABC):
 
     def __init__(self) -> None:
         self.claims: list[object] = []
-        """What ends with this buffer."""
+        """Objects that live as long as this buffer."""
 
     @abstractmethod
     def __len__(self) -> int:

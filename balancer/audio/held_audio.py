@@ -1,4 +1,4 @@
-"""Where the audio of requests under way lies: in memory within a budget, else in temporary files within another.
+"""Holds the audio of requests under way: in memory within a budget, else in temporary files within another.
 
 Both budgets bound all callers together and each caller, so that nobody takes all of one. What is past the budget of
 memory, or larger than MAX_IN_MEMORY_BYTES, goes to a file; what is past that of files is refused.
@@ -20,7 +20,7 @@ from balancer.settings.limits import MemorySettings
 MAX_IN_MEMORY_BYTES = 2 * 2**20
 """Larger audio is held in a file: at 24 kHz, three quarters of a minute of PCM."""
 RETRY_SECONDS = 5.0
-"""When a request that was refused for want of room may be tried again."""
+"""Retry-After of a request that was refused for want of room."""
 FILE_THREADS = 4
 
 

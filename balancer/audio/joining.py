@@ -20,7 +20,7 @@ from worker.contract import SAMPLE_BYTES
 SILENCE = 104
 """The largest sample that counts as silence: -50 dB of full scale."""
 MARGIN_SECONDS = 0.02
-"""What is kept of the silence: the faint beginning and end of a sound."""
+"""Silence that is kept beside a sound, for its faint beginning and end."""
 _NONE = np.empty(0, np.int16)
 
 
@@ -42,7 +42,7 @@ class Joiner:
         """Samples of the margin that the next piece begins with."""
 
     def begin(self, pause: float) -> bytes:
-        """What the beginning of the next part adds: the pause before it, in seconds.
+        """PCM for the beginning of the next part: the pause before it, in seconds.
 
         Where no pause is before the first part, its beginning stays as it is.
         """
@@ -52,7 +52,7 @@ class Joiner:
         return bytes(_pause_bytes(pause, self._sample_rate))
 
     def feed(self, pcm: bytes) -> bytes:
-        """What a piece of the part adds; it may be cut anywhere between two samples."""
+        """PCM for a piece of the part, which may be cut anywhere between two samples."""
         piece = np.frombuffer(pcm, "<i2")
         samples, before = np.concatenate([self._kept_back, piece]), len(self._kept_back)
         start, end = 0, self._margin_left
@@ -65,11 +65,11 @@ class Joiner:
         return bytes(samples[start:end])
 
     def add(self, pcm: bytes, pause: float) -> bytes:
-        """What the next part adds, whole; `pause` is the one before it, in seconds."""
+        """PCM for the whole next part; `pause` is the one before it, in seconds."""
         return self.begin(pause) + self.feed(pcm)
 
     def finish(self, pause: float) -> bytes:
-        """What comes last: the pause behind all parts, or the end of the last one, which then stays as it is."""
+        """The last PCM: the pause behind all parts, or the end of the last one, which then stays as it is."""
         return bytes(_pause_bytes(pause, self._sample_rate)) if pause else self._kept_back.tobytes()
 
 
@@ -94,7 +94,7 @@ class _Stretch(NamedTuple):
 
 
 class JoinedFiles(AudioBuffer):
-    """What `join` makes of parts in files, read from these as it is read: none of it is held in memory."""
+    """The output of `join` for parts in files, which are read as this is read: nothing is held in memory."""
 
     in_memory = False
 

@@ -26,7 +26,7 @@ class _Collected:
         self._data += data
 
     def take(self) -> bytes:
-        """What was written since the last call."""
+        """The bytes written since the last call."""
         data = bytes(self._data)
         self._data.clear()
         return data

@@ -60,7 +60,7 @@ class Tempo:
         self._given = 0
 
     def feed(self, pcm: bytes) -> bytes:
-        """What is ready of the result once `pcm` has been added to the input."""
+        """The part of the result that is ready once `pcm` has been added to the input."""
         self._taken += len(pcm)
         return self._push(pcm)
 

@@ -31,7 +31,7 @@ class CachedAudio:
 
 @dataclass(frozen=True)
 class CacheStats:
-    """How full a store is. `bytes` and `limit` count the entries with their headers."""
+    """The fill of a store. `bytes` and `limit` count the entries with their headers."""
 
     entries: int
     bytes: int
@@ -62,7 +62,7 @@ class AudioStore(Protocol):
         """Store audio that was made for this caller, in place of any that the cache key has already."""
 
     async def stats(self) -> CacheStats:
-        """How full the store is."""
+        """The store's fill."""
 
     async def clear(self) -> int:
         """Delete every entry, and return how many there were."""

@@ -1,4 +1,4 @@
-"""What is read from a document: chapters, or the jobs of a table."""
+"""The content of a document: chapters, or the jobs of a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_TITLE_CHARACTERS = 300
 
 _PARAGRAPH_END = "\n\n"
 _BREAKS = (_PARAGRAPH_END, "\n", ". ", " ")
-"""Where a text is cut, the best place first."""
+"""Places at which a text is cut, the best first."""
 
 
 class DocumentError(ValueError):
@@ -117,7 +117,7 @@ def _parts(text: str, max_characters: int) -> Iterator[str]:
 
 
 def _cut(text: str, start: int, limit: int) -> int:
-    """Where a part that begins at `start` ends, at most at `limit`."""
+    """The end of a part that begins at `start`, at most `limit`."""
     for mark in _BREAKS:
         if (place := text.rfind(mark, start + (limit - start) // 2, limit)) >= 0:
             return place + len(mark)

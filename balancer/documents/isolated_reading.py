@@ -19,7 +19,7 @@ from voices import isolated_process
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 30.0
-"""After which the process is killed. A novel takes one."""
+"""Time limit after which the process is killed. A novel takes one second."""
 MAX_MEMORY_BYTES = 2**30
 """Address space of the process."""
 LOGGED_CHARACTERS = 500

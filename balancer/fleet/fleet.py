@@ -41,7 +41,7 @@ compile may keep it from answering."""
 
 
 EJECTION_SECONDS = 30.0
-"""Time in which an ejected process may finish its other utterances and end, before it is killed."""
+"""Time that an ejected process has to finish its other utterances and end, before it is killed."""
 
 EJECTION_POLL_SECONDS = 0.1
 

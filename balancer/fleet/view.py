@@ -19,7 +19,7 @@ class RunningUtterance:
     seconds: float
     """Since it was given to the worker."""
     expected_seconds: float
-    """How long it is expected to take."""
+    """Expected duration."""
 
 
 @dataclass(frozen=True)
@@ -33,4 +33,4 @@ class WorkerView:
     state: WorkerState | None
     """The last answer of its process; None if no process answers."""
     running: tuple[RunningUtterance, ...] = ()
-    """What it speaks now, the oldest first."""
+    """Its running utterances, the oldest first."""

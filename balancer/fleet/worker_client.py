@@ -106,7 +106,7 @@ class SynthesisResult:
     retakes: int = 0
     """Takes that the worker discarded before this one."""
     flaw: str | None = None
-    """What is wrong with the audio, as far as the worker can tell."""
+    """The flaw of the audio, as far as the worker can tell."""
 
     @property
     def samples(self) -> int:

@@ -73,7 +73,7 @@ class Connections:
         self._proxies = proxies
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}
-        """Those without a request under way, the one that has waited longest first."""
+        """Connections without a request under way, the one that has waited longest first."""
         self._lingering: set[Connection] = set()
         self._by_share: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()

@@ -13,7 +13,7 @@ _END = re.compile(rb"\n\r?\n")
 """The empty line. A line that ends without CR is found, too, so that the parser can refuse it at once."""
 
 _BEGINNING = re.compile(rb"[A-Z-]{1,20}(?: |\Z)")
-"""How every request begins. TLS and other protocols begin otherwise."""
+"""The beginning of every request. TLS and other protocols begin otherwise."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
 

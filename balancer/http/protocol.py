@@ -37,16 +37,16 @@ log = logging.getLogger(__name__)
 _ERRORS, _ACCESS = logging.getLogger("uvicorn.error"), logging.getLogger("uvicorn.access")
 
 LINGER_SECONDS = 2.0
-"""Time in which a client can read a response before a close that discards what it still sends."""
+"""Time that a client has to read a response before the connection is closed and its further bytes are discarded."""
 MAX_DISCARDED_BYTES = 1_048_576
 RETRY_SECONDS = 1.0
-"""What a client without a place is told to wait."""
+"""Retry-After of a client for which there is no connection."""
 _DISCARD_UNSENT = struct.pack("ii", 1, 0)
 """Linux's `struct linger`, with which a close frees what the kernel still holds to be sent."""
 
 
 class ConnectionState(Enum):
-    """What a connection does."""
+    """The state of a connection."""
 
     WAITING = auto()
     """For a head: nothing of it has come."""
@@ -98,7 +98,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._reader = RequestReader(self._settings)
         self._state = ConnectionState.WAITING
         self._deadline = inf
-        """When this state has lasted too long, in the event loop's time; of a body, see `_body_deadline`."""
+        """The end of this state's time limit, on the event loop's clock; of a body, see `_body_deadline`."""
         self._buffer = bytearray()
         """An incomplete head; or what came behind the head that waits, or behind a request that runs."""
         self._head = b""

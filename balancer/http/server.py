@@ -19,13 +19,13 @@ from balancer.listening_sockets import refuse
 from balancer.runtime.lifecycle import Lifecycle
 
 SWITCH_SECONDS = 0.0005
-"""How long another thread may keep the interpreter while the event loop wants it, a tenth of Python's default. One
+"""Time that another thread may keep the interpreter while the event loop wants it, a tenth of Python's default. One
 request wants it a dozen times, and each time a thread that reads a batch or prepares a text may have it."""
 
 
 COLLECTION_THRESHOLDS = (10_000, 10, 20)
-"""When Python looks for garbage in cycles, of which requests leave none: it stops all threads meanwhile, which takes a
-tenth of a second for the objects of a large batch. Its defaults are 700, 10 and 10."""
+"""Thresholds of Python's collection of cycles, of which requests leave none: it stops all threads, for a tenth of a
+second where there are the objects of a large batch. Its defaults are 700, 10 and 10."""
 
 
 class _CutOff(logging.Filter):

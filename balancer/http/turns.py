@@ -18,7 +18,7 @@ a new client waits until those before it are accepted: that must not wait for th
 
 
 class Turns:
-    """What requests are to begin with, or to learn of their client. Addresses take turns."""
+    """Callbacks that start requests or tell them of their client, in turns of the event loop. Addresses take turns."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, deque[Callable[[], None]]] = {}

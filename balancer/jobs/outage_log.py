@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 QUIET_SECONDS = 60.0
 """An outage is over after so long without a failure; the next failure is logged again."""
 RETRY_SECONDS = 5.0
-"""After which a client may try again."""
+"""Retry-After of a refused request."""
 
 
 class OutageLog:

@@ -23,9 +23,9 @@ class RequestRecord:
     """One request and its result. Times are in seconds."""
 
     intended: float
-    """When it was due, since the start of the run; in a closed loop, when it was sent."""
+    """Seconds from the start of the run until it was due; in a closed loop, until it was sent."""
     lag: float
-    """How long after that time this client sent it."""
+    """Delay after that time with which this client sent it."""
     latency: float
     """From the time it was due until the complete answer was received or the request failed."""
     characters: int
@@ -62,7 +62,7 @@ class Driver:
         """The length of the run, once it is over."""
         self._start = 0.0
         self._due: dict[int, float] = {}
-        """When the outstanding requests were due, by their numbers."""
+        """The due times of the outstanding requests, by their numbers."""
 
     @property
     def outstanding(self) -> int:

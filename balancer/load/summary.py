@@ -61,7 +61,7 @@ class LoadSummary:
     segments_cached: int | None
     """Segments of all texts that came from the cache, or were under way for another request; as above."""
     lag: Percentiles | None
-    """How late this client sent its requests: if it is not small beside the latency, the client was the bottleneck."""
+    """Delay of this client's requests: if it is not small beside the latency, the client was the bottleneck."""
 
 
 def summarise(records: Sequence[RequestRecord], *, seconds: float, abandoned: int) -> LoadSummary:

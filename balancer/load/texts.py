@@ -92,7 +92,7 @@ def generate_texts(source: TextSource, *, seed: int, repeat: float, first_number
 
 
 NAME_PLACE = "NAME"
-"""What a template has in the place of a name."""
+"""The placeholder of a name in a template."""
 
 
 def template_texts(template: str, seed: int | None = None) -> Iterator[Text]:

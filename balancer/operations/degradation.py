@@ -1,4 +1,4 @@
-"""What does not work while speech goes on: folders that cannot be written, and a Redis that is gone.
+"""Degradation of a host on which speech goes on: folders that cannot be written, and a Redis that is gone.
 
 `/ready` lists it, and stays 200: taking this host out of service would cost speech as well.
 """
@@ -36,7 +36,7 @@ class Degradation:
         self._pool.close()
 
     def reasons(self) -> list[str]:
-        """What does not work, and why, in words."""
+        """The faults in words, each with its reason."""
         reason = None if self._redis is None else self._redis.unavailable_reason
         return ([] if reason is None else [reason]) + list(self._faults.values())
 

@@ -47,7 +47,7 @@ class NotSupervisedError(Exception):
 
 
 class ProgramState(NamedTuple):
-    """What supervisord says of a program."""
+    """The state of a program as supervisord reports it."""
 
     pid: int
     """0 if it does not run."""
@@ -57,7 +57,7 @@ class ProgramState(NamedTuple):
 
 @dataclass(frozen=True)
 class Supervision:
-    """What supervisord, whose API is at `url`, knows of this process."""
+    """The supervisord that runs this process, whose API is at `url`, and the program's name in it."""
 
     url: str
     program: str
@@ -182,7 +182,7 @@ async def stop_predecessor(supervision: Supervision) -> None:
 
 
 def _started(pid: int) -> int:
-    """When the process was started, in clock ticks since the boot; 0 if there is none."""
+    """Start of the process, in clock ticks since the boot; 0 if there is none."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
     except (OSError, IndexError):

@@ -35,9 +35,9 @@ class Totals:
     """
 
     counts: Mapping[str, float]
-    """What only grows."""
+    """Values that only grow."""
     levels: Mapping[str, float]
-    """What rises and falls, as it is now."""
+    """Present values that rise and fall."""
     times: Mapping[str, Sequence[int]]
     """Counts of a TimeHistogram."""
 
@@ -67,7 +67,7 @@ class _Mark:
 
 @dataclass(frozen=True, slots=True)
 class _Interval:
-    """What happened between two marks, with numbers as they are shown: each is used for minutes."""
+    """The values between two marks, with numbers as they are shown: each is used for minutes."""
 
     at: float
     seconds: float
@@ -117,7 +117,7 @@ class History:
 
     @property
     def latest(self) -> float:
-        """When the last interval ended, in Unix time; the start if there is none."""
+        """Unix time at which the last interval ended; the start if there is none."""
         return self._seconds[-1].at if self._seconds else self.started_at
 
     def seconds(self, since: float = 0.0) -> dict[str, Sequence[Value]]:

@@ -37,7 +37,7 @@ T = TypeVar("T")
 MAX_WAITING = 8
 """Requests that may wait while one is worked on."""
 RETRY_SECONDS = 10.0
-"""When a request that was refused for that may be sent again."""
+"""Retry-After of a request that was refused for that."""
 
 
 @dataclass(frozen=True)

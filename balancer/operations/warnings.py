@@ -1,4 +1,4 @@
-"""What an operator should look into, in words: from the last minute and from the workers' state. No I/O.
+"""Warnings for operators, in words: from the last minute and from the workers' state. No I/O.
 
 `/health` has the warnings, and so have `chorus status` and the page. docs/operations.md says what to do about each.
 """
@@ -13,9 +13,9 @@ from balancer.fleet.view import WorkerView
 from balancer.operations.history import Value
 
 QUEUE_WAIT_SECONDS = 2.0
-"""Above which the 95th percentile of the queue wait is worth a warning."""
+"""The 95th percentile of the queue wait above which there is a warning."""
 LOOP_LAG_SECONDS = 0.1
-"""The same of the 99th percentile of the event loop's lag."""
+"""The 99th percentile of the event loop's lag above which there is a warning."""
 
 CAPACITY_REFUSALS = ("queue_full", "deadline_unreachable", "deadline_exceeded", "memory_full")
 """Codes of refusals for want of capacity."""
@@ -25,7 +25,7 @@ _GUIDE = "docs/operations.md"
 
 @dataclass(frozen=True)
 class HostWarning:
-    """What is wrong: a kind for programs, and words with figures of the last minute."""
+    """A warning: its kind, for programs, and words with figures of the last minute."""
 
     code: str
     message: str

@@ -30,7 +30,7 @@ QUIET_SECONDS = 60.0
 """A kind of refusal is logged again only after so long without one."""
 
 REPLICA_MILLISECONDS = 500
-"""In which a replica is to have what was written."""
+"""Time limit within which a replica is to have what was written."""
 WITHOUT_REPLICA_SECONDS = 10.0
 """After a write that no replica has followed, those of so many seconds are not waited for."""
 
@@ -98,7 +98,7 @@ class RedisClient:
         self._unavailable_reason: str | None = None
         self._pinging: asyncio.Task[None] | None = None
         self._refusals: dict[str, float] = {}
-        """When a kind of refusal, such as `OOM` or `READONLY`, was last seen, on the monotonic clock."""
+        """The time at which a kind of refusal, such as `OOM` or `READONLY`, was last seen, on the monotonic clock."""
 
     @property
     def unavailable_reason(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Where the Redis of several hosts is to be found, by a URL. Pure."""
+"""The location of the Redis that several hosts share, parsed from a URL. Pure."""
 
 from __future__ import annotations
 

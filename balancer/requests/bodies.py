@@ -81,7 +81,7 @@ def _by_id(value: object) -> object:
 
 
 class StreamFormat(StrEnum):
-    """What an answer consists of."""
+    """The content of an answer."""
 
     AUDIO = "audio"
     SSE = "sse"

@@ -1,4 +1,4 @@
-"""How a request uses the audio cache, by its Cache-Control header (RFC 9111, section 5.2.1), and with what outcome."""
+"""A request's use of the audio cache, by its Cache-Control header (RFC 9111, section 5.2.1), and the outcome."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class RequestLogFields:
     retakes: int | None = None
     """Takes that workers discarded, if any."""
     flaws: list[str] | None = None
-    """What is wrong with the audio, if anything."""
+    """The flaws of the audio, if any."""
     cache: str | None = None
     """Source of the audio: `hit`, `miss` or `coalesced`."""
     audio_seconds: float | None = None

@@ -33,14 +33,14 @@ class TextPreparation:
 
     @cached_property
     def _prepared(self) -> Callable[[str, str], SpokenText]:
-        """What is said for a short text in a language, which is kept: many requests are for the same texts."""
+        """The spoken form of a short text in a language, which is kept: many requests are for the same texts."""
         return lru_cache(MAX_KEPT_TEXTS)(self._prepare)
 
     def _prepare(self, text: str, language: str) -> SpokenText:
         return self._front_end.prepare(text, language)
 
     def spoken(self, body: OpenAISpeechBody | TtsBody, language: str) -> SpokenText:
-        """What is to be said for the text of a body. Raises InvalidRequestError."""
+        """The spoken form of the text of a body. Raises InvalidRequestError."""
         normalize = self.normalize if body.normalize is None else body.normalize
         if not normalize:
             return SpokenText((Span(self._front_end.pass_through(body.spoken_text)),))

@@ -31,7 +31,7 @@ MAX_LOOP_CHARACTERS = 300
 
 MAX_WAITING_TEXTS = 1000
 RETRY_SECONDS = 1.0
-"""After which a client may come back if that many texts wait for the thread."""
+"""Retry-After of a text that was refused since that many wait for the thread."""
 
 VOICE_NOT_FOUND = "voice_not_found"
 """Code of the error."""

@@ -33,7 +33,7 @@ EXIT_CODE = 70
 
 
 class OnFailure(Enum):
-    """What the failure of a background task leads to."""
+    """The consequence of a failure of a background task."""
 
     RESTART = "restart"
     """The task is run again after a pause: what it left undone is found again in a store, or is of no consequence."""

@@ -1,4 +1,4 @@
-"""What systemd and its journal are told, where systemd runs this host's server.
+"""Notifications of systemd and its journal, where systemd runs this host's server.
 
 The protocol of `sd_notify` and the prefixes of `sd-daemon` are a line each: https://www.freedesktop.org/software/systemd/man.
 """

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 ITEMS_AT_A_TIME = 20
 """Items that a thread works on before it rests: a millisecond or two, for the lines and jobs of a batch."""
 REST_SECONDS = 0.001
-"""Time in which the event loop wakes up and has the interpreter."""
+"""Pause in which the event loop wakes up and gets the interpreter."""
 
 MAX_WAITING = 1000
 """Calls that may wait for a thread of one pool, if its owner sets no other limit."""
@@ -32,7 +32,7 @@ class PoolFullError(OSError):
 
 
 class Run(Protocol):
-    """How work that may take long is called: in a thread, or at once."""
+    """Calls work that may take long: in a thread, or at once."""
 
     async def __call__(self, work: Callable[[], T]) -> T:
         """The result of `work`."""

@@ -29,7 +29,7 @@ from balancer.text.segments import Segment
 
 @dataclass
 class _Position:
-    """How far a stream has been sent."""
+    """The progress of a stream's sending."""
 
     segment: int = 0
     size: int = 0
@@ -141,7 +141,7 @@ class AudioStream:
         await self._buffer.add(number, result, seconds)
 
     def playout_deadline(self, number: int) -> float:
-        """When the listener will have played all that comes before a segment, as far as it can be foreseen now.
+        """The time at which the listener will have played all that comes before a segment, as estimated now.
 
         On the event loop's clock; NOTHING_HEARD for the first one. The pauses between segments are left out.
         """

@@ -14,7 +14,7 @@ class PlayoutClock:
     gap_seconds: float = 0.0
     """Length of all gaps so far."""
     _dry_at: float | None = None
-    """When the listener has played all that was sent; None: nothing has been."""
+    """The time at which the listener has played all that was sent; None: nothing has been."""
 
     def sent(self, seconds: float, now: float) -> float:
         """Count audio that is sent now; the length of the gap before it, 0 if there is none."""

@@ -1,4 +1,4 @@
-"""What the speech service makes: audio files, and the PCM that they are made of."""
+"""The results of the speech service: audio files, and the PCM that they are made of."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Audio:
     retakes: int = 0
     """Takes that workers discarded for this request."""
     flaws: frozenset[str] = frozenset()
-    """What is wrong with segments of which no take was good, as far as the workers can tell."""
+    """The flaws of segments of which no take was good, as far as the workers can tell."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class CachedResult:
     segments: tuple[CacheOutcome, ...] = ()
     """The outcomes of the segments that were joined for it."""
     flaws: frozenset[str] = frozenset()
-    """What is wrong with it, as far as the workers can tell; the cache never keeps flawed audio."""
+    """Its flaws, as far as the workers can tell; the cache never keeps flawed audio."""
 
 
 def joined_result(data: AudioBuffer, seconds: float, spoken: Sequence[CachedResult]) -> CachedResult:

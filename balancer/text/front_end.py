@@ -34,7 +34,7 @@ class FrontEnd:
     tags: tuple[str, ...] = field(default=())
 
     def prepare(self, text: str, language: str = _ENGLISH) -> SpokenText:
-        """What is to be said for `text`.
+        """The spoken form of `text`.
 
         Raises ForeignScriptError. The result may be empty: an emoji says nothing.
         """

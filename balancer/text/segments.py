@@ -22,9 +22,9 @@ from worker.cards import SegmentLength
 _PARAGRAPHS = re.compile(r"\n\s*\n")
 _DASHES = "\u2013\u2014"
 _CLAUSE_END = re.compile(rf"(?:[,;:{_DASHES}][\"')\]\u201d\u2019]*\s+|\s+[-{_DASHES}]\s+|[\u3001\uff0c\uff1b\uff1a])")
-"""What a clause ends with, and the blanks behind."""
+"""The end of a clause, with the blanks behind."""
 INNER_END = re.compile(r"[.!?\n].*\w", re.DOTALL)
-"""Where a sentence of ASCII characters might end before the end of the text."""
+"""A place at which a sentence of ASCII characters might end before the end of the text."""
 _BLANKS = re.compile(r"\s+")
 VERY_SHORT = 0.25
 """The part of an engine's minimum below which a paragraph is not spoken alone."""
@@ -33,7 +33,7 @@ WIDE_CHARACTER = 3
 
 
 class Boundary(Enum):
-    """What a segment ends with."""
+    """The kind of a segment's end."""
 
     CLAUSE = "clause"
     SENTENCE = "sentence"
@@ -173,7 +173,7 @@ def _cut(sentences: Iterator[Segment], maximum: int) -> Iterator[Segment]:
 
 
 def _cutting_place(text: str, ideal: float, maximum: int) -> tuple[int, Boundary]:
-    """Where to cut: nearest to `ideal`, at the end of a clause, else between words, else anywhere."""
+    """The place to cut at: nearest to `ideal`, at the end of a clause, else between words, else anywhere."""
     window = text[: maximum + 1]
     for pattern in (_CLAUSE_END, _BLANKS):
         # Blanks behind the cut do not count.

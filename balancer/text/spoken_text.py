@@ -74,7 +74,7 @@ class SpokenText:
 
 
 def _between(ended: str, pause: float, new_paragraph: bool) -> str:
-    """What is written behind the span `ended`, if the next one follows after a pause or in a new paragraph."""
+    """The characters behind the span `ended`, if the next one follows after a pause or in a new paragraph."""
     if new_paragraph:
         return PARAGRAPH if ended.endswith(_ENDS) else "." + PARAGRAPH
     if ended.endswith(_ENDS) or not pause:

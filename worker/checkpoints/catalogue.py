@@ -205,7 +205,7 @@ class FileReport:
     size: int
     """Bytes; 0 for a file that is missing or cannot be read."""
     detail: str
-    """What the content was compared with, or what is wrong with it."""
+    """The reference that the content was compared with, or its fault."""
 
 
 def missing_extra(card: EngineCard) -> str | None:

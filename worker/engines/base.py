@@ -80,12 +80,12 @@ class VoiceSource:
 
 @dataclass(frozen=True)
 class TakeReport:
-    """How a model did on an utterance, of which it may have made several takes."""
+    """A model's takes of an utterance, of which it may have discarded some."""
 
     discarded: tuple[str, ...] = ()
-    """What was wrong with each take that was discarded, such as `loop`."""
+    """The flaw of each take that was discarded, such as `loop`."""
     flaw: str | None = None
-    """What is wrong with the take that was handed out, as far as the engine can tell."""
+    """The flaw of the take that was handed out, as far as the engine can tell."""
 
 
 class Engine(Protocol):

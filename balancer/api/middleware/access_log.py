@@ -27,7 +27,7 @@ PROBE_PATHS = frozenset(
 """Routes that machines poll, and that the page asks while somebody types: logged at level DEBUG only."""
 
 OPTIONS = "options"
-"""What requests with this method, most of them preflights of browsers, are counted as, whatever their path."""
+"""The surface under which requests of this method, most of them browsers' preflights, are counted on all paths."""
 
 MAX_LOGGED_CHARACTERS = 200
 """Length of a path that is logged."""
@@ -103,7 +103,7 @@ class AccessLogMiddleware:
 
 
 def _origin(scope: Scope, surface: str) -> dict[str, str]:
-    """What tells where a refused request came from, and what it was for, beside its route."""
+    """Log fields of a refused request beside its route: the client's address, and the path where the route hides it."""
     path, client = scope["path"], scope.get("client")
     fields = {} if path == surface else {"path": path[:MAX_LOGGED_CHARACTERS]}
     return fields if client is None else fields | {"client": client[0]}

@@ -14,7 +14,7 @@ from balancer.text.guard import is_complete
 from balancer.text.marks import PAUSE_MARKS
 
 GAP = rf"[\s{PAUSE_MARKS}]+"
-"""What is between two words, for a look ahead: white space, a pause that the text asks for, or both."""
+"""A gap between two words, for a look ahead: white space, a pause that the text asks for, or both."""
 
 _DIGIT = re.compile(r"\d")
 _NUMERIC = re.compile("[\\d$\u00a2-\u00a5\u20a0-\u20cf]")
@@ -25,7 +25,7 @@ Needs = str | tuple[str, ...] | re.Pattern[str]
 
 
 class At:
-    """Where the matches of a rule begin: functions from a text to the places in it."""
+    """Candidate positions of a rule's matches: functions from a text to the places in it."""
 
     @staticmethod
     def numbers(text: str) -> list[int]:
@@ -49,7 +49,7 @@ class Rule:
     holds: Callable[[str], bool] | None = None
     """A quick look whether the text may have a match; None: it may."""
     at: Callable[[str], list[int]] | None = None
-    """Where a match begins; None: anywhere."""
+    """The places at which a match may begin; None: anywhere."""
     abridges: bool = False
     """Whether the words may leave out numbers, such as those of a long address: the guard is not asked then."""
 

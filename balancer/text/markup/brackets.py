@@ -30,7 +30,7 @@ _SOUNDS = frozenset(
 _SOUND_PHRASES = frozenset(
     ["clear throat", "clears throat", "clearing throat", "deep breath", "short pause", "long pause"]
 )
-"""What people write between brackets for a sound; an engine without it is silent there."""
+"""Words between brackets that stand for a sound; an engine without it is silent there."""
 _CONTROL = re.compile(
     r"<\|[^|<>\n]{0,40}\|>|\[/?(?:START|STOP|UNK|SPACE|PAD|SEP|CLS|MASK|EOT|SOT|BOS|EOS|INST)\]|</?s>"
     r"|<</?SYS>>|<(?:start|end)_of_turn>|<(?:pad|unk|bos|eos|mask)>"

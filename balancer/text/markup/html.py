@@ -133,7 +133,7 @@ class _Remover:
 
 
 def _sound(name: str, closes: bool, attributes: dict[str, str]) -> str:
-    """What stands in place of a tag."""
+    """The replacement of a tag."""
     if name == "break":
         length = seconds(attributes.get("time", ""))
         return pause_mark(_BREAK_STRENGTHS.get(attributes.get("strength", ""), 0.5) if length is None else length)

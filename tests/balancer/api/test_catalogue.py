@@ -17,7 +17,7 @@ from balancer.api.catalogue import CatalogueRoutes
 from balancer.api.models import EngineParameter
 from balancer.api.responses import json_object
 from balancer.audio.held_audio import Budget
-from balancer.dispatch.dispatcher import Dispatcher
+from balancer.dispatch.host_state import HostState
 from balancer.errors import QueueFullError
 from balancer.metrics import Metrics
 from balancer.requests.validation import MAX_LOOP_CHARACTERS, RequestValidator
@@ -170,7 +170,7 @@ async def test_past_the_limit_of_waiting_texts_a_long_one_is_refused() -> None:
     routes = CatalogueRoutes(
         RequestValidator(CARDS["hibari"], Registry.load(ROOT / "voices"), max_characters=limits.max_text_characters),
         Admission(RateLimits(), UNLIMITED, Metrics("hibari"), timeout=TIMEOUT),
-        cast(Dispatcher, None),
+        cast(HostState, None),
         Budget(MIB, 1.0),
         limits,
         PauseSettings(),

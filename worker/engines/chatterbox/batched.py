@@ -119,7 +119,7 @@ class BatchedEngine:
         log.info("%d slots, each up to %.0f MiB of keys and values", self._slots, self._decoder.bytes_per_slot / 2**20)
 
     def _weights_key(self, options: EngineOptions, checkpoint: Path) -> str:
-        """What the packed weights follow from: the code, the precision and the checkpoint's files."""
+        """Digest of all that determines the packed weights: the code, the precision and the checkpoint's files."""
         t3, s3gen = checkpoint / self.loaded.variant.t3_file, s3gen_path(options.engine, checkpoint, options.flow)
         statuses = [(str(file), file.stat()) for file in (t3.resolve(), s3gen.resolve())]
         states = [(name, status.st_size, status.st_mtime_ns) for name, status in statuses]

@@ -1,4 +1,4 @@
-"""What a batched engine does next: a decode step, or a step of S3Gen for one utterance. Pure but for the clock.
+"""Chooses a batched engine's next step: of decoding, or of S3Gen for one utterance. Pure but for the clock.
 
 Every utterance has a time at which it is due. A listener's is the one at which he has nothing to play, so that
 utterances of which nothing is heard yet are due since their arrival, and come first. A whole answer, which nobody hears
@@ -24,7 +24,7 @@ WHOLE_ANSWER_SECONDS = 5.0
 
 @dataclass(eq=False)
 class Work:
-    """What is to be done for one utterance."""
+    """The work that is left for one utterance."""
 
     listened: bool
     """Whether somebody hears the audio while it is made."""

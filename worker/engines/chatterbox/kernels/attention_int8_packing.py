@@ -34,7 +34,7 @@ MAX_VALUE_SUM = (1 << 31 - 12) - 1
 
 QKV_COLUMNS = 3 * NR
 KEYS_COLUMN, VALUES_COLUMN = NR, 2 * NR
-"""Where one head's keys and values begin in its `qkv`, float32 (time, QKV_COLUMNS); its queries lie before them."""
+"""Columns at which one head's keys and values begin in its `qkv`, float32 (time, QKV_COLUMNS), behind its queries."""
 
 PADDING_SCALE, PADDING_SCORE = np.float32(1e28), -(1 << 30)
 """The positions that fill the last tile get a score so low that they weigh nothing, yet a finite one."""

@@ -22,7 +22,7 @@ NormArrays = tuple[ArrayF32, ArrayF32, float]
 
 
 def norm_arrays(norm: Any) -> NormArrays:
-    """Those of a `torch.nn.LayerNorm` over the last dimension."""
+    """The arrays of a `torch.nn.LayerNorm` over the last dimension."""
     return norm.weight.detach().numpy(), norm.bias.detach().numpy(), float(norm.eps)
 
 

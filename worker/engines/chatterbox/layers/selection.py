@@ -1,4 +1,4 @@
-"""Which kernel computes what on which instruction set: ours or a library's, as scripts/bench_kernels measures them."""
+"""Selects an operation's kernel by instruction set: ours or a library's, as scripts/bench_kernels measures them."""
 
 from __future__ import annotations
 

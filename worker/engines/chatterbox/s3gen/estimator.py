@@ -52,7 +52,7 @@ class Estimator:
         return self._final_projection(self._final_block(self._up_conv(states))).float()
 
     def _time_shifts(self, time: float, until: float | None) -> list[Tensor]:
-        """What each block adds to every frame for the time: equal for all utterances, so cached."""
+        """The time embedding that each block adds to every frame: equal for all utterances, so cached."""
         if (time, until) not in self._shifts:
             upstream = self._upstream
             embedded = upstream.time_mlp(upstream.time_embeddings(torch.tensor([time])))

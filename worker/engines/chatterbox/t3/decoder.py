@@ -145,7 +145,7 @@ class _Advance:
 
     @property
     def spans(self) -> list[QuerySpan]:
-        """Where they belong."""
+        """The row and positions of each sequence's embeddings."""
         return [QuerySpan(row, self.cache_rows.length, self.count) for row in self.rows]
 
 
@@ -264,7 +264,7 @@ class Decoder:
             sequence.ahead = True
 
     def _schedule_step(self, sequences: list[Sequence]) -> Iterator[_Advance]:
-        """What goes through the layers in this step."""
+        """The positions that go through the layers in this step."""
         room = PREFILL_CHUNK
         if self._pending_prefixes:
             prefix = self._pending_prefixes[0]

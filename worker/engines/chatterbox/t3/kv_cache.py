@@ -103,7 +103,7 @@ class KVCache:
         self._values[:, row, :, :count] = source.values[:, :, :count]
 
     def plan_step(self, spans: Sequence[QuerySpan]) -> StepPlan:
-        """Where the new positions of a step go: for `attention`, the same in every layer."""
+        """The places of a step's new positions: for `attention`, the same in every layer."""
         longer: list[tuple[QuerySpan, int]] = []
         groups: dict[SharedPrefix, list[tuple[int, int, int]]] = {}
         index = 0

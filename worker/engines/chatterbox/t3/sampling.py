@@ -54,7 +54,7 @@ class Sampler(ABC):
         return [token for token in self.tokens if token < START]
 
     def speech_in(self, tokens: Sequence[int]) -> list[int]:
-        """Those of `tokens`, drawn from the beginning on, that S3Gen turns into audio."""
+        """The tokens among `tokens`, drawn from the beginning on, that S3Gen turns into audio."""
         return [token for token in tokens if token < START]
 
     @property

@@ -16,7 +16,7 @@ and those of the longest text, up to some 300, without it)."""
 
 @dataclass(frozen=True)
 class PrefixKey:
-    """What a voice prefix depends on."""
+    """The inputs that determine a voice prefix."""
 
     voice: str
     exaggeration: float | None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 ENCODERS = ("tokenizer.", "speaker_encoder.")
-"""What the names of the tensors begin with by which S3Gen hears: its speech tokenizer, and its speaker encoder."""
+"""Prefixes of the tensors of S3Gen's encoders: its speech tokenizer, and its speaker encoder."""
 
 _WITHOUT_EFFECT = ".num_batches_tracked"
 """A counter of training steps that batch norms have."""

@@ -316,7 +316,7 @@ def _trim_layers(model: nn.Module, depths: Mapping[str, int]) -> None:
 
 
 def _depths(state: StateDict) -> dict[str, int]:
-    """How many entries each list of layers has in `state`, by the list's name."""
+    """The number of entries of each list of layers in `state`, by the list's name."""
     depths: dict[str, int] = {}
     for key in state:
         parts = key.split(".")

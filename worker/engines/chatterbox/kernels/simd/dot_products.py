@@ -1,4 +1,4 @@
-"""How one group of A and a vector of groups of B are multiplied and accumulated, for each element type and target.
+"""Multiplication and accumulation of one group of A and a vector of groups of B, for each element type and target.
 
 A group is as many numbers of K as a 32-bit lane multiplies at once: one float32, two int16, and four int8 (VNNI) or two
 (vpmaddwd). All integer sums are exact, so the targets agree bit for bit.
@@ -39,7 +39,7 @@ class DotProduct:
     group_bytes: int = 4
     """Bytes of a group of B in memory."""
     unroll: int = 4
-    """How often the loop over K is unrolled."""
+    """Unroll factor of the loop over K."""
 
     def load_b(self, emitter: Emitter, address: Any) -> Any:
         """Load a vector of LANES groups of B, widened to 32-bit groups."""

@@ -22,7 +22,7 @@ I8X64 = ir.VectorType(ir.IntType(8), 4 * LANES)
 I16X32 = ir.VectorType(ir.IntType(16), 2 * LANES)
 
 PREFETCH_BYTES = 4096
-"""How far ahead to prefetch: a page, at whose end the processor's own prefetching stops."""
+"""Bytes to prefetch ahead: a page, at whose end the processor's own prefetching stops."""
 
 LOG2_E = 1.4426950408889634
 """e**x is 2**(x * LOG2_E)."""
@@ -177,7 +177,7 @@ def i32x16(value: int) -> Any:
 
 
 def vector_offset(like: Any, vectors: int) -> Any:
-    """How many numbers that many vectors hold, as a constant of the type of `like`."""
+    """The count of numbers in that many vectors, as a constant of the type of `like`."""
     return ir.Constant(like.type, vectors * LANES)
 
 

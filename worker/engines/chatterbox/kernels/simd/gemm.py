@@ -35,7 +35,7 @@ INT8_GROUP = 4 if TARGET.integers is None else TARGET.integers.value
 
 @dataclass(frozen=True)
 class _Block:
-    """What a block of C, rows x vectors, is computed from."""
+    """The operands of a block of C, rows x vectors."""
 
     rows: Sequence[Any]
     """The addresses of A's rows at k = 0."""
@@ -46,7 +46,7 @@ class _Block:
     b_step: Any
     """Bytes from there to the next k."""
     k: Any
-    """How many k there are."""
+    """Number of steps along K."""
     initial: Sequence[Any]
     """The vectors of sums from which each row starts."""
 
