@@ -167,13 +167,7 @@ class FileStore:
             return
         with self._open() as index:
             self._touch(index)
-            index.execute(
-                "INSERT INTO entries VALUES (?, ?, ?) "
-                "ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes, used = excluded.used",
-                (cache_key, size, self._clock()),
-            )
-            index.execute("DELETE FROM owners WHERE key = ?", (cache_key,))
-            index.execute("INSERT INTO owners VALUES (?, ?, ?)", (cache_key, caller, size))
+            self._enter(index, cache_key, size, caller)
         # The name is this thread's own: another process may be writing the same entry.
         temporary = file.with_name(f".{file.name}.{os.getpid()}.{threading.get_ident()}")
         try:
@@ -182,12 +176,26 @@ class FileStore:
                 output.write(entry_header(cache_key, audio))
                 for piece in audio.data.pieces():
                     output.write(piece)
-            temporary.replace(file)
+            with self._open() as index:
+                # Another writer may have evicted the entry while it had no file. Now it waits until the file is there.
+                self._enter(index, cache_key, size, caller)
+                temporary.replace(file)
         except OSError:
-            temporary.unlink(missing_ok=True)
             self._delete([cache_key])
             raise
+        finally:
+            temporary.unlink(missing_ok=True)
         self._evict()
+
+    def _enter(self, index: sqlite3.Connection, cache_key: str, size: int, caller: str) -> None:
+        """Add an entry to the index, or make it anew; no other writer changes the index before the transaction ends."""
+        index.execute(
+            "INSERT INTO entries VALUES (?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET bytes = excluded.bytes, used = excluded.used",
+            (cache_key, size, self._clock()),
+        )
+        index.execute("DELETE FROM owners WHERE key = ?", (cache_key,))
+        index.execute("INSERT INTO owners VALUES (?, ?, ?)", (cache_key, caller, size))
 
     def _evict(self) -> None:
         while True:
@@ -200,11 +208,12 @@ class FileStore:
             self._delete(evicted)
 
     def _delete(self, cache_keys: list[str]) -> None:
-        for cache_key in cache_keys:
-            self._file(cache_key).unlink(missing_ok=True)
-            self._used.pop(cache_key, None)
         with self._open() as index:
             index.executemany("DELETE FROM entries WHERE key = ?", [(cache_key,) for cache_key in cache_keys])
+            # In the same transaction: no writer adds an entry anew between its file's end and its own.
+            for cache_key in cache_keys:
+                self._file(cache_key).unlink(missing_ok=True)
+                self._used.pop(cache_key, None)
 
     def _stats(self) -> CacheStats:
         with self._open() as index:

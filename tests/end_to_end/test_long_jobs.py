@@ -127,6 +127,8 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
         before = kept()
         # Asked before the balancer accepts connections: it answers at once, while the other segments are to be spoken.
         with start_chorus(*OPTIONS, data_dir=data, begin="spawned: 'balancer'", **SETTINGS) as chorus:
+            # One that takes long to start on a busy machine is spoken for: 503.
+            wait_until(lambda: httpx.get(f"{chorus.url}/status/{job_id}", timeout=TIMEOUT).is_success)
             resumed = status(chorus, job_id)
             assert resumed["state"] in ("queued", "running")
             assert (resumed["segments"], resumed["segmentsDone"] >= len(before)) == (len(SEGMENTS), True)

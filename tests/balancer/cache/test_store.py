@@ -303,6 +303,36 @@ async def test_writers_that_are_killed_leave_complete_files_and_a_complete_index
     await store.aclose()
 
 
+class EvictedMeanwhile(MemoryBuffer):
+    """Audio whose entry another process evicts while it is written to its file."""
+
+    def __init__(self, data: bytes, folder: Path) -> None:
+        super().__init__(data)
+        self._folder = folder
+        self.evictions = 0
+
+    def read(self, start: int, size: int) -> bytes:
+        asyncio.run(self._evict())
+        return super().read(start, size)
+
+    async def _evict(self) -> None:
+        other = FileStore(self._folder, limit=10**6, lifetime=100.0)
+        self.evictions += await other.clear()
+        await other.aclose()
+
+
+async def test_an_entry_that_is_evicted_while_its_file_is_written_is_in_the_index_again(tmp_path: Path) -> None:
+    store = FileStore(tmp_path, limit=10**6, lifetime=100.0, clock=lambda: 1000.0)
+    data = EvictedMeanwhile(b"audio", tmp_path)
+    await store.put(KEY, CachedAudio(data, 1.5, 1000.0))
+    assert data.evictions == 1
+    assert await store.get(KEY) is not None
+    assert (await store.stats()).entries == 1
+    assert await store.clear() == 1
+    assert [file.name for file in tmp_path.glob("??/*")] == []
+    await store.aclose()
+
+
 async def test_an_incomplete_file_is_deleted_when_it_is_old(tmp_path: Path) -> None:
     folder = tmp_path / "aa"
     folder.mkdir()
