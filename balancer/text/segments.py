@@ -129,6 +129,8 @@ def _split(text: str, language: str, length: SegmentLength) -> list[Segment]:
     segments = list(_joined(iter(segments), VERY_SHORT * length.minimum, length.maximum, PARAGRAPH))
     if len(segments) <= 1 and len(text) <= length.maximum:
         return [Segment(text, Boundary.END)]
+    if not segments:  # white space alone, more than fits
+        return [Segment(" ", Boundary.END)]
     return [*segments[:-1], Segment(segments[-1].text, Boundary.END)]
 
 

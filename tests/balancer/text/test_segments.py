@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import sentencex
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from balancer.text.segments import INNER_END, Boundary, Segment, shorten_first, split
@@ -160,6 +160,7 @@ def test_where_no_sentence_can_end_none_does(text: str) -> None:
     assert len(sentences) <= 1 or INNER_END.search(text)
 
 
+@example("  ", 1)
 @given(st.text(alphabet=st.sampled_from("ab ,.;!?\n\u2014\u3002\u4eca1'\""), max_size=400), st.integers(1, 80))
 def test_no_character_is_lost_and_none_is_too_long(text: str, maximum: int) -> None:
     found = split(text, "en", SegmentLength(minimum=max(1, maximum // 3), maximum=maximum))

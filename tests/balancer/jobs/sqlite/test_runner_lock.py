@@ -41,7 +41,7 @@ def test_a_removed_file_keeps_nobody_out(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_lets_it_go(tmp_path: Path) -> None:
-    code = "from pathlib import Path; from balancer.jobs.runner_lock import RunnerLock\n"
+    code = "from pathlib import Path; from balancer.jobs.sqlite.runner_lock import RunnerLock\n"
     code += "import sys; lock = RunnerLock(Path(sys.argv[1])); print(lock.acquire(), flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
