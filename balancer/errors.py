@@ -302,7 +302,7 @@ class RateLimitedError(ChorusError):
 
 
 class LimitsUnavailableError(ChorusError):
-    """Redis is unreachable, and the server is configured to refuse requests it cannot rate-limit."""
+    """The counters of rate limits cannot be used, and the server refuses requests that it cannot limit."""
 
     status = 503
     code = "limits_unavailable"
@@ -359,7 +359,7 @@ class NotServingError(ChorusError):
 
 
 class QueueFullError(ChorusError):
-    """More utterances are queued than the limit allows."""
+    """Too many utterances are queued, or too many texts, batches or files wait to be prepared."""
 
     status = 503
     code = "queue_full"

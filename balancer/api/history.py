@@ -50,7 +50,7 @@ class HistoryStreams(BaseModel, Generic[Number]):
 
 
 class HistoryFaults(BaseModel, Generic[Number]):
-    """A condition that an operator should look into."""
+    """Counts of faults that an operator should look into."""
 
     model_config = _CAMEL_CASE
 
@@ -146,7 +146,9 @@ def _since(request: Request) -> float:
     except ValueError:
         since = -1.0
     if not (isfinite(since) and since >= 0):
-        raise InvalidRequestError("`since` must be a Unix time in seconds", param="since")
+        raise InvalidRequestError(
+            "`since` must be a Unix time in seconds, as `latest` of the last answer", param="since"
+        )
     return since
 
 

@@ -153,6 +153,13 @@ class JsonLinesReader:
                 "too many batches are being read; try again later", retry_after=RETRY_SECONDS
             ) from error
 
+    async def finish(self, work: Callable[[], T]) -> T:
+        """The same of a batch that is accepted already, so no part of its answer may be refused."""
+        try:
+            return await self._pool.run(work)
+        except PoolFullError:
+            return work()
+
     def close(self) -> None:
         """End the thread; does not wait for it."""
         self._pool.close()
@@ -238,7 +245,7 @@ class BodyMemory:
         """Take `size` bytes more. Raises MemoryFullError."""
         if size and not self._budget.take(self._caller, size):
             raise MemoryFullError(
-                "the memory for requests is in use; try again, or send less at once",
+                "the memory for requests, yours or that of all, is in use; try again, or send less at once",
                 retry_after=RETRY_SECONDS,
             )
         self._taken += size

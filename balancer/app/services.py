@@ -18,6 +18,7 @@ from balancer.dispatch.host_state import HostState
 from balancer.fleet.fleet import Fleet
 from balancer.jobs.executor import JobExecutor
 from balancer.jobs.job_stream import JobStreams
+from balancer.jobs.outage_log import OutageLog
 from balancer.jobs.service import JobService
 from balancer.metrics import Metrics
 from balancer.operations.degradation import Degradation
@@ -199,6 +200,7 @@ def _jobs(
     encoders: EncoderPool,
 ) -> JobServices:
     sample_rate = validator.card.sample_rate
+    outage = OutageLog()
     executor = JobExecutor(stores.jobs, speech, validator, host_state, metrics, settings.jobs)
     service = JobService(
         stores.jobs,
@@ -207,9 +209,18 @@ def _jobs(
         settings.jobs,
         sample_rate=sample_rate,
         max_encoded_bytes=held.files.caller_limit,
+        outage=outage,
     )
     streams = JobStreams(
-        stores.jobs, speech, validator, held, encoders, metrics, sample_rate=sample_rate, pauses=settings.pauses
+        stores.jobs,
+        speech,
+        validator,
+        held,
+        encoders,
+        metrics,
+        sample_rate=sample_rate,
+        pauses=settings.pauses,
+        outage=outage,
     )
     return JobServices(validator, executor, service, streams)
 

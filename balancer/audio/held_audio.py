@@ -160,7 +160,7 @@ class HeldAudio:
     def _hold_file(self, descriptor: int, size: int, caller: str) -> AudioBuffer:
         if not self.files.take(caller, size):
             raise MemoryFullError(
-                "the memory for audio is in use; read the answers to earlier requests first",
+                "the room for audio, yours or that of all, is in use; read the answers to earlier requests first",
                 retry_after=RETRY_SECONDS,
             )
         audio = FileBuffer(os.dup(descriptor), 0, size)

@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,8 +44,8 @@ MAX_WAITING_WRITES = 200
 """Writes that may wait; audio past them is not stored. They hold it in memory or in temporary files."""
 CLOSING_SECONDS = 5.0
 """Time that closing may take."""
-EVICTION_BATCH = 64
-"""Maximum number of entries that are evicted at a time."""
+DELETION_BATCH = 64
+"""Maximum number of entries that are deleted at a time: no other process writes to the index meanwhile."""
 ABANDONED_SECONDS = 600.0
 """Age at which an incomplete file is deleted: its process has died."""
 
@@ -180,11 +180,11 @@ class FileStore:
                 # Another writer may have evicted the entry while it had no file. Now it waits until the file is there.
                 self._enter(index, cache_key, size, caller)
                 temporary.replace(file)
-        except OSError:
-            self._delete([cache_key])
+        except (OSError, sqlite3.Error):
+            temporary.unlink(missing_ok=True)  # first: on a full disk the index needs the room
+            with suppress(OSError, sqlite3.Error):
+                self._delete([cache_key])
             raise
-        finally:
-            temporary.unlink(missing_ok=True)
         self._evict()
 
     def _enter(self, index: sqlite3.Connection, cache_key: str, size: int, caller: str) -> None:
@@ -224,7 +224,9 @@ class FileStore:
         deleted = 0
         while True:
             with self._open() as index:
-                cache_keys = [cache_key for (cache_key,) in index.execute("SELECT key FROM entries LIMIT 1000")]
+                cache_keys = [
+                    cache_key for (cache_key,) in index.execute("SELECT key FROM entries LIMIT ?", (DELETION_BATCH,))
+                ]
             if not cache_keys:
                 return deleted
             self._delete(cache_keys)
@@ -344,7 +346,7 @@ def _evicted(index: sqlite3.Connection, total: int, excess: int) -> list[str]:
     )
     oldest = index.execute(
         f"SELECT key, bytes FROM entries WHERE {where} ORDER BY used LIMIT ?",  # noqa: S608 - constants
-        (*(() if caller is None else (caller,)), EVICTION_BATCH),
+        (*(() if caller is None else (caller,)), DELETION_BATCH),
     )
     evicted = []
     for cache_key, size in oldest:

@@ -1,6 +1,7 @@
-"""The present state of this host, read only: its queue, its slots and its workers.
+"""The present state of this host: its queue, its slots and its workers.
 
-Health checks, metrics, the history and the executor of jobs read it; the dispatcher changes it.
+Health checks, metrics, the history and the executor of jobs read it. All but `draining` follows from what the
+dispatcher and its parts do.
 """
 
 from __future__ import annotations

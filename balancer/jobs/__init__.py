@@ -11,6 +11,8 @@ job_request       the speech request of a job
 job_stream        the audio of a job as a stream, for those who listen while it is made
 kept_segments     one running job's segments, as the speech service keeps them in the store
 executor          runs queued jobs in idle slots, and retries failed ones
+feed              the changes of jobs that event streams wait for
+outage_log        the log of a store that cannot be used
 webhooks          delivers notifications of ended jobs beside each other, and retries until they are accepted
 webhook_client    signs and sends one notification
 public_network    HTTP connections to public addresses only

@@ -61,6 +61,7 @@ class JobStreams:
         *,
         sample_rate: int,
         pauses: PauseSettings,
+        outage: OutageLog,
     ) -> None:
         self.store = store
         self.held = held
@@ -68,7 +69,7 @@ class JobStreams:
         self.metrics = metrics
         self.sample_rate = sample_rate
         self.pauses = pauses
-        self.outage = OutageLog()
+        self.outage = outage
         self.pool = ThreadPool("job-listeners", FILE_THREADS)
         self._speech = speech
         self._validator = validator

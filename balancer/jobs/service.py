@@ -144,6 +144,7 @@ class JobService:
         *,
         sample_rate: int,
         max_encoded_bytes: int,
+        outage: OutageLog,
     ) -> None:
         """`sample_rate` is the engine's; one caller may have `max_encoded_bytes` of files under way."""
         self._store = store
@@ -155,7 +156,7 @@ class JobService:
         self._max_encoded_bytes = max_encoded_bytes
         self._webhooks_enabled = settings.webhook_secret is not None
         self._receivers = ReceiverRules.of(settings)
-        self._outage = OutageLog()
+        self._outage = outage
 
     def check(self, body: QueueBody, request: SpeechRequest) -> None:
         """Raise InvalidRequestError for a webhook that could not be delivered, or a result that would be too large.
@@ -196,10 +197,12 @@ class JobService:
                 param=field,
             )
 
-    async def accept(self, bodies: Sequence[QueueBody], owner: JobOwner, run: Run = run_at_once) -> list[JobStatusView]:
+    async def accept(
+        self, bodies: Sequence[QueueBody], owner: JobOwner, run: Run = run_at_once, finish: Run = run_at_once
+    ) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
 
-        `run` does what takes long for many jobs, in parts.
+        `run` does what takes long for many jobs, in parts, and may refuse to; `finish` does so once they are accepted.
 
         Raises JobShareFullError, JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
@@ -228,7 +231,7 @@ class JobService:
             ) from error
         except JobStoreError as error:
             raise self._outage.unavailable(error) from error
-        return await _in_parts(view, list(zip(added, ahead, strict=True)), run)
+        return await _in_parts(view, list(zip(added, ahead, strict=True)), finish)
 
     async def status(self, job_id: str, owner: JobOwner) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""

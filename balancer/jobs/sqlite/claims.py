@@ -47,15 +47,11 @@ class SqliteClaims:
 
     async def fail(self, job: Job, error: JobError) -> bool:
         """See JobClaims."""
-        return await self._folder.run(
-            lambda: replace_claimed(self._folder, job, job.failed(self._folder.clock(), error))
-        )
+        return await self._replace(job, lambda: job.failed(self._folder.clock(), error))
 
     async def retry_later(self, job: Job, error: JobError, due: float, *, counts: bool = True) -> bool:
         """See JobClaims."""
-        return await self._folder.run(
-            lambda: replace_claimed(self._folder, job, job.queued_for_retry(error, due, counts=counts))
-        )
+        return await self._replace(job, lambda: job.queued_for_retry(error, due, counts=counts))
 
     async def release(self, job: Job) -> None:
         """See JobClaims."""

@@ -74,6 +74,7 @@ async def test_past_the_limit_of_waiting_batches_one_is_refused() -> None:
     assert refused.value.message == "too many batches are being read; try again later"
     assert refused.value.retry_after
     assert not memory.taken
+    assert await reader.finish(lambda: "receipts") == "receipts", "what is accepted gets its answer all the same"
 
 
 async def test_the_lines_of_a_batch_are_counted_with_what_is_made_of_them() -> None:

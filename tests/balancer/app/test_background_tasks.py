@@ -56,7 +56,7 @@ def test_all_tasks_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "webhooks",
         "agent check",
     ]
-    assert set(STOPPED_ON_HAND_OVER) <= set(names)
+    assert STOPPED_ON_HAND_OVER == ("recycling", "webhooks", "agent check")
 
 
 def test_only_the_view_of_the_workers_ends_the_process_when_it_fails(tmp_path: Path) -> None:

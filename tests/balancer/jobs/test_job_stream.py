@@ -22,6 +22,7 @@ from balancer.jobs import job_stream as module
 from balancer.jobs.feed import Watcher
 from balancer.jobs.job import Job
 from balancer.jobs.job_stream import JobStream, JobStreams
+from balancer.jobs.outage_log import OutageLog
 from balancer.jobs.service import JobStatusView
 from balancer.jobs.sqlite.segments import SqliteSegments
 from balancer.jobs.sqlite.store import SqliteJobStore
@@ -131,6 +132,7 @@ async def listen(made: Making, held: HeldAudio) -> JobStream:
         Metrics(engine="hibari"),
         sample_rate=RATE,
         pauses=PAUSES,
+        outage=OutageLog(),
     )
     return await streams.open(found(await made.store.get("job-1")), made.watcher, "listener")
 

@@ -10,6 +10,7 @@ import pytest
 
 from balancer.errors import JobsUnavailableError
 from balancer.jobs.job import Job
+from balancer.jobs.outage_log import OutageLog
 from balancer.jobs.service import JobOwner, JobService
 from balancer.jobs.sqlite.store import SqliteJobStore
 from balancer.jobs.store import JobStore, QueuedAhead
@@ -57,7 +58,15 @@ class Executor:
 
 def service_on(store: JobStore) -> JobService:
     """The service on a store."""
-    return JobService(store, Throughput(), Executor(), JobSettings(), sample_rate=SAMPLE_RATE, max_encoded_bytes=2**30)
+    return JobService(
+        store,
+        Throughput(),
+        Executor(),
+        JobSettings(),
+        sample_rate=SAMPLE_RATE,
+        max_encoded_bytes=2**30,
+        outage=OutageLog(),
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ async def test_jobs_of_an_earlier_version_are_taken_over(redis: RedisServer, tmp
     waiting = [*(job(number, caller="many") for number in range(2)), job(5, caller="few")]
     for number, one in enumerate([*waiting, running]):
         fields = {"state": one.state.value, "attempts": one.attempts, "number": number, "characters": 10}
-        await raw.hset(f"chorus:job:{one.id}", mapping=fields | {"content": one.model_dump_json(), "key": ""})
+        await raw.hset(f"chorus:job:{one.id}", mapping=fields | {"content": one.to_json(), "key": ""})
         await raw.xadd("chorus:jobs", {"id": one.id})
         await raw.hincrby("chorus:job-counts", one.state.value, 1)
     await raw.zadd("chorus:jobs-queued", {one.id: number for number, one in enumerate(waiting)})
