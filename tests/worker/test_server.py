@@ -6,8 +6,6 @@ import asyncio
 import os
 import signal
 import stat
-import statistics
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
@@ -189,26 +187,22 @@ async def test_an_unspeakable_text(client: httpx.AsyncClient) -> None:
 async def test_state_answers_at_once_while_the_model_works(
     worker: Worker, client: httpx.AsyncClient, text: str
 ) -> None:
-    took: list[float] = []
-    whole = 0.0
-    # A busy machine asks less often while one text is spoken. An event loop that waits for the model would answer once.
-    for _ in range(5):
-        started = time.perf_counter()
+    # An event loop that waited for the model would answer between two of its calls: with other progress each time.
+    within_a_call = 0
+    for _ in range(10):  # a busy machine answers less often while one text is spoken
         speaking = asyncio.ensure_future(speak_alone(worker, utterance(text, "long").model_dump_json()))
+        before: int | None = None
         while not speaking.done():
-            began = time.perf_counter()
             report = await state(client)
             if report.in_flight:
                 assert report.in_flight == ("long",)
-                took.append(time.perf_counter() - began)
+                within_a_call += report.progress == before
+                before = report.progress
             await asyncio.sleep(0.002)
         assert (await speaking)[-1][0] is FrameKind.END
-        whole = max(whole, time.perf_counter() - started)
-        if len(took) > 20:
+        if within_a_call > 20:
             break
-    assert len(took) > 20
-    # Where others have the core for most of the time, the answers take as much longer as the text.
-    assert statistics.median(took) < max(0.05, whole / 40)
+    assert within_a_call > 20
 
 
 async def speak_alone(worker: Worker, content: str) -> list[tuple[FrameKind, bytes]]:
