@@ -312,7 +312,7 @@ def _plain(message: str) -> str:
 
 
 class ClientWatch(Protocol):
-    """Notifies of the client of one request leaving."""
+    """Tells whether the client of one request is still there, and can break its connection off."""
 
     def watch(self, on_gone: Callable[[], None] | None) -> None:
         """Call `on_gone` when the client closes the connection, or at once if it has; None: no longer."""

@@ -26,7 +26,7 @@ from balancer.host import processes
 from balancer.host.processes import ProcessEndedError, await_ready, free_port, running
 from balancer.settings.settings import PREFIX, variable
 from scripts.support.servers import read_state
-from worker.contract import Phase, WorkerState
+from worker.contract import Phase, Utterance, WorkerState
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,6 +50,11 @@ class Stub:
         """Its present state; the balancer's `/health` has the state of its last poll."""
         return read_state(self.path, timeout=TIMEOUT)
 
+    def last_utterance(self) -> Utterance:
+        """The newest utterance that it has received, of at least one."""
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.path)), timeout=TIMEOUT) as client:
+            return Utterance.model_validate_json(client.get("http://worker/last-utterance").raise_for_status().content)
+
 
 @contextmanager
 def start_stub(
@@ -70,14 +75,7 @@ def start_stub(
         [sys.executable, "-m", "scripts.support.stub_worker", *arguments], cwd=ROOT, env=environment()
     ) as process:
         stub = Stub(process, run_dir / f"worker-{index}.sock")
-
-        def answers() -> bool:
-            try:
-                return listens(stub.path) and stub.state().pid == process.pid
-            except httpx.TransportError:  # an earlier process at this socket ends at this moment
-                return False
-
-        await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
+        await_worker(process, stub.path)
         yield stub
 
 
@@ -150,6 +148,18 @@ def await_banner(server: Server) -> None:
 def wait_until(condition: Callable[[], bool], *, timeout: float = TIMEOUT) -> None:
     """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds."""
     processes.wait_until(condition, timeout=timeout, poll_interval=POLL_INTERVAL_SECONDS)
+
+
+def await_worker(process: subprocess.Popen[bytes], path: Path) -> None:
+    """Wait until this process, and no earlier one, serves a worker at `path`."""
+
+    def answers() -> bool:
+        try:
+            return listens(path) and read_state(path, timeout=TIMEOUT).pid == process.pid
+        except httpx.TransportError:  # an earlier process at this socket ends at this moment
+            return False
+
+    await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
 
 
 def listens(path: Path) -> bool:

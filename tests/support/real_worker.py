@@ -19,7 +19,7 @@ import httpx
 
 from balancer.host import processes
 from scripts.support.servers import read_state
-from tests.support.harness import POLL_INTERVAL_SECONDS, ROOT, TIMEOUT, environment, listens, wait_until
+from tests.support.harness import ROOT, TIMEOUT, await_worker, environment, listens, wait_until
 from tests.support.shared_folder import with_kernels
 from worker.contract import FrameDecoder, FrameKind, Phase, Utterance, WorkerState
 from worker.options import EngineOptions, WorkerOptions
@@ -100,14 +100,7 @@ def running(command: Sequence[str], path: Path, **variables: str) -> Iterator[Wo
     """Any command that serves a worker at `path`: it listens when the block begins and is killed when it ends."""
     with processes.running(command, cwd=ROOT, env=environment() | variables) as process:
         worker = Worker(process, path)
-
-        def answers() -> bool:
-            try:
-                return worker.listens() and worker.state().pid == process.pid
-            except httpx.TransportError:  # an earlier process at this socket ends at this moment
-                return False
-
-        processes.await_ready(process, answers, timeout=TIMEOUT, poll_interval=POLL_INTERVAL_SECONDS)
+        await_worker(process, path)
         yield worker
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
+from tests.support.harness import Server, serve_stub, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +30,6 @@ def queue_depth(server: Server) -> int:
 
 def running(server: Server) -> bool:
     return bool(server.stub.state().in_flight)
-
-
-def last_utterance(server: Server) -> dict[str, Any]:
-    """The newest utterance that the worker has received."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
-        utterance: dict[str, Any] = worker.get("http://worker/last-utterance").json()
-    return utterance
 
 
 @pytest.mark.parametrize(
@@ -60,7 +53,9 @@ def test_a_request_past_its_deadline_is_cancelled(
 @pytest.mark.parametrize(("headers", "most"), [({}, 30.0), ({"X-Deadline-Ms": "20000"}, 20.0)])
 def test_the_worker_knows_when_nobody_waits_any_more(server: Server, headers: dict[str, str], most: float) -> None:
     assert tts(server, "Hello.", headers).status_code == 200
-    assert most - 10 < last_utterance(server)["time_limit"] <= most
+    limit = server.stub.last_utterance().time_limit
+    assert limit is not None
+    assert most - 10 < limit <= most
 
 
 def test_an_unreachable_deadline_is_refused_at_once() -> None:
@@ -95,7 +90,7 @@ def test_interactive_requests_go_before_batch_requests(server: Server) -> None:
         (server.log.parent / "go").touch()
         assert {call.result().status_code for call in (first, batch, interactive)} == {200}
     # The worker has one slot. The order of the answers would be that in which the clients' threads read them.
-    assert last_utterance(server)["text"] == "batch"
+    assert server.stub.last_utterance().text == "batch"
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0", "-5", "nan", "inf"])

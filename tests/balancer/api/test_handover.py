@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.support.harness import TIMEOUT, Server, serve_stub
+from tests.support.harness import Server, serve_stub
 from worker.contract import Utterance
 
 SURFACES = {
@@ -31,16 +30,10 @@ def server() -> Iterator[Server]:
         yield server
 
 
-def last_utterance(server: Server) -> Utterance:
-    """The newest utterance that the worker received."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
-        return Utterance.model_validate_json(worker.get("http://worker/last-utterance").raise_for_status().content)
-
-
 def utterance_for(server: Server, path: str, **fields: Any) -> Utterance:
     """The utterance that the worker receives for a request with these fields."""
     server.client.post(path, json=SURFACES[path] | fields).raise_for_status()
-    return last_utterance(server)
+    return server.stub.last_utterance()
 
 
 @pytest.mark.parametrize("path", SURFACES)

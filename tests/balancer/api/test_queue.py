@@ -15,7 +15,7 @@ import pytest
 
 from balancer.api.queue import StatusEvents
 from balancer.jobs.service import JobStatusView
-from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
+from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.jobs import job as stored_job
 from tests.support.raw_http import ask
 
@@ -419,17 +419,12 @@ def test_a_key_belongs_to_its_jobs_and_not_its_name(tmp_path: Any) -> None:
         assert server.client.post("/queue", json=body, headers=second).json()["requestId"] != job["requestId"]
 
 
-def last_text(server: Server) -> str:
-    """The text of the newest utterance that the worker has received."""
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), timeout=TIMEOUT) as worker:
-        return str(worker.get("http://worker/last-utterance").json().get("text"))
-
-
 def test_interactive_requests_go_before_jobs(server: Server, go: Path) -> None:
     texts = ["slow", *(f"Text number {number}." for number in range(40))]
     lines = "\n".join(json.dumps({"text": text}) for text in texts)
     jobs = server.client.post("/queue/batch", content=lines, headers={"Content-Type": "application/jsonl"}).json()
-    wait_until(lambda: last_text(server) == "slow")
+    wait_until(lambda: bool(server.stub.state().in_flight))
+    assert server.stub.last_utterance().text == "slow"
     with ThreadPoolExecutor(1) as clients:
         request = clients.submit(server.client.post, "/tts", json={"text": "Hello."})
         wait_until(lambda: server.client.get("/health").json()["queueDepths"]["interactive"] == 1)
@@ -437,7 +432,7 @@ def test_interactive_requests_go_before_jobs(server: Server, go: Path) -> None:
         assert request.result().status_code == 200
     for job in jobs["jobs"]:
         assert ended(server, job)["state"] == "done"
-    assert last_text(server) != "Hello.", "the request did not wait for all jobs"
+    assert server.stub.last_utterance().text != "Hello.", "the request did not wait for all jobs"
 
 
 def test_jobs_are_counted_in_metrics(server: Server) -> None:

@@ -90,10 +90,10 @@ def test_a_text_of_several_segments_has_one_first_piece(server: Server) -> None:
     with stream(server.client, "The first paragraph is here.\n\nThe second one is another segment.") as response:
         audio = response.read()
     assert audio.count(SOUND) >= AUDIO_BYTES // 2 - 1
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.stub.path)), base_url="http://worker") as worker:
-        utterance = worker.get("/last-utterance").json()
-    assert utterance["first_piece_tokens"] is None
-    assert utterance["playout_deadline"] > 0, "the listener has the first segment to play before"
+    utterance = server.stub.last_utterance()
+    assert utterance.first_piece_tokens is None
+    assert utterance.playout_deadline is not None
+    assert utterance.playout_deadline > 0, "the listener has the first segment to play before"
 
 
 def test_a_worker_that_dies_costs_a_pause(two_workers: httpx.Client) -> None:
