@@ -109,7 +109,7 @@ class QueueRoutes:
         """Queue many jobs, all or none."""
         async with self._batches.read(request, QueueBody, self._check_line) as bodies:
             views, limit_headers = await self._accept(bodies, request)
-            content = await self._batches.finish(partial(_receipts, views, self._base_url(request)))
+            content = await self._batches.run(partial(_receipts, views, self._base_url(request)))
         return Response(content, 202, limit_headers, JSONResponse.media_type)
 
     async def status(self, request: Request) -> Response:
@@ -181,13 +181,12 @@ class QueueRoutes:
             voices = {self._validator.voice_of(body).name for body in bodies}
             return sum(len(body.spoken_text) for body in bodies), voices
 
-        # Only thousands take long.
-        run, finish = (run_at_once, run_at_once) if len(bodies) == 1 else (self._batches.run, self._batches.finish)
+        run = run_at_once if len(bodies) == 1 else self._batches.run  # only thousands take long
         characters, voices = await run(sum_up)
         caller = caller_of(request)
         admitted = self._admission.admit(caller, characters, voices, requests=len(bodies))
         async with WhileConnected(request), admitted as limit_headers:
-            return await self._job_service.accept(bodies, self._owner(request), run, finish), limit_headers
+            return await self._job_service.accept(bodies, self._owner(request), run), limit_headers
 
     def _owner(self, request: Request) -> JobOwner:
         caller = caller_of(request)

@@ -139,26 +139,23 @@ class JsonLinesReader:
                 except InvalidRequestError as error:
                     raise error.with_location(f"line {number}") from error
 
-        for first in range(0, len(lines), LINES_AT_A_TIME):  # batches of several callers take turns
+        try:
+            await self._pool.run(partial(parse, 0))
+        except PoolFullError as error:
+            raise QueueFullError(
+                "too many batches are being read; try again later", retry_after=RETRY_SECONDS
+            ) from error
+        for first in range(LINES_AT_A_TIME, len(lines), LINES_AT_A_TIME):  # batches of several callers take turns
             await self.run(partial(parse, first))
         if not bodies:
             raise InvalidRequestError("the body is empty; send one JSON object per line")
 
     async def run(self, work: Callable[[], T]) -> T:
-        """The result of `work` on a whole batch, which takes too long for the event loop. Raises QueueFullError."""
-        try:
-            return await self._pool.run(work)
-        except PoolFullError as error:
-            raise QueueFullError(
-                "too many batches are being read; try again later", retry_after=RETRY_SECONDS
-            ) from error
+        """The result of `work` on a whole batch, which takes too long for the event loop.
 
-    async def finish(self, work: Callable[[], T]) -> T:
-        """The same of a batch that is accepted already, so no part of its answer may be refused."""
-        try:
-            return await self._pool.run(work)
-        except PoolFullError:
-            return work()
+        A batch of which a part was read is not refused any more: its jobs may be accepted already.
+        """
+        return await self._pool.run(work, begun=True)
 
     def close(self) -> None:
         """End the thread; does not wait for it."""

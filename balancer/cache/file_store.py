@@ -144,11 +144,11 @@ class FileStore:
             return None
         except ChecksumError as error:
             log.warning("%s is damaged and deleted: %s", file, error)
-            self._delete([cache_key])
+            self._delete(cache_key)
             return None
         now = self._clock()
         if now - audio.created > self._lifetime:
-            self._delete([cache_key])
+            self._delete(cache_key)
             return None
         self._used[cache_key] = now
         return audio
@@ -183,7 +183,7 @@ class FileStore:
         except (OSError, sqlite3.Error):
             temporary.unlink(missing_ok=True)  # first: on a full disk the index needs the room
             with suppress(OSError, sqlite3.Error):
-                self._delete([cache_key])
+                self._delete(cache_key)
             raise
         self._evict()
 
@@ -204,16 +204,18 @@ class FileStore:
                 excess = total - self._limit
                 if excess <= 0:
                     return
-                evicted = _evicted(index, total, excess)
-            self._delete(evicted)
+                self._drop(index, _evicted(index, total, excess))
 
-    def _delete(self, cache_keys: list[str]) -> None:
+    def _delete(self, cache_key: str) -> None:
         with self._open() as index:
-            index.executemany("DELETE FROM entries WHERE key = ?", [(cache_key,) for cache_key in cache_keys])
-            # In the same transaction: no writer adds an entry anew between its file's end and its own.
-            for cache_key in cache_keys:
-                self._file(cache_key).unlink(missing_ok=True)
-                self._used.pop(cache_key, None)
+            self._drop(index, [cache_key])
+
+    def _drop(self, index: sqlite3.Connection, cache_keys: list[str]) -> None:
+        """Delete entries with their files: no writer adds an entry anew between its file's end and its own."""
+        index.executemany("DELETE FROM entries WHERE key = ?", [(cache_key,) for cache_key in cache_keys])
+        for cache_key in cache_keys:
+            self._file(cache_key).unlink(missing_ok=True)
+            self._used.pop(cache_key, None)
 
     def _stats(self) -> CacheStats:
         with self._open() as index:
@@ -224,13 +226,11 @@ class FileStore:
         deleted = 0
         while True:
             with self._open() as index:
-                cache_keys = [
-                    cache_key for (cache_key,) in index.execute("SELECT key FROM entries LIMIT ?", (DELETION_BATCH,))
-                ]
-            if not cache_keys:
+                found = index.execute("SELECT key FROM entries LIMIT ?", (DELETION_BATCH,)).fetchall()
+                self._drop(index, [cache_key for (cache_key,) in found])
+            if not found:
                 return deleted
-            self._delete(cache_keys)
-            deleted += len(cache_keys)
+            deleted += len(found)
 
     def _close(self) -> None:
         with self._lock:

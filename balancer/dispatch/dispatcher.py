@@ -127,7 +127,7 @@ class Dispatcher:
     ) -> None:
         """Return if the utterance is to be retried. Raises PoisonedError, NotServingError."""
         utterance_id = attempt.utterance.id
-        match self._retry_policy.decide(strikes, self._now(), slots=self.host_state.max_slots):
+        match self._retry_policy.decide(strikes, self._now(), slots=self._scheduler.max_slots):
             case RetryDecision.POISONED:
                 raise PoisonedError(
                     f"{len(strikes)} workers crashed or timed out on utterance {utterance_id}; it is not retried"
@@ -141,7 +141,7 @@ class Dispatcher:
     def _check_failure_retry(self, attempt: Attempt, error: UtteranceRefusedError, strikes: Sequence[str]) -> None:
         """Return if the utterance, on which an engine failed, is to be tried elsewhere. Raises the client's error."""
         retried = error.worker_fault and self._retry_policy.retries_failure(
-            strikes, self._now(), slots=self.host_state.max_slots
+            strikes, self._now(), slots=self._scheduler.max_slots
         )
         if not retried:
             if len(attempt.failed_on) > 1:
@@ -241,7 +241,6 @@ class Dispatcher:
         self._ejector.watch(process)
         self._processes[name] = process
         self._scheduler.join(name, slots=process.state.slots, speed=self._costs.speed(name))
-        self.host_state.record_slots()
         self._dispatch_ready()
 
     def worker_draining(self, process: WorkerProcess) -> None:

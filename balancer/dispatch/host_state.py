@@ -40,13 +40,8 @@ class HostState:
         self._runner = runner
         self._processes = processes
         self._speed = speed
-        self._max_slots = 0
         self.draining = False
         """Whether this host wants no new clients: `/ready` says so, but requests are still served. Operators set it."""
-
-    def record_slots(self) -> None:
-        """Record how many slots there are, after a worker has joined."""
-        self._max_slots = max(self._max_slots, self._scheduler.slots)
 
     @property
     def depth(self) -> int:
@@ -75,8 +70,8 @@ class HostState:
 
     @property
     def max_slots(self) -> int:
-        """The most slots that the workers have had at once: those of a host that misses none."""
-        return self._max_slots
+        """The most slots that the workers have had at once."""
+        return self._scheduler.max_slots
 
     @property
     def idle(self) -> bool:

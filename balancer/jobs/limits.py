@@ -92,12 +92,11 @@ class Usage:
 
         Where the limits are reached without it, there is no room for audio of no size, either.
         """
-        if limits.evicts:
-            return
+        limit, own_limit = limits.enforced_audio_bytes
         size = max(1, size)
         used, used_by_caller = self.audio_bytes - counted, self.caller_audio_bytes - counted
         shared = limits.share < 1  # else a caller's part is the whole
-        if shared and used_by_caller + size > limits.caller_audio_bytes:
-            raise StoreFullError(used_by_caller, limits.caller_audio_bytes, size, audio=True, own=True)
-        if used + size > limits.audio_bytes:
-            raise StoreFullError(used, limits.audio_bytes, size, audio=True, own=False)
+        if shared and used_by_caller + size > own_limit:
+            raise StoreFullError(used_by_caller, own_limit, size, audio=True, own=True)
+        if used + size > limit:
+            raise StoreFullError(used, limit, size, audio=True, own=False)

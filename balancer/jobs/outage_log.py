@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from balancer.errors import JobsUnavailableError
 from balancer.jobs.store import JobStoreError
@@ -23,6 +24,14 @@ class OutageLog:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last_failure: float | None = None
+
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Raises JobsUnavailableError where the block raises JobStoreError."""
+        try:
+            yield
+        except JobStoreError as error:
+            raise self.unavailable(error) from error
 
     def unavailable(self, error: JobStoreError | OSError) -> JobsUnavailableError:
         """The error for clients while the store cannot be used; logs `error` if it is the first of an outage."""

@@ -33,7 +33,6 @@ from balancer.jobs.store import (
     NOTHING_AHEAD,
     IdempotencyError,
     JobStore,
-    JobStoreError,
     QueuedAhead,
 )
 from balancer.requests.bodies import QueueBody
@@ -197,12 +196,10 @@ class JobService:
                 param=field,
             )
 
-    async def accept(
-        self, bodies: Sequence[QueueBody], owner: JobOwner, run: Run = run_at_once, finish: Run = run_at_once
-    ) -> list[JobStatusView]:
+    async def accept(self, bodies: Sequence[QueueBody], owner: JobOwner, run: Run = run_at_once) -> list[JobStatusView]:
         """Accept all of these jobs or none; accepted jobs are not lost. The bodies must be validated already.
 
-        `run` does what takes long for many jobs, in parts, and may refuse to; `finish` does so once they are accepted.
+        `run` does what takes long for many jobs, in parts.
 
         Raises JobShareFullError, JobsFullError, IdempotencyConflictError, JobsUnavailableError.
         """
@@ -219,9 +216,10 @@ class JobService:
 
         jobs = await _in_parts(make, bodies, run)
         try:
-            added = await self._store.add(jobs)
-            self._executor.wake()
-            ahead = await self._store.places.ahead_all(added)
+            with self._outage.translated():
+                added = await self._store.add(jobs)
+                self._executor.wake()
+                ahead = await self._store.places.ahead_all(added)
         except StoreFullError as error:
             raise _full(error, self._seconds(sum(job.characters for job in jobs))) from error
         except IdempotencyError as error:
@@ -229,24 +227,18 @@ class JobService:
                 "this idempotencyKey was used for a different request; each request needs its own",
                 param="idempotencyKey",
             ) from error
-        except JobStoreError as error:
-            raise self._outage.unavailable(error) from error
-        return await _in_parts(view, list(zip(added, ahead, strict=True)), finish)
+        return await _in_parts(view, list(zip(added, ahead, strict=True)), run)
 
     async def status(self, job_id: str, owner: JobOwner) -> JobStatusView:
         """The current status of a job. Raises JobNotFoundError, JobsUnavailableError."""
-        try:
-            job = await self._store.get(job_id)
-            return self._view(job := _visible(job, owner), await self._ahead(job))
-        except JobStoreError as error:
-            raise self._outage.unavailable(error) from error
+        with self._outage.translated():
+            job = _visible(await self._store.get(job_id), owner)
+            return self._view(job, await self._ahead(job))
 
     async def look(self, job_ids: Collection[str]) -> dict[str, JobStatusView]:
         """The current status of many jobs, whoever may see them. Raises JobsUnavailableError."""
-        try:
+        with self._outage.translated():
             return {job_id: self._view(*found) for job_id, found in (await self._store.look(job_ids)).items()}
-        except JobStoreError as error:
-            raise self._outage.unavailable(error) from error
 
     def check_visible(self, job: Job, owner: JobOwner) -> None:
         """Raise JobNotFoundError if this owner may not see the job."""
@@ -257,25 +249,21 @@ class JobService:
 
         Returns its last status. Raises JobNotFoundError, JobsUnavailableError.
         """
-        try:
+        with self._outage.translated():
             _visible(await self._store.get(job_id), owner)
             job = _visible(await self._store.cancel(job_id), owner)
             if job.state is not JobState.CANCELLED:
                 job = _visible(await self._store.delete(job_id), owner)
-        except JobStoreError as error:
-            raise self._outage.unavailable(error) from error
         self._executor.cancel(job_id)
         return self._view(job, NOTHING_AHEAD)
 
     async def audio(self, job_id: str, owner: JobOwner) -> tuple[Job, Path]:
         """A job that is done, and its audio file. Raises JobNotFoundError, JobNotDoneError, JobsUnavailableError."""
-        try:
+        with self._outage.translated():
             job = _visible(await self._store.get(job_id), owner)
             if job.state is not JobState.DONE:
                 raise JobNotDoneError(f"the job is {job.state.value}; poll /status/{job_id} until it is ready")
             file = await self._store.audio(job)
-        except JobStoreError as error:
-            raise self._outage.unavailable(error) from error
         if file is None:
             raise JobNotFoundError(f"the audio of job {job_id} no longer exists")
         return job, file

@@ -68,12 +68,13 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._closed = False
 
-    async def run(self, work: Callable[[], T]) -> T:
+    async def run(self, work: Callable[[], T], *, begun: bool = False) -> T:
         """The result of `work`, called in a thread. Raises PoolFullError, and whatever `work` raises.
 
-        Cancelling this takes work back that has not begun; work that has begun goes on.
+        Work of a request that has `begun` is not refused because others wait. Cancelling this takes work back that no
+        thread has begun; what one has begun goes on.
         """
-        return await asyncio.wrap_future(self._submit(work))
+        return await asyncio.wrap_future(self._submit(work, begun=begun))
 
     def start(self, work: Callable[[], object]) -> None:
         """Call `work` in a thread and wait for nothing: an error is logged, and work for a full pool is dropped."""
@@ -96,12 +97,12 @@ class ThreadPool:
             for _ in self._threads:
                 self._calls.put(None)
 
-    def _submit(self, work: Callable[[], T]) -> Future[T]:
+    def _submit(self, work: Callable[[], T], *, begun: bool = False) -> Future[T]:
         future: Future[T] = Future()
         with self._lock:
             if self._closed:
                 raise PoolFullError(f"the pool {self._name} is closed")
-            if self._calls.qsize() >= self._max_waiting:
+            if self._calls.qsize() >= self._max_waiting and not begun:
                 raise PoolFullError(f"{self._max_waiting} calls wait for the pool {self._name} already")
             self._calls.put((future, work))
             if not self._idle.acquire(blocking=False) and len(self._threads) < self._limit:

@@ -85,11 +85,10 @@ class _Caller:
         return soonest if latest_start < now + self.entries[0].duration else None
 
     def next(self, now: float) -> _Entry:
+        """The entry of the lowest rank, or of the earliest deadline of those that would miss theirs behind it."""
         first = self.entries[0]
         if self.preempted:
             return first
-        if (urgent := self.most_urgent(now)) is not None:
-            return urgent
         at_risk = [
             entry
             for entry in self.entries
@@ -143,10 +142,10 @@ class FairQueue:
         self._round = max(self._round, min(caller.round for caller in callers))
         in_round = [caller for caller in callers if caller.round <= self._round]
         if urgent := [(entry, caller) for caller in in_round if (entry := caller.most_urgent(now)) is not None]:
-            _, caller = min(urgent, key=lambda each: (each[0].playout_deadline, each[0]))
+            entry, caller = min(urgent, key=lambda each: (each[0].playout_deadline, each[0]))
         else:
             caller = min(in_round, key=lambda caller: caller.entries[0])
-        entry = caller.next(now)
+            entry = caller.next(now)
         caller.preempted = entry is not caller.entries[0]
         caller.round = self._round + 1
         self.remove(entry.utterance.attempt_id)

@@ -75,6 +75,8 @@ class Scheduler:
         self._workers: dict[str, _Worker] = {}
         self._assignments = 0
         self._since_batch = 0
+        self.max_slots = 0
+        """The most slots that the workers have had at once: those of a host that misses none."""
 
     # State.
 
@@ -135,6 +137,7 @@ class Scheduler:
     def join(self, worker: str, *, slots: int, speed: float) -> None:
         """Add a worker that is ready. `speed`: audio seconds made per second."""
         self._workers[worker] = _Worker(slots, speed)
+        self.max_slots = max(self.max_slots, self.slots)
 
     def update(self, worker: str, *, speed: float) -> None:
         """Set the speed of a worker, if it is known."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +15,7 @@ from balancer.api.responses import ClientGoneError
 from balancer.audio.held_audio import Budget
 from balancer.errors import MemoryFullError, QueueFullError
 from balancer.requests.bodies import TtsBody
+from balancer.runtime.thread_pool import MAX_WAITING
 from balancer.settings.base import MIB
 from tests.support.harness import Server, serve_stub, wait_until
 from tests.support.raw_http import TTS, ask, connect, with_body
@@ -67,14 +69,21 @@ async def test_past_the_limit_of_waiting_batches_one_is_refused() -> None:
     request = Request({"type": "http", "headers": headers, "client": client, "state": {}}, receive)
     memory = Budget(MIB, 1.0)
     reader = JsonLinesReader(memory, max_bytes=MIB, max_lines=1000)
-    reader.close()  # no thread takes work any more, as if it were busy and as many calls waited as may
+    busy = threading.Event()
+    begun = [asyncio.create_task(reader.run(busy.wait)) for _ in range(MAX_WAITING + 1)]
+    await asyncio.sleep(0)  # each has begun
     with pytest.raises(QueueFullError) as refused:
         async with reader.read(request, TtsBody):
             pass
     assert refused.value.message == "too many batches are being read; try again later"
     assert refused.value.retry_after
     assert not memory.taken
-    assert await reader.finish(lambda: "receipts") == "receipts", "what is accepted gets its answer all the same"
+    receipts = asyncio.create_task(reader.run(lambda: "receipts"))
+    await asyncio.sleep(0)
+    busy.set()
+    assert await receipts == "receipts", "what is accepted gets its answer all the same"
+    assert all(await asyncio.gather(*begun))
+    reader.close()
 
 
 async def test_the_lines_of_a_batch_are_counted_with_what_is_made_of_them() -> None:

@@ -45,6 +45,8 @@ async def test_a_full_pool_refuses_at_once_and_delays_no_other() -> None:
     await asyncio.sleep(0)
     with pytest.raises(PoolFullError, match="full"):
         await full.run(hang)
+    waiting.append(asyncio.create_task(full.run(hang, begun=True)))
+    await asyncio.sleep(0)
     assert await other.run(lambda: "at once") == "at once"
     go_on.set()
     await asyncio.gather(running, *waiting)
