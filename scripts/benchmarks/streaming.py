@@ -25,10 +25,12 @@ import typer
 
 from balancer.load.texts import SENTENCES
 from balancer.speech.playout_clock import PlayoutClock
+from scripts.support.checkpoints import CheckpointsOption, Size, checkpoint_home, ensure_checkpoint
 from scripts.support.console import fail, report_progress, run_command
 from scripts.support.markdown import machine, plural, table
 from scripts.support.servers import WITHOUT_TIMEOUTS, ServerError, interrupt_on_signals, start_chorus
 from worker.cards import CARDS
+from worker.checkpoints.catalogue import CHECKPOINTS, CheckpointError
 from worker.contract import SAMPLE_BYTES
 
 WHOLE, STREAMED, ONE_MODEL = "whole", "streamed", "streamed by one model"
@@ -101,7 +103,7 @@ async def run_once(
 
 @dataclass(frozen=True)
 class Held:
-    """How many streams at once have no gap, and what the engine makes of whole answers to as many listeners."""
+    """How many streams have no gap, and what the engine makes of whole answers to as many listeners, or to one."""
 
     listeners: int
     throughput: float
@@ -110,7 +112,8 @@ class Held:
     def __str__(self) -> str:
         share = self.listeners / self.throughput
         return (
-            f"{plural(self.listeners, 'stream')} at once without a gap; whole answers to as many: "
+            f"{plural(self.listeners, 'stream')} without a gap; "
+            f"whole answers to {plural(max(1, self.listeners), 'listener')}: "
             f"{self.throughput:.2f} audio s/s; ratio {share:.2f}"
         )
 
@@ -143,7 +146,10 @@ async def find_held(url: str, sentences: int, sample_rate: int, rounds: int, arr
 def main(
     *,
     engine: Annotated[str, typer.Option(help="Engine of the workers.")] = "hibari",
-    model_dir: Annotated[Path | None, typer.Option(exists=True, help="Folder of the engine's weights.")] = None,
+    model_dir: Annotated[
+        Path | None, typer.Option(exists=True, help="Folder of the engine's weights; default: random ones.")
+    ] = None,
+    checkpoints: CheckpointsOption = None,
     workers: Annotated[int, typer.Option(min=1)] = 2,
     slots: Annotated[int, typer.Option(min=1, help="Slots of a worker.")] = 1,
     precision: Annotated[str, typer.Option(help="Precision of a Chatterbox engine.")] = "fp32",
@@ -159,11 +165,12 @@ def main(
     """Measure whole and streamed answers of one server, and streamed ones of a server of one model, by turns."""
     interrupt_on_signals()
     settings: dict[str, object] = {"cache_mib": 0, "slots": slots, **WITHOUT_TIMEOUTS}
-    if model_dir is not None:
-        settings |= {"model_dir": model_dir, "precision": precision}
     runs: list[Run] = []
-    with tempfile.TemporaryDirectory(prefix="chorus-streaming-") as folder:
+    with checkpoint_home(checkpoints) as home, tempfile.TemporaryDirectory(prefix="chorus-streaming-") as folder:
         try:
+            if engine in CHECKPOINTS:
+                model_dir = model_dir or ensure_checkpoint(engine, Size.FULL, home)
+                settings |= {"model_dir": model_dir, "precision": precision}
             with ExitStack() as servers:
                 server = servers.enter_context(
                     start_chorus("chorus", engine=engine, workers=workers, folder=Path(folder), settings=settings)
@@ -188,7 +195,7 @@ def main(
                             report_progress(f"{side}, {plural(count, 'listener')}, round {number + 1} of {rounds}")
                             runs.append(asyncio.run(run_once(urls[side], side, count, sentences, first_text, rate)))
                             first_text += count
-        except (ServerError, httpx.HTTPError) as error:
+        except (ServerError, httpx.HTTPError, CheckpointError) as error:
             fail("scripts/bench_streaming", error)
     typer.echo(f"{machine()}\n{engine}, {plural(workers, 'worker')}, texts of {plural(sentences, 'sentence')}\n")
     typer.echo(report(runs))
