@@ -9,6 +9,7 @@ The run directory should be that of the fixture `run_dir`: the paths of sockets 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -148,6 +149,13 @@ def await_banner(server: Server) -> None:
 def wait_until(condition: Callable[[], bool], *, timeout: float = TIMEOUT) -> None:
     """Return once `condition()` is true. Raises TimeoutError after `timeout` seconds."""
     processes.wait_until(condition, timeout=timeout, poll_interval=POLL_INTERVAL_SECONDS)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Return once the condition holds; other tasks go on meanwhile. Raises TimeoutError after TIMEOUT."""
+    async with asyncio.timeout(TIMEOUT):
+        while not condition():
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
 
 
 def await_worker(process: subprocess.Popen[bytes], path: Path) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import mmap
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, until
 from tests.support.held_engine import PIECE_SAMPLES, HeldEngine
 from tests.support.real_worker import synthesize, utterance
 from voices.registry import LiveRegistry
@@ -26,13 +26,6 @@ from worker.runner import Runner
 VOICES = LiveRegistry(ROOT / "voices")
 
 TIMEOUT = 20.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.001)
 
 
 def over(runner: Runner) -> Starlette:

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.harness import until
 from tests.support.held_engine import LONG_SAMPLES, PIECE_SAMPLES, HeldEngine
 from tests.support.real_worker import utterance
 from voices.registry import LiveRegistry
@@ -50,13 +51,6 @@ DESCRIPTIONS = {
 }
 
 TIMEOUT = 20.0
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.001)
 
 
 def folder_of(folder: Path, descriptions: dict[str, str]) -> LiveRegistry:

@@ -20,6 +20,7 @@ from balancer.errors import LimitsUnavailableError, RateLimitedError
 from balancer.redis.client import RedisClient
 from scripts.support.redis_server import RedisServer
 from tests.support.clock import Clock
+from tests.support.harness import until
 from tests.support.redis_server import start_redis
 
 WITHOUT_LIMITS = "rate limits cannot be checked at the moment, and this server refuses requests without them"
@@ -225,8 +226,7 @@ async def test_without_redis_requests_are_admitted_or_refused_as_set() -> None:
                 await spend(closed, request_of(quota, caller="b"))
             assert refused.value.message == WITHOUT_LIMITS, "the cause, with Redis's address, is for the log"
         server.start()
-        while client.unavailable_reason is not None:
-            await asyncio.sleep(0.05)
+        await until(lambda: client.unavailable_reason is None)
         await spend(closed, request_of(quota, caller="b"))
         with pytest.raises(RateLimitedError):
             await spend(closed, request_of(quota, caller="b"))

@@ -28,7 +28,7 @@ from balancer.cache.store import AudioStore, CachedAudio, ChecksumError, StoreEr
 from balancer.redis.client import TIMEOUT_SECONDS, RedisClient
 from scripts.support.redis_server import RedisServer
 from tests.support.clock import Clock
-from tests.support.harness import ROOT, environment, wait_until
+from tests.support.harness import ROOT, environment, until, wait_until
 from tests.support.redis_server import start_redis
 
 KEY, OTHER = "a" * 64, "b" * 64
@@ -354,8 +354,7 @@ async def test_an_outage_of_redis(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="Redis is unavailable"):
             await store.get(KEY)
         server.start()
-        while client.unavailable_reason is not None:
-            await asyncio.sleep(0.05)
+        await until(lambda: client.unavailable_reason is None)
         assert await store.get(KEY) is not None, "Redis has persisted it"
         server.freeze()
         took = []
@@ -366,8 +365,7 @@ async def test_an_outage_of_redis(tmp_path: Path) -> None:
             took.append(time.monotonic() - before)
         assert statistics.median(took) < TIMEOUT_SECONDS / 10, "only the first waits"
         server.thaw()
-        while client.unavailable_reason is not None:
-            await asyncio.sleep(0.05)
+        await until(lambda: client.unavailable_reason is None)
         assert await store.get(KEY) is not None
         await client.aclose()
 

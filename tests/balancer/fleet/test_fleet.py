@@ -7,7 +7,7 @@ from pathlib import Path
 
 from balancer.fleet.fleet import Fleet, WorkerProcess
 from balancer.settings.workers import ProbeSettings
-from tests.support.harness import TIMEOUT
+from tests.support.harness import TIMEOUT, until
 from tests.support.unix_server import unix_server
 from tests.support.worker_state import worker_state
 
@@ -31,12 +31,6 @@ class Listener:
         raise AssertionError(reason)
 
 
-async def until_surveyed(fleet: Fleet) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not fleet.surveyed:
-            await asyncio.sleep(0.005)
-
-
 async def test_a_fleet_is_surveyed_once_every_worker_has_answered_or_failed(run_dir: Path) -> None:
     asked, answers = asyncio.Event(), asyncio.Event()
     state = worker_state().model_dump_json()
@@ -58,7 +52,7 @@ async def test_a_fleet_is_surveyed_once_every_worker_has_answered_or_failed(run_
                 await asyncio.sleep(0.005)
         assert not fleet.surveyed, "a worker that is slow to answer may serve"
         answers.set()
-        await until_surveyed(fleet)
+        await until(lambda: fleet.surveyed)
         assert [process.name for process in listener.ready] == ["0:1"]
         running.cancel()
         await asyncio.wait([running])
@@ -67,6 +61,6 @@ async def test_a_fleet_is_surveyed_once_every_worker_has_answered_or_failed(run_
 async def test_a_fleet_without_workers_is_surveyed_at_once(run_dir: Path) -> None:
     fleet = Fleet(run_dir, ProbeSettings())
     running = asyncio.create_task(fleet.run(Listener()))
-    await until_surveyed(fleet)
+    await until(lambda: fleet.surveyed)
     running.cancel()
     await asyncio.wait([running])

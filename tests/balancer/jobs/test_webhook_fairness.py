@@ -19,7 +19,7 @@ from balancer.jobs.store import DeliveryRoom
 from balancer.jobs.webhook_client import NotSentError, WebhookClient
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
-from tests.support.harness import TIMEOUT
+from tests.support.harness import TIMEOUT, until
 from tests.support.jobs import RESULT, Opened, found, job
 
 SECRET = "whsec_" + "A" * 32
@@ -90,12 +90,6 @@ async def finish(store: SqliteJobStore, jobs: list[Job]) -> None:
     await store.add(jobs)
     for _ in jobs:
         await store.claims.finish(found(await store.claims.claim_next()), RESULT)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("slow_answer", [never_answers, answers_without_end])

@@ -20,7 +20,7 @@ from balancer.jobs.store import JobResult
 from balancer.jobs.webhook_client import WebhookClient
 from balancer.jobs.webhooks import Webhooks
 from balancer.metrics import Metrics
-from tests.support.harness import TIMEOUT, serve_stub, wait_until
+from tests.support.harness import TIMEOUT, serve_stub, until, wait_until
 from tests.support.webhook_receiver import WebhookReceiver, start_webhook_receiver
 
 SECRET = "whsec_" + "A" * 32
@@ -50,12 +50,6 @@ async def done(store: SqliteJobStore, url: str) -> None:
     claimed = await store.claims.claim_next()
     assert claimed is not None
     assert await store.claims.finish(claimed, JobResult(MemoryBuffer(b"audio"), 1.0, "digest"))
-
-
-async def until(condition: object) -> None:
-    async with asyncio.timeout(TIMEOUT):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 async def test_a_webhook_is_signed_and_delivered_once(receiver: WebhookReceiver, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from balancer.settings.limits import MemorySettings
 from balancer.speech import encoder_pool as module
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
-from tests.support.harness import TIMEOUT
+from tests.support.harness import TIMEOUT, until
 
 RATE = 24_000
 SECOND = bytes(RATE * 2)
@@ -59,11 +59,6 @@ class Encodes:
 
         return asyncio.create_task(encode())
 
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(TIMEOUT):
-            while not condition():
-                await asyncio.sleep(0.005)
-
     async def finish(self, *tasks: asyncio.Task[None]) -> None:
         for gate in self.gates.values():
             gate.opened.set()
@@ -82,9 +77,9 @@ def firsts(order: list[str]) -> list[str]:
 
 async def test_callers_take_turns_and_interactive_goes_first(encodes: Encodes) -> None:
     first = encodes.start("a0")
-    await encodes.until(lambda: encodes.order == ["a0"])
+    await until(lambda: encodes.order == ["a0"])
     tasks = [encodes.start("c1", BATCH), *(encodes.start(f"a{number}") for number in (1, 2, 3)), encodes.start("b1")]
-    await encodes.until(lambda: encodes.pool.depth == 5)
+    await until(lambda: encodes.pool.depth == 5)
     await encodes.finish(first, *tasks)
     order = firsts(encodes.order)
     assert order.index("b1") < order.index("a2"), "a caller's second waits for another's first"
@@ -97,10 +92,10 @@ async def test_a_long_encode_lets_another_callers_go_before_it(
 ) -> None:
     monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
     long = encodes.start("long", seconds=30)
-    await encodes.until(lambda: bool(encodes.order))
+    await until(lambda: bool(encodes.order))
     short = encodes.start("short")
     encodes.gates["short"].opened.set()
-    await encodes.until(lambda: encodes.pool.depth == 1)
+    await until(lambda: encodes.pool.depth == 1)
     encodes.gates["long"].opened.set()
     async with asyncio.timeout(TIMEOUT):
         await short
@@ -112,9 +107,9 @@ async def test_a_long_encode_lets_another_callers_go_before_it(
 async def test_past_the_limit_encodes_are_refused(encodes: Encodes) -> None:
     pool = encodes.pool = EncoderPool(HeldAudio(MemorySettings()), limit=2, threads=1)
     tasks = [encodes.start("a0")]
-    await encodes.until(lambda: bool(encodes.order))
+    await until(lambda: bool(encodes.order))
     tasks += [encodes.start("a1"), encodes.start("a2")]
-    await encodes.until(lambda: pool.depth == 2)
+    await until(lambda: pool.depth == 2)
     with pytest.raises(QueueFullError):
         await encodes.start("b1")
     await encodes.finish(*tasks)
@@ -122,14 +117,14 @@ async def test_past_the_limit_encodes_are_refused(encodes: Encodes) -> None:
 
 async def test_cancelling_ends_an_encode_waiting_or_running(encodes: Encodes) -> None:
     running = encodes.start("a0", seconds=1000)
-    await encodes.until(lambda: bool(encodes.order))
+    await until(lambda: bool(encodes.order))
     waiting = encodes.start("a1")
-    await encodes.until(lambda: encodes.pool.depth == 1)
+    await until(lambda: encodes.pool.depth == 1)
     waiting.cancel()
-    await encodes.until(lambda: encodes.pool.depth == 0)
+    await until(lambda: encodes.pool.depth == 0)
     running.cancel()
     encodes.gates["a0"].opened.set()
-    await encodes.until(lambda: encodes.pool.running == 0)
+    await until(lambda: encodes.pool.running == 0)
     assert encodes.order.count("a0") < 1000
     assert "a1" not in encodes.order
     again = encodes.start("a2")
@@ -138,11 +133,11 @@ async def test_cancelling_ends_an_encode_waiting_or_running(encodes: Encodes) ->
 
 async def test_an_encode_takes_the_better_place_of_a_request_that_joins(encodes: Encodes) -> None:
     first = encodes.start("a0")
-    await encodes.until(lambda: bool(encodes.order))
+    await until(lambda: bool(encodes.order))
     place = Place(Terms("job", BATCH))
     tasks = [encodes.start("job1", place=place), encodes.start("other1", BATCH), encodes.start("other2", BATCH)]
     tasks = [*tasks, *(encodes.start(f"a{number}") for number in (1, 2))]
-    await encodes.until(lambda: encodes.pool.depth == 5)
+    await until(lambda: encodes.pool.depth == 5)
     place.improve(Terms("person", INTERACTIVE))
     await encodes.finish(first, *tasks)
     order = firsts(encodes.order)

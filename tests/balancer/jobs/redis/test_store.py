@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from balancer.jobs.job import JobState
 from balancer.jobs.redis.store import RedisJobStore
 from balancer.jobs.store import JobResult, JobStoreError
 from balancer.redis.client import RedisClient
+from tests.support.harness import until
 from tests.support.jobs import ERROR, LEASE, RESULT, found, job
 from tests.support.redis_server import start_redis
 
@@ -69,8 +69,7 @@ async def test_an_outage_of_redis_loses_no_job(tmp_path: Path) -> None:
         with pytest.raises(JobStoreError, match="Redis is unavailable"):
             await store.add([job(3)])
         server.start()
-        while client.unavailable_reason is not None:
-            await asyncio.sleep(0.05)
+        await until(lambda: client.unavailable_reason is None)
         assert await store.claims.finish(claimed, RESULT)
         assert found(await store.claims.claim_next()).id == "job-2"
         await store.aclose()
