@@ -180,6 +180,7 @@ def _linear_f32(begin: int, end: int, a: ArrayF32, b: ArrayF32, bias: ArrayF32, 
 def _linear_int8(begin: int, end: int, a: ArrayF32, weight: PackedInt8, c: ArrayF32) -> None:
     quantized, row_scales = np.empty(a.shape, ACTIVATION_DTYPE), np.empty(len(a), np.float32)
     quantize_rows_of(0, len(a), a, quantized, row_scales)
+    # Not by `gemm_int8`: of a literal False Numba would compile that a second time, with the product in tiles.
     b, corrections, column_scales, bias, activation = weight
     _gemm(True, begin, end, quantized.view(np.int32), row_scales, b, corrections, column_scales, bias, activation, c)
 
