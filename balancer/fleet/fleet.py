@@ -294,7 +294,7 @@ class Fleet:
         now = self._clock.now
         if not (error.unresponsive or error.odd):
             worker.unresponsive = None
-        elif worker.unresponsive is None and (worker.process is not None or error.odd):
+        elif worker.unresponsive is None:
             worker.unresponsive = Unresponsive(None if worker.process is None else worker.process.state, now)
         unresponsive = worker.unresponsive
         if unresponsive is not None and now - unresponsive.since >= self._unresponsive_limit(unresponsive.state):

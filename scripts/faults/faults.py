@@ -16,12 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
-import psutil
 
 from scripts.faults.clients import Clients
 from scripts.support.servers import Server
 
 POLL_INTERVAL_SECONDS = 0.05
+SERVING = {"ready", "busy"}
+"""Phases of a worker that speaks, or could."""
 FULL_DISK_SECONDS = 8.0
 """How long the disk of the run directory stays full; workers end and start meanwhile."""
 
@@ -71,40 +72,42 @@ class FaultInjector:
         while True:
             for inject in faults:
                 await asyncio.sleep(self._rng.uniform(*self._pause))
-                worker = await self._any_worker()
-                await inject(worker)
+                await inject()
                 await self._clients.wait_for_outstanding()
                 async with self._worker_hit:
                     self._worker_hit.notify_all()
 
-    async def _any_worker(self) -> psutil.Process:
+    async def _kill(self) -> None:
+        """Kill any worker, whatever it is doing."""
         while not (workers := self._server.processes_of("worker")):
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
-        return self._rng.choice(workers)
+        await self._signal(self._rng.choice(workers).pid, signal.SIGKILL, "workers killed (SIGKILL)")
 
-    async def _kill(self, worker: psutil.Process) -> None:
-        await self._signal(worker, signal.SIGKILL, "workers killed (SIGKILL)")
+    async def _stop(self) -> None:
+        """Stop a worker that serves, for good: it keeps its socket and answers nothing.
 
-    async def _stop(self, worker: psutil.Process) -> None:
-        """Stop a worker for good: it keeps its socket and answers nothing."""
-        await self._signal(worker, signal.SIGSTOP, "workers stopped (SIGSTOP)")
+        One that has not opened its socket yet would be nobody's to end, and one that starts is given a minute.
+        """
+        while not (serving := [pid for pid, phase in (await self._phases()).items() if phase in SERVING]):
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+        await self._signal(self._rng.choice(serving), signal.SIGSTOP, "workers stopped (SIGSTOP)")
 
-    async def _signal(self, worker: psutil.Process, signum: signal.Signals, kind: str) -> None:
+    async def _signal(self, pid: int, signum: signal.Signals, kind: str) -> None:
         """Send a signal to a worker, and wait until the balancer no longer lists its process."""
+        serving = (await self._phases()).get(pid) in SERVING
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
+            self.injected[kind] += 1
+            self.worker_faults += 1
+            self.ready_workers_hit += serving
+        while pid in await self._phases():
+            await asyncio.sleep(POLL_INTERVAL_SECONDS)
+
+    async def _phases(self) -> dict[int, str]:
+        """The phase of each worker that the balancer lists, by its process."""
         async with httpx.AsyncClient(base_url=self._server.url, timeout=None, trust_env=False) as http:
-
-            async def phase() -> str | None:
-                workers = (await http.get("/health")).json()["workers"]
-                return next((one["phase"] for one in workers if one.get("pid") == worker.pid), None)
-
-            ready = await phase() in {"ready", "busy"}
-            with suppress(psutil.NoSuchProcess):
-                worker.send_signal(signum)
-                self.injected[kind] += 1
-                self.worker_faults += 1
-                self.ready_workers_hit += ready
-            while await phase() is not None:
-                await asyncio.sleep(POLL_INTERVAL_SECONDS)
+            workers = (await http.get("/health")).json()["workers"]
+        return {worker["pid"]: worker["phase"] for worker in workers if worker.get("pid")}
 
     async def _inject_full_disks(self) -> None:
         while True:

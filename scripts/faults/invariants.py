@@ -16,8 +16,9 @@ from scripts.support.servers import Server
 
 Value = TypeVar("Value")
 
-SETTLE_SECONDS = 60.0
-"""All workers must be ready, and all that was closed must be gone, within this time."""
+SETTLE_SECONDS = 180.0
+"""All workers must be ready, and all that was closed must be gone, within this time. A worker hit while it starts
+is killed after a minute, and starts again."""
 
 POLL_INTERVAL_SECONDS = 0.05
 SPARE_DESCRIPTORS = 4

@@ -33,8 +33,8 @@ LONGER = f"{TEXT} " * 10
 """Of a job that does not end by itself within a test."""
 SEGMENTS = [segment.text for segment in split(TEXT, "en", CARDS["hibari"].segments)]
 WAV_HEADER_BYTES = 44
-KILLS = (8, 24)
-"""Finished segments at which everything is killed."""
+KILLS = (8, 16)
+"""Finished segments at which everything is killed. On a busy machine more are finished before a test hears of it."""
 SECRET = "whsec_" + "A" * 32
 SETTINGS: dict[str, Any] = {
     "log_format": "json",
@@ -58,6 +58,16 @@ def queue(chorus: Chorus, **fields: object) -> str:
 def status(chorus: Chorus, job_id: str) -> dict[str, Any]:
     found: dict[str, Any] = httpx.get(f"{chorus.url}/status/{job_id}", timeout=TIMEOUT).raise_for_status().json()
     return found
+
+
+def await_segments(chorus: Chorus, job_id: str, count: int) -> None:
+    """Return at the event by which so many segments are finished."""
+    events = {"Accept": "text/event-stream"}
+    with httpx.stream("GET", f"{chorus.url}/status/{job_id}", headers=events, timeout=TIMEOUT) as answer:
+        for line in answer.raise_for_status().iter_lines():
+            if line.startswith("data:") and json.loads(line.removeprefix("data:"))["segmentsDone"] >= count:
+                return
+    raise AssertionError(f"the events ended before {count} segments were finished")
 
 
 def await_done(chorus: Chorus, job_id: str) -> bytes:
@@ -118,7 +128,7 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
             before = kept()
             with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
                 job_id = queue(chorus, webhook=receiver.url) if job_id == "none" else job_id
-                wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= kill, timeout=120)  # noqa: B023
+                await_segments(chorus, job_id, kill)
                 kill_all(chorus)
                 texts = spoken(chorus.log.read_text())
             assert set(texts.values()) == {1}
@@ -132,7 +142,7 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
             resumed = status(chorus, job_id)
             assert resumed["state"] in ("queued", "running")
             assert (resumed["segments"], resumed["segmentsDone"] >= len(before)) == (len(SEGMENTS), True)
-            assert 0.5 < resumed["progress"] < 1
+            assert len(before) / len(SEGMENTS) - 0.05 < resumed["progress"] < 1
             audio = await_done(chorus, job_id)
             done = status(chorus, job_id)
             assert (done["segments"], done["segmentsDone"], done["progress"]) == (40, 40, 1)

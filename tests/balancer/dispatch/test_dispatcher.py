@@ -24,7 +24,7 @@ from balancer.errors import (
     QueueFullError,
     SynthesisError,
 )
-from balancer.fleet.fleet import WorkerPhase
+from balancer.fleet.fleet import STARTING_FACTOR, WorkerPhase
 from balancer.fleet.worker_client import WorkerClient
 from balancer.scheduling.queued_utterance import Terms
 from tests.support.dispatcher import AUDIO_BYTES, READY, RunningDispatcher, running_dispatcher, start_stubs
@@ -414,6 +414,16 @@ async def test_a_worker_that_is_unresponsive_for_long_is_killed(run_dir: Path) -
         async with running_dispatcher(run_dir, probe_timeout=HASTY_PROBES, unresponsive_seconds=1.0) as chorus:
             await chorus.until_phases(READY)
             os.kill(hanging.process.pid, signal.SIGSTOP)
+            async with asyncio.timeout(TIMEOUT):
+                assert await asyncio.to_thread(hanging.process.wait) == -signal.SIGKILL
+
+
+async def test_a_worker_that_never_answered_is_killed_too(run_dir: Path) -> None:
+    with start_stub(run_dir, 0, audio_bytes=AUDIO_BYTES) as hanging:
+        os.kill(hanging.process.pid, signal.SIGSTOP)
+        # A process that may be starting is given more time.
+        brief = 0.5 / STARTING_FACTOR
+        async with running_dispatcher(run_dir, probe_timeout=HASTY_PROBES, unresponsive_seconds=brief):
             async with asyncio.timeout(TIMEOUT):
                 assert await asyncio.to_thread(hanging.process.wait) == -signal.SIGKILL
 
