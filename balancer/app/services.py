@@ -37,6 +37,7 @@ from balancer.settings.storage import StorageSettings
 from balancer.speech.cache_keys import CacheKeys
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.service import SpeechService
+from balancer.speech.synthesizer import Synthesizer
 from balancer.stores import Stores, open_stores
 from voices.watched_registry import WatchedRegistry
 from worker.cards import EngineCard
@@ -155,7 +156,18 @@ def _speech(
         lambda: dispatcher.host_state.capacity, best_effort=settings.streams.stream_admission == "best_effort"
     )
     _set_gauges(metrics, headroom, encoders, held)
+    synthesizer = Synthesizer(
+        dispatcher,
+        metrics,
+        card,
+        pauses=settings.pauses,
+        held=held,
+        encoders=encoders,
+        cache=BestEffortCache(stores.audio, metrics),
+        cache_keys=None if stores.audio is None else _cache_keys(settings),
+    )
     return SpeechService(
+        synthesizer,
         dispatcher,
         metrics,
         card,
@@ -165,8 +177,6 @@ def _speech(
         held=held,
         encoders=encoders,
         headroom=headroom,
-        cache=BestEffortCache(stores.audio, metrics),
-        cache_keys=None if stores.audio is None else _cache_keys(settings),
         log_text=settings.logging.log_text,
     )
 
