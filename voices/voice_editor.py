@@ -162,7 +162,8 @@ def _write(own: Path, voice: Voice, clip: Path) -> None:
     description_fields = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
     (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
     if problems := Registry.load(own.parent).problems:
-        raise VoiceError(problems[own.name])
+        # The folder is a temporary one, and clients read this.
+        raise VoiceError(problems[own.name].replace(f"{own.parent}/", ""))
 
 
 def _delete_conditionals(cache: Path | None, digests: tuple[str, ...]) -> None:

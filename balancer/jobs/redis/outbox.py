@@ -33,7 +33,7 @@ class RedisOutbox:
             json.dumps(receivers),
             json.dumps(dict.fromkeys(room.running, True)),
         )
-        jobs = await self._records.get_all(ids)
+        jobs = await self._records.read([id_.decode() for id_ in ids])
         return [job for job in jobs if job.webhook is not None]
 
     async def postpone(self, job: Job, *, due: float) -> None:

@@ -64,21 +64,18 @@ class JobRecords:
         except UnreadableJobError as error:
             return await self._set_aside(job_id, content or b"", state, attempts, caller or b"", key or b"", error)
 
-    async def get_all(self, job_ids: Sequence[bytes]) -> list[Job]:
-        """The jobs with these ids; unknown ids are left out."""
-        found = [await self.get(id_.decode()) for id_ in job_ids]
-        return [job for job in found if job is not None]
-
     async def read(self, job_ids: Collection[str]) -> list[Job]:
         """The jobs with these ids, read at once; unknown ids are left out."""
         jobs = []
-        for job_id, (content, *kept) in zip(job_ids, await self.execute(partial(_contents, job_ids)), strict=True):
+        found = await self.execute(partial(_contents, job_ids))
+        for job_id, (content, state, *kept) in zip(job_ids, found, strict=True):
+            if content is None and state is None:
+                continue
             try:
-                job = None if content is None else read_job(job_id, content, kept_counts(kept))
+                jobs.append(read_job(job_id, content or b"", kept_counts(kept)))
             except UnreadableJobError:
-                job = await self.get(job_id)  # which sets it aside
-            if job is not None:
-                jobs.append(job)
+                if (job := await self.get(job_id)) is not None:  # which sets it aside
+                    jobs.append(job)
         return jobs
 
     async def _set_aside(
@@ -134,9 +131,9 @@ def kept_counts(fields: Sequence[bytes | None]) -> KeptCounts:
 
 
 async def _contents(job_ids: Collection[str], redis: Any) -> list[list[bytes | None]]:
-    """The content of each of these jobs, and its fields KEPT; None where there is none."""
+    """The content and the state of each of these jobs, and its fields KEPT; None where there is none."""
     pipeline = redis.pipeline(transaction=False)
     for job_id in job_ids:
-        pipeline.hmget(f"{JOB}{job_id}", "content", *KEPT)
+        pipeline.hmget(f"{JOB}{job_id}", "content", "state", *KEPT)
     found: list[list[bytes | None]] = await pipeline.execute()
     return found

@@ -106,9 +106,8 @@ class RedisJobStore:
 
     async def failed(self, limit: int) -> list[Job]:
         """See JobStore."""
-        return await self._records.get_all(
-            await self._records.execute(lambda redis: redis.zrevrange(FAILED, 0, limit - 1))
-        )
+        ids = await self._records.execute(lambda redis: redis.zrevrange(FAILED, 0, limit - 1))
+        return await self._records.read([id_.decode() for id_ in ids])
 
     async def requeue(self, job_id: str) -> Job | None:
         """See JobStore."""
