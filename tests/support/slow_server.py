@@ -1,15 +1,15 @@
-"""A speech server with a set service time that fails on demand. It prints its port once it listens.
+"""A speech server with a set service time that fails on demand, in a thread of its own."""
 
-It answers silence to `--slots` requests at a time; the others wait, as they do for busy workers.
-`GET /seen?at_least=N` waits until N requests have been received, and answers their bodies.
-"""
+from __future__ import annotations
 
-import argparse
 import asyncio
 import io
 import socket
+import threading
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
@@ -21,8 +21,32 @@ from starlette.routing import Route
 RATE = 8_000
 
 
+@dataclass(frozen=True)
+class SlowServerOptions:
+    """How the server answers."""
+
+    slots: int = 1
+    """Requests that it answers at a time; the others wait, as they do for busy workers."""
+    service: float = 0.0
+    """Service time in seconds."""
+    stall_at: int = 0
+    """Number of the request that stalls."""
+    stall: float = 0.0
+    """Service time of that request in seconds."""
+    fault: str = ""
+    """overloaded, page, empty, garbage or cut."""
+    fault_every: int = 1
+    """Every how many requests the fault occurs."""
+    audio: float = 1.0
+    """Length of the silence in seconds."""
+    not_ready: bool = False
+    """Whether `/ready` answers 503."""
+
+
 class SlowServer:
-    def __init__(self, options: argparse.Namespace) -> None:
+    """Answers silence; `GET /seen?at_least=N` waits until N requests have been received, and answers their bodies."""
+
+    def __init__(self, options: SlowServerOptions) -> None:
         self._options = options
         self._slots = asyncio.Semaphore(options.slots)
         self._seen: list[dict[str, Any]] = []
@@ -98,27 +122,19 @@ async def truncated_audio() -> AsyncIterator[bytes]:
     raise ConnectionAbortedError
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--slots", type=int, default=1, help="concurrent requests")
-    parser.add_argument("--service", type=float, default=0.0, help="service time in seconds")
-    parser.add_argument("--stall-at", type=int, default=0, help="number of the request that stalls")
-    parser.add_argument("--stall", type=float, default=0.0, help="service time of that request in seconds")
-    parser.add_argument("--fault", default="", help="overloaded, page, empty, garbage or cut")
-    parser.add_argument("--fault-every", type=int, default=1, help="every how many requests the fault occurs")
-    parser.add_argument("--audio", type=float, default=1.0, help="length of the silence in seconds")
-    parser.add_argument("--not-ready", default="", help="anything: /ready answers 503")
-    return parser.parse_args()
-
-
-def main() -> None:
+@contextmanager
+def slow_server(options: SlowServerOptions) -> Iterator[str]:
+    """Run a server on a free port of the loopback address; gives its URL. The end of the block abandons its answers."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1024)
-        print(listener.getsockname()[1], flush=True)  # noqa: T201
-        config = uvicorn.Config(SlowServer(parse()).app(), log_level="critical", timeout_graceful_shutdown=0)
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-if __name__ == "__main__":
-    main()
+        config = uvicorn.Config(SlowServer(options).app(), log_level="critical", timeout_graceful_shutdown=0)
+        server = uvicorn.Server(config)
+        # A process would take half a second to import what this one has imported.
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -44,7 +44,8 @@ from scripts.support.servers import ServerError, interrupt_on_signals, physical_
 CLIENTS_PER_WORKER = 4
 """Clients of the closed loop: no worker is idle, and the balancers have utterances to choose from."""
 WARM_UP_REQUESTS = 10
-"""Requests per balancer and worker that are not measured: connections are made, memory for long texts is allocated."""
+"""Requests per balancer and worker that are not measured, unless --warm-up says otherwise: connections are made, memory
+for long texts is allocated."""
 AUDIO_TOLERANCE = 0.15
 """Share by which the audio of one text may differ in length between the balancers: Chorus speaks a text in segments,
 with pauses of its own between them."""
@@ -54,12 +55,15 @@ class ComparisonError(RuntimeError):
     """The comparison has no result; the message says why."""
 
 
-def main(
+def main(  # noqa: PLR0917 - each is an option
     requests: Annotated[
         int, typer.Option(min=1, max=MAX_REQUESTS, help="Requests per load level, balancer and round.")
     ] = 250,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which both balancers have a turn.")] = 2,
     levels: Annotated[str, typer.Option(help="Load levels in per cent of the capacity.")] = "40,80,110",
+    warm_up: Annotated[
+        int, typer.Option(min=1, help="Requests per balancer and worker that are not measured.")
+    ] = WARM_UP_REQUESTS,
     seed: Annotated[int, typer.Option(min=0, help="Seed of texts and arrival times.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Workers. Default: one per physical core.")] = None,
     sjf_window: Annotated[float | None, typer.Option(min=0, help="Chorus's setting CHORUS_SJF_WINDOW.")] = None,
@@ -70,7 +74,7 @@ def main(
     interrupt_on_signals()
     settings: dict[str, object] = {} if sjf_window is None else {"sjf_window": sjf_window}
     worker_count = workers or physical_core_count()
-    plan = ComparisonPlan(worker_count, requests, rounds, _parse_percents(levels), seed, settings)
+    plan = ComparisonPlan(worker_count, requests, warm_up, rounds, _parse_percents(levels), seed, settings)
     try:
         result = measure(plan, find_haproxy(haproxy))
     except (ComparisonError, ServerError) as error:
@@ -94,7 +98,7 @@ def measure(plan: ComparisonPlan, haproxy: str) -> ComparisonResult:
             return OfferedLoad.draw(requests, seed=plan.seed, number=next(numbers))
 
         for balancer in Balancer:
-            load = draw(WARM_UP_REQUESTS * plan.workers)
+            load = draw(plan.warm_up * plan.workers)
             run_closed_loop(pair, balancer, load, clients=clients, round_number=0)
         capacity = _measure_capacity(pair, plan, clients, draw)
         levels = _measure_levels(pair, plan, capacity, draw)

@@ -36,6 +36,8 @@ class ComparisonPlan:
     workers: int
     requests: int
     """Requests per level, balancer and round."""
+    warm_up: int
+    """Requests per balancer and worker before the first run."""
     rounds: int
     levels: tuple[int, ...]
     """Load levels in per cent of the capacity."""

@@ -145,6 +145,7 @@ def test_reduced_precisions_are_those_of_the_processor(features: set[str], preci
     assert supported_precisions(Processor("any", frozenset(features))) == precisions
 
 
+@pytest.mark.usefixtures("one_core")
 def test_all_baselines_make_the_same_audio_and_the_report_has_their_speeds(tiny_turbo: Path, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     options = ["--rounds", "1", "--utterances", str(UTTERANCES), "--tokens", f"{MIN}-{MAX}", "--concurrency", "1"]

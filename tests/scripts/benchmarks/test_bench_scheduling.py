@@ -23,7 +23,9 @@ from scripts.benchmarks.balancer_comparison.targets import check_targets
 from tests.support.bench import TIMEOUT, Bench, bench, invoke
 from worker.contract import EndOfUtterance, FrameKind, UtteranceError, encode_frame
 
-REQUESTS = 24
+REQUESTS = 12
+SEED = 384
+"""Of this seed, few characters come to texts of all lengths, in the closed loop and in the open one."""
 LENGTHS = ("short", "medium", "long")
 
 
@@ -204,7 +206,7 @@ def test_a_target_without_measurements_is_missed() -> None:
 
 def markdown(percent: int = 80, **chorus: Any) -> str:
     runs = [run(Balancer.CHORUS, alike(0.25), **chorus), run(Balancer.HAPROXY, alike(1.0))]
-    plan = ComparisonPlan(workers=2, requests=12, rounds=1, levels=(percent,), seed=0, settings={})
+    plan = ComparisonPlan(workers=2, requests=12, warm_up=10, rounds=1, levels=(percent,), seed=0, settings={})
     return report(ComparisonResult(plan, "HAProxy version 2.6", Capacity(8, runs), [LoadLevel(percent, [1.25], runs)]))
 
 
@@ -235,7 +237,7 @@ def test_the_targets_are_checked_at_one_level_alone() -> None:
 @pytest.fixture
 def program(run_dir: Path) -> Iterator[Bench]:
     """The program, with its temporary files in `run_dir`."""
-    options = ["--rounds=1", f"--requests={REQUESTS}", "--workers=2"]
+    options = ["--rounds=1", f"--requests={REQUESTS}", "--workers=2", "--warm-up=1", f"--seed={SEED}"]
     with bench("balancer_comparison", *options, TMPDIR=str(run_dir)) as program:
         yield program
 
@@ -257,7 +259,7 @@ def test_both_balancers_answer_the_same_texts_and_the_report_is_consistent(
     result = json.loads(file.read_text())
     assert result["haproxy"].startswith("HAProxy version ")
     assert result["plan"]["settings"] == {"sjf_window": 2.0}
-    texts = OfferedLoad.draw(REQUESTS, seed=0, number=3)  # after both warm-ups and the closed loop
+    texts = OfferedLoad.draw(REQUESTS, seed=SEED, number=3)  # after both warm-ups and the closed loop
     counts = {length: sum(text.length == length for text in texts.texts) for length in LENGTHS}
 
     [found] = result["levels"]

@@ -7,9 +7,9 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import httpx
 import pytest
 
 from balancer.load import arrivals
+from scripts.load.__main__ import main
+from tests.support.bench import invoke
 from tests.support.harness import serve_stub
+from tests.support.slow_server import SlowServerOptions, slow_server
 
 ROOT = Path(__file__).parents[3]
 LOADTEST = str(ROOT / "scripts" / "loadtest")
-SLOW_SERVER = str(ROOT / "tests" / "support" / "slow_server.py")
 TIMEOUT = 60  # seconds after which a test fails
 
 Serve = Callable[..., str]
@@ -30,20 +32,8 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve() -> Iterator[Serve]:
     """Starts a slow server with these options; gives its URL."""
-    servers: list[subprocess.Popen[str]] = []
-
-    def start(**options: object) -> str:
-        arguments = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        command = [sys.executable, SLOW_SERVER, *arguments]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        servers.append(server)
-        assert server.stdout
-        return f"http://127.0.0.1:{int(server.stdout.readline())}"
-
-    yield start
-    for server in servers:
-        server.kill()
-        server.communicate()
+    with ExitStack() as servers:
+        yield lambda **options: servers.enter_context(slow_server(SlowServerOptions(**options)))
 
 
 class Result:
@@ -258,7 +248,8 @@ def test_a_server_that_is_not_ready(serve: Serve, tmp_path: Path) -> None:
     ],
 )
 def test_invalid_options_are_refused(tmp_path: Path, options: tuple[str, ...]) -> None:
-    assert Result(tmp_path, "http://127.0.0.1:1", *options).process.returncode == 2
+    usual = ("--url", "http://127.0.0.1:1", "--json", str(tmp_path / "result.json"), "--records")
+    assert invoke(main, *usual, *options).exit_code == 2
 
 
 def test_a_template_is_measured_with_the_cache_and_without_by_turns(tmp_path: Path) -> None:
