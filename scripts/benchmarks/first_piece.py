@@ -139,7 +139,7 @@ def _stage_seconds(engine: Engine) -> dict[str, float]:
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[str, typer.Option(help="A Chatterbox engine.")] = "turbo",
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: few layers of each kind, to test the benchmark.")] = Size.FULL,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the model.")] = 1,
     slots: Annotated[int, typer.Option(min=1, help="Utterances at once.")] = 8,
     precision: Annotated[Precision, typer.Option(help="Precision of the engine.")] = Precision.FP32,

@@ -31,7 +31,7 @@ class Size(StrEnum):
     FULL = "full"
     """The layers and widths of the trained model."""
     TINY = "tiny"
-    """Two layers of each kind, for tests."""
+    """Few layers of each kind, for tests."""
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Writes a checkpoint of random weights with the file layout of a Chatterbox model.
 
 The upstream classes initialise the weights, so that whatever loads a trained checkpoint loads these. A full-size
-checkpoint needs the same arithmetic as a trained one; a tiny one (two layers of each kind, a narrow flow and vocoder)
+checkpoint needs the same arithmetic as a trained one; a tiny one (few layers of each kind, a narrow flow and vocoder)
 is fast enough for tests. The audio is noise.
 """
 
@@ -34,6 +34,8 @@ with lean_imports():
     from worker.engines.chatterbox.upstream.loading import VARIANTS, s3gen_shape, t3_width
 
 TINY_LAYERS = 2
+TINY_TOKENIZER_LAYERS = 1
+"""Layers of a tiny checkpoint's speech tokenizer: at its full width, 1280, each has a quarter of all weights."""
 ALIGNED_LAYERS = 14
 """Layers of a tiny Multilingual with an alignment guard, which reads attention heads of layers 9, 12 and 13."""
 TINY_LLAMA_WIDTH = 256
@@ -42,7 +44,7 @@ TINY_VOCODER_CHANNELS = 128
 """Its stages then have 64, 32 and 16 channels; int8 needs multiples of 16."""
 ESTIMATOR_CHANNELS = 256
 TINY_ESTIMATOR_CHANNELS = 64
-TINY_PROMPT_TOKENS = 25
+TINY_PROMPT_TOKENS = 15
 """Length of the built-in voice of a tiny checkpoint, 25 tokens per second; the work of S3Gen grows with it."""
 FULL_PROMPT_TOKENS = 250
 
@@ -62,7 +64,7 @@ _SPEECH_TOKENS = 6561
 def main(
     engine: Annotated[str, typer.Argument(help=f"One of {', '.join(CHECKPOINTS)}.")],
     folder: Annotated[Path, typer.Argument(help="Folder to write; it is created if it does not exist.")],
-    tiny: Annotated[bool, typer.Option("--tiny", help="Two layers of each kind instead of the full size.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Few layers of each kind instead of the full size.")] = False,
     voice: Annotated[bool, typer.Option(help="Include a built-in voice (conds.pt).")] = True,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
 ) -> None:
@@ -149,8 +151,8 @@ def _s3gen(*, meanflow: bool, tiny: bool) -> nn.Module:
     vocoder, estimator = VOCODER_CHANNELS, ESTIMATOR_CHANNELS
     if tiny:
         vocoder, estimator = TINY_VOCODER_CHANNELS, TINY_ESTIMATOR_CHANNELS
-    layers = TINY_LAYERS if tiny else None
-    with s3gen_shape(vocoder=vocoder, estimator=estimator, layers=layers, blocks=layers):
+    layers, blocks = (TINY_TOKENIZER_LAYERS, TINY_LAYERS) if tiny else (None, None)
+    with s3gen_shape(vocoder=vocoder, estimator=estimator, layers=layers, blocks=blocks):
         model = S3Gen(meanflow=meanflow)
     if tiny:
         repeating = model.flow.decoder.estimator

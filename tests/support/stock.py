@@ -42,11 +42,12 @@ def start(name: str, checkpoint: Path, cache: Path, **options: Any) -> StockEngi
 def cloned(folder: Path, name: str = "ada", *, turbo: bool = True, seconds: float | None = None) -> VoiceSource:
     """A voice with a synthetic reference clip: the shorter, the less work for S3Gen, whose prompt it is.
 
-    By default it is as short as Turbo, or else the other engines, can have it here: Turbo refuses clips of 5 s. The
-    others' S3Gen integrates in ten guided steps, so that each second costs more.
+    By default it is as short as Turbo, or else the other engines, can have it here: Turbo refuses clips of 5 s, and a
+    prompt that is shortened to 1 s must have been longer. The others' S3Gen integrates in ten guided steps, so that
+    each second costs more.
     """
     if seconds is None:
-        seconds = 5.2 if turbo else 2.0
+        seconds = 5.2 if turbo else 1.2
     (folder / name).mkdir()
     clip = record(folder / name / "clip.wav", speech(seconds))
     return VoiceSource(Voice(name=name, reference=clip.name, synthetic=True), clip)

@@ -24,7 +24,7 @@ TinyCheckpoint = Callable[[str], Path]
 
 
 def tiny_checkpoint(engine: str) -> Path:
-    """The folder of an engine's tiny checkpoint, 0.5 to 0.8 GB, made once for the whole test run."""
+    """The folder of an engine's tiny checkpoint, 0.3 to 0.6 GB, made once for the whole test run."""
     # A whole run has collected the engines' own tests, which import what takes seconds to import.
     make = make_here if "chatterbox" in sys.modules else make_elsewhere
     return make_once(f"tiny-{engine}", lambda folder: make(engine, folder))

@@ -30,7 +30,7 @@ ENGINES = ("turbo", "nano")
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[str, typer.Option(help=f"One of {', '.join(ENGINES)}.")] = "turbo",
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: few layers of each kind, to test the benchmark.")] = Size.FULL,
     work: Annotated[str, typer.Option(help="Steps to measure.")] = ",".join(Workload),
     rows: Annotated[str, typer.Option(help="Batch sizes of the decode step.")] = "1,2,4,8,16,32",
     positions: Annotated[int, typer.Option(min=2, max=2000, help="Cached positions of each row.")] = 500,

@@ -46,7 +46,7 @@ from worker.precision import Precision, detect_processor, unsupported_reason
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(CHECKPOINTS)}; repeatable.")] = None,
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: few layers of each kind, to test the benchmark.")] = Size.FULL,
     utterances: Annotated[int, typer.Option(min=1, help="Texts that are sent at once.")] = 16,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which every side has a turn.")] = 2,
     tokens: Annotated[

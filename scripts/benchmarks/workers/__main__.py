@@ -58,7 +58,7 @@ UTTERANCES_OF_SLOW_ENGINES = dict.fromkeys(
 
 def main(  # noqa: PLR0917 - each is an option
     engine: Annotated[list[str] | None, typer.Option(help=f"Any of {', '.join(CHECKPOINTS)}; repeatable.")] = None,
-    size: Annotated[Size, typer.Option(help="tiny: two layers of each kind, to test the benchmark.")] = Size.FULL,
+    size: Annotated[Size, typer.Option(help="tiny: few layers of each kind, to test the benchmark.")] = Size.FULL,
     utterances: Annotated[
         int | None,
         typer.Option(

@@ -18,6 +18,8 @@ FIRST = 20
 MAX_TOKENS = 40
 """Tokens of an utterance, at most. The first few utterances have only some of these lengths, so memory that is cached
 for each length would show as growth. Most utterances are short, as the work grows with the length."""
+PROMPT_SECONDS = 2
+"""Of the cloned voice's clip: the work of S3Gen grows with them."""
 ALLOWED = 20 * 2**20
 """Allowed growth in bytes, from the most among the first utterances to the last utterance."""
 START_SECONDS = 120
@@ -49,7 +51,8 @@ async def test_memory_does_not_grow(tiny_checkpoint: TinyCheckpoint, run_dir: Pa
     record(voices / "ada" / "clip.wav", speech(5.2))
     draw = random.Random(0)
     used: list[int] = []
-    options = worker_options(run_dir, "turbo", model_dir=tiny_checkpoint("turbo"), voices_dir=voices)
+    checkpoint = tiny_checkpoint("turbo")
+    options = worker_options(run_dir, "turbo", model_dir=checkpoint, prompt_seconds=PROMPT_SECONDS, voices_dir=voices)
     with start_worker(options) as worker:
         wait_until(lambda: worker.state().ready, timeout=START_SECONDS)
         async with worker.client() as client:
