@@ -109,22 +109,19 @@ def load(engine: str, folder: Path, flow: FlowModel = FlowModel.UPSTREAM) -> Any
     """
     variant = VARIANTS[engine]
     with _load_errors(engine, folder):
+        # What is small comes first: whether it fits is known before the time for the large files is spent.
+        tokenizer = _tokenizer(variant, folder)
+        conds = folder / "conds.pt"
+        built_in_voice = variant.module.Conditionals.load(conds) if conds.exists() else None
         parts = {
+            "ve": _load_module(VoiceEncoder, folder / variant.ve_file),
             "t3": _t3(variant, folder),
             "s3gen": _s3gen(variant, folder) if flow is FlowModel.UPSTREAM else _mean_flow(engine, folder),
-            "ve": _load_module(VoiceEncoder, folder / variant.ve_file),
         }
         for part in parts.values():
             part.eval().requires_grad_(False)
-        conds = folder / "conds.pt"
-        tokenizer = _tokenizer(variant, folder)
         with _no_initialisation():  # of the watermarker's model, whose weights come with it
-            return variant.upstream(
-                **parts,
-                tokenizer=tokenizer,
-                device="cpu",
-                conds=variant.module.Conditionals.load(conds) if conds.exists() else None,
-            )
+            return variant.upstream(**parts, tokenizer=tokenizer, device="cpu", conds=built_in_voice)
 
 
 def s3gen_path(engine: str, folder: Path, flow: FlowModel) -> Path:
