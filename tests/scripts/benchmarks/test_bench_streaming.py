@@ -68,7 +68,7 @@ async def test_listeners_arrive_one_after_the_other(monkeypatch: pytest.MonkeyPa
 
 
 def test_all_sides_are_measured() -> None:
-    with bench("streaming", "--listeners", "2", "--rounds", "1", "--sentences", "3") as program:
+    with bench("streaming", "--workers", "1", "--listeners", "2", "--rounds", "1", "--sentences", "2") as program:
         process = program.start()
         output, messages = process.communicate(timeout=TIMEOUT)
         assert process.returncode == 0, messages

@@ -47,6 +47,7 @@ def test_texts_and_seeds_differ_within_a_round_and_between_rounds() -> None:
     assert len({utterance.seed for utterance in both}) == 16
 
 
+@pytest.mark.usefixtures("one_core")
 def test_both_servers_make_the_same_audio_and_the_tables_have_their_speeds(program: Bench, tmp_path: Path) -> None:
     file = tmp_path / "result.json"
     process = program.start("--tokens", str(TOKENS), "--workers", "2", "--json", str(file))
