@@ -25,7 +25,7 @@ from worker.engines.chatterbox.token_budget import token_budget
 from worker.precision import Precision, Processor, detect_processor
 
 UTTERANCES = 2
-MIN, MAX = 58, 66
+MIN, MAX = 58, 62
 FP32 = "batched-fp32"
 
 
