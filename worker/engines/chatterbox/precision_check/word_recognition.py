@@ -13,6 +13,11 @@ from typing import Any
 SAMPLE_RATE = 16_000
 """Samples per second of the audio that pocketsphinx takes."""
 
+MAX_HMMS_PER_FRAME = 2000
+MAX_WORD_EXITS_PER_FRAME = 20
+"""Hypotheses that the recogniser follows at once, and words that may end, in 10 ms of audio. Without these bounds it
+takes 1.3 to 1.7 times as long for the same word errors: 54 in 828 words of the embedded voice."""
+
 _TAG = re.compile(r"\[[^\]]*\]")
 """Turbo's tags for laughs, sighs and the like, which are not words."""
 
@@ -44,4 +49,4 @@ def _decoder() -> Any:
     """The decoder of this process: to load its models takes as long as to recognise two seconds."""
     from pocketsphinx import Decoder  # noqa: PLC0415 - optional: the extra `check` brings it
 
-    return Decoder(samprate=SAMPLE_RATE, loglevel="FATAL")
+    return Decoder(samprate=SAMPLE_RATE, loglevel="FATAL", maxhmmpf=MAX_HMMS_PER_FRAME, maxwpf=MAX_WORD_EXITS_PER_FRAME)
