@@ -127,6 +127,11 @@ def chorus() -> Iterator[Chorus]:
         yield chorus
 
 
+ONE_WORKER = ("--workers", "1", "--threads", "1")
+"""Options of a server in whose tests it does not matter how many workers it has: the audio is that of any number of
+them with as many threads each."""
+
+
 class Home(NamedTuple):
     """Folders of a server, outside of the repository and of the user's home."""
 

@@ -16,7 +16,7 @@ from redis import Redis
 
 from balancer.text.segments import split
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import Chorus, kill_all, start_chorus, synthesize
+from tests.end_to_end.conftest import ONE_WORKER, Chorus, kill_all, start_chorus, synthesize
 from tests.support.harness import TIMEOUT, wait_until
 from tests.support.redis_server import start_redis
 from tests.support.webhook_receiver import start_webhook_receiver
@@ -44,8 +44,6 @@ SETTINGS: dict[str, Any] = {
     "webhook_private": True,
 }
 OPTIONS = ("--workers", "2", "--threads", "1")
-ONE_WORKER = ("--workers", "1", "--threads", "1")
-"""Of a host in whose tests it does not matter how many workers share a job: the audio is the same."""
 
 
 def queue(chorus: Chorus, **fields: object) -> str:

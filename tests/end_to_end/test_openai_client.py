@@ -14,11 +14,17 @@ import openai
 import pytest
 
 from scripts.support.recogniser import audio_seconds, word_error_rate
-from tests.end_to_end.conftest import Chorus
+from tests.end_to_end.conftest import ONE_WORKER, Chorus, start_chorus
 from tests.support.harness import wait_until
 
 SENTENCE = "The president spoke to the nation last night."
 Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
+
+
+@pytest.fixture(scope="module")
+def chorus() -> Iterator[Chorus]:
+    with start_chorus(*ONE_WORKER) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

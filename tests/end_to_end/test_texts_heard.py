@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import chain, zip_longest
 
 import pytest
 
 from scripts.support.recogniser import word_errors
-from tests.end_to_end.conftest import Chorus, synthesize
+from tests.end_to_end.conftest import ONE_WORKER, Chorus, start_chorus, synthesize
 from tests.support.texts import TextCase, text_cases
 from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import words
@@ -27,6 +28,12 @@ def sample() -> list[TextCase]:
             kinds[case.kind].append(case)
     in_turn = chain.from_iterable(zip_longest(*kinds.values()))
     return [case for case in in_turn if case is not None][:COUNT]
+
+
+@pytest.fixture(scope="module")
+def chorus() -> Iterator[Chorus]:
+    with start_chorus(*ONE_WORKER) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from scripts.support.recogniser import word_error_rate
-from tests.end_to_end.conftest import Chorus
+from tests.end_to_end.conftest import ONE_WORKER, Chorus, start_chorus
 from tests.support.harness import ROOT
 
 TEXT = "The ferry leaves the harbour at dawn and returns before the evening tide."
+
+
+@pytest.fixture(scope="module")
+def chorus() -> Iterator[Chorus]:
+    with start_chorus(*ONE_WORKER) as running:
+        yield running
 
 
 def node(client: str, *arguments: str) -> Any:
