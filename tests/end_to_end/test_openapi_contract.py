@@ -33,7 +33,7 @@ def test_answers_are_as_described(chorus: Chorus, tmp_path: Path) -> None:
         "run",
         f"{chorus.url}/openapi.json",
         f"--checks={CHECKS}",
-        "--max-examples=10",
+        "--max-examples=25",
         "--seed=1",
         "--phases=examples,coverage,fuzzing",
         "--request-timeout=60",
