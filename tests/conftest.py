@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from scripts.support.redis_server import RedisServer
-from tests.support import kernel_compilation, shared_folder, tiny_models
+from tests.support import shared_folder, tiny_models
 from tests.support.harness import TIMEOUT
 from tests.support.redis_server import start_redis
 from tests.support.tiny_models import TinyCheckpoint
@@ -67,7 +67,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    kernel_compilation.share()
     gc.freeze()
     gc.enable()
 

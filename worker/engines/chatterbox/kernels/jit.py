@@ -10,6 +10,7 @@ import numpy.typing as npt
 from numba import config, njit
 
 from worker.engines.chatterbox.kernels import disk_cache
+from worker.engines.chatterbox.kernels.compile_lock import compile_once
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -26,8 +27,8 @@ def jit(function: Callable[P, T]) -> Callable[P, T]:
     """Compile a function when it is first called with arguments of some types; Numba ignores its annotations.
 
     The machine code is cached in the folder of `disk_cache`, if that is enabled before the module of the function is
-    loaded. Sums may be taken in any order, and division by zero gives infinity, as in C. The code runs without Python's
-    global lock.
+    loaded; then one process compiles it while others wait. Sums may be taken in any order, and division by zero gives
+    infinity, as in C. The code runs without Python's global lock.
     """
     folder = disk_cache.folder()
     # Numba reads this when a function is decorated; functions of other libraries, such as librosa, keep their folder.
@@ -38,6 +39,8 @@ def jit(function: Callable[P, T]) -> Callable[P, T]:
         )
     finally:
         config.CACHE_DIR = others_folder
+    if folder is not None:
+        compile_once(dispatcher, folder)
     return dispatcher
 
 
