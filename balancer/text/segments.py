@@ -79,7 +79,8 @@ def split(text: str, language: str, length: SegmentLength, pauses: Sequence[Paus
 def shorten_first(segments: Sequence[Segment], language: str, length: SegmentLength, maximum: int) -> list[Segment]:
     """The same segments, where one that is longer than `maximum` characters and comes first is cut in two.
 
-    It is cut at the end of a sentence, else of a clause; where it has none that leaves enough to be spoken alone on
+    It is cut at the last end of a sentence within `maximum`, else of a clause, else at the first end of either behind
+    that. Of a sentence, no rest is cut off that is too short to be spoken alone. Where no end leaves enough for that on
     both sides, it stays whole.
     """
     first, rest = segments[0], segments[1:]
@@ -88,14 +89,18 @@ def shorten_first(segments: Sequence[Segment], language: str, length: SegmentLen
         return [first, *rest]
     sentence_ends = accumulate(map(len, sentencex.segment(_primary(language), first.text)))
     clause_ends = (match.end() for match in _CLAUSE_END.finditer(first.text))
-    for ends, boundary in ((sentence_ends, Boundary.SENTENCE), (clause_ends, Boundary.CLAUSE)):
-        fitting = [
-            end for end in ends if limits.minimum <= end <= limits.maximum and len(first.text) - end >= limits.minimum
-        ]
-        if fitting:
-            begin = replace(first, text=first.text[: fitting[-1]].rstrip(), boundary=boundary, silence=None)
-            return [begin, replace(first, text=first.text[fitting[-1] :].lstrip(), leading_silence=0.0), *rest]
-    return [first, *rest]
+    ends = dict.fromkeys(clause_ends, Boundary.CLAUSE) | dict.fromkeys(sentence_ends, Boundary.SENTENCE)
+    fitting = [end for end in sorted(ends) if limits.minimum <= end <= len(first.text) - limits.minimum]
+    soon = [end for end in fitting if end <= limits.maximum]
+    sentences = [end for end in soon if ends[end] is Boundary.SENTENCE]
+    if not fitting:
+        return [first, *rest]
+    end = (sentences or soon or fitting[:1])[-1]
+    if ends[end] is Boundary.CLAUSE:
+        near = (later for later in fitting if end < later < end + limits.minimum and ends[later] is Boundary.SENTENCE)
+        end = next(near, end)
+    begin = replace(first, text=first.text[:end].rstrip(), boundary=ends[end], silence=None)
+    return [begin, replace(first, text=first.text[end:].lstrip(), leading_silence=0.0), *rest]
 
 
 def _pieces(text: str, pauses: Sequence[Pause], very_short: float) -> Iterator[tuple[str, float | None]]:

@@ -107,6 +107,20 @@ def test_the_first_segment_of_what_is_to_be_heard_soon_is_a_sentence_or_a_clause
     assert shortened(long + " " + long)[0] == (long.split(" and", maxsplit=1)[0], CLAUSE)
 
 
+def test_where_no_sentence_ends_soon_the_first_segment_is_as_short_as_it_can_be() -> None:
+    sentence = "A light rain fell on the market while all the traders of the old town were packing up their stalls."
+    assert shortened(f"{sentence} {sentence}") == [(sentence, SENTENCE), (sentence, END)]
+    begin = "The violin that she had tuned with so much patience before the concert on that evening broke again,"
+    assert shortened(f"{begin} and so all of us went home early. {sentence}")[0] == (begin, CLAUSE)
+
+
+def test_no_rest_of_a_sentence_is_cut_off_that_is_too_short_to_be_spoken_alone() -> None:
+    sentence = "We went home early, and the violin was mended on the next day by a friend of hers."
+    begin = "The violin that she had tuned before the concert broke again on that day,"
+    assert len(begin) <= 80 < len(f"{begin} alas, alas.")
+    assert shortened(f"{begin} alas, alas. {sentence}")[0] == (f"{begin} alas, alas.", SENTENCE)
+
+
 def test_a_first_segment_without_a_place_to_cut_stays_whole() -> None:
     words = "We left the harbour in the early morning when the others were still asleep and rowed to the island."
     assert shortened(words) == [(words, END)]
