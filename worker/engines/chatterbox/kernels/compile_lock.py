@@ -11,8 +11,9 @@ from typing import Any
 
 from numba.core.compiler_lock import global_compiler_lock
 
-MAX_WAIT_SECONDS = 120.0
-"""A kernel is compiled in seconds. Who waits longer for a process, which may hang, compiles it, too."""
+MAX_WAIT_SECONDS = 20.0
+"""A kernel is compiled in seconds. Who waits longer for a process, which may hang, compiles it, too, before its own
+watchdog takes it for one that hangs."""
 POLL_INTERVAL_SECONDS = 0.05
 
 
