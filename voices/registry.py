@@ -166,10 +166,12 @@ class Registry:
         """Returns the voice with that name or alias. Raises UnknownVoiceError."""
         if (voice := self.voices.get(name) or self._by_key.get(name_key(name))) is not None:
             return voice
-        problem = self.problems.get(folder_name(name))
-        if problem is not None:  # clients read it: where the folder of voices lies on the host is not for them
-            problem = problem.replace(f"{self.folder}/", "")
-        raise UnknownVoiceError(name, self.names, problem)
+        raise UnknownVoiceError(name, self.names, self.public_problem(folder_name(name)))
+
+    def public_problem(self, own: str) -> str | None:
+        """What is wrong with the voice of that folder, for clients: where the folder lies is not for them."""
+        problem = self.problems.get(own)
+        return None if problem is None else problem.replace(f"{self.folder}/", "")
 
     def reference(self, voice: Voice) -> Path:
         """Returns the path of the voice's reference clip. Raises VoiceError if the voice is built in."""

@@ -161,9 +161,8 @@ def _write(own: Path, voice: Voice, clip: Path) -> None:
     (own / str(voice.reference)).write_bytes(read_regular_file(clip, MAX_CLIP_BYTES))
     description_fields = {"name": voice.name, "language": voice.language} | voice.model_dump(exclude_defaults=True)
     (own / "voice.toml").write_text(tomli_w.dumps(description_fields), encoding="utf-8")
-    if problems := Registry.load(own.parent).problems:
-        # The folder is a temporary one, and clients read this.
-        raise VoiceError(problems[own.name].replace(f"{own.parent}/", ""))
+    if (problem := Registry.load(own.parent).public_problem(own.name)) is not None:
+        raise VoiceError(problem)
 
 
 def _delete_conditionals(cache: Path | None, digests: tuple[str, ...]) -> None:

@@ -91,10 +91,10 @@ def shorten_first(segments: Sequence[Segment], language: str, length: SegmentLen
     clause_ends = (match.end() for match in _CLAUSE_END.finditer(first.text))
     ends = dict.fromkeys(clause_ends, Boundary.CLAUSE) | dict.fromkeys(sentence_ends, Boundary.SENTENCE)
     fitting = [end for end in sorted(ends) if limits.minimum <= end <= len(first.text) - limits.minimum]
-    soon = [end for end in fitting if end <= limits.maximum]
-    sentences = [end for end in soon if ends[end] is Boundary.SENTENCE]
     if not fitting:
         return [first, *rest]
+    soon = [end for end in fitting if end <= limits.maximum]
+    sentences = [end for end in soon if ends[end] is Boundary.SENTENCE]
     end = (sentences or soon or fitting[:1])[-1]
     if ends[end] is Boundary.CLAUSE:
         near = (later for later in fitting if end < later < end + limits.minimum and ends[later] is Boundary.SENTENCE)

@@ -18,11 +18,9 @@ from pathlib import Path
 import httpx
 
 from scripts.faults.clients import Clients
-from scripts.support.servers import Server
+from scripts.support.servers import SERVING_PHASES, Server
 
 POLL_INTERVAL_SECONDS = 0.05
-SERVING = {"ready", "busy"}
-"""Phases of a worker that speaks, or could."""
 FULL_DISK_SECONDS = 8.0
 """How long the disk of the run directory stays full; workers end and start meanwhile."""
 
@@ -56,7 +54,10 @@ class FaultInjector:
 
     async def run(self) -> None:
         """Inject faults until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with (
+            httpx.AsyncClient(base_url=self._server.url, timeout=None, trust_env=False) as self._http,
+            asyncio.TaskGroup() as group,
+        ):
             group.create_task(self._inject_worker_faults())
             if self._fill_disk:
                 group.create_task(self._inject_full_disks())
@@ -88,13 +89,13 @@ class FaultInjector:
 
         One that has not opened its socket yet would be nobody's to end, and one that starts is given a minute.
         """
-        while not (serving := [pid for pid, phase in (await self._phases()).items() if phase in SERVING]):
+        while not (serving := [pid for pid, phase in (await self._phases()).items() if phase in SERVING_PHASES]):
             await asyncio.sleep(POLL_INTERVAL_SECONDS)
         await self._signal(self._rng.choice(serving), signal.SIGSTOP, "workers stopped (SIGSTOP)")
 
     async def _signal(self, pid: int, signum: signal.Signals, kind: str) -> None:
         """Send a signal to a worker, and wait until the balancer no longer lists its process."""
-        serving = (await self._phases()).get(pid) in SERVING
+        serving = (await self._phases()).get(pid) in SERVING_PHASES
         with suppress(ProcessLookupError):
             os.kill(pid, signum)
             self.injected[kind] += 1
@@ -105,8 +106,7 @@ class FaultInjector:
 
     async def _phases(self) -> dict[int, str]:
         """The phase of each worker that the balancer lists, by its process."""
-        async with httpx.AsyncClient(base_url=self._server.url, timeout=None, trust_env=False) as http:
-            workers = (await http.get("/health")).json()["workers"]
+        workers = (await self._http.get("/health")).json()["workers"]
         return {worker["pid"]: worker["phase"] for worker in workers if worker.get("pid")}
 
     async def _inject_full_disks(self) -> None:

@@ -26,7 +26,7 @@ from balancer.speech.playout_clock import PlayoutClock
 from scripts.faults.invariants import check_invariants, peak_memory, take_snapshot
 from scripts.support.check import Check
 from scripts.support.console import report_progress
-from scripts.support.servers import Server, start_chorus
+from scripts.support.servers import SERVING_PHASES, Server, start_chorus
 from scripts.support.stream_twins import Twin, hear_undisturbed, request_stream
 from worker.cards import CARDS
 from worker.contract import SAMPLE_BYTES
@@ -178,7 +178,7 @@ class WorkerKiller:
 
     async def _recovered(self, http: httpx.AsyncClient, killed: int) -> bool:
         workers = (await http.get("/health")).json()["workers"]
-        ready = [worker for worker in workers if worker["phase"] in ("ready", "busy") and worker.get("pid") != killed]
+        ready = [worker for worker in workers if worker["phase"] in SERVING_PHASES and worker.get("pid") != killed]
         return len(ready) == self._plan.workers
 
 

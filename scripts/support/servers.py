@@ -40,6 +40,9 @@ WITHOUT_TIMEOUTS = {"request_timeout": 24 * 3600, "attempt_seconds": 24 * 3600}
 STOCK_LOCK, STOCK_WORKERS = "stock-lock", "stock-workers"
 """Names of the servers that run upstream's own classes: one model behind one lock, and workers of Chorus."""
 
+SERVING_PHASES = frozenset({"ready", "busy"})
+"""Phases, as /health names them, of a worker that speaks, or could."""
+
 _EXIT_SECONDS = STOP_SECONDS + 15.0
 _WORKER_EXITED = b"exited: worker-"
 """The beginning of supervisord's log line about a worker that has ended."""
@@ -167,7 +170,7 @@ def start_chorus(
         for worker in listed:
             if worker["phase"] == "failed":
                 raise _NeverReadyError(f"worker {worker['index']} cannot load its model: {worker['reason']}")
-        return sum(worker["phase"] in {"ready", "busy"} for worker in listed) >= workers
+        return sum(worker["phase"] in SERVING_PHASES for worker in listed) >= workers
 
     options = {"--engine": engine, "--workers": workers, "--threads": threads, "--port": port}
     command = [*wrapper, str(_CHORUS), "serve", *option_words(options)]

@@ -132,6 +132,13 @@ ONE_WORKER = ("--workers", "1", "--threads", "1")
 them with as many threads each."""
 
 
+@pytest.fixture(scope="module")
+def one_worker_chorus() -> Iterator[Chorus]:
+    """A server with one worker, shared by the tests of a module."""
+    with start_chorus(*ONE_WORKER) as chorus:
+        yield chorus
+
+
 class Home(NamedTuple):
     """Folders of a server, outside of the repository and of the user's home."""
 

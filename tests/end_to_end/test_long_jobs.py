@@ -161,7 +161,7 @@ def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed
         settings = SETTINGS | {"redis_url": server.url}
         with start_chorus(*ONE_WORKER, data_dir=tmp_path / "one", cache_dir=tmp_path / "cache", **settings) as chorus:
             job_id = queue(chorus)
-            wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= KILLS[0], timeout=120)
+            await_segments(chorus, job_id, KILLS[0])
             kill_all(chorus)
         with Redis.from_url(server.url) as redis:
             before = redis.hlen(f"chorus:job-segments:{job_id}")
@@ -177,7 +177,7 @@ def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cance
 ) -> None:
     chorus = host.chorus
     job_id, second = queue(chorus, text=LONGER), queue(chorus, text=LONGER, seed=6)
-    wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
+    await_segments(chorus, job_id, 3)
     short = await_done(chorus, queue(chorus, text="A short job."))
     assert synthesize(chorus, "A request.")
     assert status(chorus, job_id)["state"] == "running"
@@ -191,7 +191,7 @@ def test_a_long_job_leaves_turns_to_others_and_frees_every_slot_when_it_is_cance
 def test_a_stopped_server_leaves_a_long_job_to_the_next(tmp_path: Path, undisturbed: bytes) -> None:
     with start_chorus(*ONE_WORKER, data_dir=tmp_path, **SETTINGS) as chorus:
         job_id = queue(chorus)
-        wait_until(lambda: status(chorus, job_id)["segmentsDone"] >= 3, timeout=60)
+        await_segments(chorus, job_id, 3)
     with start_chorus(*ONE_WORKER, data_dir=tmp_path, **SETTINGS) as chorus:
         assert status(chorus, job_id)["segmentsDone"] >= 3
         assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]

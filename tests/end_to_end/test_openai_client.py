@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from scripts.support.recogniser import audio_seconds, word_error_rate
-from tests.end_to_end.conftest import ONE_WORKER, Chorus, start_chorus
+from tests.end_to_end.conftest import Chorus
 from tests.support.harness import wait_until
 
 SENTENCE = "The president spoke to the nation last night."
@@ -22,14 +22,8 @@ Format = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 
 
 @pytest.fixture(scope="module")
-def chorus() -> Iterator[Chorus]:
-    with start_chorus(*ONE_WORKER) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def client(chorus: Chorus) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{chorus.url}/v1", api_key="none needed", max_retries=0) as client:
+def client(one_worker_chorus: Chorus) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{one_worker_chorus.url}/v1", api_key="none needed", max_retries=0) as client:
         yield client
 
 

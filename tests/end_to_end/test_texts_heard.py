@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from itertools import chain, zip_longest
 
 import pytest
 
 from scripts.support.recogniser import word_errors
-from tests.end_to_end.conftest import ONE_WORKER, Chorus, start_chorus, synthesize
+from tests.end_to_end.conftest import Chorus, synthesize
 from tests.support.texts import TextCase, text_cases
 from worker.engines.chatterbox.precision_check.word_errors import WordErrors
 from worker.engines.chatterbox.precision_check.word_recognition import words
@@ -31,17 +30,11 @@ def sample() -> list[TextCase]:
 
 
 @pytest.fixture(scope="module")
-def chorus() -> Iterator[Chorus]:
-    with start_chorus(*ONE_WORKER) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def heard(chorus: Chorus) -> dict[str, WordErrors]:
+def heard(one_worker_chorus: Chorus) -> dict[str, WordErrors]:
     """By text, the words that were misheard of the reading that is closest."""
     found = {}
     for case in sample():
-        audio = synthesize(chorus, case.text, seed=SEED)
+        audio = synthesize(one_worker_chorus, case.text, seed=SEED)
         found[case.text] = min(
             (word_errors(reading, audio) for reading in case.readings), key=lambda errors: errors.rate
         )

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from numba.core.compiler_lock import global_compiler_lock
 
+from worker.engines.chatterbox.kernels.file_lock import locked
+
 MAX_WAIT_SECONDS = 20.0
 """A kernel is compiled in seconds. Who waits longer for a process, which may hang, compiles it, too, before its own
 watchdog takes it for one that hangs."""
-POLL_INTERVAL_SECONDS = 0.05
 
 
 def compile_once(dispatcher: Any, folder: Path) -> None:
@@ -32,31 +29,10 @@ def compile_once(dispatcher: Any, folder: Path) -> None:
                 return compile_now(signature)
             held = True
             try:
-                with _locked(folder / f"{name}.lock"):
+                # Without the lock it is compiled, too.
+                with locked(folder / f"{name}.lock", MAX_WAIT_SECONDS):
                     return compile_now(signature)
             finally:
                 held = False
 
     dispatcher.compile = compile_alone
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """A block that one process at a time is in. Where no file can be written, as the cache cannot, there is no lock."""
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = file.open("w")
-    except OSError:
-        yield
-        return
-    with lock:
-        deadline = time.monotonic() + MAX_WAIT_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                time.sleep(POLL_INTERVAL_SECONDS)
-            except OSError:  # a file system without locks
-                break
-        yield

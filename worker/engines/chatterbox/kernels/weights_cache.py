@@ -6,11 +6,10 @@ those that map it share one copy of it, and start sooner. XNNPACK has a cache of
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -18,6 +17,8 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.lib.format
 import numpy.typing as npt
+
+from worker.engines.chatterbox.kernels.file_lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def weights_cache(file: Path, key: str) -> Iterator[None]:
     The key stands for all that the weights follow from. While one process writes, others wait. Where the file cannot be
     read or written, layers pack weights for themselves, and the log says why.
     """
-    with _lock(file) as failure:
+    with locked(file.with_suffix(".lock")) as failure:
         cache: _Reader | _Writer | None = _Reader.open(file, key)
         if cache is None and failure is not None:
             _warn(file, failure)
@@ -68,19 +69,6 @@ def weights_cache(file: Path, key: str) -> Iterator[None]:
             _current.reset(token)
             if cache is not None:
                 cache.close()
-
-
-@contextmanager
-def _lock(file: Path) -> Iterator[OSError | None]:
-    """A block that one process at a time is in; gives why not, if there can be no lock: then nothing may be written."""
-    failure = None
-    with ExitStack() as stack:
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(file.with_suffix(".lock").open("wb")), fcntl.LOCK_EX)
-        except OSError as error:
-            failure = error
-        yield failure
 
 
 class _Reader:
