@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ LONGER = f"{TEXT} " * 10
 """Of a job that does not end by itself within a test."""
 SEGMENTS = [segment.text for segment in split(TEXT, "en", CARDS["hibari"].segments)]
 WAV_HEADER_BYTES = 44
-KILLS = (8, 16)
-"""Finished segments at which everything is killed. On a busy machine more are finished before a test hears of it."""
+KILLS = (6, 12)
+"""Kept segments at which everything is killed. On a busy machine more are finished before a test sees it."""
 SECRET = "whsec_" + "A" * 32
 SETTINGS: dict[str, Any] = {
     "log_format": "json",
@@ -121,17 +122,21 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
     def kept() -> set[str]:
         return {SEGMENTS[int(file.stem)] for file in (data / "jobs" / "segments").glob(f"{job_id}/*/[0-9]*.pcm")}
 
+    def kept_at_least(count: int) -> bool:
+        return len(kept()) >= count
+
     with start_webhook_receiver() as receiver:
         for kill in KILLS:
             before = kept()
             with start_chorus(*OPTIONS, data_dir=data, **SETTINGS) as chorus:
                 job_id = queue(chorus, webhook=receiver.url) if job_id == "none" else job_id
-                await_segments(chorus, job_id, kill)
+                # Seen in the folder: when an event of the status tells of them, a fast host may have finished the job.
+                wait_until(partial(kept_at_least, kill))
                 kill_all(chorus)
                 texts = spoken(chorus.log.read_text())
             assert set(texts.values()) == {1}
             assert texts.keys().isdisjoint(before), "a segment that is kept is not spoken again"
-            assert len(kept()) >= kill - 2, "each worker may have had one that was counted, and not yet written"
+            assert kill <= len(kept()) < len(SEGMENTS)
         before = kept()
         # Asked before the balancer accepts connections: it answers at once, while the other segments are to be spoken.
         with start_chorus(*OPTIONS, data_dir=data, begin="spawned: 'balancer'", **SETTINGS) as chorus:
@@ -157,15 +162,14 @@ def test_a_long_job_survives_two_crashes_of_everything(tmp_path: Path, undisturb
 
 
 def test_a_long_job_in_redis_goes_on_on_another_host(tmp_path: Path, undisturbed: bytes) -> None:
-    with start_redis() as server:
+    with start_redis() as server, Redis.from_url(server.url) as redis:
         settings = SETTINGS | {"redis_url": server.url}
         with start_chorus(*ONE_WORKER, data_dir=tmp_path / "one", cache_dir=tmp_path / "cache", **settings) as chorus:
             job_id = queue(chorus)
-            await_segments(chorus, job_id, KILLS[0])
+            wait_until(lambda: redis.hlen(f"chorus:job-segments:{job_id}") >= KILLS[0])
             kill_all(chorus)
-        with Redis.from_url(server.url) as redis:
-            before = redis.hlen(f"chorus:job-segments:{job_id}")
-        assert before >= KILLS[0]
+        before = redis.hlen(f"chorus:job-segments:{job_id}")
+        assert KILLS[0] <= before < len(SEGMENTS)
         with start_chorus(*ONE_WORKER, data_dir=tmp_path / "two", cache_dir=tmp_path / "other", **settings) as chorus:
             assert listen(chorus, job_id)[WAV_HEADER_BYTES:] == undisturbed[WAV_HEADER_BYTES:]
             assert await_done(chorus, job_id) == undisturbed
