@@ -92,6 +92,9 @@ class Metrics:
             "stream_headroom", "Audio seconds per second that the workers make beyond what running streams take."
         )
         self._stream_gaps = self._counter("stream_gaps", "Times that a stream's listener had nothing to play.")
+        self._stream_delay_seconds = self._counter(
+            "stream_delay_seconds", "Seconds that first sounds were held back so that their streams have no gap."
+        )
         self._stream_gap_seconds = self._counter("stream_gap_seconds", "Seconds that streams' listeners had to wait.")
         self._jobs = self._counter("jobs", "Finished attempts at jobs, by outcome.", "outcome")
         self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook, by outcome.", "outcome")
@@ -191,6 +194,11 @@ class Metrics:
     def record_webhook(self, outcome: str) -> None:
         """Record an attempt to deliver a webhook: `delivered`, `failed`, `given_up`."""
         self._webhooks(outcome).inc()
+
+    def record_stream_delay(self, seconds: float) -> None:
+        """Record how long a stream's first sound was held back."""
+        if seconds:
+            self._stream_delay_seconds().inc(seconds)
 
     def record_response(self, surface: str, status: int, seconds: float, *, streamed: bool = False) -> None:
         """Record an HTTP response; `surface` is the path of its route. `streamed`: sent while it was made."""

@@ -98,6 +98,15 @@ class HostState:
         """Audio seconds that the slots make in a second, all in use; 0 without a worker that takes utterances."""
         return self._costs.capacity(self._scheduler.slots) if self._scheduler.slots else 0.0
 
+    def share(self, utterances: int) -> tuple[int, float]:
+        """Slots that so many of the running and queued utterances get, at least 1, and the speed of a slot meanwhile.
+
+        In audio seconds per second.
+        """
+        slots, wanted = max(1, self.slots), max(1, utterances, self.running + self.depth)
+        used = min(slots, wanted)
+        return max(1, min(utterances, slots * utterances // wanted)), self._costs.capacity(used) / used
+
     @property
     def characters_per_second(self) -> float:
         """Throughput of all ready workers; if there is none, the expected throughput of one."""

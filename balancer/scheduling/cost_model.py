@@ -13,7 +13,7 @@ from math import inf
 from worker.cards import EngineCard
 
 SMOOTHING = 0.05
-"""Weight of the newest utterance in both sums."""
+"""Weight of the newest utterance in both sums. The first ones have more: that of a mean of the prior and all so far."""
 
 MAX_DEVIATION = 20.0
 """A learnt ratio stays within this factor of its prior, so that one outlier does not ruin every estimate."""
@@ -26,6 +26,8 @@ class _Ratio:
     prior: float
     numerator: float
     denominator: float
+    learnt: int = 0
+    """Number of utterances."""
 
     @property
     def value(self) -> float:
@@ -33,8 +35,10 @@ class _Ratio:
         return min(max(ratio, self.prior / MAX_DEVIATION), self.prior * MAX_DEVIATION)
 
     def learn(self, numerator: float, denominator: float) -> None:
-        self.numerator += SMOOTHING * (numerator - self.numerator)
-        self.denominator += SMOOTHING * (denominator - self.denominator)
+        self.learnt += 1
+        weight = max(SMOOTHING, 1 / (1 + self.learnt))
+        self.numerator += weight * (numerator - self.numerator)
+        self.denominator += weight * (denominator - self.denominator)
 
 
 class CostModel:

@@ -54,6 +54,13 @@ class StreamSettings(SettingsGroup):
         description="What becomes of a stream whose audio the host cannot make as fast as it plays: `best_effort` "
         "serves it, with gaps; `refuse` answers 503.",
     )
+    stream_delay_seconds: float = Field(
+        0.0,
+        ge=0,
+        le=600,
+        description="Seconds for which a stream's first sound is held back, at most, so that the stream then plays "
+        "without a gap on a host that makes an utterance slower than it plays; 0: it is sent as soon as it is made.",
+    )
     stream_first_tokens: int = Field(
         25,
         ge=0,

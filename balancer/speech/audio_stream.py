@@ -21,6 +21,7 @@ from balancer.settings.speech import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.playout_clock import PlayoutClock
+from balancer.speech.playout_delay import SegmentProgress, StreamPace, earliest_start
 from balancer.speech.results import CachedResult, joined_result
 from balancer.speech.segment_buffer import SegmentBuffer
 from balancer.speech.segment_requests import pause_before
@@ -40,8 +41,8 @@ class AudioStream:
     """An asynchronous iterator of the pieces of one audio stream. `begin` waits for the first; it is to be closed.
 
     `speak` speaks the segments, and gives them to `on_pcm` and `take`; `lengths` are the seconds that they are expected
-    to last. After the first piece, the next one has `timeout` seconds each time. `on_end` is called once all has been
-    sent.
+    to last, `pace` what the host makes of so many of them at once. After the first piece, the next one has `timeout`
+    seconds each time. `on_end` is called once all has been sent.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class AudioStream:
         segments: Sequence[Segment],
         speak: Callable[[AudioStream], Awaitable[None]],
         lengths: Sequence[float],
+        pace: Callable[[int], StreamPace],
         request: SpeechRequest,
         place: Place,
         *,
@@ -68,18 +70,22 @@ class AudioStream:
         """Length of the audio that has been sent, after the tempo change."""
         self._segments = segments
         self._speak = speak
-        self._lengths = list(lengths)
-        """Seconds of each segment, before any tempo change, as expected until it is finished."""
+        self._progress = [SegmentProgress(seconds) for seconds in lengths]
+        """Of each segment, before any tempo change."""
+        self._pace = pace
         self._position = _Position()
         self._speed = request.speed
         self._place = place
         self._pauses = pauses
         self._timeout = timeout
+        self._max_delay = min(settings.stream_delay_seconds, timeout / 2)
         self._held = held
         self._encoders = encoders
         self._metrics = metrics
         self._headroom = headroom
         self._on_end = on_end
+        self._latest_start = 0.0
+        """Time of the event loop until which the first sound may be held back."""
         self._buffer: SegmentBuffer[CachedResult | InvalidRequestError] = SegmentBuffer(settings.stream_ahead_seconds)
         self._clock = PlayoutClock()
         self._results: list[CachedResult] = []
@@ -90,7 +96,8 @@ class AudioStream:
     async def begin(self) -> None:
         """Wait for the first piece. Raises ChorusError: nothing has been sent by then."""
         now = asyncio.get_running_loop().time()
-        demand = StreamDemand(self._speed, ends_at=now + sum(self._lengths) / self._speed)
+        self._latest_start = now + self._max_delay
+        demand = StreamDemand(self._speed, ends_at=now + self._seconds_of(self._progress) / self._speed)
         self._headroom.add(demand)
         self._speaking = asyncio.create_task(self._speak_all())
         self._speaking.add_done_callback(lambda _: self._headroom.remove(demand))
@@ -137,18 +144,22 @@ class AudioStream:
 
         Waits until another segment may be made.
         """
-        self._lengths[number] = seconds = result.seconds if isinstance(result, CachedResult) else 0.0
+        seconds = result.seconds if isinstance(result, CachedResult) else 0.0
+        self._progress[number] = replace(self._progress[number], seconds=seconds, finished=True)
         await self._buffer.add(number, result, seconds)
 
-    def playout_deadline(self, number: int) -> float:
-        """The time at which the listener will have played all that comes before a segment, as estimated now.
+    def begin_segment(self, number: int) -> float:
+        """Note that a segment is begun; the time at which the listener will have played all that comes before it.
 
-        On the event loop's clock; NOTHING_HEARD for the first one. The pauses between segments are left out.
+        On the event loop's clock, as estimated now; NOTHING_HEARD for the first one. The pauses between segments are
+        left out.
         """
+        now = asyncio.get_running_loop().time()
+        self._progress[number] = replace(self._progress[number], begun=now)
         if number == 0:
             return NOTHING_HEARD
-        now = asyncio.get_running_loop().time()
-        unsent = sum(self._lengths[self._position.segment : number]) - duration(self._position.size, self.sample_rate)
+        coming = self._seconds_of(self._progress[self._position.segment : number])
+        unsent = coming - duration(self._position.size, self.sample_rate)
         return now + self._clock.ahead(now) + max(0.0, unsent) / self._speed
 
     async def _speak_all(self) -> None:
@@ -165,6 +176,8 @@ class AudioStream:
         for number, segment in enumerate(self._segments):
             self._position = _Position(number)
             while not isinstance(taken := await self._buffer.take(), InvalidRequestError):
+                if last is None:
+                    await self._hold_back(number, taken)
                 finished = isinstance(taken, CachedResult)
                 pcm = b"" if segment is last else joiner.begin(pause_before(segment, last, self._pauses))
                 pcm += joiner.feed(await self._samples(taken))
@@ -186,6 +199,32 @@ class AudioStream:
         if piece := await self._encode(lambda: encoder.feed(pcm) + encoder.finish(), pcm):
             yield piece
         self._on_end(self._result())
+
+    async def _hold_back(self, number: int, first: bytes | CachedResult) -> None:
+        """Wait until the stream can play without a gap, if that is not too long. Raises ChorusError.
+
+        Not longer than until as much is made ahead as may be, either.
+        """
+        if isinstance(first, bytes):
+            made = duration(len(first), self.sample_rate)
+            self._progress[number] = replace(self._progress[number], made=made)
+        clock = asyncio.get_running_loop().time
+        began = now = clock()
+        while now < self._latest_start and not self._buffer.full:
+            start = min(self._latest_start, self._earliest_start(now))
+            if start <= now:
+                break
+            await self._buffer.changed(start - now)
+            now = clock()
+        self._metrics.record_stream_delay(now - began)
+
+    def _earliest_start(self, now: float) -> float:
+        unfinished = sum(not segment.finished for segment in self._progress)
+        return earliest_start(self._progress, self._pace(unfinished), now, self._speed)
+
+    @staticmethod
+    def _seconds_of(segments: Sequence[SegmentProgress]) -> float:
+        return sum(segment.seconds for segment in segments)
 
     async def _samples(self, taken: bytes | CachedResult) -> bytes:
         """The PCM of a piece, or what is left of a finished segment behind its pieces."""

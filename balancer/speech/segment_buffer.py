@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -48,8 +49,13 @@ class SegmentBuffer(Generic[T]):
         self._finished[number] = segment, seconds
         self._unsent += seconds
         self._notify()
-        while self._unsent > self._max_ahead:
+        while self.full:
             await self._changed.wait()
+
+    @property
+    def full(self) -> bool:
+        """Whether no further segments are made until something has been sent."""
+        return self._unsent > self._max_ahead
 
     def fail(self, error: BaseException) -> None:
         """There will be no further segments."""
@@ -76,6 +82,14 @@ class SegmentBuffer(Generic[T]):
         self._next += 1
         self._taken = seconds
         return segment
+
+    async def changed(self, seconds: float) -> None:
+        """Wait until something changes, at most so long. Raises the error, if there is one."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        if self._error is not None:
+            raise self._error
 
     def sent(self) -> None:
         """The segment that was taken last has been sent."""

@@ -229,7 +229,7 @@ class Synthesizer:
 
         async def speak(number: int) -> None:
             nonlocal admitted
-            playout_deadline = None if stream is None else stream.playout_deadline(number)
+            playout_deadline = None if stream is None else stream.begin_segment(number)
             place = Place(replace(task.place.terms, admitted=admitted, playout_deadline=playout_deadline))
             try:
                 with task.place.followed_by(place.improve):

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from statistics import mean, median
 from typing import Annotated
@@ -106,13 +107,15 @@ class Held:
     """How many streams have no gap, and what the engine makes of whole answers to as many listeners, or to one."""
 
     listeners: int
+    first_sound: float
+    """Seconds to it with so many listeners, the median."""
     throughput: float
     """Seconds of audio per second."""
 
     def __str__(self) -> str:
         share = self.listeners / self.throughput
         return (
-            f"{plural(self.listeners, 'stream')} without a gap; "
+            f"{plural(self.listeners, 'stream')} without a gap, first sound after {self.first_sound:.2f} s; "
             f"whole answers to {plural(max(1, self.listeners), 'listener')}: "
             f"{self.throughput:.2f} audio s/s; ratio {share:.2f}"
         )
@@ -121,18 +124,21 @@ class Held:
 async def find_held(url: str, sentences: int, sample_rate: int, rounds: int, arrival_seconds: float) -> Held:
     """The most listeners, each with a text of its own, of whom none has a gap in any of `rounds` rounds."""
     asked = 0
+    first_sounds: dict[int, list[float]] = {0: [inf]}
 
     async def has_gap(listeners: int) -> bool:
         nonlocal asked
         for _ in range(rounds):
             run = await run_once(url, STREAMED, listeners, sentences, asked, sample_rate, arrival_seconds)
             asked += listeners
+            first_sounds.setdefault(listeners, []).extend(answer.first_sound for answer in run.heard)
             gaps = sum(answer.gaps for answer in run.heard)
             report_progress(f"{plural(listeners, 'listener')}: {plural(gaps, 'gap')}")
             if gaps:
                 return True
         return False
 
+    await has_gap(1)  # not counted: the server learns what its audio costs
     low, high = 0, 1  # none has a gap; one has
     while not await has_gap(high):
         low, high = high, 2 * high
@@ -140,7 +146,7 @@ async def find_held(url: str, sentences: int, sample_rate: int, rounds: int, arr
         middle = (low + high) // 2
         low, high = (low, middle) if await has_gap(middle) else (middle, high)
     wholes = [await run_once(url, WHOLE, max(1, low), sentences, asked + n * low, sample_rate) for n in range(rounds)]
-    return Held(low, median(run.throughput for run in wholes))
+    return Held(low, median(first_sounds[low]), median(run.throughput for run in wholes))
 
 
 def main(
@@ -161,10 +167,18 @@ def main(
     arrival_seconds: Annotated[
         float, typer.Option(min=0, help="With --hold: the listeners arrive one after the other within so long.")
     ] = 0.0,
+    delay_seconds: Annotated[
+        float, typer.Option(min=0, help="Hold the first sound back until the stream has no gap, at most so long.")
+    ] = 0.0,
 ) -> None:
     """Measure whole and streamed answers of one server, and streamed ones of a server of one model, by turns."""
     interrupt_on_signals()
-    settings: dict[str, object] = {"cache_mib": 0, "slots": slots, **WITHOUT_TIMEOUTS}
+    settings: dict[str, object] = {
+        "cache_mib": 0,
+        "slots": slots,
+        "stream_delay_seconds": delay_seconds,
+        **WITHOUT_TIMEOUTS,
+    }
     runs: list[Run] = []
     with checkpoint_home(checkpoints) as home, tempfile.TemporaryDirectory(prefix="chorus-streaming-") as folder:
         try:

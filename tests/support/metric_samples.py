@@ -45,6 +45,7 @@ def exposed_labels() -> Mapping[str, frozenset[str]]:
     metrics.record_audio(1.0)
     metrics.record_cache_outcome("hit")
     metrics.record_stream_gap(1.0)
+    metrics.record_stream_delay(1.0)
     metrics.record_job_attempt("done")
     metrics.set_job_counts({"queued": 1})
     metrics.record_webhook("delivered")

@@ -32,6 +32,13 @@ def test_estimates_converge_to_the_observed_costs(costs: CostModel) -> None:
     assert costs.speed("0:1") == pytest.approx(30.0, rel=0.02)
 
 
+def test_the_first_utterances_count_as_much_as_the_card(costs: CostModel) -> None:
+    """On a host of another speed than the card's, the estimates are right within some utterances."""
+    teach(costs, 4, audio_seconds=10.0, compute_seconds=0.1)
+    expected = (4 * 10.0 + 100 * CARD.seconds_per_character) / 5
+    assert costs.audio_seconds(100) == pytest.approx(expected)
+
+
 def test_each_worker_has_its_own_speed(costs: CostModel) -> None:
     teach(costs, 200, worker="0:1", compute_seconds=0.1)
     teach(costs, 200, worker="1:2", compute_seconds=0.3)

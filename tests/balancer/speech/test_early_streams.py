@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,3 +124,32 @@ def test_a_client_that_leaves_within_the_first_segment_frees_the_worker(server: 
         assert next(pieces)
     wait_until(lambda: not server.stub.state().in_flight)
     wait_until(lambda: "chorus_streams 0.0" in server.client.get("/metrics").text)
+
+
+@pytest.mark.parametrize(
+    ("longest", "held"), [(600.0, 1.0), (0.3, 0.3)], ids=["until it can be held", "as long as may be"]
+)
+def test_the_first_sound_is_held_back_while_the_rest_would_come_late(longest: float, held: float) -> None:
+    """Of "wait within" 0.7 s of audio are expected, and that they take some seconds."""
+    with serve_stub(stream_delay_seconds=longest, **ENGINE | {"engine": "nano"}) as server:
+        file, began = go(server), time.monotonic()
+        with stream(server.client, "wait within") as response:
+            pieces = response.iter_raw()
+            assert next(pieces) == SOUND * (FIRST_BYTES // 2)
+            assert time.monotonic() - began >= held
+            file.touch()
+            assert b"".join(pieces) == SOUND * ((AUDIO_BYTES - FIRST_BYTES) // 2)
+        assert "chorus_stream_delay_seconds_total" in server.client.get("/metrics").text
+
+
+def test_what_fails_while_the_first_sound_is_held_back_is_a_status(run_dir: Path) -> None:
+    """The rest does not fit the first piece, of which nothing has been sent."""
+    with (
+        start_stub(run_dir, 0),
+        start_stub(run_dir, 1),
+        start_balancer(run_dir, ready=2, stream_delay_seconds=600.0, **ENGINE) as url,
+        httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
+        stream(client, "differ") as response,
+    ):
+        assert json.loads(response.read())["error"]["code"] == "synthesis_failed"
+        assert response.status_code == 500

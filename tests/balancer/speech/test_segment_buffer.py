@@ -95,3 +95,32 @@ async def test_what_was_not_taken_can_be_dropped() -> None:
     buffer.fail(ValueError("the end"))
     with pytest.raises(ValueError, match="the end"):
         await buffer.take()
+
+
+async def test_a_change_is_waited_for_no_longer_than_is_said() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    await buffer.changed(0.001)
+    async with asyncio.timeout(60):
+        waiting = asyncio.create_task(buffer.changed(3600))
+        await settle()
+        assert not waiting.done()
+        await buffer.add(0, "a", 1.0)
+        await waiting
+        waiting = asyncio.create_task(buffer.changed(3600))
+        await settle()
+        buffer.fail(SynthesisError("broken"))
+        with pytest.raises(SynthesisError, match="broken"):
+            await waiting
+
+
+async def test_it_is_full_when_adders_wait() -> None:
+    buffer: SegmentBuffer[str] = SegmentBuffer(10.0)
+    await buffer.add(0, "a", 6.0)
+    assert not buffer.full
+    adding = asyncio.create_task(buffer.add(1, "b", 6.0))
+    await settle()
+    assert buffer.full
+    await buffer.take()
+    buffer.sent()
+    assert not buffer.full
+    await adding
