@@ -78,7 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("worker.engines.chatterbox.t3", "worker.engines.chatterbox.s3gen"),
     ("worker.engines.chatterbox.upstream", "worker.engines.chatterbox.layers"),
     (
-        "worker.engines.chatterbox.first_piece",
+        "worker.engines.chatterbox.early_pieces",
         "worker.engines.chatterbox.takes",
         "worker.engines.chatterbox.trailing_audio",
         "worker.engines.chatterbox.work_order",

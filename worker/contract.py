@@ -79,6 +79,9 @@ class Utterance(_Message):
     first_piece_tokens: Annotated[int, Field(ge=1)] | None = None
     """Speech tokens after which an engine that can hands out a first piece of the audio, before it has the rest. It
     decides the samples, so a retry keeps it. None: the audio is made in one go."""
+    further_pieces: bool = False
+    """Whether further pieces follow the first one, each several times as long, before the engine has the rest. It
+    decides the samples, too."""
     request_id: str = ""
     """Id of the client's request, for the logs of balancer and worker."""
 

@@ -79,6 +79,11 @@ class HostState:
         return not self._scheduler.depth and not self._scheduler.running
 
     @property
+    def mostly_idle(self) -> bool:
+        """Whether fewer than half of the slots are in use, or waited for."""
+        return 2 * (self.running + self.depth) < self.slots
+
+    @property
     def room_for_batch(self) -> bool:
         """Whether a batch utterance would start at once, or none is queued.
 

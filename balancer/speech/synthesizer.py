@@ -314,6 +314,7 @@ class Synthesizer:
             seed=request.seed,
             parameters=request.parameters,
             first_piece_tokens=task.first_piece_tokens,
+            further_pieces=self._affords_further_pieces(task),
             request_id=task.context.request_id,
         )
         with task.place.followed_by(partial(self._dispatcher.improve, utterance.id)):
@@ -329,6 +330,14 @@ class Synthesizer:
         seconds = duration(len(synthesis.pcm), self._card.sample_rate)
         pcm = await self._held.hold(MemoryBuffer(synthesis.pcm), task.context.caller_id)
         return CachedResult(pcm, seconds, CacheOutcome.MISS, stats, flaws=flaws)
+
+    def _affords_further_pieces(self, task: SpeechTask) -> bool:
+        """Whether an utterance whose first piece is made early is made in further ones: each costs work once more.
+
+        Not with a seed that the client chose: its audio is not to depend on the load.
+        """
+        wanted = task.first_piece_tokens is not None and not task.request.seeded
+        return wanted and self._dispatcher.host_state.mostly_idle
 
     async def _encode(self, pcm: CachedResult, task: SpeechTask) -> CachedResult:
         request, rate = task.request, self._card.sample_rate

@@ -1,9 +1,10 @@
-"""First pieces against whole utterances: the time to the first sound, and what streaming costs in throughput.
+"""First pieces, alone and with further ones, against whole utterances: the first sound, and the cost in throughput.
 
 One engine with random weights, in this process, driven as a worker drives it; the sides take turns. One utterance alone
 gives the time of the first sound; then several at once, with new ones in slots that become free, give the throughput.
-The token budget alone decides how long an utterance is, so both sides make the same amount of audio. The texts are
-shorter than their audio: a checkpoint of random weights takes each letter for a token, where trained ones take three.
+The token budget alone decides how long an utterance is, so all sides make the same amount of audio. Trained weights
+would speak the texts in about as long; a checkpoint of random weights takes each letter for a token, where trained ones
+take three.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -32,11 +34,12 @@ from worker.contract import Utterance
 from worker.cpu_affinity import WAITING
 from worker.engines import load
 from worker.engines.base import Cancellation, Engine, Samples, VoiceSource
+from worker.engines.chatterbox.token_budget import likely_tokens
 from worker.options import EngineOptions
 from worker.precision import Precision
 
-WHOLE, PIECES = "whole", "first piece"
-SIDES = (WHOLE, PIECES)
+WHOLE, PIECES, FURTHER = "whole", "first piece", "further pieces"
+SIDES = (WHOLE, PIECES, FURTHER)
 VOICE = VoiceSource(Voice(name="default", engine="*"), None)
 
 
@@ -47,6 +50,8 @@ class Heard:
     first_sound: float
     end: float
     samples: int
+    gapless_start: float
+    """The earliest time from which on it could be played without a gap."""
     stages: Mapping[str, float] = field(default_factory=dict)
     """Seconds that the engine spent in each stage until the first sound, for whichever utterance."""
 
@@ -73,30 +78,49 @@ class _Active:
     stages_before: Mapping[str, float]
     first_sound: float | None = None
     samples: int = 0
+    gapless_start: float = 0.0
     stages: Mapping[str, float] = field(default_factory=dict)
 
-    def sounds(self, stages: Mapping[str, float]) -> None:
-        """Its first sound is there."""
-        self.first_sound = time.perf_counter() - self.began
-        self.stages = {stage: seconds - self.stages_before.get(stage, 0.0) for stage, seconds in stages.items()}
+    def add(self, samples: int, sample_rate: int, stages: Mapping[str, float]) -> None:
+        """So many further samples are there."""
+        now = time.perf_counter() - self.began
+        if self.first_sound is None:
+            self.first_sound = now
+            self.stages = {stage: seconds - self.stages_before.get(stage, 0.0) for stage, seconds in stages.items()}
+        self.gapless_start = max(self.gapless_start, now - self.samples / sample_rate)
+        self.samples += samples
 
 
 def utterances(side: str, tokens: Sequence[int], first_piece_tokens: int) -> list[Utterance]:
-    """An utterance for each number of tokens, with a sentence each."""
-    streamed = {"playout_deadline": 0.0, "first_piece_tokens": first_piece_tokens} if side == PIECES else {}
+    """An utterance for each number of tokens."""
+    streamed = {
+        "playout_deadline": 0.0,
+        "first_piece_tokens": first_piece_tokens,
+        "further_pieces": side == FURTHER,
+    }
     return [
         Utterance.model_validate(
             {
                 "id": str(number),
-                "text": SENTENCES[number % len(SENTENCES)],
+                "text": _text(number, count),
                 "voice": VOICE.voice.name,
                 "seed": number,
                 "token_budget": count,
             }
-            | streamed
+            | ({} if side == WHOLE else streamed)
         )
         for number, count in enumerate(tokens)
     ]
+
+
+def _text(number: int, tokens: int) -> str:
+    """Sentences that likely take so many tokens."""
+    text = SENTENCES[number % len(SENTENCES)]
+    for sentence in cycle(SENTENCES):
+        if likely_tokens(text) >= tokens:
+            break
+        text += f" {sentence}"
+    return text
 
 
 def drive(engine: Engine, spoken: Sequence[Utterance]) -> list[Heard]:
@@ -114,12 +138,10 @@ def drive(engine: Engine, spoken: Sequence[Utterance]) -> list[Heard]:
                 active.remove(each)
                 end = time.perf_counter() - each.began
                 first_sound = end if each.first_sound is None else each.first_sound
-                heard.append(Heard(first_sound, end, each.samples, each.stages))
+                heard.append(Heard(first_sound, end, each.samples, each.gapless_start, each.stages))
                 continue
             if len(chunk):
-                each.samples += len(chunk)
-                if each.first_sound is None:
-                    each.sounds(_stage_seconds(engine))
+                each.add(len(chunk), engine.card.sample_rate, _stage_seconds(engine))
     return heard
 
 
@@ -152,7 +174,7 @@ def main(  # noqa: PLR0917 - each is an option
     several: Annotated[
         int, typer.Option(min=0, help="Utterances for the throughput, of half as many to all tokens; 0: none.")
     ] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which both sides have a turn.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds, in each of which all sides have a turn.")] = 2,
     checkpoints: CheckpointsOption = None,
 ) -> None:
     """Measure first pieces against whole utterances; prints Markdown."""
@@ -174,7 +196,7 @@ def main(  # noqa: PLR0917 - each is an option
             )
             loaded = load(options)
             loaded.prepare(VOICE)
-            run_side(loaded, PIECES, [60], min(30, first_piece_tokens))  # what is compiled or allocated once
+            run_side(loaded, FURTHER, [60], min(30, first_piece_tokens))  # what is compiled or allocated once
             for number in range(rounds):
                 for side in SIDES if number % 2 == 0 else reversed(SIDES):
                     for burst in bursts:
@@ -199,11 +221,13 @@ def report(runs: Sequence[Run], sample_rate: int) -> str:
     for side in SIDES:
         firsts = [each.first_sound for run in runs if run.side == side for each in run.heard]
         stages = [each.stages for run in runs if run.side == side for each in run.heard]
+        starts = [each.gapless_start for run in runs if run.side == side for each in run.heard]
         rows.append(
             (
                 side,
                 f"{median(firsts):.2f}",
                 f"{median(firsts) / ends[WHOLE]:.3f}",
+                f"{median(starts):.2f}",
                 f"{ends[side]:.2f}",
                 median_text(speeds[side], 3),
                 f"{median(speeds[side]) / median(speeds[WHOLE]):.3f}",
@@ -216,6 +240,7 @@ def report(runs: Sequence[Run], sample_rate: int) -> str:
             "side",
             "first sound, s",
             "of the whole's end",
+            "without a gap from, s",
             "end, s",
             "audio s/s",
             "of whole",

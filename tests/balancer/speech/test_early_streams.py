@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,28 @@ def test_a_second_client_of_a_stream_starts_from_its_beginning(server: Server) -
         answers = [start + b"".join(pieces) for start, pieces in zip(beginnings, iterators, strict=True)]
     assert answers == [SOUND * (AUDIO_BYTES // 2)] * 2
     assert server.stub.state().done == before + 1
+
+
+def test_an_idle_host_makes_further_pieces_but_for_a_seed(server: Server) -> None:
+    wait_until(lambda: not server.stub.state().in_flight)
+    for body, expected in (({}, True), ({"seed": 5}, False)):
+        with stream(server.client, "Further pieces.", **body) as response:
+            response.read()
+        utterance = server.stub.last_utterance()
+        assert (utterance.first_piece_tokens, utterance.further_pieces) == (TOKENS, expected)
+    server.client.post("/tts", json={"text": "A whole answer.", "format": "pcm"})
+    assert not server.stub.last_utterance().further_pieces
+
+
+def test_a_busy_host_makes_no_further_pieces(server: Server) -> None:
+    file = go(server)
+    with ThreadPoolExecutor() as threads, stream(server.client, "wait within", seed=4):
+        waiting = threads.submit(lambda: server.client.post("/tts", json={"text": "Busy.", "stream": True}))
+        wait_until(lambda: 'chorus_queue_depth{priority="interactive"} 1.0' in server.client.get("/metrics").text)
+        file.touch()
+        assert waiting.result().is_success
+    utterance = server.stub.last_utterance()
+    assert (utterance.text, utterance.further_pieces) == ("Busy.", False)
 
 
 def test_a_text_of_several_segments_has_one_first_piece(server: Server) -> None:

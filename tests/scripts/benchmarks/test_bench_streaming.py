@@ -47,8 +47,9 @@ async def test_listeners_are_added_until_one_has_a_gap(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(streaming, "run_once", run_once)
     held = await find_held("http://somewhere", 4, 24_000, 1, 0.0)
-    assert held == Held(5, 7.5)
-    assert tried == [1, 2, 4, 8, 6, 5, 5]
+    assert held == Held(5, 0.1, 7.5)
+    assert tried == [1, 1, 2, 4, 8, 6, 5, 5]
+    assert "first sound after 0.10 s" in str(held)
     assert str(held).endswith("ratio 0.67")
 
 

@@ -4,8 +4,8 @@ T3 decodes the tokens of all utterances together (see `t3.decoder`); what preced
 once. S3Gen then turns each utterance's tokens into audio, one utterance after the other, in cooperative steps (see
 `s3gen.synthesizer`). An utterance can be cancelled between any two steps.
 
-An utterance that asks for it gets a first piece of its audio while its further tokens are not drawn yet. `work_order`
-says what is done first.
+An utterance that asks for it gets pieces of its audio while its further tokens are not drawn yet. `work_order` says
+what is done first.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from worker.cards import EngineCard, FlowModel, Parameter
 from worker.checkpoints.fingerprint import digest_of
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, ModelUnavailableError, Samples, TakeReport, UnspeakableError, VoiceSource
-from worker.engines.chatterbox.first_piece import crossfade, tokens_of_first_piece
+from worker.engines.chatterbox.early_pieces import crossfade, piece_ends
 from worker.engines.chatterbox.kernels import disk_cache
 from worker.engines.chatterbox.kernels.simd.targets import TARGET
 from worker.engines.chatterbox.kernels.weights_cache import weights_cache
-from worker.engines.chatterbox.s3gen.synthesizer import LOOKAHEAD_TOKENS, FirstPiece, Synthesizer
+from worker.engines.chatterbox.s3gen.synthesizer import LOOKAHEAD_TOKENS, Piece, Synthesizer
 from worker.engines.chatterbox.t3.alignment_guard import MIN_TEXT_TOKENS, AlignmentGuard
 from worker.engines.chatterbox.t3.decoder import MAX_START_POSITIONS, Decoder, Sequence, VoicePrefix
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler, LlamaSampler, Sampler
@@ -65,12 +65,14 @@ NO_SAMPLES: Samples = np.empty(0, np.float32)
 
 @dataclass(frozen=True)
 class _Sent:
-    """The first piece of an utterance, which has been handed out."""
+    """The pieces of an utterance that have been handed out."""
 
-    piece: FirstPiece
+    last: Piece
     voice: dict[str, Tensor]
+    audio: Samples
+    """Of all of them, without the watermark."""
     ending: Samples
-    """The watermarked audio after it, which fades into the rest."""
+    """The watermarked audio after the last, which fades into what follows."""
 
 
 @dataclass
@@ -83,6 +85,11 @@ class _Utterance:
     takes: Takes
     work: Work
     sent: _Sent | None = None
+
+    @property
+    def sent_tokens(self) -> list[int]:
+        """The tokens of which S3Gen has made the pieces that have been handed out."""
+        return [] if self.sent is None else self.sent.last.tokens
 
 
 class BatchedEngine:
@@ -160,7 +167,7 @@ class BatchedEngine:
     ) -> Generator[Samples, None, TakeReport]:
         """Synthesise the text and yield its audio, after NO_SAMPLES for every step before.
 
-        It is one chunk, or two where a first piece is handed out.
+        It is one chunk, and one more for each piece that is handed out early.
         """
         # No context manager may span a `yield`: other utterances run in between.
         takes = Takes(utterance, self._retakes)
@@ -179,12 +186,12 @@ class BatchedEngine:
     def _decode(self, current: _Utterance) -> Generator[Samples, None, Sampler]:
         """Draw the tokens of one take, in a slot that is free again afterwards, and judge them.
 
-        Yields the first piece, if there is one.
+        Yields the early pieces, if there are any.
         """
         takes, work = current.takes, current.work
         sequence = self._add(current.request, current.source, takes.seed)
         sampler = sequence.sampler
-        first = tokens_of_first_piece(current.request, sampler.max_tokens, LOOKAHEAD_TOKENS)
+        ends = piece_ends(current.request, sampler.max_tokens, LOOKAHEAD_TOKENS)
         seen, spoiled = 0, False
         self._order.begin_decode(work)
         try:
@@ -195,10 +202,16 @@ class BatchedEngine:
                     drawn = sampler.tokens[:seen]
                     ended = sampler.finished and seen == len(sampler.tokens)
                     spoiled = not ended and takes.spoiled(drawn)
-                    if first is not None and not spoiled and len(speech := sampler.speech_in(drawn)) >= first:
-                        first = None
-                        if takes.hand_out_first_piece(speech):
-                            yield from self._make_first_piece(speech, current)
+                    if (
+                        ends
+                        and not spoiled
+                        and len(speech := sampler.speech_after(current.sent_tokens, drawn)) >= ends[0]
+                    ):
+                        if current.sent is None and not takes.hand_out_first_piece(speech):
+                            ends.clear()
+                        else:
+                            del ends[0]
+                            yield from self._make_piece(speech, current)
                 if spoiled or sampler.finished:
                     break
                 current.cancellation.check()
@@ -211,19 +224,30 @@ class BatchedEngine:
         takes.judge_tokens(sampler.sounds, cut=sampler.cut_short)
         return sampler
 
-    def _make_first_piece(self, tokens: list[int], current: _Utterance) -> Generator[Samples, None, None]:
-        voice = self._voice(current.source)
-        steps = self._s3gen.first_piece_steps(tokens, voice, first_piece_seed(current.takes.seed))
+    def _make_piece(self, tokens: list[int], current: _Utterance) -> Generator[Samples, None, None]:
+        voice = self._voice(current.source) if current.sent is None else current.sent.voice
+        piece = yield from self._run_piece(tokens, voice, current, last=False)
+        marked, audio = self._watermark(piece.wave), piece.audio
+        heard = marked[piece.start : piece.end]
+        if current.sent is not None:
+            audio = np.concatenate([current.sent.audio, audio])
+            heard = crossfade(current.sent.ending, heard)
+        current.sent = _Sent(piece, voice, audio, marked[piece.end :])
+        self._order.sent(current.work, len(heard) / self.card.sample_rate)
+        yield heard
+
+    def _run_piece(
+        self, tokens: list[int], voice: dict[str, Tensor], current: _Utterance, *, last: bool
+    ) -> Generator[Samples, None, Piece]:
+        before = None if current.sent is None else current.sent.last
+        steps = self._s3gen.piece_steps(before, tokens, voice, first_piece_seed(current.takes.seed), last=last)
         piece = yield from self._run_s3gen(steps, current)
-        marked = self._watermark(piece.wave)
-        current.sent = _Sent(piece, voice, marked[piece.count :])
-        self._order.sent(current.work, piece.count / self.card.sample_rate)
-        yield marked[: piece.count]
+        return piece
 
     def _make_audio(self, sampler: Sampler, current: _Utterance) -> Generator[Samples, None, Samples | None]:
         """The trimmed and watermarked audio of one take's tokens; None if it is discarded for another take.
 
-        After a first piece, it is the rest of the audio.
+        After early pieces, it is the rest of the audio.
         """
         if current.sent is not None:
             samples = yield from self._make_rest(current.sent, sampler, current)
@@ -238,13 +262,11 @@ class BatchedEngine:
         return None if current.takes.discard() else self._watermark(self._trim(samples, current.request))
 
     def _make_rest(self, sent: _Sent, sampler: Sampler, current: _Utterance) -> Generator[Samples, None, Samples]:
-        piece = sent.piece
-        tokens = sampler.s3gen_tokens_after(piece.tokens)
-        steps = self._s3gen.rest_steps(piece, tokens, sent.voice)
-        rest = yield from self._run_s3gen(steps, current)
-        whole = self._without_noise(np.concatenate([piece.wave[: piece.count], rest.wave[rest.start :]]))
+        tokens = sampler.s3gen_tokens_after(sent.last.tokens)
+        rest = yield from self._run_piece(tokens, sent.voice, current, last=True)
+        whole = self._without_noise(np.concatenate([sent.audio, rest.audio]))
         current.takes.judge_audio(whole, self.card.sample_rate)
-        trimmed = self._trim(whole, current.request, sent=piece.count)[piece.count :]
+        trimmed = self._trim(whole, current.request, sent=len(sent.audio))[len(sent.audio) :]
         # What precedes the rest is watermarked with it, so that the watermark goes on, too, where the piece ends. What
         # does not fill its last frame would be dropped.
         audio = np.concatenate([rest.wave[: rest.start], trimmed, np.zeros(WATERMARK_FRAME, np.float32)])

@@ -1,9 +1,9 @@
 """From speech tokens to a wave: the flow, then the vocoder, in cooperative steps.
 
-An utterance may be made in two pieces: the first while its later tokens are not known yet, the rest once they are. The
-flow of the rest runs over all tokens, from the same noise, because in each of its layers every frame attends to every
-other; so its spectrogram of the first piece's frames differs a little from what was sent. The vocoder's excitation
-signal goes on in phase, and it computes enough frames before the rest that the rest is what it would be in one go.
+An utterance may be made in pieces: all but the last while its later tokens are not known yet. The flow of each runs
+over all tokens so far, from the same noise, because in each of its layers every frame attends to every other; so its
+spectrogram of the frames before the piece differs a little from what was sent. The vocoder's excitation signal goes on
+in phase, and it computes enough frames before the piece that the piece is what it would be in one go.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from worker.stage_timer import StageTimer
 LOOKAHEAD_TOKENS = 3
 """Tokens after one that the flow's encoder looks at: upstream's `pre_lookahead_len`."""
 
-FIRST_PIECE_PROMPT_TOKENS = 100
-"""Tokens of the voice's prompt over which the flow of a first piece runs, the last ones: 4 s of up to 10.
+PIECE_PROMPT_TOKENS = 100
+"""Tokens of the voice's prompt over which the flow of an early piece runs, the last ones: 4 s of up to 10.
 
 The flow's time grows with the prompt, which for a first piece is nearly all of it. The embedding of the voice, which
 comes from the whole clip, stays. Upstream takes clips from 5 s on.
@@ -35,31 +35,26 @@ comes from the whole clip, stays. Upstream takes clips from 5 s on.
 
 
 @dataclass(frozen=True)
-class FirstPiece:
-    """The audio of an utterance's first tokens, and what the rest of its audio needs to follow it."""
+class Piece:
+    """A piece of an utterance's audio, and what the audio after it needs to follow."""
 
     tokens: list[int]
-    """The tokens of the piece, and after them the lookahead's."""
+    """The utterance's tokens up to the end of the piece, and after them the lookahead's."""
     wave: Samples
-    """The audio of all these tokens, without the watermark."""
-    count: int
-    """The piece's samples. Those of the lookahead, which follow, are only to be faded from into the rest."""
-    seed: int
-    """The seed of the noise."""
+    """The audio without the watermark, after some audio that precedes the piece, and before that of the lookahead."""
+    start: int
+    """Number of samples that precede the piece: they are what the piece before would be if it were made now."""
+    end: int
+    """The piece ends after so many samples. Those of the lookahead are only to be faded from into what follows."""
     excitation: Excitation
     """The vocoder's excitation, to be extended from the end of the piece on."""
     excited: Tensor
-    """The excitation signal of the piece: (samples,)."""
+    """The excitation signal from the beginning of the utterance to the end of the piece: (samples,)."""
 
-
-@dataclass(frozen=True)
-class Rest:
-    """The audio after an utterance's first piece."""
-
-    wave: Samples
-    """The audio without the watermark, after some audio that precedes it."""
-    start: int
-    """Number of samples that precede it: they are what the first piece would be if it were made now."""
+    @property
+    def audio(self) -> Samples:
+        """The piece itself."""
+        return self.wave[self.start : self.end]
 
 
 class Synthesizer:
@@ -85,35 +80,29 @@ class Synthesizer:
         wave = yield from self._timer.steps("vocoder", self.vocoder.steps(mel, generator))
         return self._fade_in_samples(wave)
 
-    def first_piece_steps(
-        self, tokens: list[int], voice: dict[str, Tensor], seed: int
-    ) -> Generator[None, None, FirstPiece]:
-        """The first piece: the audio of all `tokens` but the last LOOKAHEAD_TOKENS; `seed` decides the noise.
+    def piece_steps(
+        self, before: Piece | None, tokens: list[int], voice: dict[str, Tensor], seed: int, *, last: bool
+    ) -> Generator[None, None, Piece]:
+        """The audio after the piece `before`, up to the lookahead's tokens, or the rest if it is the `last` piece.
 
-        Noise from the generator of the tokens would depend on how many of them are drawn already.
+        `tokens` are those of the utterance so far, those of `before` among them. `seed` decides the noise: from the
+        generator of the tokens, it would depend on how many of them are drawn already.
         """
-        mel = yield from self._mel_steps(tokens, _with_end_of_prompt(voice), seed)
+        mel = yield from self._mel_steps(tokens, voice if last else _with_end_of_prompt(voice), seed)
         with self._timer("vocoder"):
-            frequencies = self.vocoder.frequencies(mel)
-            frames = len(mel) - FRAMES_PER_TOKEN * LOOKAHEAD_TOKENS
-            excitation = self.vocoder.begin_excitation(seed)
-            excited = excitation.extend(frequencies[:frames])
-            signal = torch.cat([excited, excitation.fork().extend(frequencies[frames:])])
-        wave = yield from self._timer.steps("vocoder", self.vocoder.piece_steps(mel, signal))
-        return FirstPiece(tokens, self._fade_in_samples(wave), len(excited), seed, excitation, excited)
-
-    def rest_steps(self, first: FirstPiece, tokens: list[int], voice: dict[str, Tensor]) -> Generator[None, None, Rest]:
-        """The audio after the first piece, for all tokens of the utterance, those of `first` among them."""
-        mel = yield from self._mel_steps(tokens, voice, first.seed)
-        with self._timer("vocoder"):
-            sent = first.count // self.vocoder.samples_per_frame
-            begin = max(0, sent - REACH_FRAMES)
+            frame = self.vocoder.samples_per_frame
+            excitation = self.vocoder.begin_excitation(seed) if before is None else before.excitation.fork()
+            excited = torch.empty(0) if before is None else before.excited
+            sent, ahead = len(excited) // frame, 0 if last else FRAMES_PER_TOKEN * LOOKAHEAD_TOKENS
+            begin, end = max(0, sent - REACH_FRAMES), len(mel) - ahead
             frequencies = self.vocoder.frequencies(mel[begin:])[sent - begin :]
-            before = first.excited[begin * self.vocoder.samples_per_frame :]
-            signal = torch.cat([before, first.excitation.fork().extend(frequencies)])
+            excited = torch.cat([excited, excitation.extend(frequencies[: end - sent])])
+            signal = excited[begin * frame :]
+            if ahead:
+                signal = torch.cat([signal, excitation.fork().extend(frequencies[end - sent :])])
         wave = yield from self._timer.steps("vocoder", self.vocoder.piece_steps(mel[begin:], signal))
-        samples: Samples = wave.numpy()
-        return Rest(samples, len(before))
+        samples = self._fade_in_samples(wave) if before is None else wave.numpy()
+        return Piece(tokens, samples, (sent - begin) * frame, (end - begin) * frame, excitation, excited)
 
     def _mel_steps(self, tokens: list[int], voice: dict[str, Tensor], seed: int) -> CooperativeSteps:
         tensor = torch.tensor(tokens)
@@ -129,8 +118,8 @@ class Synthesizer:
 
 
 def _with_end_of_prompt(voice: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The voice with the last FIRST_PIECE_PROMPT_TOKENS of its prompt."""
+    """The voice with the last PIECE_PROMPT_TOKENS of its prompt."""
     tokens = voice["prompt_token"]
-    left_out = max(0, tokens.shape[1] - FIRST_PIECE_PROMPT_TOKENS)
+    left_out = max(0, tokens.shape[1] - PIECE_PROMPT_TOKENS)
     frames = voice["prompt_feat"][:, FRAMES_PER_TOKEN * left_out :]
     return voice | {"prompt_token": tokens[:, left_out:], "prompt_feat": frames}

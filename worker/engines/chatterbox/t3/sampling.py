@@ -65,8 +65,13 @@ class Sampler(ABC):
     def s3gen_tokens_after(self, first: list[int]) -> list[int]:
         """The same, where S3Gen has turned the `first` ones into audio before the others were drawn."""
         tokens = self.s3gen_tokens
-        # A start token that was drawn after those would leave them out.
         return tokens if tokens[: len(first)] == first else self.sounds
+
+    def speech_after(self, first: list[int], tokens: Sequence[int]) -> list[int]:
+        """As `speech_in`, where S3Gen has turned the `first` ones into audio already."""
+        speech = self.speech_in(tokens)
+        # A start token that was drawn after those would leave them out.
+        return speech if speech[: len(first)] == first else [token for token in tokens if token < START]
 
     def draw(self, logits: Tensor) -> None:
         """Draw the next token, or finish.

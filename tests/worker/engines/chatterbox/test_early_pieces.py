@@ -1,4 +1,4 @@
-"""First pieces of the batched engine: the same whatever else runs, joined without a click, and watermarked."""
+"""Early pieces of the batched engine: the same whatever else runs, joined without a click, and watermarked."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from tests.support.stock import BUILT_IN, TOKEN_SAMPLES, CountedCancellation
 from tests.support.tiny_models import TinyCheckpoint
 from worker.contract import Utterance
 from worker.engines.base import Cancellation, CancelledError, Samples, TakeReport
-from worker.engines.chatterbox import first_piece, takes
+from worker.engines.chatterbox import early_pieces, takes
 from worker.engines.chatterbox.batched import BatchedEngine
 from worker.engines.chatterbox.cooperative import run_to_completion
-from worker.engines.chatterbox.first_piece import CROSSFADE_SAMPLES, crossfade, tokens_of_first_piece
+from worker.engines.chatterbox.early_pieces import CROSSFADE_SAMPLES, PIECE_GROWTH, crossfade, piece_ends
 from worker.engines.chatterbox.s3gen import synthesizer
 from worker.engines.chatterbox.t3.sampling import STOP, Gpt2Sampler
 from worker.engines.chatterbox.takes import SILENCE
@@ -53,7 +53,7 @@ def engine(request: pytest.FixtureRequest) -> BatchedEngine:
 @pytest.fixture(autouse=True)
 def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest may be short: these tests are to be fast."""
-    monkeypatch.setattr(first_piece, "MIN_REST_TOKENS", 1)
+    monkeypatch.setattr(early_pieces, "MIN_REST_TOKENS", 1)
 
 
 def request(seed: int = 5, *, first: int | None = FIRST, tokens: int | None = TOKENS, **fields: Any) -> Utterance:
@@ -102,21 +102,33 @@ def force(engine: BatchedEngine, monkeypatch: pytest.MonkeyPatch, *scripts: Sequ
 
 
 @pytest.mark.parametrize(
-    ("first", "text", "budget", "tokens"),
+    ("first", "text", "budget", "ends"),
     [
-        (None, TEXTS[1], 1000, None),
-        (25, TEXTS[1], 1000, 28),
-        (25, TEXTS[1], 52, None),
-        (25, TEXTS[1], 53, 28),
-        (25, "Hello there.", 1000, None),
-        (1, "Hello there, my dear friend.", 1000, 4),
+        (None, TEXTS[1], 1000, []),
+        (25, TEXTS[1], 1000, [28]),
+        (25, TEXTS[1], 52, []),
+        (25, TEXTS[1], 53, [28]),
+        (25, "Hello there.", 1000, []),
+        (1, "Hello there, my dear friend.", 1000, [4]),
     ],
 )
 def test_an_utterance_that_is_likely_long_enough_has_a_first_piece(
-    monkeypatch: pytest.MonkeyPatch, first: int | None, text: str, budget: int, tokens: int | None
+    monkeypatch: pytest.MonkeyPatch, first: int | None, text: str, budget: int, ends: list[int]
 ) -> None:
-    monkeypatch.setattr(first_piece, "MIN_REST_TOKENS", 25)
-    assert tokens_of_first_piece(utterance(text, first_piece_tokens=first), budget, LOOKAHEAD) == tokens
+    monkeypatch.setattr(early_pieces, "MIN_REST_TOKENS", 25)
+    assert piece_ends(utterance(text, first_piece_tokens=first), budget, LOOKAHEAD) == ends
+
+
+@pytest.mark.parametrize(
+    ("first", "budget", "ends"), [(None, 1000, []), (25, 127, [28]), (25, 128, [28, 103]), (5, 1000, [8, 23, 83])]
+)
+def test_further_pieces_are_longer_each_time(
+    monkeypatch: pytest.MonkeyPatch, first: int | None, budget: int, ends: list[int]
+) -> None:
+    monkeypatch.setattr(early_pieces, "MIN_REST_TOKENS", 25)
+    long = utterance(f"{TEXTS[1]} {TEXTS[1]}", first_piece_tokens=first, further_pieces=True)
+    assert 130 < likely_tokens(long.text) < 5 * 4**3
+    assert piece_ends(long, budget, LOOKAHEAD) == ends
 
 
 def test_ordinary_speech_takes_more_than_the_fewest_and_less_than_the_most() -> None:
@@ -136,35 +148,41 @@ def test_a_crossfade_leads_from_one_to_the_other() -> None:
     assert len(crossfade(ones, twos[:7])) == 7
 
 
-def test_two_pieces_are_as_long_as_the_whole_and_join_without_a_click(engine: BatchedEngine) -> None:
-    whole = all_samples(speak(engine, request(first=None)))
-    first, rest = pieces(speak(engine, request()))
-    assert len(first) == FIRST * TOKEN_SAMPLES
-    assert len(first) + len(rest) == len(whole)
-    steps = np.abs(np.diff(np.concatenate([first, rest])))
-    join = steps[len(first) - 1 : len(first) - 1 + CROSSFADE_SAMPLES]
-    assert join.max() <= np.delete(steps, np.arange(len(first) - 1, len(first) - 1 + CROSSFADE_SAMPLES)).max()
-    assert steps[len(first) - 1] <= np.sort(steps)[-10], "the step from piece to piece is one of many"
+@pytest.mark.parametrize("further", [False, True], ids=["two pieces", "three pieces"])
+def test_pieces_are_as_long_as_the_whole_and_join_without_a_click(engine: BatchedEngine, further: bool) -> None:
+    tokens = FIRST * PIECE_GROWTH + 6
+    whole = all_samples(speak(engine, request(first=None, tokens=tokens)))
+    found = pieces(speak(engine, request(tokens=tokens, further_pieces=further)))
+    ends = np.cumsum([len(piece) for piece in found])
+    assert [*ends[:-1] // TOKEN_SAMPLES] == ([FIRST, FIRST * PIECE_GROWTH] if further else [FIRST])
+    assert ends[-1] == len(whole)
+    steps = np.abs(np.diff(np.concatenate(found)))
+    joins = np.concatenate([np.arange(end - 1, end - 1 + CROSSFADE_SAMPLES) for end in ends[:-1]])
+    assert steps[joins].max() <= np.delete(steps, joins).max()
+    assert steps[ends[:-1] - 1].max() <= np.sort(steps)[-10], "the step from piece to piece is one of many"
 
 
-def test_the_rest_is_what_it_would_be_in_one_go(engine: BatchedEngine) -> None:
+@pytest.mark.parametrize("between", [None, 26], ids=["the rest", "a piece between"])
+def test_a_piece_is_what_it_would_be_in_one_go(engine: BatchedEngine, between: int | None) -> None:
     """Up to the watermark: the flow's frames and the vocoder's samples behind the crossfade."""
     s3gen, voice = engine._s3gen, engine.loaded.conditionals("default").gen
-    tokens = torch.randint(0, 6561, (32,), generator=torch.Generator().manual_seed(1)).tolist()
+    tokens = torch.randint(0, 6561, (36,), generator=torch.Generator().manual_seed(1)).tolist()
+    now, last = (tokens, True) if between is None else (tokens[: between + LOOKAHEAD], False)
     with torch.inference_mode():
-        first = run_to_completion(s3gen.first_piece_steps(tokens[: 20 + LOOKAHEAD], voice, 3))
-        rest = run_to_completion(s3gen.rest_steps(first, tokens, voice))
-        mel = run_to_completion(
-            s3gen.flow.steps_from(s3gen.flow.noise(torch.tensor(tokens), voice, 3), torch.tensor(tokens), voice)
-        )
-        pitch = s3gen.vocoder.frequencies(mel)[40:]
-        excitation = torch.cat([first.excited, first.excitation.fork().extend(pitch)])
+        steps = partial(s3gen.piece_steps, voice=voice, seed=3)
+        first = run_to_completion(steps(None, tokens[: 20 + LOOKAHEAD], last=False))
+        piece = run_to_completion(steps(first, now, last=last))
+        noise = s3gen.flow.noise(torch.tensor(now), voice, 3)
+        mel = run_to_completion(s3gen.flow.steps_from(noise, torch.tensor(now), voice))
+        excitation = torch.cat([first.excited, first.excitation.fork().extend(s3gen.vocoder.frequencies(mel)[40:])])
         whole = run_to_completion(s3gen.vocoder.piece_steps(mel, excitation)).numpy()
-        again = run_to_completion(s3gen.rest_steps(first, tokens, voice))
-    assert first.count == 20 * TOKEN_SAMPLES
+        again = run_to_completion(steps(first, now, last=last))
+    assert (first.start, first.end) == (0, 20 * TOKEN_SAMPLES)
     assert len(first.wave) == (20 + LOOKAHEAD) * TOKEN_SAMPLES
-    assert np.abs(rest.wave[rest.start :] - whole[first.count :]).max() < 1e-6
-    assert np.array_equal(again.wave, rest.wave)
+    assert len(piece.audio) == ((between or len(tokens)) - 20) * TOKEN_SAMPLES
+    assert len(piece.excited) == (between or len(tokens)) * TOKEN_SAMPLES
+    assert np.abs(piece.wave[piece.start :] - whole[first.end :]).max() < 1e-6
+    assert np.array_equal(again.wave, piece.wave)
 
 
 def test_the_noise_of_a_token_does_not_depend_on_how_many_follow(engine: BatchedEngine) -> None:
@@ -191,10 +209,10 @@ def test_the_first_piece_is_made_from_the_end_of_the_prompt(
 
     def wave(prompted: dict[str, Any]) -> Samples:
         with torch.inference_mode():
-            return run_to_completion(s3gen.first_piece_steps(tokens, prompted, 3)).wave
+            return run_to_completion(s3gen.piece_steps(None, tokens, prompted, 3, last=False)).wave
 
     whole = wave(voice)
-    monkeypatch.setattr(synthesizer, "FIRST_PIECE_PROMPT_TOKENS", 10)
+    monkeypatch.setattr(synthesizer, "PIECE_PROMPT_TOKENS", 10)
     ending = voice | {"prompt_token": voice["prompt_token"][:, -10:], "prompt_feat": voice["prompt_feat"][:, -20:]}
     assert np.array_equal(wave(voice), wave(ending))
     assert not np.array_equal(wave(voice), whole)
@@ -209,9 +227,10 @@ def test_each_piece_is_watermarked(turbo: BatchedEngine) -> None:
     def detect(samples: Samples) -> float:
         return float(detector.get_watermark(samples, sample_rate=24_000, round=False).mean())
 
-    long = utterance(TEXTS[1], token_budget=55, first_piece_tokens=25)
-    first, rest = pieces(speak(turbo, long))
-    for samples in (first, rest, np.concatenate([first, rest])):
+    long = utterance(f"{TEXTS[1]} {TEXTS[1]}", token_budget=130, first_piece_tokens=25, further_pieces=True)
+    marked = pieces(speak(turbo, long))
+    assert len(marked) == 3
+    for samples in (*marked, np.concatenate(marked[:2]), np.concatenate(marked)):
         assert detect(samples) > 0.9
     mark = turbo.loaded.upstream.watermarker
     mark.apply_watermark = lambda wav, sample_rate: wav
@@ -219,7 +238,7 @@ def test_each_piece_is_watermarked(turbo: BatchedEngine) -> None:
         unmarked = pieces(speak(turbo, long))
     finally:
         del mark.apply_watermark
-    assert [len(piece) for piece in unmarked] == [len(first), len(rest)]
+    assert [len(piece) for piece in unmarked] == [len(piece) for piece in marked]
     assert detect(np.concatenate(unmarked)) < 0.2
 
 
@@ -229,18 +248,19 @@ def test_each_piece_is_watermarked(turbo: BatchedEngine) -> None:
 def test_the_samples_do_not_depend_on_what_else_runs_or_on_the_slots(
     engine: BatchedEngine, tiny_checkpoint: TinyCheckpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    alone = pieces(speak(engine, request()))
+    pieced = partial(request, tokens=FIRST * PIECE_GROWTH + 6, further_pieces=True)
+    alone = pieces(speak(engine, pieced()))
     others: dict[int, Callable[[], Iterator[Samples]]] = {
         1: partial(begin, engine, TEXTS[0], seed=2),
         2: partial(speak, engine, request(seed=6, playout_deadline=0.0)),
         3: partial(begin, engine, TEXTS[3], seed=3, budget=5),
     }
-    found = together({0: partial(speak, engine, request(playout_deadline=1.0))} | others, random.Random(4))
+    found = together({0: partial(speak, engine, pieced(playout_deadline=1.0))} | others, random.Random(4))
     assert np.array_equal(found[0], np.concatenate(alone))
     name = engine.card.name
     single = start(name, tiny_checkpoint(name), tmp_path_factory.mktemp("cache"), slots=1)
-    again = pieces(speak(single, request()))
-    assert len(alone) == 2
+    again = pieces(speak(single, pieced()))
+    assert len(alone) == 3
     assert all(np.array_equal(one, other) for one, other in zip(alone, again, strict=True))
 
 
@@ -311,12 +331,14 @@ def test_trimming_leaves_what_was_sent(turbo: BatchedEngine, monkeypatch: pytest
             trimmed.append((len(samples), sent))
             return samples[: sent + 700]
 
-    untrimmed = np.concatenate(pieces(speak(turbo, request())))
+    pieced = request(tokens=FIRST * PIECE_GROWTH + 6, further_pieces=True)
+    untrimmed = np.concatenate(pieces(speak(turbo, pieced)))
     monkeypatch.setattr(turbo, "_trimmer", Trimmer())
-    first, rest = pieces(speak(turbo, request()))
-    assert trimmed == [(len(untrimmed), len(first))]
+    first, second, rest = pieces(speak(turbo, pieced))
+    sent = np.concatenate([first, second])
+    assert trimmed == [(len(untrimmed), len(sent))]
     assert len(rest) == 700
-    assert np.array_equal(first, untrimmed[: len(first)])
+    assert np.array_equal(sent, untrimmed[: len(sent)])
 
 
 # The order of work
