@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("balancer.http",),
     ("balancer.api.middleware",),
     ("balancer.api",),
+    ("balancer.api.models",),
     ("balancer.stores",),
     ("balancer.jobs.redis", "balancer.jobs.sqlite"),
     ("balancer.operations", "balancer.jobs", "balancer.access", "balancer.page"),

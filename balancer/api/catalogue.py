@@ -8,7 +8,8 @@ from starlette.routing import Route
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
-from balancer.api.models import Capabilities, EngineParameter, SegmentPreview, SegmentPreviews
+from balancer.api.models.catalogue import Capabilities, EngineParameter
+from balancer.api.models.speech import SegmentPreview, SegmentPreviews
 from balancer.api.reading import read_json
 from balancer.api.responses import JSONResponse
 from balancer.audio.formats import AudioFormat

@@ -21,7 +21,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from balancer.api.health import health_of
-from balancer.api.models import ControlState
+from balancer.api.models.health import ControlState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.host_state import HostState
 from balancer.operations.handover import NotSupervisedError, Succession

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.caller import is_stranger
-from balancer.api.models import (
+from balancer.api.models.health import (
     Health,
     HealthStatus,
     Liveness,

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
 from balancer.access.links import Links
-from balancer.api.models import Link
+from balancer.api.models.speech import Link
 from balancer.api.query import to_query
 from balancer.api.reading import base_url, read_json
 from balancer.api.responses import JSONResponse

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.admission import Admission
-from balancer.api.models import Model, ModelChoice, ModelChoices, ModelList
+from balancer.api.models.catalogue import Model, ModelChoice, ModelChoices, ModelList
 from balancer.api.responses import JSONResponse
 from balancer.api.tts import audio_endpoint
 from balancer.audio.held_audio import HeldAudio

@@ -11,29 +11,20 @@ from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from balancer.access.links import CALLER, EXPIRES, SIGNATURE
 from balancer.api.documents import FILE_FIELD, DocumentText
 from balancer.api.history import HistoryReport
-from balancer.api.models import (
-    Capabilities,
+from balancer.api.models.catalogue import Capabilities, Model, ModelChoices, ModelList
+from balancer.api.models.error import Error
+from balancer.api.models.health import (
     DrainState,
-    Error,
     Health,
     HealthStatus,
-    JobReceipt,
-    JobReceipts,
-    JobStatus,
-    Link,
     Liveness,
     MetricsSummary,
-    Model,
-    ModelChoices,
-    ModelList,
     Readiness,
     ReadinessStatus,
-    SegmentPreviews,
-    TtsJson,
-    VoiceDetails,
-    VoiceList,
-    VoiceRemoval,
 )
+from balancer.api.models.jobs import JobReceipt, JobReceipts, JobStatus
+from balancer.api.models.speech import Link, SegmentPreviews, TtsJson
+from balancer.api.models.voices import VoiceDetails, VoiceList, VoiceRemoval
 from balancer.api.voices import CLIP_FIELD
 from balancer.audio.formats import AudioFormat
 from balancer.requests.bodies import DEFAULT_VOICE, LinkBody, OpenAISpeechBody, QueueBody, TtsBody

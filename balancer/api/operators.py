@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.access.caller import caller_of, operator_of
-from balancer.api.models import DrainState
+from balancer.api.models.health import DrainState
 from balancer.api.responses import JSONResponse
 from balancer.dispatch.host_state import HostState
 

@@ -20,7 +20,8 @@ from starlette.types import Receive, Scope, Send
 
 from balancer.access.admission import Admission
 from balancer.access.caller import caller_of
-from balancer.api.models import Error, JobReceipt, JobStatus
+from balancer.api.models.error import Error
+from balancer.api.models.jobs import JobReceipt, JobStatus
 from balancer.api.ranges import RangeFileResponse
 from balancer.api.reading import JsonLinesReader, WhileConnected, base_url, can_stream, read_json, validate_body
 from balancer.api.responses import ClientGoneError, JSONResponse, json_object, to_json

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from balancer.api.models import Error
+from balancer.api.models.error import Error
 from balancer.errors import ChorusError, InvalidRequestError
 
 CLIENT_CLOSED_REQUEST = 499

@@ -12,7 +12,8 @@ from typing import Protocol
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from balancer.api.models import Error, SpeechAudioDelta, SpeechAudioDone, SpeechUsage
+from balancer.api.models.error import Error
+from balancer.api.models.speech import SpeechAudioDelta, SpeechAudioDone, SpeechUsage
 from balancer.api.reading import CLIENT_WATCH
 from balancer.api.responses import ClientGoneError, json_object
 from balancer.audio.formats import AudioFormat

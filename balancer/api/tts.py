@@ -16,7 +16,7 @@ from balancer.access.caller import caller_of, is_link
 from balancer.access.links import LINK_FIELDS
 from balancer.api.audio_responses import BufferResponse, JsonAudioResponse
 from balancer.api.headers import header
-from balancer.api.models import TtsJson
+from balancer.api.models.speech import TtsJson
 from balancer.api.query import body_of_query, parse_query
 from balancer.api.ranges import one_range
 from balancer.api.reading import WhileConnected, can_stream, read_json, request_context

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from balancer.api.forms import read_form
-from balancer.api.models import VoiceChoice, VoiceDescription, VoiceDetails, VoiceList, VoiceRemoval
+from balancer.api.models.voices import VoiceChoice, VoiceDescription, VoiceDetails, VoiceList, VoiceRemoval
 from balancer.api.operators import admit_operator
 from balancer.api.responses import JSONResponse
 from balancer.audio.held_audio import Budget

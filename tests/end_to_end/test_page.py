@@ -21,7 +21,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, Request, expect
 
 from balancer.access.api_keys import ApiKey, Role, digest_of, write_keys
-from balancer.api.models import Capabilities, EngineParameter
+from balancer.api.models.catalogue import Capabilities, EngineParameter
 from balancer.api.responses import json_object
 from scripts.support.recogniser import audio_seconds, word_error_rate
 from tests.end_to_end.conftest import Chorus, Home, start_chorus

@@ -14,7 +14,7 @@ from balancer.access.admission import Admission
 from balancer.access.api_keys import ApiKey, Role, digest_of, write_keys
 from balancer.access.rate_limits import UNLIMITED, RateLimits
 from balancer.api.catalogue import CatalogueRoutes
-from balancer.api.models import EngineParameter
+from balancer.api.models.catalogue import EngineParameter
 from balancer.api.responses import json_object
 from balancer.audio.held_audio import Budget
 from balancer.dispatch.host_state import HostState

@@ -10,7 +10,19 @@ import httpx
 import pytest
 from pydantic import BaseModel
 
-from balancer.api import models
+from balancer.api.models.catalogue import Model, ModelList
+from balancer.api.models.error import Error
+from balancer.api.models.health import (
+    ControlState,
+    Health,
+    MetricsSummary,
+    Readiness,
+    WorkerProcessReport,
+    WorkerReport,
+)
+from balancer.api.models.jobs import JobReceipt, JobReceipts, JobStatus
+from balancer.api.models.speech import TtsJson
+from balancer.api.models.voices import VoiceList
 from balancer.api.responses import json_object
 from tests.support.harness import TIMEOUT, Server, serve_stub, wait_until
 from worker.contract import WorkerState
@@ -33,13 +45,13 @@ def check(model: type[BaseModel], wire: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("path", "model", "headers"),
     [
-        ("/v1/models", models.ModelList, {}),
-        ("/v1/models/tts-1", models.Model, {}),
-        ("/v1/models/gpt-4o-mini-tts-2025-12-15", models.Model, {}),
-        ("/v1/audio/voices", models.VoiceList, {}),
-        ("/health", models.Health, {}),
-        ("/ready", models.Readiness, {}),
-        ("/metrics", models.MetricsSummary, JSON),
+        ("/v1/models", ModelList, {}),
+        ("/v1/models/tts-1", Model, {}),
+        ("/v1/models/gpt-4o-mini-tts-2025-12-15", Model, {}),
+        ("/v1/audio/voices", VoiceList, {}),
+        ("/health", Health, {}),
+        ("/ready", Readiness, {}),
+        ("/metrics", MetricsSummary, JSON),
     ],
 )
 def test_responses_of_get_requests(server: Server, path: str, model: type[BaseModel], headers: dict[str, str]) -> None:
@@ -49,24 +61,24 @@ def test_responses_of_get_requests(server: Server, path: str, model: type[BaseMo
 
 
 def test_the_response_of_tts_json(server: Server) -> None:
-    check(models.TtsJson, server.client.post("/tts-json", json={"text": "Hello."}).json())
+    check(TtsJson, server.client.post("/tts-json", json={"text": "Hello."}).json())
 
 
 def test_responses_of_jobs(server: Server) -> None:
     receipt = server.client.post("/queue", json={"text": "Hello.", "userId": "u"}).json()
-    check(models.JobReceipt, receipt)
+    check(JobReceipt, receipt)
     lines = "\n".join(json.dumps({"text": text}) for text in ("One.", "Two.", "unspeakable"))
     batch = server.client.post("/queue/batch", content=lines, headers=NDJSON).json()
-    check(models.JobReceipts, batch)
+    check(JobReceipts, batch)
     for job in [receipt, *batch["jobs"]]:
-        check(models.JobStatus, server.client.get(job["statusUrl"]).json())
+        check(JobStatus, server.client.get(job["statusUrl"]).json())
         wait_until(lambda: server.client.get(job["statusUrl"]).json()["state"] in ("done", "failed"))  # noqa: B023
-        check(models.JobStatus, server.client.get(job["statusUrl"]).json())
+        check(JobStatus, server.client.get(job["statusUrl"]).json())
 
 
 def test_the_response_of_a_cancellation(server: Server) -> None:
     job = server.client.post("/queue", json={"text": "hang"}).json()
-    check(models.JobStatus, server.client.delete(f"/queue/{job['requestId']}").json())
+    check(JobStatus, server.client.delete(f"/queue/{job['requestId']}").json())
 
 
 @pytest.mark.parametrize(
@@ -75,20 +87,20 @@ def test_the_response_of_a_cancellation(server: Server) -> None:
 def test_error_responses(server: Server, method: str, path: str) -> None:
     response = server.client.request(method, path)
     assert response.status_code >= 400
-    check(models.Error, response.json())
+    check(Error, response.json())
 
 
 def test_health_without_a_worker_process(server: Server) -> None:
     report = {"index": 1, "phase": "gone", "reason": "no process answers"}
     health = server.client.get("/health").json()
     health["workers"].append(report)
-    check(models.Health, health)
-    assert type(models.Health.model_validate(health).workers[0]) is models.WorkerProcessReport
-    assert type(models.Health.model_validate(health).workers[1]) is models.WorkerReport
+    check(Health, health)
+    assert type(Health.model_validate(health).workers[0]) is WorkerProcessReport
+    assert type(Health.model_validate(health).workers[1]) is WorkerReport
 
 
 def test_health_reports_the_state_of_a_worker() -> None:
-    reported = models.WorkerProcessReport.model_fields.keys() - {"cpu_cores", "running"}
+    reported = WorkerProcessReport.model_fields.keys() - {"cpu_cores", "running"}
     assert WorkerState.model_fields.keys() - reported == {"progress", "voices_prepared", "retakes", "flawed"}
     assert reported <= WorkerState.model_fields.keys()
 
@@ -97,4 +109,4 @@ def test_the_response_of_the_control_api(server: Server) -> None:
     transport = httpx.HTTPTransport(uds=str(server.stub.path.parent / "control.sock"))
     with httpx.Client(transport=transport, base_url="http://control", timeout=TIMEOUT) as control:
         for response in (control.get("/state"), control.post("/drain"), control.post("/resume")):
-            check(models.ControlState, response.json())
+            check(ControlState, response.json())

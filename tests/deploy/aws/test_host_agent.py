@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from balancer.api.models import Health, MetricsSummary
+from balancer.api.models.health import Health, MetricsSummary
 from deploy.aws import host_agent
 from tests.support import cloudformation
 
