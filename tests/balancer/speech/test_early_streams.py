@@ -90,7 +90,7 @@ def test_a_second_client_of_a_stream_starts_from_its_beginning(server: Server) -
 
 
 def test_an_idle_host_makes_further_pieces_but_for_a_seed(server: Server) -> None:
-    wait_until(lambda: not server.stub.state().in_flight)
+    wait_until(lambda: server.client.get("/health").json()["freeSlots"] == 1)
     for body, expected in (({}, True), ({"seed": 5}, False)):
         with stream(server.client, "Further pieces.", **body) as response:
             response.read()
@@ -166,11 +166,11 @@ def test_the_first_sound_is_held_back_while_the_rest_would_come_late(longest: fl
 
 
 def test_what_fails_while_the_first_sound_is_held_back_is_a_status(run_dir: Path) -> None:
-    """The rest does not fit the first piece, of which nothing has been sent."""
+    """The rest does not fit the first piece, of which nothing has been sent: the Original is expected to take long."""
     with (
         start_stub(run_dir, 0),
         start_stub(run_dir, 1),
-        start_balancer(run_dir, ready=2, stream_delay_seconds=600.0, **ENGINE) as url,
+        start_balancer(run_dir, ready=2, stream_delay_seconds=600.0, **ENGINE | {"engine": "chatterbox"}) as url,
         httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=False) as client,
         stream(client, "differ") as response,
     ):
