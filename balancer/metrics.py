@@ -182,6 +182,11 @@ class Metrics:
             self._stream_gaps().inc()
             self._stream_gap_seconds().inc(seconds)
 
+    def record_stream_delay(self, seconds: float) -> None:
+        """Record how long a stream's first sound was held back."""
+        if seconds:
+            self._stream_delay_seconds().inc(seconds)
+
     def record_job_attempt(self, outcome: str) -> None:
         """Record the end of an attempt at a job: `done`, `failed`, `postponed`, `released`, `superseded`."""
         self._jobs(outcome).inc()
@@ -194,11 +199,6 @@ class Metrics:
     def record_webhook(self, outcome: str) -> None:
         """Record an attempt to deliver a webhook: `delivered`, `failed`, `given_up`."""
         self._webhooks(outcome).inc()
-
-    def record_stream_delay(self, seconds: float) -> None:
-        """Record how long a stream's first sound was held back."""
-        if seconds:
-            self._stream_delay_seconds().inc(seconds)
 
     def record_response(self, surface: str, status: int, seconds: float, *, streamed: bool = False) -> None:
         """Record an HTTP response; `surface` is the path of its route. `streamed`: sent while it was made."""

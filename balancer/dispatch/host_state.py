@@ -12,6 +12,7 @@ from balancer.dispatch.attempt_runner import AttemptRunner
 from balancer.fleet.fleet import Fleet, WorkerPhase, WorkerProcess
 from balancer.fleet.view import WorkerView
 from balancer.scheduling.cost_model import CostModel
+from balancer.scheduling.playout_delay import StreamPace
 from balancer.scheduling.priority import Priority
 from balancer.scheduling.scheduler import Scheduler
 from worker.contract import Phase
@@ -103,14 +104,11 @@ class HostState:
         """Audio seconds that the slots make in a second, all in use; 0 without a worker that takes utterances."""
         return self._costs.capacity(self._scheduler.slots) if self._scheduler.slots else 0.0
 
-    def share(self, utterances: int) -> tuple[int, float]:
-        """Slots that so many of the running and queued utterances get, at least 1, and the speed of a slot meanwhile.
-
-        In audio seconds per second.
-        """
+    def pace(self, utterances: int) -> StreamPace:
+        """What the host makes at its present load of a stream that has so many utterances left."""
         slots, wanted = max(1, self.slots), max(1, utterances, self.running + self.depth)
         used = min(slots, wanted)
-        return max(1, min(utterances, slots * utterances // wanted)), self._costs.capacity(used) / used
+        return StreamPace(max(1, min(utterances, slots * utterances // wanted)), self._costs.capacity(used) / used)
 
     @property
     def characters_per_second(self) -> float:

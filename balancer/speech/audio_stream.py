@@ -15,13 +15,13 @@ from balancer.audio.stream_encoder import StreamEncoder
 from balancer.errors import ChorusError, DeadlineExceededError, InvalidRequestError
 from balancer.metrics import Metrics
 from balancer.requests.speech_request import SpeechRequest
+from balancer.scheduling.playout_delay import SegmentProgress, StreamPace, earliest_start
 from balancer.scheduling.queued_utterance import NOTHING_HEARD
 from balancer.scheduling.stream_headroom import StreamDemand, StreamHeadroom
 from balancer.settings.speech import PauseSettings, StreamSettings
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
 from balancer.speech.playout_clock import PlayoutClock
-from balancer.speech.playout_delay import SegmentProgress, StreamPace, earliest_start
 from balancer.speech.results import CachedResult, joined_result
 from balancer.speech.segment_buffer import SegmentBuffer
 from balancer.speech.segment_requests import pause_before
@@ -137,6 +137,7 @@ class AudioStream:
 
     def on_pcm(self, number: int, pcm: bytes) -> None:
         """Give the stream a piece of a segment that is being made."""
+        self._progress[number].made += duration(len(pcm), self.sample_rate)
         self._buffer.extend(number, pcm)
 
     async def take(self, number: int, result: CachedResult | InvalidRequestError) -> None:
@@ -144,9 +145,10 @@ class AudioStream:
 
         Waits until another segment may be made.
         """
-        seconds = result.seconds if isinstance(result, CachedResult) else 0.0
-        self._progress[number] = replace(self._progress[number], seconds=seconds, finished=True)
-        await self._buffer.add(number, result, seconds)
+        progress = self._progress[number]
+        progress.seconds = result.seconds if isinstance(result, CachedResult) else 0.0
+        progress.finished = True
+        await self._buffer.add(number, result, progress.seconds)
 
     def begin_segment(self, number: int) -> float:
         """Note that a segment is begun; the time at which the listener will have played all that comes before it.
@@ -155,7 +157,7 @@ class AudioStream:
         left out.
         """
         now = asyncio.get_running_loop().time()
-        self._progress[number] = replace(self._progress[number], begun=now)
+        self._progress[number].begun = now
         if number == 0:
             return NOTHING_HEARD
         coming = self._seconds_of(self._progress[self._position.segment : number])
@@ -177,7 +179,7 @@ class AudioStream:
             self._position = _Position(number)
             while not isinstance(taken := await self._buffer.take(), InvalidRequestError):
                 if last is None:
-                    await self._hold_back(number, taken)
+                    await self._hold_back()
                 finished = isinstance(taken, CachedResult)
                 pcm = b"" if segment is last else joiner.begin(pause_before(segment, last, self._pauses))
                 pcm += joiner.feed(await self._samples(taken))
@@ -200,14 +202,11 @@ class AudioStream:
             yield piece
         self._on_end(self._result())
 
-    async def _hold_back(self, number: int, first: bytes | CachedResult) -> None:
+    async def _hold_back(self) -> None:
         """Wait until the stream can play without a gap, if that is not too long. Raises ChorusError.
 
         Not longer than until as much is made ahead as may be, either.
         """
-        if isinstance(first, bytes):
-            made = duration(len(first), self.sample_rate)
-            self._progress[number] = replace(self._progress[number], made=made)
         clock = asyncio.get_running_loop().time
         began = now = clock()
         while now < self._latest_start and not self._buffer.full:

@@ -23,7 +23,6 @@ from balancer.settings.speech import PauseSettings, StreamSettings
 from balancer.speech.audio_stream import AudioStream
 from balancer.speech.encoder_pool import EncoderPool
 from balancer.speech.place import Place
-from balancer.speech.playout_delay import StreamPace
 from balancer.speech.results import Audio, CachedResult
 from balancer.speech.segment_keeper import SegmentKeeper
 from balancer.speech.segment_requests import begin_soon, segments_of
@@ -129,7 +128,7 @@ class SpeechService:
             segments,
             partial(self._synthesizer.stream_to, task),
             [self._dispatcher.host_state.audio_seconds(len(segment.text)) for segment in segments],
-            lambda segments: StreamPace(*self._dispatcher.host_state.share(segments)),
+            self._dispatcher.host_state.pace,
             request,
             task.place,
             sample_rate=self._card.sample_rate,

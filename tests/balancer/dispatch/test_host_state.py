@@ -39,6 +39,24 @@ async def test_slots_are_counted_and_their_most_is_kept(run_dir: Path) -> None:
             assert state.why_not_serving() is None
 
 
+async def test_a_stream_gets_its_share_of_the_slots(run_dir: Path) -> None:
+    with ExitStack() as processes:
+        start_stubs(run_dir, 2, processes)
+        async with running_dispatcher(run_dir) as chorus:
+            state = chorus.dispatcher.host_state
+            await chorus.until_phases(READY, READY)
+            assert state.mostly_idle
+            assert [state.pace(utterances).slots for utterances in (0, 1, 2, 5)] == [1, 1, 2, 2]
+            assert state.pace(2).speed == state.capacity / 2
+            running = [asyncio.create_task(chorus.synthesize("slow", str(number))) for number in range(4)]
+            await chorus.until_running(2)
+            assert not state.mostly_idle
+            assert (state.running, state.depth) == (2, 2)
+            assert [state.pace(utterances).slots for utterances in (1, 2, 4)] == [1, 1, 2]
+            (run_dir / "go").touch()
+            await asyncio.gather(*running)
+
+
 async def test_there_is_room_for_one_batch_utterance_in_the_queue(run_dir: Path) -> None:
     with ExitStack() as processes:
         start_stubs(run_dir, 1, processes)

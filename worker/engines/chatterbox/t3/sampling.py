@@ -51,11 +51,11 @@ class Sampler(ABC):
     @property
     def sounds(self) -> list[int]:
         """The drawn tokens that have a sound."""
-        return [token for token in self.tokens if token < START]
+        return _with_sound(self.tokens)
 
     def speech_in(self, tokens: Sequence[int]) -> list[int]:
         """The tokens among `tokens`, drawn from the beginning on, that S3Gen turns into audio."""
-        return [token for token in tokens if token < START]
+        return _with_sound(tokens)
 
     @property
     def s3gen_tokens(self) -> list[int]:
@@ -71,7 +71,7 @@ class Sampler(ABC):
         """As `speech_in`, where S3Gen has turned the `first` ones into audio already."""
         speech = self.speech_in(tokens)
         # A start token that was drawn after those would leave them out.
-        return speech if speech[: len(first)] == first else [token for token in tokens if token < START]
+        return speech if speech[: len(first)] == first else _with_sound(tokens)
 
     def draw(self, logits: Tensor) -> None:
         """Draw the next token, or finish.
@@ -193,6 +193,11 @@ class ForcedTokens(Sampler):
 
     def _scores(self, logits: Tensor) -> Tensor:
         return logits
+
+
+def _with_sound(tokens: Sequence[int]) -> list[int]:
+    """Those of the tokens that have a sound."""
+    return [token for token in tokens if token < START]
 
 
 def classifier_free_guidance(logits: Tensor, cfg_weight: float) -> Tensor:

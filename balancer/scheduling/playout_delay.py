@@ -15,7 +15,7 @@ RESERVE = 1.15
 """What is left to be made is taken to need so many times as long as expected: utterances of one length differ."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class SegmentProgress:
     """How far a segment of a stream is made. Times are on one clock, in seconds."""
 
@@ -44,16 +44,18 @@ def earliest_start(segments: Sequence[SegmentProgress], pace: StreamPace, now: f
     `playback_speed` is the seconds of audio that are played in a second. Segments are begun in order, each in the slot
     that is free first. Pauses between segments are left out.
     """
-    free = [now] * pace.slots
+    slots: list[float] = []
+    """The times at which the slots in use are free."""
     start, heard = now, 0.0
     for segment in segments:
         if not segment.finished:
-            since = heapq.heappop(free)
-            if since == now and segment.begun is not None:
-                since = segment.begun
+            if len(slots) < pace.slots:
+                since = now if segment.begun is None else segment.begun
+            else:
+                since = heapq.heappop(slots)
             left = max(0.0, segment.seconds / pace.speed - max(0.0, now - since))
             made_at = max(now, since) + RESERVE * left
-            heapq.heappush(free, made_at)
+            heapq.heappush(slots, made_at)
             start = max(start, made_at - (heard + segment.made) / playback_speed)
         heard += segment.seconds
     return start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.speech.playout_delay import RESERVE, SegmentProgress, StreamPace, earliest_start
+from balancer.scheduling.playout_delay import RESERVE, SegmentProgress, StreamPace, earliest_start
 
 NOW = 100.0
 
@@ -49,6 +49,11 @@ def test_segments_wait_for_a_slot() -> None:
 def test_one_that_is_queued_takes_its_time_from_when_a_slot_is_free() -> None:
     segments = [segment(6.0, begun=NOW - 6), segment(6.0, begun=NOW - 6)]
     assert delay(*segments, slots=1, speed=0.5) == pytest.approx(RESERVE * (6 + 12) - 6)
+
+
+def test_one_that_is_queued_behind_a_late_one_has_not_begun() -> None:
+    segments = [segment(6.0, begun=NOW - 30), segment(6.0, begun=NOW - 30)]
+    assert delay(*segments, slots=1, speed=0.5) == pytest.approx(RESERVE * 12 - 6)
 
 
 def test_audio_that_is_played_faster_has_to_be_made_sooner() -> None:
